@@ -1,0 +1,29 @@
+# make train and make test work on a fresh machine: each makes the virtual environment first if it is missing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: train test test-slow lint setup
+.DEFAULT_GOAL := train
+
+train: setup            ## train on the embedded synthetic CT and print its scores
+	$(BIN)/python train.py
+
+test: setup             ## the tests that take seconds each
+	$(BIN)/pytest -m "not slow"
+
+test-slow: setup        ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+lint: setup             ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(VENV)/.complete
+
+$(VENV)/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; choose another with make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

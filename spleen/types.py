@@ -1,0 +1,25 @@
+"""Names for the arrays that travel through the package, with their shapes.
+
+Letters: ``i j k`` are the voxel axes of a volume; ``n`` counts slices; ``b`` counts the samples of a batch; ``c``
+counts channels or classes; ``h w`` are the in-plane axes of a slice, rows first, on the network's grid, and ``H W`` on
+the native one. Class 0 is always the background.
+"""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Integer, Num
+from torch import Tensor
+
+VolumeArray = Num[np.ndarray, "i j k"]
+LabelVolume = Integer[np.ndarray, "i j k"]
+MaskVolume = Bool[np.ndarray, "i j k"]
+Affine = Float64[np.ndarray, "4 4"]
+
+ImageBatch = Float[Tensor, "b c h w"]
+LabelBatch = Integer[Tensor, "b 1 h w"]
+LabelPlanes = Integer[Tensor, "b H W"]
+Logits = Float[Tensor, "b classes h w"]
+
+AxisName = Literal["sagittal", "coronal", "axial"]
+SpacingMm = tuple[float, float, float]

@@ -1,0 +1,21 @@
+"""Shared fixtures. Shapes and types of every function of the package are checked while the tests run."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("WANDB_MODE", "offline")
+install_import_hook("spleen", "beartype.beartype")
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def spleen_ct() -> Path:
+    """The folder of the real abdominal CT (image.nii.gz, label.nii.gz)."""
+    folder = SHARED_DATA / "spleen_ct"
+    if not folder.is_dir():
+        pytest.skip("the real CT is not on this machine (it is not part of the repository)")
+    return folder
