@@ -1,0 +1,69 @@
+"""The LightningDataModule: opens the store, holds the split, serves batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from spleen.dataset import BalancedBatches, CaseSlices, ScoredBatch, ScoredSlices, SliceBatch, TrainingSlices
+from spleen.folds import SliceSplit
+from spleen.store import StoredCase
+
+Stage = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How slices become batches."""
+
+    batch_size: int
+    slices_per_epoch: int | None
+    foreground_share: float
+    num_workers: int
+    context_slices: int
+    seed: int
+
+
+class SliceDataModule(pl.LightningDataModule):
+    """Serves the slices of opened cases by split: `splits` holds one SliceSplit per case, in the same order."""
+
+    def __init__(self, cases: Sequence[StoredCase], splits: Sequence[SliceSplit], settings: LoaderSettings) -> None:
+        super().__init__()
+        self.cases = tuple(cases)
+        self.splits = tuple(splits)
+        self.settings = settings
+
+    def slices(self, stage: Stage) -> list[CaseSlices]:
+        """The cases that have slices in a split, each with those slices."""
+        indices = [np.array(getattr(split, stage), dtype=np.int64) for split in self.splits]
+        return [CaseSlices(case, index) for case, index in zip(self.cases, indices, strict=True) if len(index)]
+
+    def train_dataloader(self) -> DataLoader[SliceBatch]:
+        """Shuffled, class-balanced batches of one epoch."""
+        dataset = TrainingSlices(self.slices("train"), self.settings.context_slices)
+        sampler = BalancedBatches(
+            dataset.foreground,
+            self.settings.batch_size,
+            self.settings.slices_per_epoch,
+            self.settings.foreground_share,
+            self.settings.seed,
+        )
+        workers = self.settings.num_workers
+        return DataLoader(
+            dataset, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+        )
+
+    def val_dataloader(self) -> DataLoader[ScoredBatch]:
+        """The validation slices in order."""
+        return self._scored("val")
+
+    def test_dataloader(self) -> DataLoader[ScoredBatch]:
+        """The test slices in order."""
+        return self._scored("test")
+
+    def _scored(self, stage: Stage) -> DataLoader[ScoredBatch]:
+        dataset = ScoredSlices(self.slices(stage), self.settings.context_slices, self.settings.batch_size)
+        return DataLoader(dataset, batch_size=None)

@@ -1,0 +1,166 @@
+"""Batches of slices: one fancy index into the store each, no per-slice loading and no collating."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Integer
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from spleen.slicing import context_indices
+from spleen.store import StoredCase
+from spleen.types import ImageBatch, LabelBatch
+
+
+class SliceBatch(NamedTuple):
+    """Slices on the network's grid: what a training step needs."""
+
+    image: ImageBatch
+    label: LabelBatch
+
+
+class ScoredBatch(NamedTuple):
+    """Slices of one case, with the reference on its native planes: what scoring needs."""
+
+    image: ImageBatch
+    label: LabelBatch
+    reference: Integer[Tensor, "b H W"]
+    case_index: int
+    slice_index: Int64[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class CaseSlices:
+    """Some slices of one stored case: those of one split."""
+
+    case: StoredCase
+    indices: Int64[np.ndarray, " m"]
+
+
+def load_images(case: StoredCase, index: Int64[np.ndarray, " b"], context_slices: int) -> Float[np.ndarray, "b c h w"]:
+    """Normalised slices with their neighbours as channels, float32."""
+    with_context = context_indices(index, case.n_slices, context_slices)
+    images: Float[np.ndarray, "b c h w"] = case.images[with_context].astype(np.float32)
+    return images
+
+
+class TrainingSlices(Dataset[SliceBatch]):
+    """Training slices of all cases, numbered through; an item is a whole batch, given by its slice numbers."""
+
+    def __init__(self, parts: Sequence[CaseSlices], context_slices: int) -> None:
+        self._parts = list(parts)
+        self._context_slices = context_slices
+        sizes = [len(part.indices) for part in self._parts]
+        self._case_of = np.repeat(np.arange(len(sizes)), sizes)
+        self._slice_of = np.concatenate([part.indices for part in self._parts])
+
+    def __len__(self) -> int:
+        return len(self._slice_of)
+
+    @property
+    def foreground(self) -> Bool[np.ndarray, " n"]:
+        """Which of the numbered slices hold foreground."""
+        return np.concatenate([part.case.foreground[part.indices] for part in self._parts])
+
+    def __getitem__(self, numbers: Int64[np.ndarray, " b"]) -> SliceBatch:
+        cases = np.unique(self._case_of[numbers])
+        if len(cases) == 1:
+            return self._load(int(cases[0]), self._slice_of[numbers])
+        pieces = [self._load(int(c), self._slice_of[numbers[self._case_of[numbers] == c]]) for c in cases]
+        height, width = (max(piece.image.shape[side] for piece in pieces) for side in (2, 3))
+        return SliceBatch(
+            torch.cat([_grow(piece.image, height, width) for piece in pieces]),
+            torch.cat([_grow(piece.label, height, width) for piece in pieces]),
+        )
+
+    def _load(self, case_number: int, index: Int64[np.ndarray, " b"]) -> SliceBatch:
+        case = self._parts[case_number].case
+        return SliceBatch(
+            torch.from_numpy(load_images(case, index, self._context_slices)),
+            torch.from_numpy(case.labels[index][:, None]),
+        )
+
+
+class ScoredSlices(Dataset[ScoredBatch]):
+    """Validation or test slices in order, batch by batch; a batch never mixes cases."""
+
+    def __init__(self, parts: Sequence[CaseSlices], context_slices: int, batch_size: int) -> None:
+        self._context_slices = context_slices
+        self._cases = [part.case for part in parts]
+        self._batches = [
+            (number, part.indices[start : start + batch_size])
+            for number, part in enumerate(parts)
+            for start in range(0, len(part.indices), batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> ScoredBatch:
+        case_index, index = self._batches[number]
+        case = self._cases[case_index]
+        return ScoredBatch(
+            torch.from_numpy(load_images(case, index, self._context_slices)),
+            torch.from_numpy(case.labels[index][:, None]),
+            torch.from_numpy(case.reference[index]),
+            case_index,
+            torch.from_numpy(index),
+        )
+
+
+class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
+    """Slice numbers of each batch of an epoch; at least `foreground_share` of a batch holds foreground.
+
+    Slices are drawn without replacement until all have been seen, then again. The draw depends on the seed and the
+    epoch alone, so an epoch can be repeated after a restart.
+    """
+
+    def __init__(
+        self,
+        foreground: Bool[np.ndarray, " n"],
+        batch_size: int,
+        slices_per_epoch: int | None,
+        foreground_share: float,
+        seed: int,
+    ) -> None:
+        self._all = np.arange(len(foreground))
+        self._with_organ = np.flatnonzero(foreground)
+        self._batch_size = min(batch_size, slices_per_epoch or len(foreground))
+        self._n_batches = max(1, (slices_per_epoch or len(foreground)) // self._batch_size)
+        self._n_foreground = math.ceil(foreground_share * self._batch_size - 1e-9) if len(self._with_organ) else 0
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches are drawn next (the trainer calls this)."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def __iter__(self) -> Iterator[Int64[np.ndarray, " b"]]:
+        random = np.random.default_rng((self._seed, self._epoch))
+        organ = _shuffled(self._with_organ, self._n_batches * self._n_foreground, random)
+        other = _shuffled(self._all, self._n_batches * (self._batch_size - self._n_foreground), random)
+        for organ_part, other_part in zip(
+            np.split(organ, self._n_batches), np.split(other, self._n_batches), strict=True
+        ):
+            yield np.concatenate([organ_part, other_part])
+
+
+def _shuffled(pool: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """`count` draws from the pool: whole shuffled passes, the last one cut short."""
+    passes = [random.permutation(pool) for _ in range(math.ceil(count / max(1, len(pool))))]
+    return np.concatenate([*passes, np.empty(0, dtype=np.int64)])[:count].astype(np.int64)
+
+
+def _grow(planes: Tensor, height: int, width: int) -> Tensor:
+    """Pad planes at the bottom and right to the largest of the batch, with their own smallest value."""
+    bottom, right = height - planes.shape[2], width - planes.shape[3]
+    if bottom == right == 0:
+        return planes
+    return torch.nn.functional.pad(planes, (0, right, 0, bottom), value=float(planes.min()))

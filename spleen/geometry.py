@@ -1,0 +1,90 @@
+"""Affine, orientation and spacing of a voxel grid; reorientation to RAS and its inverse side by side.
+
+Anatomical names always come from the affine, never from an array position. RAS means that the array axes i, j, k run
+towards the patient's Right, Anterior and Superior.
+"""
+
+from itertools import product
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Shaped
+
+from spleen.errors import InputError
+from spleen.types import Affine, SpacingMm
+
+Grid3D = Shaped[np.ndarray, "i j k"]
+
+
+def spacing_mm(affine: Affine) -> SpacingMm:
+    """Distance in mm between neighbouring voxel centres along the array axes i, j, k."""
+    i, j, k = (float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
+    return i, j, k
+
+
+def orientation(affine: Affine) -> str:
+    """Anatomical directions in which the array axes run, for example "RAS" or "LPS"."""
+    return "".join(str(code) for code in nib.orientations.aff2axcodes(affine))
+
+
+def check_affine(affine: Affine) -> None:
+    """Raise InputError unless the affine maps the three array axes to three directions of space."""
+    if not np.isfinite(affine).all():
+        raise InputError("the affine in the header holds NaN or Inf; repair the header's sform/qform")
+    if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(
+            f"the affine in the header is singular (spacing {spacing_mm(affine)} mm): "
+            "voxels have no volume; repair the header's sform/qform and pixdim"
+        )
+
+
+def reorient_to_ras(array: Grid3D, affine: Affine) -> tuple[Grid3D, Affine]:
+    """Permute and flip the array axes so that they run closest to Right, Anterior, Superior.
+
+    No voxel value changes; the returned affine maps the new indices to the same world positions.
+    """
+    to_ras = nib.orientations.io_orientation(affine)
+    ras_affine = affine @ nib.orientations.inv_ornt_aff(to_ras, array.shape)
+    return nib.orientations.apply_orientation(array, to_ras), ras_affine
+
+
+def restore_orientation(ras_array: Grid3D, file_affine: Affine) -> Grid3D:
+    """Undo `reorient_to_ras`: bring an array on the RAS grid back to the axes of the file with `file_affine`."""
+    ras = nib.orientations.axcodes2ornt("RAS")
+    back = nib.orientations.ornt_transform(ras, nib.orientations.io_orientation(file_affine))
+    restored: Grid3D = nib.orientations.apply_orientation(ras_array, back)
+    return restored
+
+
+def grid_distance_mm(shape: tuple[int, int, int], first: Affine, second: Affine) -> float:
+    """Largest distance in mm between the positions that two affines give to the same corner voxel."""
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))], dtype=np.float64)
+    difference = (corners @ first.T - corners @ second.T)[:, :3]
+    return float(np.linalg.norm(difference, axis=1).max())
+
+
+def check_same_grid(
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    affines: tuple[Affine, Affine],
+    tolerance_mm: float,
+    names: tuple[str, str] = ("image", "label"),
+) -> None:
+    """Raise InputError unless two RAS grids agree: shapes exactly, voxel positions within `tolerance_mm`."""
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"{names[0]} and {names[1]} lie on different grids: after reorientation to RAS their shapes are "
+            f"{_times(shapes[0])} and {_times(shapes[1])}; resample the {names[1]} onto the {names[0]}'s grid "
+            "(nearest neighbour)"
+        )
+    i, j, k = shapes[0]
+    distance = grid_distance_mm((i, j, k), *affines)
+    if distance > tolerance_mm:
+        raise InputError(
+            f"{names[0]} and {names[1]} lie on different grids: their affines place the same voxel up to "
+            f"{distance:.3g} mm apart, allowed are {tolerance_mm:g} mm; resample the {names[1]} onto the "
+            f"{names[0]}'s grid, or raise data.grid_tolerance_mm if the difference is only rounding"
+        )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " × ".join(str(size) for size in shape)

@@ -1,0 +1,99 @@
+"""Which values of a label file are which class of the model."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from spleen.errors import InputError
+from spleen.types import LabelVolume
+
+log = logging.getLogger(__name__)
+
+LabelValues = Sequence[int] | Mapping[str, int | Sequence[int]] | None
+
+# Names that stand beside the classes in summary.json.
+_RESERVED = {"dice", "jaccard", "sensitivity", "specificity", "precision", "background"}
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Foreground classes in order (class index 1, 2, …) and the label values that each one stands for.
+
+    An empty tuple of values means: the one non-zero value that the file holds.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[tuple[int, ...], ...]
+
+
+def parse_label_values(label_values: LabelValues, organ: str) -> ClassMap:
+    """Turn the setting `data.label_values` into a ClassMap.
+
+    None: the file's only non-zero value is the organ. ``[1]`` or ``[3, 4]``: these values together are the organ.
+    ``{left: 1, right: [2, 5]}``: several classes. Raises InputError for anything else.
+    """
+    if label_values is None:
+        return ClassMap((organ,), ((),))
+    if isinstance(label_values, Mapping):
+        names = tuple(str(name) for name in label_values)
+        values = tuple(_whole_numbers(entry) for entry in label_values.values())
+    elif isinstance(label_values, Sequence) and not isinstance(label_values, str):
+        names, values = (organ,), (_whole_numbers(label_values),)
+    else:
+        raise _wrong(label_values)
+    flat = [value for group in values for value in group]
+    if not flat or any(not group for group in values) or 0 in flat or len(set(flat)) < len(flat):
+        raise _wrong(label_values)
+    for name in names:
+        if name in _RESERVED or not name:
+            raise InputError(f"'{name}' cannot be the name of a class: it has another meaning in the results")
+    return ClassMap(names, values)
+
+
+def _whole_numbers(entry: int | Sequence[int]) -> tuple[int, ...]:
+    numbers = entry if isinstance(entry, Sequence) and not isinstance(entry, str) else [entry]
+    if any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
+        raise _wrong(entry)
+    return tuple(numbers)
+
+
+def _wrong(label_values: object) -> InputError:
+    return InputError(
+        "data.label_values must be a list of non-zero whole numbers such as [1], a mapping from class names to "
+        f"numbers such as {{left: 1, right: [2,3]}}, each number once, or null; got {label_values}"
+    )
+
+
+def to_class_indices(label: LabelVolume, classes: ClassMap) -> UInt8[np.ndarray, "i j k"]:
+    """Map label values to class indices: 0 background, then 1, 2, … in the order of `classes`.
+
+    Raises InputError if the label is empty, holds none of the wanted values, or leaves open which value is the organ.
+    """
+    present = [int(value) for value in np.unique(label) if value != 0]
+    if not present:
+        raise InputError("the label is empty: every voxel is 0, so there is no organ to learn")
+    wanted = tuple(values or tuple(present) for values in classes.values)
+    if () in classes.values and len(present) > 1:
+        raise InputError(
+            f"the label holds the values {_list(present)}, so which one is the organ? "
+            f"Say it with data.label_values, for example data.label_values=[{present[0]}]"
+        )
+    indices = np.zeros(label.shape, dtype=np.uint8)
+    for index, (name, values) in enumerate(zip(classes.names, wanted, strict=True), start=1):
+        if not set(values) & set(present):
+            log.warning("no voxel of the label belongs to the class '%s' (values %s)", name, list(values))
+        indices[np.isin(label, values)] = index
+    if not indices.any():
+        raise InputError(
+            f"the label has no voxel with {_list([v for group in wanted for v in group])} (data.label_values); "
+            f"the values that it holds are {_list(present)}"
+        )
+    return indices
+
+
+def _list(values: list[int]) -> str:
+    shown = ", ".join(str(value) for value in values[:12])
+    return f"{shown}, … ({len(values)} values)" if len(values) > 12 else shown

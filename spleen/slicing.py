@@ -1,0 +1,112 @@
+"""Slice stacks along an anatomical axis, and in-plane resampling with its inverse.
+
+A slice is an array (h, w) whose rows and columns run, on the RAS grid, along
+axial: h = posterior→anterior, w = left→right; coronal: h = inferior→superior, w = left→right;
+sagittal: h = inferior→superior, w = posterior→anterior.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Integer, Shaped
+from torch import Tensor
+from torch.nn import functional as F
+
+from spleen.types import AxisName, SpacingMm
+
+AXES: tuple[AxisName, ...] = ("sagittal", "coronal", "axial")
+Resize = Literal["keep_aspect", "stretch"]
+RESIZES: tuple[Resize, ...] = ("keep_aspect", "stretch")
+
+# Array axes of a RAS volume in the order (slice, h, w).
+_ORDER: dict[AxisName, tuple[int, int, int]] = {
+    "sagittal": (0, 2, 1),
+    "coronal": (1, 2, 0),
+    "axial": (2, 1, 0),
+}
+
+
+def to_slices(volume: Shaped[np.ndarray, "i j k"], axis: AxisName) -> Shaped[np.ndarray, "n h w"]:
+    """View a RAS volume as a stack of slices along the anatomical axis (no copy)."""
+    return volume.transpose(_ORDER[axis])
+
+
+def from_slices(slices: Shaped[np.ndarray, "n h w"], axis: AxisName) -> Shaped[np.ndarray, "i j k"]:
+    """View a stack of slices as the RAS volume again: the inverse of `to_slices`."""
+    return slices.transpose(np.argsort(_ORDER[axis]))
+
+
+def slice_spacing_mm(spacing: SpacingMm, axis: AxisName) -> SpacingMm:
+    """Spacing in mm in the order (between slices, h, w), from the spacing along i, j, k."""
+    n, h, w = _ORDER[axis]
+    return spacing[n], spacing[h], spacing[w]
+
+
+@dataclass(frozen=True)
+class InPlaneGrid:
+    """How the planes of one case become network input: native (H, W) → resampled (h, w) → padded, in pixels."""
+
+    native: tuple[int, int]
+    resampled: tuple[int, int]
+    padded: tuple[int, int]
+
+
+def plan_in_plane(
+    native: tuple[int, int],
+    spacing: tuple[float, float],
+    img_size: int,
+    resize: Resize,
+    size_multiple: int,
+) -> InPlaneGrid:
+    """Choose the network's grid for planes of `native` pixels with `spacing` mm.
+
+    keep_aspect: the longest physical side gets `img_size` pixels and a millimetre is as long in both directions.
+    stretch: both sides get `img_size` pixels. Either is then padded, each side only to the next `size_multiple`.
+    """
+    if resize == "stretch":
+        resampled = (img_size, img_size)
+    else:
+        height_mm, width_mm = native[0] * spacing[0], native[1] * spacing[1]
+        pixel_mm = max(height_mm, width_mm) / img_size
+        resampled = (max(1, round(height_mm / pixel_mm)), max(1, round(width_mm / pixel_mm)))
+    rows, columns = (math.ceil(size / size_multiple) * size_multiple for size in resampled)
+    return InPlaneGrid(native, resampled, (rows, columns))
+
+
+def resample_images(slices: Float[Tensor, "n H W"], grid: InPlaneGrid, fill: float) -> Float[Tensor, "n h w"]:
+    """Resample intensities to the network's grid (bilinear, anti-aliased when shrinking) and pad with `fill`."""
+    return _pad(_interpolate(slices[:, None], grid.resampled)[:, 0], grid, fill)
+
+
+def resample_labels(slices: Integer[Tensor, "n H W"], grid: InPlaneGrid, n_classes: int) -> Integer[Tensor, "n h w"]:
+    """Resample class indices: each class's coverage of a pixel is resampled, the largest wins (no stair-steps)."""
+    if grid.native == grid.resampled:
+        return _pad(slices, grid, 0)
+    one_hot = F.one_hot(slices.long(), n_classes).movedim(-1, 1).float()
+    return _pad(_interpolate(one_hot, grid.resampled).argmax(1).to(slices.dtype), grid, 0)
+
+
+def restore_planes(planes: Float[Tensor, "n c h w"], grid: InPlaneGrid) -> Float[Tensor, "n c H W"]:
+    """Bring probabilities back from the padded network grid to the native planes: inverse of the resampling."""
+    height, width = grid.resampled
+    return _interpolate(planes[:, :, :height, :width], grid.native)
+
+
+def context_indices(index: Integer[np.ndarray, " b"], n_slices: int, context_slices: int) -> Integer[np.ndarray, "b c"]:
+    """Indices of each slice with its neighbours, `context_slices` per side; beyond the ends the last one repeats."""
+    offsets = np.arange(-context_slices, context_slices + 1)
+    return np.clip(index[:, None] + offsets[None, :], 0, n_slices - 1)
+
+
+def _interpolate(planes: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Float[Tensor, "n c H W"]:
+    if tuple(planes.shape[2:]) == size:
+        return planes
+    shrinks = size[0] < planes.shape[2] or size[1] < planes.shape[3]
+    return F.interpolate(planes, size, mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def _pad(planes: Shaped[Tensor, "n h w"], grid: InPlaneGrid, fill: float) -> Shaped[Tensor, "n H W"]:
+    bottom, right = (full - used for full, used in zip(grid.padded, grid.resampled, strict=True))
+    return F.pad(planes, (0, right, 0, bottom), value=fill)

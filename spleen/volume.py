@@ -1,0 +1,158 @@
+"""Reading and writing of NIfTI volumes; every header is checked before its array is allocated."""
+
+import gzip
+import logging
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import psutil
+from jaxtyping import Shaped
+
+from spleen.errors import InputError
+from spleen.geometry import check_affine, reorient_to_ras, spacing_mm
+from spleen.types import Affine, LabelVolume, SpacingMm, VolumeArray
+
+log = logging.getLogger(__name__)
+
+# Working memory per voxel while a volume is prepared: the file's own array, its float32 copy and one temporary.
+_BYTES_PER_VOXEL = 12
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3D array on a RAS grid, with what is needed to go back to the file's own axes."""
+
+    array: Shaped[np.ndarray, "i j k"]
+    affine: Affine
+    file_affine: Affine
+
+    @property
+    def spacing_mm(self) -> SpacingMm:
+        """Voxel spacing along i, j, k in mm."""
+        return spacing_mm(self.affine)
+
+
+def read_image(path: Path) -> Volume:
+    """Read intensities as float32 (scl_slope and scl_inter applied), reoriented to RAS.
+
+    Raises InputError for a file that is missing, not NIfTI, damaged, not 3D, too large, or holds NaN or Inf.
+    """
+    nifti = _open(path)
+    array = np.asarray(_decode(nifti, path, np.dtype(np.float32)))
+    n_bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+    if n_bad:
+        raise InputError(
+            f"{path}: {n_bad} of {array.size} voxels are NaN or Inf; replace them by a real intensity "
+            "(for CT the value of air, -1024) before training"
+        )
+    return _to_ras(array, nifti, path)
+
+
+def read_label(path: Path) -> Volume:
+    """Read an integer label map as int32, reoriented to RAS.
+
+    Raises InputError as `read_image` does, and for values that are not whole numbers (a probability map, or a label
+    that was resampled with interpolation).
+    """
+    nifti = _open(path)
+    array = np.asarray(_decode(nifti, path, None))
+    if not np.issubdtype(array.dtype, np.integer):
+        rounded = np.rint(array)
+        wrong = ~(np.abs(array - rounded) < 1e-3)  # also true for NaN
+        if wrong.any():
+            raise InputError(
+                f"{path}: a label must hold whole numbers; {np.count_nonzero(wrong)} of {array.size} voxels do not, "
+                f"for example {array[wrong][0]:.4g}. Was it resampled with interpolation? Use nearest neighbour"
+            )
+        array = rounded
+    largest = int(np.abs(array).max(initial=0))
+    if largest > np.iinfo(np.int32).max:
+        raise InputError(f"{path}: label value {largest} is out of range; allowed are whole numbers below 2^31")
+    return _to_ras(array.astype(np.int32), nifti, path)
+
+
+def write_volume(path: Path, array: VolumeArray | LabelVolume, affine: Affine) -> None:
+    """Write an array with its affine as NIfTI in mm, whole or not at all (temporary name, then rename)."""
+    nifti = nib.nifti1.Nifti1Image(array, affine)
+    nifti.header.set_xyzt_units("mm", "sec")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        nib.save(nifti, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> nib.nifti1.Nifti1Pair:
+    """Open the header only, and check what it promises."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file (looked in {path.absolute().parent})")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the path of one NIfTI file (.nii or .nii.gz)")
+    try:
+        nifti = nib.load(path)
+    except (
+        nib.filebasedimages.ImageFileError,
+        gzip.BadGzipFile,
+        EOFError,
+        zlib.error,
+        ValueError,
+        OSError,
+    ) as error:
+        raise InputError(f"{path} cannot be read as NIfTI (.nii or .nii.gz): {error}") from error
+    if not isinstance(nifti, nib.nifti1.Nifti1Pair):
+        raise InputError(f"{path} is {type(nifti).__name__}, not NIfTI; convert it to .nii.gz")
+    _check_shape(nifti, path)
+    return nifti
+
+
+def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path) -> None:
+    shape = tuple(int(size) for size in nifti.shape)
+    if len(shape) < 3 or any(size != 1 for size in shape[3:]):
+        raise InputError(
+            f"{path} has {len(shape)} dimensions, shape {shape}; allowed are 3D volumes, and 4D with a single channel. "
+            "Split it into one file per channel or time point"
+        )
+    if any(size < 1 for size in shape):
+        raise InputError(f"{path}: the header gives the impossible shape {shape}; the file is damaged")
+    if nifti.get_data_dtype().fields is not None or np.issubdtype(nifti.get_data_dtype(), np.complexfloating):
+        raise InputError(f"{path} holds colour or complex voxels ({nifti.get_data_dtype()}); allowed are real numbers")
+    needed = int(np.prod(shape, dtype=object)) * _BYTES_PER_VOXEL
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise InputError(
+            f"{path}: the header promises {' × '.join(map(str, shape))} voxels, which need about "
+            f"{needed / 2**30:,.1f} GiB; {available / 2**30:.1f} GiB of memory are free. Check the header, crop or "
+            "downsample the volume, or use a machine with more memory"
+        )
+
+
+def _decode(nifti: nib.nifti1.Nifti1Pair, path: Path, dtype: np.dtype[np.float32] | None) -> VolumeArray:
+    """Decompress the voxels, as 3D. Damage that only shows here is reported like damage in the header."""
+    try:
+        array = np.asanyarray(nifti.dataobj, dtype=dtype)
+    except (EOFError, zlib.error, OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged or truncated: {error}. Copy or download it again") from error
+    return array.reshape(array.shape[:3])
+
+
+def _to_ras(array: VolumeArray, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Volume:
+    file_affine = np.asarray(nifti.affine, dtype=np.float64)
+    try:
+        check_affine(file_affine)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if isinstance(nifti.header, nib.nifti1.Nifti1Header) and not (
+        int(nifti.header["sform_code"]) or int(nifti.header["qform_code"])
+    ):
+        log.warning(
+            "%s: neither sform nor qform is set, so the header does not say which way the patient lies; "
+            "anatomical axes follow nibabel's default and may be wrong",
+            path,
+        )
+    ras, affine = reorient_to_ras(array, file_affine)
+    return Volume(np.ascontiguousarray(ras), affine, file_affine)
