@@ -1,0 +1,146 @@
+"""The 2D U-Net of Ronneberger, Fischer and Brox (2015, https://arxiv.org/abs/1505.04597).
+
+Differences from the paper, all usual today: convolutions keep the size (padding 1), each is followed by a
+normalisation, and the width is a parameter.
+"""
+
+from collections.abc import Callable, Mapping
+from math import gcd
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from spleen.errors import InputError
+from spleen.types import ImageBatch, Logits
+
+# Instance normalisation is a group normalisation with one channel per group. This form keeps channels_last
+# and accepts a 1 × 1 map, which nn.InstanceNorm2d does not.
+NORMS: Mapping[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "instance": lambda channels: nn.GroupNorm(channels, channels),
+    "group": lambda channels: nn.GroupNorm(gcd(8, channels), channels),
+}
+
+
+class UNet(nn.Module):
+    """Encoder–decoder with skip connections for 2D slices.
+
+    Level d has ``min(width * 2**d, max_channels)`` channels. A level is two times convolution 3 × 3,
+    normalisation, ReLU; levels are joined by max-pooling on the way down and by a 2 × 2 transposed
+    convolution on the way up, whose gradient is deterministic on a GPU too (that of bilinear upsampling is
+    not).
+
+    Args:
+        in_channels: channels of the image; ``2 * context_slices + 1``.
+        out_channels: classes, background included.
+        width: channels at full resolution.
+        depth: number of times the resolution is halved.
+        norm: "batch", "instance" or "group" (8 channels or fewer groups).
+        dropout: probability of dropping a channel between the two convolutions of a level, 0 to below 1.
+        max_channels: upper bound of the channels of a level.
+
+    Attributes:
+        size_multiple: height and width of the input must be multiples of this, ``2**depth`` pixels
+            (``PadToMultiple`` sees to it).
+
+    Raises:
+        InputError: an argument outside its range, or an input whose size is no multiple of ``size_multiple``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        width: int = 16,
+        depth: int = 4,
+        norm: str = "batch",
+        dropout: float = 0.0,
+        max_channels: int = 512,
+    ) -> None:
+        super().__init__()
+        _check_arguments(in_channels, out_channels, width, depth, norm, dropout, max_channels)
+        self.size_multiple = 2**depth
+        channels = [min(width * 2**level, max_channels) for level in range(depth + 1)]
+        inputs = [in_channels, *channels[:-1]]
+        self.encoder = nn.ModuleList(
+            _double_convolution(c_in, c_out, norm, dropout) for c_in, c_out in zip(inputs, channels, strict=True)
+        )
+        upwards = range(depth - 1, -1, -1)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(channels[d + 1], channels[d], 2, stride=2) for d in upwards)
+        self.decoder = nn.ModuleList(_double_convolution(2 * channels[d], channels[d], norm, dropout) for d in upwards)
+        self.head = nn.Conv2d(channels[0], out_channels, 1)
+        self._initialise()
+
+    def forward(self, image: ImageBatch) -> Logits:
+        """Logits (b, out_channels, h, w); h and w must be multiples of ``size_multiple``."""
+        height, width = image.shape[-2:]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise InputError(
+                f"height and width must be multiples of {self.size_multiple} pixels; got {height} × {width}. "
+                f"Wrap the network: PadToMultiple(network, {self.size_multiple})"
+            )
+        features = self.encoder[0](image)
+        skips = []
+        for level in self.encoder[1:]:
+            skips.append(features)
+            features = level(F.max_pool2d(features, 2))
+        for up, level in zip(self.up, self.decoder, strict=True):
+            features = level(torch.cat([skips.pop(), up(features)], dim=1))
+        logits: Logits = self.head(features)
+        return logits
+
+    def _initialise(self) -> None:
+        """He et al. (2015): variance kept through ReLU layers. The head starts small, so no class is
+        favoured."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            elif isinstance(layer, nn.ConvTranspose2d):
+                # Each output pixel sees one tap of the 2 × 2 kernel, so its fan-in is the number of input
+                # channels. No ReLU follows, hence a variance of 1 / fan-in.
+                nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
+                _zero_bias(layer)
+        nn.init.normal_(self.head.weight, std=0.1 * self.head.in_channels**-0.5)
+        _zero_bias(self.head)
+
+
+def _zero_bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _double_convolution(in_channels: int, out_channels: int, norm: str, dropout: float) -> nn.Sequential:
+    """(Convolution, normalisation, ReLU) twice. No bias: the normalisation has its own."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        NORMS[norm](out_channels),
+        nn.ReLU(inplace=True),
+    ]
+    if dropout > 0:
+        layers.append(nn.Dropout2d(dropout))
+    layers += [
+        nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+        NORMS[norm](out_channels),
+        nn.ReLU(inplace=True),
+    ]
+    return nn.Sequential(*layers)
+
+
+def _check_arguments(
+    in_channels: int, out_channels: int, width: int, depth: int, norm: str, dropout: float, max_channels: int
+) -> None:
+    counts = {
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "width": width,
+        "depth": depth,
+        "max_channels": max_channels,
+    }
+    for name, value in counts.items():
+        if value < 1:
+            raise InputError(f"{name} of the U-Net must be at least 1; got {value}")
+    if norm not in NORMS:
+        raise InputError(f"norm of the U-Net must be one of {', '.join(NORMS)}; got {norm!r}")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout of the U-Net must be at least 0 and below 1; got {dropout}")
