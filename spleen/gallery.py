@@ -1,0 +1,60 @@
+"""The slices that are shown after a run: best, median and worst of the test slices that hold the organ."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spleen.assemble import native_prediction
+from spleen.dataset import load_images
+from spleen.report.figures import SliceView
+from spleen.store import StoredCase
+
+
+@dataclass(frozen=True)
+class SliceScore:
+    """Dice of one slice over all foreground classes, NaN where reference and prediction are both empty."""
+
+    case_index: int
+    slice_index: int
+    dice: float
+
+
+def slice_dice(prediction: Tensor, reference: Tensor) -> list[float]:
+    """Dice of each slice of a batch (b, H, W), over all foreground classes together."""
+    agree = ((prediction == reference) & (reference > 0)).sum((1, 2)).double()
+    size = ((prediction > 0).sum((1, 2)) + (reference > 0).sum((1, 2))).double()
+    return [float(value) for value in 2 * agree / size]
+
+
+def choose(scores: Sequence[SliceScore]) -> list[tuple[str, SliceScore]]:
+    """The best, the median and the worst slice by Dice; fewer where there are fewer slices."""
+    ranked = sorted((s for s in scores if not math.isnan(s.dice)), key=lambda s: -s.dice)
+    if len(ranked) < 3:
+        return [("slice", score) for score in ranked]
+    return [("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])]
+
+
+def show(score: SliceScore, case: StoredCase, context_slices: int, forward: Callable[[Tensor], Tensor]) -> SliceView:
+    """Predict one slice again and lay it out for drawing; `forward` maps images (b, c, h, w) to logits."""
+    index = np.array([score.slice_index])
+    images = load_images(case, index, context_slices)
+    with torch.no_grad():
+        prediction = native_prediction(forward(torch.from_numpy(images)), case.grid)[0]
+    height, width = case.grid.resampled
+    shown = images[0, context_slices, :height, :width]
+    low, high = float(shown.min()), float(shown.max())
+    reference = np.array(case.reference[score.slice_index])
+    return SliceView(
+        case_id=case.case_id,
+        axis=case.axis,
+        slice_index=score.slice_index,
+        image=(shown - low) / max(high - low, 1e-6),
+        prediction=prediction.cpu().numpy(),
+        reference=reference,
+        size_mm=(reference.shape[0] * case.spacing_mm[1], reference.shape[1] * case.spacing_mm[2]),
+        dice=score.dice,
+    )

@@ -1,0 +1,67 @@
+"""Overlap scores from the four counts of a confusion table, voxel by voxel, one class against all others.
+
+Empty masks: both empty → NaN (excluded from means, counted as empty); only one of them empty → Dice and Jaccard 0.
+Formulas: Taha & Hanbury 2015, "Metrics for evaluating 3D medical image segmentation", BMC Medical Imaging 15:29.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64, Int64, Integer
+from torch import Tensor
+
+Score = Float64[Tensor, "case organ"]
+
+
+@dataclass(frozen=True)
+class ConfusionCounts:
+    """Voxel counts per case and foreground class."""
+
+    true_positive: Int64[Tensor, "case organ"]
+    false_positive: Int64[Tensor, "case organ"]
+    false_negative: Int64[Tensor, "case organ"]
+    true_negative: Int64[Tensor, "case organ"]
+
+
+def count_confusion(
+    prediction: Integer[Tensor, "*voxels"], reference: Integer[Tensor, "*voxels"], n_classes: int
+) -> Int64[Tensor, "organ 4"]:
+    """Counts (TP, FP, FN, TN) of each foreground class 1 … n_classes - 1 in two label maps of the same shape."""
+    joint = reference.flatten().long() * n_classes + prediction.flatten().long()
+    table = torch.bincount(joint, minlength=n_classes**2).reshape(n_classes, n_classes)
+    hits = table.diagonal()
+    false_positive, false_negative = table.sum(0) - hits, table.sum(1) - hits
+    true_negative = table.sum() - hits - false_positive - false_negative
+    return torch.stack([hits, false_positive, false_negative, true_negative], dim=1)[1:]
+
+
+def dice(counts: ConfusionCounts) -> Score:
+    """2 TP / (2 TP + FP + FN), from 0 to 1 (Dice 1945); NaN where both masks are empty."""
+    return _ratio(2 * counts.true_positive, 2 * counts.true_positive + counts.false_positive + counts.false_negative)
+
+
+def jaccard(counts: ConfusionCounts) -> Score:
+    """TP / (TP + FP + FN), from 0 to 1 (Jaccard 1912); NaN where both masks are empty."""
+    return _ratio(counts.true_positive, counts.true_positive + counts.false_positive + counts.false_negative)
+
+
+def sensitivity(counts: ConfusionCounts) -> Score:
+    """TP / (TP + FN): the share of the organ that was found; NaN where the reference is empty."""
+    return _ratio(counts.true_positive, counts.true_positive + counts.false_negative)
+
+
+def specificity(counts: ConfusionCounts) -> Score:
+    """TN / (TN + FP): the share of the rest that was left alone; NaN where the organ fills everything."""
+    return _ratio(counts.true_negative, counts.true_negative + counts.false_positive)
+
+
+def precision(counts: ConfusionCounts) -> Score:
+    """TP / (TP + FP): the share of the prediction that is organ; 0 for a missed organ, NaN if both are empty."""
+    predicted = counts.true_positive + counts.false_positive
+    missed = (predicted == 0) & (counts.false_negative > 0)
+    return _ratio(counts.true_positive, predicted).masked_fill(missed, 0.0)
+
+
+def _ratio(numerator: Int64[Tensor, "case organ"], denominator: Int64[Tensor, "case organ"]) -> Score:
+    """Quotient in double precision; 0 / 0 is NaN."""
+    return numerator.double() / denominator.double()

@@ -1,0 +1,132 @@
+"""Per-case scores: a torchmetrics class that accumulates counts per case, and the records made of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64, Integer
+from torch import Tensor
+from torchmetrics import Metric
+
+from spleen.metrics.overlap import (
+    ConfusionCounts,
+    count_confusion,
+    dice,
+    jaccard,
+    precision,
+    sensitivity,
+    specificity,
+)
+
+OVERLAP_SCORES = {
+    "dice": dice,
+    "jaccard": jaccard,
+    "sensitivity": sensitivity,
+    "specificity": specificity,
+    "precision": precision,
+}
+
+
+class PerCaseCounts(Metric):
+    """Confusion counts per case and foreground class, summed over batches and processes.
+
+    Counts add up, so a case may arrive in any number of batches, and on any number of processes.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    counts: Tensor
+
+    def __init__(self, n_cases: int, n_classes: int) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        self.add_state("counts", torch.zeros(n_cases, n_classes - 1, 4, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(
+        self, prediction: Integer[Tensor, "b H W"], reference: Integer[Tensor, "b H W"], case_index: int
+    ) -> None:
+        """Add slices of one case, both on the native grid."""
+        self.counts[case_index] += count_confusion(prediction, reference, self.n_classes)
+
+    def compute(self) -> Int64[Tensor, "case organ 4"]:
+        """The counts so far of all processes: true positive, false positive, false negative, true negative."""
+        return self.counts
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """Scores of one class in one case; volumes in mm³."""
+
+    case_id: str
+    class_name: str
+    dice: float
+    jaccard: float
+    sensitivity: float
+    specificity: float
+    precision: float
+    volume_prediction_mm3: float
+    volume_reference_mm3: float
+
+
+def case_scores(
+    table: Int64[Tensor, "case organ 4"],
+    case_ids: Sequence[str],
+    class_names: Sequence[str],
+    voxel_volumes_mm3: Sequence[float],
+) -> list[CaseScore]:
+    """One record per case and foreground class, from the counts of `PerCaseCounts`."""
+    counts = ConfusionCounts(*table.cpu().unbind(-1))
+    scores = {name: score(counts) for name, score in OVERLAP_SCORES.items()}
+    predicted = counts.true_positive + counts.false_positive
+    expected = counts.true_positive + counts.false_negative
+    return [
+        CaseScore(
+            case_id=case_id,
+            class_name=class_name,
+            **{name: float(values[case, organ]) for name, values in scores.items()},
+            volume_prediction_mm3=int(predicted[case, organ]) * voxel_volumes_mm3[case],
+            volume_reference_mm3=int(expected[case, organ]) * voxel_volumes_mm3[case],
+        )
+        for case, case_id in enumerate(case_ids)
+        for organ, class_name in enumerate(class_names)
+    ]
+
+
+@dataclass(frozen=True)
+class MeanScores:
+    """Means over cases, NaN left out; `n_empty` counts both masks empty, `n_missed` an organ without prediction."""
+
+    dice: float
+    jaccard: float
+    sensitivity: float
+    specificity: float
+    precision: float
+    n_cases: int
+    n_empty: int
+    n_missed: int
+
+
+def mean_scores(scores: Sequence[CaseScore]) -> MeanScores:
+    """Average each score over the classes of a case first, then over the cases."""
+    by_case: dict[str, list[CaseScore]] = {}
+    for score in scores:
+        by_case.setdefault(score.case_id, []).append(score)
+    means = {
+        name: _mean([_mean([getattr(score, name) for score in case]) for case in by_case.values()])
+        for name in OVERLAP_SCORES
+    }
+    missed = [s for s in scores if s.volume_reference_mm3 > 0 and s.volume_prediction_mm3 == 0]
+    return MeanScores(
+        **means,
+        n_cases=len(by_case),
+        n_empty=sum(math.isnan(score.dice) for score in scores),
+        n_missed=len(missed),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean without the NaN; NaN if nothing is left."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan

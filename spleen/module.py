@@ -1,0 +1,161 @@
+"""The LightningModule: network, loss, scores and optimiser, nothing of the configuration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from spleen.assemble import native_prediction
+from spleen.augment import AugmentSettings, augment_batch
+from spleen.dataset import ScoredBatch, SliceBatch
+from spleen.gallery import SliceScore, slice_dice
+from spleen.metrics.per_case import OVERLAP_SCORES, CaseScore, PerCaseCounts, case_scores, mean_scores
+from spleen.schedule import lr_factor
+from spleen.store import StoredCase
+from spleen.types import AxisName, LabelPlanes, Logits
+
+ScoredStage = Literal["val", "test"]
+SCORED_STAGES: tuple[ScoredStage, ...] = ("val", "test")
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """AdamW (Loshchilov & Hutter 2019) and the learning rate over the steps."""
+
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float]
+    schedule: str
+    warmup_share: float
+    power: float
+    final_factor: float
+
+
+class StageScores(nn.Module):
+    """Accumulates loss and per-case counts of one stage; `cases` are in the order of the batches' case_index."""
+
+    def __init__(self, cases: Sequence[StoredCase], class_names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.cases = tuple(cases)
+        self.class_names = class_names
+        self.loss = MeanMetric()
+        self.counts = PerCaseCounts(len(self.cases), len(class_names) + 1)
+
+    def add(self, logits: Logits, loss: Tensor, batch: ScoredBatch) -> LabelPlanes:
+        """Count one batch; returns its class indices on the native planes."""
+        prediction = native_prediction(logits, self.cases[batch.case_index].grid)
+        self.counts.update(prediction, batch.reference, batch.case_index)
+        self.loss.update(loss, len(logits))
+        return prediction
+
+    def finish(self) -> tuple[Tensor, list[CaseScore]]:
+        """Mean loss and the scores of every case and class; starts afresh."""
+        loss, counts = self.loss.compute(), self.counts.compute()
+        scores = case_scores(
+            counts.clone(),
+            [case.case_id for case in self.cases],
+            self.class_names,
+            [case.voxel_volume_mm3 for case in self.cases],
+        )
+        self.loss.reset()
+        self.counts.reset()
+        return loss, scores
+
+
+class SegmentationModule(pl.LightningModule):
+    """Trains a network on slices and scores it per case on the native grid.
+
+    `network` maps (b, c, h, w) to logits (b, 1 + classes, h, w); `loss` maps logits and class indices (b, 1, h, w) to a
+    scalar.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        optimiser: OptimiserSettings,
+        augment: AugmentSettings,
+        stages: dict[ScoredStage, StageScores],
+        axis: AxisName,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = loss
+        self._optimiser = optimiser
+        self._augment = augment
+        self._axis = axis
+        self._seed = seed
+        self._random = torch.Generator()
+        self._val, self._test = stages["val"], stages["test"]
+        self.scores: dict[ScoredStage, list[CaseScore]] = {}
+        self.test_slices: list[SliceScore] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (b, classes, h, w) of slices (b, c, h, w)."""
+        logits: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    def on_train_epoch_start(self) -> None:
+        """Augmentation depends on the seed and the epoch alone, so that an epoch can be repeated."""
+        self._random.manual_seed(self._seed * 1_000_003 + self.current_epoch)
+
+    def training_step(self, batch: SliceBatch) -> Tensor:
+        """One step on augmented slices."""
+        image, label = augment_batch(batch.image, batch.label, self._augment, self._axis, self._random)
+        loss: Tensor = self.loss(self(image), label)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(image))
+        return loss
+
+    def validation_step(self, batch: ScoredBatch) -> None:
+        """Count one batch of validation slices."""
+        self._score(batch, self._val)
+
+    def test_step(self, batch: ScoredBatch) -> None:
+        """Count one batch of test slices, and keep each slice's Dice for the pictures."""
+        prediction = self._score(batch, self._test)
+        self.test_slices += [
+            SliceScore(batch.case_index, int(index), dice)
+            for index, dice in zip(batch.slice_index, slice_dice(prediction, batch.reference), strict=True)
+        ]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation scores."""
+        self._log_scores("val", self._val)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test scores."""
+        self._log_scores("test", self._test)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW; the learning rate follows the schedule step by step."""
+        settings = self._optimiser
+        optimiser = torch.optim.AdamW(
+            self.network.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = round(settings.warmup_share * total)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser,
+            lambda step: lr_factor(step, total, warmup, settings.schedule, settings.power, settings.final_factor),
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _score(self, batch: ScoredBatch, scores: StageScores) -> LabelPlanes:
+        logits = self(batch.image)
+        return scores.add(logits, self.loss(logits, batch.label), batch)
+
+    def _log_scores(self, stage: ScoredStage, scores: StageScores) -> None:
+        loss, cases = scores.finish()
+        self.scores[stage] = cases
+        self.log(f"{stage}/loss", loss)
+        means = mean_scores(cases)
+        for name in OVERLAP_SCORES:
+            self.log(f"{stage}/{name}", getattr(means, name))
+        for name in scores.class_names if len(scores.class_names) > 1 else ():
+            self.log(f"{stage}/{name}/dice", mean_scores([s for s in cases if s.class_name == name]).dice)

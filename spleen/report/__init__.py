@@ -1,0 +1,1 @@
+"""What a run shows to its reader: pictures and tables."""

@@ -1,0 +1,96 @@
+"""What a finished run shows: pictures, the table at the end, and their copies in wandb."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from spleen.callbacks import EpochRow
+from spleen.loggers import Overlay, WandbRun
+from spleen.metrics.per_case import CaseScore, MeanScores, mean_scores
+from spleen.module import ScoredStage
+from spleen.report.curves import draw_curves
+from spleen.report.figures import SliceView, display_overlay, draw_overlays
+from spleen.report.table import Column, print_table, scientific
+
+Scores = Mapping[ScoredStage, Sequence[CaseScore]]
+
+
+@dataclass(frozen=True)
+class RunTitle:
+    """What distinguishes one run from the next in a table."""
+
+    model: str
+    axis: str
+    img_size: int
+    lr: float
+
+
+def draw(
+    figures: Path,
+    title: RunTitle,
+    rows: list[EpochRow],
+    views: list[tuple[str, SliceView]],
+    names: tuple[str, ...],
+) -> None:
+    """Draw the training curves and the chosen slices into the folder `figures`."""
+    figures.mkdir(parents=True, exist_ok=True)
+    heading = f"{title.model}, {title.axis}, {title.img_size} px, lr {scientific(title.lr)}"
+    draw_curves(rows, figures / "curves.png", heading)
+    if views:
+        draw_overlays(views, figures / "overlays.png", names)
+
+
+def print_scores(title: RunTitle, scores: Scores) -> None:
+    """Print one row per split and class: model, axis, image size, learning rate, Dice, Jaccard and the rest."""
+    columns: list[str | Column] = [
+        "split",
+        "class",
+        "model",
+        "axis",
+        Column("size", "d"),
+        Column("lr", scientific),
+        "Dice",
+        "Jaccard",
+        "sens.",
+        "spec.",
+        "prec.",
+        Column("cases", "d"),
+    ]
+    rows = [
+        [stage, name, title.model, title.axis, title.img_size, title.lr, *_shown(means)]
+        for stage, cases in scores.items()
+        for name, means in class_means(cases).items()
+    ]
+    print_table("Scores per case on the file's own grid (best checkpoint)", columns, rows)
+
+
+def class_means(cases: Sequence[CaseScore]) -> dict[str, MeanScores]:
+    """Mean scores of each class, and of all classes together where there are several."""
+    names = list(dict.fromkeys(score.class_name for score in cases))
+    means = {name: mean_scores([score for score in cases if score.class_name == name]) for name in names}
+    return means if len(names) == 1 else {**means, "mean": mean_scores(cases)}
+
+
+def _shown(means: MeanScores) -> list[float | int]:
+    return [means.dice, means.jaccard, means.sensitivity, means.specificity, means.precision, means.n_cases]
+
+
+def mirror(wandb_run: WandbRun, scores: Scores, views: list[tuple[str, SliceView]], names: tuple[str, ...]) -> None:
+    """Copy the final scores, the table of cases and the chosen slices to wandb."""
+    for stage, cases in scores.items():
+        means = mean_scores(cases)
+        wandb_run.log_summary({f"{stage}/{field.name}": getattr(means, field.name) for field in fields(means)})
+    columns = ["split", *(field.name for field in fields(CaseScore))]
+    wandb_run.log_table("cases", columns, [[stage, *astuple(score)] for stage, s in scores.items() for score in s])
+    wandb_run.log_overlays([_overlay(name, view, names) for name, view in views])
+
+
+def _overlay(name: str, view: SliceView, names: tuple[str, ...]) -> Overlay:
+    image, prediction, reference = display_overlay(view)
+    return Overlay(
+        caption=f"{name}: {view.case_id}, {view.axis} slice {view.slice_index}, Dice {view.dice:.4f}",
+        image=image,
+        prediction=prediction,
+        reference=reference,
+        class_names=dict(enumerate(names, start=1)),
+    )
