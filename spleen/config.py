@@ -1,0 +1,237 @@
+"""The configuration as typed records: the schema that every key must fit, and its way from Hydra's tree.
+
+Nothing heavy is imported here: `python train.py --help` must answer at once.
+"""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from spleen.errors import InputError
+
+
+@dataclass
+class PhantomData:
+    """data=phantom."""
+
+    kind: str
+    organ: str
+    label_values: Any
+    matrix: int
+    n_slices: int
+    noise_hu: float
+    seed: int
+
+
+@dataclass
+class NiftiData:
+    """data=nifti."""
+
+    kind: str
+    organ: str
+    label_values: Any
+    image: str | None
+    label: str | None
+
+
+@dataclass
+class SplitConfig:
+    """split: how one volume is cut into blocks."""
+
+    val_share: float
+    test_share: float
+    guard_mm: float
+    seed: int
+
+
+@dataclass
+class LoaderConfig:
+    """loader: how slices become batches."""
+
+    slices_per_epoch: int | None
+    foreground_share: float
+    num_workers: int
+
+
+@dataclass
+class CtConfig:
+    """intensity=ct."""
+
+    kind: str
+    window_level: float
+    window_width: float
+
+
+@dataclass
+class MrConfig:
+    """intensity=mr."""
+
+    kind: str
+    low_percentile: float
+    high_percentile: float
+
+
+@dataclass
+class ZScoreConfig:
+    """intensity=zscore."""
+
+    kind: str
+    clip: float
+
+
+@dataclass
+class ModelConfig:
+    """model: any network, by `_target_`."""
+
+    name: str
+    size_multiple: int
+    in_channels_argument: str
+    out_channels_argument: str
+    network: dict[str, Any]
+
+
+@dataclass
+class OptimiserConfig:
+    """optimiser: AdamW."""
+
+    weight_decay: float
+    beta1: float
+    beta2: float
+    gradient_clip: float | None
+    ema_decay: float | None
+
+
+@dataclass
+class ScheduleConfig:
+    """schedule: the learning rate over the steps."""
+
+    kind: str
+    warmup_share: float
+    power: float
+    final_factor: float
+
+
+@dataclass
+class TrainerConfig:
+    """trainer: hardware and stopping."""
+
+    accelerator: str
+    devices: Any
+    early_stopping_patience: int | None
+    val_every_epochs: int
+    progress: bool
+
+
+@dataclass
+class LoggerConfig:
+    """logger: wandb, or nothing."""
+
+    mode: str
+    project: str
+    entity: str | None
+    name: str | None
+    group: str | None
+    tags: list[str]
+    log_images: bool
+    upload_checkpoint: bool
+    init_timeout_seconds: float
+    finish_timeout_seconds: float
+
+
+@dataclass
+class TrainConfig:
+    """The whole configuration of one training run; conf/train.yaml explains every value."""
+
+    study: str
+    lr: float
+    img_size: int
+    axis: str
+    batch_size: int
+    epochs: int
+    seed: int
+    context_slices: int
+    resize: str
+    precision: str
+    compile: bool
+    grid_tolerance_mm: float
+    output_dir: str
+    cache_dir: str
+    debug: bool
+    data: Any  # one of DATA
+    split: SplitConfig
+    loader: LoaderConfig
+    intensity: Any  # one of INTENSITIES
+    model: ModelConfig
+    loss: dict[str, Any]
+    optimiser: OptimiserConfig
+    schedule: ScheduleConfig
+    augment: dict[str, Any]
+    trainer: TrainerConfig
+    logger: LoggerConfig
+
+
+DATA: dict[str, type] = {"phantom": PhantomData, "nifti": NiftiData}
+INTENSITIES: dict[str, type] = {"ct": CtConfig, "mr": MrConfig, "zscore": ZScoreConfig}
+
+
+def parse(tree: DictConfig) -> TrainConfig:
+    """Check Hydra's tree against the schema, and return it as typed records.
+
+    Raises InputError for a key that the schema lacks (also one added with `+`), a value of the wrong type, or a value
+    without which nothing can start.
+    """
+    schema = OmegaConf.structured(TrainConfig)
+    OmegaConf.set_readonly(schema, False)
+    for group, kinds in (("data", DATA), ("intensity", INTENSITIES)):
+        kind = OmegaConf.select(tree, f"{group}.kind")
+        if kind not in kinds:
+            raise InputError(f"{group}.kind must be one of {', '.join(kinds)}; got {kind!r}")
+        schema[group] = OmegaConf.structured(kinds[kind])
+    try:
+        merged = OmegaConf.merge(schema, tree)
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise InputError(explain(error)) from error
+    return cast(TrainConfig, config)
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    """A configuration error in one line, without the library's inner terms."""
+    key = error.full_key or ""
+    if isinstance(error, ConfigKeyError):
+        return unknown_key(key)
+    return f"{key}: {str(error.msg or error).splitlines()[0]}".removeprefix(": ")
+
+
+def unknown_key(key: str) -> str:
+    """The message for a key that does not exist, with the nearest ones that do."""
+    known = sorted(set(_keys(TrainConfig)) | {f"data.{f}" for f in _option_keys(DATA)})
+    last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    near = difflib.get_close_matches(key, known, n=2, cutoff=0.6)
+    near += [last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1, cutoff=0.7)]
+    hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+    return f"unknown key '{key}'{hint} `python train.py --help` explains the keys, `--cfg job` lists them all".replace(
+        "' `", "'; `"
+    )
+
+
+def _option_keys(options: dict[str, type]) -> Iterator[str]:
+    for option in options.values():
+        yield from (field.name for field in fields(option))
+
+
+def _keys(schema: type, prefix: str = "") -> Iterator[str]:
+    for field in fields(schema):
+        yield f"{prefix}{field.name}"
+        if is_dataclass(field.type):
+            yield from _keys(cast(type, field.type), f"{prefix}{field.name}.")
+
+
+def project_root() -> Path:
+    """The folder of the checkout, to which outputs and cache are anchored whatever the caller's folder is."""
+    return Path(__file__).resolve().parents[1]

@@ -1,0 +1,139 @@
+"""Checks of values and of what must fit together, made before anything heavy is imported."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from spleen.config import CtConfig, MrConfig, NiftiData, PhantomData, TrainConfig, ZScoreConfig
+from spleen.errors import InputError
+
+AXES = ("sagittal", "coronal", "axial")
+_SIZES = range(16, 4097)
+
+
+def check(config: TrainConfig) -> None:
+    """Raise InputError that names every impossible value at once."""
+    problems = [
+        *_top_level(config),
+        *_data(config),
+        *_intensity(config),
+        *_training(config),
+        *_logger(config),
+    ]
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _top_level(config: TrainConfig) -> Iterator[str]:
+    yield from _one_of("axis", config.axis, AXES)
+    yield from _one_of("resize", config.resize, ("keep_aspect", "stretch"))
+    yield from _one_of("precision", config.precision, ("auto", "32", "bf16", "16"))
+    yield from _between("lr", config.lr, 0, 10, low_included=False)
+    yield from _between("img_size", config.img_size, _SIZES.start, _SIZES[-1], unit="pixels")
+    yield from _between("batch_size", config.batch_size, 1, 4096, unit="slices")
+    yield from _between("epochs", config.epochs, 1, 1_000_000)
+    yield from _between("seed", config.seed, 0, 2**32 - 1)
+    yield from _between("context_slices", config.context_slices, 0, 32, unit="slices per side")
+    yield from _between("grid_tolerance_mm", config.grid_tolerance_mm, 0, 10, unit="mm")
+    if not config.study or "/" in config.study:
+        yield f"study must be a folder name without '/'; got {config.study!r}"
+
+
+def _data(config: TrainConfig) -> Iterator[str]:
+    data = config.data
+    if isinstance(data, PhantomData):
+        yield from _between("data.matrix", data.matrix, 32, 1024, unit="pixels")
+        yield from _between("data.n_slices", data.n_slices, 16, 1024, unit="slices")
+        yield from _between("data.noise_hu", data.noise_hu, 0, 500, unit="HU")
+        yield from _between("data.seed", data.seed, 0, 2**32 - 1)
+    if isinstance(data, NiftiData):
+        for name in ("image", "label"):
+            if not getattr(data, name):
+                yield f"data.{name} is missing: data=nifti needs data.image=IMAGE.nii.gz and data.label=LABEL.nii.gz"
+    split = config.split
+    yield from _between("split.val_share", split.val_share, 0, 0.5, low_included=False)
+    yield from _between("split.test_share", split.test_share, 0, 0.5, low_included=False)
+    yield from _between("split.guard_mm", split.guard_mm, 0, 1000, unit="mm")
+    yield from _between("split.seed", split.seed, 0, 2**32 - 1)
+    if split.val_share + split.test_share > 0.8:
+        yield (
+            f"split.val_share + split.test_share is {split.val_share + split.test_share:g}; "
+            "at most 0.8, or too little is left for training"
+        )
+
+
+def _intensity(config: TrainConfig) -> Iterator[str]:
+    intensity = config.intensity
+    if isinstance(intensity, CtConfig):
+        yield from _between("intensity.window_width", intensity.window_width, 0, 1e5, low_included=False, unit="HU")
+    if isinstance(intensity, MrConfig):
+        low, high = intensity.low_percentile, intensity.high_percentile
+        if not 0 <= low < high <= 100:
+            yield (
+                "intensity.low_percentile and intensity.high_percentile must rise within 0 … 100; "
+                f"got {low:g} and {high:g}"
+            )
+    if isinstance(intensity, ZScoreConfig):
+        yield from _between("intensity.clip", intensity.clip, 0, 1000, low_included=False)
+
+
+def _training(config: TrainConfig) -> Iterator[str]:
+    loader, optimiser, schedule, trainer = config.loader, config.optimiser, config.schedule, config.trainer
+    if loader.slices_per_epoch is not None and loader.slices_per_epoch < config.batch_size:
+        yield (
+            f"loader.slices_per_epoch={loader.slices_per_epoch} is less than one batch (batch_size="
+            f"{config.batch_size}); raise it, or use null for one pass over the training slices"
+        )
+    yield from _between("loader.foreground_share", loader.foreground_share, 0, 1)
+    yield from _between("loader.num_workers", loader.num_workers, 0, 256)
+    yield from _between("model.size_multiple", config.model.size_multiple, 1, 512, unit="pixels")
+    yield from _target("model.network", config.model.network)
+    yield from _target("loss", config.loss)
+    yield from _between("optimiser.weight_decay", optimiser.weight_decay, 0, 100)
+    for name in ("beta1", "beta2"):
+        yield from _between(f"optimiser.{name}", getattr(optimiser, name), 0, 0.999999)
+    if optimiser.gradient_clip is not None:
+        yield from _between("optimiser.gradient_clip", optimiser.gradient_clip, 0, 1e6, low_included=False)
+    if optimiser.ema_decay is not None:
+        yield from _between("optimiser.ema_decay", optimiser.ema_decay, 0, 0.999999, low_included=False)
+    yield from _one_of("schedule.kind", schedule.kind, ("cosine", "polynomial", "constant", "one_cycle"))
+    yield from _between("schedule.warmup_share", schedule.warmup_share, 0, 0.9)
+    yield from _between("schedule.final_factor", schedule.final_factor, 0, 1)
+    yield from _between("schedule.power", schedule.power, 0, 10, low_included=False)
+    yield from _one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu", "mps"))
+    yield from _devices(trainer.devices)
+    yield from _between("trainer.val_every_epochs", trainer.val_every_epochs, 1, config.epochs)
+    if trainer.early_stopping_patience is not None:
+        yield from _between("trainer.early_stopping_patience", trainer.early_stopping_patience, 1, 1_000_000)
+
+
+def _logger(config: TrainConfig) -> Iterator[str]:
+    yield from _one_of("logger.mode", config.logger.mode, ("auto", "online", "offline", "disabled"))
+    for name in ("init_timeout_seconds", "finish_timeout_seconds"):
+        yield from _between(f"logger.{name}", getattr(config.logger, name), 1, 86_400, unit="seconds")
+    if not config.logger.project:
+        yield "logger.project must be a name; it is empty"
+
+
+def _devices(devices: object) -> Iterator[str]:
+    single = isinstance(devices, int) and devices == 1
+    one_gpu = isinstance(devices, list) and len(devices) == 1 and isinstance(devices[0], int) and devices[0] >= 0
+    if isinstance(devices, bool) or not (single or one_gpu):
+        yield f"trainer.devices must be 1, or the number of one GPU in brackets such as [0]; got {devices}"
+
+
+def _target(name: str, setting: Mapping[str, Any]) -> Iterator[str]:
+    if not isinstance(setting.get("_target_"), str):
+        yield f"{name} needs a _target_: the full Python name of the class to build"
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> Iterator[str]:
+    if value not in allowed:
+        yield f"{name} must be one of {', '.join(allowed)}; got '{value}'"
+
+
+def _between(
+    name: str, value: float, low: float, high: float, *, low_included: bool = True, unit: str = ""
+) -> Iterator[str]:
+    if not (low <= value <= high and (low_included or value > low)):
+        start = f"from {low:g}" if low_included else f"above {low:g}"
+        yield f"{name} must be {start} to {high:g}{' ' * bool(unit)}{unit}; got {value:g}"

@@ -1,0 +1,102 @@
+"""What this machine can do: the precision that pays, and words for the record."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+
+from spleen.errors import InputError
+
+Accelerator = Literal["cpu", "gpu", "mps"]
+LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+def choose_accelerator(wanted: str, devices: int | list[int]) -> Accelerator:
+    """Resolve "auto", and raise InputError for hardware that is not there."""
+    n_gpus = torch.cuda.device_count()
+    if wanted == "auto":
+        if n_gpus:
+            return "gpu"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    if wanted == "gpu":
+        if not n_gpus:
+            raise InputError("trainer.accelerator=gpu, but this machine shows no CUDA GPU; use trainer.accelerator=cpu")
+        missing = [index for index in devices if index >= n_gpus] if isinstance(devices, list) else []
+        if missing or (isinstance(devices, int) and devices > n_gpus):
+            raise InputError(
+                f"trainer.devices={devices}, but this machine has {n_gpus} GPU(s), numbered from 0 to {n_gpus - 1}"
+            )
+        return "gpu"
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise InputError("trainer.accelerator=mps, but this is no Mac with Metal; use trainer.accelerator=cpu")
+    return "mps" if wanted == "mps" else "cpu"
+
+
+def choose_precision(wanted: str, accelerator: Accelerator) -> LightningPrecision:
+    """Resolve "auto": bf16 autocast where the hardware multiplies bf16 natively, otherwise 32-bit.
+
+    Raises InputError for 16-bit floats on a processor, which has no loss scaling there.
+    """
+    if wanted == "16":
+        if accelerator != "gpu":
+            raise InputError(f"precision=16 needs a CUDA GPU, this run is on {accelerator}; use precision=auto")
+        return "16-mixed"
+    if wanted == "bf16" or (wanted == "auto" and _multiplies_bf16(accelerator)):
+        return "bf16-mixed"
+    return "32-true"
+
+
+def _multiplies_bf16(accelerator: Accelerator) -> bool:
+    return (accelerator == "gpu" and _gpu_has_bf16()) or (accelerator == "cpu" and _cpu_has_bf16())
+
+
+def _gpu_has_bf16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def _cpu_has_bf16() -> bool:
+    """AMX or AVX512-BF16, by the kernel's list of processor flags."""
+    return bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return set()
+    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine as it stands in summary.json."""
+
+    processor: str
+    cores: int
+    threads: int
+    memory_gib: float
+    gpu: str | None
+    system: str
+
+
+def describe_hardware() -> Hardware:
+    """Processor, memory, GPU and system of this machine."""
+    return Hardware(
+        processor=_processor_name(),
+        cores=psutil.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        system=platform.platform(),
+    )
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

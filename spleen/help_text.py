@@ -1,0 +1,33 @@
+"""What `python train.py --help` prints: the commented configuration itself, explained in one place."""
+
+from pathlib import Path
+
+from spleen.config import project_root
+
+_USAGE = """\
+Train a network that segments an organ slice by slice, and score it per case on the file's own grid.
+
+  python train.py                                              a synthetic CT, computed here
+  python train.py lr=1e-4 img_size=512
+  python train.py data=nifti data.image=ct.nii.gz data.label=spleen.nii.gz axis=axial
+  python train.py -m axis=coronal,axial lr=1e-3,1e-4            one run for each combination
+
+Give any value below as key=value, a value inside a group as group.key=value, and choose a group's file by group=name.
+--cfg job prints the composed configuration instead of running; --hydra-help explains Hydra's own flags.
+"""
+
+
+def help_text() -> str:
+    """Usage, the groups with their options, and conf/train.yaml with its comments."""
+    conf = project_root() / "conf"
+    groups = "\n".join(
+        f"  {folder.name}={'|'.join(sorted(path.stem for path in folder.glob('*.yaml')))}"
+        for folder in sorted(path for path in conf.iterdir() if path.is_dir())
+    )
+    return f"{_USAGE}\nGroups (the files in conf/ explain the values of each)\n{groups}\n\n{_values(conf)}"
+
+
+def _values(conf: Path) -> str:
+    text = (conf / "train.yaml").read_text().replace("$", "$$")  # Hydra fills in $NAMES of this text
+    values = text[text.index("lr:") : text.index("# Below:")]
+    return "Values\n" + "\n".join(f"  {line}".rstrip() for line in values.splitlines())

@@ -1,0 +1,38 @@
+"""The phantom as a case: computed once, written as real NIfTI, read back by the same road as any file."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from spleen.atomic import new_folder
+from spleen.cases import Case
+from spleen.errors import InputError
+from spleen.phantom import make_phantom
+from spleen.volume import write_volume
+
+log = logging.getLogger(__name__)
+
+
+def phantom_case(cache: Path, matrix: int, n_slices: int, seed: int, noise_hu: float) -> Case:
+    """The phantom's files under `cache`, made if they are missing.
+
+    Raises InputError for a folder that cannot be written and for a geometry that makes no phantom.
+    """
+    name = f"phantom-{matrix}x{matrix}x{n_slices}-seed{seed}-noise{noise_hu:g}"
+    folder = cache / "phantom" / _code_version() / name
+    try:
+        if not folder.is_dir():
+            log.info("computing the phantom %s", name)
+            phantom = make_phantom(matrix, n_slices, seed, noise_hu)
+            with new_folder(folder) as temporary:
+                write_volume(temporary / "image.nii.gz", phantom.hu, phantom.affine)
+                write_volume(temporary / "label.nii.gz", phantom.label, phantom.affine)
+    except OSError as error:
+        raise InputError(f"the phantom cannot be written under {cache}: {error}. Give another cache_dir=…") from error
+    return Case(name, folder / "image.nii.gz", folder / "label.nii.gz")
+
+
+def _code_version() -> str:
+    """A hash of the code that computes the phantom: a cached phantom is never older than its code."""
+    sources = sorted(Path(__file__).parent.glob("phantom*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]

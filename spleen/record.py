@@ -1,0 +1,121 @@
+"""The local record of a run: split.json, cases.csv, summary.json, and the link to the newest run."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from platform import python_version
+
+from spleen.atomic import temporary_sibling, write_text
+from spleen.config import project_root
+from spleen.folds import SliceSplit, SplitSettings
+from spleen.hardware import Hardware
+from spleen.metrics.per_case import CaseScore, mean_scores
+from spleen.module import ScoredStage
+from spleen.types import AxisName
+
+Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+Scores = Mapping[ScoredStage, Sequence[CaseScore]]
+
+_PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "nibabel", "numpy", "wandb", "monai")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What the run cost."""
+
+    slices_per_second: float
+    seconds_to_first_step: float
+    wall_seconds: float
+    peak_memory_mb: float
+
+
+def write_split(path: Path, splits: Mapping[str, SliceSplit], axis: AxisName, settings: SplitSettings) -> None:
+    """Write which slices of which case were used for what."""
+    cases: dict[str, Json] = {
+        case_id: {name: list(indices) for name, indices in asdict(split).items()} for case_id, split in splits.items()
+    }
+    record: Json = {"kind": "slice_blocks", "axis": axis, **asdict(settings), "cases": cases}
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def write_cases(path: Path, scores: Scores) -> None:
+    """Write one row per split, case and class."""
+    rows = [{"split": stage, **asdict(score)} for stage, cases in scores.items() for score in cases]
+    text = StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def summarise(
+    scores: Scores, setting: dict[str, Json], timing: Timing, hardware: Hardware, epochs_trained: int
+) -> dict[str, Json]:
+    """The content of summary.json: scores by stage and class, cost, versions, machine. NaN becomes null."""
+    summary: dict[str, Json] = {
+        "status": "finished",
+        **setting,
+        "train": {"slices_per_second": timing.slices_per_second, "epochs": epochs_trained},
+        "wall_seconds": timing.wall_seconds,
+        "seconds_to_first_step": timing.seconds_to_first_step,
+        "peak_memory_mb": timing.peak_memory_mb,
+        "versions": {"python": python_version(), **{name: version(name) for name in _PACKAGES}},
+        "git_commit": git_commit(),
+        "hardware": asdict(hardware),
+    }
+    for stage, cases in scores.items():
+        names = list(dict.fromkeys(score.class_name for score in cases))
+        of_class: dict[str, Json] = {
+            name: asdict(mean_scores([score for score in cases if score.class_name == name])) for name in names
+        }
+        summary[stage] = {**asdict(mean_scores(cases)), **of_class}
+    return {key: _without_nan(value) for key, value in summary.items()}
+
+
+def _without_nan(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, float):
+        return None if not math.isfinite(value) else float(f"{value:.9g}")
+    return value
+
+
+def write_summary(path: Path, summary: dict[str, Json]) -> None:
+    """Write summary.json, whole or not at all."""
+    write_text(path, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with "-dirty" if tracked files differ from it; None outside a checkout."""
+    try:
+        command = [
+            "git",
+            "-C",
+            str(project_root()),
+            "describe",
+            "--always",
+            "--dirty",
+            "--abbrev=40",
+            "--exclude=*",
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def point_latest(output_dir: Path, run_folder: Path) -> None:
+    """Make outputs/latest point to the run folder; without symbolic links it is a file that holds the path."""
+    link = output_dir / "latest"
+    temporary = temporary_sibling(link)
+    try:
+        temporary.symlink_to(os.path.relpath(run_folder, output_dir), target_is_directory=True)
+    except OSError:
+        temporary.write_text(str(run_folder))
+    temporary.replace(link)
