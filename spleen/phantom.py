@@ -52,7 +52,7 @@ def make_phantom(matrix: int = 128, n_slices: int = 90, seed: int = 0, noise_hu:
     matrix. ``noise_hu`` is the standard deviation of the noise at mid-depth of the body. A voxel is labelled where
     the spleen fills at least half of it.
 
-    Raises InputError for a matrix outside 32..1024, slices outside 16..512, a negative seed, or noise outside 0..200.
+    Raises InputError for a matrix outside 32..512, slices outside 16..450, a negative seed, or noise outside 0..200.
     """
     _check_arguments(matrix, n_slices, seed, noise_hu)
     shape = (matrix, matrix, n_slices)
@@ -73,7 +73,7 @@ def make_phantom(matrix: int = 128, n_slices: int = 90, seed: int = 0, noise_hu:
 
 
 def _check_arguments(matrix: int, n_slices: int, seed: int, noise_hu: float) -> None:
-    allowed = {"matrix": (matrix, 32, 1024), "n_slices": (n_slices, 16, 512), "noise_hu": (noise_hu, 0, 200)}
+    allowed = {"matrix": (matrix, 32, 512), "n_slices": (n_slices, 16, 450), "noise_hu": (noise_hu, 0, 200)}
     for name, (value, low, high) in allowed.items():
         if not low <= value <= high:
             raise InputError(f"phantom {name} must be from {low} to {high}; got {value}.")
@@ -205,9 +205,9 @@ def filled_fraction(distance: Field) -> Field:
         step *= 0.5
         width[head] += step
         width[tail] += step
-    distance /= -width
-    distance += 0.5
-    return np.clip(distance, 0, 1, out=distance)
+    fraction: Field = distance / -width
+    fraction += 0.5
+    return np.clip(fraction, 0, 1, out=fraction)
 
 
 def _add_noise(hu: Field, rng: np.random.Generator, noise_hu: float, axes: list[NDArray[np.float64]]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from spleen.phantom_shapes import (
+    Number,
     Part,
     Shape,
     Vector,
@@ -23,13 +24,13 @@ from spleen.phantom_shapes import (
 )
 from spleen.phantom_trunk import Trunk, back_muscles, draw_trunk, lungs, skeleton, walls
 
-Knots = list[tuple[float, float, float, float]]
+Knots = list[tuple[Number, Number, Number, Number]]
 
 # The reference scan's spleen.
 SPLEEN_MM3 = 96_672.0
 
 # Paths: x, y, z and radius in mm. Vessels: HU, then the path.
-VESSELS: list[tuple[float, Knots]] = [
+VESSELS: list[tuple[Number, Knots]] = [
     (165, [(-20, -14, 470, 12), (-16, -12, 380, 12), (-10, -2, 300, 11), (-8, 4, 220, 10), (-6, 8, 120, 9)]),
     (165, [(-6, 8, 120, 8), (-30, 4, 70, 6), (-58, -4, 10, 5)]),
     (165, [(-6, 8, 120, 8), (22, 6, 70, 6), (54, 0, 10, 5)]),
@@ -100,14 +101,14 @@ def abdomen(rng: np.random.Generator, volume_mm3: Callable[[Shape], float]) -> I
     yield from _mesentery(streams[2])
     yield from _shifted(_bowel(streams[3]), streams[3], 3)
     yield from _shifted(_colon(streams[4]), streams[4], 4)
-    yield from _shifted(_kidneys(), streams[5], 3)
+    yield from _shifted(_kidneys(streams[5]), streams[5], 3)
     yield from _liver(trunk, streams[6])
     yield from _shifted(_stomach(), streams[7], 2)
     yield Part("spleen", 112, 6, _spleen(trunk, streams[8], volume_mm3))
     yield from _shifted(_vessels(), streams[8], 1.5)
 
 
-def _shifted(parts: Iterable[Part], rng: np.random.Generator, sigma_mm: float) -> Iterator[Part]:
+def _shifted(parts: Iterable[Part], rng: np.random.Generator, sigma_mm: Number) -> Iterator[Part]:
     """An organ and all its layers at a slightly different place in every patient."""
     dx, dy, dz = (float(d) for d in rng.uniform(-sigma_mm, sigma_mm, 3))
     for part in parts:
@@ -124,7 +125,7 @@ def _spleen(trunk: Trunk, rng: np.random.Generator, volume_mm3: Callable[[Shape]
     return _crescent(trunk, (dx, dy, dz), scale)
 
 
-def _crescent(trunk: Trunk, shift_mm: Vector, scale: float) -> Shape:
+def _crescent(trunk: Trunk, shift_mm: Vector, scale: Number) -> Shape:
     """Along the tenth rib: convex to diaphragm and ribs, hollow at the hilum, the upper pole to the back."""
     dx, dy, dz = shift_mm
     centre = (-106 + dx, -30 + dy, 274 + dz)
@@ -164,21 +165,21 @@ def _liver(trunk: Trunk, rng: np.random.Generator) -> Iterator[Part]:
     yield Part("bile", 10, 3, grow(bladder, -1.8))
 
 
-def _kidneys() -> Iterator[Part]:
-    for side, z, rng_seed in ((-1, 210.0, 1), (1, 198.0, 2)):
+def _kidneys(rng: np.random.Generator) -> Iterator[Part]:
+    """Cortex, pyramids, sinus fat, pelvis and ureter, the fascia behind, and the adrenal above."""
+    for side, z in ((-1, 210.0), (1, 198.0)):
         x, y, tilt = side * 60.0, -34.0, -side * 12.0
         outer = ellipsoid((x, y, z), (28, 26, 57), (0, tilt, side * 30))
         sinus = ellipsoid((x - side * 20, y + 10, z), (20, 13, 24), (0, tilt, 0))
         yield Part("fat", -60, 10, intersect(shell(grow(outer, 11), 1.6), ellipsoid((x, y - 20, z), (60, 50, 60))))
         yield Part("cortex", 158, 8, subtract(outer, sinus, blend_mm=6))
-        random = np.random.default_rng(rng_seed)
         for height in np.linspace(-36, 36, 7):
             for angle in (-70.0, 0.0, 70.0):
                 reach = 15.5 * np.sqrt(1 - (height / 54) ** 2)
                 direction = np.deg2rad((0 if side > 0 else 180) + angle)
                 lean = -side * np.tan(np.deg2rad(12)) * height
                 cx, cy = x + lean + reach * np.cos(direction), y + reach * np.sin(direction)
-                size = random.uniform(6.0, 8.0)
+                size = float(rng.uniform(6.0, 8.0))
                 yield Part("medulla", 112, 4, ellipsoid((cx, cy, z + height), (size, size, size)))
         yield Part("fat", -75, 12, intersect(sinus, grow(outer, -1)))
         pelvis: Knots = [
@@ -211,7 +212,7 @@ def _stomach() -> Iterator[Part]:
     )
 
 
-def _hollow(knots: Knots, n: int, wall_mm: float, content_hu: float, wall_hu: float) -> Iterator[Part]:
+def _hollow(knots: Knots, n: int, wall_mm: Number, content_hu: Number, wall_hu: Number) -> Iterator[Part]:
     """A tube with a wall, painted wall first so that the content runs on without partitions."""
     yield from (Part("wall", wall_hu, 6, rod) for rod in curved_tube(knots, n))
     yield from (Part("content", content_hu, 14, rod) for rod in curved_tube(knots, n, wall_mm))
@@ -228,9 +229,9 @@ def _colon(rng: np.random.Generator) -> Iterator[Part]:
         row = [np.interp(position, np.arange(len(COLON)), table[:, c]) for c in range(4)]
         haustra.append((float(row[0]), float(row[1]), float(row[2]), float(row[3] * factor)))
     yield from _hollow(haustra, n, 2.6, 40, 78)
-    inner = curved_tube(haustra, n, 3.2)
-    for knot, rod in zip(haustra, inner, strict=False):
-        yield Part("gas", -930, 30, intersect(rod, in_front_of(knot[1] + rng.normal(4, 3)), blend_mm=1))
+    for piece in curved_tube(haustra, n, 3.2):
+        level_y = (piece.lower[1] + piece.upper[1]) / 2 + rng.normal(4, 3)
+        yield Part("gas", -930, 30, intersect(piece, in_front_of(level_y), blend_mm=1))
     for _ in range(180):
         x, y, z, r = haustra[int(rng.integers(n))]
         cx, cy, cz = np.array([x, y, z]) + rng.normal(0, r * 0.33, 3)
@@ -254,7 +255,7 @@ def _bowel(rng: np.random.Generator) -> Iterator[Part]:
             z = np.clip(z + rng.normal(0, 9), low, high)
         yield from _hollow(knots, 15, 2.6, float(rng.choice([15, 30, 60])), 92)
         if loop % 3 == 0:
-            gas = curved_tube(knots, 15, 3.5)[4:9]
+            gas = curved_tube(knots, 15, 3.5)[1:3]
             yield from (Part("gas", -900, 0, intersect(rod, in_front_of(knots[3][1] + 2), blend_mm=1)) for rod in gas)
 
 

@@ -7,13 +7,17 @@ ellipsoid bound and the polynomial smooth minimum follow Inigo Quilez, "Distance
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
-Vector = tuple[float, float, float]
+# Tables of anatomy are written in whole millimetres; type checks at run time do not take an int for a float.
+Number = int | float
+Vector = tuple[Number, Number, Number]
+RODS_PER_PIECE = 3
 
 
 @dataclass(frozen=True)
@@ -43,65 +47,63 @@ class Part:
     """One tissue to paint: its mean HU, the strength of its mottle in HU, where it is; ``rigid`` if not of flesh."""
 
     name: str
-    hu: float
-    texture_hu: float
+    hu: Number
+    texture_hu: Number
     shape: Shape
     rigid: bool = False
 
 
-def smooth_minimum(a: Field, b: Field, blend_mm: float) -> Field:
+def smooth_minimum(a: Field, b: Field, blend_mm: Number) -> Field:
     """Polynomial smooth minimum of two distance fields of one shape; ``blend_mm`` is the width of the seam."""
     overlap = np.maximum(blend_mm - np.abs(a - b), 0)
     nearest: Field = np.minimum(a, b) - overlap * overlap * np.float32(0.25 / blend_mm)
     return nearest
 
 
-def union(first: Shape, *others: Shape, blend_mm: float = 6.0) -> Shape:
+def union(first: Shape, *others: Shape, blend_mm: Number = 6.0) -> Shape:
     """What lies in any of the shapes."""
-    result = first
-    for other in others:
-        lower = np.minimum(result.lower, other.lower)
-        upper = np.maximum(result.upper, other.upper)
-        result = Shape(_vector(lower), _vector(upper), _joined(result.distance, other.distance, blend_mm))
-    return result
+    shapes = (first, *others)
+    lower = np.min([shape.lower for shape in shapes], axis=0)
+    upper = np.max([shape.upper for shape in shapes], axis=0)
+    return Shape(_vector(lower), _vector(upper), partial(_union_distance, shapes=shapes, blend_mm=blend_mm))
 
 
-def _joined(a: Callable[[Points], Field], b: Callable[[Points], Field], blend_mm: float) -> Callable[[Points], Field]:
-    return lambda p: smooth_minimum(a(p), b(p), blend_mm)
+def _union_distance(p: Points, shapes: tuple[Shape, ...], blend_mm: Number) -> Field:
+    distance = shapes[0].distance(p)
+    for shape in shapes[1:]:
+        distance = smooth_minimum(distance, shape.distance(p), blend_mm)
+    return distance
 
 
-def subtract(shape: Shape, *cutters: Shape, blend_mm: float = 4.0) -> Shape:
+def subtract(shape: Shape, *cutters: Shape, blend_mm: Number = 4.0) -> Shape:
     """What lies in ``shape`` and in none of the cutters."""
-
-    def distance(p: Points) -> Field:
-        negative = -shape.distance(p)
-        for cutter in cutters:
-            negative = smooth_minimum(negative, cutter.distance(p), blend_mm)
-        return -negative
-
+    distance = partial(_remainder_distance, shape=shape, others=cutters, sign=1, blend_mm=blend_mm)
     return replace(shape, distance=distance)
 
 
-def intersect(shape: Shape, *others: Shape, blend_mm: float = 4.0) -> Shape:
+def intersect(shape: Shape, *others: Shape, blend_mm: Number = 4.0) -> Shape:
     """What lies in all the shapes; the box stays that of the first."""
-
-    def distance(p: Points) -> Field:
-        negative = -shape.distance(p)
-        for other in others:
-            negative = smooth_minimum(negative, -other.distance(p), blend_mm)
-        return -negative
-
+    distance = partial(_remainder_distance, shape=shape, others=others, sign=-1, blend_mm=blend_mm)
     return replace(shape, distance=distance)
 
 
-def grow(shape: Shape, margin_mm: float) -> Shape:
+def _remainder_distance(p: Points, shape: Shape, others: tuple[Shape, ...], sign: int, blend_mm: Number) -> Field:
+    """What is left of the shape outside the others (sign 1) or inside them (sign -1)."""
+    negative = -shape.distance(p)
+    for other in others:
+        distance = other.distance(p)
+        negative = smooth_minimum(negative, distance if sign > 0 else -distance, blend_mm)
+    return -negative
+
+
+def grow(shape: Shape, margin_mm: Number) -> Shape:
     """The shape with its surface moved outwards by ``margin_mm`` (inwards when negative)."""
     reach = max(margin_mm, 0.0)
     lower, upper = np.subtract(shape.lower, reach), np.add(shape.upper, reach)
     return Shape(_vector(lower), _vector(upper), lambda p: shape.distance(p) - np.float32(margin_mm))
 
 
-def shell(shape: Shape, thickness_mm: float) -> Shape:
+def shell(shape: Shape, thickness_mm: Number) -> Shape:
     """A layer of the given thickness, centred on the surface of the shape."""
     half = np.float32(thickness_mm / 2)
     return replace(shape, distance=lambda p: np.abs(shape.distance(p)) - half)
@@ -111,11 +113,11 @@ def moved(shape: Shape, shift_mm: Vector) -> Shape:
     """The shape at another place."""
     dx, dy, dz = (np.float32(d) for d in shift_mm)
     lower, upper = np.add(shape.lower, shift_mm), np.add(shape.upper, shift_mm)
-
-    def distance(p: Points) -> Field:
-        return shape.distance(Points(p.x - dx, p.y - dy, p.z - dz, p.slice_mm - dz))
-
-    return Shape(_vector(lower), _vector(upper), distance)
+    return Shape(
+        _vector(lower),
+        _vector(upper),
+        lambda p: shape.distance(Points(p.x - dx, p.y - dy, p.z - dz, p.slice_mm - dz)),
+    )
 
 
 def region(distance: Callable[[Points], Field]) -> Shape:
@@ -123,85 +125,106 @@ def region(distance: Callable[[Points], Field]) -> Shape:
     return Shape((-1e4, -1e4, -1e4), (1e4, 1e4, 1e4), distance)
 
 
-def above(offset_mm: float, slope_y: float = 0.0) -> Shape:
+def above(offset_mm: Number, slope_y: Number = 0.0) -> Shape:
     """The half space z > offset + slope_y · y."""
     return region(lambda p: np.float32(offset_mm) + np.float32(slope_y) * p.y - p.z)
 
 
-def in_front_of(offset_mm: float) -> Shape:
+def in_front_of(offset_mm: Number) -> Shape:
     """The half space y > offset, where gas collects in a patient who lies on the back."""
     return region(lambda p: np.float32(offset_mm) - p.y)
 
 
 def ellipsoid(centre: Vector, radii: Vector, turn_deg: Vector = (0, 0, 0), rise_only: bool = False) -> Shape:
     """An ellipsoid, turned about x, then y, then z; with ``rise_only`` its lower half is an upright cylinder."""
-    rows = (_rotation(turn_deg).T / np.asarray(radii)[:, None]).astype(np.float32)
-    scale = (1 / np.asarray(radii)).astype(np.float32)
-    reach = np.sqrt(((_rotation(turn_deg) * np.asarray(radii)) ** 2).sum(axis=1))
-    cx, cy, cz = (np.float32(c) for c in centre)
-
-    def distance(p: Points) -> Field:
-        x, y, z = p.x - cx, p.y - cy, p.z - cz
-        if rise_only:
-            z = np.maximum(z, 0)
-        if any(turn_deg):
-            u, v, w = (row[0] * x + row[1] * y + row[2] * z for row in rows)
-        else:
-            u, v, w = x * scale[0], y * scale[1], z * scale[2]
-        near = np.sqrt(u * u + v * v + w * w)
-        u, v, w = u * scale[0], v * scale[1], w * scale[2]
-        slope = np.sqrt(u * u + v * v + w * w)
-        value: Field = (near + np.float32(1e-6)) * (near - 1) / (slope + np.float32(1e-6))
-        return value
-
+    turned_axes = _rotation(turn_deg) * np.asarray(radii)
+    reach = np.sqrt((turned_axes**2).sum(axis=1))
+    rows = (turned_axes / np.asarray(radii) ** 2).T.astype(np.float32)
+    distance = partial(
+        _ellipsoid_distance,
+        centre=np.asarray(centre, dtype=np.float32),
+        rows=rows,
+        scale=(1 / np.asarray(radii)).astype(np.float32),
+        turned=any(turn_deg),
+        rise_only=rise_only,
+    )
     lower, upper = np.subtract(centre, reach), np.add(centre, reach)
     if rise_only:
         lower[2] = -1e4
     return Shape(_vector(lower), _vector(upper), distance)
 
 
-def capsule(start: Vector, end: Vector, radius_start: float, radius_end: float) -> Shape:
+def _ellipsoid_distance(p: Points, centre: Field, rows: Field, scale: Field, turned: bool, rise_only: bool) -> Field:
+    x, y, z = p.x - centre[0], p.y - centre[1], p.z - centre[2]
+    if rise_only:
+        z = np.maximum(z, 0)
+    if turned:
+        u, v, w = (row[0] * x + row[1] * y + row[2] * z for row in rows)
+    else:
+        u, v, w = x * scale[0], y * scale[1], z * scale[2]
+    near = np.sqrt(u * u + v * v + w * w)
+    u, v, w = u * scale[0], v * scale[1], w * scale[2]
+    slope = np.sqrt(u * u + v * v + w * w)
+    value: Field = (near + np.float32(1e-6)) * (near - 1) / (slope + np.float32(1e-6))
+    return value
+
+
+def capsule(start: Vector, end: Vector, radius_start: Number, radius_end: Number) -> Shape:
     """A round rod from start to end whose radius changes linearly."""
     a, b = np.asarray(start), np.asarray(end)
     radius = max(radius_start, radius_end)
-    axis = (b - a).astype(np.float32)
-    inverse = np.float32(1 / max(float(axis @ axis), 1e-6))
-    ax, ay, az = (np.float32(c) for c in a)
-
-    def distance(p: Points) -> Field:
-        x, y, z = p.x - ax, p.y - ay, p.z - az
-        along = np.clip((x * axis[0] + y * axis[1] + z * axis[2]) * inverse, 0, 1)
-        x, y, z = x - along * axis[0], y - along * axis[1], z - along * axis[2]
-        value: Field = np.sqrt(x * x + y * y + z * z) - along * np.float32(radius_end - radius_start)
-        return value - np.float32(radius_start)
-
+    distance = partial(
+        _capsule_distance,
+        start=a.astype(np.float32),
+        axis=(b - a).astype(np.float32),
+        radius=np.float32(radius_start),
+        growth=np.float32(radius_end - radius_start),
+    )
     return Shape(_vector(np.minimum(a, b) - radius), _vector(np.maximum(a, b) + radius), distance)
 
 
-def barrel(centre: Vector, radius_x: float, radius_y: float, height: float, waist: float = 0.0) -> Shape:
+def _capsule_distance(p: Points, start: Field, axis: Field, radius: np.float32, growth: np.float32) -> Field:
+    per_length = axis / max(float(axis @ axis), 1e-6)
+    x, y, z = p.x - start[0], p.y - start[1], p.z - start[2]
+    along = np.clip(x * per_length[0] + y * per_length[1] + z * per_length[2], 0, 1)
+    x -= along * axis[0]
+    y -= along * axis[1]
+    z -= along * axis[2]
+    value: Field = np.sqrt(x * x + y * y + z * z) - along * growth
+    return value - radius
+
+
+def barrel(centre: Vector, radius_x: Number, radius_y: Number, height: Number, waist: Number = 0.0) -> Shape:
     """An upright elliptic cylinder with rounded rims; ``waist`` narrows its middle by that share."""
-    cx, cy, cz = (np.float32(c) for c in centre)
-    half, size = np.float32(height / 2), np.float32(min(radius_x, radius_y))
-
-    def distance(p: Points) -> Field:
-        z = (p.z - cz) / half
-        girth = 1 - np.float32(waist) * (1 - np.minimum(z * z, 1))
-        u, v = (p.x - cx) / np.float32(radius_x), (p.y - cy) / np.float32(radius_y)
-        side = (np.sqrt(u * u + v * v) - girth) * size
-        return -smooth_minimum(-side, (1 - np.abs(z)) * half, 3.0)
-
     reach = np.array([radius_x, radius_y, height / 2])
+    middle, half_size = np.asarray(centre, dtype=np.float32), reach.astype(np.float32)
+    distance = partial(_barrel_distance, centre=middle, half_size=half_size, waist=np.float32(waist))
     return Shape(_vector(centre - reach), _vector(centre + reach), distance)
 
 
-def tube(points: Sequence[Vector], radii: Sequence[float] | float) -> list[Shape]:
-    """Rods along a path, one shape each so that a long thin path does not fill a large box."""
+def _barrel_distance(p: Points, centre: Field, half_size: Field, waist: np.float32) -> Field:
+    u, v, w = (p.x - centre[0]) / half_size[0], (p.y - centre[1]) / half_size[1], (p.z - centre[2]) / half_size[2]
+    girth = 1 - waist * (1 - np.minimum(w * w, 1))
+    side = (np.sqrt(u * u + v * v) - girth) * min(half_size[0], half_size[1])
+    return -smooth_minimum(-side, (1 - np.abs(w)) * half_size[2], 3.0)
+
+
+def tube(points: Sequence[Vector], radii: Sequence[Number] | Number) -> list[Shape]:
+    """A round path in pieces of a few rods, so that a long thin path does not fill a large box."""
     sizes = [float(radii)] * len(points) if isinstance(radii, int | float) else list(radii)
     steps = zip(pairwise(points), pairwise(sizes), strict=True)
-    return [capsule(start, end, r0, r1) for (start, end), (r0, r1) in steps]
+    rods = [capsule(start, end, r0, r1) for (start, end), (r0, r1) in steps]
+    return [_joined(rods[first : first + RODS_PER_PIECE]) for first in range(0, len(rods), RODS_PER_PIECE)]
 
 
-def curve(knots: Sequence[Sequence[float]], n: int) -> NDArray[np.float64]:
+def _joined(rods: list[Shape]) -> Shape:
+    lower = np.min([rod.lower for rod in rods], axis=0)
+    upper = np.max([rod.upper for rod in rods], axis=0)
+    distances = [rod.distance for rod in rods]
+    return Shape(_vector(lower), _vector(upper), lambda p: reduce(np.minimum, (d(p) for d in distances)))
+
+
+def curve(knots: Sequence[Sequence[Number]], n: int) -> NDArray[np.float64]:
     """``n`` points on a smooth path through the knots (rows of x, y, z and, if any, radius)."""
     table = np.asarray(knots, dtype=np.float64)
     t, fine = np.linspace(0, 1, len(table)), np.linspace(0, 1, n)
@@ -215,7 +238,7 @@ def curve(knots: Sequence[Sequence[float]], n: int) -> NDArray[np.float64]:
     return np.asarray(from_start + to_end)
 
 
-def curved_tube(knots: Sequence[Sequence[float]], n: int, thinner_mm: float = 0.0) -> list[Shape]:
+def curved_tube(knots: Sequence[Sequence[Number]], n: int, thinner_mm: Number = 0.0) -> list[Shape]:
     """A tube through knots (x, y, z, radius), each radius less ``thinner_mm`` (for the inside of a wall)."""
     path = curve(knots, n)
     return tube([_vector(row[:3]) for row in path], [max(float(r) - thinner_mm, 0.5) for r in path[:, 3]])
@@ -230,6 +253,6 @@ def _rotation(turn_deg: Vector) -> NDArray[np.float64]:
     return np.asarray(about_z @ about_y @ about_x)
 
 
-def _vector(values: Sequence[float] | NDArray[np.float64]) -> Vector:
+def _vector(values: Sequence[Number] | NDArray[np.float64]) -> Vector:
     x, y, z = (float(v) for v in values)
     return x, y, z

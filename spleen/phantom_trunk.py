@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spleen.phantom_shapes import (
     Field,
+    Number,
     Part,
     Points,
     Shape,
@@ -60,33 +61,33 @@ class Girth:
     side: Profile
     front: Profile
     back: Profile
-    groove_mm: float = 0.0
-    squareness: float = 0.42
+    groove_mm: Number = 0.0
+    squareness: Number = 0.42
 
-    def inset(self, layer: dict[str, Profile], share: float = 1.0) -> "Girth":
+    def inset(self, layer: dict[str, Profile], share: Number = 1.0) -> "Girth":
         """The outline under a share of a layer of tissue."""
         side, front, back = (getattr(self, key) - share * layer[key] for key in ("side", "front", "back"))
         return replace(self, side=side, front=front, back=back)
 
     def shape(self) -> Shape:
         """The inside of the outline, a squircle whose half axes change with the height of the slice."""
-
-        def distance(p: Points) -> Field:
-            side, front, back = (
-                np.interp(p.slice_mm, HEIGHTS_MM, profile).astype(np.float32)
-                for profile in (self.side, self.front, self.back)
-            )
-            u, v = p.x / side, p.y / np.where(p.y > 0, front, back)
-            u, v = u * u, v * v
-            value = (np.sqrt(np.maximum(u + v - np.float32(self.squareness) * u * v, 0)) - 1) * back
-            if self.groove_mm:
-                value += np.where(p.y < 0, np.float32(self.groove_mm), 0) / (1 + (p.x / 13) ** 2) ** 2
-            return value
-
         reach = float(self.side.max())
-        return Shape((-reach, -float(self.back.max()), -1e4), (reach, float(self.front.max()), 1e4), distance)
+        lower, upper = (-reach, -float(self.back.max()), -1e4), (reach, float(self.front.max()), 1e4)
+        return Shape(lower, upper, self._distance)
 
-    def at(self, height_mm: float, angle_deg: float) -> tuple[float, float]:
+    def _distance(self, p: Points) -> Field:
+        side, front, back = (
+            np.interp(p.slice_mm, HEIGHTS_MM, profile).astype(np.float32)
+            for profile in (self.side, self.front, self.back)
+        )
+        u, v = p.x / side, p.y / np.where(p.y > 0, front, back)
+        u, v = u * u, v * v
+        value: Field = (np.sqrt(np.maximum(u + v - np.float32(self.squareness) * u * v, 0)) - 1) * back
+        if self.groove_mm:
+            value += np.where(p.y < 0, np.float32(self.groove_mm), 0) / (1 + (p.x / 13) ** 2) ** 2
+        return value
+
+    def at(self, height_mm: Number, angle_deg: Number) -> tuple[float, float]:
         """The point (x, y) of the outline in the given direction: 0 is the right side, 90 the front."""
         c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
         side, front, back = (np.interp(height_mm, HEIGHTS_MM, p) for p in (self.side, self.front, self.back))
@@ -123,12 +124,12 @@ def draw_trunk(rng: np.random.Generator) -> Trunk:
     return Trunk(skin, fat, wall, cavity, dome)
 
 
-def spine_y(height_mm: float) -> float:
+def spine_y(height_mm: Number) -> float:
     """Front to back position of the vertebral bodies: lordosis below, kyphosis above."""
     return float(np.interp(height_mm, [0, 70, 150, 250, 350, 450], [-46, -28, -20, -27, -36, -42]))
 
 
-def _table(p: Points, middle_y: float) -> Field:
+def _table(p: Points, middle_y: Number) -> Field:
     """A curved plate of 4 mm under the patient."""
     height = np.abs(p.y - np.float32(middle_y) - p.x * p.x * np.float32(0.0011))
     return np.asarray(np.maximum(height - 2, np.abs(p.x) - 180))
@@ -205,19 +206,19 @@ def back_muscles(trunk: Trunk) -> Iterator[Part]:
         yield Part("muscle", 58, 9, ellipsoid((side * 90, -16, 40), (24, 46, 64), (0, side * 14, side * 28)))
 
 
-def _bone(rods: Sequence[Shape], cortex_mm: float = 1.8, marrow_hu: float = 190) -> Iterator[Part]:
+def _bone(rods: Sequence[Shape], cortex_mm: Number = 1.8, marrow_hu: Number = 190) -> Iterator[Part]:
     """Hard rim first for all the pieces, then the marrow inside them."""
     yield from (Part("bone", 620, 40, rod) for rod in rods)
     yield from (Part("bone", marrow_hu, 40, grow(rod, -cortex_mm)) for rod in rods)
 
 
-def _vertebra(z: float, spacing_mm: float) -> Iterator[Part]:
+def _vertebra(z: Number, spacing_mm: Number) -> Iterator[Part]:
     y, lumbar = spine_y(z), z < 240
     rx, ry = (25.0, 17.5) if lumbar else (20.0, 16.5)
-    height = spacing_mm * 0.76
-    yield Part("disc", 88, 8, barrel((0, y, z + spacing_mm / 2), rx, ry, spacing_mm * 0.34))
+    height = spacing_mm * 0.72
+    yield Part("disc", 88, 8, barrel((0, y, z + spacing_mm / 2), rx, ry, spacing_mm * 0.4))
     body = barrel((0, y, z), rx, ry, height, waist=0.1)
-    yield from _bone([body], 1.7, 175)
+    yield from _bone([body], 1.5, 160)
     back = y - ry
     rods: list[Shape] = []
     for side in (1, -1):
