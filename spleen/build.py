@@ -80,7 +80,7 @@ def _intensity(config: CtConfig | MrConfig | ZScoreConfig) -> Intensity:
 def build_split_settings(config: TrainConfig) -> SplitSettings:
     """How one volume is split."""
     split = config.split
-    return SplitSettings(split.val_share, split.test_share, split.guard_mm, split.seed)
+    return SplitSettings(split.val_share, split.test_share, split.test_blocks, split.guard_mm, split.seed)
 
 
 def build_loader_settings(config: TrainConfig) -> LoaderSettings:
@@ -151,13 +151,14 @@ def build_augment_settings(config: TrainConfig) -> AugmentSettings:
     return AugmentSettings(**values)
 
 
-def build_wandb_settings(config: TrainConfig, job: str | None) -> WandbSettings:
-    """Name, group and mode of the wandb run; `job` names the job of a multirun."""
+def build_wandb_settings(config: TrainConfig) -> WandbSettings:
+    """Name, group and mode of the wandb run: the name tells axis, size and rate, the group is the study."""
     logger = config.logger
     return WandbSettings(
         project=logger.project,
         mode=cast(WandbMode, logger.mode),
-        name=logger.name or job or f"{config.axis} {config.img_size} lr={config.lr:g} {config.model.name}",
+        name=logger.name
+        or f"{config.axis} {config.img_size}px lr={config.lr:g} {config.model.name} seed={config.seed}",
         group=logger.group or config.study,
         tags=(*logger.tags, config.axis, config.model.name),
         entity=logger.entity,

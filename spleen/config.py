@@ -45,6 +45,7 @@ class SplitConfig:
 
     val_share: float
     test_share: float
+    test_blocks: int
     guard_mm: float
     seed: int
 

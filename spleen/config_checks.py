@@ -41,9 +41,9 @@ def _top_level(config: TrainConfig) -> Iterator[str]:
 def _data(config: TrainConfig) -> Iterator[str]:
     data = config.data
     if isinstance(data, PhantomData):
-        yield from _between("data.matrix", data.matrix, 32, 1024, unit="pixels")
-        yield from _between("data.n_slices", data.n_slices, 16, 1024, unit="slices")
-        yield from _between("data.noise_hu", data.noise_hu, 0, 500, unit="HU")
+        yield from _between("data.matrix", data.matrix, 32, 512, unit="pixels")
+        yield from _between("data.n_slices", data.n_slices, 16, 450, unit="slices")
+        yield from _between("data.noise_hu", data.noise_hu, 0, 200, unit="HU")
         yield from _between("data.seed", data.seed, 0, 2**32 - 1)
     if isinstance(data, NiftiData):
         for name in ("image", "label"):
@@ -52,6 +52,7 @@ def _data(config: TrainConfig) -> Iterator[str]:
     split = config.split
     yield from _between("split.val_share", split.val_share, 0, 0.5, low_included=False)
     yield from _between("split.test_share", split.test_share, 0, 0.5, low_included=False)
+    yield from _between("split.test_blocks", split.test_blocks, 1, 16, unit="blocks")
     yield from _between("split.guard_mm", split.guard_mm, 0, 1000, unit="mm")
     yield from _between("split.seed", split.seed, 0, 2**32 - 1)
     if split.val_share + split.test_share > 0.8:

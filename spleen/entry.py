@@ -11,15 +11,15 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
+import psutil
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,8 +41,11 @@ def launch(main: Callable[[], None], arguments: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as leaving:
+        # The trainer turns an interrupt into SystemExit once it has torn itself down.
+        if not isinstance(leaving, KeyboardInterrupt) and not isinstance(leaving.__context__, KeyboardInterrupt):
+            raise
+        print("interrupted; what was written so far stays in the run folder", file=sys.stderr)
         return INTERRUPTED
     except (HydraException, OmegaConfBaseException, InputError, OSError) as error:
         if "debug=true" in arguments:
@@ -54,19 +57,28 @@ def launch(main: Callable[[], None], arguments: list[str]) -> int:
 
 def run_job(tree: DictConfig) -> None:
     """Run one job; a failure is told, and written into the run folder, and stops no other job of a multirun."""
-    hydra = HydraConfig.get()
-    run_folder = Path(hydra.runtime.output_dir)
-    started = time.time()
+    run_folder = Path(HydraConfig.get().runtime.output_dir)
+    started = next(_job_starts)
     try:
         config = parse(tree)
         check(config)
         from spleen.run import run
 
-        run(config, run_folder, run_folder.name if hydra.mode == RunMode.MULTIRUN else None, started)
+        run(config, run_folder, started)
     except Exception as error:
         if OmegaConf.select(tree, "debug") is True:
             raise
         FailedJobs.exit_codes.append(_record_failure(error, run_folder))
+
+
+def _starts() -> Iterator[float]:
+    """Start of each job of this process in seconds since the epoch: the first one starts with the process itself."""
+    yield psutil.Process().create_time()
+    while True:
+        yield time.time()
+
+
+_job_starts = _starts()
 
 
 class FailedJobs(Callback):
@@ -81,9 +93,12 @@ class FailedJobs(Callback):
 
     @classmethod
     def report(cls) -> int:
-        """Print the failed jobs of the multirun, if there was one, and return the exit code."""
+        """Print the finished and the failed jobs of the multirun, if there was one, and return the exit code."""
         if cls._sweep_folder is None:
             return max(cls.exit_codes, default=0)
+        from spleen.report.jobs import print_jobs
+
+        print_jobs(cls._sweep_folder)
         notes = sorted(cls._sweep_folder.glob(f"*/{FAILURE_FILE}"))
         failures = [(note.parent.name, json.loads(note.read_text())) for note in notes]
         if failures:

@@ -62,20 +62,23 @@ def fit(
     if settings.compile:
         module.network.compile()
     clock, epochs = Clock(started), EpochRecord(run_folder / "metrics.csv", hand_on)
-    checkpoints = ModelCheckpoint(
-        dirpath=run_folder / "checkpoints",
-        filename="best",
-        monitor="val/dice",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
-    trainer = _trainer(settings, run_folder, [clock, epochs, checkpoints, *_optional_callbacks(settings)])
+    best_only, last = _checkpoints(run_folder / "checkpoints")
+    trainer = _trainer(settings, run_folder, [clock, epochs, best_only, last, *_optional_callbacks(settings)])
     trainer.fit(module, data)
-    best = Path(checkpoints.best_model_path)
+    best = Path(best_only.best_model_path)
     trainer.validate(module, data, ckpt_path=best, weights_only=True, verbose=False)
     trainer.test(module, data, ckpt_path=best, weights_only=True, verbose=False)
     return Fitted(best, epochs.rows, clock.slices_per_second, clock.seconds_to_first_step, _forward(trainer, module))
+
+
+def _checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """best.ckpt by per-case Dice, and last.ckpt of every epoch.
+
+    Two callbacks: with save_last, a single one would only renew last.ckpt when the score improves.
+    """
+    best = ModelCheckpoint(folder, "best", monitor="val/dice", mode="max", enable_version_counter=False)
+    last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    return best, last
 
 
 def _trainer(settings: FitSettings, run_folder: Path, callbacks: list[Callback]) -> pl.Trainer:

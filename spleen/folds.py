@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 
 from spleen.errors import InputError
+
+Indices = Int64[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,7 @@ class SplitSettings:
 
     val_share: float
     test_share: float
+    test_blocks: int
     guard_mm: float
     seed: int
 
@@ -32,54 +35,67 @@ class SliceSplit:
 def split_one_volume(
     foreground: Bool[np.ndarray, " n"], slice_spacing_mm: float, context_slices: int, settings: SplitSettings
 ) -> SliceSplit:
-    """Split the slices of one volume into train | held out | train | held out | train along the axis.
+    """Split the slices of one volume into train | held out | train | held out | … | train along the axis.
 
-    Validation and test are one contiguous block each, placed inside the organ so that all five blocks hold foreground;
-    the seed decides which comes first and shifts them a little. Slices whose centre lies within `guard_mm` of a
-    held-out slice, and slices whose context would show one, are left out of training.
+    One block validates and `test_blocks` blocks test. They are spread over the organ so that every block, also of
+    training, holds foreground; the seed decides their order and shifts them a little. Slices whose centre lies within
+    `guard_mm` of a held-out slice, and slices whose context would show one, are left out of training. Where the organ
+    is too thin for `test_blocks` blocks, fewer are made.
 
-    Raises InputError if the organ spans too few slices for that.
+    Raises InputError if the organ spans too few slices even for one.
     """
     organ = np.flatnonzero(foreground)
     guard = max(math.floor(settings.guard_mm / slice_spacing_mm + 1e-6), context_slices)
     n_val, n_test = (max(1, round(share * len(organ))) for share in (settings.val_share, settings.test_share))
-    n_train = len(organ) - n_val - n_test - 4 * guard
-    if n_train < 3:
-        raise InputError(
-            f"the organ shows on {len(organ)} slices, {slice_spacing_mm:.3g} mm apart; validation ({n_val}), test "
-            f"({n_test}), two guard gaps of {guard} slices on either side and three training blocks need "
-            f"{n_val + n_test + 4 * guard + 3}. Choose another axis, or a smaller split.guard_mm "
-            f"(now {settings.guard_mm:g} mm), context_slices (now {context_slices}) or share"
-        )
-    val, test = _place_blocks(organ, n_val, n_test, n_train, guard, np.random.default_rng(settings.seed))
-    held_out = np.concatenate([val, test])
-    index = np.arange(len(foreground))
-    distance = np.abs(index[:, None] - held_out[None, :]).min(axis=1)
-    return SliceSplit(
-        train=_tuple(index[distance > guard]),
-        val=_tuple(val),
-        test=_tuple(test),
-        guard=_tuple(index[(distance > 0) & (distance <= guard)]),
+    for n_blocks in range(min(settings.test_blocks, n_test), 0, -1):
+        n_train = len(organ) - n_val - n_test - 2 * guard * (n_blocks + 1)
+        if n_train >= n_blocks + 2:
+            random = np.random.default_rng(settings.seed)
+            val, test = _place_blocks(organ, n_val, _shares(n_test, n_blocks), n_train, guard, random)
+            return _around(len(foreground), val, test, guard)
+    raise InputError(
+        f"the organ shows on {len(organ)} slices, {slice_spacing_mm:.3g} mm apart; validation ({n_val}), test "
+        f"({n_test}), gaps of {guard} slices on either side of both and three training blocks need "
+        f"{n_val + n_test + 4 * guard + 3}. Choose another axis, or a smaller split.guard_mm "
+        f"(now {settings.guard_mm:g} mm), context_slices (now {context_slices}) or share"
     )
 
 
 def _place_blocks(
-    organ: np.ndarray, n_val: int, n_test: int, n_train: int, guard: int, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Slice indices of the validation and the test block; `n_train` foreground slices lie around and between them."""
-    val_first = bool(random.integers(2))
-    shares = 1 / 3 + random.uniform(-0.08, 0.08, size=2)
-    before, between = (min(max(1, round(share * n_train)), n_train - 2) for share in shares)
-    between = min(between, n_train - before - 1)
-    first_size, second_size = (n_val, n_test) if val_first else (n_test, n_val)
-    first_start = before + guard
-    second_start = first_start + first_size + guard + between + guard
-    first, second = (
-        np.arange(organ[start], organ[start + size - 1] + 1)
-        for start, size in ((first_start, first_size), (second_start, second_size))
+    organ: Indices, n_val: int, test_sizes: list[int], n_train: int, guard: int, random: np.random.Generator
+) -> tuple[Indices, Indices]:
+    """Slice indices of validation and test; `n_train` foreground slices lie around and between their blocks."""
+    sizes = [n_val, *test_sizes]
+    order = random.permutation(len(sizes))  # which block comes first along the axis; 0 is validation
+    gaps = _shares(n_train, len(sizes) + 1)
+    blocks: dict[int, Indices] = {}
+    position = 0
+    for place, block in enumerate(order):
+        shift = int(random.integers(-(gaps[place] // 4), gaps[place] // 4 + 1))
+        gaps[place], gaps[place + 1] = gaps[place] + shift, gaps[place + 1] - shift
+        start = position + gaps[place] + guard
+        last = start + sizes[block] - 1
+        blocks[int(block)] = np.arange(organ[start], organ[last] + 1)
+        position = last + 1 + guard
+    return blocks[0], np.concatenate([blocks[number] for number in sorted(blocks) if number])
+
+
+def _around(n_slices: int, val: Indices, test: Indices, guard: int) -> SliceSplit:
+    """Give every slice that no held-out block or guard gap claims to training."""
+    index = np.arange(n_slices)
+    distance = np.abs(index[:, None] - np.concatenate([val, test])[None, :]).min(axis=1)
+    return SliceSplit(
+        train=_tuple(index[distance > guard]),
+        val=_tuple(val),
+        test=_tuple(np.sort(test)),
+        guard=_tuple(index[(distance > 0) & (distance <= guard)]),
     )
-    return (first, second) if val_first else (second, first)
 
 
-def _tuple(indices: np.ndarray) -> tuple[int, ...]:
+def _shares(total: int, parts: int) -> list[int]:
+    """Whole numbers that add up to `total` and differ by at most one."""
+    return [total // parts + (part < total % parts) for part in range(parts)]
+
+
+def _tuple(indices: Indices) -> tuple[int, ...]:
     return tuple(int(index) for index in indices)

@@ -14,6 +14,7 @@ from spleen.errors import InputError
 from spleen.types import Affine, SpacingMm
 
 Grid3D = Shaped[np.ndarray, "i j k"]
+RasGrid = Shaped[np.ndarray, "r a s"]
 
 
 def spacing_mm(affine: Affine) -> SpacingMm:
@@ -31,14 +32,15 @@ def check_affine(affine: Affine) -> None:
     """Raise InputError unless the affine maps the three array axes to three directions of space."""
     if not np.isfinite(affine).all():
         raise InputError("the affine in the header holds NaN or Inf; repair the header's sform/qform")
-    if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not lengths.all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
         raise InputError(
             f"the affine in the header is singular (spacing {spacing_mm(affine)} mm): "
             "voxels have no volume; repair the header's sform/qform and pixdim"
         )
 
 
-def reorient_to_ras(array: Grid3D, affine: Affine) -> tuple[Grid3D, Affine]:
+def reorient_to_ras(array: Grid3D, affine: Affine) -> tuple[RasGrid, Affine]:
     """Permute and flip the array axes so that they run closest to Right, Anterior, Superior.
 
     No voxel value changes; the returned affine maps the new indices to the same world positions.
@@ -48,7 +50,7 @@ def reorient_to_ras(array: Grid3D, affine: Affine) -> tuple[Grid3D, Affine]:
     return nib.orientations.apply_orientation(array, to_ras), ras_affine
 
 
-def restore_orientation(ras_array: Grid3D, file_affine: Affine) -> Grid3D:
+def restore_orientation(ras_array: RasGrid, file_affine: Affine) -> Grid3D:
     """Undo `reorient_to_ras`: bring an array on the RAS grid back to the axes of the file with `file_affine`."""
     ras = nib.orientations.axcodes2ornt("RAS")
     back = nib.orientations.ornt_transform(ras, nib.orientations.io_orientation(file_affine))

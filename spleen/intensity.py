@@ -42,14 +42,14 @@ Intensity = CtWindow | MrPercentiles | ZScore
 def normalise(image: ImageVolume, intensity: Intensity, name: str) -> ImageVolume:
     """Normalise one volume; `name` stands in the messages.
 
-    Raises InputError if the volume is constant, so that no range can be found.
+    Raises InputError if the volume is constant.
     """
+    if image.min() == image.max():
+        raise InputError(f"{name}: every voxel has the intensity {image.flat[0]:g}; there is nothing to see in it")
     if isinstance(intensity, CtWindow):
         _warn_unless_hounsfield(image, name)
         half = intensity.window_width / 2
         return _rescale(image, intensity.window_level - half, intensity.window_level + half)
-    if image.min() == image.max():
-        raise InputError(f"{name}: every voxel has the intensity {image.flat[0]:g}; there is nothing to see in it")
     if isinstance(intensity, MrPercentiles):
         signal = image[image != 0]
         low, high = np.percentile(signal, [intensity.low_percentile, intensity.high_percentile])

@@ -12,8 +12,6 @@ from spleen.types import LabelVolume
 
 log = logging.getLogger(__name__)
 
-LabelValues = Sequence[int] | Mapping[str, int | Sequence[int]] | None
-
 # Names that stand beside the classes in summary.json.
 _RESERVED = {"dice", "jaccard", "sensitivity", "specificity", "precision", "background"}
 
@@ -29,7 +27,7 @@ class ClassMap:
     values: tuple[tuple[int, ...], ...]
 
 
-def parse_label_values(label_values: LabelValues, organ: str) -> ClassMap:
+def parse_label_values(label_values: object, organ: str) -> ClassMap:
     """Turn the setting `data.label_values` into a ClassMap.
 
     None: the file's only non-zero value is the organ. ``[1]`` or ``[3, 4]``: these values together are the organ.
@@ -53,11 +51,12 @@ def parse_label_values(label_values: LabelValues, organ: str) -> ClassMap:
     return ClassMap(names, values)
 
 
-def _whole_numbers(entry: int | Sequence[int]) -> tuple[int, ...]:
+def _whole_numbers(entry: object) -> tuple[int, ...]:
     numbers = entry if isinstance(entry, Sequence) and not isinstance(entry, str) else [entry]
-    if any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
+    whole = tuple(number for number in numbers if isinstance(number, int) and not isinstance(number, bool))
+    if len(whole) < len(numbers):
         raise _wrong(entry)
-    return tuple(numbers)
+    return whole
 
 
 def _wrong(label_values: object) -> InputError:

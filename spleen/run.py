@@ -27,10 +27,10 @@ from spleen.store import StoredCase, open_case
 log = logging.getLogger(__name__)
 
 
-def run(config: TrainConfig, run_folder: Path, job: str | None, started: float) -> None:
+def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     """Train, score and record one run in `run_folder`.
 
-    `job` names the job inside a multirun, None for a single run; `started` is its start in seconds since the epoch.
+    `started` is the job's start in seconds since the epoch.
     Raises InputError for whatever is wrong with the data, the settings or the hardware that they ask for.
     """
     settings = _fit_settings(config)
@@ -39,7 +39,7 @@ def run(config: TrainConfig, run_folder: Path, job: str | None, started: float) 
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = _prepare(config, run_folder)
     module = _build_module(config, data)
-    wandb_run = start_wandb_run(build.build_wandb_settings(config, job), run_folder, asdict(config))
+    wandb_run = start_wandb_run(build.build_wandb_settings(config), run_folder, asdict(config))
     try:
         fitted = fit(module, data, settings, run_folder, started, wandb_run.log_epoch)
         _report(config, fitted, module, data, wandb_run, run_folder)

@@ -62,7 +62,8 @@ def read_label(path: Path) -> Volume:
     array = np.asarray(_decode(nifti, path, None))
     if not np.issubdtype(array.dtype, np.integer):
         rounded = np.rint(array)
-        wrong = ~(np.abs(array - rounded) < 1e-3)  # also true for NaN
+        with np.errstate(invalid="ignore"):  # Inf - Inf
+            wrong = ~(np.abs(array - rounded) < 1e-3)  # also true for NaN
         if wrong.any():
             raise InputError(
                 f"{path}: a label must hold whole numbers; {np.count_nonzero(wrong)} of {array.size} voxels do not, "
@@ -97,6 +98,7 @@ def _open(path: Path) -> nib.nifti1.Nifti1Pair:
         nifti = nib.load(path)
     except (
         nib.filebasedimages.ImageFileError,
+        nib.spatialimages.HeaderDataError,
         gzip.BadGzipFile,
         EOFError,
         zlib.error,
@@ -134,8 +136,14 @@ def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path) -> None:
 def _decode(nifti: nib.nifti1.Nifti1Pair, path: Path, dtype: np.dtype[np.float32] | None) -> VolumeArray:
     """Decompress the voxels, as 3D. Damage that only shows here is reported like damage in the header."""
     try:
-        array = np.asanyarray(nifti.dataobj, dtype=dtype)
-    except (EOFError, zlib.error, OSError, ValueError) as error:
+        if isinstance(nifti, nib.nifti1.Nifti1Image) and path.suffix.lower() == ".gz":
+            with gzip.open(path) as stream:
+                array = np.asanyarray(nifti.from_stream(stream).dataobj, dtype=dtype)
+                while stream.read(1 << 20):  # nibabel stops after the last voxel, before the checksum is compared
+                    pass
+        else:
+            array = np.asanyarray(nifti.dataobj, dtype=dtype)
+    except (EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path} is damaged or truncated: {error}. Copy or download it again") from error
     return array.reshape(array.shape[:3])
 

@@ -22,12 +22,14 @@ NORMS: Mapping[str, Callable[[int], nn.Module]] = {
     "group": lambda channels: nn.GroupNorm(gcd(8, channels), channels),
 }
 
+NEGATIVE_SLOPE = 0.01
+
 
 class UNet(nn.Module):
     """Encoder–decoder with skip connections for 2D slices.
 
     Level d has ``min(width * 2**d, max_channels)`` channels. A level is two times convolution 3 × 3,
-    normalisation, ReLU; levels are joined by max-pooling on the way down and by a 2 × 2 transposed
+    normalisation, leaky ReLU; levels are joined by max-pooling on the way down and by a 2 × 2 transposed
     convolution on the way up, whose gradient is deterministic on a GPU too (that of bilinear upsampling is
     not).
 
@@ -91,17 +93,20 @@ class UNet(nn.Module):
         return logits
 
     def _initialise(self) -> None:
-        """He et al. (2015): variance kept through ReLU layers. The head starts small, so no class is
-        favoured."""
+        """He et al. (2015): the variance is kept through rectified layers.
+
+        The head starts with weights of both signs and full size. From a small start, the many background pixels of the
+        first steps can turn all of them against the organ, and features without negative values never turn back.
+        """
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
             elif isinstance(layer, nn.ConvTranspose2d):
                 # Each output pixel sees one tap of the 2 × 2 kernel, so its fan-in is the number of input
                 # channels. No ReLU follows, hence a variance of 1 / fan-in.
                 nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
                 _zero_bias(layer)
-        nn.init.normal_(self.head.weight, std=0.1 * self.head.in_channels**-0.5)
+        nn.init.normal_(self.head.weight, std=self.head.in_channels**-0.5)
         _zero_bias(self.head)
 
 
@@ -111,18 +116,18 @@ def _zero_bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
 
 
 def _double_convolution(in_channels: int, out_channels: int, norm: str, dropout: float) -> nn.Sequential:
-    """(Convolution, normalisation, ReLU) twice. No bias: the normalisation has its own."""
+    """(Convolution, normalisation, leaky ReLU) twice. No bias: the normalisation has its own."""
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         NORMS[norm](out_channels),
-        nn.ReLU(inplace=True),
+        nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
     ]
     if dropout > 0:
         layers.append(nn.Dropout2d(dropout))
     layers += [
         nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
         NORMS[norm](out_channels),
-        nn.ReLU(inplace=True),
+        nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
     ]
     return nn.Sequential(*layers)
 
