@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Never
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.types import STEP_OUTPUT
+from torch import Tensor
 from tqdm import tqdm
 
 from spleen.atomic import write_text
@@ -30,6 +32,19 @@ class EpochRecord(Callback):
         self._path = path
         self._hand_on = hand_on
         self._validated = False
+        self._losses: list[Tensor] = []
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: SliceBatch,
+        batch_idx: int,
+    ) -> None:
+        """Keep the step's loss, on its device: reading it would wait for a GPU."""
+        if isinstance(outputs, Mapping):
+            self._losses.append(outputs["loss"])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note that this epoch has validation scores of its own."""
@@ -37,12 +52,13 @@ class EpochRecord(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the row of the epoch that ends."""
+        validation = trainer.callback_metrics if self._validated else {}  # else they are those of an earlier epoch
         metrics = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if self._validated or not name.startswith("val/")  # else they are those of an earlier epoch
+            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "train/loss": float(torch.stack(self._losses).double().mean()),
+            **{name: float(value) for name, value in validation.items()},
         }
-        metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        self._losses.clear()
         self._validated = False
         epoch = trainer.current_epoch
         self.rows.append({"epoch": float(epoch), "step": float(trainer.global_step), **metrics})
@@ -102,7 +118,8 @@ class Clock(Callback):
 class Progress(Callback):
     """One bar for the whole training with the current loss and the best score; one line per epoch off a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, epochs: EpochRecord) -> None:
+        self._epochs = epochs
         self._best = float("nan")
         self._bar: tqdm[Never] | None = None
         self._shown = 0.0
@@ -132,12 +149,12 @@ class Progress(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the best score, and print the epoch where there is no bar."""
-        metrics = trainer.callback_metrics
-        dice = float(metrics.get("val/dice", float("nan")))
+        row = self._epochs.rows[-1]
+        dice = row.get("val/dice", float("nan"))
         self._best = dice if not self._best >= dice else self._best
         if self._bar is None:
             print(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {float(metrics['train/loss']):.4f}  "
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {row['train/loss']:.4f}  "
                 f"val dice {dice:.4f}  best {self._best:.4f}",
                 flush=True,
             )

@@ -211,6 +211,10 @@ def explain(error: OmegaConfBaseException) -> str:
 
 def unknown_key(key: str) -> str:
     """The message for a key that does not exist, with the nearest ones that do."""
+    for group, options in (("data", DATA), ("intensity", INTENSITIES)):
+        having = [name for name, option in options.items() if key in {f"{group}.{f.name}" for f in fields(option)}]
+        if having:
+            return f"'{key}' belongs to {group}={having[0]}, which is not chosen; add {group}={having[0]} to use it"
     known = sorted(set(_keys(TrainConfig)) | {f"data.{f}" for f in _option_keys(DATA)})
     last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
     near = difflib.get_close_matches(key, known, n=2, cutoff=0.6)

@@ -34,7 +34,7 @@ def _top_level(config: TrainConfig) -> Iterator[str]:
     yield from _between("seed", config.seed, 0, 2**32 - 1)
     yield from _between("context_slices", config.context_slices, 0, 32, unit="slices per side")
     yield from _between("grid_tolerance_mm", config.grid_tolerance_mm, 0, 10, unit="mm")
-    if not config.study or "/" in config.study:
+    if config.study in ("", ".", "..") or "/" in config.study:
         yield f"study must be a folder name without '/'; got {config.study!r}"
 
 
@@ -65,6 +65,7 @@ def _data(config: TrainConfig) -> Iterator[str]:
 def _intensity(config: TrainConfig) -> Iterator[str]:
     intensity = config.intensity
     if isinstance(intensity, CtConfig):
+        yield from _between("intensity.window_level", intensity.window_level, -1e5, 1e5, unit="HU")
         yield from _between("intensity.window_width", intensity.window_width, 0, 1e5, low_included=False, unit="HU")
     if isinstance(intensity, MrConfig):
         low, high = intensity.low_percentile, intensity.high_percentile
@@ -102,7 +103,7 @@ def _training(config: TrainConfig) -> Iterator[str]:
     yield from _between("schedule.power", schedule.power, 0, 10, low_included=False)
     yield from _one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu", "mps"))
     yield from _devices(trainer.devices)
-    yield from _between("trainer.val_every_epochs", trainer.val_every_epochs, 1, config.epochs)
+    yield from _between("trainer.val_every_epochs", trainer.val_every_epochs, 1, max(1, config.epochs))
     if trainer.early_stopping_patience is not None:
         yield from _between("trainer.early_stopping_patience", trainer.early_stopping_patience, 1, 1_000_000)
 
@@ -136,5 +137,5 @@ def _between(
     name: str, value: float, low: float, high: float, *, low_included: bool = True, unit: str = ""
 ) -> Iterator[str]:
     if not (low <= value <= high and (low_included or value > low)):
-        start = f"from {low:g}" if low_included else f"above {low:g}"
-        yield f"{name} must be {start} to {high:g}{' ' * bool(unit)}{unit}; got {value:g}"
+        start = f"from {low:.12g}" if low_included else f"above {low:.12g}"
+        yield f"{name} must be {start} to {high:.12g}{' ' * bool(unit)}{unit}; got {value:.12g}"

@@ -73,8 +73,8 @@ class TrainingSlices(Dataset[SliceBatch]):
         pieces = [self._load(int(c), self._slice_of[numbers[self._case_of[numbers] == c]]) for c in cases]
         height, width = (max(piece.image.shape[side] for piece in pieces) for side in (2, 3))
         return SliceBatch(
-            torch.cat([_grow(piece.image, height, width) for piece in pieces]),
-            torch.cat([_grow(piece.label, height, width) for piece in pieces]),
+            torch.cat([_grow(piece.image, height, width, float(piece.image.min())) for piece in pieces]),
+            torch.cat([_grow(piece.label, height, width, 0) for piece in pieces]),
         )
 
     def _load(self, case_number: int, index: Int64[np.ndarray, " b"]) -> SliceBatch:
@@ -158,9 +158,7 @@ def _shuffled(pool: np.ndarray, count: int, random: np.random.Generator) -> np.n
     return np.concatenate([*passes, np.empty(0, dtype=np.int64)])[:count].astype(np.int64)
 
 
-def _grow(planes: Tensor, height: int, width: int) -> Tensor:
-    """Pad planes at the bottom and right to the largest of the batch, with their own smallest value."""
+def _grow(planes: Tensor, height: int, width: int, fill: float) -> Tensor:
+    """Pad planes at the bottom and right to the largest of the batch."""
     bottom, right = height - planes.shape[2], width - planes.shape[3]
-    if bottom == right == 0:
-        return planes
-    return torch.nn.functional.pad(planes, (0, right, 0, bottom), value=float(planes.min()))
+    return torch.nn.functional.pad(planes, (0, right, 0, bottom), value=fill)

@@ -36,6 +36,9 @@ _LONGEST_FOLDER_NAME = 120
 
 def launch(main: Callable[[], None], arguments: list[str]) -> int:
     """Run Hydra's main function and return the exit code of the process."""
+    if {"--help", "-h"} & set(arguments):
+        print(help_text())
+        return 0
     _register_resolvers()
     # Hydra then hands its exceptions on instead of printing and leaving with code 1 itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -150,7 +153,6 @@ def _register_resolvers() -> None:
     OmegaConf.register_new_resolver("project_root", lambda: str(project_root()), replace=True)
     OmegaConf.register_new_resolver("run_stamp", lambda: stamp, replace=True)
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
-    OmegaConf.register_new_resolver("help_text", help_text, replace=True)
 
 
 def job_folder(overrides: str) -> str:

@@ -58,12 +58,14 @@ def fit(
     Writes metrics.csv and checkpoints/ into `run_folder`. `started` is the job's start in seconds since the epoch;
     `hand_on` receives every epoch's metrics.
     """
-    _quieten()
+    quieten()
     if settings.compile:
         module.network.compile()
     clock, epochs = Clock(started), EpochRecord(run_folder / "metrics.csv", hand_on)
     best_only, last = _checkpoints(run_folder / "checkpoints")
-    trainer = _trainer(settings, run_folder, [clock, epochs, best_only, last, *_optional_callbacks(settings)])
+    trainer = make_trainer(
+        settings, run_folder, [clock, epochs, best_only, last, *_optional_callbacks(settings, epochs)]
+    )
     trainer.fit(module, data)
     best = Path(best_only.best_model_path)
     trainer.validate(module, data, ckpt_path=best, weights_only=True, verbose=False)
@@ -81,7 +83,8 @@ def _checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
     return best, last
 
 
-def _trainer(settings: FitSettings, run_folder: Path, callbacks: list[Callback]) -> pl.Trainer:
+def make_trainer(settings: FitSettings, run_folder: Path, callbacks: list[Callback]) -> pl.Trainer:
+    """Lightning's trainer, with nothing of its own on the terminal or on disk."""
     return pl.Trainer(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
@@ -100,10 +103,10 @@ def _trainer(settings: FitSettings, run_folder: Path, callbacks: list[Callback])
     )
 
 
-def _optional_callbacks(settings: FitSettings) -> list[Callback]:
+def _optional_callbacks(settings: FitSettings, epochs: EpochRecord) -> list[Callback]:
     callbacks: list[Callback] = []
     if settings.progress:
-        callbacks.append(Progress())
+        callbacks.append(Progress(epochs))
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.early_stopping_patience is not None:
@@ -123,7 +126,7 @@ def _forward(trainer: pl.Trainer, module: SegmentationModule) -> Callable[[Tenso
     return forward
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep Lightning's announcements off the terminal: the run tells what matters itself."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -28,6 +28,6 @@ def help_text() -> str:
 
 
 def _values(conf: Path) -> str:
-    text = (conf / "train.yaml").read_text().replace("$", "$$")  # Hydra fills in $NAMES of this text
+    text = (conf / "train.yaml").read_text()
     values = text[text.index("lr:") : text.index("# Below:")]
     return "Values\n" + "\n".join(f"  {line}".rstrip() for line in values.splitlines())

@@ -109,7 +109,6 @@ class SegmentationModule(pl.LightningModule):
         """One step on augmented slices."""
         image, label = augment_batch(batch.image, batch.label, self._augment, self._axis, self._random)
         loss: Tensor = self.loss(self(image), label)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(image))
         return loss
 
     def validation_step(self, batch: ScoredBatch) -> None:

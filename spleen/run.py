@@ -33,12 +33,12 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     `started` is the job's start in seconds since the epoch.
     Raises InputError for whatever is wrong with the data, the settings or the hardware that they ask for.
     """
-    settings = _fit_settings(config)
+    settings = fit_settings(config)
     write_text(run_folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
     record.point_latest(Path(config.output_dir), run_folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    data = _prepare(config, run_folder)
-    module = _build_module(config, data)
+    data = prepare(config, run_folder)
+    module = build_module(config, data)
     wandb_run = start_wandb_run(build.build_wandb_settings(config), run_folder, asdict(config))
     try:
         fitted = fit(module, data, settings, run_folder, started, wandb_run.log_epoch)
@@ -51,7 +51,8 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     _tell_where(wandb_run, run_folder)
 
 
-def _fit_settings(config: TrainConfig) -> FitSettings:
+def fit_settings(config: TrainConfig) -> FitSettings:
+    """How long and on what to fit; raises InputError for hardware that is not there."""
     trainer, optimiser = config.trainer, config.optimiser
     accelerator = choose_accelerator(trainer.accelerator, trainer.devices)
     return FitSettings(
@@ -68,7 +69,7 @@ def _fit_settings(config: TrainConfig) -> FitSettings:
     )
 
 
-def _prepare(config: TrainConfig, run_folder: Path) -> SliceDataModule:
+def prepare(config: TrainConfig, run_folder: Path) -> SliceDataModule:
     """Open the case from the slice store (built if needed), split it and record the split."""
     classes = build.build_classes(config)
     store_settings = build.build_store_settings(config, classes)
@@ -88,7 +89,8 @@ def _describe(case: StoredCase, config: TrainConfig) -> None:
     )  # fmt: skip
 
 
-def _build_module(config: TrainConfig, data: SliceDataModule) -> SegmentationModule:
+def build_module(config: TrainConfig, data: SliceDataModule) -> SegmentationModule:
+    """The untrained module that the configuration asks for, for these data."""
     classes = build.build_classes(config)
     return SegmentationModule(
         network=build.build_network(config, len(classes.names)),

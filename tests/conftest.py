@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+import tests.typecheck  # noqa: F401  (the import hook names it, but does not import it)
+
 os.environ.setdefault("WANDB_MODE", "offline")
-install_import_hook("spleen", "beartype.beartype")
+install_import_hook("spleen", "tests.typecheck.checked")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -19,3 +21,8 @@ def spleen_ct() -> Path:
     if not folder.is_dir():
         pytest.skip("the real CT is not on this machine (it is not part of the repository)")
     return folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """OmegaConf's own classes carry a hint that beartype announces as old."""
+    config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")

@@ -1,0 +1,66 @@
+"""The baseline of the throughput: the training loop that one would write without any framework."""
+
+import itertools
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from spleen.dataset import SliceBatch
+from spleen.module import OptimiserSettings
+
+
+class BareLoop:
+    """Trains a network on batches that lie ready in memory, over and over, at a constant learning rate."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        optimiser: OptimiserSettings,
+        gradient_clip: float | None,
+        batches: Sequence[SliceBatch],
+        device: torch.device,
+        bf16: bool,
+    ) -> None:
+        self._network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._loss, self._clip, self._device, self._bf16 = loss, gradient_clip, device, bf16
+        self._adamw = torch.optim.AdamW(
+            network.parameters(), optimiser.lr, optimiser.betas, weight_decay=optimiser.weight_decay
+        )
+        self._batches = itertools.cycle([SliceBatch(b.image.to(device), b.label.to(device)) for b in batches])
+        network.train()
+
+    def turn(self, seconds: float) -> float:
+        """Train for about this long, after one step that is not counted; returns slices per second."""
+        self._step()
+        slices, before = 0, synchronised_time()
+        while True:
+            slices += self._step()
+            elapsed = synchronised_time() - before
+            if elapsed >= seconds:
+                return slices / elapsed
+
+    def _step(self) -> int:
+        batch = next(self._batches)
+        with self._autocast():
+            logits = self._network(batch.image.contiguous(memory_format=torch.channels_last))
+            loss = self._loss(logits, batch.label)
+        self._adamw.zero_grad()
+        loss.backward()
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)
+        self._adamw.step()
+        return len(batch.image)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self._device.type, torch.bfloat16) if self._bf16 else nullcontext()
+
+
+def synchronised_time() -> float:
+    """Seconds on a running clock, once a GPU has done what it was given."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,26 @@
+"""The line that stands above every benchmark's table: machine, date, versions, commit."""
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from platform import python_version
+
+from spleen.hardware import describe_hardware
+from spleen.record import git_commit
+
+_PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "spleen")
+
+
+def header() -> str:
+    """One line of Markdown, without which no number below it can be compared with another."""
+    machine = describe_hardware()
+    versions = [f"python {python_version()}", *(f"{name} {version(name)}" for name in _PACKAGES)]
+    return (
+        f"{machine.processor}, {machine.cores} cores, {machine.threads} threads, {machine.memory_gib:g} GiB, "
+        f"GPU: {machine.gpu or 'none'}, {machine.system}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; "
+        f"{', '.join(versions)}, commit {git_commit() or 'unknown'}\n"
+    )
+
+
+def verdict(passed: bool) -> str:
+    """How a bar that was reached, or not, stands in a table."""
+    return "reached" if passed else "**missed**"

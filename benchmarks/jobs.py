@@ -1,0 +1,54 @@
+"""Training jobs for the benchmarks: as the command that a user types, and as a configuration in this process."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from spleen.config import TrainConfig, parse, project_root
+
+
+@dataclass(frozen=True)
+class FinishedJob:
+    """One `python train.py` that ended well."""
+
+    summary: dict[str, Any]
+    """The content of summary.json."""
+    wall_seconds: float
+    """From the start of the process to its end."""
+
+
+def train(overrides: list[str], run_folder: Path) -> FinishedJob:
+    """Run `python train.py` with these overrides in a fresh process, and read its summary.
+
+    What the job prints goes to `run_folder`/terminal.txt. Ends this program with the job's words if the job fails.
+    """
+    run_folder.mkdir(parents=True)
+    command = [sys.executable, "train.py", *overrides, f"hydra.run.dir={quoted(run_folder)}"]
+    terminal = run_folder / "terminal.txt"
+    with terminal.open("w") as output:
+        before = time.perf_counter()
+        exit_code = subprocess.run(command, cwd=project_root(), stdout=output, stderr=subprocess.STDOUT).returncode
+        wall_seconds = time.perf_counter() - before
+    if exit_code:
+        sys.exit(f"{' '.join(command)} ended with {exit_code}:\n{terminal.read_text()}")
+    return FinishedJob(json.loads((run_folder / "summary.json").read_text()), wall_seconds)
+
+
+def configure(overrides: list[str]) -> TrainConfig:
+    """The configuration that `python train.py` would run with these overrides.
+
+    They must hold output_dir and cache_dir, whose defaults only train.py itself can resolve.
+    """
+    with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
+        return parse(compose("train", overrides))
+
+
+def quoted(path: Path) -> str:
+    """A path as a value in Hydra's grammar, whatever characters it holds."""
+    return "'" + str(path.absolute()).replace("'", r"\'") + "'"

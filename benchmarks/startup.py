@@ -1,0 +1,113 @@
+"""How fast the program answers, and how fast a second start on the same volume is.
+
+Run it from the repository, on an otherwise idle machine (about five minutes):
+
+    python -m benchmarks.startup
+
+Commands: the median of fresh processes, taken in turn; the bar is 1.5 s for each of ours. Starts: seconds from the
+start of the process to the end of its first training step, imports included, with an empty cache and then with the
+cache of the first start; the bar is 0.2. Nothing is dropped from the operating system's page cache, so files are read
+from memory in both starts, and compiled Python files are there in both.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from benchmarks.header import header, verdict
+from benchmarks.jobs import configure, quoted, train
+from spleen import build
+from spleen.config import project_root
+from spleen.phantom import make_phantom
+from spleen.store import open_case
+from spleen.volume import write_volume
+
+SECONDS_BAR, RATIO_BAR = 1.5, 0.2
+BASELINE = ["-c", "import torch"]
+# The last one is what every training job pays before it can read any data.
+COMMANDS = [["-c", "pass"], BASELINE, ["train.py", "--help"], ["train.py", "--cfg", "job"], ["-c", "import spleen.run"]]
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="fresh processes for each command")
+    parser.add_argument("--matrix", type=int, default=512, help="in-plane voxels per side of the volume")
+    arguments = parser.parse_args()
+    print(header())
+    _print_commands(arguments.repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        _print_starts(Path(folder), arguments.matrix)
+
+
+def _print_commands(repeats: int) -> None:
+    seconds: dict[str, list[float]] = {" ".join(command): [] for command in COMMANDS}
+    _seconds_of(["train.py", "--help"])
+    for _ in range(repeats):
+        for command in COMMANDS:
+            seconds[" ".join(command)].append(_seconds_of(command))
+    baseline = median(seconds[" ".join(BASELINE)])
+    print("| command | median s | min–max s | ÷ `import torch` | bar | |")
+    print("|---|---|---|---|---|---|")
+    for command in COMMANDS:
+        name = " ".join(command)
+        middle, spread = median(seconds[name]), f"{min(seconds[name]):.2f}–{max(seconds[name]):.2f}"
+        bar = " | baseline" if command == BASELINE else " | "
+        if command[0] == "train.py":
+            bar = f"≤ {SECONDS_BAR} s | {verdict(middle <= SECONDS_BAR)}"
+        print(f"| `python {name}` | {middle:.2f} | {spread} | {middle / baseline:.2f} | {bar} |")
+
+
+def _seconds_of(command: list[str]) -> float:
+    before = time.perf_counter()
+    subprocess.run([sys.executable, *command], cwd=project_root(), check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - before
+
+
+def _print_starts(folder: Path, matrix: int) -> None:
+    phantom = make_phantom(matrix)
+    image, label = folder / "image.nii.gz", folder / "label.nii.gz"
+    write_volume(image, phantom.hu, phantom.affine)
+    write_volume(label, phantom.label, phantom.affine)
+    nifti = ["data=nifti", f"data.image={quoted(image)}", f"data.label={quoted(label)}"]
+    size = " × ".join(map(str, phantom.hu.shape))
+    print("\n| seconds to the first step | first start | second start | second ÷ first | bar | |")
+    print("|---|---|---|---|---|---|")
+    for name, data in (
+        (f"NIfTI {size}", nifti),
+        (f"phantom {size}, computed by the first start", ["data=phantom", f"data.matrix={matrix}"]),
+    ):
+        first, second = _two_starts(data, folder / data[0])
+        print(_row(name, first, second, f"≤ {RATIO_BAR} | {verdict(second <= RATIO_BAR * first)}"), flush=True)
+    cold, warm = _open_twice(nifti, folder / "store")
+    print(_row("of which opening the NIfTI's store", cold, warm, " | in one process, imports excluded"))
+
+
+def _row(name: str, first: float, second: float, bar: str) -> str:
+    return f"| {name} | {first:.2f} | {second:.2f} | {second / first:.3f} | {bar} |"
+
+
+def _two_starts(data: list[str], folder: Path) -> tuple[float, float]:
+    shortest = ["epochs=1", "loader.slices_per_epoch=8", "logger=none"]
+    places = [f"cache_dir={quoted(folder / 'cache')}", f"output_dir={quoted(folder)}"]
+    first, second = (train([*data, *shortest, *places], folder / start) for start in ("first", "second"))
+    return float(first.summary["seconds_to_first_step"]), float(second.summary["seconds_to_first_step"])
+
+
+def _open_twice(data: list[str], cache: Path) -> tuple[float, float]:
+    config = configure([*data, f"cache_dir={quoted(cache)}", f"output_dir={quoted(cache)}"])
+    case, settings = build.build_case(config), build.build_store_settings(config, build.build_classes(config))
+    seconds = []
+    for _ in range(2):
+        before = time.perf_counter()
+        open_case(case, settings, cache)
+        seconds.append(time.perf_counter() - before)
+    return seconds[0], seconds[1]
+
+
+if __name__ == "__main__":
+    main()

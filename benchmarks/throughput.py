@@ -1,0 +1,140 @@
+"""Training throughput of our road against a bare PyTorch loop, in slices per second.
+
+Run it from the repository, on an otherwise idle machine (the default settings take about 12 minutes):
+
+    python -m benchmarks.throughput
+    python -m benchmarks.throughput --sizes 128 --widths 16 --augments none --rounds 3 --seconds 5
+
+Ours: what `python train.py` does in an epoch — slice store, balanced sampler, augmentation, LightningModule, Trainer,
+schedule, logging — without validation. Bare: the same network and start weights, loss, AdamW, clipping, precision and
+batch size, its batches made beforehand as float32 tensors in memory, never augmented. The two take turns in one
+process; the first step of every turn is not counted. A ratio is that of one turn of each, one after the other; the
+table gives the median ratio and the range. Bars: 0.95 without augmentation, 0.85 with light.
+"""
+
+import argparse
+import copy
+import itertools
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+
+from benchmarks.bare_loop import BareLoop, synchronised_time
+from benchmarks.header import header, verdict
+from benchmarks.jobs import configure, quoted
+from spleen import build, fit, run
+from spleen.callbacks import Clock
+from spleen.config import TrainConfig, project_root
+from spleen.dataset import SliceBatch
+
+BARS = {"none": 0.95, "light": 0.85}
+# Neither the end of training nor a validation comes while the loops take turns.
+_NEVER = 1_000_000
+
+
+class TakingTurns(Callback):
+    """Times our training, and lets the bare loop have a turn after each of ours."""
+
+    def __init__(self, bare: BareLoop, seconds: float, rounds: int) -> None:
+        self.ours: list[float] = []
+        self.bare: list[float] = []
+        self._loop, self._seconds, self._rounds = bare, seconds, rounds
+        self._slices, self._since = 0, 0.0
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: SliceBatch,
+        batch_idx: int,
+    ) -> None:
+        """Count a step; the turn's first one only starts the clock."""
+        del pl_module, outputs, batch_idx  # Lightning gives them; a turn needs none
+        if not self._since:
+            self._slices, self._since = 0, synchronised_time()
+            return
+        self._slices += len(batch.image)
+        elapsed = synchronised_time() - self._since
+        if elapsed < self._seconds:
+            return
+        self.ours.append(self._slices / elapsed)
+        self.bare.append(self._loop.turn(self._seconds))
+        self._since = 0.0
+        trainer.should_stop = len(self.ours) == self._rounds
+
+
+def measure(config: TrainConfig, folder: Path, seconds: float, rounds: int) -> TakingTurns:
+    """Let both loops take turns with the network and the data of one configuration."""
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    settings = run.fit_settings(config)
+    data = run.prepare(config, folder)
+    module = run.build_module(config, data)
+    bare = BareLoop(
+        network=copy.deepcopy(module.network),
+        loss=build.build_loss(config),
+        optimiser=build.build_optimiser_settings(config),
+        gradient_clip=settings.gradient_clip,
+        batches=list(data.train_dataloader()),
+        device=torch.device("cuda" if settings.accelerator == "gpu" else settings.accelerator),
+        bf16=settings.precision == "bf16-mixed",
+    )
+    turns = TakingTurns(bare, seconds, rounds)
+    trainer = fit.make_trainer(settings, folder, [Clock(time.time()), turns])
+    trainer.fit(module, data)
+    return turns
+
+
+def main() -> None:
+    """Print one row for each size, width and augmentation."""
+    arguments = _parse_arguments()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    fit.quieten()
+    print(header())
+    print("| img_size | width | augment | bare slices/s | ours slices/s | ours ÷ bare (range) | bar | |")
+    print("|---|---|---|---|---|---|---|---|")
+    for size, width, augment in itertools.product(arguments.sizes, arguments.widths, arguments.augments):
+        with tempfile.TemporaryDirectory() as folder:
+            config = _configure(size, width, augment, Path(folder))
+            turns = measure(config, Path(folder), arguments.seconds, arguments.rounds)
+        ratios = [ours / bare for ours, bare in zip(turns.ours, turns.bare, strict=True)]
+        print(
+            f"| {size} | {width} | {augment} | {median(turns.bare):.2f} | {median(turns.ours):.2f} | "
+            f"{median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) | ≥ {BARS[augment]} | "
+            f"{verdict(median(ratios) >= BARS[augment])} |",
+            flush=True,
+        )
+
+
+def _configure(size: int, width: int, augment: str, folder: Path) -> TrainConfig:
+    """Axial slices of the phantom, whose planes are square: the input is size × size pixels, nothing is padded."""
+    return configure(
+        [
+            "data=phantom", f"data.matrix={size}", f"img_size={size}", "axis=axial", f"augment={augment}",
+            f"model.network.width={width}", "schedule=constant", "schedule.warmup_share=0", "trainer.progress=false",
+            f"epochs={_NEVER}", f"trainer.val_every_epochs={_NEVER}", f"output_dir={quoted(folder)}",
+            f"cache_dir={quoted(project_root() / '.cache')}",
+        ]
+    )  # fmt: skip
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256], help="img_size, pixels")
+    parser.add_argument("--widths", type=int, nargs="+", default=[16, 32], help="channels at full resolution")
+    parser.add_argument("--augments", nargs="+", choices=list(BARS), default=list(BARS))
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each loop")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of a turn")
+    parser.add_argument("--threads", type=int, help="threads of both loops; default: PyTorch's choice")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from scipy.stats import zscore
+
+from spleen.errors import InputError
+from spleen.intensity import CtWindow, MrPercentiles, ZScore, normalise
+from spleen.volume import read_image
+from tests.nifti import SHAPE
+
+ABDOMEN = CtWindow(window_level=40, window_width=400)
+
+
+def _volume(*values):
+    """A volume that starts with `values` and goes on with the last one."""
+    image = np.full(SHAPE, values[-1], dtype=np.float32)
+    image.flat[: len(values)] = values
+    return image
+
+
+def _mr():
+    """Four voxels of background and 101 of signal, 1 … 101: their percentiles 1 and 99 are 2 and 100."""
+    return np.concatenate([np.zeros(4), np.arange(1, 102)]).astype(np.float32).reshape(SHAPE)
+
+
+def test_a_ct_window_by_hand():
+    hu = _volume(-1000, -160, -60, 40, 140, 240, 3000)
+    shown = normalise(hu, ABDOMEN, "ct")
+    np.testing.assert_allclose(shown.flat[:7], [-1, -1, -0.5, 0, 0.5, 1, 1], atol=1e-6)
+    assert shown.dtype == np.float32
+    assert hu.flat[0] == -1000  # the caller's array is left alone
+
+
+def test_mr_percentiles_leave_out_the_background_by_hand():
+    shown = normalise(_mr(), MrPercentiles(1, 99), "mr")
+    expected = np.clip((_mr() - 51) / 49, -1, 1)
+    np.testing.assert_allclose(shown, expected, atol=1e-6)
+
+
+def test_a_bright_artefact_does_not_dim_the_mr_image():
+    bright = _mr()
+    bright[bright == 101] = 1e6
+    np.testing.assert_array_equal(
+        normalise(bright, MrPercentiles(1, 99), "mr"), normalise(_mr(), MrPercentiles(1, 99), "mr")
+    )
+
+
+def test_an_mr_of_two_values_still_has_a_range():
+    """Nearly all the signal is one value, so that both percentiles fall on it."""
+    shown = normalise(_volume(0, 0, 7), MrPercentiles(1, 99), "mr")
+    np.testing.assert_array_equal(np.unique(shown), [-1, 1])
+
+
+def test_zscore_is_that_of_scipy_and_clipped():
+    image = np.random.default_rng(0).normal(500, 80, SHAPE).astype(np.float32)
+    expected = zscore(image.astype(np.float64), axis=None)
+    assert np.abs(expected).max() > 2
+    np.testing.assert_allclose(normalise(image, ZScore(clip=2.0), "mr"), np.clip(expected, -2, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize("intensity", [ABDOMEN, MrPercentiles(1, 99), ZScore(5)], ids=["ct", "mr", "zscore"])
+def test_a_constant_volume_is_refused(intensity):
+    with pytest.raises(InputError, match=r"ct\.nii\.gz: every voxel has the intensity -7"):
+        normalise(_volume(-7), intensity, "ct.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((0, 1024, 4095), "from 0 to 4095 cannot be Hounsfield units"),
+        ((0, 0.5, 1), "from 0 to 1 cannot be Hounsfield units"),
+        ((-1, 0, 1), "from -1 to 1 cannot be Hounsfield units"),
+        ((-5, 0, 1.7e6), r"from -5 to 1.7e+06 cannot be Hounsfield units"),
+    ],
+)
+def test_a_ct_that_cannot_be_one_is_warned_of_with_its_range(caplog, values, said):
+    normalise(_volume(*values), ABDOMEN, "ct.nii.gz")
+    assert f"ct.nii.gz: intensities {said}" in caplog.text
+
+
+def test_a_real_ct_is_not_warned_of(caplog, spleen_ct):
+    normalise(read_image(spleen_ct / "image.nii.gz").array, ABDOMEN, "ct")
+    assert caplog.text == ""
