@@ -3,9 +3,12 @@
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_ABANDONED_SECONDS = 24 * 60 * 60
 
 
 def write_text(path: Path, text: str) -> None:
@@ -24,6 +27,14 @@ def temporary_sibling(path: Path) -> Path:
     return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
+def _drop_abandoned(folder: Path) -> None:
+    """Remove what killed processes left behind: temporary folders that are a day old."""
+    for leftover in folder.glob(".tmp-*"):
+        with suppress(OSError):  # another process may be removing it too
+            if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(leftover)
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends without an error.
@@ -31,6 +42,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     If another process has finished the same folder first, that one stays and ours is dropped.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _drop_abandoned(path.parent)
     temporary = temporary_sibling(path)
     temporary.mkdir()
     try:

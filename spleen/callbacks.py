@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Never
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -151,7 +152,7 @@ class Progress(Callback):
         """Remember the best score, and print the epoch where there is no bar."""
         row = self._epochs.rows[-1]
         dice = row.get("val/dice", float("nan"))
-        self._best = dice if not self._best >= dice else self._best
+        self._best = float(np.fmax(self._best, dice))  # leaves out NaN: an epoch without validation
         if self._bar is None:
             print(
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {row['train/loss']:.4f}  "

@@ -50,8 +50,8 @@ def launch(main: Callable[[], None], arguments: list[str]) -> int:
             raise
         print("interrupted; what was written so far stays in the run folder", file=sys.stderr)
         return INTERRUPTED
-    except (HydraException, OmegaConfBaseException, InputError, OSError) as error:
-        if "debug=true" in arguments:
+    except (HydraException, OmegaConfBaseException, InputError, OSError, ValueError) as error:
+        if "debug=true" in map(str.lower, arguments):
             raise
         _complain(_in_words(error))
         return WRONG_INPUT
@@ -143,6 +143,8 @@ def _in_words(error: Exception) -> str:
     if missing:
         group, option, available = missing.groups()
         return f"{group}={option}: no such option; available are {', '.join(available.split())}"
+    if isinstance(error, ValueError):  # the only one that Hydra lets out while it composes
+        return f"{error}; a group (data, model, …) needs the name of one of its options, `--help` lists them"
     if isinstance(error, OSError):
         return f"{error}; give a folder that can be written with output_dir=…"
     return str(error)

@@ -68,9 +68,11 @@ def fit(
     )
     trainer.fit(module, data)
     best = Path(best_only.best_model_path)
-    trainer.validate(module, data, ckpt_path=best, weights_only=True, verbose=False)
-    trainer.test(module, data, ckpt_path=best, weights_only=True, verbose=False)
-    return Fitted(best, epochs.rows, clock.slices_per_second, clock.seconds_to_first_step, _forward(trainer, module))
+    # Without the callbacks: weight averaging would put the weights before averaging back when it loads a checkpoint.
+    scorer = make_trainer(settings, run_folder, [])
+    scorer.validate(module, data, ckpt_path=best, weights_only=True, verbose=False)
+    scorer.test(module, data, ckpt_path=best, weights_only=True, verbose=False)
+    return Fitted(best, epochs.rows, clock.slices_per_second, clock.seconds_to_first_step, _forward(scorer, module))
 
 
 def _checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
@@ -133,4 +135,5 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")

@@ -13,7 +13,17 @@ from spleen.types import LabelVolume
 log = logging.getLogger(__name__)
 
 # Names that stand beside the classes in summary.json.
-_RESERVED = {"dice", "jaccard", "sensitivity", "specificity", "precision", "background"}
+_RESERVED = {
+    "dice",
+    "jaccard",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "n_cases",
+    "n_empty",
+    "n_missed",
+    "background",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ def parse_label_values(label_values: object, organ: str) -> ClassMap:
     ``{left: 1, right: [2, 5]}``: several classes. Raises InputError for anything else.
     """
     if label_values is None:
-        return ClassMap((organ,), ((),))
+        return ClassMap(_checked_names((organ,)), ((),))
     if isinstance(label_values, Mapping):
         names = tuple(str(name) for name in label_values)
         values = tuple(_whole_numbers(entry) for entry in label_values.values())
@@ -45,10 +55,14 @@ def parse_label_values(label_values: object, organ: str) -> ClassMap:
     flat = [value for group in values for value in group]
     if not flat or any(not group for group in values) or 0 in flat or len(set(flat)) < len(flat):
         raise _wrong(label_values)
+    return ClassMap(_checked_names(names), values)
+
+
+def _checked_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name in _RESERVED or not name:
             raise InputError(f"'{name}' cannot be the name of a class: it has another meaning in the results")
-    return ClassMap(names, values)
+    return names
 
 
 def _whole_numbers(entry: object) -> tuple[int, ...]:

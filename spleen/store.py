@@ -7,6 +7,7 @@ entry.json, and appears by one rename when it is complete: a half-written entry 
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,6 +87,8 @@ def open_case(case: Case, settings: StoreSettings, cache: Path) -> StoredCase:
     for path in (case.image, case.label):
         if not path.is_file():
             raise InputError(f"{path}: no such file (case '{case.case_id}')")
+        if not os.access(path, os.R_OK):
+            raise InputError(f"{path} may not be read by this user; change its permissions")
     try:
         entry = cache / "slices" / _key(case, settings, cache)
         if not entry.is_dir():
@@ -104,7 +107,6 @@ def _key(case: Case, settings: StoreSettings, cache: Path) -> str:
         "image": content_hash(case.image, cache / "hashes"),
         "label": content_hash(case.label, cache / "hashes"),
         "settings": asdict(settings),
-        "intensity": type(settings.intensity).__name__,
     }
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:32]
 

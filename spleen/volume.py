@@ -148,8 +148,17 @@ def _decode(nifti: nib.nifti1.Nifti1Pair, path: Path, dtype: np.dtype[np.float32
     return array.reshape(array.shape[:3])
 
 
+def _in_mm(affine: Affine, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
+    """Bring an affine in metres or micrometres to mm; a header that names no unit means mm, as everywhere."""
+    unit = str(nifti.header.get_xyzt_units()[0])
+    factor = {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
+    if factor != 1.0:
+        log.warning("%s: the header gives positions in %s; they are converted to mm", path, unit)
+    return np.diag([factor, factor, factor, 1.0]) @ affine
+
+
 def _to_ras(array: VolumeArray, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Volume:
-    file_affine = np.asarray(nifti.affine, dtype=np.float64)
+    file_affine = _in_mm(np.asarray(nifti.affine, dtype=np.float64), nifti, path)
     try:
         check_affine(file_affine)
     except InputError as error:

@@ -240,3 +240,11 @@ def test_a_write_that_fails_halfway_leaves_the_old_file_and_nothing_else(tmp_pat
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1000.0), ("micron", 0.001), ("mm", 1.0), ("unknown", 1.0)])
+def test_positions_in_other_units_are_brought_to_mm(tmp_path: Path, unit: str, factor: float) -> None:
+    nifti = nib.Nifti1Image(np.ones((5, 7, 3), dtype=np.int16), np.diag([0.8, 0.8, 5.0, 1.0]))
+    nifti.header.set_xyzt_units(unit, "sec")
+    nib.save(nifti, tmp_path / "image.nii")
+    assert read_image(tmp_path / "image.nii").spacing_mm == pytest.approx((0.8 * factor, 0.8 * factor, 5.0 * factor))
