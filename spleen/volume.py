@@ -154,7 +154,8 @@ def _in_mm(affine: Affine, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
     factor = {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
     if factor != 1.0:
         log.warning("%s: the header gives positions in %s; they are converted to mm", path, unit)
-    return np.diag([factor, factor, factor, 1.0]) @ affine
+    in_mm: Affine = np.diag([factor, factor, factor, 1.0]) @ affine
+    return in_mm
 
 
 def _to_ras(array: VolumeArray, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Volume:
