@@ -34,12 +34,26 @@ SMALL = (
     "model.network.depth=2",
     "model.size_multiple=4",
     "epochs=3",
-    "lr=1e-2",
+    "lr=3e-2",
+    "schedule=constant",
+    "loss=dice_ce",
+    "loss.ce_weight=0",
     "batch_size=4",
     "loader.slices_per_epoch=48",
+    "loader.foreground_share=0.5",
+    "context_slices=0",
+    "resize=keep_aspect",
+    "seed=0",
+    "optimiser.ema_decay=null",
+    "split.val_share=0.15",
+    "split.test_share=0.2",
     "split.guard_mm=3",
     "split.test_blocks=2",
     "precision=32",
+    "intensity=ct",
+    "intensity.window_level=50",
+    "intensity.window_width=400",
+    "augment=light",
     "trainer=cpu",
     "trainer.progress=false",
     "logger=none",
@@ -79,6 +93,13 @@ def small_ct(folder: Path, image_axes: str = "RAS", label_axes: str = "RAS") -> 
     return SmallCt(image, label, hu, values)
 
 
+def small(*overrides: str) -> tuple[str, ...]:
+    """The small settings with the overrides in their place; an override of a group also drops that group's values."""
+    given = {override.split("=")[0] for override in overrides}
+    kept = (setting for setting in SMALL if not {setting.split("=")[0], setting.split(".")[0]} & given)
+    return (*kept, *overrides)
+
+
 def compose_config(*overrides: str) -> TrainConfig:
     """The configuration as `python train.py OVERRIDES` would parse it, not yet checked.
 
@@ -98,12 +119,11 @@ def _compose(groups: tuple[str, ...]) -> DictConfig:
         return compose("train", list(groups))
 
 
-def train(folder: Path, *overrides: str) -> Path:
-    """Train under `folder` with the small settings and the overrides; returns the run folder."""
-    run_folder = folder / "outputs" / "small" / "now"
-    config = compose_config(
-        *SMALL, f"output_dir={folder / 'outputs'}", f"cache_dir={folder / 'cache'}", "study=small", *overrides
-    )
+def train(folder: Path, *overrides: str, name: str = "now") -> Path:
+    """Train under `folder` with the small settings and the overrides; returns the run folder, called `name`."""
+    run_folder = folder / "outputs" / "small" / name
+    folders = f"output_dir={folder / 'outputs'}", f"cache_dir={folder / 'cache'}"
+    config = compose_config(*small("study=small", *folders, *overrides))
     check(config)
     run(config, run_folder, time.time())
     return run_folder

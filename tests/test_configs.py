@@ -15,6 +15,7 @@ from spleen.datamodule import LoaderSettings
 from spleen.errors import InputError
 from spleen.folds import SplitSettings
 from spleen.intensity import CtWindow, MrPercentiles, ZScore
+from spleen.metrics.per_case import MeanScores
 from spleen.module import OptimiserSettings
 from tests.small_run import REPOSITORY, compose_config
 
@@ -99,6 +100,17 @@ def test_intensity_and_slicing_settings_shape_the_store(overrides: tuple[str, ..
     assert settings.intensity == expected
     assert (settings.axis, settings.img_size, settings.resize) == ("sagittal", 96, "stretch")
     assert (settings.size_multiple, settings.grid_tolerance_mm) == (32, 0.3)
+
+
+@pytest.mark.parametrize("name", [*(field.name for field in fields(MeanScores)), "background"])
+@pytest.mark.parametrize(("organ", "values"), [("NAME", "null"), ("NAME", "[3,4]"), ("organ", "{NAME: 3}")])
+def test_a_class_name_that_means_something_else_in_the_summary_is_refused(name: str, organ: str, values: str) -> None:
+    config = compose_config(
+        *("data=nifti", *FILES, f"data.organ={organ}".replace("NAME", name)),
+        f"data.label_values={values}".replace("NAME", name),
+    )
+    with pytest.raises(InputError, match=f"'{name}' cannot be the name of a class"):
+        build.build_classes(config)
 
 
 def test_an_augmentation_file_lists_every_setting_of_the_augmentation() -> None:
