@@ -24,7 +24,7 @@ from spleen.errors import InputError
 from spleen.folds import SplitSettings
 from spleen.intensity import CtWindow, Intensity, MrPercentiles, ZScore
 from spleen.labels import ClassMap, parse_label_values
-from spleen.loggers import WandbMode, WandbSettings
+from spleen.loggers import WandbMode, WandbSettings, resolve_mode
 from spleen.models.padding import PadToMultiple
 from spleen.module import OptimiserSettings
 from spleen.phantom_case import phantom_case
@@ -123,6 +123,14 @@ def _instantiate(name: str, setting: Mapping[str, Any]) -> nn.Module:
     if not isinstance(built, nn.Module):
         raise InputError(f"{name}: {setting['_target_']} gives {type(built).__name__}, not a torch.nn.Module")
     return built
+
+
+def try_out(config: TrainConfig) -> None:
+    """Build once what needs no data, so that a wrong setting is told before any file is read."""
+    build_augment_settings(config)
+    build_loss(config)
+    build_network(config, len(build_classes(config).names))
+    resolve_mode(build_wandb_settings(config).mode)
 
 
 def build_optimiser_settings(config: TrainConfig) -> OptimiserSettings:

@@ -198,7 +198,20 @@ def parse(tree: DictConfig) -> TrainConfig:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise InputError(explain(error)) from error
-    return cast(TrainConfig, config)
+    return _with_absolute_paths(cast(TrainConfig, config))
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Paths as seen from the caller's folder, so that the recorded configuration can be repeated from anywhere."""
+    config.output_dir, config.cache_dir = _absolute(config.output_dir), _absolute(config.cache_dir)
+    if isinstance(config.data, NiftiData):
+        config.data.image = config.data.image and _absolute(config.data.image)
+        config.data.label = config.data.label and _absolute(config.data.label)
+    return config
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def explain(error: OmegaConfBaseException) -> str:

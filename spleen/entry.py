@@ -39,7 +39,7 @@ def launch(main: Callable[[], None], arguments: list[str]) -> int:
     if {"--help", "-h"} & set(arguments):
         print(help_text())
         return 0
-    _register_resolvers()
+    register_resolvers()
     # Hydra then hands its exceptions on instead of printing and leaving with code 1 itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -150,7 +150,8 @@ def _in_words(error: Exception) -> str:
     return str(error)
 
 
-def _register_resolvers() -> None:
+def register_resolvers() -> None:
+    """Register the names in ${…:} of conf/train.yaml with OmegaConf."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
     OmegaConf.register_new_resolver("project_root", lambda: str(project_root()), replace=True)
     OmegaConf.register_new_resolver("run_stamp", lambda: stamp, replace=True)

@@ -15,6 +15,7 @@ from spleen import build, record
 from spleen.atomic import write_text
 from spleen.config import TrainConfig
 from spleen.datamodule import SliceDataModule
+from spleen.errors import InputError
 from spleen.fit import FitSettings, Fitted, fit
 from spleen.folds import split_one_volume
 from spleen.gallery import choose, show
@@ -34,6 +35,7 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     Raises InputError for whatever is wrong with the data, the settings or the hardware that they ask for.
     """
     settings = fit_settings(config)
+    build.try_out(config)
     write_text(run_folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
     record.point_latest(Path(config.output_dir), run_folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -75,7 +77,10 @@ def prepare(config: TrainConfig, run_folder: Path) -> SliceDataModule:
     store_settings = build.build_store_settings(config, classes)
     case = open_case(build.build_case(config), store_settings, Path(config.cache_dir))
     split_settings = build.build_split_settings(config)
-    split = split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, split_settings)
+    try:
+        split = split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, split_settings)
+    except InputError as error:
+        raise InputError(f"{case.case_id}, {case.axis} slices: {error}") from error
     record.write_split(run_folder / "split.json", {case.case_id: split}, case.axis, split_settings)
     _describe(case, config)
     return SliceDataModule([case], [split], build.build_loader_settings(config))

@@ -2,7 +2,6 @@
 
 import gzip
 import logging
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import psutil
 from jaxtyping import Shaped
 
+from spleen.atomic import temporary_sibling
 from spleen.errors import InputError
 from spleen.geometry import check_affine, reorient_to_ras, spacing_mm
 from spleen.types import Affine, LabelVolume, SpacingMm, VolumeArray
@@ -80,7 +80,7 @@ def write_volume(path: Path, array: VolumeArray | LabelVolume, affine: Affine) -
     """Write an array with its affine as NIfTI in mm, whole or not at all (temporary name, then rename)."""
     nifti = nib.nifti1.Nifti1Image(array, affine)
     nifti.header.set_xyzt_units("mm", "sec")
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = temporary_sibling(path)
     try:
         nib.save(nifti, temporary)
         temporary.replace(path)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from spleen.config import TrainConfig, parse
 from spleen.config_checks import check
-from spleen.entry import _register_resolvers
+from spleen.entry import register_resolvers
 from spleen.run import run
 from tests.nifti import ras_affine, save_stored_as
 
@@ -114,7 +114,7 @@ def compose_config(*overrides: str) -> TrainConfig:
 
 @cache
 def _compose(groups: tuple[str, ...]) -> DictConfig:
-    _register_resolvers()
+    register_resolvers()
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         return compose("train", list(groups))
 
