@@ -11,6 +11,7 @@ from memory in both starts, and compiled Python files are there in both.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ SECONDS_BAR, RATIO_BAR = 1.5, 0.2
 BASELINE = ["-c", "import torch"]
 # The last one is what every training job pays before it can read any data.
 COMMANDS = [["-c", "pass"], BASELINE, ["train.py", "--help"], ["train.py", "--cfg", "job"], ["-c", "import spleen.run"]]
+
+SHORTEST = ["epochs=1", "loader.slices_per_epoch=8", "logger=none"]
 
 
 def main() -> None:
@@ -83,6 +86,11 @@ def _print_starts(folder: Path, matrix: int) -> None:
     ):
         first, second = _two_starts(data, folder / data[0])
         print(_row(name, first, second, f"≤ {RATIO_BAR} | {verdict(second <= RATIO_BAR * first)}"), flush=True)
+    first, second = _two_jobs_of_a_sweep(nifti, folder / "sweep")
+    print(
+        _row("NIfTI, first and second job of one sweep", first, second, " | the second job needs no imports"),
+        flush=True,
+    )
     cold, warm = _open_twice(nifti, folder / "store")
     print(_row("of which opening the NIfTI's store", cold, warm, " | in one process, imports excluded"))
 
@@ -92,10 +100,22 @@ def _row(name: str, first: float, second: float, bar: str) -> str:
 
 
 def _two_starts(data: list[str], folder: Path) -> tuple[float, float]:
-    shortest = ["epochs=1", "loader.slices_per_epoch=8", "logger=none"]
-    places = [f"cache_dir={quoted(folder / 'cache')}", f"output_dir={quoted(folder)}"]
-    first, second = (train([*data, *shortest, *places], folder / start) for start in ("first", "second"))
+    settings = [*data, *SHORTEST, *_places(folder)]
+    first, second = (train(settings, folder / start) for start in ("first", "second"))
     return float(first.summary["seconds_to_first_step"]), float(second.summary["seconds_to_first_step"])
+
+
+def _two_jobs_of_a_sweep(data: list[str], folder: Path) -> tuple[float, float]:
+    settings = [*data, *SHORTEST, *_places(folder), f"hydra.sweep.dir={quoted(folder / 'jobs')}"]
+    command = [sys.executable, "train.py", "-m", "seed=0,1", "hydra.sweep.subdir=${seed}", *settings]
+    subprocess.run(command, cwd=project_root(), check=True, stdout=subprocess.DEVNULL)
+    summaries = [json.loads((folder / "jobs" / seed / "summary.json").read_text()) for seed in ("0", "1")]
+    first, second = (float(summary["seconds_to_first_step"]) for summary in summaries)
+    return first, second
+
+
+def _places(folder: Path) -> list[str]:
+    return [f"cache_dir={quoted(folder / 'cache')}", f"output_dir={quoted(folder)}"]
 
 
 def _open_twice(data: list[str], cache: Path) -> tuple[float, float]:
