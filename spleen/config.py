@@ -187,7 +187,6 @@ def parse(tree: DictConfig) -> TrainConfig:
     without which nothing can start.
     """
     schema = OmegaConf.structured(TrainConfig)
-    OmegaConf.set_readonly(schema, False)
     for group, kinds in (("data", DATA), ("intensity", INTENSITIES)):
         kind = OmegaConf.select(tree, f"{group}.kind")
         if kind not in kinds:
@@ -232,10 +231,8 @@ def unknown_key(key: str) -> str:
     last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
     near = difflib.get_close_matches(key, known, n=2, cutoff=0.6)
     near += [last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1, cutoff=0.7)]
-    hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
-    return f"unknown key '{key}'{hint} `python train.py --help` explains the keys, `--cfg job` lists them all".replace(
-        "' `", "'; `"
-    )
+    hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ";"
+    return f"unknown key '{key}'{hint} `python train.py --help` explains the keys, `--cfg job` lists them all"
 
 
 def _option_keys(options: dict[str, type]) -> Iterator[str]:

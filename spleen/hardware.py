@@ -59,15 +59,16 @@ def _gpu_has_bf16() -> bool:
 
 def _cpu_has_bf16() -> bool:
     """AMX or AVX512-BF16, by the kernel's list of processor flags."""
-    return bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
+    return bool({"amx_bf16", "avx512_bf16"} & set(_cpuinfo("flags").split()))
 
 
-def _cpu_flags() -> set[str]:
+def _cpuinfo(field: str) -> str:
+    """A field of Linux's first processor; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return set()
-    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,10 @@ class Hardware:
 def describe_hardware() -> Hardware:
     """Processor, memory, GPU and system of this machine."""
     return Hardware(
-        processor=_processor_name(),
+        processor=_cpuinfo("model name") or platform.processor() or platform.machine(),
         cores=psutil.cpu_count() or 1,
         threads=torch.get_num_threads(),
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         system=platform.platform(),
     )
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

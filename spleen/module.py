@@ -14,7 +14,7 @@ from spleen.assemble import native_prediction
 from spleen.augment import AugmentSettings, augment_batch
 from spleen.dataset import ScoredBatch, SliceBatch
 from spleen.gallery import SliceScore, slice_dice
-from spleen.metrics.per_case import OVERLAP_SCORES, CaseScore, PerCaseCounts, case_scores, mean_scores
+from spleen.metrics.per_case import OVERLAP_SCORES, CaseScore, PerCaseCounts, case_scores, class_means, mean_scores
 from spleen.schedule import lr_factor
 from spleen.store import StoredCase
 from spleen.types import AxisName, LabelPlanes, Logits
@@ -156,5 +156,6 @@ class SegmentationModule(pl.LightningModule):
         means = mean_scores(cases)
         for name in OVERLAP_SCORES:
             self.log(f"{stage}/{name}", getattr(means, name))
-        for name in scores.class_names if len(scores.class_names) > 1 else ():
-            self.log(f"{stage}/{name}/dice", mean_scores([s for s in cases if s.class_name == name]).dice)
+        if len(scores.class_names) > 1:
+            for name, means in class_means(cases).items():
+                self.log(f"{stage}/{name}/dice", means.dice)

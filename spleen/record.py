@@ -16,7 +16,7 @@ from spleen.atomic import temporary_sibling, write_text
 from spleen.config import project_root
 from spleen.folds import SliceSplit, SplitSettings
 from spleen.hardware import Hardware
-from spleen.metrics.per_case import CaseScore, mean_scores
+from spleen.metrics.per_case import CaseScore, class_means, mean_scores
 from spleen.module import ScoredStage
 from spleen.types import AxisName
 
@@ -71,10 +71,7 @@ def summarise(
         "hardware": asdict(hardware),
     }
     for stage, cases in scores.items():
-        names = list(dict.fromkeys(score.class_name for score in cases))
-        of_class: dict[str, Json] = {
-            name: asdict(mean_scores([score for score in cases if score.class_name == name])) for name in names
-        }
+        of_class: dict[str, Json] = {name: asdict(means) for name, means in class_means(cases).items()}
         summary[stage] = {**asdict(mean_scores(cases)), **of_class}
     return {key: _without_nan(value) for key, value in summary.items()}
 

@@ -18,7 +18,6 @@ from spleen.types import AxisName, SpacingMm
 
 AXES: tuple[AxisName, ...] = ("sagittal", "coronal", "axial")
 Resize = Literal["keep_aspect", "stretch"]
-RESIZES: tuple[Resize, ...] = ("keep_aspect", "stretch")
 
 # Array axes of a RAS volume in the order (slice, h, w).
 _ORDER: dict[AxisName, tuple[int, int, int]] = {

@@ -126,6 +126,12 @@ def mean_scores(scores: Sequence[CaseScore]) -> MeanScores:
     )
 
 
+def class_means(scores: Sequence[CaseScore]) -> dict[str, MeanScores]:
+    """Mean scores of each class over the cases, in the order of the classes."""
+    names = dict.fromkeys(score.class_name for score in scores)
+    return {name: mean_scores([score for score in scores if score.class_name == name]) for name in names}
+
+
 def _mean(values: Sequence[float]) -> float:
     """Mean without the NaN; NaN if nothing is left."""
     known = [value for value in values if not math.isnan(value)]

@@ -1,18 +1,16 @@
 """What a finished run shows: pictures, the table at the end, and their copies in wandb."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from spleen.callbacks import EpochRow
 from spleen.loggers import Overlay, WandbRun
-from spleen.metrics.per_case import CaseScore, MeanScores, mean_scores
-from spleen.module import ScoredStage
+from spleen.metrics.per_case import CaseScore, MeanScores, class_means, mean_scores
+from spleen.record import Scores
 from spleen.report.curves import draw_curves
 from spleen.report.figures import SliceView, display_overlay, draw_overlays
 from spleen.report.table import Column, print_table, scientific
-
-Scores = Mapping[ScoredStage, Sequence[CaseScore]]
 
 
 @dataclass(frozen=True)
@@ -59,16 +57,15 @@ def print_scores(title: RunTitle, scores: Scores) -> None:
     rows = [
         [stage, name, title.model, title.axis, title.img_size, title.lr, *_shown(means)]
         for stage, cases in scores.items()
-        for name, means in class_means(cases).items()
+        for name, means in _table_means(cases).items()
     ]
     print_table("Scores per case on the file's own grid (best checkpoint)", columns, rows)
 
 
-def class_means(cases: Sequence[CaseScore]) -> dict[str, MeanScores]:
-    """Mean scores of each class, and of all classes together where there are several."""
-    names = list(dict.fromkeys(score.class_name for score in cases))
-    means = {name: mean_scores([score for score in cases if score.class_name == name]) for name in names}
-    return means if len(names) == 1 else {**means, "mean": mean_scores(cases)}
+def _table_means(cases: Sequence[CaseScore]) -> dict[str, MeanScores]:
+    """Means of each class, and of all classes together where there are several."""
+    means = class_means(cases)
+    return means if len(means) == 1 else {**means, "mean": mean_scores(cases)}
 
 
 def _shown(means: MeanScores) -> list[float | int]:
