@@ -1,36 +1,21 @@
 """From the configuration to the objects and values of a run. Past this module nobody sees a configuration."""
 
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from torch import nn
 
 from spleen.augment import AugmentSettings
+from spleen.build_model import build_classes, build_network, build_part
 from spleen.cases import Case, case_from_files
-from spleen.config import (
-    CtConfig,
-    MrConfig,
-    NiftiData,
-    PhantomData,
-    TrainConfig,
-    ZScoreConfig,
-)
+from spleen.config import NiftiData, PhantomData, TrainConfig
 from spleen.datamodule import LoaderSettings
 from spleen.errors import InputError
 from spleen.folds import SplitSettings
-from spleen.intensity import CtWindow, Intensity, MrPercentiles, ZScore
-from spleen.labels import ClassMap, parse_label_values
 from spleen.loggers import WandbMode, WandbSettings, resolve_mode
-from spleen.models.padding import PadToMultiple
 from spleen.module import OptimiserSettings
 from spleen.phantom_case import phantom_case
-from spleen.slicing import Resize
-from spleen.store import StoreSettings
-from spleen.types import AxisName
 
 
 def build_case(config: TrainConfig) -> Case:
@@ -42,39 +27,6 @@ def build_case(config: TrainConfig) -> Case:
     assert data.image is not None
     assert data.label is not None
     return case_from_files(Path(data.image), Path(data.label))
-
-
-def axis_of(config: TrainConfig) -> AxisName:
-    """The slicing axis, which `check` has found to be a known one."""
-    return cast(AxisName, config.axis)
-
-
-def build_classes(config: TrainConfig) -> ClassMap:
-    """The foreground classes."""
-    return parse_label_values(config.data.label_values, config.data.organ)
-
-
-def build_store_settings(config: TrainConfig, classes: ClassMap) -> StoreSettings:
-    """How slices are cut, resampled and normalised."""
-    return StoreSettings(
-        axis=axis_of(config),
-        img_size=config.img_size,
-        resize=cast(Resize, config.resize),
-        size_multiple=config.model.size_multiple,
-        intensity=_intensity(config.intensity),
-        classes=classes,
-        grid_tolerance_mm=config.grid_tolerance_mm,
-    )
-
-
-def _intensity(config: CtConfig | MrConfig | ZScoreConfig) -> Intensity:
-    match config:
-        case CtConfig():
-            return CtWindow(config.window_level, config.window_width)
-        case MrConfig():
-            return MrPercentiles(config.low_percentile, config.high_percentile)
-        case ZScoreConfig():
-            return ZScore(config.clip)
 
 
 def build_split_settings(config: TrainConfig) -> SplitSettings:
@@ -95,34 +47,9 @@ def build_loader_settings(config: TrainConfig) -> LoaderSettings:
     )
 
 
-def build_network(config: TrainConfig, n_foreground: int) -> nn.Module:
-    """The network, its input and output channels filled in, accepting slices of any size."""
-    model = config.model
-    channels = {
-        model.in_channels_argument: 1 + 2 * config.context_slices,
-        model.out_channels_argument: 1 + n_foreground,
-    }
-    network = _instantiate("model.network", {**model.network, **channels})
-    return PadToMultiple(network, model.size_multiple)
-
-
 def build_loss(config: TrainConfig) -> nn.Module:
     """The loss, called as loss(logits, class indices)."""
-    return _instantiate("loss", config.loss)
-
-
-def _instantiate(name: str, setting: Mapping[str, Any]) -> nn.Module:
-    try:
-        built = instantiate(dict(setting))
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from error
-        reason = str(error).splitlines()[0]
-        cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) not in reason else ""
-        raise InputError(f"{name} cannot be built: {reason}{cause}") from error
-    if not isinstance(built, nn.Module):
-        raise InputError(f"{name}: {setting['_target_']} gives {type(built).__name__}, not a torch.nn.Module")
-    return built
+    return build_part("loss", config.loss)
 
 
 def try_out(config: TrainConfig) -> None:

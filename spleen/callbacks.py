@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from spleen.atomic import write_text
 from spleen.dataset import SliceBatch
+from spleen.recipe import RECIPE_KEY, Recipe
 
 EpochRow = dict[str, float]
 
@@ -165,3 +166,16 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class SelfDescribing(Callback):
+    """Puts the run's recipe into every checkpoint, so that a checkpoint alone can be predicted with."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe.to_json()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the recipe to what Lightning is about to write."""
+        checkpoint[RECIPE_KEY] = self._recipe

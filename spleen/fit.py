@@ -11,10 +11,11 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
 
-from spleen.callbacks import Clock, EpochRecord, EpochRow, Progress
+from spleen.callbacks import Clock, EpochRecord, EpochRow, Progress, SelfDescribing
 from spleen.datamodule import SliceDataModule
 from spleen.hardware import Accelerator, LightningPrecision
 from spleen.module import SegmentationModule
+from spleen.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,21 @@ def fit(
     settings: FitSettings,
     run_folder: Path,
     started: float,
+    recipe: Recipe,
     hand_on: Callable[[Mapping[str, float], int], None],
 ) -> Fitted:
     """Train the module, then validate and test it with its best checkpoint.
 
     Writes metrics.csv and checkpoints/ into `run_folder`. `started` is the job's start in seconds since the epoch;
-    `hand_on` receives every epoch's metrics.
+    `recipe` goes into the checkpoints; `hand_on` receives every epoch's metrics.
     """
     quieten()
     if settings.compile:
         module.network.compile()
     clock, epochs = Clock(started), EpochRecord(run_folder / "metrics.csv", hand_on)
     best_only, last = _checkpoints(run_folder / "checkpoints")
-    trainer = make_trainer(
-        settings, run_folder, [clock, epochs, best_only, last, *_optional_callbacks(settings, epochs)]
-    )
+    callbacks = [clock, epochs, SelfDescribing(recipe), best_only, last, *_optional_callbacks(settings, epochs)]
+    trainer = make_trainer(settings, run_folder, callbacks)
     trainer.fit(module, data)
     best = Path(best_only.best_model_path)
     # Without the callbacks: weight averaging would put the weights before averaging back when it loads a checkpoint.

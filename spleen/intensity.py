@@ -4,9 +4,10 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Num
 
 from spleen.errors import InputError
+from spleen.types import VolumeArray
 
 log = logging.getLogger(__name__)
 
@@ -39,36 +40,50 @@ class ZScore:
 Intensity = CtWindow | MrPercentiles | ZScore
 
 
-def normalise(image: ImageVolume, intensity: Intensity, name: str) -> ImageVolume:
-    """Normalise one volume; `name` stands in the messages.
+@dataclass(frozen=True)
+class IntensityMap:
+    """How one volume's intensities become network input: clip((intensity - centre) × scale, -limit, limit)."""
+
+    centre: float
+    scale: float
+    limit: float
+
+    def __call__(self, image: Num[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+        """Normalise intensities of any shape."""
+        shifted = (image - np.float32(self.centre)).astype(np.float32, copy=False) * np.float32(self.scale)
+        clipped: Float32[np.ndarray, "*shape"] = np.clip(shifted, np.float32(-self.limit), np.float32(self.limit))
+        return clipped
+
+
+def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> IntensityMap:
+    """The map for one volume, integers or floats; `name` stands in the messages.
 
     Raises InputError if the volume is constant.
     """
-    if image.min() == image.max():
-        raise InputError(f"{name}: every voxel has the intensity {image.flat[0]:g}; there is nothing to see in it")
+    smallest, largest = float(image.min()), float(image.max())
+    if smallest == largest:
+        raise InputError(f"{name}: every voxel has the intensity {smallest:g}; there is nothing to see in it")
     if isinstance(intensity, CtWindow):
-        _warn_unless_hounsfield(image, name)
-        half = intensity.window_width / 2
-        return _rescale(image, intensity.window_level - half, intensity.window_level + half)
+        _warn_unless_hounsfield(smallest, largest, name)
+        return IntensityMap(intensity.window_level, 2 / intensity.window_width, 1.0)
     if isinstance(intensity, MrPercentiles):
         signal = image[image != 0]
-        low, high = np.percentile(signal, [intensity.low_percentile, intensity.high_percentile])
+        low, high = (float(p) for p in np.percentile(signal, [intensity.low_percentile, intensity.high_percentile]))
         if low == high:
-            low, high = float(image.min()), float(image.max())
-        return _rescale(image, float(low), float(high))
-    standardised = (image - image.mean(dtype=np.float64)) / image.std(dtype=np.float64)
-    clipped: ImageVolume = np.clip(standardised, -intensity.clip, intensity.clip).astype(np.float32)
-    return clipped
+            low, high = smallest, largest
+        return IntensityMap((low + high) / 2, 2 / (high - low), 1.0)
+    mean = float(image.mean(dtype=np.float64))
+    # Plane by plane: the squares of a whole volume in double precision would take four times its memory.
+    variance = sum(float(np.square(image[..., k] - mean).sum()) for k in range(image.shape[-1])) / image.size
+    return IntensityMap(mean, variance**-0.5, intensity.clip)
 
 
-def _rescale(image: ImageVolume, low: float, high: float) -> ImageVolume:
-    scaled = (image - np.float32(low)) * np.float32(2 / (high - low)) - np.float32(1)
-    clipped: ImageVolume = np.clip(scaled, np.float32(-1), np.float32(1))
-    return clipped
+def normalise(image: VolumeArray, intensity: Intensity, name: str) -> ImageVolume:
+    """Normalise one whole volume: `fit_intensity`, applied. Raises InputError if the volume is constant."""
+    return fit_intensity(image, intensity, name)(image)
 
 
-def _warn_unless_hounsfield(image: ImageVolume, name: str) -> None:
-    low, high = float(image.min()), float(image.max())
+def _warn_unless_hounsfield(low: float, high: float, name: str) -> None:
     if low >= 0:
         reason = "no voxel is negative, while air (-1000 HU) and fat (-100 HU) are"
     elif high > 33_000 or low < -33_000:

@@ -80,30 +80,37 @@ def _wrong(label_values: object) -> InputError:
     )
 
 
-def to_class_indices(label: LabelVolume, classes: ClassMap) -> UInt8[np.ndarray, "i j k"]:
-    """Map label values to class indices: 0 background, then 1, 2, … in the order of `classes`.
+def resolve(label: LabelVolume, classes: ClassMap) -> ClassMap:
+    """The classes with the label values that stand for them in this file: an empty tuple becomes the one in use.
 
     Raises InputError if the label is empty, holds none of the wanted values, or leaves open which value is the organ.
     """
     present = [int(value) for value in np.unique(label) if value != 0]
     if not present:
         raise InputError("the label is empty: every voxel is 0, so there is no organ to learn")
-    wanted = tuple(values or tuple(present) for values in classes.values)
     if () in classes.values and len(present) > 1:
         raise InputError(
             f"the label holds the values {_list(present)}, so which one is the organ? "
             f"Say it with data.label_values, for example data.label_values=[{present[0]}]"
         )
-    indices = np.zeros(label.shape, dtype=np.uint8)
-    for index, (name, values) in enumerate(zip(classes.names, wanted, strict=True), start=1):
-        if not set(values) & set(present):
-            log.warning("no voxel of the label belongs to the class '%s' (values %s)", name, list(values))
-        indices[np.isin(label, values)] = index
-    if not indices.any():
+    resolved = ClassMap(classes.names, tuple(values or tuple(present) for values in classes.values))
+    wanted = [value for values in resolved.values for value in values]
+    if not set(wanted) & set(present):
         raise InputError(
-            f"the label has no voxel with {_list([v for group in wanted for v in group])} (data.label_values); "
+            f"the label has no voxel with {_list(wanted)} (data.label_values); "
             f"the values that it holds are {_list(present)}"
         )
+    for name, values in zip(resolved.names, resolved.values, strict=True):
+        if not set(values) & set(present):
+            log.warning("no voxel of the label belongs to the class '%s' (values %s)", name, list(values))
+    return resolved
+
+
+def to_class_indices(label: LabelVolume, classes: ClassMap) -> UInt8[np.ndarray, "i j k"]:
+    """Map label values to class indices: 0 background, then 1, 2, … in the order of the resolved `classes`."""
+    indices = np.zeros(label.shape, dtype=np.uint8)
+    for index, values in enumerate(classes.values, start=1):
+        indices[np.isin(label, values)] = index
     return indices
 
 

@@ -110,6 +110,7 @@ def git_commit() -> str | None:
 def point_latest(output_dir: Path, run_folder: Path) -> None:
     """Make outputs/latest point to the run folder; without symbolic links it is a file that holds the path."""
     link = output_dir / "latest"
+    output_dir.mkdir(parents=True, exist_ok=True)  # the run folder may lie elsewhere
     temporary = temporary_sibling(link)
     try:
         temporary.symlink_to(os.path.relpath(run_folder, output_dir), target_is_directory=True)

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from spleen import build, record
+from spleen import build, build_model, record
 from spleen.atomic import write_text
 from spleen.config import TrainConfig
 from spleen.datamodule import SliceDataModule
@@ -22,6 +22,7 @@ from spleen.gallery import choose, show
 from spleen.hardware import choose_accelerator, choose_precision, describe_hardware
 from spleen.loggers import WandbRun, start_wandb_run
 from spleen.module import SCORED_STAGES, SegmentationModule, StageScores
+from spleen.recipe import describe
 from spleen.report.run_report import RunTitle, draw, mirror, print_scores
 from spleen.store import StoredCase, open_case
 
@@ -43,7 +44,8 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     module = build_module(config, data)
     wandb_run = start_wandb_run(build.build_wandb_settings(config), run_folder, asdict(config))
     try:
-        fitted = fit(module, data, settings, run_folder, started, wandb_run.log_epoch)
+        recipe = describe(config, [part.case for part in data.slices("train")])
+        fitted = fit(module, data, settings, run_folder, started, recipe, wandb_run.log_epoch)
         _report(config, fitted, module, data, wandb_run, run_folder)
         _write_summary(config, fitted, module, settings, run_folder, started)
     except BaseException:
@@ -73,8 +75,8 @@ def fit_settings(config: TrainConfig) -> FitSettings:
 
 def prepare(config: TrainConfig, run_folder: Path) -> SliceDataModule:
     """Open the case from the slice store (built if needed), split it and record the split."""
-    classes = build.build_classes(config)
-    store_settings = build.build_store_settings(config, classes)
+    classes = build_model.build_classes(config)
+    store_settings = build_model.build_store_settings(config, classes)
     case = open_case(build.build_case(config), store_settings, Path(config.cache_dir))
     split_settings = build.build_split_settings(config)
     try:
@@ -96,16 +98,16 @@ def _describe(case: StoredCase, config: TrainConfig) -> None:
 
 def build_module(config: TrainConfig, data: SliceDataModule) -> SegmentationModule:
     """The untrained module that the configuration asks for, for these data."""
-    classes = build.build_classes(config)
+    classes = build_model.build_classes(config)
     return SegmentationModule(
-        network=build.build_network(config, len(classes.names)),
+        network=build_model.build_network(config, len(classes.names)),
         loss=build.build_loss(config),
         optimiser=build.build_optimiser_settings(config),
         augment=build.build_augment_settings(config),
         stages={
             stage: StageScores([part.case for part in data.slices(stage)], classes.names) for stage in SCORED_STAGES
         },
-        axis=build.axis_of(config),
+        axis=build_model.axis_of(config),
         seed=config.seed,
     )
 
@@ -119,7 +121,7 @@ def _report(
     run_folder: Path,
 ) -> None:
     """Write cases.csv and the figures, print the table, copy all of it to wandb."""
-    names = build.build_classes(config).names
+    names = build_model.build_classes(config).names
     title = RunTitle(config.model.name, config.axis, config.img_size, config.lr)
     cases = [part.case for part in data.slices("test")]
     views = [

@@ -8,7 +8,6 @@ entry.json, and appears by one rename when it is complete: a half-written entry 
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,24 +20,15 @@ from spleen.cases import Case
 from spleen.content_hash import content_hash
 from spleen.errors import InputError
 from spleen.geometry import check_same_grid
-from spleen.intensity import Intensity, normalise
-from spleen.labels import ClassMap, to_class_indices
-from spleen.slicing import (
-    InPlaneGrid,
-    Resize,
-    plan_in_plane,
-    resample_images,
-    resample_labels,
-    slice_spacing_mm,
-    to_slices,
-)
-from spleen.types import AxisName
+from spleen.intensity import Intensity, fit_intensity
+from spleen.labels import ClassMap, resolve, to_class_indices
+from spleen.network_input import in_chunks, network_planes
+from spleen.slicing import InPlaneGrid, Resize, plan_in_plane, resample_labels, slice_spacing_mm, to_slices
+from spleen.types import AxisName, LabelVolume
 from spleen.volume import Volume, read_image, read_label
 
 # Raised whenever the arrays of an entry change for the same settings.
-_FORMAT = 1
-# Planes resampled at once: bounds the float32 temporaries.
-_CHUNK = 16
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -67,6 +57,10 @@ class StoredCase:
     labels: UInt8[np.ndarray, "n h w"]
     reference: UInt8[np.ndarray, "n H W"]
     foreground: Bool[np.ndarray, " n"]
+    label_values: tuple[tuple[int, ...], ...]
+    """For each class, the values of the label file that stand for it."""
+    volumes_mm3: tuple[float, ...]
+    """Volume of each class in the reference."""
 
     @property
     def n_slices(self) -> int:
@@ -121,24 +115,27 @@ def _open(case_id: str, entry: Path, axis: AxisName) -> StoredCase:
         grid=InPlaneGrid(native, resampled, padded),
         spacing_mm=tuple(facts["spacing_mm"]),
         foreground=np.array(facts["foreground"], dtype=bool),
+        label_values=tuple(tuple(values) for values in facts["label_values"]),
+        volumes_mm3=tuple(facts["volumes_mm3"]),
         **arrays,
     )
 
 
 def _build(case: Case, settings: StoreSettings, folder: Path) -> None:
-    image, classes = _read_case(case, settings)
+    image, label, classes = _read_case(case, settings)
     spacing = slice_spacing_mm(image.spacing_mm, settings.axis)
-    reference = np.ascontiguousarray(to_slices(classes, settings.axis))
+    reference = np.ascontiguousarray(to_slices(to_class_indices(label, classes), settings.axis))
     native = (reference.shape[1], reference.shape[2])
     grid = plan_in_plane(native, (spacing[1], spacing[2]), settings.img_size, settings.resize, settings.size_multiple)
-    n_classes = len(settings.classes.names) + 1
-    normalised = normalise(image.array, settings.intensity, str(case.image))
-    fill = float(normalised.min())
-    images = _resample(to_slices(normalised, settings.axis), lambda planes: resample_images(planes, grid, fill).half())
-    labels = _resample(reference, lambda planes: resample_labels(planes, grid, n_classes))
+    n_classes = len(classes.names) + 1
+    images = network_planes(
+        image.array, settings.axis, grid, fit_intensity(image.array, settings.intensity, str(case.image))
+    )
+    labels = in_chunks(reference, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_classes).numpy())
     np.save(folder / "images.npy", images)
     np.save(folder / "labels.npy", labels)
     np.save(folder / "reference.npy", reference)
+    voxels = np.bincount(reference.ravel(), minlength=n_classes)
     facts = {
         "case_id": case.case_id,
         "image": str(case.image),
@@ -147,11 +144,13 @@ def _build(case: Case, settings: StoreSettings, folder: Path) -> None:
         "grid": asdict(grid),
         "spacing_mm": spacing,
         "foreground": reference.any(axis=(1, 2)).tolist(),
+        "label_values": classes.values,
+        "volumes_mm3": [float(count * np.prod(spacing)) for count in voxels[1:]],
     }
     (folder / "entry.json").write_text(json.dumps(facts, indent=1))
 
 
-def _read_case(case: Case, settings: StoreSettings) -> tuple[Volume, UInt8[np.ndarray, "i j k"]]:
+def _read_case(case: Case, settings: StoreSettings) -> tuple[Volume, LabelVolume, ClassMap]:
     image, label = read_image(case.image), read_label(case.label)
     check_same_grid(
         (image.array.shape, label.array.shape),
@@ -160,12 +159,6 @@ def _read_case(case: Case, settings: StoreSettings) -> tuple[Volume, UInt8[np.nd
         (str(case.image), str(case.label)),
     )
     try:
-        return image, to_class_indices(label.array, settings.classes)
+        return image, label.array, resolve(label.array, settings.classes)
     except InputError as error:
         raise InputError(f"{case.label}: {error}") from error
-
-
-def _resample(slices: np.ndarray, resample: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
-    """Apply `resample` to a stack of planes, a few at a time."""
-    chunks = [slices[start : start + _CHUNK] for start in range(0, len(slices), _CHUNK)]
-    return np.concatenate([resample(torch.from_numpy(np.ascontiguousarray(chunk))).numpy() for chunk in chunks])

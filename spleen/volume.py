@@ -9,11 +9,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import psutil
-from jaxtyping import Shaped
+from jaxtyping import Float32, Num, Shaped
 
 from spleen.atomic import temporary_sibling
 from spleen.errors import InputError
-from spleen.geometry import check_affine, reorient_to_ras, spacing_mm
+from spleen.geometry import check_affine, reorient_to_ras, restore_orientation, spacing_mm
 from spleen.types import Affine, LabelVolume, SpacingMm, VolumeArray
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,41 @@ class Volume:
         return spacing_mm(self.affine)
 
 
+@dataclass(frozen=True)
+class NativeImage:
+    """An image as it is stored: integers stay integers, and the header is kept for what is written beside it."""
+
+    array: Num[np.ndarray, "i j k"]
+    """A RAS view of the file's own array: no copy."""
+    affine: Affine
+    file_affine: Affine
+    header: nib.nifti1.Nifti1Header
+    file_shape: tuple[int, ...]
+
+    @property
+    def spacing_mm(self) -> SpacingMm:
+        """Voxel spacing along i, j, k in mm."""
+        return spacing_mm(self.affine)
+
+
+def read_native(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL) -> NativeImage:
+    """Read an image in the fewest bytes that hold its intensities: its own integers, or float32.
+
+    `bytes_per_voxel` is what the caller is going to need, array included. Raises InputError as `read_image` does.
+    """
+    nifti = _open(path, bytes_per_voxel)
+    stored = nifti.dataobj
+    assert isinstance(stored, nib.arrayproxy.ArrayProxy)  # true of every image that was loaded from a file
+    unscaled = (stored.slope, stored.inter) == (1, 0)
+    keeps_integers = unscaled and np.issubdtype(nifti.get_data_dtype(), np.integer)
+    array = np.asarray(_decode(nifti, path, None if keeps_integers else np.dtype(np.float32)))
+    if not keeps_integers:
+        _check_finite(array, path)
+    file_affine = _checked_affine(nifti, path)
+    ras, affine = reorient_to_ras(array, file_affine)
+    return NativeImage(ras, affine, file_affine, nifti.header, tuple(int(size) for size in nifti.shape))
+
+
 def read_image(path: Path) -> Volume:
     """Read intensities as float32 (scl_slope and scl_inter applied), reoriented to RAS.
 
@@ -43,12 +78,7 @@ def read_image(path: Path) -> Volume:
     """
     nifti = _open(path)
     array = np.asarray(_decode(nifti, path, np.dtype(np.float32)))
-    n_bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-    if n_bad:
-        raise InputError(
-            f"{path}: {n_bad} of {array.size} voxels are NaN or Inf; replace them by a real intensity "
-            "(for CT the value of air, -1024) before training"
-        )
+    _check_finite(array, path)
     return _to_ras(array, nifti, path)
 
 
@@ -80,6 +110,10 @@ def write_volume(path: Path, array: VolumeArray | LabelVolume, affine: Affine) -
     """Write an array with its affine as NIfTI in mm, whole or not at all (temporary name, then rename)."""
     nifti = nib.nifti1.Nifti1Image(array, affine)
     nifti.header.set_xyzt_units("mm", "sec")
+    _save(nifti, path)
+
+
+def _save(nifti: nib.nifti1.Nifti1Image, path: Path) -> None:
     temporary = temporary_sibling(path)
     try:
         nib.save(nifti, temporary)
@@ -88,7 +122,34 @@ def write_volume(path: Path, array: VolumeArray | LabelVolume, affine: Affine) -
         temporary.unlink(missing_ok=True)
 
 
-def _open(path: Path) -> nib.nifti1.Nifti1Pair:
+def write_like(path: Path, array: Num[np.ndarray, "i j k"], image: NativeImage) -> None:
+    """Write a RAS array onto the grid of the image's own file: its shape, affine, sform, qform, units and orientation.
+
+    Whole or not at all (temporary name, then rename). The array's type is the file's type; nothing is scaled.
+    """
+    _write_like(path, restore_orientation(array, image.file_affine).reshape(image.file_shape), image)
+
+
+def write_channels_like(path: Path, channels: Float32[np.ndarray, "c i j k"], image: NativeImage) -> None:
+    """Write several RAS maps as one file on the grid of the image's own file; several become its 4th dimension."""
+    restored = [restore_orientation(channel, image.file_affine) for channel in channels]
+    array = restored[0].reshape(image.file_shape) if len(restored) == 1 else np.stack(restored, axis=-1)
+    _write_like(path, array, image)
+
+
+def _write_like(path: Path, array: Num[np.ndarray, "..."], image: NativeImage) -> None:
+    header = image.header.copy()
+    header.set_data_dtype(array.dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0  # the display window of the image says nothing about this array
+    header.set_intent("none")
+    del header.extensions[:]
+    second = isinstance(header, nib.nifti2.Nifti2Header)
+    kind: type[nib.nifti1.Nifti1Image] = nib.nifti2.Nifti2Image if second else nib.nifti1.Nifti1Image
+    _save(kind(array, None, header), path)
+
+
+def _open(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL) -> nib.nifti1.Nifti1Pair:
     """Open the header only, and check what it promises."""
     if not path.exists():
         raise InputError(f"{path}: no such file (looked in {path.absolute().parent})")
@@ -108,11 +169,11 @@ def _open(path: Path) -> nib.nifti1.Nifti1Pair:
         raise InputError(f"{path} cannot be read as NIfTI (.nii or .nii.gz): {error}") from error
     if not isinstance(nifti, nib.nifti1.Nifti1Pair):
         raise InputError(f"{path} is {type(nifti).__name__}, not NIfTI; convert it to .nii.gz")
-    _check_shape(nifti, path)
+    _check_shape(nifti, path, bytes_per_voxel)
     return nifti
 
 
-def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path) -> None:
+def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path, bytes_per_voxel: int) -> None:
     shape = tuple(int(size) for size in nifti.shape)
     if len(shape) < 3 or any(size != 1 for size in shape[3:]):
         raise InputError(
@@ -123,7 +184,7 @@ def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path) -> None:
         raise InputError(f"{path}: the header gives the impossible shape {shape}; the file is damaged")
     if nifti.get_data_dtype().fields is not None or np.issubdtype(nifti.get_data_dtype(), np.complexfloating):
         raise InputError(f"{path} holds colour or complex voxels ({nifti.get_data_dtype()}); allowed are real numbers")
-    needed = int(np.prod(shape, dtype=object)) * _BYTES_PER_VOXEL
+    needed = int(np.prod(shape, dtype=object)) * bytes_per_voxel
     available = psutil.virtual_memory().available
     if needed > available:
         raise InputError(
@@ -158,7 +219,17 @@ def _in_mm(affine: Affine, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
     return in_mm
 
 
-def _to_ras(array: VolumeArray, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Volume:
+def _check_finite(array: VolumeArray, path: Path) -> None:
+    n_bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+    if n_bad:
+        raise InputError(
+            f"{path}: {n_bad} of {array.size} voxels are NaN or Inf; replace them by a real intensity "
+            "(for CT the value of air, -1024)"
+        )
+
+
+def _checked_affine(nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
+    """The file's affine in mm; raises InputError where it places voxels nowhere."""
     file_affine = _in_mm(np.asarray(nifti.affine, dtype=np.float64), nifti, path)
     try:
         check_affine(file_affine)
@@ -172,5 +243,10 @@ def _to_ras(array: VolumeArray, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Vol
             "anatomical axes follow nibabel's default and may be wrong",
             path,
         )
+    return file_affine
+
+
+def _to_ras(array: VolumeArray, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Volume:
+    file_affine = _checked_affine(nifti, path)
     ras, affine = reorient_to_ras(array, file_affine)
     return Volume(np.ascontiguousarray(ras), affine, file_affine)

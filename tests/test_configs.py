@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from spleen import build
+from spleen import build, build_model
 from spleen.augment import AugmentSettings
 from spleen.config_checks import check
 from spleen.datamodule import LoaderSettings
@@ -30,8 +30,8 @@ def test_every_option_composes_passes_the_checks_and_builds(option: str) -> None
     group, name = option.split("/")
     config = compose_config(f"{group}={name}", *(FILES if option == "data/nifti" else ()))
     check(config)
-    classes = build.build_classes(config)
-    build.build_store_settings(config, classes)
+    classes = build_model.build_classes(config)
+    build_model.build_store_settings(config, classes)
     build.build_split_settings(config)
     build.build_loader_settings(config)
     build.build_optimiser_settings(config)
@@ -54,7 +54,7 @@ def test_every_loss_falls_when_the_logits_approach_the_label(option: str) -> Non
 def test_every_network_maps_slices_of_any_size_to_logits_and_passes_gradients(option: str) -> None:
     torch.manual_seed(0)
     config = compose_config(f"model={option.removeprefix('model/')}", "context_slices=1")
-    network = build.build_network(config, 2)
+    network = build_model.build_network(config, 2)
     image = torch.randn(2, 3, 33, 18, requires_grad=True)
     logits = network(image)
     logits.square().mean().backward()
@@ -96,7 +96,7 @@ def test_intensity_and_slicing_settings_shape_the_store(overrides: tuple[str, ..
     config = compose_config(
         *overrides, "axis=sagittal", "img_size=96", "resize=stretch", "model.size_multiple=32", "grid_tolerance_mm=0.3"
     )
-    settings = build.build_store_settings(config, build.build_classes(config))
+    settings = build_model.build_store_settings(config, build_model.build_classes(config))
     assert settings.intensity == expected
     assert (settings.axis, settings.img_size, settings.resize) == ("sagittal", 96, "stretch")
     assert (settings.size_multiple, settings.grid_tolerance_mm) == (32, 0.3)
@@ -110,7 +110,7 @@ def test_a_class_name_that_means_something_else_in_the_summary_is_refused(name: 
         f"data.label_values={values}".replace("NAME", name),
     )
     with pytest.raises(InputError, match=f"'{name}' cannot be the name of a class"):
-        build.build_classes(config)
+        build_model.build_classes(config)
 
 
 def test_an_augmentation_file_lists_every_setting_of_the_augmentation() -> None:
@@ -137,7 +137,7 @@ def test_an_augmentation_setting_that_does_not_exist_is_refused() -> None:
 )
 def test_a_network_that_cannot_be_built_is_told_by_name(override: str, told: list[str]) -> None:
     with pytest.raises(InputError) as caught:
-        build.build_network(compose_config("model=monai_basic_unet", override), 1)
+        build_model.build_network(compose_config("model=monai_basic_unet", override), 1)
     assert all(part in str(caught.value) for part in told), caught.value
 
 
@@ -153,7 +153,7 @@ def test_a_network_of_ones_own_is_one_yaml_away(tmp_path: Path) -> None:
         """
     )
     config = compose_config("model=mine", f"hydra.searchpath=[file://{tmp_path}]", "context_slices=1")
-    network = build.build_network(config, 1)
+    network = build_model.build_network(config, 1)
     assert network(torch.zeros(1, 3, 5, 7)).shape == (1, 2, 5, 7)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from spleen.errors import InputError
-from spleen.labels import ClassMap, parse_label_values, to_class_indices
+from spleen.labels import ClassMap, parse_label_values, resolve, to_class_indices
 from tests.nifti import SHAPE
 
 
@@ -15,7 +15,7 @@ def _label(**voxels_of_value):
 
 
 def _counts(label, label_values):
-    indices = to_class_indices(label, parse_label_values(label_values, "spleen"))
+    indices = to_class_indices(label, resolve(label, parse_label_values(label_values, "spleen")))
     assert indices.dtype == np.uint8
     return np.bincount(indices.ravel()).tolist()
 

@@ -1,0 +1,35 @@
+"""From a volume to the slices that a network sees; training and prediction take the same way."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float16, Shaped
+
+from spleen.intensity import IntensityMap
+from spleen.slicing import InPlaneGrid, resample_images, to_slices
+from spleen.types import AxisName, VolumeArray
+
+# Bounds the float32 temporaries.
+_PLANES_AT_ONCE = 16
+
+
+def network_planes(
+    array: VolumeArray, axis: AxisName, grid: InPlaneGrid, intensity: IntensityMap
+) -> Float16[np.ndarray, "n h w"]:
+    """All slices of a RAS volume, normalised, resampled and padded with the volume's smallest intensity."""
+    fill = float(intensity(array.min().reshape(1))[0])
+
+    def resample(planes: Shaped[np.ndarray, "n H W"]) -> Float16[np.ndarray, "n h w"]:
+        return resample_images(torch.from_numpy(intensity(planes)), grid, fill).half().numpy()
+
+    return in_chunks(to_slices(array, axis), resample)
+
+
+def in_chunks(
+    slices: Shaped[np.ndarray, "n H W"],
+    resample: Callable[[Shaped[np.ndarray, "m H W"]], Shaped[np.ndarray, "m h w"]],
+) -> Shaped[np.ndarray, "n h w"]:
+    """Apply `resample` to a stack of planes, a few at a time."""
+    starts = range(0, len(slices), _PLANES_AT_ONCE)
+    return np.concatenate([resample(np.ascontiguousarray(slices[s : s + _PLANES_AT_ONCE])) for s in starts])

@@ -1,0 +1,149 @@
+"""A trained network from its run folder or checkpoint, without running any code that came with it."""
+
+import pickle
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from spleen.build_model import build_classes, build_network, build_store_settings
+from spleen.errors import InputError
+from spleen.labels import ClassMap
+from spleen.recipe import RECIPE_KEY, from_json
+from spleen.store import StoreSettings
+from spleen.trust_target import check_network_setting
+
+BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
+# In Lightning's checkpoint the network is an attribute of the module.
+_PREFIX = "network."
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with its best weights, and how volumes become its input."""
+
+    name: str
+    network: nn.Module
+    """Maps slices (b, 2 * context_slices + 1, h, w) to logits (b, 1 + classes, h, w); in evaluation mode."""
+    slices: StoreSettings
+    context_slices: int
+    precision: str
+    """The setting of the training: auto, 32, bf16 or 16."""
+    trained_flips: tuple[str, ...]
+    """Anatomical directions that were mirrored at random during the training."""
+    training_volumes_mm3: tuple[tuple[float, float], ...]
+    """For each class, its smallest and its largest volume in the training cases."""
+
+    @property
+    def classes(self) -> ClassMap:
+        """Foreground classes, with the label values that stand for them."""
+        return self.slices.classes
+
+
+def find_checkpoints(path: Path) -> list[Path]:
+    """The checkpoints that a RUN argument names: itself, that of a run folder, or those of the runs in a folder.
+
+    Empty if there is none.
+    """
+    if path.is_file():
+        return [path] if path.suffix == ".ckpt" else []
+    if (path / BEST_CHECKPOINT).is_file():
+        return [path / BEST_CHECKPOINT]
+    return sorted(folder / BEST_CHECKPOINT for folder in path.glob("*/") if (folder / BEST_CHECKPOINT).is_file())
+
+
+def load_trained(path: Path, trust: bool = False) -> TrainedModel:
+    """Load a run folder or a checkpoint, on the processor.
+
+    The weights are read as plain tensors (weights_only), and the network must be a class of this package or of a named
+    library; `trust` allows any class that can be imported.
+    Raises InputError for anything that is no checkpoint of `train.py`, or that is not to be trusted.
+    """
+    checkpoints = find_checkpoints(path)
+    if len(checkpoints) != 1:
+        raise InputError(_not_one_run(path, checkpoints))
+    checkpoint = checkpoints[0]
+    content = _read(checkpoint)
+    try:
+        recipe, config = from_json(str(content[RECIPE_KEY]))
+        check_network_setting(config.model.network, trust)
+        classes = ClassMap(build_classes(config).names, recipe.label_values)
+        network = build_network(config, len(classes.names))
+        weights = {
+            name.removeprefix(_PREFIX): value
+            for name, value in content["state_dict"].items()
+            if name.startswith(_PREFIX)
+        }
+        network.load_state_dict(weights)
+    except (InputError, RuntimeError, KeyError, AttributeError) as error:
+        raise InputError(f"{checkpoint}: {error}") from error
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TrainedModel(
+        name=_name(checkpoint),
+        network=network,
+        slices=build_store_settings(config, classes),
+        context_slices=config.context_slices,
+        precision=config.precision,
+        trained_flips=tuple(config.augment.get("flips", [])),
+        training_volumes_mm3=recipe.training_volumes_mm3,
+    )
+
+
+def load_ensemble(paths: Sequence[Path], trust: bool = False) -> list[TrainedModel]:
+    """Load every run that `paths` name, for one fused prediction.
+
+    Raises InputError unless they all know the same classes with the same label values.
+    """
+    models = [load_trained(checkpoint, trust) for path in paths for checkpoint in find_checkpoints(path) or [path]]
+    for model in models[1:]:
+        if model.classes != models[0].classes:
+            raise InputError(
+                f"runs can be fused only where their classes agree: {models[0].name} knows {_tell(models[0].classes)}, "
+                f"{model.name} knows {_tell(model.classes)}"
+            )
+    return models
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise InputError(
+            f"{checkpoint} is refused: a checkpoint may hold tensors and plain values only ({reason}). It was not "
+            "written by train.py, or someone changed it"
+        ) from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
+        raise InputError(f"{checkpoint} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or RECIPE_KEY not in content or "state_dict" not in content:
+        raise InputError(f"{checkpoint} was not written by train.py: it lacks the recipe of its run")
+    return content
+
+
+def _name(checkpoint: Path) -> str:
+    """The run folder's name, or the file's where it lies elsewhere."""
+    checkpoint = checkpoint.resolve()
+    return checkpoint.parents[1].name if checkpoint.parent.name == BEST_CHECKPOINT.parent.name else checkpoint.stem
+
+
+def _not_one_run(path: Path, found: Sequence[Path]) -> str:
+    if found:
+        return f"{path} holds {len(found)} runs; name one of them: {', '.join(str(c.parents[1]) for c in found[:5])}"
+    if not path.exists():
+        return f"{path}: no such run folder or checkpoint (looked from {Path.cwd()})"
+    if path.is_file():
+        return f"{path} is not a checkpoint; give a run folder, or a file that ends in .ckpt"
+    last = path / BEST_CHECKPOINT.with_name("last.ckpt")
+    if last.is_file():
+        return (
+            f"{path} has no {BEST_CHECKPOINT}, its training did not finish an epoch with validation; {last} can be used"
+        )
+    return f"{path} is not a run folder: it has no {BEST_CHECKPOINT}"
+
+
+def _tell(classes: ClassMap) -> str:
+    return ", ".join(f"{name}={list(values)}" for name, values in zip(classes.names, classes.values, strict=True))

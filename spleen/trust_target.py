@@ -1,0 +1,63 @@
+"""Which network classes a checkpoint may name, so that a stranger's checkpoint cannot run code."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from spleen.errors import InputError
+
+TRUSTED_PACKAGES = ("spleen.models", "monai.networks", "torch.nn", "segmentation_models_pytorch")
+# Arguments by which library networks fetch or unpickle files of their own.
+_LOADING_WORDS = ("pretrain", "url", "path", "file", "download", "checkpoint")
+
+
+def check_network_setting(network: Mapping[str, Any], trust: bool) -> None:
+    """Raise InputError unless every `_target_` in the setting of a network is a network class of a trusted package.
+
+    The name must be one of a class that subclasses torch.nn.Module and was defined inside such a package: a longer way
+    through a package's own imports (monai.networks.nets.os.system) is refused. `trust` lets everything pass.
+    """
+    if trust:
+        return
+    for key, value in _walk(network):
+        if key == "_target_":
+            _check_target(str(value))
+        elif value and any(word in key.lower() for word in _LOADING_WORDS):
+            raise InputError(
+                f"its network is built with {key}={value!r}, which may load files; if you trust this run, add --trust"
+            )
+
+
+def _walk(setting: object, key: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(setting, Mapping):
+        for name, value in setting.items():
+            yield from _walk(value, str(name))
+    elif isinstance(setting, list | tuple):
+        for value in setting:
+            yield from _walk(value, key)
+    else:
+        yield key, setting
+
+
+def _check_target(target: str) -> None:
+    module_name, _, class_name = target.rpartition(".")
+    if _inside(module_name) and _is_network(module_name, class_name):
+        return
+    raise InputError(
+        f"its network is '{target}', and only network classes of {', '.join(TRUSTED_PACKAGES)} are built without "
+        "asking, since building a class runs its code; if you trust this run, add --trust"
+    )
+
+
+def _inside(module_name: str) -> bool:
+    return any(module_name == package or module_name.startswith(f"{package}.") for package in TRUSTED_PACKAGES)
+
+
+def _is_network(module_name: str, class_name: str) -> bool:
+    try:
+        found = getattr(import_module(module_name), class_name, None)
+    except ImportError as error:
+        raise InputError(f"its network needs the module '{module_name}', which is not installed ({error})") from error
+    return isinstance(found, type) and issubclass(found, nn.Module) and _inside(found.__module__)
