@@ -211,7 +211,11 @@ def _decode(nifti: nib.nifti1.Nifti1Pair, path: Path, dtype: np.dtype[np.float32
 
 def _in_mm(affine: Affine, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
     """Bring an affine in metres or micrometres to mm; a header that names no unit means mm, as everywhere."""
-    unit = str(nifti.header.get_xyzt_units()[0])
+    try:
+        unit = str(nifti.header.get_xyzt_units()[0])
+    except KeyError:
+        log.warning("%s: the header's unit of length is a code that NIfTI does not know; mm is assumed", path)
+        unit = "unknown"
     factor = {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
     if factor != 1.0:
         log.warning("%s: the header gives positions in %s; they are converted to mm", path, unit)

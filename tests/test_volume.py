@@ -242,6 +242,17 @@ def test_a_write_that_fails_halfway_leaves_the_old_file_and_nothing_else(tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_unknown_code_of_the_unit_is_warned_of_and_read_as_mm(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NIfTI knows the codes 0 to 3 for lengths; 7 stands for none."""
+    nifti = nib.Nifti1Image(counting(), ras_affine())
+    nifti.header["xyzt_units"] = 7
+    nib.save(nifti, tmp_path / "ct.nii")
+    assert read_image(tmp_path / "ct.nii").spacing_mm == pytest.approx(SPACING_MM)
+    assert "unit of length is a code that NIfTI does not know" in caplog.text
+
+
 @pytest.mark.parametrize(("unit", "factor"), [("meter", 1000.0), ("micron", 0.001), ("mm", 1.0), ("unknown", 1.0)])
 def test_positions_in_other_units_are_brought_to_mm(tmp_path: Path, unit: str, factor: float) -> None:
     nifti = nib.Nifti1Image(np.ones((5, 7, 3), dtype=np.int16), np.diag([0.8, 0.8, 5.0, 1.0]))
