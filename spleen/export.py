@@ -1,0 +1,164 @@
+"""Export of a trained run to a file that runs without this package: `from spleen.export import export`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spleen import __version__
+from spleen.atomic import temporary_sibling
+from spleen.errors import InputError
+from spleen.export_graph import (
+    INPUT,
+    OUTPUT,
+    ExportFormat,
+    SliceProbabilities,
+    check_installed,
+    largest_difference,
+    serialise,
+)
+from spleen.intensity import CtWindow, Intensity, MrPercentiles, ZScore
+from spleen.models import PadToMultiple
+from spleen.slicing import to_slices
+from spleen.trained import TrainedModel, load_trained
+from spleen.types import AxisName
+
+TOLERANCE = 1e-3
+"""A probability in the exported file may differ from PyTorch's by this much; more is an error."""
+SUFFIXES: Mapping[ExportFormat, str] = {"onnx": ".onnx", "torchscript": ".pt"}
+# The version of the metadata, raised whenever a key changes its meaning.
+_METADATA_VERSION = 1
+# The names by which the setting `intensity=…` of a training knows them.
+_INTENSITY_NAMES: Mapping[type, str] = {CtWindow: "ct", MrPercentiles: "mr", ZScore: "zscore"}
+
+Shape = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """One finished export."""
+
+    path: Path
+    metadata_path: Path
+    max_abs_difference: float
+    """Largest distance of a probability in the file, as run, from PyTorch's."""
+    shapes: tuple[Shape, ...]
+    """Shapes (b, c, h, w) of the random slices on which they were compared."""
+
+
+def export(
+    run: Path,
+    output: Path | None = None,
+    format: ExportFormat = "onnx",
+    trust: bool = False,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write the network of a run folder or checkpoint as ONNX or TorchScript, and its metadata as OUTPUT.json.
+
+    The graph maps slices as the network sees them, float32 (b, c, h, w) of any b, h and w, to probabilities
+    (b, 1 + classes, h, w). How a volume becomes such slices, and probabilities a mask, is told by the metadata, key by
+    key in docs/export.md. The file is run and compared with PyTorch before it appears. Without `output` it is
+    model.onnx or model.pt in the current folder.
+    Raises InputError for a run that is wrong or not trusted, an output that exists, a package that is missing, and a
+    network that the format cannot express.
+    """
+    path = output or Path(f"model{SUFFIXES[format]}")
+    metadata_path = path.with_name(f"{path.name}.json")
+    _check_output(path, metadata_path, overwrite)
+    check_installed(format)
+    model = load_trained(run, trust)
+    assert isinstance(model.network, PadToMultiple)  # as every network that build_network has built
+    graph = SliceProbabilities(model.network).eval()
+    metadata = describe(model)
+    content = serialise(graph, _n_channels(model), format, json.dumps(metadata))
+    shapes = _shapes_to_compare(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, temporary_metadata = temporary_sibling(path), temporary_sibling(metadata_path)
+    try:
+        temporary.write_bytes(content)
+        difference = largest_difference(temporary, format, graph, shapes)
+        if not difference <= TOLERANCE:
+            raise InputError(_differs(model, format, difference))
+        compared = {"max_abs_difference": difference, "shapes": shapes}
+        temporary_metadata.write_text(_to_text({**metadata, "compared_with_pytorch": compared}))
+        temporary_metadata.replace(metadata_path)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        temporary_metadata.unlink(missing_ok=True)
+    return ExportReport(path, metadata_path, difference, shapes)
+
+
+def describe(model: TrainedModel) -> dict[str, object]:
+    """The metadata: everything between a NIfTI file and the graph, and back. docs/export.md explains each key."""
+    slices, classes = model.slices, model.classes
+    sizes = ["height", "width"]
+    return {
+        "metadata_version": _METADATA_VERSION,
+        "run": model.name,
+        "input": {"name": INPUT, "shape": ["batch", _n_channels(model), *sizes], "rounded_to": "float16"},
+        "output": {"name": OUTPUT, "shape": ["batch", 1 + len(classes.names), *sizes]},
+        "classes": [
+            {"index": index, "name": name, "label_values": values}
+            for index, (name, values) in enumerate(zip(classes.names, classes.values, strict=True), start=1)
+        ],
+        "axis": slices.axis,
+        "slice_axes": _slice_axes(slices.axis),
+        "context_slices": model.context_slices,
+        "intensity": _describe_intensity(slices.intensity),
+        "img_size": slices.img_size,
+        "resize": slices.resize,
+        "size_multiple": slices.size_multiple,
+        "written_with": {"spleen": __version__, "torch": torch.__version__},
+    }
+
+
+def _to_text(metadata: Mapping[str, object]) -> str:
+    """JSON with one key per line."""
+    lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in metadata.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _n_channels(model: TrainedModel) -> int:
+    return 1 + 2 * model.context_slices
+
+
+def _slice_axes(axis: AxisName) -> list[int]:
+    """The axes of a RAS array in the order slice, row, column: each axis is told by its length."""
+    return [size - 1 for size in to_slices(np.empty((1, 2, 3)), axis).shape]
+
+
+def _describe_intensity(intensity: Intensity) -> dict[str, str | float]:
+    return {"kind": _INTENSITY_NAMES[type(intensity)], **asdict(intensity)}
+
+
+def _shapes_to_compare(model: TrainedModel) -> tuple[Shape, ...]:
+    """One slice of the size of the training, and batches of two other sizes, one of which needs padding."""
+    multiple, channels = model.slices.size_multiple, _n_channels(model)
+    whole = -(-model.slices.img_size // multiple) * multiple
+    return (
+        (1, channels, whole, whole),
+        (3, channels, 2 * multiple, 4 * multiple),
+        (2, channels, 4 * multiple + 1, 3 * multiple - 1),
+    )
+
+
+def _check_output(path: Path, metadata_path: Path, overwrite: bool) -> None:
+    for file in (path, metadata_path):
+        if file.is_dir():
+            raise InputError(f"{file} is a folder; give the name of a file as --output")
+        if file.exists() and not overwrite:
+            raise InputError(f"{file} exists already; --overwrite replaces it, or give another --output")
+
+
+def _differs(model: TrainedModel, file_format: ExportFormat, difference: float) -> str:
+    assert isinstance(model.network, PadToMultiple)
+    name = type(model.network.network).__name__
+    return (
+        f"the {file_format} file of {name} was not kept: run on random slices, its probabilities differ from PyTorch's "
+        f"by up to {difference:.3g}, allowed are {TOLERANCE:g}. The network seems to decide by the size or the content "
+        "of its input, which this format cannot express; try the other --format"
+    )
