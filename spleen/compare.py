@@ -1,0 +1,132 @@
+"""`compare`: two sets of predictions, or two tables of scores, case by case against the same reference.
+
+from spleen.compare import compare
+comparison = compare("predictions_a", "predictions_b", "references", metrics=["dice", "hausdorff95_mm"])
+comparison = compare("outputs/study/run_a", "outputs/study/run_b")   # their cases.csv
+print(comparison)                                                    # the tables of `spleen compare`
+comparison.summaries[0].mean_difference                              # B − A
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spleen.errors import InputError
+from spleen.evaluate import GRID_TOLERANCE_MM, TOLERANCE_MM, check_settings
+from spleen.evaluation.paired import PairedCase, PairedSummary, pair_scores, summarise_pairs
+from spleen.evaluation.pairs import Failure, Progress, RawSettings, ScoredCase, fill_in, resolve_classes, score_pair
+from spleen.evaluation.pairs import score_pairs as score_all
+from spleen.evaluation.score_tables import ScoreTable, check_same_cases, find_table, read_table
+from spleen.metrics.catalogue import BY_NAME, SURFACE_METRICS
+from spleen.pairing import case_name, pair_by_name
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B against A, metric by metric. Its text (`print`) is what the command prints."""
+
+    name_a: str
+    name_b: str
+    metrics: tuple[str, ...]
+    pairs: tuple[PairedCase, ...]
+    summaries: tuple[PairedSummary, ...]
+    """For each metric one for each class, then, if there are several, the one of all classes together."""
+    failures: tuple[Failure, ...]
+
+    def moved_most(self, metric: str, count: int = 10) -> list[PairedCase]:
+        """The cases with the largest difference, whether better or worse."""
+        changed = [pair for pair in self.pairs if pair.metric == metric and abs(pair.difference) > 0]
+        return sorted(changed, key=lambda pair: -abs(pair.difference))[:count]
+
+    def __str__(self) -> str:
+        from spleen.report.comparison import to_text
+
+        return to_text(self)
+
+
+def compare(
+    a: str | Path,
+    b: str | Path,
+    reference: str | Path | None = None,
+    metrics: Sequence[str] = ("dice",),
+    *,
+    split: str = "test",
+    classes: Mapping[int, str] | None = None,
+    tolerance_mm: float | Mapping[str, float] = TOLERANCE_MM,
+    grid_tolerance_mm: float = GRID_TOLERANCE_MM,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare B with A over the same cases: paired differences, their interval, Wilcoxon's test, wins and losses.
+
+    With a `reference`, a and b are predictions, files or folders, and are scored as `spleen.evaluate.evaluate` does
+    with `classes` and tolerances. Without, they are CSV files that the command wrote, or run folders, whose cases.csv
+    counts with the rows of `split`. Raises InputError for a wrong setting, a file that is missing or of another kind,
+    and cases that only one side has.
+    """
+    chosen = _checked_metrics(metrics)
+    if reference is None:
+        files = find_table(Path(a)), find_table(Path(b))
+        tables: tuple[ScoreTable, ScoreTable] = (
+            read_table(files[0], split, chosen),
+            read_table(files[1], split, chosen),
+        )
+        failures: list[Failure] = []
+    else:
+        settings = check_settings(
+            classes, tolerance_mm, None, any(name in SURFACE_METRICS for name in chosen), grid_tolerance_mm
+        )
+        tables, failures = _score_both((Path(a), Path(b)), Path(reference), chosen, settings, progress)
+    check_same_cases((str(a), str(b)), tables)
+    pairs = tuple(pair_scores(*tables, chosen))
+    return Comparison(str(a), str(b), chosen, pairs, tuple(summarise_pairs(pairs, chosen)), tuple(failures))
+
+
+def _checked_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(metrics))
+    scores = [metric.name for metric in BY_NAME.values() if metric.better != "neither"]
+    wrong = [name for name in chosen if name not in scores]
+    if wrong or not chosen:
+        raise InputError(f"a metric to compare is one of {', '.join(scores)}; got {', '.join(wrong) or 'none'}")
+    return chosen
+
+
+def _score_both(
+    predictions: tuple[Path, Path],
+    reference: Path,
+    metrics: Sequence[str],
+    settings: RawSettings,
+    progress: Progress | None,
+) -> tuple[tuple[ScoreTable, ScoreTable], list[Failure]]:
+    """Score both sides; a case that fails on one of them leaves both."""
+    for path in predictions:
+        if path.suffix.lower() == ".csv":
+            raise InputError(
+                f"{path} holds scores, which were computed with a reference already; leave {reference} out"
+            )
+    scored: list[list[ScoredCase]] = []
+    failures: list[Failure] = []
+    for pairs in [_pairs(path, reference) for path in predictions]:  # all names are checked before the first score
+        if reference.is_dir():
+            cases, failed = score_all(pairs, settings, progress)
+            failures += failed
+        else:
+            cases = [score_pair(case_id, *files, settings) for case_id, files in pairs.items()]
+        scored.append(cases)
+    lost = {failure.case_id for failure in failures}
+    kept = [[case for case in cases if case.case_id not in lost] for cases in scored]
+    resolved = resolve_classes(settings, kept[0] + kept[1])
+    first, second = (
+        {
+            (score.case_id, score.class_name): {name: score.value(name) for name in metrics}
+            for case in cases
+            for score in fill_in(case, resolved).scores
+        }
+        for cases in kept
+    )
+    return (first, second), failures
+
+
+def _pairs(prediction: Path, reference: Path) -> dict[str, tuple[Path, Path]]:
+    pairs = pair_by_name(prediction, reference)
+    # Two predictions of one case have names of their own, so the reference's name is the case.
+    return pairs if reference.is_dir() else {case_name(reference): (prediction, reference)}

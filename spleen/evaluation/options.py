@@ -1,0 +1,35 @@
+"""Settings that come as text on the command line."""
+
+from spleen.errors import InputError
+
+
+def parse_classes(text: str | None) -> dict[int, str] | None:
+    """Label values and their names from "1=spleen,2=liver"; a value alone is its own name.
+
+    Raises InputError for anything else, and for a value that comes twice.
+    """
+    if text is None:
+        return None
+    classes: dict[int, str] = {}
+    for part in text.split(","):
+        value, _, name = (word.strip() for word in part.partition("="))
+        if not value.removeprefix("-").isdecimal() or ("=" in part and not name) or int(value) in classes:
+            raise InputError(
+                "--classes must be label values with their names, each value once, such as 1=spleen,2=liver; "
+                f"got '{text}'"
+            )
+        classes[int(value)] = name or value
+    return classes
+
+
+def parse_tolerance(text: str) -> float | dict[str, float]:
+    """One length for all classes from "1.5", or one each from "spleen=1,liver=2"; InputError for anything else."""
+    try:
+        if "=" not in text:
+            return float(text)
+        named = [part.split("=") for part in text.split(",")]
+        return {name.strip(): float(length) for name, length in named}
+    except ValueError as error:
+        raise InputError(
+            f"--tolerance-mm must be a length in mm, or one for each class such as spleen=1,liver=2; got '{text}'"
+        ) from error

@@ -1,0 +1,94 @@
+"""Scores read back from CSV: what `spleen evaluate --csv` writes, and the cases.csv of a run."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from spleen.errors import InputError
+
+CaseClass = tuple[str, str]
+"""Name of the case, name of the class."""
+ScoreTable = Mapping[CaseClass, Mapping[str, float]]
+
+_KEYS = ("case_id", "class_name")
+_RUN_TABLE = "cases.csv"
+
+
+def find_table(path: Path) -> Path:
+    """The CSV file that a path stands for: itself, or the cases.csv of a run folder; InputError if there is none."""
+    if path.is_dir():
+        if (path / _RUN_TABLE).exists():
+            return path / _RUN_TABLE
+        raise InputError(
+            f"{path} holds no {_RUN_TABLE}, so it is no finished run; to compare two folders of predictions, give "
+            "their REFERENCE too"
+        )
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder (looked from {Path.cwd()})")
+    if path.suffix.lower() != ".csv":
+        raise InputError(
+            f"{path} is no .csv file; to compare predictions, give their REFERENCE too, and to compare scores give two "
+            "CSV files of `spleen evaluate` or two run folders"
+        )
+    return path
+
+
+def read_table(path: Path, split: str, metrics: Sequence[str]) -> dict[CaseClass, dict[str, float]]:
+    """The `metrics` of each case and class in a file; of a run's cases.csv the rows of one split.
+
+    Raises InputError for a file of another kind, a metric or split that it does not hold, and a case that comes twice.
+    """
+    rows, columns = _read_rows(path)
+    missing = [name for name in metrics if name not in columns]
+    if missing:
+        known = ", ".join(name for name in columns if name not in (*_KEYS, "split"))
+        raise InputError(f"{path} has no column {', '.join(missing)}; it has {known}")
+    if "split" in columns:
+        splits = dict.fromkeys(row["split"] for row in rows)
+        rows = [row for row in rows if row["split"] == split]
+        if not rows:
+            raise InputError(f"{path} has no row of the split '{split}'; it has {', '.join(splits) or 'no row'}")
+    table: dict[CaseClass, dict[str, float]] = {}
+    for row in rows:
+        key = row["case_id"], row["class_name"]
+        if key in table:
+            raise InputError(f"{path} holds case {key[0]}, class {key[1]} twice; which one counts?")
+        table[key] = {name: _number(path, key, name, row[name]) for name in metrics}
+    if not table:
+        raise InputError(f"{path} holds no case")
+    return table
+
+
+def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV: {error}") from error
+    if any(key not in columns for key in _KEYS):
+        raise InputError(
+            f"{path} has no columns {' and '.join(_KEYS)}: it is neither written by `spleen evaluate --csv` nor the "
+            f"{_RUN_TABLE} of a run"
+        )
+    return rows, columns
+
+
+def _number(path: Path, key: CaseClass, name: str, text: str | None) -> float:
+    try:
+        return float(text or "")
+    except ValueError:
+        raise InputError(f"{path}: {name} of case {key[0]}, class {key[1]} is no number: {text!r}") from None
+
+
+def check_same_cases(names: tuple[str, str], tables: tuple[ScoreTable, ScoreTable]) -> None:
+    """Raise InputError that lists the cases, or else the classes of a case, that only one side has."""
+    for part, word in ((slice(0, 1), "case"), (slice(0, 2), "case and class")):
+        first, second = ({" ".join(key[part]): None for key in table} for table in tables)
+        lonely = [f"  only in {names[0]}: {key}" for key in first if key not in second]
+        lonely += [f"  only in {names[1]}: {key}" for key in second if key not in first]
+        if lonely:
+            shown = lonely[:20] + [f"  … and {len(lonely) - 20} more"] * (len(lonely) > 20)
+            raise InputError(
+                f"both sides must hold the same cases and classes; each {word} that only one has:\n" + "\n".join(shown)
+            )

@@ -1,0 +1,223 @@
+"""The text of an evaluation: for one case a list of its metrics, for several a row per case and a summary."""
+
+import math
+from collections.abc import Iterable, Sequence
+from textwrap import fill
+
+from spleen.evaluate import Evaluation
+from spleen.evaluation.case_scores import ClassScore
+from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, MetricSummary, class_words
+from spleen.metrics.catalogue import BY_NAME, Metric
+from spleen.report.table import Cell, Column, render_table
+
+# So many classes fit side by side (one case) or one below the other (a full summary each).
+_FEW_CLASSES = 3
+_MEANING_CLASSES = 2
+_WIDTH = 100
+_MOST_NAMES = 8
+
+_SAID_IN_ML = ("volume_prediction_mm3", "volume_reference_mm3")
+
+_MAIN = {
+    "dice": Column("Dice", ".3f"),
+    "sensitivity": Column("sensi- tivity", ".3f"),
+    "precision": Column("preci- sion", ".3f"),
+    "hausdorff95_mm": Column("HD95 mm", ".1f"),
+    "average_surface_distance_mm": Column("ASD mm", ".2f"),
+    "surface_dice": Column("surface Dice", ".3f"),
+    "volume_reference_ml": Column("volume ml", ",.1f"),
+    "volume_error_relative": Column("error %", "+.1f"),
+}
+
+
+def to_text(evaluation: Evaluation) -> str:
+    """Everything that was found, in lines of at most 100 characters where names allow it."""
+    if not evaluation.scores:
+        return "no case could be scored"
+    parts = [_settings_line(evaluation)]
+    single = len(evaluation.case_ids) == 1
+    if single and len(evaluation.class_names) <= _FEW_CLASSES:
+        parts.append(_one_case(evaluation))
+    else:
+        parts.append(_all_cases(evaluation))
+    if single:
+        parts.append("One case: no interval, and nothing is said about the next one.")
+    else:
+        parts += _summaries(evaluation)
+    notes = _notes(evaluation)
+    return "\n\n".join(parts + ([notes] if notes else []))
+
+
+def number(metric: Metric, value: float) -> str:
+    """A value as the tables write it."""
+    return "n/a" if math.isnan(value) else format(value, metric.number_format)
+
+
+def interval_text(metric: Metric, summary: MetricSummary) -> str | None:
+    """Both bounds, or None where there is no interval."""
+    if summary.interval is None:
+        return None
+    return f"{number(metric, summary.interval.low)} … {number(metric, summary.interval.high)}"
+
+
+def _settings_line(evaluation: Evaluation) -> str:
+    settings = evaluation.settings
+    n_cases, n_classes = len(evaluation.case_ids), len(evaluation.class_names)
+    words = [f"{n_cases} {'case' if n_cases == 1 else 'cases'}, {n_classes} {'class' if n_classes == 1 else 'classes'}"]
+    if settings.surface:
+        tolerances = set(settings.tolerance_mm.values())
+        if len(tolerances) == 1:
+            words.append(f"surface Dice at {tolerances.pop():g} mm")
+        else:
+            each = ", ".join(f"{name} {length:g} mm" for name, length in settings.tolerance_mm.items())
+            words.append(f"surface Dice at {each}")
+    if settings.prevalence is None:
+        words.append("prevalence: each case's own")
+    else:
+        words.append(f"prevalence {settings.prevalence:g}")
+    return "; ".join(words)
+
+
+def _one_case(evaluation: Evaluation) -> str:
+    names = evaluation.class_names
+    with_meaning = len(names) <= _MEANING_CLASSES
+    rows: list[list[Cell]] = []
+    group = ""
+    for metric in (BY_NAME[name] for name in evaluation.metrics):
+        if group and metric.group != group:
+            rows.append([""] * (1 + len(names) + with_meaning))
+        group = metric.group
+        values = [number(metric, score.value(metric.name)) for score in evaluation.scores]
+        rows.append([metric.name, *values, *([metric.meaning] if with_meaning else [])])
+    headings = ["metric", *(class_words(name) for name in names), *(["meaning"] if with_meaning else [])]
+    return _right_aligned(evaluation.case_ids[0], headings, rows, range(1, 1 + len(names)))
+
+
+def _right_aligned(title: str, headings: Sequence[str], rows: Sequence[Sequence[Cell]], columns: Sequence[int]) -> str:
+    """A table whose `columns` hold numbers that are already text, each metric in a format of its own."""
+    lines = [["-" if cell is None else str(cell) for cell in row] for row in (headings, *rows)]
+    for column in columns:
+        width = max(len(line[column]) for line in lines)
+        for line in lines:
+            line[column] = line[column].rjust(width)
+    return render_table(title, lines[0], lines[1:])
+
+
+def _all_cases(evaluation: Evaluation) -> str:
+    many_classes = len(evaluation.class_names) > 1
+    shown = [name for name in _MAIN if name in evaluation.metrics]
+    columns: list[str | Column] = ["case", *(["class"] if many_classes else []), *(_MAIN[name] for name in shown)]
+    rows: list[list[Cell]] = []
+    for score in evaluation.scores:
+        values = [100 * score.value(name) if name == "volume_error_relative" else score.value(name) for name in shown]
+        rows.append([score.case_id, *([score.class_name] if many_classes else []), *values])
+    return render_table("Cases", columns, rows)
+
+
+def _summaries(evaluation: Evaluation) -> list[str]:
+    names = evaluation.class_names
+    of_classes = [evaluation.summary(name) for name in names]
+    if len(names) > _FEW_CLASSES:
+        return [_class_table([*of_classes, evaluation.summary()])]
+    parts = [_summary(summary, class_words(summary.class_name)) for summary in of_classes]
+    if len(names) > 1:
+        parts.append(_summary(evaluation.summary(), "Mean over classes"))
+    return parts
+
+
+def _summary(summary: ClassSummary, title: str) -> str:
+    rows: list[list[Cell]] = []
+    for name, values in summary.metrics.items():
+        metric = BY_NAME[name]
+        if metric.group == "volume" and (summary.class_name == ALL_CLASSES or name in _SAID_IN_ML):
+            continue
+        rows.append(
+            [
+                metric.label,
+                number(metric, values.mean),
+                interval_text(metric, values),
+                number(metric, values.median),
+                number(metric, values.worst) if values.worst is not None else None,
+                values.worst_case,
+            ]
+        )
+    headings = ["metric", "mean", "95 % interval", "median", "worst", "in case"]
+    return _right_aligned(f"{title}: {_counts(summary)}", headings, rows, range(1, 5))
+
+
+def _counts(summary: ClassSummary) -> str:
+    return (
+        f"{summary.n_cases} cases, {summary.n_empty} empty in both, {summary.n_missed} missed, "
+        f"{summary.n_invented} invented"
+    )
+
+
+def _class_table(summaries: Sequence[ClassSummary]) -> str:
+    """A row per class with the metrics that say most."""
+    columns: list[str | Column] = ["class", Column("n", "d"), Column("Dice mean", ".3f"), "95 % interval"]
+    columns += [Column("Dice median", ".3f"), Column("worst", ".3f"), "in case"]
+    surface = "hausdorff95_mm" in summaries[0].metrics
+    columns += [Column("HD95 median mm", ".1f"), Column("surface Dice", ".3f")] if surface else []
+    columns += [Column("missed", "d")]
+    rows: list[list[Cell]] = []
+    for summary in summaries:
+        dice = summary.metrics["dice"]
+        interval = f"{dice.interval.low:.3f} … {dice.interval.high:.3f}" if dice.interval else None
+        row: list[Cell] = [
+            class_words(summary.class_name),
+            dice.n_values,
+            dice.mean,
+            interval,
+            dice.median,
+            dice.worst,
+            dice.worst_case,
+        ]
+        row += [summary.metrics["hausdorff95_mm"].median, summary.metrics["surface_dice"].mean] if surface else []
+        rows.append([*row, summary.n_missed])
+    return render_table("Classes", columns, rows)
+
+
+def _notes(evaluation: Evaluation) -> str:
+    lines = _empty_notes(evaluation.scores)
+    if len(evaluation.case_ids) > 1:
+        of_classes = [evaluation.summary(name) for name in evaluation.class_names]
+        lines += _value_notes(of_classes)
+    return "\n".join(fill(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
+
+
+def _empty_notes(scores: Sequence[ClassScore]) -> list[str]:
+    found = {
+        "both masks are empty, so there is nothing to score": [s for s in scores if s.is_empty],
+        "missed, the prediction is empty (Dice 0, distances inf)": [s for s in scores if s.is_missed],
+        "invented, the reference is empty (Dice 0, distances inf)": [s for s in scores if s.is_invented],
+    }
+    return [
+        f"{words}: {_some(f'{s.case_id} {class_words(s.class_name)}' for s in at)}" for words, at in found.items() if at
+    ]
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:_MOST_NAMES]) + (
+        f", … and {len(listed) - _MOST_NAMES} more" if len(listed) > _MOST_NAMES else ""
+    )
+
+
+def _value_notes(summaries: Sequence[ClassSummary]) -> list[str]:
+    """What rules the means, and what they leave out."""
+    lines = []
+    for summary in summaries:
+        infinite = [(name, s.n_infinite) for name, s in summary.metrics.items() if s.n_infinite]
+        undefined = [(name, s.n_undefined) for name, s in summary.metrics.items() if s.n_undefined > summary.n_empty]
+        where = class_words(summary.class_name)
+        if infinite:
+            lines.append(
+                f"{where}: a mean with an infinite value is inf, the median is not. inf cases: {_each(infinite)}"
+            )
+        if undefined:
+            lines.append(f"{where}: n/a is left out of the mean. n/a cases: {_each(undefined)}")
+    return lines
+
+
+def _each(counts: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts)
