@@ -84,7 +84,7 @@ def check_same_grid(
         raise InputError(
             f"{names[0]} and {names[1]} lie on different grids: their affines place the same voxel up to "
             f"{distance:.3g} mm apart, allowed are {tolerance_mm:g} mm; resample the {names[1]} onto the "
-            f"{names[0]}'s grid, or raise grid_tolerance_mm if the difference is only rounding"
+            f"{names[0]}'s grid, or raise the grid tolerance if the difference is only rounding"
         )
 
 

@@ -74,7 +74,8 @@ def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> Intens
         return IntensityMap((low + high) / 2, 2 / (high - low), 1.0)
     mean = float(image.mean(dtype=np.float64))
     # Plane by plane: the squares of a whole volume in double precision would take four times its memory.
-    variance = sum(float(np.square(image[..., k] - mean).sum()) for k in range(image.shape[-1])) / image.size
+    squares = (float(np.square(image[..., k] - mean).sum(dtype=np.float64)) for k in range(image.shape[-1]))
+    variance = sum(squares) / image.size
     return IntensityMap(mean, variance**-0.5, intensity.clip)
 
 

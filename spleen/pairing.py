@@ -7,13 +7,18 @@ from pathlib import Path
 from spleen.errors import InputError
 
 SUFFIXES = (".nii.gz", ".nii")
+# A NIfTI in two files, named by either of them.
+_PAIR_SUFFIXES = (".hdr", ".img")
 # Where a dataset numbers the channels of an image, as nnU-Net does, its first channel carries the case's name.
 _FIRST_CHANNEL = "_0000"
+PROBABILITIES_SUFFIX = "_probabilities"
+"""What the name of a map of probabilities ends with, beside the mask that was made of it."""
 
 
 def case_name(path: Path) -> str:
-    """The file's name without .nii or .nii.gz."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    """The file's name without .nii, .nii.gz, .hdr or .img."""
+    suffix = next((suffix for suffix in (*SUFFIXES, *_PAIR_SUFFIXES) if path.name.endswith(suffix)), "")
+    return path.name.removesuffix(suffix)
 
 
 def find_volumes(inputs: Sequence[Path]) -> list[Path]:
@@ -42,7 +47,7 @@ def _named(entry: Path) -> list[Path]:
 
 
 def volumes_by_name(folder: Path) -> dict[str, Path]:
-    """The NIfTI files of a folder by case name, sorted.
+    """The NIfTI files of a folder by case name, sorted; maps of probabilities that lie beside their mask are left out.
 
     Raises InputError for a folder without one, and for a name that stands for two files.
     """
@@ -56,7 +61,8 @@ def volumes_by_name(folder: Path) -> dict[str, Path]:
         files[name] = path
     if not files:
         raise InputError(f"{folder} holds no .nii or .nii.gz file")
-    return files
+    maps = {f"{name}{PROBABILITIES_SUFFIX}" for name in files}
+    return {name: path for name, path in files.items() if name not in maps}
 
 
 def pair_by_name(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:

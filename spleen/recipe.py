@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from spleen.config import TrainConfig, parse
 from spleen.config_checks import check
@@ -53,10 +54,18 @@ def from_json(text: str) -> tuple[Recipe, TrainConfig]:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"its recipe cannot be read: {error}") from error
-    if "${" in text:
+    # Written anew, since the text may have escaped a character of it.
+    if "${" in json.dumps(content):
         raise InputError("its recipe holds an interpolation (${…}), which no run writes")
-    config = parse(OmegaConf.create(recipe.config))
-    check(config)
     if not all(recipe.label_values) or len(recipe.label_values) != len(recipe.training_volumes_mm3):
         raise InputError("its recipe does not say which label values its classes stand for")
-    return recipe, config
+    return recipe, _parse(recipe.config)
+
+
+def _parse(content: dict[str, Any]) -> TrainConfig:
+    try:
+        config = parse(OmegaConf.create(content))
+        check(config)
+    except (OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:  # another shape than a run writes
+        raise InputError(f"the configuration in its recipe cannot be read: {str(error).splitlines()[0]}") from error
+    return config

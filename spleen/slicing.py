@@ -43,6 +43,12 @@ def slice_spacing_mm(spacing: SpacingMm, axis: AxisName) -> SpacingMm:
     return spacing[n], spacing[h], spacing[w]
 
 
+def slice_shape(shape: tuple[int, ...], axis: AxisName) -> tuple[int, int, int]:
+    """Number of slices, and their height and width in voxels, of a RAS volume with the shape (i, j, k)."""
+    n, h, w = _ORDER[axis]
+    return shape[n], shape[h], shape[w]
+
+
 @dataclass(frozen=True)
 class InPlaneGrid:
     """How the planes of one case become network input: native (H, W) → resampled (h, w) → padded, in pixels."""

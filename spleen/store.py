@@ -23,8 +23,8 @@ from spleen.geometry import check_same_grid
 from spleen.intensity import Intensity, fit_intensity
 from spleen.labels import ClassMap, resolve, to_class_indices
 from spleen.network_input import in_chunks, network_planes
-from spleen.slicing import InPlaneGrid, Resize, plan_in_plane, resample_labels, slice_spacing_mm, to_slices
-from spleen.types import AxisName, LabelVolume
+from spleen.slicing import InPlaneGrid, Resize, plan_in_plane, resample_labels, slice_shape, slice_spacing_mm, to_slices
+from spleen.types import AxisName, LabelVolume, SpacingMm
 from spleen.volume import Volume, read_image, read_label
 
 # Raised whenever the arrays of an entry change for the same settings.
@@ -42,6 +42,12 @@ class StoreSettings:
     intensity: Intensity
     classes: ClassMap
     grid_tolerance_mm: float
+
+    def plan(self, shape: tuple[int, ...], spacing: SpacingMm) -> InPlaneGrid:
+        """The network's grid for the slices of a RAS volume of this shape and spacing in mm."""
+        _, height, width = slice_shape(shape, self.axis)
+        _, height_mm, width_mm = slice_spacing_mm(spacing, self.axis)
+        return plan_in_plane((height, width), (height_mm, width_mm), self.img_size, self.resize, self.size_multiple)
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,7 @@ def _build(case: Case, settings: StoreSettings, folder: Path) -> None:
     image, label, classes = _read_case(case, settings)
     spacing = slice_spacing_mm(image.spacing_mm, settings.axis)
     reference = np.ascontiguousarray(to_slices(to_class_indices(label, classes), settings.axis))
-    native = (reference.shape[1], reference.shape[2])
-    grid = plan_in_plane(native, (spacing[1], spacing[2]), settings.img_size, settings.resize, settings.size_multiple)
+    grid = settings.plan(image.array.shape, image.spacing_mm)
     n_classes = len(classes.names) + 1
     images = network_planes(
         image.array, settings.axis, grid, fit_intensity(image.array, settings.intensity, str(case.image))

@@ -1,6 +1,7 @@
 """A trained network from its run folder or checkpoint, without running any code that came with it."""
 
 import pickle
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ def load_trained(path: Path, trust: bool = False) -> TrainedModel:
             if name.startswith(_PREFIX)
         }
         network.load_state_dict(weights)
-    except (InputError, RuntimeError, KeyError, AttributeError) as error:
+        flips = tuple(config.augment.get("flips", []))
+    except (InputError, RuntimeError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{checkpoint}: {error}") from error
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TrainedModel(
@@ -88,7 +90,7 @@ def load_trained(path: Path, trust: bool = False) -> TrainedModel:
         slices=build_store_settings(config, classes),
         context_slices=config.context_slices,
         precision=config.precision,
-        trained_flips=tuple(config.augment.get("flips", [])),
+        trained_flips=flips,
         training_volumes_mm3=recipe.training_volumes_mm3,
     )
 
@@ -110,18 +112,28 @@ def load_ensemble(paths: Sequence[Path], trust: bool = False) -> list[TrainedMod
 
 def _read(checkpoint: Path) -> dict[str, Any]:
     try:
+        with checkpoint.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise InputError(f"{checkpoint} is no checkpoint of train.py, or it is truncated; copy it again")
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        found = f", and this one names {named[1]}" if named else ""
         raise InputError(
-            f"{checkpoint} is refused: a checkpoint may hold tensors and plain values only ({reason}). It was not "
-            "written by train.py, or someone changed it"
+            f"{checkpoint} is refused: a checkpoint may hold tensors and plain values only{found}. It was not written "
+            "by train.py, or someone changed it"
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
-        raise InputError(f"{checkpoint} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # whatever the unpickler stumbles over in a damaged file
+        raise InputError(f"{checkpoint} cannot be read as a checkpoint: {_first_line(error)}") from error
     if not isinstance(content, dict) or RECIPE_KEY not in content or "state_dict" not in content:
         raise InputError(f"{checkpoint} was not written by train.py: it lacks the recipe of its run")
     return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _name(checkpoint: Path) -> str:

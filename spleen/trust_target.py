@@ -1,6 +1,6 @@
 """Which network classes a checkpoint may name, so that a stranger's checkpoint cannot run code."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +11,8 @@ from spleen.errors import InputError
 TRUSTED_PACKAGES = ("spleen.models", "monai.networks", "torch.nn", "segmentation_models_pytorch")
 # Arguments by which library networks fetch or unpickle files of their own.
 _LOADING_WORDS = ("pretrain", "url", "path", "file", "download", "checkpoint")
+# Signs of a path, an address or a repository in a value, such as encoder_name=tu-hf-hub:someone/something.
+_PLACE_SIGNS = ("/", "\\", ":")
 
 
 def check_network_setting(network: Mapping[str, Any], trust: bool) -> None:
@@ -24,10 +26,16 @@ def check_network_setting(network: Mapping[str, Any], trust: bool) -> None:
     for key, value in _walk(network):
         if key == "_target_":
             _check_target(str(value))
-        elif value and any(word in key.lower() for word in _LOADING_WORDS):
+        elif (value and _any_in(_LOADING_WORDS, key.lower())) or (
+            isinstance(value, str) and _any_in(_PLACE_SIGNS, value)
+        ):
             raise InputError(
                 f"its network is built with {key}={value!r}, which may load files; if you trust this run, add --trust"
             )
+
+
+def _any_in(signs: Iterable[str], text: str) -> bool:
+    return any(sign in text for sign in signs)
 
 
 def _walk(setting: object, key: str = "") -> Iterator[tuple[str, object]]:

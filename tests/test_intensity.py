@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import zscore
 
 from spleen.errors import InputError
-from spleen.intensity import CtWindow, MrPercentiles, ZScore, normalise
+from spleen.intensity import CtWindow, IntensityMap, MrPercentiles, ZScore, fit_intensity, normalise
 from spleen.volume import read_image
 from tests.nifti import SHAPE
 
@@ -57,7 +57,10 @@ def test_zscore_is_that_of_scipy_and_clipped():
     np.testing.assert_allclose(normalise(image, ZScore(clip=2.0), "mr"), np.clip(expected, -2, 2), atol=1e-5)
 
 
-@pytest.mark.parametrize("intensity", [ABDOMEN, MrPercentiles(1, 99), ZScore(5)], ids=["ct", "mr", "zscore"])
+KINDS = pytest.mark.parametrize("intensity", [ABDOMEN, MrPercentiles(1, 99), ZScore(5)], ids=["ct", "mr", "zscore"])
+
+
+@KINDS
 def test_a_constant_volume_is_refused(intensity):
     with pytest.raises(InputError, match=r"ct\.nii\.gz: every voxel has the intensity -7"):
         normalise(_volume(-7), intensity, "ct.nii.gz")
@@ -80,3 +83,34 @@ def test_a_ct_that_cannot_be_one_is_warned_of_with_its_range(caplog, values, sai
 def test_a_real_ct_is_not_warned_of(caplog, spleen_ct):
     normalise(read_image(spleen_ct / "image.nii.gz").array, ABDOMEN, "ct")
     assert caplog.text == ""
+
+
+def test_a_map_by_hand_on_planes_of_any_shape():
+    shown = IntensityMap(centre=100, scale=0.5, limit=3)(np.array([[90, 100], [104, 200]], dtype=np.int16))
+    np.testing.assert_array_equal(shown, [[-3, 0], [2, 3]])  # -5 and 50 are clipped
+    assert shown.dtype == np.float32
+
+
+@KINDS
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, ">i2", np.uint16, np.int32, np.float64])
+def test_integers_give_what_the_same_intensities_give_as_floats(intensity, dtype):
+    """Also those that a narrow integer could not hold: 200 - (-160) leaves uint8."""
+    image = np.random.default_rng(1).integers(0, 250, SHAPE)
+    shown = normalise(image.astype(dtype), intensity, "ct")
+    assert shown.dtype == np.float32
+    np.testing.assert_allclose(shown, normalise(image.astype(np.float32), intensity, "ct"), atol=1e-6)
+
+
+@KINDS
+def test_the_map_of_a_volume_does_not_hang_on_how_its_axes_lie_in_memory(intensity):
+    image = np.random.default_rng(2).normal(40, 300, (23, 31, 17)).astype(np.float32)
+    turned = np.asfortranarray(image[::-1, :, ::-1])[::-1, :, ::-1]
+    first, second = (fit_intensity(volume, intensity, "ct") for volume in (image, turned))
+    assert (first.centre, first.scale) == pytest.approx((second.centre, second.scale), rel=1e-12)
+
+
+@KINDS
+def test_a_part_is_mapped_as_in_its_volume(intensity):
+    image = np.random.default_rng(3).normal(40, 300, SHAPE).astype(np.float32)
+    part = fit_intensity(image, intensity, "ct")(image[1:3])
+    np.testing.assert_array_equal(part, normalise(image, intensity, "ct")[1:3])

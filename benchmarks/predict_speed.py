@@ -1,0 +1,112 @@
+"""`spleen predict` against the bare network: end to end, one 512 × 512 × 90 volume, img_size=256.
+
+Run it from the repository, on an otherwise idle machine: `python -m benchmarks.predict_speed`. Ours: predict(), from
+the file's path to the finished mask and predictions.csv. Bare: nibabel reads the file, the same network with the same
+floats and batch size runs over the same slices, which lie in memory as finished network input, and nibabel writes a
+mask. The two take turns; a ratio is that of one turn of each. Bar: 1.25. The last column is the whole `spleen predict`
+command, imports included.
+"""
+
+import argparse
+import itertools
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from benchmarks.header import header, verdict
+from benchmarks.jobs import quoted, train
+from spleen.config import project_root
+from spleen.inference import choose_hardware
+from spleen.intensity import fit_intensity
+from spleen.network_input import network_planes
+from spleen.phantom_case import phantom_case
+from spleen.predict import PredictSettings, predict
+from spleen.slicing import context_indices
+from spleen.trained import TrainedModel, load_trained
+from spleen.volume import read_native
+
+BAR = 1.25
+BATCH_SIZE = PredictSettings().batch_size
+
+
+def main() -> None:
+    """One row for each axis."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
+    parser.add_argument("--axes", nargs="+", default=["axial", "coronal", "sagittal"])
+    arguments = parser.parse_args()
+    cache = project_root() / ".cache"
+    image = phantom_case(cache, matrix=512, n_slices=90, seed=0, noise_hu=12.0).image
+    print(header())
+    print("| axis | slices | reading s | forward s | writing s | bare s | ours s | ours ÷ bare | bar | | command s |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for axis in arguments.axes:
+        with tempfile.TemporaryDirectory() as folder:
+            print(_row(axis, image, Path(folder), arguments.rounds), flush=True)
+
+
+def _row(axis: str, image: Path, folder: Path, rounds: int) -> str:
+    run = folder / "run"
+    setting = ["data.matrix=512", "img_size=256", f"axis={axis}", "epochs=1", "logger=none"]
+    train([*setting, f"output_dir={quoted(folder)}"], run)
+    model = load_trained(run)
+    stacks = _network_input(model, image)
+    parts: list[tuple[float, float, float]] = []
+    ours: list[float] = []
+    settings = PredictSettings(overwrite=True)
+    for _ in range(rounds + 1):  # the first turn of each warms up
+        parts.append(_bare(model, image, stacks, folder / "bare.nii.gz"))
+        started = time.perf_counter()
+        report = predict(run, image, folder / "ours.nii.gz", settings)
+        ours.append(time.perf_counter() - started)
+        assert not report.failures, report.failures
+    started = time.perf_counter()
+    command = [Path(sys.executable).with_name("spleen"), "predict", run, image, "-o", folder / "ours.nii.gz"]
+    subprocess.run([*map(str, command), "--overwrite"], check=True, capture_output=True)
+    whole = time.perf_counter() - started
+    bare = [sum(turn) for turn in parts[1:]]
+    ratios = [mine / other for mine, other in zip(ours[1:], bare, strict=True)]
+    seconds = " | ".join(f"{median(column):.2f}" for column in zip(*parts[1:], strict=True))
+    return (
+        f"| {axis} | {len(stacks)} | {seconds} | {median(bare):.2f} | {median(ours[1:]):.2f} | {median(ratios):.3f} "
+        f"({min(ratios):.3f}–{max(ratios):.3f}) | ≤ {BAR} | {verdict(median(ratios) <= BAR)} | {whole:.1f} |"
+    )
+
+
+def _network_input(model: TrainedModel, path: Path) -> torch.Tensor:
+    """All slices as the network sees them, float32."""
+    image, settings = read_native(path), model.slices
+    grid = settings.plan(image.array.shape, image.spacing_mm)
+    planes = network_planes(image.array, settings.axis, grid, fit_intensity(image.array, settings.intensity, str(path)))
+    context = context_indices(np.arange(len(planes)), len(planes), model.context_slices)
+    return torch.from_numpy(planes[context]).float().contiguous(memory_format=torch.channels_last)
+
+
+def _bare(model: TrainedModel, path: Path, stacks: torch.Tensor, mask: Path) -> tuple[float, float, float]:
+    """Seconds of reading, of the network alone, and of writing."""
+    hardware = choose_hardware("auto", model.precision)
+    network = model.network.to(hardware.device)
+    times = [time.perf_counter()]
+    nifti = nib.nifti1.load(path)
+    np.asanyarray(nifti.dataobj)
+    times.append(time.perf_counter())
+    autocast = torch.autocast(hardware.device.type, hardware.autocast, enabled=hardware.autocast is not None)
+    with torch.inference_mode(), autocast:
+        for start in range(0, len(stacks), BATCH_SIZE):
+            network(stacks[start : start + BATCH_SIZE].to(hardware.device)).sum().item()
+    times.append(time.perf_counter())
+    nib.nifti1.save(nib.nifti1.Nifti1Image(np.zeros(nifti.shape, np.uint8), nifti.affine), mask)
+    times.append(time.perf_counter())
+    read, forward, write = (float(after - before) for before, after in itertools.pairwise(times))
+    return read, forward, write
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Does the trust score, which sees no reference, rank cases by their true Dice?
+
+Run it from the repository on two folders of images and labels with the same names; what follows `--` is handed on to
+every training:
+
+    python -m benchmarks.trust_score --images imagesTr --labels labelsTr --cases 100 -- intensity=mr img_size=64 \\
+        'data.label_values={anterior: 1, posterior: 2}'
+
+Three views (axial, coronal, sagittal) are trained on the first case alone, which makes good and bad predictions both
+common; the next `--cases` cases are predicted by their fusion, and by the coronal view alone with and without --tta.
+The table gives Spearman's rank correlation of each sign with the true Dice over all cases and classes, and the mean
+Dice of what was flagged for review and of what was not.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import mean
+
+import torch
+from scipy.stats import spearmanr
+
+from benchmarks.header import header
+from benchmarks.jobs import quoted, train
+from spleen.config import project_root
+from spleen.labels import to_class_indices
+from spleen.metrics.overlap import ConfusionCounts, count_confusion, dice
+from spleen.pairing import pair_by_name
+from spleen.predict import PredictSettings, predict
+from spleen.slicing import AXES
+from spleen.trained import load_trained
+from spleen.trust import ClassTrust
+from spleen.volume import read_label
+
+SIGNS = ("confidence", "agreement", "largest_component_share", "trust")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One class of one case: what was said without the reference, and what is true."""
+
+    said: ClassTrust
+    dice: float
+
+
+def main() -> None:
+    """Train, predict, compare."""
+    arguments = _parse_arguments()
+    folder = project_root() / "outputs" / "benchmark_trust_score" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    pairs = pair_by_name(arguments.images, arguments.labels)
+    first, *others = list(pairs)[: arguments.cases + 1]
+    image, label = pairs[first]
+    data = ["data=nifti", f"data.image={quoted(image)}", f"data.label={quoted(label)}", "logger=none"]
+    for axis in AXES:
+        train([*data, f"axis={axis}", *arguments.overrides], folder / axis)
+    views = [folder / axis for axis in AXES]
+    coronal = [folder / "coronal"]
+    print(header())
+    print(f"`{' '.join(['python train.py', *arguments.overrides])}`, trained on {first}, {len(others)} further cases\n")
+    print(f"| prediction | mean Dice | {' | '.join(SIGNS)} | flagged | Dice flagged | Dice not flagged |")
+    print(f"|---|---|{'---|' * len(SIGNS)}---|---|---|")
+    for name, runs, settings in (
+        ("three views", views, PredictSettings()),
+        ("coronal --tta", coronal, PredictSettings(tta=True)),
+        ("coronal", coronal, PredictSettings()),
+    ):
+        images = [pairs[case][0] for case in others]
+        report = predict(runs, images, folder / name.replace(" ", "_"), settings)
+        assert not report.failures, report.failures
+        classes = load_trained(runs[0]).classes
+        judged = []
+        for case in report.cases:
+            expected = to_class_indices(read_label(pairs[case.case_id][1]).array, classes)
+            found = to_class_indices(read_label(case.mask).array, classes)
+            counts = count_confusion(torch.from_numpy(found), torch.from_numpy(expected), len(classes.names) + 1)
+            scores = dice(ConfusionCounts(*counts[None].unbind(-1)))[0]
+            judged += [Judged(said, float(score)) for said, score in zip(case.trust, scores, strict=True)]
+        print(f"| {name} | {_cells(judged)} |", flush=True)
+
+
+def _cells(judged: Sequence[Judged]) -> str:
+    flagged = [each.dice for each in judged if each.said.review]
+    fine = [each.dice for each in judged if not each.said.review]
+    means = [f"{mean(dices):.4f}" if dices else "-" for dices in (flagged, fine)]
+    correlations = [_correlation(judged, sign) for sign in SIGNS]
+    share = f"{len(flagged)} of {len(judged)}"
+    return " | ".join([f"{mean(each.dice for each in judged):.4f}", *correlations, share, *means])
+
+
+def _correlation(judged: Sequence[Judged], sign: str) -> str:
+    known = [(float(getattr(each.said, sign)), each.dice) for each in judged]
+    known = [(said, true) for said, true in known if not math.isnan(said)]
+    if len({said for said, _ in known}) < 2:
+        return "-"
+    return f"{spearmanr(*zip(*known, strict=True)).statistic:.2f}"
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="folder of images")
+    parser.add_argument("--labels", type=Path, required=True, help="folder of their labels")
+    parser.add_argument("--cases", type=int, default=100, help="cases to predict, after the one that trains")
+    parser.add_argument("overrides", nargs="*", help="after --: overrides for every training, such as img_size=64")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""`spleen predict`: options, a progress bar, and the table at the end."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Never
+
+import typer
+
+from spleen.errors import InputError
+
+if TYPE_CHECKING:
+    from spleen.predict import Advance, PredictionReport, PredictSettings
+
+
+def predict(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN... INPUT...",
+            help="RUN: run folders, folders of runs or checkpoints; several are averaged. "
+            "INPUT: NIfTI files, folders or quoted patterns.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A file for one input [out.nii.gz], a folder for several [predictions]."),
+    ] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write float32 probabilities too.")] = False,
+    weights: Annotated[str | None, typer.Option(help="Share of each RUN in the average, such as 2,1,1.")] = None,
+    fit_weights: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="IMAGES LABELS", help="Fit the shares on labelled cases that no RUN was trained on."),
+    ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over small shifts too, and over the flips of the training.")
+    ] = False,
+    flip: Annotated[
+        list[str] | None,
+        typer.Option(help="With --tta, mirror along this too: left_right, anterior_posterior, superior_inferior."),
+    ] = None,
+    keep_largest: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS", help="Keep only the largest component of CLASS, or of all.")
+    ] = None,
+    fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Fill holes inside a class.")] = False,
+    min_volume_mm3: Annotated[float, typer.Option(help="Drop components smaller than this, mm³.")] = 0.0,
+    batch_size: Annotated[int, typer.Option(help="Slices through the network at once.")] = 8,
+    device: Annotated[Literal["auto", "cpu", "gpu", "mps"], typer.Option(help="Where to run.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "32", "bf16", "16"] | None,
+        typer.Option(help="Floats of the network; by default those of the training."),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Build a network of any class that RUN names; this runs its code.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Compute only outputs that are missing.")
+    ] = False,
+) -> None:
+    """Segment images with one or several trained runs, each mask on its image's own grid.
+
+    Beside the masks stands predictions.csv: volumes, and how far each mask can be trusted. Exit code 1 if an image
+    failed.
+    """
+    from spleen.predict import PredictSettings, plan
+    from spleen.predict import predict as predict_files
+
+    runs, inputs = _split(paths)
+    settings = PredictSettings(
+        weights=_parse_weights(weights),
+        tta=tta,
+        flips=tuple(flip or ()),
+        probabilities=probabilities,
+        keep_largest=tuple(keep_largest or ()),
+        fill_holes=fill_holes,
+        min_volume_mm3=min_volume_mm3,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        trust=trust,
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+    )
+    if flip and not tta:
+        raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
+    with _progress() as advance:
+        if fit_weights is not None:
+            plan(inputs, output, settings)  # tells what is wrong with it before anything is computed
+            settings = _fit(runs, fit_weights, settings, advance)
+        report = predict_files(runs, inputs, output, settings, advance)
+    _tell(report)
+    if report.failures:
+        raise typer.Exit(code=1)
+
+
+def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Tell the runs, which come first, from the inputs."""
+    from spleen.trained import find_checkpoints
+
+    runs = [path for path in paths if find_checkpoints(path)]
+    inputs = [path for path in paths if path not in runs]
+    if not runs:
+        from spleen.trained import load_trained
+
+        load_trained(paths[0])  # tells what is wrong with it
+    if not inputs:
+        raise InputError("nothing to predict: after the run, give NIfTI files, a folder or a pattern")
+    if paths[0] not in runs:
+        raise InputError(f"{paths[0]} is neither a run folder nor a checkpoint; give the runs first, then the inputs")
+    return runs, inputs
+
+
+def _parse_weights(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--weights must be numbers with commas between them, such as 2,1,1; got '{text}'") from error
+
+
+def _fit(
+    runs: Sequence[Path], cases: tuple[Path, Path], settings: "PredictSettings", advance: "Advance"
+) -> "PredictSettings":
+    from dataclasses import replace
+
+    from spleen.fusion_weights import fit_weights
+    from spleen.pairing import pair_by_name
+    from spleen.predict import make_views
+    from spleen.trained import load_ensemble
+
+    if settings.weights is not None:
+        raise InputError("give either --weights or --fit-weights, not both")
+    views = make_views(load_ensemble(runs, settings.trust), settings)
+    pairs = pair_by_name(*cases)
+    fitted = fit_weights(views, pairs, settings.batch_size, advance)
+    names = ", ".join(f"{view.model.name} {weight:.2f}" for view, weight in zip(views, fitted.weights, strict=True))
+    print(
+        f"weights fitted on {len(pairs)} case(s): {names}; mean Dice {fitted.dice:.4f} there, "
+        f"{fitted.dice_equal:.4f} with equal weights\n"
+        f"to use them again: --weights {','.join(f'{weight:g}' for weight in fitted.weights)}"
+    )
+    return replace(settings, weights=fitted.weights)
+
+
+@contextmanager
+def _progress() -> Iterator["Advance"]:
+    """A bar per case on a terminal; elsewhere nothing."""
+    from tqdm import tqdm
+
+    bar: tqdm[Never] | None = None
+    current = ""
+
+    def advance(case_id: str, done: int, total: int) -> None:
+        nonlocal bar, current
+        if bar is None or case_id != current:
+            if bar is not None:
+                bar.close()
+            bar, current = tqdm(total=total, desc=case_id, unit="slice", leave=False, dynamic_ncols=True), case_id
+        bar.update(done)
+
+    def silent(case_id: str, done: int, total: int) -> None:
+        del case_id, done, total
+
+    try:
+        yield advance if sys.stderr.isatty() else silent
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _tell(report: "PredictionReport") -> None:
+    """The table of all predictions, what it cost, and what failed."""
+    from spleen.report.predictions import print_predictions
+
+    print_predictions(report)
+    for failure in report.failures:
+        place = "" if str(failure.image) in failure.reason else f"{failure.image}: "
+        print(f"failed: {place}{failure.reason}", file=sys.stderr)

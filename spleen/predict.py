@@ -1,0 +1,238 @@
+"""Predict with one or several trained runs: `from spleen.predict import predict`."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Integer, UInt8
+
+from spleen.errors import InputError
+from spleen.fusion import View, predict_volume
+from spleen.inference import Device, Variant, choose_hardware, n_slices, variants
+from spleen.labels import ClassMap
+from spleen.pairing import find_volumes
+from spleen.postprocess import PostprocessSettings, postprocess
+from spleen.prediction_files import Target, check_folder, missing_targets, plan_targets, record
+from spleen.trained import TrainedModel, load_ensemble
+from spleen.trust import ClassTrust, trust_scores
+from spleen.volume import read_native, write_channels_like, write_like
+
+Paths = str | Path | Sequence[str | Path]
+Advance = Callable[[str, int, int], None]
+"""Called with the case, the slices done now, and all slices of the case over all views."""
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """How to predict; the defaults are those of `spleen predict`."""
+
+    weights: tuple[float, ...] | None = None
+    """Share of each run in the average, in their order; equal shares without."""
+    tta: bool = False
+    """Test-time augmentation: small shifts, and the flips that a run was trained with."""
+    flips: tuple[str, ...] = ()
+    """Further anatomical directions to mirror along, whether trained with or not."""
+    probabilities: bool = False
+    keep_largest: tuple[str, ...] = ()
+    """Classes of which only the largest component is kept; "all" stands for every class."""
+    fill_holes: bool = False
+    min_volume_mm3: float = 0.0
+    batch_size: int = 8
+    device: Device = "auto"
+    precision: str | None = None
+    """auto, 32, bf16 or 16; without, that of each run's training."""
+    trust: bool = False
+    """Build networks of any class that a checkpoint names, which runs that class's code."""
+    overwrite: bool = False
+    skip_existing: bool = False
+
+
+@dataclass(frozen=True)
+class PredictedCase:
+    """One finished prediction."""
+
+    case_id: str
+    mask: Path
+    trust: tuple[ClassTrust, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One image that could not be predicted, and why."""
+
+    image: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class PredictionReport:
+    """What a call of `predict` did."""
+
+    cases: tuple[PredictedCase, ...]
+    failures: tuple[Failure, ...]
+    kept: int
+    """Outputs that existed and were left alone."""
+    slices: int
+    """Slices through a network, over all views, each counted once whatever its variants."""
+    seconds: float
+
+
+def predict(
+    runs: Paths,
+    inputs: Paths,
+    output: str | Path | None = None,
+    settings: PredictSettings | None = None,
+    advance: Advance | None = None,
+) -> PredictionReport:
+    """Predict NIfTI images with a trained run, or with several whose probabilities are averaged.
+
+    `runs` are run folders, folders of runs or checkpoints; `inputs` are files, folders or glob patterns; `output` is a
+    file for one image, a folder otherwise. Each mask lies on its image's own grid, in the label values of the training.
+    An image that fails stops no other one and stands in the report.
+    Raises InputError, before anything is computed, for runs, settings or outputs that are wrong.
+    """
+    settings = settings or PredictSettings()
+    started = time.perf_counter()
+    targets, wanted = plan(inputs, output, settings)
+    views = make_views(load_ensemble(_listed(runs, "run"), settings.trust), settings)
+    cleaning = _postprocess_settings(views[0].model.classes, settings)
+    for folder in {target.mask.parent for target in wanted}:
+        check_folder(folder)
+    cases: list[PredictedCase] = []
+    failures: list[Failure] = []
+    slices = 0
+    for target in wanted:
+        try:
+            case, done = _predict_one(target, views, settings, cleaning, advance or _silently)
+            cases.append(case)
+            slices += done
+        except (InputError, OSError) as error:
+            failures.append(Failure(target.image, str(error)))
+        except Exception as error:  # out of memory, or a fault: the others go on
+            failures.append(Failure(target.image, f"{type(error).__name__}: {error}"))
+    return PredictionReport(
+        tuple(cases), tuple(failures), len(targets) - len(wanted), slices, time.perf_counter() - started
+    )
+
+
+def plan(inputs: Paths, output: str | Path | None, settings: PredictSettings) -> tuple[list[Target], list[Target]]:
+    """What `predict` would write: all targets, and those of them that it would compute.
+
+    Raises InputError for inputs and outputs that are wrong.
+    """
+    targets = plan_targets(find_volumes(_listed(inputs, "image")), None if output is None else Path(output))
+    return targets, missing_targets(targets, settings.probabilities, settings.overwrite, settings.skip_existing)
+
+
+def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> list[View]:
+    """Give each model its weight, its variants and its hardware.
+
+    Raises InputError for weights that do not fit, or hardware that is not there.
+    """
+    weights = _normalised(settings.weights, len(models))
+    return [
+        View(
+            model,
+            weight,
+            variants(model.slices.axis, (*model.trained_flips, *settings.flips)) if settings.tta else (Variant(),),
+            choose_hardware(settings.device, _precision(model, settings)),
+        )
+        for model, weight in zip(models, weights, strict=True)
+    ]
+
+
+def _precision(model: TrainedModel, settings: PredictSettings) -> str:
+    """What was asked for, or that of the training; the 16-bit floats of a GPU exist there alone."""
+    if settings.precision is not None:
+        return settings.precision
+    on_gpu = choose_hardware(settings.device, "32").device.type == "cuda"
+    return "auto" if model.precision == "16" and not on_gpu else model.precision
+
+
+def _normalised(weights: Sequence[float] | None, count: int) -> list[float]:
+    if weights is None:
+        return [1 / count] * count
+    if len(weights) != count:
+        raise InputError(f"{len(weights)} weights were given for {count} runs; give one for each, in their order")
+    if not all(0 <= weight < np.inf for weight in weights) or not sum(weights) > 0:
+        raise InputError(f"weights must be 0 or more and not all 0; got {', '.join(f'{w:g}' for w in weights)}")
+    return [weight / sum(weights) for weight in weights]
+
+
+def _postprocess_settings(classes: ClassMap, settings: PredictSettings) -> PostprocessSettings:
+    known = {name: index for index, name in enumerate(classes.names, start=1)}
+    wanted = tuple(known) if "all" in settings.keep_largest else settings.keep_largest
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise InputError(f"keep-largest: no class '{unknown[0]}'; the run knows {', '.join(known)}, or say all")
+    if not settings.min_volume_mm3 >= 0:
+        raise InputError(f"min-volume-mm3 must be 0 or more; got {settings.min_volume_mm3:g}")
+    if settings.batch_size < 1:
+        raise InputError(f"batch-size must be at least 1 slice; got {settings.batch_size}")
+    return PostprocessSettings(tuple(known[name] for name in wanted), settings.fill_holes, settings.min_volume_mm3)
+
+
+def _predict_one(
+    target: Target,
+    views: Sequence[View],
+    settings: PredictSettings,
+    cleaning: PostprocessSettings,
+    advance: Advance,
+) -> tuple[PredictedCase, int]:
+    classes = views[0].model.classes
+    image = read_native(target.image, _bytes_per_voxel(len(views), len(classes.names), settings.probabilities))
+    slices = sum(n_slices(view.model, image) for view in views)
+    prediction = predict_volume(
+        views,
+        image,
+        str(target.image),
+        settings.batch_size,
+        settings.probabilities,
+        lambda done: advance(target.case_id, done, slices),
+    )
+    voxel_volume_mm3 = float(np.prod(image.spacing_mm))
+    trust = trust_scores(prediction, classes.names, _training_volumes(views), voxel_volume_mm3)
+    if prediction.probabilities is not None:
+        write_channels_like(target.probabilities, prediction.probabilities, image)
+    mask = postprocess(prediction.mask, voxel_volume_mm3, cleaning)
+    write_like(target.mask, to_label_values(mask, classes), image)
+    record(target, trust)
+    return PredictedCase(target.case_id, target.mask, trust), slices
+
+
+def _training_volumes(views: Sequence[View]) -> list[tuple[float, float]]:
+    """For each class, the smallest and largest volume that any of the runs was trained with."""
+    of_class = zip(*(view.model.training_volumes_mm3 for view in views), strict=True)
+    return [(min(low for low, _ in ranges), max(high for _, high in ranges)) for ranges in of_class]
+
+
+def to_label_values(mask: UInt8[np.ndarray, "i j k"], classes: ClassMap) -> Integer[np.ndarray, "i j k"]:
+    """Class indices as the label values of the training files, in the smallest type that holds them.
+
+    A class that stands for several values gets the first of them.
+    """
+    values = [0, *(of_class[0] for of_class in classes.values)]
+    if values == list(range(len(values))):
+        return mask
+    dtype = np.dtype(np.int32) if min(values) < 0 else np.min_scalar_type(max(values))
+    labels: Integer[np.ndarray, "i j k"] = np.array(values, dtype)[mask]
+    return labels
+
+
+def _bytes_per_voxel(n_views: int, n_organs: int, probabilities: bool) -> int:
+    """Memory of one voxel at most: image, mask, and what fusing or keeping probabilities adds."""
+    fused = 5 * n_organs if n_views > 1 else 4 * n_organs * probabilities
+    return 4 + 2 + fused
+
+
+def _listed(paths: Paths, what: str) -> list[Path]:
+    listed = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not listed:
+        raise InputError(f"give at least one {what}; the list is empty")
+    return listed
+
+
+def _silently(case_id: str, done: int, total: int) -> None:
+    """Show nothing."""
