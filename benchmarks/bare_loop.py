@@ -30,7 +30,9 @@ class BareLoop:
         self._adamw = torch.optim.AdamW(
             network.parameters(), optimiser.lr, optimiser.betas, weight_decay=optimiser.weight_decay
         )
-        self._batches = itertools.cycle([SliceBatch(b.image.to(device), b.label.to(device)) for b in batches])
+        self._batches = itertools.cycle(
+            [b._replace(image=b.image.to(device), label=b.label.to(device)) for b in batches]
+        )
         network.train()
 
     def turn(self, seconds: float) -> float:

@@ -74,7 +74,7 @@ def measure(config: TrainConfig, folder: Path, seconds: float, rounds: int) -> T
     """Let both loops take turns with the network and the data of one configuration."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
     settings = run.fit_settings(config)
-    data = run.prepare(config, folder)
+    data = run.open_data(config)
     module = run.build_module(config, data)
     bare = BareLoop(
         network=copy.deepcopy(module.network),

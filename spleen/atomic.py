@@ -12,14 +12,62 @@ _ABANDONED_SECONDS = 24 * 60 * 60
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, creating its folder if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a text file, in UTF-8, as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file under a temporary name and rename it once it is on the disk, creating its folder if needed.
+
+    After a kill, a full disk or a power cut there is the old file or the new one, never a part.
+    Raises OSError with the file's name.
+    """
     temporary = temporary_sibling(path)
     try:
-        temporary.write_text(text)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:  # that of a full disk names no file, the others the temporary one
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def link(source: Path, path: Path) -> None:
+    """Make `path` a second name of the file `source` in the same folder, in place of what it was; else a copy."""
+    temporary = temporary_sibling(path)
+    try:
+        os.link(source, temporary)
+        temporary.replace(path)
+    except OSError:  # a file system without hard links
+        write_bytes(path, source.read_bytes())
+    finally:
+        with suppress(OSError):
+            # Renaming a name to another one of the same file leaves both.
+            temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def drop_leftovers(folder: Path) -> None:
+    """Remove what killed processes left behind in a folder that no other process is writing to now."""
+    for leftover in folder.glob(".tmp-*"):
+        with suppress(OSError):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def temporary_sibling(path: Path) -> Path:

@@ -13,9 +13,10 @@ from spleen.config import NiftiData, PhantomData, TrainConfig
 from spleen.datamodule import LoaderSettings
 from spleen.errors import InputError
 from spleen.folds import SplitSettings
-from spleen.loggers import WandbMode, WandbSettings, resolve_mode
+from spleen.loggers import WandbSettings
 from spleen.module import OptimiserSettings
 from spleen.phantom_case import phantom_case
+from spleen.wandb_mode import WandbMode, resolve_mode
 
 
 def build_case(config: TrainConfig) -> Case:

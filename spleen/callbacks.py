@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Never
 
@@ -24,15 +24,15 @@ _SECONDS_BETWEEN_LOSSES = 0.3
 
 
 class EpochRecord(Callback):
-    """Writes metrics.csv, one row per epoch, and hands each row on.
+    """Writes metrics.csv, one row per epoch; the rows travel in the checkpoints, so a resumed run has each once.
 
-    The file holds nothing that depends on the clock: the same seed gives the same file.
+    The file holds nothing that depends on the clock: the same seed gives the same file. Without a path the rows are
+    only kept, as in the processes that train along.
     """
 
-    def __init__(self, path: Path, hand_on: Callable[[Mapping[str, float], int], None]) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.rows: list[EpochRow] = []
         self._path = path
-        self._hand_on = hand_on
         self._validated = False
         self._losses: list[Tensor] = []
 
@@ -55,19 +55,29 @@ class EpochRecord(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the row of the epoch that ends."""
         validation = trainer.callback_metrics if self._validated else {}  # else they are those of an earlier epoch
+        loss = trainer.strategy.reduce(torch.stack(self._losses).double().mean(), reduce_op="mean")
         metrics = {
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
-            "train/loss": float(torch.stack(self._losses).double().mean()),
+            "train/loss": float(loss),
             **{name: float(value) for name, value in validation.items()},
         }
         self._losses.clear()
         self._validated = False
-        epoch = trainer.current_epoch
-        self.rows.append({"epoch": float(epoch), "step": float(trainer.global_step), **metrics})
+        self.rows.append({"epoch": float(trainer.current_epoch), "step": float(trainer.global_step), **metrics})
         self._write()
-        self._hand_on(metrics, epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after these rows; the file may hold one more, of an epoch that was not kept."""
+        self.rows = state_dict["rows"]
+        self._write()
 
     def _write(self) -> None:
+        if self._path is None:
+            return
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         lines = [",".join(names)]
         lines += [",".join(_cell(row.get(name)) for name in names) for row in self.rows]
@@ -79,19 +89,32 @@ def _cell(value: float | None) -> str:
 
 
 class Clock(Callback):
-    """Measures the time to the first step, and the throughput of training without validation."""
+    """Measures the time to the first step, and the throughput of training without validation.
+
+    Of a run in several parts it counts what led to a checkpoint: all of the last part, and each earlier one up to the
+    checkpoint that the next went on from. `started` is the start of this part in seconds since the epoch.
+    """
 
     def __init__(self, started: float) -> None:
         self.seconds_to_first_step = 0.0
+        """Of the first part."""
+        self.resumed = 0
+        """How many earlier processes have trained epochs of this run."""
         self._started = started
+        self._earlier_seconds = 0.0
         self._first_step_done = False
         self._slices = 0
         self._seconds = 0.0
         self._since = 0.0
 
     @property
+    def wall_seconds(self) -> float:
+        """Seconds since the start, of all parts."""
+        return self._earlier_seconds + time.time() - self._started
+
+    @property
     def slices_per_second(self) -> float:
-        """Slices trained on per second, loading and augmentation included, the very first step excluded."""
+        """Slices trained on per second by all processes, loading and augmentation included, the first step excluded."""
         return self._slices / self._seconds if self._seconds else 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -109,12 +132,29 @@ class Clock(Callback):
         """Count a step."""
         now = time.perf_counter()
         if self._first_step_done:
-            self._slices += len(batch.image)
+            self._slices += len(batch.image) * trainer.world_size
             self._seconds += now - self._since
         else:
             self._first_step_done = True
-            self.seconds_to_first_step = time.time() - self._started
+            self.seconds_to_first_step = self.seconds_to_first_step or time.time() - self._started
         self._since = now
+
+    def state_dict(self) -> dict[str, Any]:
+        """The totals so far."""
+        return {
+            "resumed": self.resumed,
+            "wall_seconds": self.wall_seconds,
+            "seconds_to_first_step": self.seconds_to_first_step,
+            "slices": self._slices,
+            "seconds": self._seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from these totals."""
+        self.resumed = state_dict["resumed"] + 1
+        self._earlier_seconds = state_dict["wall_seconds"]
+        self.seconds_to_first_step = state_dict["seconds_to_first_step"]
+        self._slices, self._seconds = state_dict["slices"], state_dict["seconds"]
 
 
 class Progress(Callback):
@@ -122,9 +162,13 @@ class Progress(Callback):
 
     def __init__(self, epochs: EpochRecord) -> None:
         self._epochs = epochs
-        self._best = float("nan")
         self._bar: tqdm[Never] | None = None
         self._shown = 0.0
+
+    @property
+    def _best(self) -> float:
+        scores = [row.get("val/dice", float("nan")) for row in self._epochs.rows]
+        return float(np.fmax.reduce(scores, initial=np.nan))  # leaves out NaN: an epoch without validation
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar, if someone can see it move."""
@@ -150,14 +194,12 @@ class Progress(Callback):
             self._bar.set_postfix_str(f"loss {float(outputs['loss']):.4f}, best val dice {self._best:.4f}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember the best score, and print the epoch where there is no bar."""
+        """Print the epoch where there is no bar."""
         row = self._epochs.rows[-1]
-        dice = row.get("val/dice", float("nan"))
-        self._best = float(np.fmax(self._best, dice))  # leaves out NaN: an epoch without validation
         if self._bar is None:
             print(
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {row['train/loss']:.4f}  "
-                f"val dice {dice:.4f}  best {self._best:.4f}",
+                f"val dice {row.get('val/dice', float('nan')):.4f}  best {self._best:.4f}",
                 flush=True,
             )
 

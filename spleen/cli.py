@@ -18,6 +18,7 @@ from spleen.commands.explore import explore
 from spleen.commands.export import export
 from spleen.commands.predict import predict
 from spleen.commands.results import results
+from spleen.commands.sync import sync
 from spleen.errors import InputError
 
 WRONG_INPUT, FAULT, INTERRUPTED = 2, 1, 130
@@ -62,5 +63,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for subcommand in (predict, evaluate, compare, explore, export, results):
+for subcommand in (predict, evaluate, compare, explore, export, results, sync):
     app.command()(guarded(subcommand))

@@ -119,13 +119,15 @@ class ScheduleConfig:
 
 @dataclass
 class TrainerConfig:
-    """trainer: hardware and stopping."""
+    """trainer: hardware and stopping. Runs recorded before there were several processes had one."""
 
     accelerator: str
     devices: Any
     early_stopping_patience: int | None
     val_every_epochs: int
     progress: bool
+    strategy: str = "auto"
+    num_nodes: int = 1
 
 
 @dataclass
@@ -163,6 +165,7 @@ class TrainConfig:
     output_dir: str
     cache_dir: str
     debug: bool
+    search: Any  # None, or which trial of which search this run is (spleen.search)
     data: Any  # one of DATA
     split: SplitConfig
     loader: LoaderConfig

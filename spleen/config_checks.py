@@ -5,6 +5,7 @@ from typing import Any
 
 from spleen.config import CtConfig, MrConfig, NiftiData, PhantomData, TrainConfig, ZScoreConfig
 from spleen.errors import InputError
+from spleen.launched import process_count
 
 AXES = ("sagittal", "coronal", "axial")
 _SIZES = range(16, 4097)
@@ -102,7 +103,7 @@ def _training(config: TrainConfig) -> Iterator[str]:
     yield from _between("schedule.final_factor", schedule.final_factor, 0, 1)
     yield from _between("schedule.power", schedule.power, 0, 10, low_included=False)
     yield from _one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu", "mps"))
-    yield from _devices(trainer.devices)
+    yield from _processes(config)
     yield from _between("trainer.val_every_epochs", trainer.val_every_epochs, 1, max(1, config.epochs))
     if trainer.early_stopping_patience is not None:
         yield from _between("trainer.early_stopping_patience", trainer.early_stopping_patience, 1, 1_000_000)
@@ -116,11 +117,34 @@ def _logger(config: TrainConfig) -> Iterator[str]:
         yield "logger.project must be a name; it is empty"
 
 
-def _devices(devices: object) -> Iterator[str]:
-    single = isinstance(devices, int) and devices == 1
-    one_gpu = isinstance(devices, list) and len(devices) == 1 and isinstance(devices[0], int) and devices[0] >= 0
-    if isinstance(devices, bool) or not (single or one_gpu):
+def _processes(config: TrainConfig) -> Iterator[str]:
+    trainer = config.trainer
+    yield from _one_of("trainer.strategy", trainer.strategy, ("auto", "ddp", "fsdp"))
+    yield from _between("trainer.num_nodes", trainer.num_nodes, 1, 1024, unit="machines")
+    devices = trainer.devices
+    numbers = devices if isinstance(devices, list) else [devices]
+    whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
+    if not (whole and numbers and len(set(numbers)) == len(numbers) and devices != 0):
         yield f"trainer.devices must be 1, or the number of one GPU in brackets such as [0]; got {devices}"
+        return
+    count = process_count(trainer)
+    if count > 1 and trainer.strategy == "auto":
+        yield (
+            "trainer.devices must be 1, or the number of one GPU in brackets such as [0]; got "
+            f"{devices}{f' on {trainer.num_nodes} machines' if trainer.num_nodes > 1 else ''}. Several processes train "
+            f"together with trainer=ddp trainer.devices={devices}"
+        )
+    if config.batch_size % max(1, count):
+        yield (
+            f"batch_size={config.batch_size} cannot be shared equally by {count} processes "
+            f"(trainer.devices × trainer.num_nodes); give a multiple of {count}"
+        )
+    if count > 1 and trainer.accelerator == "mps":
+        yield "trainer.accelerator=mps is one device; several processes need cpu or gpu"
+    if count > 1 and trainer.strategy == "fsdp" and trainer.accelerator == "cpu":
+        yield "trainer.strategy=fsdp needs GPUs; on a processor use trainer=ddp"
+    if count > 1 and trainer.strategy == "fsdp" and config.optimiser.ema_decay is not None:
+        yield "optimiser.ema_decay does not work with trainer.strategy=fsdp; use trainer=ddp, or null"
 
 
 def _target(name: str, setting: Mapping[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from spleen.dataset import BalancedBatches, CaseSlices, ScoredBatch, ScoredSlices, SliceBatch, TrainingSlices
@@ -28,18 +29,37 @@ class LoaderSettings:
 
 
 class SliceDataModule(pl.LightningDataModule):
-    """Serves the slices of opened cases by split: `splits` holds one SliceSplit per case, in the same order."""
+    """Serves the slices of opened cases by split: `splits` holds one SliceSplit per case, in the same order.
+
+    The loaders have generators of their own: without, each new iterator would take a number from torch's global state,
+    and one more of them, as in a resumed run, would change every dropout after it.
+    """
 
     def __init__(self, cases: Sequence[StoredCase], splits: Sequence[SliceSplit], settings: LoaderSettings) -> None:
         super().__init__()
         self.cases = tuple(cases)
         self.splits = tuple(splits)
         self.settings = settings
+        self._first_epoch = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch that comes after a checkpoint; Lightning keeps it there."""
+        assert self.trainer is not None
+        return {"next_epoch": self.trainer.current_epoch + 1}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin with the epoch that comes after the checkpoint."""
+        self._first_epoch = state_dict["next_epoch"]
 
     def slices(self, stage: Stage) -> list[CaseSlices]:
         """The cases that have slices in a split, each with those slices."""
         indices = [np.array(getattr(split, stage), dtype=np.int64) for split in self.splits]
         return [CaseSlices(case, index) for case, index in zip(self.cases, indices, strict=True) if len(index)]
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """The rank of this process among those that train together, and how many they are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def train_dataloader(self) -> DataLoader[SliceBatch]:
         """Shuffled, class-balanced batches of one epoch."""
@@ -50,10 +70,18 @@ class SliceDataModule(pl.LightningDataModule):
             self.settings.slices_per_epoch,
             self.settings.foreground_share,
             self.settings.seed,
+            *self._place,
         )
+        # Workers fetch ahead before the trainer tells the sampler which epoch it is.
+        sampler.set_epoch(self._first_epoch)
         workers = self.settings.num_workers
         return DataLoader(
-            dataset, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),
         )
 
     def val_dataloader(self) -> DataLoader[ScoredBatch]:
@@ -65,5 +93,5 @@ class SliceDataModule(pl.LightningDataModule):
         return self._scored("test")
 
     def _scored(self, stage: Stage) -> DataLoader[ScoredBatch]:
-        dataset = ScoredSlices(self.slices(stage), self.settings.context_slices, self.settings.batch_size)
-        return DataLoader(dataset, batch_size=None)
+        dataset = ScoredSlices(self.slices(stage), self.settings.context_slices, self.settings.batch_size, *self._place)
+        return DataLoader(dataset, batch_size=None, generator=torch.Generator())

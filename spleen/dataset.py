@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from spleen.errors import InputError
 from spleen.slicing import context_indices
 from spleen.store import StoredCase
 from spleen.types import ImageBatch, LabelBatch
@@ -21,6 +22,8 @@ class SliceBatch(NamedTuple):
 
     image: ImageBatch
     label: LabelBatch
+    origin: Int64[Tensor, "b 2"]
+    """Of each slice, the number of its case and its index there."""
 
 
 class ScoredBatch(NamedTuple):
@@ -75,6 +78,7 @@ class TrainingSlices(Dataset[SliceBatch]):
         return SliceBatch(
             torch.cat([_grow(piece.image, height, width, float(piece.image.min())) for piece in pieces]),
             torch.cat([_grow(piece.label, height, width, 0) for piece in pieces]),
+            torch.cat([piece.origin for piece in pieces]),
         )
 
     def _load(self, case_number: int, index: Int64[np.ndarray, " b"]) -> SliceBatch:
@@ -82,20 +86,28 @@ class TrainingSlices(Dataset[SliceBatch]):
         return SliceBatch(
             torch.from_numpy(load_images(case, index, self._context_slices)),
             torch.from_numpy(case.labels[index][:, None]),
+            torch.from_numpy(np.stack([np.full_like(index, case_number), index], axis=1)),
         )
 
 
 class ScoredSlices(Dataset[ScoredBatch]):
-    """Validation or test slices in order, batch by batch; a batch never mixes cases."""
+    """Validation or test slices in order, batch by batch; a batch never mixes cases.
 
-    def __init__(self, parts: Sequence[CaseSlices], context_slices: int, batch_size: int) -> None:
+    Of `n_ranks` processes each gets as many batches as the others, and each slice goes to one of them.
+    Raises InputError for fewer slices than processes.
+    """
+
+    def __init__(
+        self, parts: Sequence[CaseSlices], context_slices: int, batch_size: int, rank: int = 0, n_ranks: int = 1
+    ) -> None:
         self._context_slices = context_slices
         self._cases = [part.case for part in parts]
-        self._batches = [
+        batches = [
             (number, part.indices[start : start + batch_size])
             for number, part in enumerate(parts)
             for start in range(0, len(part.indices), batch_size)
         ]
+        self._batches = _dealt_evenly(batches, n_ranks)[rank::n_ranks]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -116,7 +128,8 @@ class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
     """Slice numbers of each batch of an epoch; at least `foreground_share` of a batch holds foreground.
 
     Slices are drawn without replacement until all have been seen, then again. The draw depends on the seed and the
-    epoch alone, so an epoch can be repeated after a restart.
+    epoch alone, so an epoch can be repeated after a restart. Each of `n_ranks` processes gets its share of every batch.
+    Raises InputError for batches that cannot be shared equally.
     """
 
     def __init__(
@@ -126,6 +139,8 @@ class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
         slices_per_epoch: int | None,
         foreground_share: float,
         seed: int,
+        rank: int = 0,
+        n_ranks: int = 1,
     ) -> None:
         self._all = np.arange(len(foreground))
         self._with_organ = np.flatnonzero(foreground)
@@ -133,7 +148,13 @@ class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
         self._n_batches = max(1, (slices_per_epoch or len(foreground)) // self._batch_size)
         self._n_foreground = math.ceil(foreground_share * self._batch_size - 1e-9) if len(self._with_organ) else 0
         self._seed = seed
+        self._share = slice(rank, None, n_ranks)
         self._epoch = 0
+        if self._batch_size % n_ranks:
+            raise InputError(
+                f"batches of {self._batch_size} slices cannot be shared equally by {n_ranks} processes; "
+                f"there are {len(foreground)} training slices"
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches are drawn next (the trainer calls this)."""
@@ -149,7 +170,22 @@ class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
         for organ_part, other_part in zip(
             np.split(organ, self._n_batches), np.split(other, self._n_batches), strict=True
         ):
-            yield np.concatenate([organ_part, other_part])
+            yield np.concatenate([organ_part, other_part])[self._share]
+
+
+def _dealt_evenly(
+    batches: list[tuple[int, Int64[np.ndarray, " _"]]], n_ranks: int
+) -> list[tuple[int, Int64[np.ndarray, " _"]]]:
+    """The batches, the longest ones cut in two until every process gets as many: they wait for each other."""
+    batches = list(batches)
+    while len(batches) % n_ranks:
+        longest = max(range(len(batches)), key=lambda number: len(batches[number][1]))
+        case, indices = batches[longest]
+        if len(indices) < 2:
+            raise InputError(f"{len(batches)} slices to score cannot be shared by {n_ranks} processes; use fewer")
+        half = len(indices) // 2
+        batches[longest : longest + 1] = [(case, indices[:half]), (case, indices[half:])]
+    return batches
 
 
 def _shuffled(pool: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:

@@ -2,20 +2,27 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from spleen.callbacks import Clock, EpochRecord, EpochRow, Progress, SelfDescribing
+from spleen.checkpointing import BEST, CHECKPOINTS, SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints
 from spleen.datamodule import SliceDataModule
+from spleen.distributed import lightning_strategy
 from spleen.hardware import Accelerator, LightningPrecision
+from spleen.launched import FIRST, Place
 from spleen.module import SegmentationModule
 from spleen.recipe import Recipe
+from spleen.signals import StopRequest
+from spleen.stopping import StopAtBadLoss, StopAtBestScore, StopBetweenSteps
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,22 @@ class FitSettings:
     precision: LightningPrecision
     compile: bool
     progress: bool
+    strategy: str = "auto"
+    num_nodes: int = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process does of a run: all of it, or what is left after earlier processes were killed."""
+
+    run_folder: Path
+    started: float
+    """Start of the process's job in seconds since the epoch."""
+    checkpoint: Path | None
+    """Where to go on from; None is the beginning."""
+    stop: StopRequest
+    place: Place = FIRST
+    """Which of the training's processes this one is; only the first writes and shows anything."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +63,7 @@ class Fitted:
 
     best_checkpoint: Path
     rows: list[EpochRow]
-    slices_per_second: float
-    seconds_to_first_step: float
+    clock: Clock
     forward: Callable[[Tensor], Tensor]
     """Logits of slices, computed as in the tests: same device, same precision."""
 
@@ -50,53 +72,72 @@ def fit(
     module: SegmentationModule,
     data: SliceDataModule,
     settings: FitSettings,
-    run_folder: Path,
-    started: float,
+    part: Part,
     recipe: Recipe,
-    hand_on: Callable[[Mapping[str, float], int], None],
+    hand_on: Callable[[EpochRow], None],
 ) -> Fitted:
-    """Train the module, then validate and test it with its best checkpoint.
+    """Train the module, from the beginning or from a checkpoint, then validate and test it with its best checkpoint.
 
-    Writes metrics.csv and checkpoints/ into `run_folder`. `started` is the job's start in seconds since the epoch;
-    `recipe` goes into the checkpoints; `hand_on` receives every epoch's metrics.
+    Writes metrics.csv and checkpoints/ into the run folder. `recipe` goes into the checkpoints; `hand_on` receives the
+    row of every epoch once it is kept, those of earlier parts included.
+    Raises InputError for a loss that is no number, and Interrupted when a signal asks to stop.
     """
     quieten()
     if settings.compile:
         module.network.compile()
-    clock, epochs = Clock(started), EpochRecord(run_folder / "metrics.csv", hand_on)
-    best_only, last = _checkpoints(run_folder / "checkpoints")
-    callbacks = [clock, epochs, SelfDescribing(recipe), best_only, last, *_optional_callbacks(settings, epochs)]
-    trainer = make_trainer(settings, run_folder, callbacks)
-    trainer.fit(module, data)
-    best = Path(best_only.best_model_path)
-    # Without the callbacks: weight averaging would put the weights before averaging back when it loads a checkpoint.
-    scorer = make_trainer(settings, run_folder, [])
-    scorer.validate(module, data, ckpt_path=best, weights_only=True, verbose=False)
-    scorer.test(module, data, ckpt_path=best, weights_only=True, verbose=False)
-    return Fitted(best, epochs.rows, clock.slices_per_second, clock.seconds_to_first_step, _forward(scorer, module))
+    folder = part.run_folder / CHECKPOINTS
+    first = part.place.rank == 0
+    clock, stop = Clock(part.started), StopBetweenSteps(part.stop)
+    epochs = EpochRecord(part.run_folder / "metrics.csv" if first else None)
+    bad_loss = StopAtBadLoss([slices.case.case_id for slices in data.slices("train")])
+    callbacks = [
+        clock,
+        epochs,
+        bad_loss,
+        SelfDescribing(recipe),
+        *_optional_callbacks(settings, epochs, settings.progress and first),
+    ]
+    callbacks += [EpochCheckpoints(folder, epochs, hand_on), stop]
+    trainer = make_trainer(settings, part.run_folder, callbacks, part.place)
+    with _patiently(part.stop):
+        trainer.fit(module, data, ckpt_path=part.checkpoint, weights_only=True)
+    # Without those callbacks: weight averaging would put the weights before averaging back when it loads a checkpoint.
+    scorer = make_trainer(settings, part.run_folder, [stop], part.place)
+    part.stop.where = "while the best checkpoint was scored"
+    with _patiently(part.stop):
+        scorer.validate(module, data, ckpt_path=folder / BEST, weights_only=True, verbose=False)
+        scorer.test(module, data, ckpt_path=folder / BEST, weights_only=True, verbose=False)
+    return Fitted(folder / BEST, epochs.rows, clock, _forward(scorer, module))
 
 
-def _checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    """best.ckpt by per-case Dice, and last.ckpt of every epoch.
+@contextmanager
+def _patiently(stop: StopRequest) -> Iterator[None]:
+    """As `stop.patiently`; Lightning leaves by itself where SIGTERM comes between our checks."""
+    with stop.patiently():
+        try:
+            yield
+        except SIGTERMException:
+            stop.check()
+            raise
 
-    Two callbacks: with save_last, a single one would only renew last.ckpt when the score improves.
-    """
-    best = ModelCheckpoint(folder, "best", monitor="val/dice", mode="max", enable_version_counter=False)
-    last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    return best, last
 
-
-def make_trainer(settings: FitSettings, run_folder: Path, callbacks: list[Callback]) -> pl.Trainer:
+def make_trainer(
+    settings: FitSettings, run_folder: Path, callbacks: list[Callback], place: Place = FIRST
+) -> pl.Trainer:
     """Lightning's trainer, with nothing of its own on the terminal or on disk."""
     return pl.Trainer(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=lightning_strategy(settings.strategy, place),
+        sync_batchnorm=settings.strategy == "ddp" and settings.accelerator == "gpu",
         precision=settings.precision,
         gradient_clip_val=settings.gradient_clip,
         check_val_every_n_epoch=settings.val_every_epochs,
         callbacks=callbacks,
         default_root_dir=run_folder,
+        plugins=[WholeCheckpoints()],
         logger=False,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -106,14 +147,14 @@ def make_trainer(settings: FitSettings, run_folder: Path, callbacks: list[Callba
     )
 
 
-def _optional_callbacks(settings: FitSettings, epochs: EpochRecord) -> list[Callback]:
+def _optional_callbacks(settings: FitSettings, epochs: EpochRecord, progress: bool) -> list[Callback]:
     callbacks: list[Callback] = []
-    if settings.progress:
+    if progress:
         callbacks.append(Progress(epochs))
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.early_stopping_patience is not None:
-        callbacks.append(EarlyStopping("val/dice", mode="max", patience=settings.early_stopping_patience))
+        callbacks.append(StopAtBestScore(SELECTING_SCORE, mode="max", patience=settings.early_stopping_patience))
     return callbacks
 
 
@@ -133,8 +174,8 @@ def quieten() -> None:
     """Keep Lightning's announcements off the terminal: the run tells what matters itself."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # torchmetrics and we have summed up already
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")

@@ -82,7 +82,7 @@ def _better(
     dice: float,
     trials: Iterable[Float64[np.ndarray, " view"]],
 ) -> tuple[Float64[np.ndarray, " view"], float]:
-    """The best of the trials and its mean Dice; `weights` with their `dice` where none is better by more than rounding."""
+    """The best of the trials and its mean Dice; `weights` and their `dice` where none is better beyond rounding."""
     for trial in trials:
         score = _mean_dice(contests, trial)
         if score > dice + 1e-9:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from spleen.config import project_root
+from spleen.studies import study_names, study_question
 
 _USAGE = """\
 Train a network that segments an organ slice by slice, and score it per case on the file's own grid.
@@ -11,6 +12,9 @@ Train a network that segments an organ slice by slice, and score it per case on 
   python train.py lr=1e-4 img_size=512
   python train.py data=nifti data.image=ct.nii.gz data.label=spleen.nii.gz axis=axial
   python train.py -m axis=coronal,axial lr=1e-3,1e-4            one run for each combination
+  python train.py -m experiment=size_and_rate                  a named study; again: only what is missing
+  python train.py -m experiment=size_and_rate hydra/launcher=joblib   several jobs at a time; also {launchers}
+  python train.py resume=outputs/latest                        go on with a run that was stopped or killed
 
 Give any value below as key=value, a value inside a group as group.key=value, and choose a group's file by group=name.
 --cfg job prints the composed configuration instead of running; --hydra-help explains Hydra's own flags.
@@ -18,13 +22,23 @@ Give any value below as key=value, a value inside a group as group.key=value, an
 
 
 def help_text() -> str:
-    """Usage, the groups with their options, and conf/train.yaml with its comments."""
+    """Usage, the studies, the groups with their options, and conf/train.yaml with its comments."""
     conf = project_root() / "conf"
+    launchers = [name for name in _options(conf / "hydra" / "launcher") if name != "joblib"]
     groups = "\n".join(
-        f"  {folder.name}={'|'.join(sorted(path.stem for path in folder.glob('*.yaml')))}"
-        for folder in sorted(path for path in conf.iterdir() if path.is_dir())
+        f"  {folder.name}={'|'.join(_options(folder))}"
+        for folder in sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra")
     )
-    return f"{_USAGE}\nGroups (the files in conf/ explain the values of each)\n{groups}\n\n{_values(conf)}"
+    studies = "\n".join(f"  experiment={name:<15} {study_question(name)}" for name in study_names())
+    return (
+        f"{_USAGE.format(launchers=', '.join(launchers))}\n"
+        f"Studies (experiments/NAME/study.yaml; any value can be given as well)\n{studies}\n\n"
+        f"Groups (the files in conf/ explain the values of each)\n{groups}\n\n{_values(conf)}"
+    )
+
+
+def _options(group: Path) -> list[str]:
+    return sorted(path.stem for path in group.glob("*.yaml"))
 
 
 def _values(conf: Path) -> str:

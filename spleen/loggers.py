@@ -4,41 +4,33 @@ The run folder's own files are the record. wandb copies it: online where an API 
 files under ``<run folder>/wandb/``. It never prompts, and no failure of it stops a training.
 """
 
-import configparser
-import netrc
 import os
 import shlex
 import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import numpy as np
+import psutil
 from jaxtyping import UInt8
 
-from spleen.errors import InputError
+from spleen.patience import within
+from spleen.wandb_mode import ResolvedMode, WandbMode, resolve_mode
+from spleen.wandb_parts import drop_parts, earlier_parts, forget_wandb, may_be_uploaded, wandb_id
 
 if TYPE_CHECKING:
     import wandb
 
-WandbMode = Literal["auto", "online", "offline", "disabled"]
-ResolvedMode = Literal["online", "offline", "disabled"]
 TableCell = str | int | float | bool | None
 
-# What wandb takes in WANDB_MODE and in its settings files; "run" and "dryrun" are older spellings.
-_MODE_NAMES: dict[str, ResolvedMode] = {
-    "online": "online",
-    "run": "online",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-}
-# wandb's own cloud by its present name and by its former one, under which stored keys are still read.
-_CLOUD_HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
+# How long wandb's own process may take to accept something; it answers within milliseconds unless it hangs.
+_ANSWER_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +49,9 @@ class WandbSettings:
     finish_timeout_seconds: float = 300.0
 
 
+_open_runs: "WeakSet[WandbRun]" = WeakSet()
+
+
 @dataclass(frozen=True)
 class Overlay:
     """One slice as an 8-bit grey image, with the prediction and the reference as label maps over it."""
@@ -68,36 +63,21 @@ class Overlay:
     class_names: dict[int, str]
 
 
-def resolve_mode(mode: WandbMode) -> ResolvedMode:
-    """Settle ``auto``, without importing wandb, touching the network or asking anyone.
-
-    ``auto`` follows WANDB_MODE, then wandb's own settings file where that says offline or disabled. Otherwise
-    it means online where an API key is configured for the server in use, and offline where none is.
-
-    Raises:
-        InputError: online was asked for (by ``mode`` or by WANDB_MODE) and no key is configured, or the value
-            of WANDB_MODE is unknown.
-    """
-    asked_by = "logger.mode=online"
-    if mode == "auto":
-        asked_by = "WANDB_MODE=online"
-        mode = _environment_mode() or _unasked_mode()
-    if mode == "online" and not _has_api_key():
-        raise InputError(
-            f"{asked_by} needs a wandb API key for {_base_url()}, and none is configured. "
-            "Run `wandb login` once, or set WANDB_API_KEY, or use logger.mode=offline."
-        )
-    return mode
-
-
 class WandbRun:
-    """One open wandb run. Without one (disabled, or wandb failed to start) every method does nothing."""
+    """One open wandb run. Without one (disabled, or wandb failed to start) every method does nothing.
 
-    def __init__(self, run: "wandb.Run | None", settings: WandbSettings, mode: ResolvedMode) -> None:
+    `first_epoch` is the first one that wandb has not been told of: what it knows already is not logged again.
+    """
+
+    def __init__(
+        self, run: "wandb.Run | None", settings: WandbSettings, mode: ResolvedMode, first_epoch: int = 0
+    ) -> None:
         self.mode: ResolvedMode = mode
         self._run = run
         self._settings = settings
         self._finished = False
+        self._first_step = first_epoch
+        self._step = 0
 
     @property
     def folder(self) -> Path | None:
@@ -107,7 +87,9 @@ class WandbRun:
     def log_epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Add one epoch's metrics, drawn over ``epoch``. Another process writes them: about 1 ms here."""
         values = {name: float(value) for name, value in metrics.items()}
-        self._attempt("log metrics", lambda run: run.log({**values, "epoch": epoch}))
+        self._step = epoch
+        self._log("metrics", lambda: {**values, "epoch": epoch}, complete=True)
+        self._step = epoch + 1
 
     def log_summary(self, values: Mapping[str, TableCell]) -> None:
         """Set final values, such as test scores, by which the dashboard's table of runs can be sorted."""
@@ -115,12 +97,12 @@ class WandbRun:
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[TableCell]]) -> None:
         """Add a table, for instance the scores of each case."""
-        self._attempt(f"log the table {name}", lambda run: run.log({name: _table(columns, rows)}))
+        self._log(f"the table {name}", lambda: {name: _table(columns, rows)})
 
     def log_overlays(self, overlays: Sequence[Overlay], name: str = "overlays") -> None:
         """Add images whose prediction and reference can be switched on and off, where log_images is set."""
         if overlays and self._settings.log_images:
-            self._attempt("log the overlays", lambda run: run.log({name: [_image(o) for o in overlays]}))
+            self._log("the overlays", lambda: {name: [_image(overlay) for overlay in overlays]})
 
     def log_checkpoint(self, path: Path, alias: str = "best") -> None:
         """Upload a checkpoint, only when online and where upload_checkpoint is set.
@@ -130,11 +112,29 @@ class WandbRun:
         if self.mode == "online" and self._settings.upload_checkpoint:
             self._attempt(f"upload {path.name}", lambda run: _log_checkpoint(run, path, alias))
 
-    def finish(self, exit_code: int = 0) -> None:
-        """Close the run; any exit code but 0 marks it as failed. Only the first call counts."""
-        if not self._finished:
-            self._finished = True
-            self._attempt("finish the run", lambda run: run.finish(exit_code=exit_code))
+    def finish(self, exit_code: int = 0, patience_seconds: float | None = None) -> None:
+        """Close the run; any exit code but 0 marks it as not finished. Only the first call counts.
+
+        Waits for the upload for finish_timeout_seconds, or for `patience_seconds` where that is shorter.
+        """
+        if self._finished:
+            return
+        self._finished = True
+        _open_runs.discard(self)
+        # wandb keeps to its timeout by itself unless its process hangs.
+        patience = self._settings.finish_timeout_seconds + _ANSWER_SECONDS
+        if patience_seconds is not None:
+            patience = min(patience, patience_seconds)
+        self._attempt("finish the run", lambda run: run.finish(exit_code=exit_code), patience)
+
+    def _log(self, what: str, values: Callable[[], dict[str, object]], complete: bool = False) -> None:
+        """Log values at the present step, unless wandb got that step from an earlier part of the run.
+
+        A step that is not `complete` takes more values, and is sent when the run is finished.
+        """
+        step = self._step
+        if step >= self._first_step:
+            self._attempt(f"log {what}", lambda run: run.log(values(), step=step, commit=complete))
 
     def how_to_look(self) -> list[str]:
         """When online the run's address; offline the commands that upload it and show it in the terminal."""
@@ -145,19 +145,42 @@ class WandbRun:
         command, folder = shlex.quote(_wandb_command()), shlex.quote(str(self.folder))
         return [f"{command} sync {folder}", f"{command} leet {folder}"]
 
-    def _attempt(self, what: str, action: Callable[["wandb.Run"], object]) -> None:
-        # Whatever goes wrong in the mirror (its process died, the disk is full), the training is not lost.
-        if self._run is None:
+    def _attempt(
+        self, what: str, action: Callable[["wandb.Run"], object], patience_seconds: float = _ANSWER_SECONDS
+    ) -> None:
+        # Whatever goes wrong in the mirror (its process died or hangs, the disk is full), the training is not lost.
+        run = self._run
+        if run is None:
             return
         try:
-            action(self._run)
+            within(patience_seconds, lambda: action(run))
+        except TimeoutError as error:
+            self._run = None
+            _end_service()
+            _warn(f"wandb could not {what} and is left alone from here on", error)
         except Exception as error:
             _warn(f"wandb could not {what}", error)
 
 
-def start_wandb_run(settings: WandbSettings, run_folder: Path, config: dict[str, object]) -> WandbRun:
-    """Open a run of its own under ``<run_folder>/wandb/``; an open earlier run stays apart from it.
+def _end_service() -> None:
+    """End wandb's own process: a hanging one would keep Python from exiting, one that failed to start keeps the id."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.name() == "wandb-core":
+                child.kill()
+    with suppress(Exception, SystemExit):  # it leaves with the killed process's exit code
+        import wandb
 
+        within(_ANSWER_SECONDS, wandb.teardown)
+
+
+def start_wandb_run(
+    settings: WandbSettings, run_folder: Path, config: dict[str, object], epochs_kept: int = 0
+) -> WandbRun:
+    """Open the wandb run of a run folder, under ``<run_folder>/wandb/``; it stays apart from other open runs.
+
+    A folder has one wandb run, whose id it keeps: a resumed training goes on with it. `epochs_kept` is the number of
+    epochs that a resumed training has kept; hand them all to `log_epoch`, which leaves out what wandb has got already.
     Where online fails (no network, a rejected key) it warns and goes on offline; if that fails too, without.
 
     Raises:
@@ -168,11 +191,32 @@ def start_wandb_run(settings: WandbSettings, run_folder: Path, config: dict[str,
         return WandbRun(None, settings, mode)
     attempts: tuple[ResolvedMode, ...] = ("online", "offline") if mode == "online" else (mode,)
     for attempt in attempts:
+        earlier = earlier_parts(run_folder)
         try:
-            return WandbRun(_init_run(settings, attempt, run_folder, config), settings, attempt)
+            run = _init_run(settings, attempt, run_folder, config)
         except Exception as error:
             _warn(f"wandb could not start {attempt}", error)
+            drop_parts(part for part in earlier_parts(run_folder) if part not in earlier)  # the attempt's, empty
+            forget_wandb(run_folder) if _open_runs else _end_service()
+        else:
+            opened = WandbRun(run, settings, attempt, _first_epoch(run, attempt, earlier, epochs_kept))
+            _open_runs.add(opened)
+            return opened
     return WandbRun(None, settings, "disabled")
+
+
+def _first_epoch(run: "wandb.Run", mode: ResolvedMode, earlier: Sequence[Path], epochs_kept: int) -> int:
+    """The first epoch that wandb has not got: online its server knows.
+
+    Offline nobody does, a killed process may have written half of its file. So the new file gets all epochs in place
+    of the earlier ones, unless these may have been uploaded: then it gets the epochs after those that were kept.
+    """
+    if mode == "online":
+        return int(run.starting_step)
+    if any(map(may_be_uploaded, earlier)):
+        return epochs_kept
+    drop_parts(earlier)
+    return 0
 
 
 def _init_run(settings: WandbSettings, mode: ResolvedMode, run_folder: Path, config: dict[str, object]) -> "wandb.Run":
@@ -182,11 +226,15 @@ def _init_run(settings: WandbSettings, mode: ResolvedMode, run_folder: Path, con
     os.environ["WANDB_SILENT"] = "true"
     os.environ["WANDB_DATA_DIR"] = str(run_folder.resolve() / "wandb")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    # A process of wandb's that a program above us has started would keep our id if we were killed.
+    os.environ.pop("WANDB_SERVICE", None)
     import wandb
 
     run = wandb.init(
         dir=str(run_folder),
         mode=mode,
+        id=wandb_id(run_folder),
+        resume="allow",
         project=settings.project,
         entity=settings.entity,
         name=settings.name,
@@ -233,57 +281,6 @@ def _log_checkpoint(run: "wandb.Run", path: Path, alias: str) -> None:
     # Immutable: sent from its place, without a second copy under the home folder.
     artifact.add_file(str(path), policy="immutable")
     run.log_artifact(artifact, aliases=[alias])
-
-
-def _environment_mode() -> ResolvedMode | None:
-    value = os.environ.get("WANDB_MODE", "")
-    if value and value not in _MODE_NAMES:
-        raise InputError(f"WANDB_MODE must be online, offline or disabled; got {value!r}. Change it.")
-    return _MODE_NAMES.get(value)
-
-
-def _unasked_mode() -> ResolvedMode:
-    stored = _MODE_NAMES.get(_settings_file_values().get("mode", ""))
-    if stored == "offline" or stored == "disabled":
-        return stored
-    return "online" if _has_api_key() else "offline"
-
-
-def _has_api_key() -> bool:
-    # The places where wandb's own login looks.
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = urlsplit(_base_url()).netloc
-    hosts = _CLOUD_HOSTS if host == _CLOUD_HOSTS[0] else (host,)
-    return any(_netrc_has_key(name) for name in hosts) or bool(_settings_file_values().get("api_key"))
-
-
-def _base_url() -> str:
-    configured = os.environ.get("WANDB_BASE_URL") or _settings_file_values().get("base_url")
-    return configured or f"https://{_CLOUD_HOSTS[0]}"
-
-
-def _netrc_has_key(host: str) -> bool:
-    named = os.environ.get("NETRC")
-    name = named or ("~/.netrc" if Path("~/.netrc").expanduser().exists() else "~/_netrc")
-    try:
-        # Not authenticators(): it would hand out the file's default entry, a password for any other host.
-        entry = netrc.netrc(Path(name).expanduser()).hosts.get(host)
-    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-        return False
-    return entry is not None and bool(entry[2])
-
-
-def _settings_file_values() -> dict[str, str]:
-    """The settings that `wandb login`, `wandb offline` and `wandb init` store, the working folder's last."""
-    user_folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
-    local_folder = Path(".wandb") if Path(".wandb").exists() else Path("wandb")
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read([user_folder / "settings", local_folder / "settings"])
-    except (OSError, configparser.Error, UnicodeDecodeError):
-        return {}
-    return dict(parser["default"]) if parser.has_section("default") else {}
 
 
 def _wandb_command() -> str:

@@ -1,11 +1,14 @@
 """The LightningModule: network, loss, scores and optimiser, nothing of the configuration."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import FSDPStrategy
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -13,6 +16,7 @@ from torchmetrics import MeanMetric
 from spleen.assemble import native_prediction
 from spleen.augment import AugmentSettings, augment_batch
 from spleen.dataset import ScoredBatch, SliceBatch
+from spleen.distributed import gathered
 from spleen.gallery import SliceScore, slice_dice
 from spleen.metrics.per_case import OVERLAP_SCORES, CaseScore, PerCaseCounts, case_scores, class_means, mean_scores
 from spleen.schedule import lr_factor
@@ -20,6 +24,8 @@ from spleen.store import StoredCase
 from spleen.types import AxisName, LabelPlanes, Logits
 
 ScoredStage = Literal["val", "test"]
+# More than any seed of rank 0.
+_SEEDS_PER_RANK = 2**53
 SCORED_STAGES: tuple[ScoredStage, ...] = ("val", "test")
 
 
@@ -34,6 +40,14 @@ class OptimiserSettings:
     warmup_share: float
     power: float
     final_factor: float
+
+
+def seed_global_state(seed: int, epoch: int, rank: int = 0) -> None:
+    """Seed what a network may draw from by itself, such as dropout: the global states of torch, numpy and Python."""
+    for_torch, for_numpy, for_python = np.random.SeedSequence((seed, epoch, rank)).generate_state(3)
+    torch.manual_seed(int(for_torch))
+    np.random.seed(for_numpy)
+    random.seed(int(for_python))
 
 
 class StageScores(nn.Module):
@@ -102,8 +116,9 @@ class SegmentationModule(pl.LightningModule):
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """Augmentation depends on the seed and the epoch alone, so that an epoch can be repeated."""
-        self._random.manual_seed(self._seed * 1_000_003 + self.current_epoch)
+        """All that is random in an epoch depends on the seed, the epoch and the rank alone, so it can be repeated."""
+        self._random.manual_seed(self._seed * 1_000_003 + self.current_epoch + self.global_rank * _SEEDS_PER_RANK)
+        seed_global_state(self._seed, self.current_epoch, self.global_rank)
 
     def training_step(self, batch: SliceBatch) -> Tensor:
         """One step on augmented slices."""
@@ -128,7 +143,8 @@ class SegmentationModule(pl.LightningModule):
         self._log_scores("val", self._val)
 
     def on_test_epoch_end(self) -> None:
-        """Log the test scores."""
+        """Log the test scores; the slices that other processes have scored come along."""
+        self.test_slices = sorted(gathered(self.test_slices), key=lambda score: (score.case_index, score.slice_index))
         self._log_scores("test", self._test)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -144,6 +160,18 @@ class SegmentationModule(pl.LightningModule):
             lambda step: lr_factor(step, total, warmup, settings.schedule, settings.power, settings.final_factor),
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the whole gradient, also where each process holds a piece of it."""
+        if gradient_clip_val is not None and isinstance(self.trainer.strategy, FSDPStrategy):
+            self.trainer.strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[union-attr,operator]
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _score(self, batch: ScoredBatch, scores: StageScores) -> LabelPlanes:
         logits = self(batch.image)

@@ -30,6 +30,12 @@ def in_chunks(
     slices: Shaped[np.ndarray, "n H W"],
     resample: Callable[[Shaped[np.ndarray, "m H W"]], Shaped[np.ndarray, "m h w"]],
 ) -> Shaped[np.ndarray, "n h w"]:
-    """Apply `resample` to a stack of planes, a few at a time."""
-    starts = range(0, len(slices), _PLANES_AT_ONCE)
-    return np.concatenate([resample(np.ascontiguousarray(slices[s : s + _PLANES_AT_ONCE])) for s in starts])
+    """Apply `resample` to a stack of planes, a few at a time; no more than the whole result is ever held."""
+    resampled: np.ndarray | None = None
+    for start in range(0, len(slices), _PLANES_AT_ONCE):
+        part = resample(np.ascontiguousarray(slices[start : start + _PLANES_AT_ONCE]))
+        if resampled is None:
+            resampled = np.empty((len(slices), *part.shape[1:]), part.dtype)
+        resampled[start : start + len(part)] = part
+    assert resampled is not None  # a volume has slices
+    return resampled

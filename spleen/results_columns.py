@@ -17,7 +17,9 @@ Settings = Mapping[str, Setting]
 ALWAYS_SHOWN = {"model.name": "model", "axis": "axis", "img_size": "image size", "lr": "learning rate"}
 
 # What changes where a run is kept or shown, but not what it computes.
-_WITHOUT_EFFECT = re.compile(r"(output_dir|cache_dir|study|experiment|resume|debug|logger|trainer\.progress)(\..*)?")
+_WITHOUT_EFFECT = re.compile(
+    r"(output_dir|cache_dir|study|experiment|resume|debug|search|logger|trainer\.progress)(\..*)?"
+)
 _NAMING = ("name", "kind", "_target_", "image")  # In a group, the other keys may merely follow from one of these.
 _FOLLOWING = "${seed}"
 _OPTIONS = Path(__file__).resolve().parents[1] / "conf"

@@ -3,9 +3,10 @@
 import logging
 import resource
 import sys
-import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
@@ -13,46 +14,139 @@ from omegaconf import OmegaConf
 
 from spleen import build, build_model, record
 from spleen.atomic import write_text
+from spleen.callbacks import EpochRow
+from spleen.checkpointing import SELECTING_SCORE
+from spleen.claim import claimed
 from spleen.config import TrainConfig
 from spleen.datamodule import SliceDataModule
-from spleen.errors import InputError
-from spleen.fit import FitSettings, Fitted, fit
+from spleen.distributed import Order, with_workers
+from spleen.errors import InputError, Pruned
+from spleen.fit import FitSettings, Fitted, Part, fit
 from spleen.folds import split_one_volume
 from spleen.gallery import choose, show
 from spleen.hardware import choose_accelerator, choose_precision, describe_hardware
+from spleen.identity import known_identity
+from spleen.job_folders import is_finished
+from spleen.launched import Launched, check_launched, process_count
 from spleen.loggers import WandbRun, start_wandb_run
+from spleen.metrics.per_case import mean_scores
 from spleen.module import SCORED_STAGES, SegmentationModule, StageScores
 from spleen.recipe import describe
 from spleen.report.run_report import RunTitle, draw, mirror, print_scores
+from spleen.resume import (
+    SUMMARY,
+    Unfinished,
+    check_same_data,
+    check_same_settings,
+    clear_record,
+    disk_trouble_told,
+    find_unfinished,
+    what_is_kept,
+)
+from spleen.signals import Interrupted, StopRequest, stop_on_signals
 from spleen.store import StoredCase, open_case
+
+if TYPE_CHECKING:
+    from spleen.search import TrialReporter
 
 log = logging.getLogger(__name__)
 
+# How long an interrupted run waits for wandb's upload: a scheduler kills soon after its SIGTERM.
+_INTERRUPT_PATIENCE_SECONDS = 10.0
+
 
 def run(config: TrainConfig, run_folder: Path, started: float) -> None:
-    """Train, score and record one run in `run_folder`.
+    """Train, score and record one run in `run_folder`, or what is left of it after it was killed.
 
-    `started` is the job's start in seconds since the epoch.
-    Raises InputError for whatever is wrong with the data, the settings or the hardware that they ask for.
+    A run that has kept an epoch and is not finished goes on from there, and ends as if it had never been disturbed;
+    anything else starts afresh. `started` is the job's start in seconds since the epoch.
+    Raises InputError for whatever is wrong with the data, the settings, the hardware that they ask for or the disk, and
+    Interrupted, with what is kept, when SIGINT or SIGTERM asks to stop.
     """
     settings = fit_settings(config)
     build.try_out(config)
-    write_text(run_folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+    given = check_launched(config.trainer)
+    if given is not None and given.place.rank > 0:
+        _train_along(config, run_folder, given)
+        return
+    with disk_trouble_told(run_folder), claimed(run_folder), stop_on_signals() as stop:
+        job_identity = known_identity(config)
+        if job_identity and is_finished(run_folder, job_identity):
+            log.info("finished already: %s", run_folder)
+            return
+        try:
+            _run(config, settings, run_folder, started, stop, job_identity)
+        except Interrupted as interrupt:
+            raise Interrupted(f"{interrupt}; {what_is_kept(run_folder)}", interrupt.exit_code) from None
+
+
+def _train_along(config: TrainConfig, run_folder: Path, given: Launched) -> None:
+    """What a process that srun or torchrun has started beside rank 0 does."""
+    from spleen.worker import work_for  # which imports this module
+
+    job_identity = known_identity(config)
+    if not (job_identity and is_finished(run_folder, job_identity)):
+        with stop_on_signals() as stop:
+            work_for(given, stop)
+
+
+def _run(
+    config: TrainConfig,
+    settings: FitSettings,
+    run_folder: Path,
+    started: float,
+    stop: StopRequest,
+    job_identity: str | None,
+) -> None:
+    unfinished = _open_folder(config, run_folder)
     record.point_latest(Path(config.output_dir), run_folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    data = prepare(config, run_folder)
+    data = open_data(config)
+    record_split(run_folder / "split.json", data, config)
+    recipe = describe(config, [part.case for part in data.slices("train")])
+    if unfinished is not None:
+        check_same_data(unfinished, recipe)
     module = build_module(config, data)
-    wandb_run = start_wandb_run(build.build_wandb_settings(config), run_folder, asdict(config))
+    part = Part(run_folder, started, unfinished.checkpoint if unfinished else None, stop)
+    epochs_kept = unfinished.epochs if unfinished else 0
+    wandb_run = start_wandb_run(build.build_wandb_settings(config), run_folder, asdict(config), epochs_kept)
+    reporter = _trial_reporter(config, run_folder)
     try:
-        recipe = describe(config, [part.case for part in data.slices("train")])
-        fitted = fit(module, data, settings, run_folder, started, recipe, wandb_run.log_epoch)
+        with with_workers(Order(config, run_folder, part.checkpoint), settings.accelerator, stop):
+            fitted = fit(module, data, settings, part, recipe, partial(_tell_epoch, wandb_run, reporter))
+        stop.where = "while the report was written"
         _report(config, fitted, module, data, wandb_run, run_folder)
-        _write_summary(config, fitted, module, settings, run_folder, started)
+        summary = {**_summarise(config, fitted, module, settings), "identity": job_identity}
+        record.write_summary(run_folder / SUMMARY, summary)
+        if reporter is not None:
+            reporter.complete(mean_scores(module.scores["val"]).dice)
+    except Pruned as pruned:
+        wandb_run.finish()
+        record.write_summary(run_folder / SUMMARY, {"status": "pruned", "reason": str(pruned)})
+        print(pruned)
+        return
+    except Interrupted as interrupt:
+        wandb_run.finish(interrupt.exit_code, patience_seconds=_INTERRUPT_PATIENCE_SECONDS)
+        raise
     except BaseException:
         wandb_run.finish(exit_code=1)
         raise
     wandb_run.finish()
     _tell_where(wandb_run, run_folder)
+
+
+def _open_folder(config: TrainConfig, run_folder: Path) -> Unfinished | None:
+    """The run to go on with, if there is one; else the folder is made ready for a new one."""
+    unfinished = find_unfinished(run_folder)
+    if unfinished is not None:
+        check_same_settings(unfinished, asdict(config))
+        log.info("going on with %s: %d of %d epochs are kept", run_folder, unfinished.epochs, config.epochs)
+        return unfinished
+    if (run_folder / "config.yaml").exists():
+        log.info("starting afresh in %s, where no unfinished run has kept an epoch", run_folder)
+    clear_record(run_folder)
+    write_text(run_folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+    return None
 
 
 def fit_settings(config: TrainConfig) -> FitSettings:
@@ -70,11 +164,13 @@ def fit_settings(config: TrainConfig) -> FitSettings:
         precision=choose_precision(config.precision, accelerator),
         compile=config.compile,
         progress=trainer.progress,
+        strategy=trainer.strategy if process_count(trainer) > 1 else "auto",
+        num_nodes=trainer.num_nodes,
     )
 
 
-def prepare(config: TrainConfig, run_folder: Path) -> SliceDataModule:
-    """Open the case from the slice store (built if needed), split it and record the split."""
+def open_data(config: TrainConfig) -> SliceDataModule:
+    """Open the case from the slice store (built if needed) and split it."""
     classes = build_model.build_classes(config)
     store_settings = build_model.build_store_settings(config, classes)
     case = open_case(build.build_case(config), store_settings, Path(config.cache_dir))
@@ -83,9 +179,14 @@ def prepare(config: TrainConfig, run_folder: Path) -> SliceDataModule:
         split = split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, split_settings)
     except InputError as error:
         raise InputError(f"{case.case_id}, {case.axis} slices: {error}") from error
-    record.write_split(run_folder / "split.json", {case.case_id: split}, case.axis, split_settings)
     _describe(case, config)
     return SliceDataModule([case], [split], build.build_loader_settings(config))
+
+
+def record_split(path: Path, data: SliceDataModule, config: TrainConfig) -> None:
+    """Write which slices of which case train, validate and test."""
+    splits = {case.case_id: split for case, split in zip(data.cases, data.splits, strict=True)}
+    record.write_split(path, splits, data.cases[0].axis, build.build_split_settings(config))
 
 
 def _describe(case: StoredCase, config: TrainConfig) -> None:
@@ -135,17 +236,28 @@ def _report(
     print_scores(title, module.scores)
 
 
-def _write_summary(
-    config: TrainConfig,
-    fitted: Fitted,
-    module: SegmentationModule,
-    settings: FitSettings,
-    run_folder: Path,
-    started: float,
-) -> None:
-    timing = record.Timing(
-        fitted.slices_per_second, fitted.seconds_to_first_step, time.time() - started, _peak_memory_mb()
-    )
+def _trial_reporter(config: TrainConfig, run_folder: Path) -> "TrialReporter | None":
+    """What tells a search about this run, if it is a trial of one."""
+    if config.search is None:
+        return None
+    from spleen.search import TrialReporter
+
+    return TrialReporter(Path(config.search["storage"]), config.search["name"], config.search["trial"], run_folder)
+
+
+def _tell_epoch(wandb_run: WandbRun, reporter: "TrialReporter | None", row: EpochRow) -> None:
+    """Hand an epoch on; raises Pruned if the run is a trial that is not worth going on."""
+    metrics = {name: value for name, value in row.items() if name not in ("epoch", "step")}
+    wandb_run.log_epoch(metrics, int(row["epoch"]))
+    if reporter is not None and SELECTING_SCORE in row:
+        reporter.report(int(row["epoch"]), row[SELECTING_SCORE])
+
+
+def _summarise(
+    config: TrainConfig, fitted: Fitted, module: SegmentationModule, settings: FitSettings
+) -> dict[str, record.Json]:
+    clock = fitted.clock
+    timing = record.Timing(clock.slices_per_second, clock.seconds_to_first_step, clock.wall_seconds, _peak_memory_mb())
     setting: dict[str, record.Json] = {
         "model": config.model.name,
         "axis": config.axis,
@@ -153,9 +265,9 @@ def _write_summary(
         "lr": config.lr,
         "seed": config.seed,
         "precision": settings.precision,
+        "resumed": clock.resumed,
     }
-    summary = record.summarise(module.scores, setting, timing, describe_hardware(), len(fitted.rows))
-    record.write_summary(run_folder / "summary.json", summary)
+    return record.summarise(module.scores, setting, timing, describe_hardware(), len(fitted.rows))
 
 
 def _peak_memory_mb() -> float:

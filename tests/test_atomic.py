@@ -1,6 +1,10 @@
+import errno
+import re
+import resource
+
 import pytest
 
-from spleen.atomic import new_folder, write_text
+from spleen.atomic import link, new_folder, write_bytes, write_text
 
 
 def test_a_text_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -30,4 +34,31 @@ def test_a_new_folder_appears_only_when_it_is_complete(tmp_path):
     build("first")
     build("second")  # another process was quicker: its folder stays
     assert (path / "array").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_replaces_a_file_and_both_names_lead_to_one_content(tmp_path):
+    last, best = tmp_path / "last.ckpt", tmp_path / "best.ckpt"
+    last.write_text("epoch 1")
+    best.write_text("epoch 0")
+    link(last, best)
+    link(last, best)  # again, as after a kill
+    assert best.samefile(last)
+    write_bytes(last, b"epoch 2")
+    assert (best.read_text(), last.read_text()) == ("epoch 1", "epoch 2")
+    assert sorted(tmp_path.iterdir()) == [best, last]
+
+
+def test_a_file_that_cannot_be_written_is_named_and_what_was_there_stays(tmp_path):
+    path = tmp_path / "last.ckpt"
+    write_bytes(path, b"epoch 1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as on a full disk, a write ends early
+    try:
+        with pytest.raises(OSError, match=re.escape(str(path))) as caught:
+            write_bytes(path, bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_bytes() == b"epoch 1"
     assert list(tmp_path.iterdir()) == [path]

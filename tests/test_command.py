@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,6 +53,9 @@ def test_help_explains_every_value_and_imports_nothing_heavy(tmp_path: Path) -> 
         line = next(line for line in done.stdout.splitlines() if line.strip().startswith(f"{name}:"))
         assert "#" in line
     assert "intensity=ct|mr|zscore" in done.stdout
+    assert "hydra=" not in done.stdout
+    studies = dict(re.findall(r"^  experiment=(\w+) +(.+)$", done.stdout, re.M))
+    assert studies["size_and_rate"].endswith("?")
     assert list(tmp_path.iterdir()) == []
 
 

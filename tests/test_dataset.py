@@ -80,6 +80,7 @@ def test_a_training_batch_holds_slices_of_the_volume_with_their_neighbours(tall)
     assert batch.image.dtype == torch.float32
     np.testing.assert_allclose(batch.image, expected, atol=2**-12)
     np.testing.assert_array_equal(batch.label[:, 0], _axial(label)[[11, 0, 4]])
+    assert batch.origin.tolist() == [[0, 11], [0, 0], [0, 4]]
     assert dataset.foreground.tolist() == [False, True, True, False]
 
 
@@ -91,6 +92,9 @@ def test_cases_of_different_size_share_a_batch_padded_with_background(tmp_path, 
     assert batch.image.shape == batch.label.shape == (3, 1, 7, 7)
     of_full = batch.label.flatten(1).sum(1) == 6 * 7
     assert of_full.sum() == 2
+    assert batch.origin[of_full].tolist() == [[1, 8], [1, 0]]
+    assert batch.origin[~of_full].tolist() == [[0, 6]]
+    np.testing.assert_allclose(batch.image[of_full][0, 0, :6], _axial(image)[8] / 100, atol=2**-12)
     shown = batch.image[of_full, 0, :6].numpy()
     np.testing.assert_allclose(sorted(shown.tolist()), sorted((_axial(image)[[0, 8]] / 100).tolist()), atol=2**-12)
     assert not batch.label[of_full, 0, 6].any()

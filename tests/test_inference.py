@@ -198,7 +198,7 @@ def test_steps_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_an_image_without_any_contrast_is_told(tmp_path: Path) -> None:
     image = image_of(tmp_path / "ct.nii", np.full(SHAPE, 0.5))
-    with pytest.raises(InputError, match="ct: every voxel has the intensity 0.5"):
+    with pytest.raises(InputError, match=r"ct: every voxel has the intensity 0\.5"):
         collect(model(Pointwise([1.0], [0.0]), "axial", 9), image)
 
 

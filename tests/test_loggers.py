@@ -15,7 +15,8 @@ import yaml
 from PIL import Image
 
 from spleen.errors import InputError
-from spleen.loggers import Overlay, WandbRun, WandbSettings, resolve_mode, start_wandb_run
+from spleen.loggers import Overlay, WandbRun, WandbSettings, start_wandb_run
+from spleen.wandb_mode import resolve_mode
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 KEY = "0123456789" * 4

@@ -47,7 +47,7 @@ def test_every_network_of_this_repository_is_built_without_asking(path: Path) ->
     ],
 )
 def test_anything_but_a_network_class_of_a_known_library_is_refused(target: str) -> None:
-    with pytest.raises(InputError, match="its network (is|needs)"):
+    with pytest.raises(InputError, match=r"its network (is|needs)"):
         check_network_setting({"_target_": target}, trust=False)
 
 
@@ -66,7 +66,7 @@ def test_a_way_through_what_a_trusted_module_imported_is_refused(module: str, na
     for name in names.split("."):
         found = getattr(found, name)  # the way is open
     assert found is not None
-    with pytest.raises(InputError, match="its network (is|needs)"):
+    with pytest.raises(InputError, match=r"its network (is|needs)"):
         check_network_setting({"_target_": f"{module}.{names}"}, trust=False)
 
 

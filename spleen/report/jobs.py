@@ -1,43 +1,35 @@
 """The table at the end of a multirun: one row per finished job, best validation Dice first."""
 
-import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from spleen.report.table import Cell, Column, print_table, scientific
+from spleen.results_columns import choose_columns, settings_that_matter
+from spleen.results_folders import FinishedRun, read_run
 
 
-def print_jobs(sweep_folder: Path) -> None:
-    """Print the scores of all finished jobs below `sweep_folder`, read from their summary.json."""
-    summaries = [json.loads(path.read_text()) for path in sorted(sweep_folder.glob("*/summary.json"))]
-    if not summaries:
+def print_jobs(sweep_folder: Path, run_folders: Sequence[Path]) -> None:
+    """Print the settings in which finished runs below `sweep_folder` differ, and their scores."""
+    read = [read_run(folder) for folder in run_folders]
+    runs = sorted((run for run in read if isinstance(run, FinishedRun)), key=_by_validation)
+    if not runs:
         return
+    settings, values = choose_columns(settings_that_matter(runs), [])
     columns: list[str | Column] = [
-        "model",
-        "axis",
-        Column("image size", "d"),
-        Column("learning rate", scientific),
+        *(Column(column.title, scientific if column.key == "lr" else "") for column in settings),
         "val Dice",
         "test Dice",
         "test Jaccard",
         Column("minutes", ".1f"),
     ]
     rows: list[list[Cell]] = [
-        [
-            summary["model"],
-            summary["axis"],
-            summary["img_size"],
-            summary["lr"],
-            summary["val"]["dice"],
-            summary["test"]["dice"],
-            summary["test"]["jaccard"],
-            summary["wall_seconds"] / 60,
-        ]
-        for summary in sorted(summaries, key=_by_validation)
+        [*row.values(), run.val.dice, run.test.dice, run.test.jaccard, run.wall_seconds / 60]
+        for row, run in zip(values, runs, strict=True)
     ]
     print_table(f"\n{len(rows)} finished job(s) in {sweep_folder}, best validation Dice first", columns, rows)
+    print(f"spleen results {sweep_folder}  compares them: intervals, the best arm, curves, Markdown, CSV and LaTeX")
 
 
-def _by_validation(summary: dict[str, dict[str, float | None]]) -> float:
-    dice = summary["val"]["dice"]
-    return math.inf if dice is None else -dice
+def _by_validation(run: FinishedRun) -> float:
+    return math.inf if math.isnan(run.val.dice) else -run.val.dice

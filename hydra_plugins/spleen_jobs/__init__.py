@@ -1,0 +1,101 @@
+"""Hydra plugins: the sweeper behind every `-m`, and the studies and launchers of this project.
+
+Hydra imports this at every start, so nothing heavy is imported at the top.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from spleen.jobs import combinations, plan
+from spleen.launchers import check_installed, fit_to_jobs, prefer_own_files, where_jobs_print
+from spleen.multirun import Multirun, tell_plan
+from spleen.studies import GROUP, register_studies
+
+log = logging.getLogger(__name__)
+
+
+class StudiesAndLaunchers(SearchPathPlugin):
+    """Makes the studies of experiments/ known, once Hydra has found all plugins and before it composes anything."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:  # noqa: ARG002 (Hydra gives it)
+        """Called by Hydra at every start."""
+        register_studies()
+        prefer_own_files()
+
+
+@dataclass
+class JobSweeperConf:
+    """hydra/sweeper=basic: what -m does unless a study chooses another sweeper, in the place of Hydra's own."""
+
+    _target_: str = "hydra_plugins.spleen_jobs.JobSweeper"
+    params: dict[str, Any] = field(default_factory=dict)
+    arms: dict[str, list[str]] = field(default_factory=dict)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=JobSweeperConf, provider="spleen")
+
+
+class JobSweeper(Sweeper):
+    """Plans the jobs, leaves out the finished ones, and hands the rest to the launcher.
+
+    They are all combinations of the values of `params` (key: 64,128 or choice(a,b) or range(1,4)), for each of the
+    `arms` if there are any (name: [override, …]).
+    """
+
+    def __init__(self, params: DictConfig, arms: DictConfig) -> None:
+        self._params = params
+        self._arms = arms
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before `sweep`."""
+        self._context, self._task, self._config = hydra_context, task_function, config
+        check_installed(config.hydra.launcher)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the jobs that are not finished; `arguments` are the overrides of the command line."""
+        hydra = self._config.hydra
+        hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute())  # once: its time stamp is that of this process
+        in_study = bool(hydra.runtime.choices.get(GROUP))
+        loader = self._context.config_loader
+        found = combinations(
+            OverridesParser.create(config_loader=loader),
+            {str(key): value for key, value in self._params.items()},
+            {str(name): list(arm) for name, arm in self._arms.items()},
+            arguments,
+        )
+        composed = [(each, loader.load_sweep_config(self._config, list(each.overrides))) for each in found]
+        subdir_given = any(text.startswith("hydra.sweep.subdir=") for text in hydra.overrides.hydra)
+        Multirun.in_study = in_study
+        Multirun.jobs = plan(composed, in_study, subdir_given)
+        if todo := tell_plan(Multirun.jobs, len(found), in_study):
+            fit_to_jobs(hydra, len(todo))
+            if place := where_jobs_print(hydra.launcher):
+                print(f"what the jobs print goes to {place}", flush=True)
+            self._launch([job.told() for job in todo])
+
+    def _launch(self, told: list[list[str]]) -> None:
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self._context, task_function=self._task, config=self._config
+        )
+        try:
+            returns = launcher.launch(told, initial_job_idx=0)
+        except Exception as error:  # of the launcher: a job tells its own
+            if self._config.debug is True:
+                raise
+            log.debug("the launcher ended early", exc_info=True)
+            Multirun.trouble = f"{type(error).__name__}: {error}".splitlines()[0]
+            return
+        if self._config.debug is True:
+            for job in returns:
+                _ = job.return_value  # raises what the job has raised

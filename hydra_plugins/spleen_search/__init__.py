@@ -1,0 +1,143 @@
+"""Hydra sweeper `hydra/sweeper=search`: the settings of each job come from a Bayesian search (spleen.search).
+
+Hydra imports this at every start, so nothing heavy is imported at the top.
+"""
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from spleen.errors import InputError
+from spleen.job_folders import is_finished
+from spleen.jobs import Combination, Job, plan, quoted
+from spleen.launchers import check_installed, fit_to_jobs
+from spleen.multirun import Multirun
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from spleen.search import Search, Trial
+
+
+@dataclass
+class SearchSweeperConf:
+    """hydra/sweeper=search."""
+
+    _target_: str = "hydra_plugins.spleen_search.SearchSweeper"
+    n_trials: int = 30
+    seed: int = 0
+    startup_trials: int = 8
+    warmup_epochs: int = 2
+    at_once: int = 1
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="search", node=SearchSweeperConf, provider="spleen")
+
+
+class SearchSweeper(Sweeper):
+    """Asks the search for settings, launches the jobs, and goes on until `n_trials` are counted.
+
+    `params` maps a key to Hydra's sweep grammar: interval(1e-4, 1e-1), tag(log, interval(…)), choice(a, b) or
+    range(1, 9). `at_once` jobs are handed to the launcher together. A value on the command line replaces a search.
+    """
+
+    def __init__(
+        self, n_trials: int, seed: int, startup_trials: int, warmup_epochs: int, at_once: int, params: DictConfig
+    ) -> None:
+        self._n_trials, self._seed, self._at_once = n_trials, seed, at_once
+        self._startup_trials, self._warmup_epochs = startup_trials, warmup_epochs
+        self._params = params
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before `sweep`."""
+        self._context, self._task, self._config = hydra_context, task_function, config
+        check_installed(config.hydra.launcher)
+        if importlib.util.find_spec("optuna") is None:
+            raise InputError("a search needs Optuna: pip install optuna")
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the search; `arguments` are the overrides of the command line."""
+        from spleen.report.search_report import print_search
+        from spleen.search import Search, SearchSettings
+
+        hydra = self._config.hydra
+        hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute())
+        folder = Path(hydra.sweep.dir)
+        space, fixed = self._read(arguments)
+        storage, name = folder / "search.journal", str(self._config.study)
+        search = Search(
+            SearchSettings(storage, name, self._n_trials, self._seed, self._startup_trials, self._warmup_epochs), space
+        )
+        fit_to_jobs(hydra, self._at_once)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self._context, task_function=self._task, config=self._config
+        )
+        Multirun.in_study, Multirun.jobs = True, []
+        print(f"{search.remaining()} of {self._n_trials} trials to do; {search.repeated} killed ones are run again")
+        started = 0
+        while count := min(self._at_once, search.remaining()):
+            trials = [search.ask() for _ in range(count)]
+            try:
+                jobs = [(trial, self._plan(fixed, trial)) for trial in trials]
+                new = [(trial, job) for trial, job in jobs if not _known(search, trial, job)]
+                Multirun.jobs = [*Multirun.jobs, *(job for _, job in new)]
+                told = [[*job.told(), _trial_override(storage, name, trial)] for trial, job in new]
+                if told:
+                    launcher.launch(told, initial_job_idx=started)
+                    started += len(told)
+            finally:
+                search.close(trials)
+        print_search(search.trials(), folder)
+
+    def _plan(self, fixed: Sequence[str], trial: "Trial") -> Job:
+        """The job of a trial; raises InputError for settings that no job can run with."""
+        combination = Combination((*fixed, *trial.overrides), trial.overrides)
+        tree = self._context.config_loader.load_sweep_config(self._config, list(combination.overrides))
+        return plan([(combination, tree)], in_study=True, subdir_given=False)[0]
+
+    def _read(self, arguments: Sequence[str]) -> tuple[dict[str, "BaseDistribution"], list[str]]:
+        """What is searched, and the overrides that every job gets."""
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
+        searched = parser.parse_overrides([f"{key!s}={value}" for key, value in self._params.items()])
+        given = parser.parse_overrides(list(arguments))
+        merged = {override.get_key_element(): override for override in (*searched, *given)}
+        space = {str(key): _distribution(str(key), o) for key, o in merged.items() if o.is_sweep_override()}
+        fixed = [f"{key!s}={o.get_value_element_as_str()}" for key, o in merged.items() if not o.is_sweep_override()]
+        if not space:
+            raise InputError("nothing to search: hydra.sweeper.params names no interval, range or choice")
+        return space, fixed
+
+
+def _trial_override(storage: Path, name: str, trial: "Trial") -> str:
+    return f"search={{storage:{quoted(storage)},name:{quoted(name)},trial:{trial.number}}}"
+
+
+def _known(search: "Search", trial: "Trial", job: Job) -> bool:
+    """Whether the job is finished already, of another trial with the same settings; its score is then told."""
+    if not is_finished(job.folder, job.identity):
+        return False
+    dice = json.loads((job.folder / "summary.json").read_text())["val"]["dice"]
+    search.tell(trial, dice, job.folder)
+    return True
+
+
+def _distribution(key: str, override: Override) -> "BaseDistribution":
+    from spleen.search import space_from_bounds, space_from_choices
+
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
+        return space_from_bounds(key, float(sweep.start or 0), float(sweep.end or 0), "log" in sweep.tags, whole)
+    return space_from_choices(key, list(override.sweep_string_iterator()))

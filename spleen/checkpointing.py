@@ -1,0 +1,102 @@
+"""Checkpoints that survive kills: written whole, resumed exactly, read without running code."""
+# ruff: noqa: ARG002  (Lightning gives the hooks their arguments)
+
+import io
+import math
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+
+from spleen.atomic import link, write_bytes
+from spleen.callbacks import EpochRecord, EpochRow
+from spleen.errors import InputError
+
+CHECKPOINTS = "checkpoints"
+BEST, LAST = "best.ckpt", "last.ckpt"
+SELECTING_SCORE = "val/dice"
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's way to write a checkpoint, but onto the disk and whole, or not at all."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None = None
+    ) -> None:
+        """Write the checkpoint; raises OSError with the path, and then the file that was there is still there."""
+        # Through memory: torch.save hides the reason when it cannot write to a file.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_bytes(Path(path), content.getbuffer())
+
+
+class EpochCheckpoints(Checkpoint):
+    """After every epoch last.ckpt, which best.ckpt becomes a second name of if no epoch before scored higher.
+
+    Which epoch is the best follows from the rows of `epochs`, so there is no state or path of its own that a moved run
+    folder could invalidate. `on_kept` gets the row of every epoch that is on the disk, first those of a resumed run.
+    """
+
+    def __init__(self, folder: Path, epochs: EpochRecord, on_kept: Callable[[EpochRow], None]) -> None:
+        self._folder = folder
+        self._epochs = epochs
+        self._on_kept = on_kept
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hand on the rows that came with the checkpoint. Lightning calls this once the state is back."""
+        if trainer.is_global_zero:
+            for row in self._epochs.rows:
+                self._on_kept(row)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the epoch. Lightning calls this after the same hook of all other callbacks."""
+        trainer.save_checkpoint(self._folder / LAST)  # on every process: a strategy may gather for it
+        if trainer.is_global_zero:
+            link_best(self._folder, self._epochs.rows)
+            self._on_kept(self._epochs.rows[-1])
+        trainer.strategy.barrier()  # the best one is read by all processes
+
+
+def best_row(rows: Sequence[EpochRow]) -> EpochRow | None:
+    """The first of the epochs with the highest validation score; NaN counts as the lowest. None without validation."""
+    validated = [row for row in rows if SELECTING_SCORE in row]
+    return max(validated, key=_score, default=None)
+
+
+def _score(row: EpochRow) -> float:
+    return -math.inf if math.isnan(row[SELECTING_SCORE]) else row[SELECTING_SCORE]
+
+
+def link_best(folder: Path, rows: Sequence[EpochRow]) -> None:
+    """Let best.ckpt be last.ckpt if its epoch, the last of the rows, is the best one.
+
+    Also after a kill between the writing of the one and the other.
+    """
+    if rows and best_row(rows) is rows[-1]:
+        link(folder / LAST, folder / BEST)
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """A checkpoint as plain values and tensors, on the processor; the tensors are read when they are touched.
+
+    Raises InputError for a file that is damaged, or that holds anything else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} is refused: it holds more than tensors and plain values, so train.py did not write it"
+        ) from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}); remove it to start the run afresh"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no checkpoint of train.py; remove it to start the run afresh")
+    return content

@@ -1,0 +1,276 @@
+"""One training over several processes: how the others are started, told what to do, waited for and ended.
+
+Rank 0 is the process that the user has started. It opens a store (a small server of torch's) for what the processes
+tell each other before they train: what to do, that they are ready, why they failed. Then they form a process group.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from itertools import count as counting
+from pathlib import Path
+from typing import IO, TypeVar
+
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from omegaconf import OmegaConf
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+
+from spleen.config import TrainConfig, parse, project_root
+from spleen.errors import InputError
+from spleen.hardware import Accelerator
+from spleen.launched import FIRST, Launched, Place, check_launched, process_count, processes_per_node
+from spleen.signals import StopRequest
+
+_ORDER, _READY, _FAILURE = "order", "ready", "failure"
+# How long a process waits for another one's word: the first may still compute the slice store.
+_PATIENCE = timedelta(hours=2)
+# Between a process's end and the moment that the operating system has told the others.
+_GRACE_SECONDS = 5.0
+# All processes finish the last collective operation together, so they also end about then.
+_END_SECONDS = 60.0
+_POLL_SECONDS = 0.02
+
+T = TypeVar("T")
+_trainings = counting()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What rank 0 tells the other processes to do."""
+
+    config: TrainConfig
+    run_folder: Path
+    checkpoint: Path | None
+
+    def to_json(self) -> str:
+        """As text, for the store."""
+        config = OmegaConf.to_container(OmegaConf.structured(self.config))
+        checkpoint = self.checkpoint and str(self.checkpoint)
+        return json.dumps({"config": config, "run_folder": str(self.run_folder), "checkpoint": checkpoint})
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "Order":
+        """The inverse of `to_json`."""
+        content = json.loads(text)
+        checkpoint = content["checkpoint"] and Path(content["checkpoint"])
+        return Order(parse(OmegaConf.create(content["config"])), Path(content["run_folder"]), checkpoint)
+
+
+class _Standing(LightningEnvironment):
+    """Tells Lightning which of the processes this one is, and that it need not start any."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self._place = place
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    def local_rank(self) -> int:
+        return self._place.local_rank
+
+    def node_rank(self) -> int:
+        return self._place.node
+
+
+def lightning_strategy(name: str, place: Place) -> Strategy | str:
+    """Lightning's part of it: sums gradients (ddp), cuts the network up (fsdp), or neither (auto)."""
+    if name == "ddp":
+        return DDPStrategy(cluster_environment=_Standing(place), gradient_as_bucket_view=True)
+    if name == "fsdp":  # with whole checkpoints, which load anywhere
+        return FSDPStrategy(cluster_environment=_Standing(place), state_dict_type="full")
+    return "auto"
+
+
+def gathered(items: list[T]) -> list[T]:
+    """The items of all processes, on each of them."""
+    if not torch.distributed.is_initialized():
+        return items
+    parts: list[list[T]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+@dataclass(frozen=True)
+class _Worker:
+    rank: int
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.output.close()
+
+    def last_words(self) -> str:
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").rstrip().splitlines()
+        return "\n".join(lines[-12:])
+
+
+@contextmanager
+def with_workers(order: Order, accelerator: Accelerator, stop: StopRequest) -> Iterator[None]:
+    """Let rank 0 train together with the other processes inside the block; without any it is a plain block.
+
+    They are started here unless srun or torchrun has, and none outlives the block: the end of one that fails ends the
+    training. Raises InputError with what a process says of wrong input, and RuntimeError if one dies.
+    """
+    trainer = order.config.trainer
+    count = process_count(trainer)
+    if count == 1:
+        yield
+        return
+    given = check_launched(trainer)
+    store = _rendezvous(given) if given else _open_store()
+    store.set(_ORDER, order.to_json())
+    workers: list[_Worker] = []
+    with _share_of_threads(processes_per_node(trainer)):
+        try:
+            if isinstance(store, TCPStore) and given is None:
+                workers += [_start(rank, count, store.port) for rank in range(1, count)]
+            _wait_until_ready(store, workers, count)
+            join(store, FIRST, count, accelerator)
+            yield
+            _wait_for_end(workers)
+        except Exception as error:
+            stop.check()  # where a signal came to all processes, another one may have stopped first
+            if workers and not isinstance(error, InputError):
+                _blame(workers, store, count, error)
+            raise
+        finally:
+            for worker in workers:
+                worker.end()
+            leave()
+
+
+def join(store: Store, place: Place, count: int, accelerator: Accelerator) -> None:
+    """Form the process group together with all others."""
+    backend = "nccl" if accelerator == "gpu" else "gloo"
+    torch.distributed.init_process_group(backend, store=PrefixStore("group", store), rank=place.rank, world_size=count)
+
+
+def leave() -> None:
+    """Leave the process group, if there is one."""
+    if torch.distributed.is_initialized():
+        with suppress(RuntimeError):  # of peers that are gone
+            torch.distributed.destroy_process_group()
+
+
+def connect(given: Launched | int) -> Store:
+    """The store of rank 0: of launched processes, or on this machine's port."""
+    if isinstance(given, Launched):
+        return _rendezvous(given)
+    return TCPStore("127.0.0.1", given, is_master=False, timeout=_PATIENCE)
+
+
+def take_order(store: Store) -> Order:
+    """Wait for rank 0's order."""
+    return Order.from_json(store.get(_ORDER))
+
+
+def tell_ready(store: Store, place: Place) -> None:
+    """Tell rank 0 that this process only waits for the group."""
+    store.set(f"{_READY}/{place.rank}", "")
+
+
+def tell_failure(store: Store, place: Place, message: str) -> None:
+    """Tell rank 0 what is wrong with the input."""
+    store.set(f"{_FAILURE}/{place.rank}", message)
+
+
+def _open_store() -> TCPStore:
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=_PATIENCE)
+
+
+def _rendezvous(given: Launched) -> Store:
+    # A sweep's jobs meet at the same place one after the other.
+    return PrefixStore(f"training {next(_trainings)}", _meeting_place(given))
+
+
+@cache
+def _meeting_place(given: Launched) -> Store:
+    if given.launcher == "srun":
+        slurm = SLURMEnvironment(auto_requeue=False)
+        os.environ.setdefault("MASTER_ADDR", slurm.main_address)
+        os.environ.setdefault("MASTER_PORT", str(slurm.main_port))
+    store: Store
+    store, _, _ = next(rendezvous("env://", given.place.rank, given.count))
+    store.set_timeout(_PATIENCE)
+    return store
+
+
+def _start(rank: int, count: int, port: int) -> _Worker:
+    """Start a process of spleen.worker. It ends when its standard input does, that is, also if we are killed."""
+    path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
+    output = tempfile.TemporaryFile()  # noqa: SIM115  (closed by _Worker.end)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spleen.worker", str(port), str(rank), str(count)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C is for rank 0
+    )
+    return _Worker(rank, process, output)
+
+
+def _wait_until_ready(store: Store, workers: Sequence[_Worker], count: int) -> None:
+    keys = [f"{_READY}/{rank}" for rank in range(1, count)]
+    until = time.monotonic() + _PATIENCE.total_seconds()
+    while not store.check(keys):
+        if any(worker.process.poll() is not None for worker in workers):
+            raise RuntimeError("a process ended before the training")
+        if time.monotonic() > until:
+            raise RuntimeError(f"after {_PATIENCE} not all {count} processes are ready")
+        time.sleep(_POLL_SECONDS)
+
+
+def _wait_for_end(workers: Sequence[_Worker]) -> None:
+    until = time.monotonic() + _END_SECONDS
+    for worker in workers:
+        with suppress(subprocess.TimeoutExpired):
+            worker.process.wait(max(0.0, until - time.monotonic()))
+
+
+def _blame(workers: Sequence[_Worker], store: Store, count: int, error: Exception) -> None:
+    """Raise what a process that has failed says, if one has: the others only notice that it is gone."""
+    until = time.monotonic() + _GRACE_SECONDS
+    while time.monotonic() < until and all(worker.process.poll() is None for worker in workers):
+        time.sleep(_POLL_SECONDS)
+    for worker in workers:
+        if store.check([f"{_FAILURE}/{worker.rank}"]):
+            raise InputError(store.get(f"{_FAILURE}/{worker.rank}").decode()) from error
+    codes = {worker: worker.process.poll() for worker in workers}
+    failed = sorted((worker for worker, code in codes.items() if code), key=lambda worker: codes[worker] or 0)
+    if failed:  # one that a signal has killed, with a code below 0, before one that has only noticed
+        code = codes[failed[0]] or 0
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        raise RuntimeError(
+            f"process {failed[0].rank + 1} of {count} {how}\n{failed[0].last_words()}".rstrip()
+        ) from error
+
+
+@contextmanager
+def _share_of_threads(processes: int) -> Iterator[None]:
+    """Divide the threads of this process among as many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,88 @@
+"""The identity of a job: a hash of everything that decides its result, by which a finished job is known again."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from spleen.config import NiftiData, TrainConfig
+from spleen.content_hash import content_hash
+from spleen.launched import process_count
+
+# Raised whenever the same settings and data train to another result, so that earlier results no longer count.
+FORMAT = 1
+
+# Keys, and groups with all that is in them, that change nothing about the result; and why.
+WITHOUT_EFFECT = {
+    "output_dir": "says where the run is kept",
+    "cache_dir": "says where preprocessed slices are kept",
+    "study": "is the name of a folder",
+    "debug": "says how an error is shown",
+    "search": "says which trial of a search the run is; one that is pruned never counts as finished",
+    "logger": "mirrors the run for looking",
+    "trainer.strategy": "says how processes share the work; their number counts, with trainer.devices",
+    "trainer.progress": "says what the terminal shows",
+    "loader.num_workers": "says which process reads a slice, not which slice",
+    "data.image": "is where the file lies; its content counts instead",
+    "data.label": "is where the file lies; its content counts instead",
+}
+
+
+def has_effect(key: str) -> bool:
+    """Whether the setting with this dotted key may change the result of a run."""
+    return not any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)
+
+
+def identity(config: TrainConfig) -> str:
+    """SHA-256 of the settings that have an effect, of the content of the data files, and of `FORMAT`; 64 hex digits.
+
+    A number counts by its value: 1 and 1.0 are the same. Raises OSError for a file that cannot be read.
+    """
+    content = {"format": FORMAT, "settings": settings_with_effect(config), "files": _file_hashes(config)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def known_identity(config: TrainConfig) -> str | None:
+    """As `identity`; None where a file cannot be read, which whoever reads the data tells better."""
+    try:
+        return identity(config)
+    except OSError:
+        return None
+
+
+def settings_with_effect(config: TrainConfig) -> dict[str, object]:
+    """The settings that may change the result, by dotted key, every number as a float.
+
+    Of machines and devices only the product counts: the number of processes.
+    """
+    settings = {key: value for key, value in _flat(asdict(config)) if has_effect(key)}
+    del settings["trainer.num_nodes"]
+    if config.trainer.num_nodes > 1:
+        settings["trainer.devices"] = float(process_count(config.trainer))
+    return settings
+
+
+def _file_hashes(config: TrainConfig) -> dict[str, str]:
+    """Content of the data files; the phantom follows from its settings."""
+    if not isinstance(config.data, NiftiData):
+        return {}
+    memory = Path(config.cache_dir) / "hashes"
+    paths = {"image": config.data.image, "label": config.data.label}
+    return {name: content_hash(Path(path), memory) for name, path in paths.items() if path}
+
+
+def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat({str(name): inner for name, inner in value.items()}, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _plain(value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return value

@@ -1,0 +1,178 @@
+"""The jobs of a multirun: from a study and a command line to one folder per job."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf
+
+from spleen.config import parse
+from spleen.config_checks import check
+from spleen.errors import InputError
+from spleen.identity import identity
+
+_LONGEST_FOLDER_NAME = 120
+_HASH_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class Combination:
+    """The overrides of one job, and those among them that tell it from the other jobs."""
+
+    overrides: tuple[str, ...]
+    telling: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: what Hydra is told, and the folder it is kept in."""
+
+    overrides: tuple[str, ...]
+    folder: Path
+    identity: str | None
+    """None where settings or files are wrong; the job itself will tell."""
+
+    def told(self) -> list[str]:
+        """The overrides for a launcher; the folder among them, so that every process means the same one."""
+        place, name = quoted(self.folder.parent), quoted(self.folder.name)
+        return [*self.overrides, f"hydra.sweep.dir={place}", f"hydra.sweep.subdir={name}"]
+
+
+# From a command line to combinations --------------------------------------------------------------------------------
+
+
+def combinations(
+    parser: OverridesParser,
+    params: Mapping[str, object],
+    arms: Mapping[str, Sequence[str]],
+    arguments: Sequence[str],
+) -> list[Combination]:
+    """Every combination of the values of `params`, for each of the `arms` if there are any.
+
+    `params` maps keys to Hydra's sweep grammar (64,128 or choice(…) or range(…)), an arm is a list of overrides, and
+    `arguments` are those of the command line: one for the same key replaces what a param or an arm says.
+    Raises InputError for a key that stands both in the params and in an arm.
+    """
+    shared = parser.parse_overrides([f"{key}={_written(value)}" for key, value in params.items()])
+    given = parser.parse_overrides(list(arguments))
+    told_by_command = {_key(override) for override in given if override.is_sweep_override()}
+    found: list[Combination] = []
+    for name, arm in (arms or {"": []}).items():
+        own = parser.parse_overrides(list(arm))
+        if twice := {_key(override) for override in own} & {_key(override) for override in shared}:
+            raise InputError(f"hydra.sweeper: {', '.join(twice)} stands both in params and in the arm '{name}'")
+        telling = {_key(override) for override in (*shared, *own)} | told_by_command
+        merged = {_key(override): override for override in (*shared, *own, *given)}
+        for values in itertools.product(*(list(_values(override)) for override in merged.values())):
+            by_key = dict(zip(merged, values, strict=True))
+            found.append(Combination(values, tuple(sorted(text for key, text in by_key.items() if key in telling))))
+    return found
+
+
+def _written(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _key(override: Override) -> str:
+    """What an override sets: +key and ++key set the same as key; ~key is another thing."""
+    return str(override.get_key_element()).lstrip("+")
+
+
+def _values(override: Override) -> Iterator[str]:
+    key = override.get_key_element()
+    if override.is_delete():
+        yield str(override.input_line)
+    elif override.is_discrete_sweep():
+        yield from (f"{key}={value}" for value in override.sweep_string_iterator())
+    elif override.is_sweep_override():
+        raise InputError(
+            f"{override.input_line}: a sweep needs single values, such as {key}=1,2,3 or {key}=range(1,4); "
+            "an interval is for a search"
+        )
+    else:
+        yield f"{key}={override.get_value_element_as_str()}"
+
+
+# From combinations to jobs ------------------------------------------------------------------------------------------
+
+
+def plan(composed: Sequence[tuple[Combination, DictConfig]], in_study: bool, subdir_given: bool) -> list[Job]:
+    """One job for each different combination; `composed` holds Hydra's whole tree of each.
+
+    In a study the same identity is the same job, and its folder is found again by the end of its name. Elsewhere only
+    the same configuration is the same job. `subdir_given` keeps the names that hydra.sweep.subdir says.
+    Raises InputError for what is wrong with any job of a study: it is told before the first one starts.
+    """
+    jobs: dict[str, Job] = {}
+    problems: dict[str, None] = {}
+    for combination, tree in composed:
+        known = _identify(tree)
+        if in_study and known.problem:
+            problems[known.problem] = None
+            continue
+        key = known.identity if in_study and known.identity else known.content
+        if key in jobs:
+            continue
+        place = Path(tree.hydra.sweep.dir).absolute()
+        name = str(tree.hydra.sweep.subdir) if subdir_given else job_folder(",".join(combination.telling))
+        if in_study:
+            folder = _known_folder(place, key) or place / f"{name}-{key[:_HASH_DIGITS]}"
+        else:
+            taken = place / name in {job.folder for job in jobs.values()}
+            folder = place / (f"{name}-{key[:_HASH_DIGITS]}" if taken else name)
+        jobs[key] = Job(combination.overrides, folder, known.identity)
+    if problems:
+        raise InputError("\n".join(problems))
+    return list(jobs.values())
+
+
+@dataclass(frozen=True)
+class _Identified:
+    content: str
+    """A hash of all settings, those without an effect included."""
+    identity: str | None
+    problem: str
+
+
+def _identify(tree: DictConfig) -> _Identified:
+    settings = OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "hydra"])
+    try:
+        config = parse(settings)
+    except InputError as error:
+        return _Identified(_hash(OmegaConf.to_yaml(settings)), None, str(error))
+    content = _hash(json.dumps(asdict(config), sort_keys=True))
+    try:
+        check(config)
+        return _Identified(content, identity(config), "")
+    except InputError as error:
+        return _Identified(content, None, str(error))
+    except OSError as error:
+        return _Identified(content, None, f"{error.filename}: {error.strerror}")
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _known_folder(place: Path, job_identity: str) -> Path | None:
+    """The folder of a job that an earlier multirun has named, perhaps by other words."""
+    return next(iter(sorted(place.glob(f"*-{job_identity[:_HASH_DIGITS]}"))), None)
+
+
+def job_folder(overrides: str) -> str:
+    """A folder name from a job's overrides: no path separators, and short enough for any file system."""
+    name = re.sub(r"[^\w.,=+\-\[\]]", "_", overrides) or "defaults"
+    if len(name) <= _LONGEST_FOLDER_NAME:
+        return name
+    return f"{name[: _LONGEST_FOLDER_NAME - _HASH_DIGITS - 1]}-{_hash(overrides)[:_HASH_DIGITS]}"
+
+
+def quoted(path: Path | str) -> str:
+    """A path as a value in Hydra's grammar, whatever characters it holds."""
+    return QuotedString(str(path), Quote.single).with_quotes()

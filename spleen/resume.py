@@ -1,0 +1,142 @@
+"""Going on with a run that was killed: what its folder still holds, and whether it is the same run."""
+
+import errno
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spleen.checkpointing import BEST, CHECKPOINTS, LAST, best_row, link_best, read_checkpoint
+from spleen.errors import InputError
+from spleen.identity import has_effect
+from spleen.recipe import RECIPE_KEY, Recipe
+from spleen.wandb_parts import forget_wandb
+
+SUMMARY = "summary.json"
+
+# A run may go on with other settings that do not decide what is trained, and on other hardware: then the numbers differ
+# in their last digits from those of the undisturbed run.
+_HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes")
+_UNWRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
+    errno.EEXIST,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that has kept at least one epoch and is not finished."""
+
+    checkpoint: Path
+    epochs: int
+    """How many epochs it has kept."""
+    recipe: Mapping[str, Any]
+    """What it was told to train, and facts of its data."""
+
+
+def find_unfinished(run_folder: Path) -> Unfinished | None:
+    """The unfinished run in a folder, its checkpoints consistent; None if it is finished or has kept no epoch.
+
+    Raises InputError for checkpoints that cannot be gone on from.
+    """
+    last = run_folder / CHECKPOINTS / LAST
+    if (run_folder / SUMMARY).exists() or not last.exists():
+        return None
+    content = read_checkpoint(last)
+    try:
+        rows = content["callbacks"]["EpochRecord"]["rows"]
+        recipe = json.loads(content[RECIPE_KEY])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{last} holds no state of a training to go on from; remove it to start afresh") from error
+    link_best(last.parent, rows)
+    if best_row(rows) is not None and not (last.parent / BEST).exists():
+        raise InputError(f"{last.parent / BEST} is missing, so the run cannot be scored; remove {last} to start afresh")
+    return Unfinished(last, len(rows), recipe)
+
+
+def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> None:
+    """Raise InputError if a setting that decides what is trained is another one than when the run began."""
+    then, now = _flat(unfinished.recipe.get("config", {})), _flat(json.loads(json.dumps(config)))
+    changed = [
+        f"{key} was {_shown(then, key)} and is now {_shown(now, key)}"
+        for key in dict.fromkeys([*then, *now])
+        if _shown(then, key) != _shown(now, key) and has_effect(key) and key not in _HARDWARE
+    ]
+    if changed:
+        run_folder = unfinished.checkpoint.parents[1]
+        raise InputError(
+            f"{run_folder} holds an unfinished run with other settings: {'; '.join(changed)}. "
+            f"Go on with it by {how_to_go_on(run_folder)}, or choose another folder"
+        )
+
+
+def check_same_data(unfinished: Unfinished, recipe: Recipe) -> None:
+    """Raise InputError if the label of the training data is another one than when the unfinished run began."""
+    now = json.loads(recipe.to_json())
+    if {**now, "config": None} != {**unfinished.recipe, "config": None}:
+        raise InputError(
+            f"the label file is not the one that the unfinished run in {unfinished.checkpoint.parents[1]} was trained "
+            "with; put it back, or start a new run in another folder"
+        )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _shown(flat: Mapping[str, Any], key: str) -> str:
+    return json.dumps(flat[key]) if key in flat else "not set"
+
+
+def clear_record(run_folder: Path) -> None:
+    """Remove what an earlier run has recorded in a folder, so that nothing of it is taken for the new one's."""
+    if (run_folder / "metrics.csv").exists():
+        forget_wandb(run_folder)  # it may know epochs of that run
+    for name in (SUMMARY, f"{CHECKPOINTS}/{LAST}", f"{CHECKPOINTS}/{BEST}", "metrics.csv", "cases.csv"):
+        (run_folder / name).unlink(missing_ok=True)
+
+
+def how_to_go_on(run_folder: Path) -> str:
+    """The command that goes on with a run."""
+    return f"python train.py {shlex.quote(f'resume={run_folder}')}"
+
+
+def what_is_kept(run_folder: Path) -> str:
+    """What an interrupted run leaves, and how to go on: half a sentence."""
+    if (run_folder / SUMMARY).exists():
+        return f"the run is finished, everything is in {run_folder}"
+    try:
+        unfinished = find_unfinished(run_folder)
+    except InputError as error:
+        return str(error)
+    go_on = f"go on with: {how_to_go_on(run_folder)}"
+    if unfinished is None:
+        return f"no epoch is kept yet, so the run would start afresh; {go_on}"
+    epochs = "1 epoch is" if unfinished.epochs == 1 else f"{unfinished.epochs} epochs are"
+    return f"{epochs} kept in {unfinished.checkpoint}; {go_on}"
+
+
+@contextmanager
+def disk_trouble_told(run_folder: Path) -> Iterator[None]:
+    """Turn the errors of a full disk and of a folder that may not be written into an InputError with the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        name = error.filename or run_folder
+        kept = ""
+        with suppress(OSError):
+            kept = f"; {what_is_kept(run_folder)}"
+        raise InputError(
+            f"{name} cannot be written ({error.strerror}). Make room, or see to the permissions{kept}"
+        ) from error

@@ -1,0 +1,86 @@
+"""The named studies: experiments/NAME/study.yaml, each chosen by experiment=NAME.
+
+A study.yaml is an option of the group `experiment`: any values of the configuration, and under hydra.sweeper what is
+run: `params` for every combination, `arms` for what is no full product.
+"""
+
+import difflib
+from pathlib import Path
+
+import yaml
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from spleen.config import project_root
+from spleen.errors import InputError
+
+GROUP = "experiment"
+FILE = "study.yaml"
+
+
+def studies_folder() -> Path:
+    """The folder with one folder for each study."""
+    return project_root() / "experiments"
+
+
+def study_names() -> list[str]:
+    """The names of all studies, sorted."""
+    return sorted(path.parent.name for path in studies_folder().glob(f"*/{FILE}"))
+
+
+def register_studies() -> None:
+    """Make the studies known to Hydra. One that cannot be read is left out; `no_such_study` tells why."""
+    for name in study_names():
+        try:
+            node = read_study(name)
+        except InputError:
+            continue
+        ConfigStore.instance().store(group=GROUP, name=name, node=node, package="_global_", provider="spleen")
+
+
+def read_study(name: str) -> DictConfig:
+    """A study as a tree for Hydra: what its file says, in a folder of its own name without a time stamp.
+
+    Raises InputError for a file that is no YAML or no mapping.
+    """
+    path = studies_folder() / name / FILE
+    try:
+        tree = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, DictConfig):
+        raise InputError(f"{path} holds no settings")
+    folders = {"study": name, "hydra": {"sweep": {"dir": "${output_dir}/${study}"}}}
+    merged = OmegaConf.merge(folders, tree)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def study_question(name: str) -> str:
+    """What a study asks: the first comment line of its file."""
+    first = (studies_folder() / name / FILE).read_text().splitlines()[:1]
+    return first[0].removeprefix("#").strip() if first and first[0].startswith("#") else ""
+
+
+def no_such_study(name: str) -> str:
+    """The message for a study that Hydra does not know: it does not exist, or its file cannot be read."""
+    names = study_names()
+    if name in names:
+        try:
+            read_study(name)
+        except InputError as error:
+            return str(error)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{GROUP}={name}: no such study; there are {', '.join(names)} (experiments/NAME/{FILE}).{hint}"
+
+
+def chosen_study(arguments: list[str]) -> str | None:
+    """The study that a command line asks for. Raises InputError for more than one."""
+    chosen = [argument.split("=", 1)[1] for argument in arguments if argument.lstrip("+").startswith(f"{GROUP}=")]
+    if not chosen or chosen[-1] in ("", "null"):
+        return None
+    if len(chosen) > 1 or any(sign in chosen[0] for sign in ",()"):
+        raise InputError(f"{GROUP} takes one study at a time; got {', '.join(chosen)}")
+    return chosen[0]

@@ -1,0 +1,92 @@
+"""A process that trains together with rank 0, which has started it, and records nothing."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+
+import pytorch_lightning as pl
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from spleen.callbacks import EpochRow
+from spleen.distributed import connect, join, leave, take_order, tell_failure, tell_ready
+from spleen.errors import InputError
+from spleen.fit import Part, fit
+from spleen.launched import Launched, Place
+from spleen.recipe import describe
+from spleen.run import build_module, fit_settings, open_data
+from spleen.signals import StopRequest
+
+
+def work(store: Store, place: Place, count: int, stop: StopRequest) -> None:
+    """Take rank 0's order and train with it. Raises InputError, and tells rank 0 of it."""
+    logging.getLogger("spleen").setLevel(logging.WARNING)  # rank 0 says it already
+    try:
+        _train(store, place, count, stop)
+    except InputError as error:
+        tell_failure(store, place, str(error))
+        raise
+    except Exception:
+        stop.check()  # where a signal came to all processes, another one may have stopped first
+        raise
+    finally:
+        leave()
+
+
+def work_for(given: Launched, stop: StopRequest) -> None:
+    """`work` in a process that srun or torchrun has started."""
+    work(connect(given), given.place, given.count, stop)
+
+
+def _train(store: Store, place: Place, count: int, stop: StopRequest) -> None:
+    order = take_order(store)
+    config = order.config
+    settings = fit_settings(config)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    data = open_data(config)
+    recipe = describe(config, [part.case for part in data.slices("train")])
+    module = build_module(config, data)
+    tell_ready(store, place)
+    join(store, place, count, settings.accelerator)
+    part = Part(order.run_folder, time.time(), order.checkpoint, stop, place)
+    fit(module, data, settings, part, recipe, _keep_to_itself)
+
+
+def _keep_to_itself(_: EpochRow) -> None:
+    """Rank 0 hands the epochs on."""
+
+
+def _end_with_rank_0() -> None:
+    """Leave once our standard input ends: rank 0 holds its other end as long as it lives."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main() -> int:
+    """`python -m spleen.worker PORT RANK COUNT`, started by spleen.distributed."""
+    port, rank, count = map(int, sys.argv[1:])
+    _end_with_rank_0()
+    for number in (signal.SIGINT, signal.SIGTERM):  # rank 0 decides
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        work(connect(port), Place(rank, rank), count, StopRequest())
+    except InputError:
+        return 2
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # rank 0 waits for us, and an interpreter takes its time to end
