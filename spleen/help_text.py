@@ -14,6 +14,7 @@ Train a network that segments an organ slice by slice, and score it per case on 
   python train.py -m axis=coronal,axial lr=1e-3,1e-4            one run for each combination
   python train.py -m experiment=size_and_rate                  a named study; again: only what is missing
   python train.py -m experiment=size_and_rate hydra/launcher=joblib   several jobs at a time; also {launchers}
+  python train.py trainer=ddp trainer.devices=2                one training over two GPUs, or two processes
   python train.py resume=outputs/latest                        go on with a run that was stopped or killed
 
 Give any value below as key=value, a value inside a group as group.key=value, and choose a group's file by group=name.

@@ -153,6 +153,9 @@ def fit_settings(config: TrainConfig) -> FitSettings:
     """How long and on what to fit; raises InputError for hardware that is not there."""
     trainer, optimiser = config.trainer, config.optimiser
     accelerator = choose_accelerator(trainer.accelerator, trainer.devices)
+    strategy = trainer.strategy if process_count(trainer) > 1 else "auto"
+    if strategy == "fsdp" and accelerator != "gpu":
+        raise InputError("trainer.strategy=fsdp needs CUDA GPUs, and this machine shows none; use trainer=ddp")
     return FitSettings(
         epochs=config.epochs,
         val_every_epochs=trainer.val_every_epochs,
@@ -164,7 +167,7 @@ def fit_settings(config: TrainConfig) -> FitSettings:
         precision=choose_precision(config.precision, accelerator),
         compile=config.compile,
         progress=trainer.progress,
-        strategy=trainer.strategy if process_count(trainer) > 1 else "auto",
+        strategy=strategy,
         num_nodes=trainer.num_nodes,
     )
 

@@ -12,11 +12,15 @@ import pytest
 import pytorch_lightning  # noqa: F401
 import scipy.ndimage
 import scipy.spatial  # noqa: F401
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  (the import hook names it, but does not import it)
 
 os.environ.setdefault("WANDB_MODE", "offline")
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 install_import_hook("spleen", "tests.typecheck.checked")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

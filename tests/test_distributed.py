@@ -19,7 +19,7 @@ import spleen.run
 from spleen import record
 from spleen.dataset import BalancedBatches, CaseSlices, ScoredSlices
 from spleen.errors import InputError
-from spleen.fit import make_trainer
+from spleen.fit import make_trainer, quieten
 from spleen.identity import identity
 from spleen.launched import Place, check_launched, launched, run_stamp
 from spleen.losses import DiceCrossEntropyLoss
@@ -92,6 +92,7 @@ def test_the_same_weights_score_the_same_in_one_process(ct: SmallCt, together: P
     """The checkpoint that two processes have written and scored, scored again by one: no slice twice, none left out."""
     folders = f"output_dir={tmp_path}", f"cache_dir={together.parents[2] / 'cache'}"
     config = compose_config(*small(*ct.overrides, *SETTINGS, *folders))
+    quieten()
     data = spleen.run.open_data(config)
     module = spleen.run.build_module(config, data)
     scorer = make_trainer(spleen.run.fit_settings(config), tmp_path, [])
@@ -125,8 +126,8 @@ def test_ctrl_c_stops_both_and_one_process_goes_on_from_there(
 class FailingLoss(DiceCrossEntropyLoss):
     """A loss that fails in the second process at its third call, in the way that is asked for."""
 
-    def __init__(self, how: str) -> None:
-        super().__init__(dice_weight=0.0, ce_weight=1.0, batch_dice=True, smooth=1e-5, label_smoothing=0.0)
+    def __init__(self, how: str, **settings: float) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]
         self._how = how
         self._calls = 0
 
@@ -151,14 +152,9 @@ def test_a_process_that_fails_ends_the_training_with_its_reason(
     how: str, error: type[Exception], message: str, ct: SmallCt, tmp_path: Path
 ) -> None:
     start = time.monotonic()
+    failing = f"loss._target_={__name__}.FailingLoss", f"+loss.how={how}"
     with pytest.raises(error, match=message):
-        train(
-            tmp_path,
-            *ct.overrides,
-            "data.label_values=[3,4]",
-            *TWO,
-            f"loss={{_target_: {__name__}.FailingLoss, how: {how}}}",
-        )
+        train(tmp_path, *ct.overrides, "data.label_values=[3,4]", *TWO, *failing)
     assert time.monotonic() - start < 100
 
 
@@ -190,7 +186,8 @@ def test_each_scored_slice_goes_to_one_process_and_all_get_as_many_batches(
     parts = [CaseSlices(case, np.arange(2, 9)), CaseSlices(case, np.arange(4, 8))]  # 11 slices
     dealt = [ScoredSlices(parts, 0, 3, rank, n_ranks) for rank in range(n_ranks)]
     assert len({len(batches) for batches in dealt}) == 1
-    served = [(batch.case_index, int(index)) for batches in dealt for batch in batches for index in batch.slice_index]
+    batches = [scored[number] for scored in dealt for number in range(len(scored))]
+    served = [(batch.case_index, int(index)) for batch in batches for index in batch.slice_index]
     assert sorted(served) == [(0, index) for index in range(2, 9)] + [(1, index) for index in range(4, 8)]
     with pytest.raises(InputError, match="11 slices to score cannot be shared by 12 processes"):
         ScoredSlices(parts, 0, 3, 0, 12)
@@ -252,7 +249,6 @@ def test_a_launcher_says_where_a_process_stands(environment: pytest.MonkeyPatch)
     assert launched() is None
     with pytest.raises(InputError, match="several machines need srun or torchrun"):
         check_launched(compose_config("trainer=ddp", "trainer.num_nodes=2").trainer)
-    assert Place(0, 0, 0) == FIRST
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from spleen.errors import InputError
 from spleen.predict import Failure, PredictSettings, predict
 from spleen.prediction_files import read_record
+from tests.forged import forge, forge_network
 from tests.nifti import counting, ras_affine, save
 from tests.small_run import SPACING_MM, SmallCt
 from tests.trained_runs import file_names, scan, three_views, voxels
@@ -123,3 +124,31 @@ def test_an_image_that_vanishes_meanwhile_is_a_failure_too(ct: SmallCt, views: l
     assert report.failures == (
         Failure(tmp_path / "b.nii", f"{tmp_path / 'b.nii'}: no such file (looked in {tmp_path})"),
     )
+
+
+MOODY = """
+import torch
+class Moody(torch.nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+    def forward(self, image):
+        if image.max() < -0.5:
+            raise KeyError("mood")
+        return torch.cat([-image, image], dim=1)
+"""
+
+
+def test_a_fault_in_the_middle_stops_no_others(
+    ct: SmallCt, views: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "moody_networks.py").write_text(MOODY)
+    monkeypatch.syspath_prepend(tmp_path)
+    network = {"_target_": "moody_networks.Moody"}
+    named = forge_network(views[0], tmp_path / "moody" / "checkpoints" / "best.ckpt", network)
+    run = forge(named.parents[1], tmp_path / "moody.ckpt", lambda content: content.update(state_dict={}))
+    for name, hu in {"a": ct.hu, "b": np.minimum(ct.hu, -200), "c": ct.hu}.items():
+        save(tmp_path / f"{name}.nii", hu, AFFINE)
+    report = predict(run, tmp_path, tmp_path / "out", PredictSettings(trust=True))
+    assert [case.case_id for case in report.cases] == ["a", "c"]
+    assert report.failures == (Failure(tmp_path / "b.nii", "KeyError: 'mood'"),)
+    assert file_names(tmp_path / "out") == {"a.nii.gz", "c.nii.gz", "predictions.csv"}

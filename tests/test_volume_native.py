@@ -51,7 +51,9 @@ def test_floats_become_single_precision(tmp_path: Path, dtype: str) -> None:
 def test_scaled_integers_are_the_intensities_that_simpleitk_reads(tmp_path: Path) -> None:
     path = save(tmp_path / "ct.nii.gz", counting(dtype=np.int16), ras_affine(), slope=0.25, inter=-1024)
     expected = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).transpose()  # from k j i
-    np.testing.assert_allclose(read_native(path).array, expected, rtol=1e-6)
+    image = read_native(path)
+    assert image.array.dtype == np.float32
+    np.testing.assert_allclose(image.array, expected, rtol=1e-6)
 
 
 def test_the_array_is_a_view_of_what_was_read(tmp_path: Path) -> None:
