@@ -47,7 +47,9 @@ def test_all_weight_goes_from_a_useless_view_to_a_perfect_one(tmp_path: Path) ->
     found = fit([view(opposite, "axial", 9), view(perfect, "coronal", 9)], cases)
     assert found.dice == 1.0
     assert found.dice_equal < 0.5
-    assert found.weights[1] > 0.6
+    # Just inside the organ, at 17/64, the two say 0.516 and 0.438: more than 0.79 of the first is needed. Of the many
+    # weights that are as good, those nearest to equal ones are taken.
+    assert 0.79 < found.weights[1] < 0.9
     only = fit([view(Pointwise([0.0], [30.0]), "axial", 9), view(perfect, "coronal", 9)], cases)
     assert only.weights == (0.0, 1.0)  # a view that always sees an organ spoils it with any weight
     assert only.dice == 1.0
@@ -82,7 +84,6 @@ def test_no_weights_on_a_fine_grid_are_better(tmp_path: Path, n_views: int, seed
     assert sum(found.weights) == pytest.approx(1, abs=1e-5)
     steps = [combination for combination in product(range(21), repeat=n_views) if sum(combination) == 20]
     best = max(mean_dice(np.array(combination) / 20, stacks) for combination in steps)
-    print(n_views, seed, found, best)
     assert found.dice >= best - 1e-6
 
 
