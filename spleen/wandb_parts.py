@@ -24,7 +24,10 @@ def forget_wandb(run_folder: Path) -> None:
 def earlier_parts(run_folder: Path) -> list[Path]:
     """The folders that wandb has made for the parts of the folder's run."""
     note = run_folder / "wandb" / "id"
-    return sorted(note.parent.glob(f"*run-*-{note.read_text().strip()}")) if note.exists() else []
+    if not note.exists():
+        return []
+    name = f"*run-*-{note.read_text().strip()}"
+    return sorted([*note.parent.glob(name), *note.parent.glob(f"{name}-[0-9]*")])  # a number where a second had two
 
 
 def may_be_uploaded(part: Path) -> bool:
