@@ -16,6 +16,7 @@ from spleen.commands.compare import compare
 from spleen.commands.evaluate import evaluate
 from spleen.commands.explore import explore
 from spleen.commands.export import export
+from spleen.commands.fetch import fetch
 from spleen.commands.predict import predict
 from spleen.commands.results import results
 from spleen.commands.sync import sync
@@ -63,5 +64,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for subcommand in (predict, evaluate, compare, explore, export, results, sync):
+for subcommand in (predict, evaluate, compare, explore, export, results, sync, fetch):
     app.command()(guarded(subcommand))

@@ -1,0 +1,214 @@
+"""Fetch a data set: download its archive, verify it, unpack it; whatever breaks, the next call goes on."""
+
+import difflib
+import json
+import logging
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from spleen.archive import RefusedArchive, unpack
+from spleen.atomic import write_text
+from spleen.claim import claimed
+from spleen.decathlon_archives import DECATHLON_ARCHIVES
+from spleen.download import Advance, ResumingDownloader, without_secrets
+from spleen.errors import InputError
+
+_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
+_MARKER = ".fetched.json"
+_ARCHIVE = "archive"
+_WORTH_KEEPING = (_ARCHIVE, "part")
+_SUFFIXES = re.compile(r"\.(tar|tgz|tbz2?|txz|zip|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A data set that lies in `folder`, and the checksum of its archive, such as `md5:…`.
+
+    `is_verified`: the checksum was known before. `was_there`: an earlier call fetched it.
+    """
+
+    folder: Path
+    n_files: int
+    n_bytes: int
+    checksum: str
+    is_verified: bool
+    was_there: bool
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An address and what is known about its file; `identity` stands for the address without its secrets."""
+
+    name: str
+    url: str
+    checksum: str | None
+
+    @property
+    def identity(self) -> str:
+        query = urlsplit(self.url).query
+        return without_secrets(self.url) + (f" {sha256(query.encode()).hexdigest()[:16]}" if query else "")
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """What is noted in a fetched folder: by this, a later call knows that it is whole."""
+
+    source: str
+    checksum: str
+    is_verified: bool
+    files: dict[str, int]
+
+
+def fetch(
+    source: str, output: Path | None = None, checksum: str | None = None, advance: Advance | None = None
+) -> Fetched:
+    """Download, verify and unpack the Decathlon task `source`, such as Task09_Spleen, or the archive at a URL.
+
+    `output` is the folder that appears, by default named like the task or archive, below the current folder; it
+    appears whole or not at all. `checksum` is `md5:…` or `sha256:…`; without one, what a URL brings is not verified.
+    What has been downloaded waits in the hidden folder `.OUTPUT.download` until all is done. `advance` hears what is
+    being done, how many bytes of it are done, and how many there are, if that is known.
+    Raises InputError for a wrong name, a wrong checksum, too little space, an unsafe archive, no connection, and a
+    folder that holds something else.
+    """
+    wanted = _parse_source(source, checksum)
+    folder = output or Path(wanted.name)
+    advance = advance or _silent
+    if there := _find(folder, wanted):
+        return there
+    downloads = folder.absolute().with_name(f".{folder.absolute().name}.download")
+    with claimed(downloads, patience_seconds=0):
+        try:
+            marker = _fetch_into(folder, wanted, downloads, advance)
+        finally:
+            if not any((downloads / name).exists() for name in _WORTH_KEEPING):
+                shutil.rmtree(downloads, ignore_errors=True)
+    return _fetched(folder, marker, was_there=False)
+
+
+def _fetch_into(folder: Path, wanted: _Source, downloads: Path, advance: Advance) -> _Marker:
+    _clear(downloads, wanted)
+    archive, known = _download(wanted, downloads, advance)
+    unpacked = downloads / "unpacked"
+    try:
+        files = unpack(archive, unpacked, advance)
+    except RefusedArchive as error:
+        archive.unlink()
+        raise RefusedArchive(f"{without_secrets(wanted.url)}: {error}") from error
+    files.pop(_MARKER, None)
+    marker = _Marker(wanted.identity, known, wanted.checksum is not None, files)
+    write_text(unpacked / _MARKER, json.dumps(asdict(marker)))
+    unpacked.replace(folder)
+    archive.unlink()
+    return marker
+
+
+def _silent(stage: str, done_bytes: int, total_bytes: int | None) -> None:
+    del stage, done_bytes, total_bytes
+
+
+def _parse_source(source: str, checksum: str | None) -> _Source:
+    if checksum is not None:
+        checksum = _parse_checksum(checksum)
+    if source in DECATHLON_ARCHIVES:
+        archive = DECATHLON_ARCHIVES[source]
+        return _Source(archive.name, archive.url, checksum or f"md5:{archive.md5}")
+    try:
+        parts = urlsplit(source)
+    except ValueError as error:
+        raise InputError(f"'{source}' is no address: {error}") from error
+    if parts.scheme in ("http", "https") and parts.hostname:
+        file_name = unquote(parts.path).rstrip("/").rpartition("/")[2]
+        name = re.sub(r"[^\w .-]", "_", _SUFFIXES.sub("", file_name)).strip(". ")
+        return _Source(name or parts.hostname, source, checksum)
+    names = {name.lower(): name for name in DECATHLON_ARCHIVES}
+    organs = {name.partition("_")[2].lower(): name for name in DECATHLON_ARCHIVES}
+    word = source.lower()
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.7) + difflib.get_close_matches(word, organs, n=2)
+    found = list(dict.fromkeys({**names, **organs}[name] for name in near))
+    raise InputError(
+        f"'{source}' is neither a known data set nor an http(s) address; "
+        + (f"did you mean {' or '.join(found)}?" if found else f"known are {', '.join(DECATHLON_ARCHIVES)}")
+    )
+
+
+def _parse_checksum(text: str) -> str:
+    algorithm, _, digest = text.strip().lower().partition(":")
+    if len(digest) != _DIGITS.get(algorithm) or not re.fullmatch(r"[0-9a-f]+", digest):
+        allowed = ", ".join(f"{name}: and {digits} digits" for name, digits in _DIGITS.items())
+        raise InputError(f"a checksum is one of {allowed} (0-9, a-f); got '{text}'")
+    return f"{algorithm}:{digest}"
+
+
+def _find(folder: Path, wanted: _Source) -> Fetched | None:
+    """What an earlier call left in `folder`; None if nothing is there. Raises InputError for anything else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    otherwise = "remove it, or choose another place with --output"
+    try:
+        marker = _Marker(**json.loads((folder / _MARKER).read_text()))
+    except (OSError, ValueError, TypeError):
+        raise InputError(f"{folder} exists, and was not fetched; {otherwise}") from None
+    if marker.source != wanted.identity:
+        raise InputError(f"{folder} was fetched from {marker.source.partition(' ')[0]}; {otherwise}")
+    same_algorithm = wanted.checksum and wanted.checksum.partition(":")[0] == marker.checksum.partition(":")[0]
+    if same_algorithm and wanted.checksum != marker.checksum:
+        raise InputError(
+            f"{folder} was fetched with the checksum {marker.checksum}, not {wanted.checksum}; {otherwise}"
+        )
+    changed = [name for name, size in marker.files.items() if not _has_size(folder / name, size)]
+    if changed:
+        raise InputError(
+            f"{folder} was fetched, but {len(changed)} of its {len(marker.files)} files are missing or have another "
+            f"size, such as {changed[0]}; {otherwise}"
+        )
+    return _fetched(folder, marker, was_there=True)
+
+
+def _has_size(path: Path, size_bytes: int) -> bool:
+    try:
+        return path.stat().st_size == size_bytes
+    except OSError:
+        return False
+
+
+def _clear(downloads: Path, wanted: _Source) -> None:
+    """Keep of an earlier call only what continues the same download."""
+    notes = downloads / "source"
+    is_same = notes.exists() and notes.read_text() == wanted.identity
+    kept = {*_WORTH_KEEPING, "part.json", notes.name} if is_same else set()
+    for path in downloads.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_text(notes, wanted.identity)
+
+
+def _download(wanted: _Source, downloads: Path, advance: Advance) -> tuple[Path, str]:
+    """The archive, and its checksum: the known one, else the SHA-256 that was found."""
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)  # what it does is shown by `advance`
+    downloader = ResumingDownloader(downloads, advance, has_checksum=wanted.checksum is not None)
+    archive = downloads / _ARCHIVE
+    try:
+        pooch.retrieve(wanted.url, wanted.checksum, archive.name, downloads, downloader=downloader)
+    except ValueError as error:
+        sums = re.search(r"expected (\S+) but got (\w+)", str(error))  # pooch's words for a wrong checksum
+        if sums is None:
+            raise
+        downloader.forget()
+        raise InputError(
+            f"wrong checksum of {without_secrets(wanted.url)}: expected {sums[1]}, found {sums[2]}. What was "
+            "downloaded is removed: either it was damaged on its way, then fetch it again, or it is another file"
+        ) from error
+    downloader.forget()
+    return archive, wanted.checksum or f"sha256:{pooch.file_hash(str(archive))}"
+
+
+def _fetched(folder: Path, marker: _Marker, was_there: bool) -> Fetched:
+    n_bytes = sum(marker.files.values())
+    return Fetched(folder, len(marker.files), n_bytes, marker.checksum, marker.is_verified, was_there)
