@@ -25,12 +25,12 @@ from benchmarks.jobs import quoted, train
 from spleen.config import project_root
 from spleen.inference import choose_hardware
 from spleen.intensity import fit_intensity
+from spleen.native_image import read_native
 from spleen.network_input import network_planes
 from spleen.phantom_case import phantom_case
 from spleen.predict import PredictSettings, predict
 from spleen.slicing import context_indices
 from spleen.trained import TrainedModel, load_trained
-from spleen.volume import read_native
 
 BAR = 1.25
 BATCH_SIZE = PredictSettings().batch_size
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--axes", nargs="+", default=["axial", "coronal", "sagittal"])
     arguments = parser.parse_args()
     cache = project_root() / ".cache"
-    image = phantom_case(cache, matrix=512, n_slices=90, seed=0, noise_hu=12.0).image
+    image = phantom_case(cache, matrix=512, n_slices=90, seed=0, noise_hu=12.0).images[0]
     print(header())
     print("| axis | slices | reading s | forward s | writing s | bare s | ours s | ours ÷ bare | bar | | command s |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
@@ -83,8 +83,9 @@ def _row(axis: str, image: Path, folder: Path, rounds: int) -> str:
 def _network_input(model: TrainedModel, path: Path) -> torch.Tensor:
     """All slices as the network sees them, float32."""
     image, settings = read_native(path), model.slices
-    grid = settings.plan(image.array.shape, image.spacing_mm)
-    planes = network_planes(image.array, settings.axis, grid, fit_intensity(image.array, settings.intensity, str(path)))
+    (array,) = image.channels
+    grid = settings.plan(image.shape, image.spacing_mm)
+    planes = network_planes(array, settings.axis, grid, fit_intensity(array, settings.intensity, str(path)))
     context = context_indices(np.arange(len(planes)), len(planes), model.context_slices)
     return torch.from_numpy(planes[context]).float().contiguous(memory_format=torch.channels_last)
 

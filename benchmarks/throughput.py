@@ -32,6 +32,7 @@ from spleen import build, fit, run
 from spleen.callbacks import Clock
 from spleen.config import TrainConfig, project_root
 from spleen.dataset import SliceBatch
+from spleen.open_data import open_data
 
 BARS = {"none": 0.95, "light": 0.85}
 # Neither the end of training nor a validation comes while the loops take turns.
@@ -74,7 +75,7 @@ def measure(config: TrainConfig, folder: Path, seconds: float, rounds: int) -> T
     """Let both loops take turns with the network and the data of one configuration."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
     settings = run.fit_settings(config)
-    data = run.open_data(config)
+    data = open_data(config)
     module = run.build_module(config, data)
     bare = BareLoop(
         network=copy.deepcopy(module.network),

@@ -1,33 +1,19 @@
 """From the configuration to the objects and values of a run. Past this module nobody sees a configuration."""
 
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
 from spleen.augment import AugmentSettings
 from spleen.build_model import build_classes, build_network, build_part
-from spleen.cases import Case, case_from_files
-from spleen.config import NiftiData, PhantomData, TrainConfig
+from spleen.config import TrainConfig, size_text
 from spleen.datamodule import LoaderSettings
 from spleen.errors import InputError
 from spleen.folds import SplitSettings
 from spleen.loggers import WandbSettings
 from spleen.module import OptimiserSettings
-from spleen.phantom_case import phantom_case
 from spleen.wandb_mode import WandbMode, resolve_mode
-
-
-def build_case(config: TrainConfig) -> Case:
-    """The labelled volume that the configuration names; a phantom is computed here if the cache lacks it."""
-    data = config.data
-    if isinstance(data, PhantomData):
-        return phantom_case(Path(config.cache_dir), data.matrix, data.n_slices, data.seed, data.noise_hu)
-    assert isinstance(data, NiftiData)
-    assert data.image is not None
-    assert data.label is not None
-    return case_from_files(Path(data.image), Path(data.label))
 
 
 def build_split_settings(config: TrainConfig) -> SplitSettings:
@@ -94,7 +80,12 @@ def build_wandb_settings(config: TrainConfig) -> WandbSettings:
         project=logger.project,
         mode=cast(WandbMode, logger.mode),
         name=logger.name
-        or f"{config.axis} {config.img_size}px lr={config.lr:g} {config.model.name} seed={config.seed}",
+        or " ".join(
+            [
+                f"{config.axis} {size_text(config.img_size)} lr={config.lr:g} {config.model.name} seed={config.seed}",
+                *([f"fold={config.fold}"] if config.fold is not None else []),
+            ]
+        ),
         group=logger.group or config.study,
         tags=(*logger.tags, config.axis, config.model.name),
         entity=logger.entity,

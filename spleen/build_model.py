@@ -10,11 +10,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from spleen.config import CtConfig, MrConfig, TrainConfig, ZScoreConfig
+from spleen.class_map import ClassMap, parse_label_values
+from spleen.config import CasesData, CtConfig, MrConfig, TrainConfig, ZScoreConfig
 from spleen.errors import InputError
 from spleen.intensity import CtWindow, Intensity, MrPercentiles, ZScore
-from spleen.labels import ClassMap, parse_label_values
 from spleen.models.padding import PadToMultiple
+from spleen.models.windows import OverlappingWindows
 from spleen.slicing import Resize
 from spleen.store import StoreSettings
 from spleen.types import AxisName
@@ -23,6 +24,11 @@ from spleen.types import AxisName
 def axis_of(config: TrainConfig) -> AxisName:
     """The slicing axis, which `check` has found to be a known one."""
     return cast(AxisName, config.axis)
+
+
+def channels_of(config: TrainConfig) -> int:
+    """Channels of the images."""
+    return (config.data.channels or 1) if isinstance(config.data, CasesData) else 1
 
 
 def build_classes(config: TrainConfig) -> ClassMap:
@@ -40,6 +46,8 @@ def build_store_settings(config: TrainConfig, classes: ClassMap) -> StoreSetting
         intensity=_intensity(config.intensity),
         classes=classes,
         grid_tolerance_mm=config.grid_tolerance_mm,
+        n_channels=channels_of(config),
+        may_be_empty=isinstance(config.data, CasesData),
     )
 
 
@@ -57,11 +65,12 @@ def build_network(config: TrainConfig, n_foreground: int) -> nn.Module:
     """The network, its input and output channels filled in, accepting slices of any size."""
     model = config.model
     channels = {
-        model.in_channels_argument: 1 + 2 * config.context_slices,
+        model.in_channels_argument: channels_of(config) * (1 + 2 * config.context_slices),
         model.out_channels_argument: 1 + n_foreground,
     }
     network = build_part("model.network", {**model.network, **channels})
-    return PadToMultiple(network, model.size_multiple)
+    padded = PadToMultiple(network, model.size_multiple)
+    return padded if config.crop_size is None else OverlappingWindows(padded, config.crop_size)
 
 
 def build_part(name: str, setting: Mapping[str, Any]) -> nn.Module:

@@ -191,17 +191,19 @@ class Progress(Callback):
         if isinstance(outputs, Mapping) and time.perf_counter() - self._shown > _SECONDS_BETWEEN_LOSSES:
             self._shown = time.perf_counter()
             self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
-            self._bar.set_postfix_str(f"loss {float(outputs['loss']):.4f}, best val dice {self._best:.4f}")
+            best = "-" if np.isnan(self._best) else f"{self._best:.4f}"
+            self._bar.set_postfix_str(f"loss {float(outputs['loss']):.4f}, best val dice {best}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch where there is no bar."""
         row = self._epochs.rows[-1]
         if self._bar is None:
-            print(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {row['train/loss']:.4f}  "
-                f"val dice {row.get('val/dice', float('nan')):.4f}  best {self._best:.4f}",
-                flush=True,
-            )
+            told = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"loss {row['train/loss']:.4f}"]
+            if "val/dice" in row:
+                told.append(f"val dice {row['val/dice']:.4f}")
+            if not np.isnan(self._best):
+                told.append(f"best {self._best:.4f}")
+            print("  ".join(told), flush=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the bar, also after an error."""

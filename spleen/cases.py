@@ -1,4 +1,4 @@
-"""A case: one image with its label, and where cases come from."""
+"""A case: an image, of one or several channels, with its label."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,11 @@ class Case:
     """One labelled volume: the paths of its files."""
 
     case_id: str
-    image: Path
+    images: tuple[Path, ...]
+    """One file for each channel, or one whose fourth dimension holds them."""
     label: Path
+    group: str | None = None
+    """What must not be torn apart by a split, such as the patient; None is the case alone."""
 
 
 def case_from_files(image: Path, label: Path) -> Case:
@@ -23,4 +26,4 @@ def case_from_files(image: Path, label: Path) -> Case:
     name = image.name.removesuffix(".gz").removesuffix(".nii")
     if name.lower() in _NAMELESS and image.absolute().parent.name:
         name = image.absolute().parent.name
-    return Case(name, image.absolute(), label.absolute())
+    return Case(name, (image.absolute(),), label.absolute())

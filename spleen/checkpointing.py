@@ -39,6 +39,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 class EpochCheckpoints(Checkpoint):
     """After every epoch last.ckpt, which best.ckpt becomes a second name of if no epoch before scored higher.
 
+    Without validation the last epoch is the best.
+
     Which epoch is the best follows from the rows of `epochs`, so there is no state or path of its own that a moved run
     folder could invalidate. `on_kept` gets the row of every epoch that is on the disk, first those of a resumed run.
     """
@@ -64,9 +66,12 @@ class EpochCheckpoints(Checkpoint):
 
 
 def best_row(rows: Sequence[EpochRow]) -> EpochRow | None:
-    """The first of the epochs with the highest validation score; NaN counts as the lowest. None without validation."""
+    """The first of the epochs with the highest validation score; NaN counts as the lowest.
+
+    The last epoch while none was validated; None without an epoch.
+    """
     validated = [row for row in rows if SELECTING_SCORE in row]
-    return max(validated, key=_score, default=None)
+    return max(validated, key=_score) if validated else rows[-1] if rows else None
 
 
 def _score(row: EpochRow) -> float:

@@ -40,14 +40,51 @@ class NiftiData:
 
 
 @dataclass
+class CasesData:
+    """What every kind of data with many cases has."""
+
+    kind: str
+    organ: str
+    label_values: Any
+    channels: int | None
+    groups: str | None
+    skip_bad: bool
+
+
+@dataclass
+class DatasetData(CasesData):
+    """data=decathlon and data=nnunet: a folder with a dataset.json."""
+
+    root: str | None
+
+
+@dataclass
+class FolderData(CasesData):
+    """data=folder: images and labels paired by name."""
+
+    images: str | None
+    labels: str | None
+
+
+@dataclass
+class TableData(CasesData):
+    """data=table: a CSV with one row for each case."""
+
+    table: str | None
+
+
+@dataclass
 class SplitConfig:
-    """split: how one volume is cut into blocks."""
+    """split: how one volume is cut into blocks, and many cases into parts. Earlier runs knew one volume alone."""
 
     val_share: float
     test_share: float
     test_blocks: int
     guard_mm: float
     seed: int
+    folds: int = 5
+    splits_file: str | None = None
+    test_cases: str | None = None
 
 
 @dataclass
@@ -83,6 +120,13 @@ class ZScoreConfig:
 
     kind: str
     clip: float
+
+
+@dataclass
+class AutoIntensity:
+    """intensity=auto: what the data's files say of their modality; `complete` puts one of the others in its place."""
+
+    kind: str
 
 
 @dataclass
@@ -152,7 +196,7 @@ class TrainConfig:
 
     study: str
     lr: float
-    img_size: int
+    img_size: Any  # pixels, or "native"
     axis: str
     batch_size: int
     epochs: int
@@ -177,10 +221,21 @@ class TrainConfig:
     augment: dict[str, Any]
     trainer: TrainerConfig
     logger: LoggerConfig
+    fold: Any = None  # None, a number from 0 on, or "all"
+    crop_size: int | None = None
 
 
-DATA: dict[str, type] = {"phantom": PhantomData, "nifti": NiftiData}
-INTENSITIES: dict[str, type] = {"ct": CtConfig, "mr": MrConfig, "zscore": ZScoreConfig}
+DATA: dict[str, type] = {
+    "phantom": PhantomData,
+    "nifti": NiftiData,
+    "decathlon": DatasetData,
+    "nnunet": DatasetData,
+    "folder": FolderData,
+    "table": TableData,
+}
+INTENSITIES: dict[str, type] = {"ct": CtConfig, "mr": MrConfig, "zscore": ZScoreConfig, "auto": AutoIntensity}
+# The values that are paths, which are seen from the caller's folder.
+PATH_KEYS = ("image", "label", "root", "images", "labels", "table", "groups")
 
 
 def parse(tree: DictConfig) -> TrainConfig:
@@ -206,9 +261,10 @@ def parse(tree: DictConfig) -> TrainConfig:
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Paths as seen from the caller's folder, so that the recorded configuration can be repeated from anywhere."""
     config.output_dir, config.cache_dir = _absolute(config.output_dir), _absolute(config.cache_dir)
-    if isinstance(config.data, NiftiData):
-        config.data.image = config.data.image and _absolute(config.data.image)
-        config.data.label = config.data.label and _absolute(config.data.label)
+    for part, keys in ((config.data, PATH_KEYS), (config.split, ("splits_file", "test_cases"))):
+        for key in keys:
+            if path := getattr(part, key, None):
+                setattr(part, key, _absolute(path))
     return config
 
 
@@ -248,6 +304,11 @@ def _keys(schema: type, prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{field.name}"
         if is_dataclass(field.type):
             yield from _keys(cast(type, field.type), f"{prefix}{field.name}.")
+
+
+def size_text(img_size: int | str) -> str:
+    """The slice size in words."""
+    return "native grid" if img_size == "native" else f"{img_size} px"
 
 
 def project_root() -> Path:

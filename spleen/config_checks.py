@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from spleen.config import CtConfig, MrConfig, NiftiData, PhantomData, TrainConfig, ZScoreConfig
+from spleen.config import CtConfig, MrConfig, TrainConfig, ZScoreConfig
+from spleen.data_checks import data_problems
 from spleen.errors import InputError
 from spleen.launched import process_count
+from spleen.value_checks import between, one_of
 
 AXES = ("sagittal", "coronal", "axial")
 _SIZES = range(16, 4097)
@@ -15,7 +17,7 @@ def check(config: TrainConfig) -> None:
     """Raise InputError that names every impossible value at once."""
     problems = [
         *_top_level(config),
-        *_data(config),
+        *data_problems(config),
         *_intensity(config),
         *_training(config),
         *_logger(config),
@@ -25,49 +27,43 @@ def check(config: TrainConfig) -> None:
 
 
 def _top_level(config: TrainConfig) -> Iterator[str]:
-    yield from _one_of("axis", config.axis, AXES)
-    yield from _one_of("resize", config.resize, ("keep_aspect", "stretch"))
-    yield from _one_of("precision", config.precision, ("auto", "32", "bf16", "16"))
-    yield from _between("lr", config.lr, 0, 10, low_included=False)
-    yield from _between("img_size", config.img_size, _SIZES.start, _SIZES[-1], unit="pixels")
-    yield from _between("batch_size", config.batch_size, 1, 4096, unit="slices")
-    yield from _between("epochs", config.epochs, 1, 1_000_000)
-    yield from _between("seed", config.seed, 0, 2**32 - 1)
-    yield from _between("context_slices", config.context_slices, 0, 32, unit="slices per side")
-    yield from _between("grid_tolerance_mm", config.grid_tolerance_mm, 0, 10, unit="mm")
+    yield from one_of("axis", config.axis, AXES)
+    yield from one_of("resize", config.resize, ("keep_aspect", "stretch"))
+    yield from one_of("precision", config.precision, ("auto", "32", "bf16", "16"))
+    yield from between("lr", config.lr, 0, 10, low_included=False)
+    yield from _img_size(config)
+    if config.crop_size is not None:
+        yield from between("crop_size", config.crop_size, _SIZES.start, _SIZES[-1], unit="pixels")
+        if config.crop_size % max(1, config.model.size_multiple):
+            yield (
+                f"crop_size must be a multiple of {config.model.size_multiple} (model.size_multiple), or each window "
+                f"is padded; got {config.crop_size}"
+            )
+    yield from between("batch_size", config.batch_size, 1, 4096, unit="slices")
+    yield from between("epochs", config.epochs, 1, 1_000_000)
+    yield from between("seed", config.seed, 0, 2**32 - 1)
+    yield from between("context_slices", config.context_slices, 0, 32, unit="slices per side")
+    yield from between("grid_tolerance_mm", config.grid_tolerance_mm, 0, 10, unit="mm")
     if config.study in ("", ".", "..") or "/" in config.study:
         yield f"study must be a folder name without '/'; got {config.study!r}"
 
 
-def _data(config: TrainConfig) -> Iterator[str]:
-    data = config.data
-    if isinstance(data, PhantomData):
-        yield from _between("data.matrix", data.matrix, 32, 512, unit="pixels")
-        yield from _between("data.n_slices", data.n_slices, 16, 450, unit="slices")
-        yield from _between("data.noise_hu", data.noise_hu, 0, 200, unit="HU")
-        yield from _between("data.seed", data.seed, 0, 2**32 - 1)
-    if isinstance(data, NiftiData):
-        for name in ("image", "label"):
-            if not getattr(data, name):
-                yield f"data.{name} is missing: data=nifti needs data.image=IMAGE.nii.gz and data.label=LABEL.nii.gz"
-    split = config.split
-    yield from _between("split.val_share", split.val_share, 0, 0.5, low_included=False)
-    yield from _between("split.test_share", split.test_share, 0, 0.5, low_included=False)
-    yield from _between("split.test_blocks", split.test_blocks, 1, 16, unit="blocks")
-    yield from _between("split.guard_mm", split.guard_mm, 0, 1000, unit="mm")
-    yield from _between("split.seed", split.seed, 0, 2**32 - 1)
-    if split.val_share + split.test_share > 0.8:
-        yield (
-            f"split.val_share + split.test_share is {split.val_share + split.test_share:g}; "
-            "at most 0.8, or too little is left for training"
-        )
+def _img_size(config: TrainConfig) -> Iterator[str]:
+    size = config.img_size
+    if size == "native":
+        if config.resize == "stretch":
+            yield "img_size=native keeps the voxel grid, so resize=stretch has no meaning; leave it at keep_aspect"
+    elif isinstance(size, bool) or not isinstance(size, int):
+        yield f"img_size must be a whole number of pixels, or native to keep the voxel grid; got '{size}'"
+    else:
+        yield from between("img_size", size, _SIZES.start, _SIZES[-1], unit="pixels")
 
 
 def _intensity(config: TrainConfig) -> Iterator[str]:
     intensity = config.intensity
     if isinstance(intensity, CtConfig):
-        yield from _between("intensity.window_level", intensity.window_level, -1e5, 1e5, unit="HU")
-        yield from _between("intensity.window_width", intensity.window_width, 0, 1e5, low_included=False, unit="HU")
+        yield from between("intensity.window_level", intensity.window_level, -1e5, 1e5, unit="HU")
+        yield from between("intensity.window_width", intensity.window_width, 0, 1e5, low_included=False, unit="HU")
     if isinstance(intensity, MrConfig):
         low, high = intensity.low_percentile, intensity.high_percentile
         if not 0 <= low < high <= 100:
@@ -76,7 +72,7 @@ def _intensity(config: TrainConfig) -> Iterator[str]:
                 f"got {low:g} and {high:g}"
             )
     if isinstance(intensity, ZScoreConfig):
-        yield from _between("intensity.clip", intensity.clip, 0, 1000, low_included=False)
+        yield from between("intensity.clip", intensity.clip, 0, 1000, low_included=False)
 
 
 def _training(config: TrainConfig) -> Iterator[str]:
@@ -86,41 +82,41 @@ def _training(config: TrainConfig) -> Iterator[str]:
             f"loader.slices_per_epoch={loader.slices_per_epoch} is less than one batch (batch_size="
             f"{config.batch_size}); raise it, or use null for one pass over the training slices"
         )
-    yield from _between("loader.foreground_share", loader.foreground_share, 0, 1)
-    yield from _between("loader.num_workers", loader.num_workers, 0, 256)
-    yield from _between("model.size_multiple", config.model.size_multiple, 1, 512, unit="pixels")
+    yield from between("loader.foreground_share", loader.foreground_share, 0, 1)
+    yield from between("loader.num_workers", loader.num_workers, 0, 256)
+    yield from between("model.size_multiple", config.model.size_multiple, 1, 512, unit="pixels")
     yield from _target("model.network", config.model.network)
     yield from _target("loss", config.loss)
-    yield from _between("optimiser.weight_decay", optimiser.weight_decay, 0, 100)
+    yield from between("optimiser.weight_decay", optimiser.weight_decay, 0, 100)
     for name in ("beta1", "beta2"):
-        yield from _between(f"optimiser.{name}", getattr(optimiser, name), 0, 0.999999)
+        yield from between(f"optimiser.{name}", getattr(optimiser, name), 0, 0.999999)
     if optimiser.gradient_clip is not None:
-        yield from _between("optimiser.gradient_clip", optimiser.gradient_clip, 0, 1e6, low_included=False)
+        yield from between("optimiser.gradient_clip", optimiser.gradient_clip, 0, 1e6, low_included=False)
     if optimiser.ema_decay is not None:
-        yield from _between("optimiser.ema_decay", optimiser.ema_decay, 0, 0.999999, low_included=False)
-    yield from _one_of("schedule.kind", schedule.kind, ("cosine", "polynomial", "constant", "one_cycle"))
-    yield from _between("schedule.warmup_share", schedule.warmup_share, 0, 0.9)
-    yield from _between("schedule.final_factor", schedule.final_factor, 0, 1)
-    yield from _between("schedule.power", schedule.power, 0, 10, low_included=False)
-    yield from _one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu", "mps"))
+        yield from between("optimiser.ema_decay", optimiser.ema_decay, 0, 0.999999, low_included=False)
+    yield from one_of("schedule.kind", schedule.kind, ("cosine", "polynomial", "constant", "one_cycle"))
+    yield from between("schedule.warmup_share", schedule.warmup_share, 0, 0.9)
+    yield from between("schedule.final_factor", schedule.final_factor, 0, 1)
+    yield from between("schedule.power", schedule.power, 0, 10, low_included=False)
+    yield from one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu", "mps"))
     yield from _processes(config)
-    yield from _between("trainer.val_every_epochs", trainer.val_every_epochs, 1, max(1, config.epochs))
+    yield from between("trainer.val_every_epochs", trainer.val_every_epochs, 1, max(1, config.epochs))
     if trainer.early_stopping_patience is not None:
-        yield from _between("trainer.early_stopping_patience", trainer.early_stopping_patience, 1, 1_000_000)
+        yield from between("trainer.early_stopping_patience", trainer.early_stopping_patience, 1, 1_000_000)
 
 
 def _logger(config: TrainConfig) -> Iterator[str]:
-    yield from _one_of("logger.mode", config.logger.mode, ("auto", "online", "offline", "disabled"))
+    yield from one_of("logger.mode", config.logger.mode, ("auto", "online", "offline", "disabled"))
     for name in ("init_timeout_seconds", "finish_timeout_seconds"):
-        yield from _between(f"logger.{name}", getattr(config.logger, name), 1, 86_400, unit="seconds")
+        yield from between(f"logger.{name}", getattr(config.logger, name), 1, 86_400, unit="seconds")
     if not config.logger.project:
         yield "logger.project must be a name; it is empty"
 
 
 def _processes(config: TrainConfig) -> Iterator[str]:
     trainer = config.trainer
-    yield from _one_of("trainer.strategy", trainer.strategy, ("auto", "ddp", "fsdp"))
-    yield from _between("trainer.num_nodes", trainer.num_nodes, 1, 1024, unit="machines")
+    yield from one_of("trainer.strategy", trainer.strategy, ("auto", "ddp", "fsdp"))
+    yield from between("trainer.num_nodes", trainer.num_nodes, 1, 1024, unit="machines")
     devices = trainer.devices
     numbers = devices if isinstance(devices, list) else [devices]
     whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
@@ -150,16 +146,3 @@ def _processes(config: TrainConfig) -> Iterator[str]:
 def _target(name: str, setting: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(setting.get("_target_"), str):
         yield f"{name} needs a _target_: the full Python name of the class to build"
-
-
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> Iterator[str]:
-    if value not in allowed:
-        yield f"{name} must be one of {', '.join(allowed)}; got '{value}'"
-
-
-def _between(
-    name: str, value: float, low: float, high: float, *, low_included: bool = True, unit: str = ""
-) -> Iterator[str]:
-    if not (low <= value <= high and (low_included or value > low)):
-        start = f"from {low:.12g}" if low_included else f"above {low:.12g}"
-        yield f"{name} must be {start} to {high:.12g}{' ' * bool(unit)}{unit}; got {value:.12g}"

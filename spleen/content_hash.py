@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from spleen.atomic import write_text
+from spleen.atomic import temporary_sibling
 
 
 def content_hash(path: Path, memory: Path) -> str:
@@ -20,8 +20,19 @@ def content_hash(path: Path, memory: Path) -> str:
         return str(remembered["sha256"])
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    write_text(note, json.dumps({"path": str(path.resolve()), "signature": signature, "sha256": digest}))
+    _write(note, {"path": str(path.resolve()), "signature": signature, "sha256": digest})
     return digest
+
+
+def _write(note: Path, content: dict[str, object]) -> None:
+    """Write a note whole or not at all, without waiting for the disk: one that a power cut takes is written anew."""
+    note.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_sibling(note)
+    try:
+        temporary.write_text(json.dumps(content))
+        temporary.replace(note)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read(note: Path) -> dict[str, object] | None:

@@ -1,6 +1,6 @@
 """The LightningDataModule: opens the store, holds the split, serves batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from spleen.dataset import BalancedBatches, CaseSlices, ScoredBatch, ScoredSlices, SliceBatch, TrainingSlices
 from spleen.folds import SliceSplit
-from spleen.store import StoredCase
+from spleen.stored_case import StoredCase
 
 Stage = Literal["train", "val", "test"]
 
@@ -31,13 +31,22 @@ class LoaderSettings:
 class SliceDataModule(pl.LightningDataModule):
     """Serves the slices of opened cases by split: `splits` holds one SliceSplit per case, in the same order.
 
+    `skipped` are the reasons why other cases are not among them, by case_id.
+
     The loaders have generators of their own: without, each new iterator would take a number from torch's global state,
     and one more of them, as in a resumed run, would change every dropout after it.
     """
 
-    def __init__(self, cases: Sequence[StoredCase], splits: Sequence[SliceSplit], settings: LoaderSettings) -> None:
+    def __init__(
+        self,
+        cases: Sequence[StoredCase],
+        splits: Sequence[SliceSplit],
+        settings: LoaderSettings,
+        skipped: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
         self.cases = tuple(cases)
+        self.skipped = dict(skipped or {})
         self.splits = tuple(splits)
         self.settings = settings
         self._first_epoch = 0

@@ -1,4 +1,4 @@
-"""Batches of slices: one fancy index into the store each, no per-slice loading and no collating."""
+"""Batches of slices: for each case in a batch one read from the store, no per-slice loading and no collating."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Integer
+from jaxtyping import Bool, Float, Float16, Int64, Integer
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from spleen.errors import InputError
 from spleen.slicing import context_indices
-from spleen.store import StoredCase
+from spleen.stored_case import StoredCase
 from spleen.types import ImageBatch, LabelBatch
 
 
@@ -45,14 +45,24 @@ class CaseSlices:
 
 
 def load_images(case: StoredCase, index: Int64[np.ndarray, " b"], context_slices: int) -> Float[np.ndarray, "b c h w"]:
-    """Normalised slices with their neighbours as channels, float32."""
-    with_context = context_indices(index, case.n_slices, context_slices)
-    images: Float[np.ndarray, "b c h w"] = case.images[with_context].astype(np.float32)
+    """Normalised slices with their neighbours as channels, float32: all channels of one slice, then of the next."""
+    images: Float[np.ndarray, "b c h w"] = _stored_images(case, index, context_slices).astype(np.float32)
     return images
 
 
+def _stored_images(
+    case: StoredCase, index: Int64[np.ndarray, " b"], context_slices: int
+) -> Float16[np.ndarray, "b c h w"]:
+    planes = case.images[context_indices(index, case.n_slices, context_slices)]
+    return planes.reshape(len(index), -1, *planes.shape[-2:])
+
+
 class TrainingSlices(Dataset[SliceBatch]):
-    """Training slices of all cases, numbered through; an item is a whole batch, given by its slice numbers."""
+    """Training slices of all cases, numbered through; an item is a whole batch, given by its slice numbers.
+
+    A batch is sorted by case, and smaller slices are padded at the bottom and right to the largest of the batch: the
+    image with the smallest intensity of its case's slices there, the label with background.
+    """
 
     def __init__(self, parts: Sequence[CaseSlices], context_slices: int) -> None:
         self._parts = list(parts)
@@ -70,24 +80,25 @@ class TrainingSlices(Dataset[SliceBatch]):
         return np.concatenate([part.case.foreground[part.indices] for part in self._parts])
 
     def __getitem__(self, numbers: Int64[np.ndarray, " b"]) -> SliceBatch:
-        cases = np.unique(self._case_of[numbers])
-        if len(cases) == 1:
-            return self._load(int(cases[0]), self._slice_of[numbers])
-        pieces = [self._load(int(c), self._slice_of[numbers[self._case_of[numbers] == c]]) for c in cases]
-        height, width = (max(piece.image.shape[side] for piece in pieces) for side in (2, 3))
-        return SliceBatch(
-            torch.cat([_grow(piece.image, height, width, float(piece.image.min())) for piece in pieces]),
-            torch.cat([_grow(piece.label, height, width, 0) for piece in pieces]),
-            torch.cat([piece.origin for piece in pieces]),
-        )
-
-    def _load(self, case_number: int, index: Int64[np.ndarray, " b"]) -> SliceBatch:
-        case = self._parts[case_number].case
-        return SliceBatch(
-            torch.from_numpy(load_images(case, index, self._context_slices)),
-            torch.from_numpy(case.labels[index][:, None]),
-            torch.from_numpy(np.stack([np.full_like(index, case_number), index], axis=1)),
-        )
+        numbers = numbers[np.argsort(self._case_of[numbers], kind="stable")]
+        case_of, slice_of = self._case_of[numbers], self._slice_of[numbers]
+        of_batch, starts = np.unique(case_of, return_index=True)
+        cases = [self._parts[number].case for number in of_batch]
+        sides = [max(case.images.shape[side] for case in cases) for side in (2, 3)]
+        n_channels = cases[0].n_channels * (1 + 2 * self._context_slices)
+        # NumPy alone: the parts are so small that PyTorch's threads would cost more than they bring.
+        image = np.empty((len(numbers), n_channels, *sides), np.float32)
+        label = np.zeros((len(numbers), 1, *sides), np.uint8)
+        for case, start, index in zip(cases, starts, np.split(slice_of, starts[1:]), strict=True):
+            rows = slice(start, start + len(index))
+            planes = _stored_images(case, index, self._context_slices)
+            height, width = planes.shape[2:]
+            if [height, width] != sides:
+                image[rows] = planes.min()
+            image[rows, :, :height, :width] = planes
+            label[rows, 0, :height, :width] = case.labels[index]
+        origin = np.stack([case_of, slice_of], axis=1)
+        return SliceBatch(torch.from_numpy(image), torch.from_numpy(label), torch.from_numpy(origin))
 
 
 class ScoredSlices(Dataset[ScoredBatch]):
@@ -192,9 +203,3 @@ def _shuffled(pool: np.ndarray, count: int, random: np.random.Generator) -> np.n
     """`count` draws from the pool: whole shuffled passes, the last one cut short."""
     passes = [random.permutation(pool) for _ in range(math.ceil(count / max(1, len(pool))))]
     return np.concatenate([*passes, np.empty(0, dtype=np.int64)])[:count].astype(np.int64)
-
-
-def _grow(planes: Tensor, height: int, width: int, fill: float) -> Tensor:
-    """Pad planes at the bottom and right to the largest of the batch."""
-    bottom, right = height - planes.shape[2], width - planes.shape[3]
-    return torch.nn.functional.pad(planes, (0, right, 0, bottom), value=fill)

@@ -21,7 +21,7 @@ from spleen.export_graph import (
     serialise,
 )
 from spleen.intensity import CtWindow, Intensity, MrPercentiles, ZScore
-from spleen.models import PadToMultiple
+from spleen.models import OverlappingWindows, PadToMultiple
 from spleen.slicing import to_slices
 from spleen.trained import TrainedModel, load_trained
 from spleen.types import AxisName
@@ -70,8 +70,7 @@ def export(
     _check_output(path, metadata_path, overwrite)
     check_installed(format)
     model = load_trained(run, trust)
-    assert isinstance(model.network, PadToMultiple)  # as every network that build_network has built
-    graph = SliceProbabilities(model.network).eval()
+    graph = SliceProbabilities(_without_windows(model)).eval()
     metadata = describe(model)
     content = serialise(graph, _n_channels(model), format, json.dumps(metadata))
     shapes = _shapes_to_compare(model)
@@ -107,11 +106,13 @@ def describe(model: TrainedModel) -> dict[str, object]:
         ],
         "axis": slices.axis,
         "slice_axes": _slice_axes(slices.axis),
+        "channels": slices.n_channels,
         "context_slices": model.context_slices,
         "intensity": _describe_intensity(slices.intensity),
         "img_size": slices.img_size,
         "resize": slices.resize,
         "size_multiple": slices.size_multiple,
+        "crop_size": model.network.crop_size if isinstance(model.network, OverlappingWindows) else None,
         "written_with": {"spleen": __version__, "torch": torch.__version__},
     }
 
@@ -122,8 +123,15 @@ def _to_text(metadata: Mapping[str, object]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def _without_windows(model: TrainedModel) -> PadToMultiple:
+    """The network that sees one window, or a whole slice."""
+    network = model.network.network if isinstance(model.network, OverlappingWindows) else model.network
+    assert isinstance(network, PadToMultiple)  # as build_network has built it
+    return network
+
+
 def _n_channels(model: TrainedModel) -> int:
-    return 1 + 2 * model.context_slices
+    return model.slices.n_channels * (1 + 2 * model.context_slices)
 
 
 def _slice_axes(axis: AxisName) -> list[int]:
@@ -138,7 +146,8 @@ def _describe_intensity(intensity: Intensity) -> dict[str, str | float]:
 def _shapes_to_compare(model: TrainedModel) -> tuple[Shape, ...]:
     """One slice of the size of the training, and batches of two other sizes, one of which needs padding."""
     multiple, channels = model.slices.size_multiple, _n_channels(model)
-    whole = -(-model.slices.img_size // multiple) * multiple
+    size = model.slices.img_size
+    whole = 4 * multiple if size == "native" else -(-size // multiple) * multiple
     return (
         (1, channels, whole, whole),
         (3, channels, 2 * multiple, 4 * multiple),
@@ -155,8 +164,7 @@ def _check_output(path: Path, metadata_path: Path, overwrite: bool) -> None:
 
 
 def _differs(model: TrainedModel, file_format: ExportFormat, difference: float) -> str:
-    assert isinstance(model.network, PadToMultiple)
-    name = type(model.network.network).__name__
+    name = type(_without_windows(model).network).__name__
     return (
         f"the {file_format} file of {name} was not kept: run on random slices, its probabilities differ from PyTorch's "
         f"by up to {difference:.3g}, allowed are {TOLERANCE:g}. The network seems to decide by the size or the content "

@@ -98,15 +98,17 @@ def fit(
         *_optional_callbacks(settings, epochs, settings.progress and first),
     ]
     callbacks += [EpochCheckpoints(folder, epochs, hand_on), stop]
-    trainer = make_trainer(settings, part.run_folder, callbacks, part.place)
+    trainer = make_trainer(settings, part.run_folder, callbacks, part.place, validates=bool(data.slices("val")))
     with _patiently(part.stop):
         trainer.fit(module, data, ckpt_path=part.checkpoint, weights_only=True)
     # Without those callbacks: weight averaging would put the weights before averaging back when it loads a checkpoint.
     scorer = make_trainer(settings, part.run_folder, [stop], part.place)
     part.stop.where = "while the best checkpoint was scored"
     with _patiently(part.stop):
-        scorer.validate(module, data, ckpt_path=folder / BEST, weights_only=True, verbose=False)
-        scorer.test(module, data, ckpt_path=folder / BEST, weights_only=True, verbose=False)
+        if data.slices("val"):
+            scorer.validate(module, data, ckpt_path=folder / BEST, weights_only=True, verbose=False)
+        if data.slices("test"):
+            scorer.test(module, data, ckpt_path=folder / BEST, weights_only=True, verbose=False)
     return Fitted(folder / BEST, epochs.rows, clock, _forward(scorer, module))
 
 
@@ -122,7 +124,7 @@ def _patiently(stop: StopRequest) -> Iterator[None]:
 
 
 def make_trainer(
-    settings: FitSettings, run_folder: Path, callbacks: list[Callback], place: Place = FIRST
+    settings: FitSettings, run_folder: Path, callbacks: list[Callback], place: Place = FIRST, validates: bool = True
 ) -> pl.Trainer:
     """Lightning's trainer, with nothing of its own on the terminal or on disk."""
     return pl.Trainer(
@@ -135,6 +137,7 @@ def make_trainer(
         precision=settings.precision,
         gradient_clip_val=settings.gradient_clip,
         check_val_every_n_epoch=settings.val_every_epochs,
+        limit_val_batches=None if validates else 0,
         callbacks=callbacks,
         default_root_dir=run_folder,
         plugins=[WholeCheckpoints()],

@@ -10,13 +10,16 @@ from torch import Tensor
 
 from spleen.assemble import decide
 from spleen.inference import Hardware, Variant, view_probabilities
+from spleen.native_image import NativeImage, read_native
+from spleen.pairing import ImageFiles
 from spleen.slicing import to_slices
 from spleen.trained import TrainedModel
 from spleen.types import AxisName
-from spleen.volume import NativeImage
 
 # Probabilities below this are the network's noise floor; over a whole volume they would outweigh the organ.
 _NOISE_FLOOR = 0.05
+# Of an image as `read_native` holds it, per channel.
+_LARGEST_VOXEL_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,22 @@ class _Tally:
 def _ratios(numerator: Float64[np.ndarray, " n"], denominator: Float64[np.ndarray, " n"]) -> tuple[float, ...]:
     with np.errstate(invalid="ignore"):
         return tuple(float(value) for value in numerator / denominator)
+
+
+def read_for(views: Sequence[View], image: ImageFiles, bytes_per_voxel: int) -> NativeImage:
+    """Read an image as views of one ensemble need it, with as many channels as they were trained on.
+
+    `bytes_per_voxel` is the memory that the caller needs for each voxel besides the image itself. Raises InputError as
+    `read_native` does, and for files that are not these channels.
+    """
+    n_channels = views[0].model.slices.n_channels
+    image.check_channels(n_channels)
+    return read_native(
+        *image.paths,
+        n_channels=n_channels,
+        tolerance_mm=min(view.model.slices.grid_tolerance_mm for view in views),
+        bytes_per_voxel=_LARGEST_VOXEL_BYTES * n_channels + bytes_per_voxel,
+    )
 
 
 def predict_volume(
@@ -162,7 +181,7 @@ def _fused(
 
 def _zeros(image: NativeImage, dtype: type[np.number], n_organs: int | None = None) -> np.ndarray:
     """Zeros on the image's RAS grid, once or for each class; i runs fastest, as in a file."""
-    reversed_shape = image.array.shape[::-1]
+    reversed_shape = image.shape[::-1]
     if n_organs is None:
         return np.zeros(reversed_shape, dtype).transpose()
     return np.zeros((n_organs, *reversed_shape), dtype).transpose(0, 3, 2, 1)

@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float32, Float64, UInt8
 
 from spleen.assemble import decide
+from spleen.class_map import ClassMap
 from spleen.errors import InputError
-from spleen.fusion import View, predict_volume
+from spleen.fusion import View, predict_volume, read_for
 from spleen.geometry import check_same_grid
-from spleen.labels import ClassMap, to_class_indices
-from spleen.volume import read_label, read_native
+from spleen.labels import to_class_indices
+from spleen.pairing import ImageFiles
+from spleen.volume import read_label
 
 # The search begins with all weights that are multiples of one over a number of these, the first that asks for few
 # enough trials: 0.05 for two or three views, 0.1 for four.
@@ -52,7 +54,7 @@ class _Contest:
 
 def fit_weights(
     views: Sequence[View],
-    cases: Mapping[str, tuple[Path, Path]],
+    cases: Mapping[str, tuple[ImageFiles, Path]],
     batch_size: int,
     advance: Callable[[str, int, int], None],
 ) -> FittedWeights:
@@ -115,14 +117,14 @@ def _moved(weights: Float64[np.ndarray, " view"], step: float) -> Iterable[Float
 def _contest(
     views: Sequence[View],
     name: str,
-    image_path: Path,
+    files: ImageFiles,
     label_path: Path,
     batch_size: int,
     advance: Callable[[str, int, int], None],
 ) -> _Contest:
     classes = views[0].model.classes
-    image = read_native(image_path, 4 + len(views) * (4 * len(classes.names) + 1))
-    reference = _reference(label_path, image_path, image.array.shape, image.affine, classes)
+    image, image_path = read_for(views, files, len(views) * (4 * len(classes.names) + 1)), files.paths[0]
+    reference = _reference(label_path, image_path, image.shape, image.affine, classes)
     stack, decisions = [], []
     for view in views:
         alone = predict_volume([replace(view, weight=1.0)], image, str(image_path), batch_size, True, lambda _: None)

@@ -11,7 +11,7 @@ from torch import Tensor
 from spleen.assemble import native_prediction
 from spleen.dataset import load_images
 from spleen.report.figures import SliceView
-from spleen.store import StoredCase
+from spleen.stored_case import StoredCase
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ def show(score: SliceScore, case: StoredCase, context_slices: int, forward: Call
     with torch.no_grad():
         prediction = native_prediction(forward(torch.from_numpy(images)), case.grid)[0]
     height, width = case.grid.resampled
-    shown = images[0, context_slices, :height, :width]
+    shown = images[0, context_slices * case.n_channels, :height, :width]
     low, high = float(shown.min()), float(shown.max())
-    reference = np.array(case.reference[score.slice_index])
+    reference = case.reference[score.slice_index]
     return SliceView(
         case_id=case.case_id,
         axis=case.axis,

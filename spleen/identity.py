@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from spleen.config import NiftiData, TrainConfig
+from spleen.build_data import find_dataset
+from spleen.config import PATH_KEYS, CasesData, PhantomData, TrainConfig
 from spleen.content_hash import content_hash
 from spleen.launched import process_count
 
@@ -24,8 +25,9 @@ WITHOUT_EFFECT = {
     "trainer.strategy": "says how processes share the work; their number counts, with trainer.devices",
     "trainer.progress": "says what the terminal shows",
     "loader.num_workers": "says which process reads a slice, not which slice",
-    "data.image": "is where the file lies; its content counts instead",
-    "data.label": "is where the file lies; its content counts instead",
+    "split.splits_file": "is where the file lies; its content counts instead",
+    "split.test_cases": "is where the file lies; its content counts instead",
+    **{f"data.{key}": "is where files lie; their content counts instead" for key in PATH_KEYS},
 }
 
 
@@ -65,11 +67,17 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
 
 def _file_hashes(config: TrainConfig) -> dict[str, str]:
     """Content of the data files; the phantom follows from its settings."""
-    if not isinstance(config.data, NiftiData):
+    if isinstance(config.data, PhantomData):
         return {}
     memory = Path(config.cache_dir) / "hashes"
-    paths = {"image": config.data.image, "label": config.data.label}
-    return {name: content_hash(Path(path), memory) for name, path in paths.items() if path}
+    named = {"splits_file": config.split.splits_file, "test_cases": config.split.test_cases}
+    hashes = {name: content_hash(Path(path), memory) for name, path in named.items() if path}
+    for case in find_dataset(config).cases:
+        files = [content_hash(path, memory) for path in (*case.images, case.label)]
+        # The name of a single volume decides nothing; those of many cases decide their order, and so the split.
+        name = f"case {case.case_id}" if isinstance(config.data, CasesData) else "case"
+        hashes[name] = " ".join([*files, case.group or ""])
+    return hashes
 
 
 def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,11 +15,11 @@ from spleen.augment import FLIP_DIRECTIONS, IN_PLANE_DIRECTIONS
 from spleen.errors import InputError
 from spleen.hardware import choose_accelerator, choose_precision
 from spleen.intensity import fit_intensity
+from spleen.native_image import NativeImage
 from spleen.network_input import network_planes
-from spleen.slicing import context_indices, slice_shape
+from spleen.slicing import InPlaneGrid, context_indices, slice_shape
 from spleen.trained import TrainedModel
 from spleen.types import AxisName, ImageBatch
-from spleen.volume import NativeImage
 
 Device = Literal["auto", "cpu", "gpu", "mps"]
 # Shifts of the test-time augmentation. Odd, so that every level of a network that halves sees other pixels.
@@ -93,7 +93,7 @@ def choose_hardware(device: Device, precision: str) -> Hardware:
 
 def n_slices(model: TrainedModel, image: NativeImage) -> int:
     """How many slices the model cuts this image into."""
-    return slice_shape(image.array.shape, model.slices.axis)[0]
+    return slice_shape(image.shape, model.slices.axis)[0]
 
 
 def view_probabilities(
@@ -110,20 +110,40 @@ def view_probabilities(
     Raises InputError for an image that cannot be normalised.
     """
     settings = model.slices
-    count, height, width = slice_shape(image.array.shape, settings.axis)
-    grid = settings.plan(image.array.shape, image.spacing_mm)
-    planes = network_planes(image.array, settings.axis, grid, fit_intensity(image.array, settings.intensity, name))
+    count, height, width = slice_shape(image.shape, settings.axis)
+    grid = settings.plan(image.shape, image.spacing_mm)
+    planes = _normalised(model, image, grid, name)
     bytes_per_slice = 4 * len(shown_as) * (len(settings.classes.names) + 1) * height * width
     step = max(1, min(batch_size, _STEP_BYTES // bytes_per_slice))
     for start in range(0, count, step):
         index = np.arange(start, min(start + step, count))
-        stacks = torch.from_numpy(planes[context_indices(index, count, model.context_slices)])
-        images = stacks.to(hardware.device).float()
+        # All channels of one slice, then of the next, as dataset.load_images has them in training.
+        stacks = planes[context_indices(index, count, model.context_slices)].reshape(len(index), -1, *grid.padded)
+        images = torch.from_numpy(stacks).to(hardware.device).float()
         answers = [variant.undo(_run(model, variant.show(images), hardware)) for variant in shown_as]
         yield (
             slice(start, start + len(index)),
             torch.stack([foreground_probabilities(answer, grid) for answer in answers]),
         )
+
+
+def _normalised(
+    model: TrainedModel, image: NativeImage, grid: InPlaneGrid, name: str
+) -> Float16[np.ndarray, "n c h w"]:
+    """All slices on the network's grid, each channel normalised by itself."""
+    settings = model.slices
+    several = len(image.channels) > 1
+    planes: np.ndarray | None = None
+    for number, channel in enumerate(image.channels):
+        named = f"{name}, channel {number}" if several else name
+        of_channel = network_planes(channel, settings.axis, grid, fit_intensity(channel, settings.intensity, named))
+        if not several:
+            return of_channel[:, None]
+        if planes is None:
+            planes = np.empty((len(of_channel), len(image.channels), *grid.padded), np.float16)
+        planes[:, number] = of_channel
+    assert planes is not None  # an image has channels
+    return planes
 
 
 def _run(model: TrainedModel, images: ImageBatch, hardware: Hardware) -> Float[Tensor, "b classes h w"]:

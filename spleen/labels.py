@@ -1,91 +1,31 @@
 """Which values of a label file are which class of the model."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
 
+from spleen.class_map import ClassMap
 from spleen.errors import InputError
 from spleen.types import LabelVolume
 
 log = logging.getLogger(__name__)
 
-# Names that stand beside the classes in summary.json.
-_RESERVED = {
-    "dice",
-    "jaccard",
-    "sensitivity",
-    "specificity",
-    "precision",
-    "n_cases",
-    "n_empty",
-    "n_missed",
-    "background",
-}
 
-
-@dataclass(frozen=True)
-class ClassMap:
-    """Foreground classes in order (class index 1, 2, …) and the label values that each one stands for.
-
-    An empty tuple of values means: the one non-zero value that the file holds.
-    """
-
-    names: tuple[str, ...]
-    values: tuple[tuple[int, ...], ...]
-
-
-def parse_label_values(label_values: object, organ: str) -> ClassMap:
-    """Turn the setting `data.label_values` into a ClassMap.
-
-    None: the file's only non-zero value is the organ. ``[1]`` or ``[3, 4]``: these values together are the organ.
-    ``{left: 1, right: [2, 5]}``: several classes. Raises InputError for anything else.
-    """
-    if label_values is None:
-        return ClassMap(_checked_names((organ,)), ((),))
-    if isinstance(label_values, Mapping):
-        names = tuple(str(name) for name in label_values)
-        values = tuple(_whole_numbers(entry) for entry in label_values.values())
-    elif isinstance(label_values, Sequence) and not isinstance(label_values, str):
-        names, values = (organ,), (_whole_numbers(label_values),)
-    else:
-        raise _wrong(label_values)
-    flat = [value for group in values for value in group]
-    if not flat or any(not group for group in values) or 0 in flat or len(set(flat)) < len(flat):
-        raise _wrong(label_values)
-    return ClassMap(_checked_names(names), values)
-
-
-def _checked_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if name in _RESERVED or not name:
-            raise InputError(f"'{name}' cannot be the name of a class: it has another meaning in the results")
-    return names
-
-
-def _whole_numbers(entry: object) -> tuple[int, ...]:
-    numbers = entry if isinstance(entry, Sequence) and not isinstance(entry, str) else [entry]
-    whole = tuple(number for number in numbers if isinstance(number, int) and not isinstance(number, bool))
-    if len(whole) < len(numbers):
-        raise _wrong(entry)
-    return whole
-
-
-def _wrong(label_values: object) -> InputError:
-    return InputError(
-        "data.label_values must be a list of non-zero whole numbers such as [1], a mapping from class names to "
-        f"numbers such as {{left: 1, right: [2,3]}}, each number once, or null; got {label_values}"
-    )
-
-
-def resolve(label: LabelVolume, classes: ClassMap) -> ClassMap:
+def resolve(label: LabelVolume, classes: ClassMap, may_be_empty: bool = False) -> ClassMap:
     """The classes with the label values that stand for them in this file: an empty tuple becomes the one in use.
 
-    Raises InputError if the label is empty, holds none of the wanted values, or leaves open which value is the organ.
+    Raises InputError if the label leaves open which value is the organ; and, unless it `may_be_empty`, if it is empty
+    or holds none of the wanted values.
     """
+    if may_be_empty and () not in classes.values:
+        return classes
     present = [int(value) for value in np.unique(label) if value != 0]
+    if not present and may_be_empty:
+        raise InputError(
+            "the label is empty, so it does not say which value is the organ; say it with data.label_values, "
+            "for example data.label_values=[1]"
+        )
     if not present:
         raise InputError("the label is empty: every voxel is 0, so there is no organ to learn")
     if () in classes.values and len(present) > 1:

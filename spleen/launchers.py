@@ -64,7 +64,7 @@ def fit_to_jobs(hydra: DictConfig, n_jobs: int) -> None:
 def share_cores(hydra: DictConfig) -> None:
     """Give this process its share of the cores, if joblib has started it beside others.
 
-    Data workers are not counted: they read memory-mapped slices and mostly wait, and by default there are none.
+    Data workers are not counted: they read slices and mostly wait, and by default there are none.
     An OMP_NUM_THREADS that asks for less is kept.
     """
     if _is_joblib(hydra):

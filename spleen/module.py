@@ -15,12 +15,13 @@ from torchmetrics import MeanMetric
 
 from spleen.assemble import native_prediction
 from spleen.augment import AugmentSettings, augment_batch
+from spleen.crop import CropSettings, crop_batch
 from spleen.dataset import ScoredBatch, SliceBatch
 from spleen.distributed import gathered
 from spleen.gallery import SliceScore, slice_dice
 from spleen.metrics.per_case import OVERLAP_SCORES, CaseScore, PerCaseCounts, case_scores, class_means, mean_scores
 from spleen.schedule import lr_factor
-from spleen.store import StoredCase
+from spleen.stored_case import StoredCase
 from spleen.types import AxisName, LabelPlanes, Logits
 
 ScoredStage = Literal["val", "test"]
@@ -85,7 +86,7 @@ class SegmentationModule(pl.LightningModule):
     """Trains a network on slices and scores it per case on the native grid.
 
     `network` maps (b, c, h, w) to logits (b, 1 + classes, h, w); `loss` maps logits and class indices (b, 1, h, w) to a
-    scalar.
+    scalar. With `crop` the training sees random windows of the slices.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class SegmentationModule(pl.LightningModule):
         stages: dict[ScoredStage, StageScores],
         axis: AxisName,
         seed: int,
+        crop: CropSettings | None = None,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -105,6 +107,7 @@ class SegmentationModule(pl.LightningModule):
         self._augment = augment
         self._axis = axis
         self._seed = seed
+        self._crop = crop
         self._random = torch.Generator()
         self._val, self._test = stages["val"], stages["test"]
         self.scores: dict[ScoredStage, list[CaseScore]] = {}
@@ -123,6 +126,8 @@ class SegmentationModule(pl.LightningModule):
     def training_step(self, batch: SliceBatch) -> Tensor:
         """One step on augmented slices."""
         image, label = augment_batch(batch.image, batch.label, self._augment, self._axis, self._random)
+        if self._crop is not None:
+            image, label = crop_batch(image, label, self._crop.size, self._crop.foreground_share, self._random)
         loss: Tensor = self.loss(self(image), label)
         return loss
 

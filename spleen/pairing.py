@@ -1,6 +1,9 @@
-"""NIfTI files in folders and patterns, and two folders paired by their files' names."""
+"""NIfTI files in folders and patterns, the channels of one image, and two folders paired by their files' names."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from glob import glob  # Path.glob takes no absolute pattern
 from pathlib import Path
 
@@ -11,14 +14,89 @@ SUFFIXES = (".nii.gz", ".nii")
 _PAIR_SUFFIXES = (".hdr", ".img")
 # Where a dataset numbers the channels of an image, as nnU-Net does, its first channel carries the case's name.
 _FIRST_CHANNEL = "_0000"
+_CHANNEL = re.compile(r"(.+)_(\d{4})", re.ASCII)
 PROBABILITIES_SUFFIX = "_probabilities"
 """What the name of a map of probabilities ends with, beside the mask that was made of it."""
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The files of one image: one for each channel, in order, or one that holds all of them."""
+
+    case_id: str
+    paths: tuple[Path, ...]
+
+    def check_channels(self, n_channels: int) -> None:
+        """Raise InputError unless there is one file, or those of the channels 0000 to n_channels - 1."""
+        if len(self.paths) == 1:
+            return  # what it holds is known to those who read it
+        found = [case_name(path).removeprefix(f"{self.case_id}_") for path in self.paths]
+        if found != [f"{number:04d}" for number in range(n_channels)]:
+            raise InputError(
+                f"{self.paths[0]}: the image '{self.case_id}' has the channels {', '.join(found)}, and the run was "
+                f"trained on {n_channels}: {self.case_id}_0000 to {self.case_id}_{n_channels - 1:04d} are wanted"
+            )
 
 
 def case_name(path: Path) -> str:
     """The file's name without .nii, .nii.gz, .hdr or .img."""
     suffix = next((suffix for suffix in (*SUFFIXES, *_PAIR_SUFFIXES) if path.name.endswith(suffix)), "")
     return path.name.removesuffix(suffix)
+
+
+def split_channel(name: str) -> tuple[str, int] | None:
+    """The case and the channel of an image that is called CASE_0000, as nnU-Net numbers channels; None otherwise."""
+    match = _CHANNEL.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
+
+
+def group_channels(files: Sequence[Path], n_channels: int) -> list[ImageFiles]:
+    """The images that NIfTI files are, for a network that sees `n_channels`.
+
+    With one channel each file is an image, and CASE_0000 is called CASE where no other of the files in its folder is
+    CASE or CASE_0001, CASE_0002, …, which would be names of other cases.
+    With several, CASE_0000, CASE_0001, … are one image CASE, unless they hold several channels each; any other file is
+    an image. That no channel is missing is not looked at.
+    """
+    if n_channels == 1:
+        return _one_each(files)
+    numbered: dict[tuple[Path, str], list[Path]] = {}
+    for path in files:
+        if channel := split_channel(case_name(path)):
+            numbered.setdefault((path.parent, channel[0]), []).append(path)
+    of_first = {
+        group[0]: ImageFiles(case, tuple(sorted(group)))
+        for (_, case), group in numbered.items()
+        if not _holds_several(group[0])
+    }
+    grouped = {path for image in of_first.values() for path in image.paths}
+    alone = {image.paths[0]: image for image in _one_each([path for path in files if path not in grouped])}
+    images = {**of_first, **alone}
+    return [images[path] for path in files if path in images]
+
+
+def _one_each(files: Sequence[Path]) -> list[ImageFiles]:
+    """Each file as an image of its own; the first channel of a case has the case's name, where that is free."""
+    channels = [split_channel(case_name(path)) for path in files]
+    cases = [
+        (path.parent, channel[0] if channel else case_name(path)) for path, channel in zip(files, channels, strict=True)
+    ]
+    count = Counter(cases)
+    return [
+        ImageFiles(case[1] if channel and channel[1] == 0 and count[case] == 1 else case_name(path), (path,))
+        for path, channel, case in zip(files, channels, cases, strict=True)
+    ]
+
+
+def _holds_several(path: Path) -> bool:
+    """Whether the file has several channels in its fourth dimension; no, where it cannot be read."""
+    import nibabel as nib  # a start-up that needs no file does without
+
+    try:
+        shape: tuple[int, ...] = nib.load(path).shape  # type: ignore[attr-defined]
+    except Exception:  # whoever reads the voxels tells better what is wrong
+        return False
+    return any(size != 1 for size in shape[3:])
 
 
 def find_volumes(inputs: Sequence[Path]) -> list[Path]:
@@ -78,10 +156,35 @@ def pair_by_name(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
         raise InputError(f"give two files or two folders; {first} and {second} are one of each")
     if not first.is_dir():
         return {case_name(first): (first, second)}
-    left, right = volumes_by_name(first), volumes_by_name(second)
+    return _partners(volumes_by_name(first), volumes_by_name(second), (first, second))
+
+
+def pair_images(images: Path, labels: Path, n_channels: int) -> dict[str, tuple[ImageFiles, Path]]:
+    """Pairs (image, label) by case name, for two files or two folders, the images as `group_channels` makes them.
+
+    Raises InputError as `pair_by_name` does, and for two images of one name.
+    """
+    if n_channels == 1 or not (images.is_dir() and labels.is_dir()):
+        pairs = pair_by_name(images, labels)
+        return {name: (ImageFiles(name, (image,)), label) for name, (image, label) in pairs.items()}
+    found = group_channels(list(volumes_by_name(images).values()), n_channels)
+    by_file = {image.paths[0]: image for image in found}
+    by_name = {image.case_id: image.paths[0] for image in found}
+    if len(by_name) < len(found):
+        twice = next(image for image in found if by_name[image.case_id] != image.paths[0])
+        raise InputError(
+            f"{images} holds the case '{twice.case_id}' twice: {twice.paths[0].name} and {by_name[twice.case_id].name}"
+        )
+    paired = _partners(by_name, volumes_by_name(labels), (images, labels))
+    return {name: (by_file[image], label) for name, (image, label) in paired.items()}
+
+
+def _partners(
+    left: Mapping[str, Path], right: Mapping[str, Path], folders: tuple[Path, Path]
+) -> dict[str, tuple[Path, Path]]:
     left, right = _without_channel(left, right), _without_channel(right, left)
-    lonely = [f"  only in {first}: {left[name].name}" for name in left if name not in right]
-    lonely += [f"  only in {second}: {right[name].name}" for name in right if name not in left]
+    lonely = [f"  only in {folders[0]}: {left[name].name}" for name in left if name not in right]
+    lonely += [f"  only in {folders[1]}: {right[name].name}" for name in right if name not in left]
     if lonely:
         shown = lonely[:20] + [f"  … and {len(lonely) - 20} more"] * (len(lonely) > 20)
         raise InputError(

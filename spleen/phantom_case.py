@@ -29,7 +29,7 @@ def phantom_case(cache: Path, matrix: int, n_slices: int, seed: int, noise_hu: f
                 write_volume(temporary / "label.nii.gz", phantom.label, phantom.affine)
     except OSError as error:
         raise InputError(f"the phantom cannot be written under {cache}: {error}. Give another cache_dir=…") from error
-    return Case(f"phantom_{seed}", folder / "image.nii.gz", folder / "label.nii.gz")
+    return Case(f"phantom_{seed}", (folder / "image.nii.gz",), folder / "label.nii.gz")
 
 
 def _code_version() -> str:

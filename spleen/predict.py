@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Integer, UInt8
 
+from spleen.class_map import ClassMap
 from spleen.errors import InputError
-from spleen.fusion import View, predict_volume
+from spleen.fusion import View, predict_volume, read_for
 from spleen.inference import Device, Variant, choose_hardware, n_slices, variants
-from spleen.labels import ClassMap
-from spleen.pairing import find_volumes
+from spleen.native_image import write_channels_like, write_like
+from spleen.pairing import find_volumes, group_channels
 from spleen.postprocess import PostprocessSettings, postprocess
 from spleen.prediction_files import Target, check_folder, missing_targets, plan_targets, record
 from spleen.trained import TrainedModel, load_ensemble
 from spleen.trust import ClassTrust, trust_scores
-from spleen.volume import read_native, write_channels_like, write_like
 
 Paths = str | Path | Sequence[str | Path]
 Advance = Callable[[str, int, int], None]
@@ -63,6 +63,7 @@ class Failure:
     """One image that could not be predicted, and why."""
 
     image: Path
+    """Its only file, or its first channel."""
     reason: str
 
 
@@ -89,14 +90,16 @@ def predict(
     """Predict NIfTI images with a trained run, or with several whose probabilities are averaged.
 
     `runs` are run folders, folders of runs or checkpoints; `inputs` are files, folders or glob patterns; `output` is a
-    file for one image, a folder otherwise. Each mask lies on its image's own grid, in the label values of the training.
-    An image that fails stops no other one and stands in the report.
+    file for one image, a folder otherwise. For runs that were trained on several channels, an image is a file that
+    holds them, or the files CASE_0000.nii.gz, CASE_0001.nii.gz, …. Each mask lies on its image's own grid, in the label
+    values of the training. An image that fails stops no other one and stands in the report.
     Raises InputError, before anything is computed, for runs, settings or outputs that are wrong.
     """
     settings = settings or PredictSettings()
     started = time.perf_counter()
-    targets, wanted = plan(inputs, output, settings)
-    views = make_views(load_ensemble(_listed(runs, "run"), settings.trust), settings)
+    models = load_ensemble(_listed(runs, "run"), settings.trust)
+    targets, wanted = plan(inputs, output, settings, models[0].slices.n_channels)
+    views = make_views(models, settings)
     cleaning = _postprocess_settings(views[0].model.classes, settings)
     for folder in {target.mask.parent for target in wanted}:
         check_folder(folder)
@@ -109,20 +112,23 @@ def predict(
             cases.append(case)
             slices += done
         except (InputError, OSError) as error:
-            failures.append(Failure(target.image, str(error)))
+            failures.append(Failure(target.image_path, str(error)))
         except Exception as error:  # out of memory, or a fault: the others go on
-            failures.append(Failure(target.image, f"{type(error).__name__}: {error}"))
+            failures.append(Failure(target.image_path, f"{type(error).__name__}: {error}"))
     return PredictionReport(
         tuple(cases), tuple(failures), len(targets) - len(wanted), slices, time.perf_counter() - started
     )
 
 
-def plan(inputs: Paths, output: str | Path | None, settings: PredictSettings) -> tuple[list[Target], list[Target]]:
+def plan(
+    inputs: Paths, output: str | Path | None, settings: PredictSettings, n_channels: int
+) -> tuple[list[Target], list[Target]]:
     """What `predict` would write: all targets, and those of them that it would compute.
 
-    Raises InputError for inputs and outputs that are wrong.
+    `n_channels` is how many channels the runs see in an image. Raises InputError for inputs and outputs that are wrong.
     """
-    targets = plan_targets(find_volumes(_listed(inputs, "image")), None if output is None else Path(output))
+    images = group_channels(find_volumes(_listed(inputs, "image")), n_channels)
+    targets = plan_targets(images, None if output is None else Path(output))
     return targets, missing_targets(targets, settings.probabilities, settings.overwrite, settings.skip_existing)
 
 
@@ -182,12 +188,12 @@ def _predict_one(
     advance: Advance,
 ) -> tuple[PredictedCase, int]:
     classes = views[0].model.classes
-    image = read_native(target.image, _bytes_per_voxel(len(views), len(classes.names), settings.probabilities))
+    image = read_for(views, target.image, _bytes_per_voxel(len(views), len(classes.names), settings.probabilities))
     slices = sum(n_slices(view.model, image) for view in views)
     prediction = predict_volume(
         views,
         image,
-        str(target.image),
+        str(target.image_path),
         settings.batch_size,
         settings.probabilities,
         lambda done: advance(target.case_id, done, slices),
@@ -222,9 +228,9 @@ def to_label_values(mask: UInt8[np.ndarray, "i j k"], classes: ClassMap) -> Inte
 
 
 def _bytes_per_voxel(n_views: int, n_organs: int, probabilities: bool) -> int:
-    """Memory of one voxel at most: image, mask, and what fusing or keeping probabilities adds."""
+    """Memory of one voxel at most, besides the image: mask, and what fusing or keeping probabilities adds."""
     fused = 5 * n_organs if n_views > 1 else 4 * n_organs * probabilities
-    return 4 + 2 + fused
+    return 2 + fused
 
 
 def _listed(paths: Paths, what: str) -> list[Path]:

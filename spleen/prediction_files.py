@@ -8,10 +8,12 @@ from pathlib import Path
 
 from spleen.atomic import temporary_sibling, write_text
 from spleen.errors import InputError
-from spleen.pairing import PROBABILITIES_SUFFIX, SUFFIXES, case_name
+from spleen.pairing import PROBABILITIES_SUFFIX, SUFFIXES, ImageFiles, case_name
 from spleen.trust import ClassTrust
 
 CSV_NAME = "predictions.csv"
+CHANNEL_SEPARATOR = ";"
+"""Between the files of an image in several channels, in predictions.csv as in data.table of a training."""
 _COLUMNS = ["case_id", "image", "prediction", *(field.name for field in fields(ClassTrust))]
 
 
@@ -19,13 +21,18 @@ _COLUMNS = ["case_id", "image", "prediction", *(field.name for field in fields(C
 class Target:
     """One image and the files that its prediction becomes."""
 
-    image: Path
+    image: ImageFiles
     mask: Path
 
     @property
     def case_id(self) -> str:
         """The name of the image."""
-        return case_name(self.image)
+        return self.image.case_id
+
+    @property
+    def image_path(self) -> Path:
+        """The image's only file, or its first channel, which stands for it in messages."""
+        return self.image.paths[0]
 
     @property
     def probabilities(self) -> Path:
@@ -33,11 +40,11 @@ class Target:
         return self.mask.with_name(f"{case_name(self.mask)}{PROBABILITIES_SUFFIX}.nii.gz")
 
 
-def plan_targets(images: Sequence[Path], output: Path | None) -> list[Target]:
+def plan_targets(images: Sequence[ImageFiles], output: Path | None) -> list[Target]:
     """Name the output of each image: PATH itself for one image and a PATH that ends in .nii.gz, else a folder.
 
     Without an output, one image gives out.nii.gz and several give the folder predictions. Raises InputError where two
-    images would write the same file, or an image would be overwritten by its own prediction.
+    images would write the same file, or an image would be overwritten by a prediction.
     """
     if output is None:
         output = Path("out.nii.gz") if len(images) == 1 else Path("predictions")
@@ -46,17 +53,18 @@ def plan_targets(images: Sequence[Path], output: Path | None) -> list[Target]:
             raise InputError(f"{len(images)} images cannot all become the one file {output}; give a folder as --output")
         targets = [Target(images[0], output)]
     else:
-        targets = [Target(image, output / f"{case_name(image)}.nii.gz") for image in images]
+        targets = [Target(image, output / f"{image.case_id}.nii.gz") for image in images]
+    read = {path.resolve() for image in images for path in image.paths}
     by_mask: dict[Path, Path] = {}
     for target in targets:
         if target.mask in by_mask:
             raise InputError(
-                f"{by_mask[target.mask]} and {target.image} have the same name, so both would become {target.mask}; "
-                "predict them into different folders"
+                f"{by_mask[target.mask]} and {target.image_path} have the same name, so both would become "
+                f"{target.mask}; predict them into different folders"
             )
-        by_mask[target.mask] = target.image
-        if target.mask.resolve() == target.image.resolve():
-            raise InputError(f"the prediction of {target.image} would overwrite the image; give another --output")
+        by_mask[target.mask] = target.image_path
+        if target.mask.resolve() in read:
+            raise InputError(f"the prediction of {target.image_path} would overwrite the image; give another --output")
     return targets
 
 
@@ -114,11 +122,10 @@ def record(target: Target, trust: Sequence[ClassTrust]) -> None:
     """Put the rows of one prediction into predictions.csv beside its mask; those of other predictions stay."""
     path = target.mask.with_name(CSV_NAME)
     rows = [row for row in read_record(path) if row["prediction"] != target.mask.name]
+    images = CHANNEL_SEPARATOR.join(str(image.absolute()) for image in target.image.paths)
     for score in trust:
         values = {name: _cell(value) for name, value in asdict(score).items()}
-        rows.append(
-            {"case_id": target.case_id, "image": str(target.image.absolute()), "prediction": target.mask.name, **values}
-        )
+        rows.append({"case_id": target.case_id, "image": images, "prediction": target.mask.name, **values})
     text = StringIO()
     writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from spleen.config import TrainConfig, parse
 from spleen.config_checks import check
 from spleen.errors import InputError
-from spleen.store import StoredCase
+from spleen.stored_case import StoredCase
 
 RECIPE_KEY = "spleen"
 """Where the recipe stands in a checkpoint, as JSON text."""

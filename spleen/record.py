@@ -6,18 +6,19 @@ import math
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from platform import python_version
 
 from spleen.atomic import temporary_sibling, write_text
+from spleen.case_folds import CaseSplit, CaseSplitSettings, Fold
 from spleen.config import project_root
 from spleen.folds import SliceSplit, SplitSettings
 from spleen.hardware import Hardware
 from spleen.metrics.per_case import CaseScore, class_means, mean_scores
-from spleen.module import ScoredStage
+from spleen.module import SCORED_STAGES, ScoredStage
 from spleen.types import AxisName
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
@@ -45,11 +46,20 @@ def write_split(path: Path, splits: Mapping[str, SliceSplit], axis: AxisName, se
     write_text(path, json.dumps(record, indent=1) + "\n")
 
 
+def write_case_split(
+    path: Path, split: CaseSplit, fold: Fold, settings: CaseSplitSettings, skipped: Mapping[str, str]
+) -> None:
+    """Write which cases were used for what, and why others were left out."""
+    parts: dict[str, Json] = {part: list(case_ids) for part, case_ids in asdict(split).items()}
+    record: Json = {"kind": "cases", "fold": fold, **asdict(settings), **parts, "skipped": dict(skipped)}
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
 def write_cases(path: Path, scores: Scores) -> None:
     """Write one row per split, case and class."""
     rows = [{"split": stage, **asdict(score)} for stage, cases in scores.items() for score in cases]
     text = StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, ["split", *(field.name for field in fields(CaseScore))], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
@@ -58,7 +68,10 @@ def write_cases(path: Path, scores: Scores) -> None:
 def summarise(
     scores: Scores, setting: dict[str, Json], timing: Timing, hardware: Hardware, epochs_trained: int
 ) -> dict[str, Json]:
-    """The content of summary.json: scores by stage and class, cost, versions, machine. NaN becomes null."""
+    """The content of summary.json: scores by stage and class, cost, versions, machine. NaN becomes null.
+
+    A stage without cases is there too, with `n_cases` 0.
+    """
     summary: dict[str, Json] = {
         "status": "finished",
         **setting,
@@ -70,7 +83,8 @@ def summarise(
         "git_commit": git_commit(),
         "hardware": asdict(hardware),
     }
-    for stage, cases in scores.items():
+    for stage in SCORED_STAGES:
+        cases = scores.get(stage, [])
         of_class: dict[str, Json] = {name: asdict(means) for name, means in class_means(cases).items()}
         summary[stage] = {**asdict(mean_scores(cases)), **of_class}
     return {key: _without_nan(value) for key, value in summary.items()}

@@ -7,6 +7,7 @@
 Run folders are all that is read: no account, no network, no torch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ Sort = Literal["val", "test"]
 class StudyResults:
     """The arms of the runs in `folder`, in the wanted order, and the runs that add nothing, in `others`.
 
-    `selected` is the best arm by validation Dice, whatever the order; the number to report is its `test_dice`.
+    `selected` is the best arm by validation Dice, whatever the order; the number to report is its `test_dice`. Where
+    nothing was validated it is None: a choice by test Dice would make that Dice too high.
     `comparison` is with the next arm by validation, None where there is no other. `repeat_keys` are the settings in
     which the runs of an arm differ; `over` says what scores are means of and what their intervals are over.
     """
@@ -65,6 +67,7 @@ def results(folder: Path | str, sort: Sort = "val", group_by: Sequence[str] = ()
     others = [run for run in runs if isinstance(run, OtherRun)]
     grouped = group_runs([run for run in runs if isinstance(run, FinishedRun)], group_by)
     arms = grouped.arms
+    validated = [arm for arm in arms if not math.isnan(arm.val_dice.mean)]
     return StudyResults(
         folder=folder,
         sort=sort,
@@ -72,7 +75,7 @@ def results(folder: Path | str, sort: Sort = "val", group_by: Sequence[str] = ()
         arms=arms if sort == "val" else tuple(sorted(arms, key=lambda arm: best_first(arm.test_dice.mean))),
         repeat_keys=grouped.repeat_keys,
         over=grouped.over,
-        selected=arms[0] if arms else None,
-        comparison=compare_arms(*arms[:2]) if len(arms) > 1 else None,
+        selected=validated[0] if validated else None,
+        comparison=compare_arms(*validated[:2]) if len(validated) > 1 else None,
         others=tuple(sorted([*others, *grouped.left_out], key=lambda run: (run.state, run.folder))),
     )

@@ -48,17 +48,28 @@ def _number(text: str) -> float:
     return float(text) if text else math.nan
 
 
-def case_means(runs: Iterable[Sequence[CaseRow]], stage: Stage, metric: Metric) -> dict[str, float]:
-    """Each case once: mean over its classes, then over the runs that scored it, NaN left out of both."""
+def case_means(
+    runs: Iterable[Sequence[CaseRow]], stage: Stage, metric: Metric, class_name: str | None = None
+) -> dict[str, float]:
+    """Each case once: mean over its classes, or of one of them, then over the runs that scored it; NaN is left out."""
     of_case: dict[str, list[float]] = {}
     for rows in runs:
         by_case: dict[str, list[float]] = {}
         for row in rows:
-            if row.stage == stage:
+            if row.stage == stage and class_name in (None, row.class_name):
                 by_case.setdefault(row.case_id, []).append(row.dice if metric == "dice" else row.jaccard)
         for case_id, values in by_case.items():
             of_case.setdefault(case_id, []).append(mean_of_known(values))
     return {case_id: mean_of_known(values) for case_id, values in of_case.items()}
+
+
+def count_folds(folder: Path) -> int | None:
+    """Of how many folds a run is one: those in its splits_final.json; None where that does not tell."""
+    try:
+        folds = json.loads((folder / "splits_final.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return len(folds) if isinstance(folds, list) else None
 
 
 def slices_of_test(folder: Path) -> Mapping[str, object] | None:

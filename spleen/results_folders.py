@@ -31,10 +31,14 @@ _EXPONENT = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")  # PyYAML takes 1e-4, with
 
 @dataclass(frozen=True)
 class StageMeans:
-    """Scores of one run on one split, means over its cases; NaN where no case could be scored."""
+    """Scores of one run on one split, means over its cases; NaN where no case could be scored.
+
+    `dice_by_class` is in the order of the classes.
+    """
 
     dice: float
     jaccard: float
+    dice_by_class: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,19 @@ def _finished(folder: Path, summary: Mapping[str, object]) -> FinishedRun:
     return FinishedRun(
         folder=folder,
         settings=_read_settings(folder / "config.yaml"),
-        val=StageMeans(_score(summary, "val", "dice"), _score(summary, "val", "jaccard")),
-        test=StageMeans(_score(summary, "test", "dice"), _score(summary, "test", "jaccard")),
+        val=_stage(summary, "val"),
+        test=_stage(summary, "test"),
         wall_seconds=_number(summary.get("wall_seconds"), "wall_seconds"),
         finished_at=(folder / "summary.json").stat().st_mtime,
     )
+
+
+def _stage(summary: Mapping[str, object], stage: str) -> StageMeans:
+    dice, jaccard = _score(summary, stage, "dice"), _score(summary, stage, "jaccard")
+    means = summary[stage]
+    assert isinstance(means, dict)  # else there were no scores
+    of_class = {name: entry["dice"] for name, entry in means.items() if isinstance(entry, dict) and "dice" in entry}
+    return StageMeans(dice, jaccard, {name: _number(value, f"{stage}.{name}.dice") for name, value in of_class.items()})
 
 
 def _score(summary: Mapping[str, object], stage: str, name: str) -> float:

@@ -18,11 +18,11 @@ from spleen.callbacks import EpochRow
 from spleen.checkpointing import SELECTING_SCORE
 from spleen.claim import claimed
 from spleen.config import TrainConfig
+from spleen.crop import CropSettings
 from spleen.datamodule import SliceDataModule
 from spleen.distributed import Order, with_workers
 from spleen.errors import InputError, Pruned
 from spleen.fit import FitSettings, Fitted, Part, fit
-from spleen.folds import split_one_volume
 from spleen.gallery import choose, show
 from spleen.hardware import choose_accelerator, choose_precision, describe_hardware
 from spleen.identity import known_identity
@@ -31,6 +31,7 @@ from spleen.launched import Launched, check_launched, process_count
 from spleen.loggers import WandbRun, start_wandb_run
 from spleen.metrics.per_case import mean_scores
 from spleen.module import SCORED_STAGES, SegmentationModule, StageScores
+from spleen.open_data import open_data, record_split
 from spleen.recipe import describe
 from spleen.report.run_report import RunTitle, draw, mirror, print_scores
 from spleen.resume import (
@@ -44,7 +45,6 @@ from spleen.resume import (
     what_is_kept,
 )
 from spleen.signals import Interrupted, StopRequest, stop_on_signals
-from spleen.store import StoredCase, open_case
 
 if TYPE_CHECKING:
     from spleen.search import TrialReporter
@@ -102,7 +102,7 @@ def _run(
     record.point_latest(Path(config.output_dir), run_folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = open_data(config)
-    record_split(run_folder / "split.json", data, config)
+    record_split(run_folder, data, config)
     recipe = describe(config, [part.case for part in data.slices("train")])
     if unfinished is not None:
         check_same_data(unfinished, recipe)
@@ -172,34 +172,6 @@ def fit_settings(config: TrainConfig) -> FitSettings:
     )
 
 
-def open_data(config: TrainConfig) -> SliceDataModule:
-    """Open the case from the slice store (built if needed) and split it."""
-    classes = build_model.build_classes(config)
-    store_settings = build_model.build_store_settings(config, classes)
-    case = open_case(build.build_case(config), store_settings, Path(config.cache_dir))
-    split_settings = build.build_split_settings(config)
-    try:
-        split = split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, split_settings)
-    except InputError as error:
-        raise InputError(f"{case.case_id}, {case.axis} slices: {error}") from error
-    _describe(case, config)
-    return SliceDataModule([case], [split], build.build_loader_settings(config))
-
-
-def record_split(path: Path, data: SliceDataModule, config: TrainConfig) -> None:
-    """Write which slices of which case train, validate and test."""
-    splits = {case.case_id: split for case, split in zip(data.cases, data.splits, strict=True)}
-    record.write_split(path, splits, data.cases[0].axis, build.build_split_settings(config))
-
-
-def _describe(case: StoredCase, config: TrainConfig) -> None:
-    height, width = case.grid.padded
-    log.info(
-        "%s: %d %s slices, %d with %s; network input %d × %d pixels",
-        case.case_id, case.n_slices, case.axis, case.foreground.sum(), config.data.organ, height, width,
-    )  # fmt: skip
-
-
 def build_module(config: TrainConfig, data: SliceDataModule) -> SegmentationModule:
     """The untrained module that the configuration asks for, for these data."""
     classes = build_model.build_classes(config)
@@ -213,6 +185,7 @@ def build_module(config: TrainConfig, data: SliceDataModule) -> SegmentationModu
         },
         axis=build_model.axis_of(config),
         seed=config.seed,
+        crop=CropSettings(config.crop_size, config.loader.foreground_share) if config.crop_size else None,
     )
 
 

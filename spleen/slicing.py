@@ -18,6 +18,7 @@ from spleen.types import AxisName, SpacingMm
 
 AXES: tuple[AxisName, ...] = ("sagittal", "coronal", "axial")
 Resize = Literal["keep_aspect", "stretch"]
+InPlaneSize = int | Literal["native"]
 
 # Array axes of a RAS volume in the order (slice, h, w).
 _ORDER: dict[AxisName, tuple[int, int, int]] = {
@@ -61,16 +62,19 @@ class InPlaneGrid:
 def plan_in_plane(
     native: tuple[int, int],
     spacing: tuple[float, float],
-    img_size: int,
+    img_size: InPlaneSize,
     resize: Resize,
     size_multiple: int,
 ) -> InPlaneGrid:
     """Choose the network's grid for planes of `native` pixels with `spacing` mm.
 
+    `img_size` native: the planes keep their own pixels, whatever `resize` says.
     keep_aspect: the longest physical side gets `img_size` pixels and a millimetre is as long in both directions.
     stretch: both sides get `img_size` pixels. Either is then padded, each side only to the next `size_multiple`.
     """
-    if resize == "stretch":
+    if img_size == "native":
+        resampled = native
+    elif resize == "stretch":
         resampled = (img_size, img_size)
     else:
         height_mm, width_mm = native[0] * spacing[0], native[1] * spacing[1]

@@ -1,5 +1,6 @@
 """A trained network from its run folder or checkpoint, without running any code that came with it."""
 
+import logging
 import pickle
 import re
 import zipfile
@@ -12,13 +13,15 @@ import torch
 from torch import nn
 
 from spleen.build_model import build_classes, build_network, build_store_settings
+from spleen.class_map import ClassMap
 from spleen.errors import InputError
-from spleen.labels import ClassMap
 from spleen.recipe import RECIPE_KEY, from_json
 from spleen.store import StoreSettings
 from spleen.trust_target import check_network_setting
 
 BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
+log = logging.getLogger(__name__)
+
 # In Lightning's checkpoint the network is an attribute of the module.
 _PREFIX = "network."
 
@@ -29,7 +32,10 @@ class TrainedModel:
 
     name: str
     network: nn.Module
-    """Maps slices (b, 2 * context_slices + 1, h, w) to logits (b, 1 + classes, h, w); in evaluation mode."""
+    """Maps slices (b, n_channels * (2 * context_slices + 1), h, w) to logits (b, 1 + classes, h, w).
+
+    It is in evaluation mode.
+    """
     slices: StoreSettings
     context_slices: int
     precision: str
@@ -46,15 +52,33 @@ class TrainedModel:
 
 
 def find_checkpoints(path: Path) -> list[Path]:
-    """The checkpoints that a RUN argument names: itself, that of a run folder, or those of the runs in a folder.
+    """The checkpoints that a RUN argument names: itself, that of a run folder, or those of the finished runs in it.
 
-    Empty if there is none.
+    Runs may also lie in the one folder of a sweep below `path`. Empty if there is none.
+    Raises InputError where several sweeps have runs.
     """
     if path.is_file():
         return [path] if path.suffix == ".ckpt" else []
     if (path / BEST_CHECKPOINT).is_file():
         return [path / BEST_CHECKPOINT]
-    return sorted(folder / BEST_CHECKPOINT for folder in path.glob("*/") if (folder / BEST_CHECKPOINT).is_file())
+    if runs := _finished_runs(path):
+        return runs
+    sweeps = {sweep: _finished_runs(sweep) for sweep in sorted(path.glob("*/"))}
+    with_runs = [sweep for sweep, runs in sweeps.items() if runs]
+    if len(with_runs) > 1:
+        raise InputError(
+            f"{path} holds the runs of {len(with_runs)} sweeps; name one: {', '.join(map(str, with_runs))}"
+        )
+    return sweeps[with_runs[0]] if with_runs else []
+
+
+def _finished_runs(folder: Path) -> list[Path]:
+    """The best checkpoints of the finished runs directly in a folder."""
+    best = sorted(run / BEST_CHECKPOINT for run in folder.glob("*/") if (run / BEST_CHECKPOINT).is_file())
+    finished = [checkpoint for checkpoint in best if (checkpoint.parents[1] / "summary.json").is_file()]
+    for checkpoint in set(best) - set(finished):
+        log.warning("%s is not finished and left out", checkpoint.parents[1])
+    return finished
 
 
 def load_trained(path: Path, trust: bool = False) -> TrainedModel:
@@ -98,7 +122,7 @@ def load_trained(path: Path, trust: bool = False) -> TrainedModel:
 def load_ensemble(paths: Sequence[Path], trust: bool = False) -> list[TrainedModel]:
     """Load every run that `paths` name, for one fused prediction.
 
-    Raises InputError unless they all know the same classes with the same label values.
+    Raises InputError unless they all know the same classes with the same label values, and see as many channels.
     """
     models = [load_trained(checkpoint, trust) for path in paths for checkpoint in find_checkpoints(path) or [path]]
     for model in models[1:]:
@@ -106,6 +130,11 @@ def load_ensemble(paths: Sequence[Path], trust: bool = False) -> list[TrainedMod
             raise InputError(
                 f"runs can be fused only where their classes agree: {models[0].name} knows {_tell(models[0].classes)}, "
                 f"{model.name} knows {_tell(model.classes)}"
+            )
+        if model.slices.n_channels != models[0].slices.n_channels:
+            raise InputError(
+                f"runs can be fused only where they see the same images: {models[0].name} was trained on "
+                f"{models[0].slices.n_channels} channel(s), {model.name} on {model.slices.n_channels}"
             )
     return models
 

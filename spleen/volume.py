@@ -3,6 +3,7 @@
 import gzip
 import logging
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from jaxtyping import Float32, Num, Shaped
 
 from spleen.atomic import temporary_sibling
 from spleen.errors import InputError
-from spleen.geometry import check_affine, reorient_to_ras, restore_orientation, spacing_mm
+from spleen.geometry import check_affine, check_same_grid, reorient_to_ras, spacing_mm
 from spleen.types import Affine, LabelVolume, SpacingMm, VolumeArray
 
 log = logging.getLogger(__name__)
@@ -37,38 +38,16 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class NativeImage:
-    """An image as it is stored: integers stay integers, and the header is kept for what is written beside it."""
+class Channels:
+    """The channels of one image on one RAS grid."""
 
-    array: Num[np.ndarray, "i j k"]
-    """A RAS view of the file's own array: no copy."""
+    arrays: tuple[Float32[np.ndarray, "i j k"], ...]
     affine: Affine
-    file_affine: Affine
-    header: nib.nifti1.Nifti1Header
-    file_shape: tuple[int, ...]
 
     @property
     def spacing_mm(self) -> SpacingMm:
         """Voxel spacing along i, j, k in mm."""
         return spacing_mm(self.affine)
-
-
-def read_native(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL) -> NativeImage:
-    """Read an image in the fewest bytes that hold its intensities: its own integers, or float32.
-
-    `bytes_per_voxel` is what the caller is going to need, array included. Raises InputError as `read_image` does.
-    """
-    nifti = _open(path, bytes_per_voxel)
-    stored = nifti.dataobj
-    assert isinstance(stored, nib.arrayproxy.ArrayProxy)  # true of every image that was loaded from a file
-    unscaled = (stored.slope, stored.inter) == (1, 0)
-    keeps_integers = unscaled and np.issubdtype(nifti.get_data_dtype(), np.integer)
-    array = np.asarray(_decode(nifti, path, None if keeps_integers else np.dtype(np.float32)))
-    if not keeps_integers:
-        _check_finite(array, path)
-    file_affine = _checked_affine(nifti, path)
-    ras, affine = reorient_to_ras(array, file_affine)
-    return NativeImage(ras, affine, file_affine, nifti.header, tuple(int(size) for size in nifti.shape))
 
 
 def read_image(path: Path) -> Volume:
@@ -80,6 +59,28 @@ def read_image(path: Path) -> Volume:
     array = np.asarray(_decode(nifti, path, np.dtype(np.float32)))
     _check_finite(array, path)
     return _to_ras(array, nifti, path)
+
+
+def read_channels(paths: Sequence[Path], tolerance_mm: float) -> Channels:
+    """Read the channels of an image as float32: one file for each, or one file whose fourth dimension holds them.
+
+    Raises InputError as `read_image` does, and for channels whose grids lie further apart than `tolerance_mm`.
+    """
+    if len(paths) == 1:
+        nifti = _open(paths[0], channels=True)
+        array = np.asarray(_decode(nifti, paths[0], np.dtype(np.float32), channels=True))
+        _check_finite(array, paths[0])
+        volumes = [_to_ras(array[..., number], nifti, paths[0]) for number in range(array.shape[3])]
+    else:
+        volumes = [read_image(path) for path in paths]
+    for path, volume in zip(paths[1:], volumes[1:], strict=False):
+        check_same_grid(
+            (volumes[0].array.shape, volume.array.shape),
+            (volumes[0].affine, volume.affine),
+            tolerance_mm,
+            (str(paths[0]), str(path)),
+        )
+    return Channels(tuple(volume.array for volume in volumes), volumes[0].affine)
 
 
 def read_label(path: Path) -> Volume:
@@ -122,34 +123,7 @@ def _save(nifti: nib.nifti1.Nifti1Image, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_like(path: Path, array: Num[np.ndarray, "i j k"], image: NativeImage) -> None:
-    """Write a RAS array onto the grid of the image's own file: its shape, affine, sform, qform, units and orientation.
-
-    Whole or not at all (temporary name, then rename). The array's type is the file's type; nothing is scaled.
-    """
-    _write_like(path, restore_orientation(array, image.file_affine).reshape(image.file_shape), image)
-
-
-def write_channels_like(path: Path, channels: Float32[np.ndarray, "c i j k"], image: NativeImage) -> None:
-    """Write several RAS maps as one file on the grid of the image's own file; several become its 4th dimension."""
-    restored = [restore_orientation(channel, image.file_affine) for channel in channels]
-    array = restored[0].reshape(image.file_shape) if len(restored) == 1 else np.stack(restored, axis=-1)
-    _write_like(path, array, image)
-
-
-def _write_like(path: Path, array: Num[np.ndarray, "..."], image: NativeImage) -> None:
-    header = image.header.copy()
-    header.set_data_dtype(array.dtype)
-    header.set_slope_inter(1, 0)
-    header["cal_min"] = header["cal_max"] = 0  # the display window of the image says nothing about this array
-    header.set_intent("none")
-    del header.extensions[:]
-    second = isinstance(header, nib.nifti2.Nifti2Header)
-    kind: type[nib.nifti1.Nifti1Image] = nib.nifti2.Nifti2Image if second else nib.nifti1.Nifti1Image
-    _save(kind(array, None, header), path)
-
-
-def _open(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL) -> nib.nifti1.Nifti1Pair:
+def _open(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL, channels: bool = False) -> nib.nifti1.Nifti1Pair:
     """Open the header only, and check what it promises."""
     if not path.exists():
         raise InputError(f"{path}: no such file (looked in {path.absolute().parent})")
@@ -169,13 +143,13 @@ def _open(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL) -> nib.nifti1.Nif
         raise InputError(f"{path} cannot be read as NIfTI (.nii or .nii.gz): {error}") from error
     if not isinstance(nifti, nib.nifti1.Nifti1Pair):
         raise InputError(f"{path} is {type(nifti).__name__}, not NIfTI; convert it to .nii.gz")
-    _check_shape(nifti, path, bytes_per_voxel)
+    _check_shape(nifti, path, bytes_per_voxel, channels)
     return nifti
 
 
-def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path, bytes_per_voxel: int) -> None:
+def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path, bytes_per_voxel: int, channels: bool) -> None:
     shape = tuple(int(size) for size in nifti.shape)
-    if len(shape) < 3 or any(size != 1 for size in shape[3:]):
+    if len(shape) < 3 or (not channels and any(size != 1 for size in shape[3:])):
         raise InputError(
             f"{path} has {len(shape)} dimensions, shape {shape}; allowed are 3D volumes, and 4D with a single channel. "
             "Split it into one file per channel or time point"
@@ -194,8 +168,13 @@ def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path, bytes_per_voxel: int)
         )
 
 
-def _decode(nifti: nib.nifti1.Nifti1Pair, path: Path, dtype: np.dtype[np.float32] | None) -> VolumeArray:
-    """Decompress the voxels, as 3D. Damage that only shows here is reported like damage in the header."""
+def _decode(
+    nifti: nib.nifti1.Nifti1Pair, path: Path, dtype: np.dtype[np.float32] | None, channels: bool = False
+) -> Num[np.ndarray, "..."]:
+    """Decompress the voxels, as 3D, or 4D with the channels last.
+
+    Damage that only shows here is reported like damage in the header.
+    """
     try:
         if isinstance(nifti, nib.nifti1.Nifti1Image) and path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
@@ -206,7 +185,7 @@ def _decode(nifti: nib.nifti1.Nifti1Pair, path: Path, dtype: np.dtype[np.float32
             array = np.asanyarray(nifti.dataobj, dtype=dtype)
     except (EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path} is damaged or truncated: {error}. Copy or download it again") from error
-    return array.reshape(array.shape[:3])
+    return array.reshape(*array.shape[:3], -1) if channels else array.reshape(array.shape[:3])
 
 
 def _in_mm(affine: Affine, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
@@ -223,7 +202,7 @@ def _in_mm(affine: Affine, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
     return in_mm
 
 
-def _check_finite(array: VolumeArray, path: Path) -> None:
+def _check_finite(array: Num[np.ndarray, "..."], path: Path) -> None:
     n_bad = int(array.size - np.count_nonzero(np.isfinite(array)))
     if n_bad:
         raise InputError(

@@ -16,8 +16,9 @@ from spleen.distributed import connect, join, leave, take_order, tell_failure, t
 from spleen.errors import InputError
 from spleen.fit import Part, fit
 from spleen.launched import Launched, Place
+from spleen.open_data import open_data
 from spleen.recipe import describe
-from spleen.run import build_module, fit_settings, open_data
+from spleen.run import build_module, fit_settings
 from spleen.signals import StopRequest
 
 

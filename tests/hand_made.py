@@ -7,13 +7,13 @@ import torch
 from scipy.special import expit
 from torch import Tensor, nn
 
+from spleen.class_map import ClassMap
 from spleen.fusion import View
 from spleen.inference import Hardware, Variant
 from spleen.intensity import CtWindow
-from spleen.labels import ClassMap
+from spleen.native_image import NativeImage, read_native
 from spleen.store import StoreSettings
 from spleen.trained import TrainedModel
-from spleen.volume import NativeImage, read_native
 from tests.nifti import save
 
 CPU = Hardware(torch.device("cpu"), None)

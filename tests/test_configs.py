@@ -10,6 +10,7 @@ import yaml
 
 from spleen import build, build_model
 from spleen.augment import AugmentSettings
+from spleen.build_data import complete
 from spleen.config_checks import check
 from spleen.datamodule import LoaderSettings
 from spleen.errors import InputError
@@ -22,14 +23,23 @@ from tests.small_run import REPOSITORY, compose_config
 CONF = REPOSITORY / "conf"
 OPTIONS = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
 MODELS = [option for option in OPTIONS if option.startswith("model/")]
-FILES = ("data.image=ct.nii.gz", "data.label=organ.nii.gz")
+# What each kind of data cannot do without.
+FILES = {
+    "data/nifti": ("data.image=ct.nii.gz", "data.label=organ.nii.gz"),
+    "data/decathlon": ("data.root=Task09_Spleen", "data.label_values=[1]", "intensity=ct"),
+    "data/nnunet": ("data.root=Dataset009_Spleen", "data.label_values=[1]", "intensity=ct"),
+    "data/folder": ("data.images=images", "data.labels=labels"),
+    "data/table": ("data.table=cases.csv",),
+}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_passes_the_checks_and_builds(option: str) -> None:
     group, name = option.split("/")
-    config = compose_config(f"{group}={name}", *(FILES if option == "data/nifti" else ()))
+    config = compose_config(f"{group}={name}", *FILES.get(option, ()))
     check(config)
+    if option == "intensity/auto":
+        config = complete(config)
     classes = build_model.build_classes(config)
     build_model.build_store_settings(config, classes)
     build.build_split_settings(config)
@@ -106,7 +116,7 @@ def test_intensity_and_slicing_settings_shape_the_store(overrides: tuple[str, ..
 @pytest.mark.parametrize(("organ", "values"), [("NAME", "null"), ("NAME", "[3,4]"), ("organ", "{NAME: 3}")])
 def test_a_class_name_that_means_something_else_in_the_summary_is_refused(name: str, organ: str, values: str) -> None:
     config = compose_config(
-        *("data=nifti", *FILES, f"data.organ={organ}".replace("NAME", name)),
+        *("data=nifti", *FILES["data/nifti"], f"data.organ={organ}".replace("NAME", name)),
         f"data.label_values={values}".replace("NAME", name),
     )
     with pytest.raises(InputError, match=f"'{name}' cannot be the name of a class"):

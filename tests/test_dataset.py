@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spleen.cases import Case
+from spleen.class_map import ClassMap
 from spleen.datamodule import LoaderSettings, SliceDataModule
 from spleen.dataset import BalancedBatches, CaseSlices, ScoredSlices, TrainingSlices
 from spleen.folds import SliceSplit
 from spleen.intensity import CtWindow
-from spleen.labels import ClassMap
 from spleen.store import StoreSettings, open_case
 from tests.nifti import ras_affine, save
 
@@ -43,7 +43,7 @@ def _stored(tmp_path, shape, seed=0, label=None, **changes):
     affine = ras_affine()
     case = Case(
         name,
-        save(tmp_path / f"{name}-ct.nii", image, affine),
+        (save(tmp_path / f"{name}-ct.nii", image, affine),),
         save(tmp_path / f"{name}-seg.nii", organ if label is None else label, affine),
     )
     return open_case(case, replace(SETTINGS, **changes), tmp_path / "cache")

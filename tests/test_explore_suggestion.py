@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from spleen.build import build_case, build_split_settings
+from spleen.build import build_split_settings
+from spleen.build_data import find_dataset
 from spleen.build_model import build_classes, build_store_settings
 from spleen.config_checks import check
 from spleen.exploration.suggestion import (
@@ -173,10 +174,10 @@ def test_label_values_become_classes_that_the_training_can_read(tmp_path, values
 def test_the_pasted_command_opens_the_very_files(tmp_path, folder):
     image, label = ct_case(tmp_path / folder, (48, 40, 24), (1, 1, 4), (12, 11, 10))
     config = config_of(explore(image, label))
-    case = build_case(config)
-    assert (case.image, case.label) == (image, label)
+    (case,) = find_dataset(config).cases
+    assert (case.images, case.label) == ((image,), label)
     stored = open_case(case, build_store_settings(config, build_classes(config)), tmp_path / "cache")
-    assert stored.images.shape[1:] == (48, 48)  # 48 × 40 pixels, padded to the network's multiple
+    assert stored.images.shape[2:] == (48, 48)  # 48 × 40 pixels, padded to the network's multiple
     assert stored.foreground.sum() == 20
 
 

@@ -24,9 +24,9 @@ from spleen.fusion import predict_volume
 from spleen.intensity import CtWindow, MrPercentiles, ZScore
 from spleen.models import PadToMultiple
 from spleen.models.unet import UNet
+from spleen.native_image import read_native, write_like
 from spleen.predict import PredictSettings, make_views, predict, to_label_values
 from spleen.trained import TrainedModel, load_trained
-from spleen.volume import read_native, write_like
 from tests.small_run import REPOSITORY, SmallCt, compose_config, small_ct, train
 
 # PyTorch gives TorchScript no new features any more; docs/export.md says so.
@@ -157,12 +157,26 @@ def test_the_metadata_says_what_the_training_was_told(torchscript: ExportReport)
     assert about["input"] == {"name": "slices", "shape": ["batch", 3, "height", "width"], "rounded_to": "float16"}
     assert about["output"] == {"name": "probabilities", "shape": ["batch", 3, "height", "width"]}
     assert about["intensity"] == {"kind": "ct", "window_level": 50.0, "window_width": 400.0}
-    assert (about["axis"], about["slice_axes"], about["context_slices"]) == ("coronal", [1, 2, 0], 1)
+    assert (about["axis"], about["slice_axes"]) == ("coronal", [1, 2, 0])
+    assert (about["channels"], about["context_slices"]) == (1, 1)
     assert (about["img_size"], about["resize"], about["size_multiple"]) == (32, "keep_aspect", 4)
     assert (about["metadata_version"], about["run"]) == (1, "now")
+    assert about["crop_size"] is None
     compared = about["compared_with_pytorch"]
     assert compared["max_abs_difference"] == torchscript.max_abs_difference < 1e-5
     assert len({tuple(shape[2:]) for shape in compared["shapes"]}) >= 2
+
+
+def test_of_a_run_on_windows_the_network_of_one_window_is_written(ct: SmallCt, tmp_path: Path) -> None:
+    values = "data.label_values={dark: 7, bright: [3, 4]}"
+    run = train(tmp_path / "run", *ct.overrides, values, "context_slices=1", "axis=coronal", "crop_size=16")
+    report = export(run, tmp_path / "net.pt", "torchscript")
+    assert json.loads(report.metadata_path.read_text())["crop_size"] == 16
+    window = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        expected = torch.softmax(load_trained(run).network(window), dim=1)
+        found = torch.jit.load(report.path)(window)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_both_files_carry_their_metadata_inside(onnx_file: Path, torchscript: ExportReport) -> None:
@@ -203,6 +217,7 @@ def test_so_it_does_on_a_real_ct(spleen_ct: Path, run: Path, onnx_file: Path, pr
         {"intensity": MrPercentiles(5.0, 99.5), "axis": "axial", "resize": "stretch", "img_size": 50},
         {"intensity": ZScore(3.0), "axis": "sagittal", "img_size": 27},
         {"intensity": CtWindow(0.0, 300.0), "img_size": 45, "size_multiple": 16},
+        {"axis": "axial", "img_size": "native", "size_multiple": 16},
     ],
 )
 def test_the_documented_program_follows_the_metadata(

@@ -201,5 +201,5 @@ def test_probabilities_are_kept_only_on_request_and_progress_counts_every_slice(
     done: list[int] = []
     found = predict_volume(three(), image, "ct", 2, False, done.append)
     assert found.probabilities is None
-    assert sum(done) == sum(to_slices(image.array, axis).shape[0] for axis in SIZES)
+    assert sum(done) == sum(to_slices(image.channels[0], axis).shape[0] for axis in SIZES)
     np.testing.assert_array_equal(found.mask, predict(three(), image).mask)

@@ -11,6 +11,7 @@ from scipy.special import expit
 from spleen.errors import InputError
 from spleen.fusion import View
 from spleen.fusion_weights import FittedWeights, fit_weights
+from spleen.pairing import ImageFiles
 from tests.hand_made import Pointwise, intensities, view
 from tests.nifti import save
 
@@ -18,15 +19,15 @@ SHAPE = (9, 9, 5)
 GRID = np.diag([1.0, 1.0, 1.0, 1.0])
 
 
-def write_case(folder: Path, name: str, image: np.ndarray, organ: np.ndarray) -> tuple[Path, Path]:
+def write_case(folder: Path, name: str, image: np.ndarray, organ: np.ndarray) -> tuple[ImageFiles, Path]:
     folder.mkdir(exist_ok=True)
     return (
-        save(folder / f"{name}.nii", image.astype(np.float32), GRID),
+        ImageFiles(name, (save(folder / f"{name}.nii", image.astype(np.float32), GRID),)),
         save(folder / f"{name}_label.nii", organ.astype(np.uint8), GRID),
     )
 
 
-def fit(views: Sequence[View], cases: dict[str, tuple[Path, Path]]) -> FittedWeights:
+def fit(views: Sequence[View], cases: dict[str, tuple[ImageFiles, Path]]) -> FittedWeights:
     return fit_weights(views, cases, 4, lambda name, done, total: None)
 
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from spleen.class_map import ClassMap, parse_label_values
 from spleen.errors import InputError
-from spleen.labels import ClassMap, parse_label_values, resolve, to_class_indices
+from spleen.labels import resolve, to_class_indices
 from tests.nifti import SHAPE
 
 

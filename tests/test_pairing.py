@@ -1,9 +1,19 @@
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from spleen.errors import InputError
-from spleen.pairing import case_name, find_volumes, pair_by_name
+from spleen.pairing import (
+    ImageFiles,
+    case_name,
+    find_volumes,
+    group_channels,
+    pair_by_name,
+    pair_images,
+    split_channel,
+)
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -74,6 +84,88 @@ def test_an_input_that_names_nothing_is_told(tmp_path: Path, entry: str, told: s
     touch(tmp_path / "twice", "a.nii", "a.nii.gz")
     with pytest.raises(InputError, match=told):
         find_volumes([tmp_path / entry])
+
+
+# Channels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("case_0000", ("case", 0)), ("case_0012", ("case", 12)), ("a_b_0001_0002", ("a_b_0001", 2)), ("case", None),
+        ("case_000", None), ("case_00000", None), ("case0000", None), ("_0000", None), ("case_००००", None),
+    ],
+)  # fmt: skip
+def test_a_channel_is_four_digits_at_the_end(name: str, parts: tuple[str, int] | None) -> None:
+    assert split_channel(name) == parts
+
+
+def grouped(files: list[Path], n_channels: int) -> list[tuple[str, list[str]]]:
+    return [(image.case_id, [path.name for path in image.paths]) for image in group_channels(files, n_channels)]
+
+
+def test_with_several_channels_numbered_files_of_a_folder_are_one_image(tmp_path: Path) -> None:
+    files = touch(tmp_path / "x", "b_0001.nii.gz", "c.nii.gz", "b_0000.nii.gz", "a_0000.nii", "a_0001.nii.gz")
+    files += touch(tmp_path / "y", "b_0000.nii.gz")
+    assert grouped(files, 2) == [
+        ("b", ["b_0000.nii.gz", "b_0001.nii.gz"]),
+        ("c", ["c.nii.gz"]),
+        ("a", ["a_0000.nii", "a_0001.nii.gz"]),
+        ("b", ["b_0000.nii.gz"]),
+    ]
+
+
+def test_files_that_hold_several_channels_each_are_images_whatever_they_are_called(tmp_path: Path) -> None:
+    files = [tmp_path / f"patient_{number:04d}.nii" for number in range(3)]
+    for path in files:
+        nib.save(nib.Nifti1Image(np.zeros((2, 3, 4, 2), np.uint8), np.eye(4)), path)
+    assert grouped(files, 2) == [(f"patient_{number:04d}", [path.name]) for number, path in enumerate(files)]
+    assert grouped(files[:1], 2) == [("patient", [files[0].name])]
+    nib.save(nib.Nifti1Image(np.zeros((2, 3, 4, 1), np.uint8), np.eye(4)), files[0])
+    assert grouped(files, 2) == [("patient", [path.name for path in files])]
+
+
+def test_with_one_channel_every_file_is_an_image_and_the_first_channel_is_called_as_the_case(tmp_path: Path) -> None:
+    files = touch(tmp_path, "a_0000.nii.gz", "b_0000.nii", "c_0001.nii", "d.nii")
+    assert grouped(files, 1) == [
+        ("a", ["a_0000.nii.gz"]), ("b", ["b_0000.nii"]), ("c_0001", ["c_0001.nii"]), ("d", ["d.nii"]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("other", ["a.nii", "a_0001.nii", "a_0007.nii"])
+def test_unless_the_number_tells_it_from_another_case(tmp_path: Path, other: str) -> None:
+    files = touch(tmp_path, "a_0000.nii", other)
+    assert grouped(files, 1) == [(name.removesuffix(".nii"), [name]) for name in ("a_0000.nii", other)]
+    elsewhere = touch(tmp_path / "deeper", "a_0000.nii")
+    assert grouped([*files, *elsewhere], 1)[2] == ("a", ["a_0000.nii"])
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a_0000.nii", "a_0002.nii"], "has the channels 0000, 0002, and the run was trained on 2: a_0000 to a_0001"),
+        (["a_0001.nii", "a_0002.nii"], "has the channels 0001, 0002"),
+        (["a_0000.nii", "a_0001.nii", "a_0002.nii"], "has the channels 0000, 0001, 0002"),
+        (["a_0000.nii", "a_0000.nii.gz"], "has the channels 0000, 0000"),
+    ],
+)
+def test_channels_that_are_missing_or_too_many_are_told(tmp_path: Path, names: list[str], told: str) -> None:
+    (image,) = group_channels(touch(tmp_path, *names), 2)
+    with pytest.raises(InputError, match=f"{tmp_path}/{names[0]}: the image 'a' {told}"):
+        image.check_channels(2)
+
+
+def test_images_in_several_files_pair_with_labels_too(tmp_path: Path) -> None:
+    files = touch(tmp_path / "images", "a_0000.nii", "a_0001.nii", "b.nii.gz")
+    a, b = touch(tmp_path / "labels", "a.nii.gz", "b.nii")
+    expected = {"a": (ImageFiles("a", tuple(files[:2])), a), "b": (ImageFiles("b", (files[2],)), b)}
+    assert pair_images(tmp_path / "images", tmp_path / "labels", 2) == expected
+    assert pair_images(files[2], b, 2) == pair_images(files[2], b, 1) == {"b": expected["b"]}
+    touch(tmp_path / "images", "b_0000.nii")
+    with pytest.raises(InputError, match=r"images holds the case 'b' twice"):
+        pair_images(tmp_path / "images", tmp_path / "labels", 2)
+    with pytest.raises(InputError, match=r"(?s)no partner.*only in .*images: a_0001\.nii"):
+        pair_images(tmp_path / "images", tmp_path / "labels", 1)
 
 
 # Pairs --------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from spleen.errors import InputError
+from spleen.pairing import ImageFiles, case_name
 from spleen.prediction_files import Target, missing_targets, plan_targets, read_record, record
 from spleen.trust import ClassTrust
 
@@ -23,8 +24,12 @@ SCORE = ClassTrust(
 )
 
 
-def images(*names: str) -> list[Path]:
-    return [Path("scans", name) for name in names]
+def image(path: Path) -> ImageFiles:
+    return ImageFiles(case_name(path), (path,))
+
+
+def images(*names: str) -> list[ImageFiles]:
+    return [image(Path("scans", name)) for name in names]
 
 
 # Names --------------------------------------------------------------------------------------------------------------
@@ -64,7 +69,7 @@ def test_several_images_cannot_become_one_file() -> None:
 @pytest.mark.parametrize("second", [Path("other", "a.nii.gz"), Path("scans", "a.nii.gz"), Path("scans", "a.img")])
 def test_two_images_of_one_name_are_refused(second: Path) -> None:
     with pytest.raises(InputError, match=r"scans/a\.nii and .*/a\..* have the same name.*out/a\.nii\.gz"):
-        plan_targets([*images("a.nii"), second], Path("out"))
+        plan_targets([*images("a.nii"), image(second)], Path("out"))
 
 
 @pytest.mark.parametrize("output", ["scans/a.nii.gz", "scans", "scans/../scans", "link"])
@@ -77,6 +82,15 @@ def test_an_image_is_never_overwritten_by_its_own_prediction(
     Path("link").symlink_to("scans")
     with pytest.raises(InputError, match=r"the prediction of scans/a\.nii\.gz would overwrite the image"):
         plan_targets(images("a.nii.gz"), Path(output))
+
+
+def test_nor_is_one_by_the_prediction_of_another_or_of_its_own_channels() -> None:
+    first, other = ImageFiles("a", (Path("scans", "a_0000.nii.gz"),)), image(Path("scans", "a.nii.gz"))
+    with pytest.raises(InputError, match=r"the prediction of scans/a_0000\.nii\.gz would overwrite the image"):
+        plan_targets([first, ImageFiles("b", other.paths)], Path("scans"))
+    channels = ImageFiles("a", (Path("scans", "a_0000.nii.gz"), Path("scans", "a.nii.gz")))
+    with pytest.raises(InputError, match=r"would overwrite the image"):
+        plan_targets([channels], Path("scans"))
 
 
 def test_nor_is_another_image_by_a_map_of_probabilities() -> None:
@@ -132,7 +146,7 @@ def test_overwriting_and_skipping_together_is_a_contradiction(tmp_path: Path) ->
 
 
 def test_a_record_tells_every_sign_in_words_and_numbers(tmp_path: Path) -> None:
-    target = Target(Path("scans", "a.nii"), tmp_path / "mask.nii.gz")
+    target = Target(image(Path("scans", "a.nii")), tmp_path / "mask.nii.gz")
     record(target, [SCORE, replace(SCORE, class_name="spleen", review=False, reasons="", agreement=0.5)])
     with (tmp_path / "predictions.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
@@ -155,8 +169,15 @@ def test_a_record_tells_every_sign_in_words_and_numbers(tmp_path: Path) -> None:
     assert told == {"class_name": "spleen", "review": "no", "reasons": "", "agreement": "0.5"}
 
 
+def test_a_record_tells_all_files_of_an_image(tmp_path: Path) -> None:
+    files = tuple(Path("scans", f"a_{number:04d}.nii") for number in range(2))
+    record(Target(ImageFiles("a", files), tmp_path / "a.nii.gz"), [SCORE])
+    (row,) = read_record(tmp_path / "predictions.csv")
+    assert (row["case_id"], row["image"]) == ("a", ";".join(str(Path.cwd() / file) for file in files))
+
+
 def test_a_new_prediction_replaces_its_own_rows_and_no_others(tmp_path: Path) -> None:
-    a, b = (Target(Path(f"{name}.nii"), tmp_path / f"{name}.nii.gz") for name in "ab")
+    a, b = (Target(image(Path(f"{name}.nii")), tmp_path / f"{name}.nii.gz") for name in "ab")
     record(a, [SCORE, replace(SCORE, class_name="spleen")])
     record(b, [SCORE])
     record(a, [replace(SCORE, trust=0.1)])
@@ -175,13 +196,13 @@ def test_a_foreign_file_of_that_name_is_left_alone(tmp_path: Path, content: byte
     path = tmp_path / "predictions.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"predictions\.csv was not written by .*move it away first"):
-        record(Target(Path("a.nii"), tmp_path / "a.nii.gz"), [SCORE])
+        record(Target(image(Path("a.nii")), tmp_path / "a.nii.gz"), [SCORE])
     assert path.read_bytes() == content
 
 
 def test_a_row_that_someone_changed_by_hand_stops_nothing(tmp_path: Path) -> None:
-    record(Target(Path("a.nii"), tmp_path / "a.nii.gz"), [SCORE])
+    record(Target(image(Path("a.nii")), tmp_path / "a.nii.gz"), [SCORE])
     path = tmp_path / "predictions.csv"
     path.write_text(path.read_text().rstrip() + ",my remark\n")
-    record(Target(Path("b.nii"), tmp_path / "b.nii.gz"), [SCORE])
+    record(Target(image(Path("b.nii")), tmp_path / "b.nii.gz"), [SCORE])
     assert [row["case_id"] for row in read_record(path)] == ["a", "b"]

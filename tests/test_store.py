@@ -8,13 +8,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from spleen.cases import Case
+from spleen.class_map import ClassMap
 from spleen.content_hash import content_hash
 from spleen.errors import InputError
 from spleen.intensity import CtWindow, MrPercentiles, ZScore
-from spleen.labels import ClassMap
 from spleen.slicing import to_slices
 from spleen.store import StoreSettings, open_case
 from tests.nifti import SHAPE, box, counting, ras_affine, save, save_stored_as
@@ -58,7 +59,7 @@ def opened_files():
 def case(tmp_path):
     return Case(
         "liver-3",
-        save(tmp_path / "ct.nii.gz", HU.astype(np.int16), ras_affine()),
+        (save(tmp_path / "ct.nii.gz", HU.astype(np.int16), ras_affine()),),
         save(tmp_path / "seg.nii.gz", box(), ras_affine()),
     )
 
@@ -81,14 +82,15 @@ def test_an_entry_holds_the_slices_of_the_volume(case, cache):
     np.testing.assert_array_equal(stored.reference, to_slices(box(), "axial"))
     np.testing.assert_array_equal(stored.labels[:, :7, :5], to_slices(box(), "axial"))
     # 16 bits keep numbers below 1 to half a step of 2⁻¹¹, far below the noise of one HU in any window.
-    np.testing.assert_allclose(stored.images[:, :7, :5], to_slices(HU / 100, "axial"), rtol=0, atol=2**-12)
+    np.testing.assert_allclose(stored.images[:, 0, :7, :5], to_slices(HU / 100, "axial"), rtol=0, atol=2**-12)
 
 
 def test_planes_are_padded_with_the_smallest_value_and_background(case, cache):
     stored = open_case(case, SETTINGS, cache)
-    assert stored.images.shape == stored.labels.shape == (3, 8, 8)
-    assert (stored.images[:, 7:] == np.float16(-0.6)).all()
-    assert (stored.images[:, :, 5:] == np.float16(-0.6)).all()
+    assert stored.images.shape == (3, 1, 8, 8)
+    assert stored.labels.shape == (3, 8, 8)
+    assert (stored.images[:, 0, 7:] == np.float16(-0.6)).all()
+    assert (stored.images[:, 0, :, 5:] == np.float16(-0.6)).all()
     assert not stored.labels[:, 7:].any()
     assert not stored.labels[:, :, 5:].any()
 
@@ -99,24 +101,59 @@ def test_many_slices_of_several_classes_keep_their_order(tmp_path, cache):
     image = np.broadcast_to(np.arange(40, dtype=np.float32)[:, None, None], shape)
     label = np.broadcast_to(np.array([0, 4, 9, 2] * 10, dtype=np.uint8)[:, None, None], shape)
     affine = ras_affine((5.0, 0.8, 0.8))
-    case = Case("c", save(tmp_path / "i.nii", image, affine), save(tmp_path / "l.nii", label, affine))
+    case = Case("c", (save(tmp_path / "i.nii", image, affine),), save(tmp_path / "l.nii", label, affine))
     classes = ClassMap(("a", "b"), ((9,), (2, 4)))
     stored = open_case(case, replace(SETTINGS, axis="sagittal", img_size=12, classes=classes), cache)
     assert stored.grid.resampled == (12, 9)  # 5.6 mm high, 4 mm wide
-    np.testing.assert_allclose(stored.images[:, 4, 3], np.arange(40) / 100, atol=2**-12)
+    np.testing.assert_allclose(stored.images[:, 0, 4, 3], np.arange(40) / 100, atol=2**-12)
     assert stored.labels[:, 4, 3].tolist() == [0, 2, 1, 2] * 10
 
 
-def test_the_arrays_are_mapped_and_not_loaded(case, cache):
+def test_opening_reads_no_plane_and_holds_no_file(case, cache):
     stored = open_case(case, SETTINGS, cache)
+    before = len(psutil.Process().open_files())
     for name, dtype in (("images", np.float16), ("labels", np.uint8), ("reference", np.uint8)):
         array = getattr(stored, name)
-        assert isinstance(array, np.memmap)
         assert array.dtype == dtype
+        assert array[np.array([2, 0])].shape == (2, *array.shape[1:])
+        assert not isinstance(array[0], np.memmap)  # a copy: nothing stays mapped
+    (images,) = (cache / "slices").glob("*/images.npy")
+    assert str(images) not in {mapped.path for mapped in psutil.Process().memory_maps()}
+    assert len(psutil.Process().open_files()) == before
+
+
+@pytest.mark.parametrize("layout", ["one file", "a file for each"])
+def test_each_channel_is_normalised_by_itself(tmp_path, cache, layout):
+    channels = [counting().astype(np.float32), 7 * counting()[::-1].astype(np.float32)]
+    label = save(tmp_path / "seg.nii", box(), ras_affine())
+    if layout == "one file":
+        images = (save(tmp_path / "both.nii", np.stack(channels, axis=-1), ras_affine()),)
+    else:
+        images = tuple(save(tmp_path / f"c_{n:04}.nii", channel, ras_affine()) for n, channel in enumerate(channels))
+    settings = replace(SETTINGS, intensity=MrPercentiles(0.0, 100.0), n_channels=2)
+    stored = open_case(Case("c", images, label), settings, cache)
+    assert stored.images.shape == (3, 2, 8, 8)
+    for number, channel in enumerate(channels):
+        signal = channel[channel != 0]
+        expected = 2 * (channel - signal.min()) / (signal.max() - signal.min()) - 1
+        found = stored.images[:, number, :7, :5]
+        np.testing.assert_allclose(found, to_slices(expected.clip(-1, 1), "axial"), atol=2**-10)
+    with pytest.raises(InputError, match=r"has 2 channels, and 3 are expected \(data.channels\)"):
+        open_case(Case("c", images, label), replace(settings, n_channels=3), cache)
+
+
+def test_channels_on_different_grids_are_refused(tmp_path, cache):
+    images = (
+        save(tmp_path / "c_0000.nii", counting(), ras_affine()),
+        save(tmp_path / "c_0001.nii", counting(), ras_affine((0.8, 0.8, 6.0))),
+    )
+    label = save(tmp_path / "seg.nii", box(), ras_affine())
+    with pytest.raises(InputError, match=r"c_0000\.nii and .*c_0001\.nii lie on different grids"):
+        open_case(Case("c", images, label), replace(SETTINGS, n_channels=2), cache)
 
 
 def test_a_second_start_does_not_even_open_the_volumes(case, cache):
-    volumes = {str(case.image), str(case.label)}
+    volumes = {str(case.images[0]), str(case.label)}
     with opened_files() as at_first:
         first = open_case(case, SETTINGS, cache)
     assert volumes <= set(at_first)
@@ -138,8 +175,9 @@ def test_every_setting_that_shapes_the_arrays_makes_an_entry_of_its_own(case, ca
         "intensity": CtWindow(0.0, 201.0),
         "classes": ClassMap(("organ",), ((1, 2),)),
         "grid_tolerance_mm": 0.2,
+        "may_be_empty": True,
     }
-    assert changes.keys() == asdict(SETTINGS).keys()
+    assert {*changes, "n_channels"} == asdict(SETTINGS).keys()  # another number of channels needs other files
     others = [{"intensity": MrPercentiles(0.0, 99.0)}, {"intensity": ZScore(3.0)}]
     for change in [{}, *({name: value} for name, value in changes.items()), *others]:
         open_case(case, replace(SETTINGS, **change), cache)
@@ -150,21 +188,21 @@ def test_every_setting_that_shapes_the_arrays_makes_an_entry_of_its_own(case, ca
 def test_new_content_under_the_old_name_makes_a_new_entry(case, cache, changed):
     before = open_case(case, SETTINGS, cache)
     if changed == "image":
-        save(case.image, (HU + 1).astype(np.int16), ras_affine())
+        save(case.images[0], (HU + 1).astype(np.int16), ras_affine())
     else:
         save(case.label, box(high=(3, 5, 2)), ras_affine())
     after = open_case(case, SETTINGS, cache)
     assert len(_entries(cache)) == 2
-    assert (np.asarray(before.images) != after.images).any() == (changed == "image")
-    assert (np.asarray(before.reference) != after.reference).any() == (changed == "label")
+    assert (before.images[:] != after.images[:]).any() == (changed == "image")
+    assert (before.reference[:] != after.reference[:]).any() == (changed == "label")
 
 
 def test_image_and_label_may_be_stored_along_different_axes(tmp_path, cache):
     image = save_stored_as(tmp_path / "ct.nii.gz", "LPS", HU.astype(np.int16))
     label = save_stored_as(tmp_path / "seg.nii.gz", "LAS", box())
-    stored = open_case(Case("c", image, label), SETTINGS, cache)
+    stored = open_case(Case("c", (image,), label), SETTINGS, cache)
     np.testing.assert_array_equal(stored.reference, to_slices(box(), "axial"))
-    np.testing.assert_allclose(stored.images[:, :7, :5], to_slices(HU / 100, "axial"), atol=2**-12)
+    np.testing.assert_allclose(stored.images[:, 0, :7, :5], to_slices(HU / 100, "axial"), atol=2**-12)
 
 
 @pytest.mark.parametrize(
@@ -183,16 +221,19 @@ def test_a_label_on_another_grid_is_refused_and_leaves_no_entry(case, cache, sha
     assert list((cache / "slices").iterdir()) == []
 
 
-def test_an_empty_label_is_refused_with_the_name_of_its_file(case, cache):
+def test_an_empty_label_is_refused_unless_it_may_be_empty(case, cache):
     save(case.label, box(value=0), ras_affine())
     with pytest.raises(InputError, match=r"seg\.nii\.gz: the label is empty"):
         open_case(case, SETTINGS, cache)
+    stored = open_case(case, replace(SETTINGS, may_be_empty=True), cache)
+    assert (stored.volumes_mm3, stored.label_values) == ((0.0,), ((1,),))
 
 
 @pytest.mark.parametrize("missing", ["image", "label"])
 def test_a_missing_file_is_refused(case, cache, missing):
-    getattr(case, missing).unlink()
-    with pytest.raises(InputError, match=rf"{getattr(case, missing)}: no such file \(case 'liver-3'\)"):
+    path = case.images[0] if missing == "image" else case.label
+    path.unlink()
+    with pytest.raises(InputError, match=rf"{path}: no such file \(case 'liver-3'\)"):
         open_case(case, SETTINGS, cache)
 
 
@@ -239,8 +280,8 @@ def test_a_killed_process_leaves_nothing_that_is_read_and_two_at_once_leave_one_
     assert len(_entries(cache)) == 1
     with opened_files() as opened:
         stored = open_case(case, SETTINGS, cache)
-    assert str(case.image) not in opened
-    np.testing.assert_allclose(stored.images[:, :7, :5], to_slices(HU / 100, "axial"), atol=2**-12)
+    assert str(case.images[0]) not in opened
+    np.testing.assert_allclose(stored.images[:, 0, :7, :5], to_slices(HU / 100, "axial"), atol=2**-12)
 
 
 def test_a_content_hash_is_sha256_and_read_once(tmp_path):

@@ -20,7 +20,7 @@ def predict(
         typer.Argument(
             metavar="RUN... INPUT...",
             help="RUN: run folders, folders of runs or checkpoints; several are averaged. "
-            "INPUT: NIfTI files, folders or quoted patterns.",
+            "INPUT: NIfTI files, folders or quoted patterns; channels are CASE_0000, CASE_0001, …, or in one file.",
         ),
     ],
     output: Annotated[
@@ -64,7 +64,7 @@ def predict(
     Beside the masks stands predictions.csv: volumes, and how far each mask can be trusted. Exit code 1 if an image
     failed.
     """
-    from spleen.predict import PredictSettings, plan
+    from spleen.predict import PredictSettings
     from spleen.predict import predict as predict_files
 
     runs, inputs = _split(paths)
@@ -87,8 +87,7 @@ def predict(
         raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
     with _progress() as advance:
         if fit_weights is not None:
-            plan(inputs, output, settings)  # tells what is wrong with it before anything is computed
-            settings = _fit(runs, fit_weights, settings, advance)
+            settings = _fit((runs, inputs, output), fit_weights, settings, advance)
         report = predict_files(runs, inputs, output, settings, advance)
     _tell(report)
     if report.failures:
@@ -122,19 +121,27 @@ def _parse_weights(text: str | None) -> tuple[float, ...] | None:
 
 
 def _fit(
-    runs: Sequence[Path], cases: tuple[Path, Path], settings: "PredictSettings", advance: "Advance"
+    files: tuple[Sequence[Path], Sequence[Path], Path | None],
+    cases: tuple[Path, Path],
+    settings: "PredictSettings",
+    advance: "Advance",
 ) -> "PredictSettings":
+    """The settings with weights fitted on the cases; `files` are the runs, the inputs and the output."""
     from dataclasses import replace
 
     from spleen.fusion_weights import fit_weights
-    from spleen.pairing import pair_by_name
-    from spleen.predict import make_views
+    from spleen.pairing import pair_images
+    from spleen.predict import make_views, plan
     from spleen.trained import load_ensemble
 
     if settings.weights is not None:
         raise InputError("give either --weights or --fit-weights, not both")
-    views = make_views(load_ensemble(runs, settings.trust), settings)
-    pairs = pair_by_name(*cases)
+    runs, inputs, output = files
+    models = load_ensemble(runs, settings.trust)
+    n_channels = models[0].slices.n_channels
+    plan(inputs, output, settings, n_channels)  # tells what is wrong with it before anything is computed
+    views = make_views(models, settings)
+    pairs = pair_images(*cases, n_channels)
     fitted = fit_weights(views, pairs, settings.batch_size, advance)
     names = ", ".join(f"{view.model.name} {weight:.2f}" for view, weight in zip(views, fitted.weights, strict=True))
     print(

@@ -1,6 +1,7 @@
-"""Networks that are ours, and the padding that lets any network take slices of any size."""
+"""Networks that are ours, the padding that lets any network take slices of any size, and overlapping windows."""
 
 from spleen.models.padding import PadToMultiple, pad_to_multiple
 from spleen.models.unet import UNet
+from spleen.models.windows import OverlappingWindows
 
-__all__ = ["PadToMultiple", "UNet", "pad_to_multiple"]
+__all__ = ["OverlappingWindows", "PadToMultiple", "UNet", "pad_to_multiple"]

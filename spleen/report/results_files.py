@@ -14,6 +14,7 @@ from spleen.atomic import write_text
 from spleen.errors import InputError
 from spleen.report.results_text import (
     SELECTED,
+    class_table,
     conclusions,
     count_names,
     counts,
@@ -89,6 +90,8 @@ def _links(pictures: Sequence[Path], markdown: Path | None) -> list[str]:
 def as_markdown(study: StudyResults, pictures: Sequence[str] = ()) -> str:
     """The table, what it says, the pictures by their links, and the runs that are not in the table."""
     parts = [f"**{_markdown_text(title(study))}**", to_markdown(*table(study))]
+    columns, rows = class_table(study)
+    parts += [to_markdown(columns, rows)] if rows else []
     parts += [_markdown_text(line) for line in conclusions(study)]
     parts += [f"![{Path(link).stem.replace('_', ' ')}]({link})" for link in pictures]
     for heading, lines in listing(study):
@@ -101,11 +104,15 @@ def _markdown_text(text: str) -> str:
 
 
 def as_csv(study: StudyResults) -> str:
-    """One row per arm: every setting that differs by its key, counts, means with the ends of their 95 % intervals."""
+    """One row per arm: every setting that differs by its key, counts, means with the ends of their 95 % intervals.
+
+    Where there are several classes, the test Dice of each is a column too, as test_dice:CLASS.
+    """
     scores: dict[str, Callable[[Arm], Score]] = {
         "val_dice": lambda arm: arm.val_dice,
         "test_dice": lambda arm: arm.test_dice,
         "test_jaccard": lambda arm: arm.test_jaccard,
+        **{f"test_dice:{name}": partial(_of_class, name=name) for name in _classes(study)},
     }
     names = [f"{name}{end}" for name in scores for end in ("", "_low", "_high")]
     text = StringIO()
@@ -121,6 +128,14 @@ def as_csv(study: StudyResults) -> str:
     return text.getvalue()
 
 
+def _classes(study: StudyResults) -> list[str]:
+    return list(dict.fromkeys(name for arm in study.arms for name in arm.test_dice_by_class))
+
+
+def _of_class(arm: Arm, name: str) -> Score:
+    return arm.test_dice_by_class.get(name, Score(math.nan, None, 0))
+
+
 def _plain(value: Setting) -> str:
     return "" if value is None else repr(value) if isinstance(value, float) else setting_text(value)
 
@@ -130,7 +145,10 @@ def _full(value: float | None) -> str:
 
 
 def as_latex(study: StudyResults) -> str:
-    r"""A table for a paper: needs \usepackage{booktabs}; the best value of each score is bold."""
+    r"""A table for a paper: needs \usepackage{booktabs}; the best value of each score is bold.
+
+    Where there are several classes, a second table has the test Dice of each.
+    """
     shown, _ = shown_columns(study)
     spread = r" $\pm$ 95\,\%" if study.over == "runs" else r" [95\,\% interval]"
     headings = [*(column.title for column in shown), *count_names(study), "val Dice", "test Dice", "test Jaccard"]
@@ -154,13 +172,50 @@ def as_latex(study: StudyResults) -> str:
         r"  \end{tabular}",
         r"\end{table}",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_latex_classes(study)]) + "\n"
+
+
+def _latex_classes(study: StudyResults) -> list[str]:
+    """The table of the classes: one row for each arm, one column for each class."""
+    names = _classes(study)
+    if not names:
+        return []
+    scores = [[_of_class(arm, name) for name in names] for arm in study.arms]
+    best = [max(map(_shown, column)) for column in zip(*scores, strict=True)]
+    rows = []
+    for arm, of_arm in zip(study.arms, scores, strict=True):
+        cells = [
+            _latex_score(score, high) + _latex_spread(study, score) for score, high in zip(of_arm, best, strict=True)
+        ]
+        mark = rf"\textsuperscript{{{SELECTED}}}" if arm is study.selected else ""
+        rows.append(" & ".join([escape_latex(arm.label) + mark, *cells]))
+    return [
+        r"\begin{table}",
+        r"  \centering",
+        r"  \caption{Test Dice by class.}",
+        r"  \label{tab:results_by_class}",
+        rf"  \begin{{tabular}}{{l{'r' * len(names)}}}",
+        r"    \toprule",
+        rf"    {' & '.join(['Arm', *map(escape_latex, names)])} \\",
+        r"    \midrule",
+        *(rf"    {row} \\" for row in rows),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+
+
+def _latex_score(score: Score, best: str) -> str:
+    text = _shown(score)
+    return rf"\textbf{{{text}}}" if text == best and text else text or "--"
 
 
 def _caption(study: StudyResults) -> str:
-    text = "Scores per case on the file's own grid. Arms are chosen by validation Dice"
-    chosen = f"; the chosen one is marked {SELECTED}" if study.selected is not None else ""
-    return escape_latex(f"{text}{chosen}, and its test Dice is the number to report.")
+    text = "Scores per case on the file's own grid."
+    if study.selected is None:
+        return escape_latex(f"{text} Nothing was validated, so no arm is chosen.")
+    chosen = f"Arms are chosen by validation Dice; the chosen one is marked {SELECTED}"
+    return escape_latex(f"{text} {chosen}, and its test Dice is the number to report.")
 
 
 def _latex_row(study: StudyResults, arm: Arm, best: Sequence[str]) -> list[str]:
@@ -168,10 +223,7 @@ def _latex_row(study: StudyResults, arm: Arm, best: Sequence[str]) -> list[str]:
     settings = [_latex_setting(column.key, arm.settings.get(column.key)) for column in shown]
     if arm is study.selected and settings:
         settings[0] += rf"\textsuperscript{{{SELECTED}}}"
-    scores = []
-    for score, highest in zip(_scores(arm), best, strict=True):
-        text = _shown(score)
-        scores.append(rf"\textbf{{{text}}}" if text == highest and text else text or "--")
+    scores = [_latex_score(score, highest) for score, highest in zip(_scores(arm), best, strict=True)]
     scores[1] += _latex_spread(study, arm.test_dice)
     return [*settings, *map(str, counts(study, arm)), *scores, f"{arm.minutes:.1f}"]
 

@@ -125,7 +125,7 @@ def _ink(level: float, value: float) -> str:
 def _finish(
     figure: Figure, stack: NDArray[np.object_], image: AxesImage, study: StudyResults, n_combinations: int
 ) -> None:
-    notes = ["framed: chosen by validation"]
+    notes = [] if study.selected is None else ["framed: chosen by validation"]
     if any(arm.n_runs > 1 for arm in study.arms):
         notes.append("each value: mean of an arm's runs")
     if n_combinations > _MOST_PANELS:

@@ -9,7 +9,7 @@ from pathlib import Path
 from spleen.metrics.statistics import FEWEST_PAIRS, Interval
 from spleen.report.table import Cell, Column, print_table, render_table, scientific
 from spleen.results import StudyResults
-from spleen.results_arms import Arm
+from spleen.results_arms import Arm, Folds
 from spleen.results_columns import ALWAYS_SHOWN, SettingColumn, is_fold, learning_rate_text, setting_text
 from spleen.results_comparison import Comparison
 from spleen.results_folders import OtherRun, Setting
@@ -17,6 +17,7 @@ from spleen.results_statistics import Score
 
 SELECTED = "*"
 
+_NO_FOLD = (None, "all")  # All cases train, or the split is by shares.
 _MOST_EXTRA_COLUMNS = 6
 _MOST_LISTED = 20
 _WORDS = {
@@ -30,6 +31,8 @@ _WORDS = {
 def title(study: StudyResults) -> str:
     """What the table shows."""
     order = "best validation Dice first" if study.sort == "val" else "best test Dice first (only for looking)"
+    if study.sort == "val" and study.selected is None:
+        order = "nothing validated"
     runs, arms = _count(study.n_finished, "finished run"), _count(len(study.arms), "arm")
     return f"{study.folder}: {runs} in {arms}, {order}"
 
@@ -72,6 +75,26 @@ def table(
     return columns, rows
 
 
+def class_table(study: StudyResults) -> tuple[list[str | Column], list[list[Cell]]]:
+    """Columns and rows of the test Dice by class, for the arms with several classes; without rows where none has."""
+    columns: list[str | Column] = [
+        "", "arm", "class", "test Dice", "± 95 %" if study.over == "runs" else "95 % interval", Column(study.over, "d")
+    ]  # fmt: skip
+    rows: list[list[Cell]] = [
+        [
+            SELECTED if arm is study.selected else "",
+            arm.label,
+            name,
+            score.mean,
+            half_width(score) if study.over == "runs" else _low_high(score.interval),
+            score.n,
+        ]
+        for arm in study.arms
+        for name, score in arm.test_dice_by_class.items()
+    ]
+    return columns, rows
+
+
 def _setting_column(column: SettingColumn) -> Column:
     return Column(column.title, scientific if column.key == "lr" else setting_text)
 
@@ -91,7 +114,9 @@ def counts(study: StudyResults, arm: Arm) -> list[int]:
     of_name = {
         "runs": arm.n_runs,
         "seeds": len({_at(study, repeat, fold=False) for repeat in arm.runs}),
-        "folds": len({_at(study, repeat, fold=True) for repeat in arm.runs}),
+        "folds": len(
+            {value for repeat in arm.runs for value in _at(study, repeat, fold=True) if value not in _NO_FOLD}
+        ),
         "cases": arm.test_dice.n,
     }
     return [of_name[name] for name in count_names(study)]
@@ -112,9 +137,10 @@ def _low_high(interval: Interval | None) -> str:
 
 def conclusions(study: StudyResults) -> list[str]:
     """What the table says, one sentence or two each: the selected arm, its gap, the next arm, how to read it."""
-    if study.selected is None:
+    if not study.arms:
         return []
-    lines = [_selection(study, study.selected)]
+    lines = [_unselected(study) if study.selected is None else _selection(study, study.selected)]
+    lines += _incomplete(study)
     if study.comparison is not None:
         lines.append(_comparison(study.comparison))
     lines.append(_reading(study))
@@ -134,6 +160,30 @@ def _selection(study: StudyResults, arm: Arm) -> str:
     if arm.n_runs < most:
         text += f" It has {_count(arm.n_runs, 'run')} where others have {most}."
     return text
+
+
+def _unselected(study: StudyResults) -> str:
+    if len(study.arms) == 1:
+        return f"Nothing was validated. Test Dice {_with_interval(study, study.arms[0].test_dice)}."
+    return (
+        "Nothing was validated, so no arm is chosen: the highest of several test Dice is too high, for having been "
+        "picked. To choose one, train with split.val_share above 0."
+    )
+
+
+def _incomplete(study: StudyResults) -> list[str]:
+    """The arms that lack folds; those that lack the same ones in one sentence."""
+    lacking: dict[Folds, list[str]] = {}
+    for arm in study.arms:
+        if arm.folds is not None and arm.folds.missing:
+            lacking.setdefault(arm.folds, []).append(arm.label)
+    lines = []
+    for folds, labels in lacking.items():
+        whose = "" if len(labels) == len(study.arms) else f"{'; '.join(labels)}: "
+        missing = ", ".join(map(str, folds.missing))
+        text = f"{whose}{folds.n - len(folds.missing)} of {folds.n} folds are complete; missing: {missing}."
+        lines.append(text + " The cases of a missing fold are in no score.")
+    return lines
 
 
 def _with_interval(study: StudyResults, score: Score) -> str:
@@ -165,6 +215,8 @@ def _comparison(comparison: Comparison) -> str:
 
 def _reading(study: StudyResults) -> str:
     text = "Arms are chosen by validation Dice; the number to report is the test Dice beside it."
+    if study.selected is None:
+        text = "Test Dice is over cases that no run was trained on."
     if study.over == "cases":
         return text + " Each case counts once, averaged over its runs; the intervals are bootstrapped over cases."
     if any(arm.test_dice.interval is not None for arm in study.arms):
@@ -215,6 +267,9 @@ def _print_table(study: StudyResults) -> None:
         words = (f"{column.title} {_text(column.key, study.arms[0].settings.get(column.key))}" for column in alike)
         print(_folded(f"all: {', '.join(words)}"))
     print_table("", *table(study, shown))
+    columns, rows = class_table(study)
+    if rows:
+        print_table("", columns, rows)
 
 
 def _text(key: str, value: Setting) -> str:

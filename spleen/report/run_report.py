@@ -5,6 +5,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from spleen.callbacks import EpochRow
+from spleen.config import size_text
 from spleen.loggers import Overlay, WandbRun
 from spleen.metrics.per_case import CaseScore, MeanScores, class_means, mean_scores
 from spleen.record import Scores
@@ -19,7 +20,8 @@ class RunTitle:
 
     model: str
     axis: str
-    img_size: int
+    img_size: int | str
+    """Pixels, or "native"."""
     lr: float
 
 
@@ -32,7 +34,7 @@ def draw(
 ) -> None:
     """Draw the training curves and the chosen slices into the folder `figures`."""
     figures.mkdir(parents=True, exist_ok=True)
-    heading = f"{title.model}, {title.axis}, {title.img_size} px, lr {scientific(title.lr)}"
+    heading = f"{title.model}, {title.axis}, {size_text(title.img_size)}, lr {scientific(title.lr)}"
     draw_curves(rows, figures / "curves.png", heading)
     if views:
         draw_overlays(views, figures / "overlays.png", names)
@@ -40,12 +42,15 @@ def draw(
 
 def print_scores(title: RunTitle, scores: Scores) -> None:
     """Print one row per split and class: model, axis, image size, learning rate, Dice, Jaccard and the rest."""
+    if not scores:
+        print("No case was held out, so there is no score.")
+        return
     columns: list[str | Column] = [
         "split",
         "class",
         "model",
         "axis",
-        Column("size", "d"),
+        "size",
         Column("lr", scientific),
         "Dice",
         "Jaccard",
@@ -55,7 +60,7 @@ def print_scores(title: RunTitle, scores: Scores) -> None:
         Column("cases", "d"),
     ]
     rows = [
-        [stage, name, title.model, title.axis, title.img_size, title.lr, *_shown(means)]
+        [stage, name, title.model, title.axis, str(title.img_size), title.lr, *_shown(means)]
         for stage, cases in scores.items()
         for name, means in _table_means(cases).items()
     ]

@@ -1,0 +1,162 @@
+"""How discovery, the slice store, the start, memory and loading behave with 10, 100 and 1,000 cases.
+
+Run it from the repository, on an otherwise idle machine with Linux (about ten minutes and 2 GB of disk):
+
+    python -m benchmarks.many_cases
+
+The cases are made up: 64 × 64 × 32 voxels of int16, 1.5 × 1.5 × 3 mm, noise with two organs of varying size, in the
+layout of the Medical Segmentation Decathlon. Coronal slices become 64 × 64 pixels. Each row is measured for each count
+in fresh processes, imports excluded unless the row is of them; the files stay in the system's cache except for the last
+two rows. What the rows mean, and how each is taken, stands in benchmarks/many_cases_parts.py.
+
+The bars: a second start, which finds its store, opens and splits 1,000 cases within 3 s beyond imports; the loader
+gives 1,000 slices/s from batches that mix about 32 cases; 200 steps on 1,000 cases need at most 10 % and 50 MB more
+memory than on 10 cases; a batch reads at most 1.1 times the bytes of its slices, and at most twice as many come from
+the disk, which gives whole pages of 4 KiB.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.header import header, verdict
+from spleen.config import project_root
+from spleen.volume import write_volume
+
+SHAPE, SPACING_MM = (64, 64, 32), (1.5, 1.5, 3.0)
+START_BAR_SECONDS, LOADER_BAR, READ_BAR, DISK_BAR = 3.0, 1000.0, 1.1, 2.0
+MEMORY_BAR_FACTOR, MEMORY_BAR_MB = 1.1, 50.0
+
+Measured = Mapping[str, float]
+
+
+def main() -> None:
+    """Make the cases, measure them, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 1000], help="numbers of cases, rising")
+    parser.add_argument("--repeats", type=int, default=3, help="fresh processes for each start, of which the median")
+    parser.add_argument("--folder", type=Path, help="make the cases under this folder, on a disk of its choice")
+    arguments = parser.parse_args()
+    print(header())
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
+        measured = [_measure(Path(temporary) / str(count), count, arguments.repeats) for count in arguments.counts]
+    _print_table(arguments.counts, measured)
+
+
+def make_cases(root: Path, count: int) -> None:
+    """Write a Decathlon folder of `count` cases, stored as LPS, each with an image and a label of its own."""
+    random = np.random.default_rng(0)
+    noise = random.integers(-60, 60, (2 * SHAPE[0], *SHAPE[1:]), dtype=np.int16)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, size) for size in SHAPE), indexing="ij"))
+    for number in range(count):
+        label = np.zeros(SHAPE, dtype=np.uint8)
+        for value, side in ((1, -0.4), (2, 0.4)):
+            centre = np.array([side, *random.uniform(-0.3, 0.3, 2)]).reshape(3, 1, 1, 1)
+            label[((grid - centre) ** 2).sum(0) < random.uniform(0.2, 0.45) ** 2] = value
+        shift = int(random.integers(SHAPE[0]))
+        image = np.roll(noise[shift : shift + SHAPE[0]], number, axis=1) + np.int16(50) * label
+        affine = np.diag([-SPACING_MM[0], -SPACING_MM[1], SPACING_MM[2], 1.0])
+        affine[:3, 3] = random.uniform(-100, 100, 3)
+        write_volume(root / "imagesTr" / f"case_{number:04}.nii.gz", image, affine)
+        write_volume(root / "labelsTr" / f"case_{number:04}.nii.gz", label, affine)
+
+
+def _describe_dataset(root: Path, count: int) -> None:
+    names = [f"case_{number:04}.nii.gz" for number in range(count)]
+    content = {
+        "name": "made up",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "left", "2": "right"},
+        "numTraining": count,
+        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
+    }
+    (root / "dataset.json").write_text(json.dumps(content))
+
+
+def _measure(folder: Path, count: int, repeats: int) -> dict[str, float]:
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    _describe_dataset(folder, count)
+    make_cases(folder, count)
+    one, every = folder / "one_thread", folder / "all_threads"
+    measured = {
+        "build_one_thread": _in_fresh_process("build", folder, one, "--threads=1")["seconds"],
+        **_in_fresh_process("build", folder, every),
+    }
+    measured["build_all_threads"] = measured.pop("seconds")
+    starts = [_in_fresh_process("start", folder, every) for _ in range(repeats)]
+    measured |= {name: median(start[name] for start in starts) for name in starts[0]}
+    for part in ("load", "read"):
+        measured |= _in_fresh_process(part, folder, every)
+    measured |= _in_fresh_process("train", folder, every, "--threads=1")  # for its memory, not for its speed
+    print(f"{count} cases: {json.dumps(measured)}", file=sys.stderr)
+    return measured
+
+
+def _in_fresh_process(part: str, root: Path, cache: Path, *options: str) -> Measured:
+    """What one part of the measurement says; ends this program with its words if it fails."""
+    command = [sys.executable, "-m", "benchmarks.many_cases_parts", part, str(root), str(cache), *options]
+    done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    measured: Measured = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def _print_table(counts: Sequence[int], measured: Sequence[Measured]) -> None:
+    few, many = measured[0], measured[-1]
+    memory_bar = MEMORY_BAR_FACTOR * few["peak_mb"] + MEMORY_BAR_MB
+    rows: list[tuple[str, Callable[[Measured], str], str]] = [
+        ("imports, s", lambda m: f"{m['imports']:.2f}", " | "),
+        ("discovery of the cases, s", lambda m: f"{m['discovery']:.3f}", " | "),
+        ("building the store with one thread, s", lambda m: f"{m['build_one_thread']:.2f}", " | "),
+        ("… with a thread for each core, s", lambda m: f"{m['build_all_threads']:.2f}", " | "),
+        ("… gain", lambda m: f"{m['build_one_thread'] / m['build_all_threads']:.2f}", " | "),
+        (
+            "second start to the split data, s",
+            lambda m: f"{m['second_start']:.2f}",
+            f"≤ {START_BAR_SECONDS:g} | {verdict(many['second_start'] <= START_BAR_SECONDS)}",
+        ),
+        ("… of which `open_data`, s", lambda m: f"{m['open_data']:.2f}", " | "),
+        (
+            "loading batches of 32 over all cases, slices/s",
+            lambda m: f"{m['all_cases']:,.0f}",
+            f"≥ {LOADER_BAR:,.0f} | {verdict(many['all_cases'] >= LOADER_BAR)}",
+        ),
+        ("… cases in a batch", lambda m: f"{m['cases_in_a_batch']:.1f}", " | "),
+        ("… from one case, slices/s", lambda m: f"{m['one_case']:,.0f}", " | "),
+        (
+            "training of 200 steps, peak memory, MB",
+            lambda m: f"{m['peak_mb']:.0f}",
+            f"≤ {memory_bar:.0f} | {verdict(many['peak_mb'] <= memory_bar)}",
+        ),
+        ("… of which anonymous, MB", lambda m: f"{m['peak_anonymous_mb']:.0f}", " | "),
+        ("… after opening the data, MB", lambda m: f"{m['opened_mb']:.0f}", " | "),
+        ("… most open files", lambda m: f"{m['open_files']:.0f}", " | "),
+        ("size of the store, MB", lambda m: f"{m['store_mb']:.0f}", " | "),
+        (
+            "bytes that a batch asks for ÷ bytes of its slices",
+            lambda m: f"{m['asked']:.3f}",
+            f"≤ {READ_BAR} | {verdict(many['asked'] <= READ_BAR)}",
+        ),
+        (
+            "bytes that come from the disk ÷ bytes of its slices",
+            lambda m: f"{m['from_disk']:.3f}",
+            f"≤ {DISK_BAR:g} | {verdict(many['from_disk'] <= DISK_BAR)}",
+        ),
+    ]
+    print(f"| | {' | '.join(f'{count:,} cases' for count in counts)} | bar | |")
+    print(f"|---|{'---|' * len(counts)}---|---|")
+    for name, told, bar in rows:
+        print(f"| {name} | {' | '.join(told(one) for one in measured)} | {bar} |")
+
+
+if __name__ == "__main__":
+    main()

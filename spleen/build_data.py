@@ -1,0 +1,131 @@
+"""From the configuration to the cases of a run, and what their files say back: classes, channels, modality.
+
+Nothing heavy is imported at the top: the jobs of a multirun are planned with this.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from omegaconf import OmegaConf
+
+from spleen.cases import case_from_files
+from spleen.config import (
+    INTENSITIES,
+    AutoIntensity,
+    CasesData,
+    CtConfig,
+    DatasetData,
+    FolderData,
+    MrConfig,
+    NiftiData,
+    PhantomData,
+    TableData,
+    TrainConfig,
+    project_root,
+)
+from spleen.errors import InputError
+from spleen.layouts.dataset import Dataset
+from spleen.layouts.decathlon import read_decathlon
+from spleen.layouts.folders import pair_folders
+from spleen.layouts.nnunet import read_nnunet
+from spleen.layouts.table import read_groups, read_table
+
+log = logging.getLogger(__name__)
+
+_DATASET_READERS: dict[str, Callable[[Path, bool], Dataset]] = {"decathlon": read_decathlon, "nnunet": read_nnunet}
+
+
+def find_dataset(config: TrainConfig) -> Dataset:
+    """The labelled cases that the configuration names; a phantom is computed here if the cache lacks it.
+
+    Raises InputError for a layout that is not what it should be.
+    """
+    data = config.data
+    if isinstance(data, PhantomData):
+        from spleen.phantom_case import phantom_case  # imports SciPy
+
+        case = phantom_case(Path(config.cache_dir), data.matrix, data.n_slices, data.seed, data.noise_hu)
+        return Dataset(cases=(case,), label_values=None, channels=(), modality="ct")
+    if isinstance(data, NiftiData):
+        return Dataset(
+            cases=(case_from_files(Path(str(data.image)), Path(str(data.label))),),
+            label_values=None,
+            channels=(),
+            modality=None,
+        )
+    assert isinstance(data, CasesData)
+    return _with_groups(_read_layout(data), data.groups)
+
+
+def _read_layout(data: CasesData) -> Dataset:
+    if isinstance(data, DatasetData):
+        return _DATASET_READERS[data.kind](Path(str(data.root)), data.label_values is None)
+    if isinstance(data, FolderData):
+        return pair_folders(Path(str(data.images)), Path(str(data.labels)))
+    assert isinstance(data, TableData)
+    return read_table(Path(str(data.table)))
+
+
+def _with_groups(dataset: Dataset, path: str | None) -> Dataset:
+    if path is None:
+        return dataset
+    groups = read_groups(Path(path))
+    lacking = [case.case_id for case in dataset.cases if case.case_id not in groups]
+    if lacking:
+        raise InputError(f"{path} gives no group for {len(lacking)} cases, for example {lacking[0]}")
+    return replace(dataset, cases=tuple(replace(case, group=groups[case.case_id]) for case in dataset.cases))
+
+
+def complete(config: TrainConfig) -> TrainConfig:
+    """The configuration with what the data's own files say, where it leaves that open; it changes nothing else.
+
+    So the record of a run says what was trained, and a prediction needs none of the training's files.
+    Raises InputError for files that cannot be read, or that do not say it either.
+    """
+    data = config.data
+    if not isinstance(data, CasesData):
+        if isinstance(config.intensity, AutoIntensity):
+            kind = "ct" if isinstance(data, PhantomData) else None
+            return replace(config, intensity=_intensity(kind, data.kind))
+        return config
+    dataset = find_dataset(config)
+    label_values = data.label_values
+    if label_values is None and dataset.label_values is not None:
+        label_values = {name: list(values) for name, values in dataset.label_values.items()}
+    channels = data.channels or _count_channels(dataset)
+    intensity = config.intensity
+    if isinstance(intensity, AutoIntensity):
+        intensity = _intensity(dataset.modality, data.kind)
+        log.info("intensity=%s, since the data's files say %s", intensity.kind, ", ".join(dataset.channels))
+    return replace(config, data=replace(data, label_values=label_values, channels=channels), intensity=intensity)
+
+
+def _intensity(kind: str | None, source: str) -> CtConfig | MrConfig:
+    """The default values of an intensity, as its file in conf/ gives them."""
+    if kind is None:
+        raise InputError(
+            f"intensity=auto: the files of data={source} do not say whether the images are CT or MR; "
+            "choose intensity=ct, mr or zscore"
+        )
+    values = OmegaConf.load(project_root() / "conf" / "intensity" / f"{kind}.yaml")
+    return cast(
+        CtConfig | MrConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(INTENSITIES[kind]), values))
+    )
+
+
+def _count_channels(dataset: Dataset) -> int:
+    """Channels of an image: its files, or the fourth dimension of the first one that can be read."""
+    if len(dataset.cases[0].images) > 1:
+        return len(dataset.cases[0].images)
+    import nibabel as nib
+
+    for case in dataset.cases:
+        try:
+            shape = cast(nib.nifti1.Nifti1Image, nib.load(case.images[0])).shape
+        except Exception:  # the slice store tells better what is wrong with the file
+            continue
+        return int(shape[3]) if len(shape) > 3 else 1
+    return max(1, len(dataset.channels))

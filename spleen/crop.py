@@ -1,0 +1,88 @@
+"""Random windows of training slices, for slices whose whole size takes too much memory in training.
+
+Cut after the augmentation, not before: a rotated or shrunk window then shows at its borders what lies there in the
+slice, instead of repeated edge pixels; shifts and deformations, which are fractions of the side, mean the same with and
+without windows; and a window that is to hold foreground does hold it. The price is an augmentation of the whole slice.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, Integer
+from torch import Generator, Tensor
+
+from spleen.types import ImageBatch, LabelBatch
+
+# Random numbers much larger than any side or count, so that their remainder is as good as uniform (off by 2**-40).
+_MANY = 2**62
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """Windows of a training: their side in pixels, and the share drawn around the organ where a slice holds it."""
+
+    size: int
+    foreground_share: float
+
+
+@torch.no_grad()
+def crop_batch(
+    image: ImageBatch, label: LabelBatch, crop_size: int, foreground_share: float, random: Generator
+) -> tuple[Float[Tensor, "b c window_h window_w"], Integer[Tensor, "b 1 window_h window_w"]]:
+    """A random window of each slice, at the same place in image and label; the input is never changed.
+
+    A window is min(side, crop_size) pixels high and wide. A slice that holds foreground gets, with the probability
+    `foreground_share`, a window that holds a foreground pixel: the pixel is drawn first, each as likely, then the
+    window among all that hold it, so that the organ may lie anywhere in it. All other windows are drawn among all that
+    fit into the slice, each as likely. Slices that fit into a window as they are come back as they came.
+
+    Args:
+        image: slices (b, c, h, w), after the augmentation.
+        label: label maps (b, 1, h, w); 0 is the background.
+        crop_size: side of a window in pixels, at least 1.
+        foreground_share: probability from 0 to 1.
+        random: source of all randomness: the same state gives the same windows, on every device. One on the CPU
+            is best for a batch on a GPU too; nothing waits for the GPU.
+    """
+    height, width = image.shape[-2:]
+    window = (min(height, crop_size), min(width, crop_size))
+    if window == (height, width):
+        return image, label
+    count = len(image)
+    around_pixel = torch.rand(count, generator=random, device=random.device) < foreground_share
+    draws = torch.randint(_MANY, (4, count), generator=random, device=random.device).to(label.device)
+    foreground = label[:, 0] > 0
+    around_pixel = around_pixel.to(label.device) & foreground.any(2).any(1)
+    pixel_row = _draw_by_count(foreground.sum(2), draws[0])
+    in_row = foreground[torch.arange(count, device=label.device), pixel_row]
+    pixel_column = _draw_by_count(in_row.long(), draws[1])
+    top = _draw_start(height, window[0], pixel_row, around_pixel, draws[2])
+    left = _draw_start(width, window[1], pixel_column, around_pixel, draws[3])
+    return _windows(image, top, left, window), _windows(label, top, left, window)
+
+
+def _draw_by_count(counts: Int64[Tensor, "b n"], draw: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
+    """For each sample an index, as likely as its count is large; the last one where all counts are 0."""
+    up_to = counts.cumsum(1)
+    rank = draw.unsqueeze(1) % up_to[:, -1:].clamp_min(1)
+    return (up_to <= rank).sum(1).clamp_max(counts.shape[1] - 1)
+
+
+def _draw_start(
+    side: int, window: int, pixel: Int64[Tensor, " b"], around_pixel: Bool[Tensor, " b"], draw: Int64[Tensor, " b"]
+) -> Int64[Tensor, " b"]:
+    """Where windows of `window` pixels begin along a side, each place as likely; some are to hold their pixel."""
+    last = side - window
+    lowest = torch.where(around_pixel, (pixel - window + 1).clamp_min(0), 0)
+    highest = torch.where(around_pixel, pixel.clamp_max(last), last)
+    return lowest + draw % (highest - lowest + 1)
+
+
+def _windows(planes: Tensor, top: Int64[Tensor, " b"], left: Int64[Tensor, " b"], window: tuple[int, int]) -> Tensor:
+    """The windows (b, c, window_h, window_w) of planes (b, c, h, w), each with its own corner."""
+    device = planes.device
+    sample = torch.arange(planes.shape[0], device=device).view(-1, 1, 1, 1)
+    channel = torch.arange(planes.shape[1], device=device).view(1, -1, 1, 1)
+    row = top.view(-1, 1, 1, 1) + torch.arange(window[0], device=device).view(1, 1, -1, 1)
+    column = left.view(-1, 1, 1, 1) + torch.arange(window[1], device=device)
+    return planes[sample, channel, row, column]

@@ -1,0 +1,82 @@
+"""Datasets of the Medical Segmentation Decathlon: dataset.json lists the training cases, classes and channels."""
+
+from pathlib import Path
+
+from spleen.cases import Case
+from spleen.errors import InputError
+from spleen.layouts.dataset import (
+    DATASET_JSON,
+    Dataset,
+    check_files_exist,
+    file_path,
+    make_dataset,
+    names_by_number,
+    read_dataset_json,
+    warn_of_count,
+)
+from spleen.pairing import case_name
+
+_EXAMPLE = '{"image": "./imagesTr/CASE.nii.gz", "label": "./labelsTr/CASE.nii.gz"}'
+
+
+def read_decathlon(root: Path, classes_from_file: bool = True) -> Dataset:
+    """Read the training cases of a Decathlon folder; only what dataset.json lists is a case, named after its image.
+
+    Two label values with one name are one class. `classes_from_file=False` leaves the file's classes unread, for a user
+    who gives own ones. Raises InputError if dataset.json is missing or of another kind, lists a case twice, a file that
+    does not exist or one outside `root`, or names a class as `class_map.parse_label_values` does not allow.
+    """
+    path = root / DATASET_JSON
+    content = read_dataset_json(root)
+    if "training" not in content and "channel_names" in content:
+        raise InputError(f"{path} is that of an nnU-Net dataset (it has channel_names); read it with data=nnunet")
+    entries = content.get("training")
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f'"training" in {path} must be a list of cases, each {_EXAMPLE}; got {entries!r:.200}')
+    cases = [_case(root, f"{path}, training entry {number}", entry) for number, entry in enumerate(entries, start=1)]
+    label_values = _label_values(path, content["labels"]) if classes_from_file and "labels" in content else None
+    channels = names_by_number(path, "modality", content["modality"]) if "modality" in content else ()
+    dataset = make_dataset(path, cases, label_values, channels)
+    check_files_exist(path, dataset.cases, _advice(dataset.cases[0]))
+    warn_of_count(path, content, len(cases))
+    return dataset
+
+
+def _case(root: Path, where: str, entry: object) -> Case:
+    if not isinstance(entry, dict) or not {"image", "label"} <= set(entry):
+        raise InputError(f"{where} must be of the form {_EXAMPLE}; got {entry!r:.200}")
+    image, label = (_inside(root, where, entry[key]) for key in ("image", "label"))
+    return Case(case_id=case_name(image), images=(image,), label=label)
+
+
+def _inside(root: Path, where: str, text: object) -> Path:
+    """A listed file; a list from a stranger names nothing outside its own folder."""
+    path = file_path(root, text, where)
+    listed = Path(str(text))
+    if listed.anchor or ".." in listed.parts:
+        raise InputError(f"{where}: {text} leads out of {root}; allowed are paths inside it, relative to it")
+    return path
+
+
+def _label_values(path: Path, labels: object) -> dict[str, list[int]]:
+    example = 'must name the classes by value, such as {"0": "background", "1": "spleen"}'
+    if not isinstance(labels, dict):
+        raise InputError(f'"labels" in {path} {example}; got {labels!r:.200}')
+    classes: dict[str, list[int]] = {}
+    for value, name in labels.items():
+        if not value.isdecimal() or not isinstance(name, str):
+            raise InputError(f'"labels" in {path} {example}; got {value!r}: {name!r:.200}')
+        if int(value) != 0:
+            classes.setdefault(name, []).append(int(value))
+    return classes
+
+
+def _advice(first: Case) -> str:
+    image = first.images[0]
+    numbered = image.with_name(image.name.replace(case_name(image), f"{case_name(image)}_0000", 1))
+    if image.is_file() or not numbered.is_file():
+        return ""
+    return (
+        f"\n{numbered.name} is there, as in datasets of nnU-Net's first version; read those with data=folder "
+        f"data.images={image.parent} data.labels={first.label.parent}"
+    )

@@ -1,0 +1,68 @@
+"""Two folders, one of images and one of labels, paired by the names of their files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from spleen.cases import Case
+from spleen.errors import InputError
+from spleen.layouts.dataset import Dataset, listing, make_dataset, split_channel
+from spleen.pairing import volumes_by_name
+
+
+def pair_folders(images: Path, labels: Path) -> Dataset:
+    """Pair images with labels of the same name, whatever the ending, .nii or .nii.gz.
+
+    The images CASE_0000, CASE_0001, … are the channels of the label CASE, unless there is a label of that name.
+    Raises InputError for a folder that is missing or holds no NIfTI file, files without a partner, and missing
+    channels.
+    """
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder (looked from {Path.cwd()})")
+    if images.resolve() == labels.resolve():
+        raise InputError(f"images and labels are the same folder, {images}; give one of images and one of labels")
+    label_files = volumes_by_name(labels.absolute())
+    channels, lonely = _channels_by_case(volumes_by_name(images.absolute()), label_files)
+    faults = [f"{images.name}/{name} has no label" for name in lonely]
+    faults += [f"{labels.name}/{path.name} has no image" for name, path in label_files.items() if name not in channels]
+    if faults:
+        raise InputError(
+            f"{len(faults)} file(s) of {images} and {labels} have no partner of the same name; add it, or move them "
+            "away:" + listing(faults)
+        )
+    _check_channels(images, channels)
+    return make_dataset(
+        images,
+        (
+            Case(case_id=case, images=tuple(files[number] for number in sorted(files)), label=label_files[case])
+            for case, files in channels.items()
+        ),
+    )
+
+
+def _channels_by_case(
+    images: Mapping[str, Path], labels: Mapping[str, Path]
+) -> tuple[dict[str, dict[int, Path]], list[str]]:
+    """The images of each label by channel number, and the file names of the images without a label."""
+    channels: dict[str, dict[int, Path]] = {}
+    lonely = []
+    for name, path in images.items():
+        case, number = (name, 0) if name in labels else split_channel(name) or (name, 0)
+        if case not in labels:
+            lonely.append(path.name)
+            continue
+        files = channels.setdefault(case, {})
+        if number in files:
+            raise InputError(f"{path.parent}: {files[number].name} and {path.name} are both an image of case '{case}'")
+        files[number] = path
+    return channels, lonely
+
+
+def _check_channels(images: Path, channels: Mapping[str, Mapping[int, Path]]) -> None:
+    count = max(len(files) for files in channels.values())
+    faults = [f"no {case}_{number:04d}" for case in channels for number in range(count) if number not in channels[case]]
+    if faults:
+        raise InputError(
+            f"{images}: every case needs the same channels, numbered from _0000 on; {len(faults)} are missing:"
+            + listing(faults)
+        )

@@ -1,0 +1,164 @@
+"""Raw datasets of nnU-Net, version 2: imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz and dataset.json."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from spleen.cases import Case
+from spleen.errors import InputError
+from spleen.layouts.dataset import (
+    DATASET_JSON,
+    Dataset,
+    check_files_exist,
+    file_names,
+    file_path,
+    listing,
+    make_dataset,
+    names_by_number,
+    read_dataset_json,
+    split_channel,
+    warn_of_count,
+)
+from spleen.pairing import SUFFIXES
+
+_LABELS_EXAMPLE = 'such as {"background": 0, "spleen": 1, "kidneys": [2, 3]}'
+
+
+def read_nnunet(root: Path, classes_from_file: bool = True) -> Dataset:
+    """Read the training cases of a raw nnU-Net dataset, from its folders or from the "dataset" of dataset.json.
+
+    A class with a list of values that no other class shares is one merged class. `classes_from_file=False` leaves the
+    file's classes unread, for a user who gives own ones. Raises InputError if dataset.json is missing or of another
+    kind, for files that are no NIfTI, for missing or surplus channels, images without a label and labels without an
+    image, for classes that overlap, and for an ignore label.
+    """
+    path = root / DATASET_JSON
+    content = read_dataset_json(root)
+    if "training" in content and "channel_names" not in content:
+        raise InputError(
+            f"{path} is that of a Decathlon dataset (it has a training list and no channel_names); read it with "
+            "data=decathlon"
+        )
+    channels = names_by_number(path, "channel_names", content.get("channel_names"))
+    classes = _classes(path, content.get("labels"))
+    if classes_from_file:
+        _check_disjoint(path, classes)
+    ending = _file_ending(path, content.get("file_ending"))
+    if "dataset" in content:
+        cases = _listed_cases(root, path, content["dataset"], len(channels))
+        check_files_exist(path, cases)
+    else:
+        cases = _found_cases(root, ending, channels)
+    dataset = make_dataset(path, cases, classes if classes_from_file else None, channels)
+    warn_of_count(path, content, len(cases))
+    return dataset
+
+
+def _file_ending(path: Path, ending: object) -> str:
+    if not isinstance(ending, str) or ending not in SUFFIXES:
+        raise InputError(
+            f'"file_ending" in {path} must be ".nii.gz" or ".nii"; got {ending!r}. Only NIfTI is read: convert images '
+            "and labels, for example with SimpleITK, and change file_ending"
+        )
+    return ending
+
+
+# Classes ------------------------------------------------------------------------------------------------------------
+
+
+def _classes(path: Path, labels: object) -> dict[str, tuple[int, ...]]:
+    """The foreground classes with their values, which may overlap."""
+    if not isinstance(labels, dict):
+        raise InputError(
+            f'"labels" in {path} must map the names of classes to values, {_LABELS_EXAMPLE}; got {labels!r:.200}'
+        )
+    classes = {name: _values(path, name, entry) for name, entry in labels.items()}
+    if classes.pop("background", (0,)) != (0,):
+        raise InputError(f'"labels" in {path}: the background must be 0; got {labels["background"]}')
+    if "ignore" in classes:
+        raise InputError(
+            f'"labels" in {path}: voxels that nobody labelled (ignore, value {labels["ignore"]}) cannot be left out of '
+            'training here. If the label files hold none, remove "ignore"; else label them first'
+        )
+    return {name: values for name, values in classes.items() if values != (0,)}
+
+
+def _values(path: Path, name: str, entry: object) -> tuple[int, ...]:
+    values = entry if isinstance(entry, list) else [entry]
+    if not values or not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        raise InputError(
+            f'"labels" in {path} must map the names of classes to whole numbers, {_LABELS_EXAMPLE}; got '
+            f"{name!r}: {entry!r:.200}"
+        )
+    if 0 in values and set(values) != {0}:
+        raise InputError(f"\"labels\" in {path}: '{name}' holds 0, which is the background; got {entry}")
+    return tuple(sorted(set(values)))
+
+
+def _check_disjoint(path: Path, classes: dict[str, tuple[int, ...]]) -> None:
+    count = Counter(value for values in classes.values() for value in values)
+    shared = sorted(value for value, n_classes in count.items() if n_classes > 1)
+    if shared:
+        names = [name for name, values in classes.items() if set(values) & set(shared)]
+        example = ", ".join(f"class_{value}: {value}" for value in sorted(count))
+        raise InputError(
+            f'"labels" in {path}: {", ".join(repr(name) for name in names)} overlap (they share the values '
+            f"{', '.join(str(value) for value in shared)}); regions that overlap are not trained, one voxel is one "
+            f"class. Give classes that do not, for example 'data.label_values={{{example}}}'"
+        )
+
+
+# Cases --------------------------------------------------------------------------------------------------------------
+
+
+def _listed_cases(root: Path, path: Path, entries: object, n_channels: int) -> list[Case]:
+    """The cases of "dataset", whose files may lie anywhere; nnU-Net fills environment variables into their paths."""
+    example = '{"CASE": {"images": ["imagesTr/CASE_0000.nii.gz"], "label": "labelsTr/CASE.nii.gz"}}'
+    if not isinstance(entries, dict):
+        raise InputError(f'"dataset" in {path} must be of the form {example}; got {entries!r:.200}')
+    cases = []
+    for case_id, entry in entries.items():
+        where = f"{path}, dataset, case '{case_id}'"
+        images = entry.get("images") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or not isinstance(images, list) or len(images) != n_channels:
+            raise InputError(f"{where} must have {n_channels} image(s), one per channel, and a label, as in {example}")
+        files = [file_path(root, _expanded(text), where) for text in [*images, entry.get("label")]]
+        cases.append(Case(case_id=case_id, images=tuple(files[:-1]), label=files[-1]))
+    return cases
+
+
+def _expanded(text: object) -> object:
+    return os.path.expandvars(text) if isinstance(text, str) else text
+
+
+def _found_cases(root: Path, ending: str, channels: tuple[str, ...]) -> list[Case]:
+    """The cases of imagesTr and labelsTr, of which each folder is listed once."""
+    images, labels = (root.absolute() / folder for folder in ("imagesTr", "labelsTr"))
+    cases = [name.removesuffix(ending) for name in file_names(labels) if name.endswith(ending)]
+    found = {name for name in file_names(images) if name.endswith(ending)}
+    wanted = {case: [f"{case}_{number:04d}{ending}" for number in range(len(channels))] for case in cases}
+    faults: list[str] = []
+    for case, names in wanted.items():
+        missing = [name for name in names if name not in found]
+        faults += [f"no {images.name}/{name} for {labels.name}/{case}{ending}" for name in missing]
+    surplus = sorted(found.difference(*wanted.values()))
+    faults += [f"{images.name}/{name}: {_fault(name.removesuffix(ending), ending, wanted)}" for name in surplus]
+    if faults:
+        raise InputError(
+            f"{root}: every labelsTr/CASE{ending} needs one image per channel ({', '.join(channels)}), "
+            f"imagesTr/CASE_0000{ending} and so on, and the reverse; {len(faults)} file(s) are missing or too many:"
+            + listing(faults)
+        )
+    return [
+        Case(case_id=case, images=tuple(images / name for name in names), label=labels / f"{case}{ending}")
+        for case, names in wanted.items()
+    ]
+
+
+def _fault(name: str, ending: str, cases: dict[str, list[str]]) -> str:
+    channel = split_channel(name)
+    if channel is None:
+        return "no channel number such as _0000 at its end"
+    if channel[0] in cases:
+        return f"dataset.json names {len(cases[channel[0]])} channel(s), so there is no {channel[1]:04d}"
+    return f"no labelsTr/{channel[0]}{ending}"

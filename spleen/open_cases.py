@@ -1,0 +1,94 @@
+"""Opening many cases: the entries that the slice store lacks are built side by side, and a bad case is told by name."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from spleen.cases import Case
+from spleen.errors import InputError
+from spleen.store import StoreSettings, open_case
+from spleen.stored_case import StoredCase
+
+log = logging.getLogger(__name__)
+
+# Each holds one volume in memory, so more would cost more than they bring.
+_MOST_THREADS = 8
+_MOST_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class OpenedCases:
+    """Cases in their order, and the reasons why others were left out, by case_id."""
+
+    cases: tuple[StoredCase, ...]
+    skipped: dict[str, str]
+
+
+def open_cases(cases: Sequence[Case], settings: StoreSettings, cache: Path, skip_bad: bool) -> OpenedCases:
+    """Open the entries of all cases, building those that are missing, several at a time.
+
+    A case that is built stays built, whatever happens to the others, so an interrupted call goes on where it stopped.
+    Threads share the work: decompressing, resampling and writing leave Python's lock.
+    Raises InputError with the name and reason of each bad case; `skip_bad` leaves these out instead, unless all are.
+    """
+    opened: dict[str, StoredCase] = {}
+    bad: dict[str, str] = {}
+    cores = torch.get_num_threads()
+    n_threads = max(1, min(_MOST_THREADS, cores, len(cases)))
+    # Each shares its work among as many more, which would else be all cores for each.
+    pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(cores // n_threads,))
+    try:
+        waiting = {pool.submit(open_case, case, settings, cache): case for case in cases}
+        with _progress(len(cases)) as progress:
+            task = progress.add_task("slice store", total=len(cases))
+            for done in as_completed(waiting):
+                # Dropped here: a failure holds what its functions held, which is whole volumes.
+                _take(done, waiting.pop(done).case_id, opened, bad)
+                progress.advance(task)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)  # what a thread sets is what later ones begin with
+    if bad:
+        _tell_bad(bad, len(cases), skip_bad)
+    return OpenedCases(tuple(opened[case.case_id] for case in cases if case.case_id in opened), bad)
+
+
+def _take(done: Future[StoredCase], case_id: str, opened: dict[str, StoredCase], bad: dict[str, str]) -> None:
+    error = done.exception()  # raised here, it would hold this frame, and so itself
+    if isinstance(error, InputError):
+        bad[case_id] = str(error)
+    else:
+        opened[case_id] = done.result()
+
+
+def _tell_bad(bad: dict[str, str], total: int, skip_bad: bool) -> None:
+    lines = [f"  {case_id}: {reason}" for case_id, reason in sorted(bad.items())]
+    if len(lines) > _MOST_SHOWN:
+        lines[_MOST_SHOWN:] = [f"  … and {len(lines) - _MOST_SHOWN} more"]
+    shown = "\n".join(lines)
+    if len(bad) == total:
+        raise InputError(f"none of the {total} cases can be used:\n{shown}")
+    if not skip_bad:
+        raise InputError(
+            f"{len(bad)} of {total} cases cannot be used:\n{shown}\n"
+            "Mend them, or leave them out with data.skip_bad=true"
+        )
+    log.warning("%d of %d cases are left out (data.skip_bad=true):\n%s", len(bad), total, shown)
+
+
+def _progress(total: int) -> Progress:
+    """A bar, where someone looks at it and there is something to wait for."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        transient=True,
+        disable=total == 1 or not sys.stdout.isatty(),
+    )

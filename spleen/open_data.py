@@ -1,0 +1,152 @@
+"""The data of a run: its cases opened from the slice store, split, and served."""
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from spleen import build, build_model, record
+from spleen.build_data import find_dataset
+from spleen.case_folds import CaseFacts, CaseSplit, CaseSplitSettings, make_folds, split_cases
+from spleen.config import CasesData, TrainConfig
+from spleen.datamodule import SliceDataModule
+from spleen.errors import InputError
+from spleen.folds import SliceSplit, split_one_volume
+from spleen.layouts.splits_file import FoldCases, read_case_list, read_splits, write_splits
+from spleen.open_cases import OpenedCases, open_cases
+from spleen.stored_case import StoredCase
+
+log = logging.getLogger(__name__)
+
+
+def open_data(config: TrainConfig) -> SliceDataModule:
+    """Open the cases from the slice store (built if needed) and split them.
+
+    Raises InputError for whatever is wrong with the files, or with the split.
+    """
+    many = isinstance(config.data, CasesData)
+    classes = build_model.build_classes(config)
+    opened = open_cases(
+        find_dataset(config).cases,
+        build_model.build_store_settings(config, classes),
+        Path(config.cache_dir),
+        skip_bad=many and config.data.skip_bad,
+    )
+    _check_same_values(opened.cases)
+    splits = _split_cases(config, opened) if many else [_split_slices(config, opened.cases[0])]
+    data = SliceDataModule(opened.cases, splits, build.build_loader_settings(config), opened.skipped)
+    if many:
+        _check_classes(data, classes.names)
+    _describe(data, config)
+    return data
+
+
+def _check_same_values(cases: tuple[StoredCase, ...]) -> None:
+    """Where each file was to hold one value alone, it must be the same in all of them."""
+    differing = {case.label_values: case.case_id for case in cases}
+    if len(differing) > 1:
+        told = "; ".join(f"{case_id}: {list(map(list, values))}" for values, case_id in list(differing.items())[:3])
+        raise InputError(
+            f"the label files hold different values ({told}), so which one is the organ? "
+            "Say it with data.label_values, for example data.label_values=[1]"
+        )
+
+
+def _check_classes(data: SliceDataModule, names: tuple[str, ...]) -> None:
+    """A label may be empty, but something must be there to learn."""
+    training = [part.case for part in data.slices("train")]
+    absent = [
+        name for name, *volumes in zip(names, *(case.volumes_mm3 for case in training), strict=True) if not any(volumes)
+    ]
+    values = dict(zip(names, training[0].label_values, strict=True))
+    told = ", ".join(f"{name} (label values {list(values[name])})" for name in absent)
+    if len(absent) == len(names):
+        raise InputError(f"no label of the {len(training)} training cases holds {told}; correct data.label_values")
+    if absent:
+        log.warning("no label of the %d training cases holds %s, so it cannot be learned", len(training), told)
+
+
+def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:
+    """One volume: blocks of its slices."""
+    settings = build.build_split_settings(config)
+    try:
+        return split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, settings)
+    except InputError as error:
+        raise InputError(f"{case.case_id}, {case.axis} slices: {error}") from error
+
+
+def _split_cases(config: TrainConfig, opened: OpenedCases) -> list[SliceSplit]:
+    """Many cases: each with all of its slices in one part, or in none."""
+    part_of = _case_split(config, opened.cases, opened.skipped).part_of()
+    splits = []
+    for case in opened.cases:
+        everything = tuple(range(case.n_slices))
+        parts = {part: everything if part_of.get(case.case_id) == part else () for part in ("train", "val", "test")}
+        splits.append(SliceSplit(**parts, guard=()))
+    return splits
+
+
+def _case_split(config: TrainConfig, cases: tuple[StoredCase, ...], skipped: Collection[str]) -> CaseSplit:
+    folds, test_cases = _given_folds(config, skipped), _test_cases(config, skipped)
+    return split_cases(_facts(cases), config.fold, _settings(config), folds, test_cases)
+
+
+def _settings(config: TrainConfig) -> CaseSplitSettings:
+    split = config.split
+    return CaseSplitSettings(split.val_share, split.test_share, split.folds, split.seed)
+
+
+def _facts(cases: tuple[StoredCase, ...]) -> list[CaseFacts]:
+    return [
+        CaseFacts(case.case_id, case.group or case.case_id, float(np.sum(case.volumes_mm3)), case.fingerprint)
+        for case in cases
+    ]
+
+
+def _given_folds(config: TrainConfig, skipped: Collection[str]) -> tuple[FoldCases, ...] | None:
+    if not config.split.splits_file:
+        return None
+    folds = read_splits(Path(config.split.splits_file))
+    return tuple(FoldCases(_without(fold.train, skipped), _without(fold.held_out, skipped)) for fold in folds)
+
+
+def _test_cases(config: TrainConfig, skipped: Collection[str]) -> tuple[str, ...]:
+    return _without(read_case_list(Path(config.split.test_cases)), skipped) if config.split.test_cases else ()
+
+
+def _without(case_ids: tuple[str, ...], skipped: Collection[str]) -> tuple[str, ...]:
+    return tuple(case_id for case_id in case_ids if case_id not in skipped)
+
+
+def record_split(run_folder: Path, data: SliceDataModule, config: TrainConfig) -> None:
+    """Write split.json: which slices, or which cases, train, validate and test; with folds, splits_final.json too."""
+    path = run_folder / "split.json"
+    if not isinstance(config.data, CasesData):
+        splits = {case.case_id: split for case, split in zip(data.cases, data.splits, strict=True)}
+        record.write_split(path, splits, data.cases[0].axis, build.build_split_settings(config))
+        return
+    split = _case_split(config, data.cases, data.skipped)
+    record.write_case_split(path, split, config.fold, _settings(config), data.skipped)
+    if isinstance(config.fold, int):
+        tested = set(_test_cases(config, data.skipped))
+        pool = [facts for facts in _facts(data.cases) if facts.case_id not in tested]
+        folds = _given_folds(config, data.skipped) or make_folds(pool, config.split.folds, config.split.seed)
+        write_splits(run_folder / "splits_final.json", folds)
+
+
+def _describe(data: SliceDataModule, config: TrainConfig) -> None:
+    if not isinstance(config.data, CasesData):
+        case = data.cases[0]
+        height, width = case.grid.padded
+        log.info(
+            "%s: %d %s slices, %d with %s; network input %d × %d pixels",
+            case.case_id, case.n_slices, case.axis, case.foreground.sum(), config.data.organ, height, width,
+        )  # fmt: skip
+        return
+    counts = {stage: len(data.slices(stage)) for stage in ("train", "val", "test")}
+    sides = np.array([case.grid.padded for case in data.cases])
+    log.info(
+        "%d cases: %d train, %d validate, %d test; %s slices; network input up to %d × %d pixels",
+        len(data.cases), *counts.values(), config.axis, *sides.max(axis=0),
+    )  # fmt: skip

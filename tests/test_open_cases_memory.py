@@ -1,0 +1,86 @@
+"""Memory while many cases are opened: it must not grow with the cases, nor with those among them that are bad."""
+
+import gc
+import tracemalloc
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from spleen.cases import Case
+from spleen.class_map import ClassMap
+from spleen.errors import InputError
+from spleen.intensity import CtWindow
+from spleen.open_cases import open_cases
+from spleen.store import StoreSettings
+from tests.nifti import ras_affine, save
+
+SIDE = 64
+SETTINGS = StoreSettings(
+    axis="axial",
+    img_size=16,
+    resize="keep_aspect",
+    size_multiple=1,
+    intensity=CtWindow(window_level=0.0, window_width=200.0),
+    classes=ClassMap(("organ",), ((1,),)),
+    grid_tolerance_mm=0.1,
+)
+
+
+@pytest.fixture
+def cases(tmp_path):
+    """12 cases of 64 × 64 × 64 voxels: one image, and a label of its own for each."""
+    image = np.arange(SIDE**3, dtype=np.float32).reshape(SIDE, SIDE, SIDE) % 97
+    path = save(tmp_path / "ct.nii", image, ras_affine())
+    labels = [(image > 80 + number).astype(np.uint8) for number in range(12)]
+    return [
+        Case(f"c{number}", (path,), save(tmp_path / f"seg{number}.nii", label, ras_affine()))
+        for number, label in enumerate(labels)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """One case at a time, so that the peak does not depend on chance."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _peak_bytes(cases, settings, cache, expected):
+    gc.disable()  # what is held by a cycle counts: no collection is sure to come in time
+    tracemalloc.start()
+    try:
+        with expected:
+            open_cases(cases, settings, cache, skip_bad=True)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+@pytest.mark.parametrize("bad", [False, True], ids=["good cases", "bad cases"])
+def test_memory_does_not_grow_with_the_cases(cases, tmp_path, bad):
+    settings = replace(SETTINGS, n_channels=2) if bad else SETTINGS  # the files hold one channel
+    few, many = (
+        _peak_bytes(
+            cases[:count],
+            settings,
+            tmp_path / f"cache-{count}",
+            pytest.raises(InputError, match=f"none of the {count} cases") if bad else nullcontext(),
+        )
+        for count in (3, 12)
+    )
+    one_volume = SIDE**3 * 4
+    assert few > 2 * one_volume  # it was measured
+    assert many < few + one_volume
+
+
+@pytest.mark.parametrize("n_cases", [1, 3])
+def test_pytorch_has_as_many_threads_afterwards(cases, tmp_path, n_cases):
+    torch.set_num_threads(4)
+    open_cases(cases[:n_cases], SETTINGS, tmp_path / "cache", skip_bad=False)
+    assert torch.get_num_threads() == 4
