@@ -24,7 +24,6 @@ Modality = Literal["ct", "mr"]
 _MAX_ID_BYTES = 200
 # Control characters, and halves of characters, which JSON can hold but no text in UTF-8.
 _NOT_IN_A_PATH = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_CHANNEL = re.compile(r"(.+)_(\d{4})", re.ASCII)
 _WORD = re.compile(r"[a-z0-9]+")
 # T1, T2w, T1gd, T1ce, … and the contrasts that are MR by definition.
 _MR_WORD = re.compile(r"mr|mri|mra|t[12][a-z]*|flair|adc|dwi|dti|swi|pd|pdw|dce")
@@ -143,12 +142,6 @@ def _checked_classes(
             f'the "labels" of {source}: {error}. Rename the class there, or give classes with data.label_values={{…}}'
         ) from error
     return dict(sorted(classes.items(), key=lambda item: item[1]))
-
-
-def split_channel(name: str) -> tuple[str, int] | None:
-    """The case and channel number of an image that nnU-Net's rule names CASE_0000, None for another name."""
-    match = _CHANNEL.fullmatch(name)
-    return (match[1], int(match[2])) if match else None
 
 
 # Files --------------------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from spleen.cases import Case
 from spleen.errors import InputError
-from spleen.layouts.dataset import Dataset, listing, make_dataset, split_channel
-from spleen.pairing import volumes_by_name
+from spleen.layouts.dataset import Dataset, listing, make_dataset
+from spleen.pairing import split_channel, volumes_by_name
 
 
 def pair_folders(images: Path, labels: Path) -> Dataset:

@@ -16,10 +16,9 @@ from spleen.layouts.dataset import (
     make_dataset,
     names_by_number,
     read_dataset_json,
-    split_channel,
     warn_of_count,
 )
-from spleen.pairing import SUFFIXES
+from spleen.pairing import SUFFIXES, split_channel
 
 _LABELS_EXAMPLE = 'such as {"background": 0, "spleen": 1, "kidneys": [2, 3]}'
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from spleen.cases import Case, case_from_files
 from spleen.errors import InputError
-from spleen.layouts.dataset import Dataset, file_path, listing, make_dataset, missing_files, split_channel
-from spleen.pairing import case_name
+from spleen.layouts.dataset import Dataset, file_path, listing, make_dataset, missing_files
+from spleen.pairing import case_name, split_channel
 
 _CHANNEL_SEPARATOR = ";"
 Row = Mapping[str, str]
