@@ -52,7 +52,8 @@ def test_help_explains_every_value_and_imports_nothing_heavy(tmp_path: Path) -> 
     for name in ("lr", "img_size", "axis", "batch_size", "epochs", "seed", "context_slices", "guard_mm", "output_dir"):
         line = next(line for line in done.stdout.splitlines() if line.strip().startswith(f"{name}:"))
         assert "#" in line
-    assert "intensity=ct|mr|zscore" in done.stdout
+    assert "intensity=auto|ct|mr|zscore" in done.stdout
+    assert "data=decathlon|folder|nifti|nnunet|phantom|table" in done.stdout
     assert "hydra=" not in done.stdout
     studies = dict(re.findall(r"^  experiment=(\w+) +(.+)$", done.stdout, re.M))
     assert studies["size_and_rate"].endswith("?")
