@@ -23,6 +23,7 @@ from spleen.job_folders import is_finished
 from spleen.jobs import Combination, Job, plan, quoted
 from spleen.launchers import check_installed, fit_to_jobs
 from spleen.multirun import Multirun
+from spleen.signals import Interrupted
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -97,8 +98,12 @@ class SearchSweeper(Sweeper):
                 if told:
                     launcher.launch(told, initial_job_idx=started)
                     started += len(told)
-            finally:
+            except Interrupted:  # the trials stay open: the next call finds their process gone and runs them again
+                raise
+            except BaseException:
                 search.close(trials)
+                raise
+            search.close(trials)
         print_search(search.trials(), folder)
 
     def _plan(self, fixed: Sequence[str], trial: "Trial") -> Job:
