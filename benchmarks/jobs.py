@@ -11,6 +11,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from spleen.config import TrainConfig, parse, project_root
+from spleen.jobs import quoted as in_hydra_grammar
 
 
 @dataclass(frozen=True)
@@ -50,5 +51,5 @@ def configure(overrides: list[str]) -> TrainConfig:
 
 
 def quoted(path: Path) -> str:
-    """A path as a value in Hydra's grammar, whatever characters it holds."""
-    return "'" + str(path.absolute()).replace("'", r"\'") + "'"
+    """A path as a value in Hydra's grammar, seen from the caller's folder."""
+    return in_hydra_grammar(path.absolute())

@@ -14,6 +14,7 @@ from spleen.folds import SliceSplit
 from spleen.stored_case import StoredCase
 
 Stage = Literal["train", "val", "test"]
+STAGES: tuple[Stage, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from spleen import build, build_model, record
 from spleen.build_data import find_dataset
 from spleen.case_folds import CaseFacts, CaseSplit, CaseSplitSettings, make_folds, split_cases
 from spleen.config import CasesData, TrainConfig
-from spleen.datamodule import SliceDataModule
+from spleen.datamodule import STAGES, SliceDataModule
 from spleen.errors import InputError
 from spleen.folds import SliceSplit, split_one_volume
 from spleen.layouts.splits_file import FoldCases, read_case_list, read_splits, write_splits
@@ -78,18 +78,14 @@ def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:
 
 def _split_cases(config: TrainConfig, opened: OpenedCases) -> list[SliceSplit]:
     """Many cases: each with all of its slices in one part, or in none."""
-    part_of = _case_split(config, opened.cases, opened.skipped).part_of()
+    folds, test_cases = _given_folds(config, opened.skipped), _test_cases(config, opened.skipped)
+    part_of = split_cases(_facts(opened.cases), config.fold, _settings(config), folds, test_cases).part_of()
     splits = []
     for case in opened.cases:
         everything = tuple(range(case.n_slices))
-        parts = {part: everything if part_of.get(case.case_id) == part else () for part in ("train", "val", "test")}
+        parts = {part: everything if part_of.get(case.case_id) == part else () for part in STAGES}
         splits.append(SliceSplit(**parts, guard=()))
     return splits
-
-
-def _case_split(config: TrainConfig, cases: tuple[StoredCase, ...], skipped: Collection[str]) -> CaseSplit:
-    folds, test_cases = _given_folds(config, skipped), _test_cases(config, skipped)
-    return split_cases(_facts(cases), config.fold, _settings(config), folds, test_cases)
 
 
 def _settings(config: TrainConfig) -> CaseSplitSettings:
@@ -126,7 +122,8 @@ def record_split(run_folder: Path, data: SliceDataModule, config: TrainConfig) -
         splits = {case.case_id: split for case, split in zip(data.cases, data.splits, strict=True)}
         record.write_split(path, splits, data.cases[0].axis, build.build_split_settings(config))
         return
-    split = _case_split(config, data.cases, data.skipped)
+    train, val, test = (tuple(part.case.case_id for part in data.slices(stage)) for stage in STAGES)
+    split = CaseSplit(train=train, val=val, test=test)
     record.write_case_split(path, split, config.fold, _settings(config), data.skipped)
     if isinstance(config.fold, int):
         tested = set(_test_cases(config, data.skipped))
@@ -144,7 +141,7 @@ def _describe(data: SliceDataModule, config: TrainConfig) -> None:
             case.case_id, case.n_slices, case.axis, case.foreground.sum(), config.data.organ, height, width,
         )  # fmt: skip
         return
-    counts = {stage: len(data.slices(stage)) for stage in ("train", "val", "test")}
+    counts = {stage: len(data.slices(stage)) for stage in STAGES}
     sides = np.array([case.grid.padded for case in data.cases])
     log.info(
         "%d cases: %d train, %d validate, %d test; %s slices; network input up to %d × %d pixels",
