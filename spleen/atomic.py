@@ -75,8 +75,8 @@ def temporary_sibling(path: Path) -> Path:
     return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
-def _drop_abandoned(folder: Path) -> None:
-    """Remove what killed processes left behind: temporary folders that are a day old."""
+def drop_abandoned(folder: Path) -> None:
+    """Remove what killed processes left behind in a folder that others may write to: what is a day old."""
     for leftover in folder.glob(".tmp-*"):
         with suppress(OSError):  # another process may be removing it too
             if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
@@ -90,7 +90,6 @@ def new_folder(path: Path) -> Iterator[Path]:
     If another process has finished the same folder first, that one stays and ours is dropped.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_abandoned(path.parent)
     temporary = temporary_sibling(path)
     temporary.mkdir()
     try:

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from spleen.atomic import drop_abandoned
 from spleen.cases import Case
 from spleen.errors import InputError
-from spleen.store import StoreSettings, open_case
+from spleen.store import StoreSettings, entries_folder, open_case
 from spleen.stored_case import StoredCase
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def open_cases(cases: Sequence[Case], settings: StoreSettings, cache: Path, skip
     Threads share the work: decompressing, resampling and writing leave Python's lock.
     Raises InputError with the name and reason of each bad case; `skip_bad` leaves these out instead, unless all are.
     """
+    drop_abandoned(entries_folder(cache))  # once: it lists the folder, which may hold many thousand entries
     opened: dict[str, StoredCase] = {}
     bad: dict[str, str] = {}
     cores = torch.get_num_threads()

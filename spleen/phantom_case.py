@@ -4,7 +4,7 @@ import hashlib
 import logging
 from pathlib import Path
 
-from spleen.atomic import new_folder
+from spleen.atomic import drop_abandoned, new_folder
 from spleen.cases import Case
 from spleen.errors import InputError
 from spleen.phantom import make_phantom
@@ -24,6 +24,7 @@ def phantom_case(cache: Path, matrix: int, n_slices: int, seed: int, noise_hu: f
         if not folder.is_dir():
             log.info("computing the phantom %s", name)
             phantom = make_phantom(matrix, n_slices, seed, noise_hu)
+            drop_abandoned(folder.parent)
             with new_folder(folder) as temporary:
                 write_volume(temporary / "image.nii.gz", phantom.hu, phantom.affine)
                 write_volume(temporary / "label.nii.gz", phantom.label, phantom.affine)

@@ -63,6 +63,11 @@ class StoreSettings:
         return plan_in_plane((height, width), (height_mm, width_mm), self.img_size, self.resize, self.size_multiple)
 
 
+def entries_folder(cache: Path) -> Path:
+    """Where the entries of all cases lie."""
+    return cache / "slices"
+
+
 def open_case(case: Case, settings: StoreSettings, cache: Path) -> StoredCase:
     """Open the entry of a case, building it first if there is none.
 
@@ -74,7 +79,7 @@ def open_case(case: Case, settings: StoreSettings, cache: Path) -> StoredCase:
         if not os.access(path, os.R_OK):
             raise InputError(f"{path} may not be read by this user; change its permissions")
     try:
-        entry = cache / "slices" / _key(case, settings, cache)
+        entry = entries_folder(cache) / _key(case, settings, cache)
         if not entry.is_dir():
             with new_folder(entry) as folder:
                 _build(case, settings, folder)

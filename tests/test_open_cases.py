@@ -1,6 +1,8 @@
 """The slice store of many cases: built side by side, gone on with, and what is wrong with a case told by its name."""
 
 import logging
+import os
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -66,6 +68,11 @@ def test_what_is_built_stays_and_only_the_rest_is_built(data: ManyCases, tmp_pat
     after = entries(tmp_path)
     assert len(after) == 7
     assert {name: after[name] for name in built} == built
+    yesterday = time.time() - 25 * 60 * 60  # no living process builds one case for a day
+    os.utime(abandoned, (yesterday, yesterday))
+    opened(data, tmp_path)
+    assert len(entries(tmp_path)) == 6
+    assert not abandoned.exists()
 
 
 def test_every_bad_case_is_told_with_its_reason(data: ManyCases, tmp_path: Path) -> None:
