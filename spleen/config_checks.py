@@ -137,10 +137,18 @@ def _processes(config: TrainConfig) -> Iterator[str]:
         )
     if count > 1 and trainer.accelerator == "mps":
         yield "trainer.accelerator=mps is one device; several processes need cpu or gpu"
-    if count > 1 and trainer.strategy == "fsdp" and trainer.accelerator == "cpu":
+    if count > 1 and trainer.strategy == "fsdp":
+        yield from _fsdp(config)
+
+
+def _fsdp(config: TrainConfig) -> Iterator[str]:
+    if config.trainer.accelerator == "cpu":
         yield "trainer.strategy=fsdp needs GPUs; on a processor use trainer=ddp"
-    if count > 1 and trainer.strategy == "fsdp" and config.optimiser.ema_decay is not None:
+    if config.optimiser.ema_decay is not None:
         yield "optimiser.ema_decay does not work with trainer.strategy=fsdp; use trainer=ddp, or null"
+    if config.img_size == "native" and config.crop_size is not None:
+        # Every window is a step that all processes take together, and cases of other sizes have other numbers of them.
+        yield "crop_size with img_size=native does not work with trainer.strategy=fsdp; use trainer=ddp"
 
 
 def _target(name: str, setting: Mapping[str, Any]) -> Iterator[str]:

@@ -205,6 +205,7 @@ def test_each_scored_slice_goes_to_one_process_and_all_get_as_many_batches(
         (["trainer=ddp", "trainer.accelerator=mps"], ["mps", "cpu or gpu"]),
         (["trainer=fsdp", "trainer.accelerator=cpu"], ["fsdp needs GPUs", "trainer=ddp"]),
         (["trainer=fsdp", "optimiser.ema_decay=0.9"], ["optimiser.ema_decay", "trainer=ddp"]),
+        (["trainer=fsdp", "img_size=native", "crop_size=64"], ["crop_size", "img_size=native", "trainer=ddp"]),
         (["trainer.strategy=dp"], ["auto, ddp, fsdp", "dp"]),
     ],
     ids=lambda value: " ".join(value),
