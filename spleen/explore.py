@@ -64,7 +64,7 @@ def explore(
         found.append(explore_case(case, wanted))
     outlying, copies = outliers(found), duplicates(found)
     typical = typical_case(found, {outlier.case_id for outlier in outlying})
-    suggestion = suggest([case for case in found if case.is_sound], typical, wanted) if typical is not None else None
+    suggestion = suggest(found, typical, wanted) if typical is not None else None
     return Exploration(
         cases=tuple(found),
         organ=wanted,

@@ -18,8 +18,8 @@ from spleen.exploration.suggestion import (
     DEFAULT_CONTEXT_SLICES,
     DEFAULT_SPLIT,
     DEFAULT_WINDOW_HU,
-    hydra_override,
 )
+from spleen.exploration.training_data import hydra_override
 from spleen.explore import explore
 from spleen.store import open_case
 from tests.nifti import ras_affine, save, save_stored_as

@@ -1,22 +1,23 @@
 """Settings to start a training with, each with its reason, as a command line that can be pasted."""
 
 import math
-import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from spleen.errors import InputError
 from spleen.exploration.case_facts import CaseFacts
 from spleen.exploration.header_facts import GeometryFacts, PlaneFacts
-from spleen.exploration.label_facts import LabelFacts, organ_diameter_mm
+from spleen.exploration.label_facts import LabelFacts
 from spleen.exploration.modality import Modality
+from spleen.exploration.setting import Setting
+from spleen.exploration.suggested_size import SAME_PIXEL, choose_size, native_grid, pixel_in_words
+from spleen.exploration.training_data import hydra_override, training_data
 from spleen.folds import SplitSettings, split_one_volume
-from spleen.slicing import AXES, slice_shape
+from spleen.slicing import AXES
 from spleen.types import AxisName
 
 # What conf/train.yaml and conf/intensity/ct.yaml say; a test holds the two together.
@@ -25,10 +26,6 @@ DEFAULT_CONTEXT_SLICES = 1
 DEFAULT_WINDOW_HU = (-150.0, 250.0)
 
 _DEFAULT_AXIS: AxisName = "coronal"
-_SAME_PIXEL = 1.05  # pixels whose ratio is below are equally fine
-_SIZE_STEP = 16  # slices are padded to the network's multiple of 16
-_SMALLEST, _AFFORDABLE = 16, 256  # pixels
-_ENOUGH_ORGAN_PIXELS = 24
 _MOST_CLASSES = 8
 _TOO_THIN = "on no axis does the organ show on enough slices for training, validation and test blocks"
 _LABEL_PLACEHOLDER = "LABEL.nii.gz"
@@ -42,18 +39,13 @@ _CONCESSIONS: tuple[tuple[str, ...], ...] = (
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One setting and why it was chosen. An empty override leaves the default."""
-
-    override: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Suggestion:
-    """Settings for a first training on one case."""
+    """Settings for a first training."""
 
     case_id: str
+    """The case that was judged."""
+    n_cases: int
+    """How many cases the command trains on: all that were explored, or this one alone."""
     settings: tuple[Setting, ...]
     overrides: tuple[str, ...]
     command: str
@@ -72,24 +64,29 @@ class _AxisChoice:
 
 
 def suggest(cases: Sequence[CaseFacts], typical: CaseFacts, organ: tuple[int, ...]) -> Suggestion | None:
-    """Suggest settings for a training on the case `typical`; modality and label values are judged over all `cases`.
+    """Suggest settings for a training on all cases, or on `typical` alone where no layout serves just those.
 
-    None without a readable image of three dimensions.
+    Axis and size are judged on `typical`, modality and label values on all cases without an error. None if the image of
+    `typical` has no three dimensions or cannot be read.
     """
     geometry = typical.image_header.geometry if typical.image_header is not None else None
     if geometry is None or typical.intensity is None:
         return None
-    chosen, settings = _choose_axis(geometry, typical.labels)
+    sound, data = [case for case in cases if case.is_sound], training_data(cases)
+    chosen, settings = _choose_axis(geometry, typical.labels, whole_cases=data is not None)
     settings = [
         *settings,
-        _choose_size(chosen, geometry, typical.labels),
-        *_choose_intensity(cases, typical),
-        *_choose_labels(cases, typical, organ),
+        (native_grid(chosen.plane.axis, sound) if data else None)
+        or choose_size(chosen.plane, geometry, typical.labels),
+        *_choose_intensity(sound, typical),
+        *_choose_labels(sound, typical, organ, data.class_names if data else ()),
+        *(_choose_cases(cases) if data else []),
     ]
-    files = ["data=nifti", hydra_override("data.image", typical.image), _label_override(typical.label)]
+    files = data.overrides if data else _single_case(typical)
     overrides = (*files, *(setting.override for setting in settings if setting.override))
     return Suggestion(
         case_id=typical.case_id,
+        n_cases=len(sound) if data else 1,
         settings=tuple(settings),
         overrides=overrides,
         command=shlex.join(["python", "train.py", *overrides]),
@@ -111,9 +108,11 @@ def typical_case(cases: Sequence[CaseFacts], outlying: set[str]) -> CaseFacts | 
 # Axis ---------------------------------------------------------------------------------------------------------------
 
 
-def _choose_axis(geometry: GeometryFacts, labels: LabelFacts | None) -> tuple[_AxisChoice, list[Setting]]:
+def _choose_axis(
+    geometry: GeometryFacts, labels: LabelFacts | None, whole_cases: bool
+) -> tuple[_AxisChoice, list[Setting]]:
     """The axis with the finest pixels; among equals the one with most slices of the organ."""
-    choices = [_axis_choice(plane, labels) for plane in geometry.planes]
+    choices = [_axis_choice(plane, labels, whole_cases) for plane in geometry.planes]
     least = min((choice.concessions for choice in choices if choice.concessions is not None), default=None)
     possible = [choice for choice in choices if choice.concessions == least]
     finest = min(max(choice.plane.pixel_mm) for choice in possible)
@@ -126,14 +125,16 @@ def _choose_axis(geometry: GeometryFacts, labels: LabelFacts | None) -> tuple[_A
 
 
 def _is_fine(plane: PlaneFacts, finest_mm: float) -> bool:
-    return max(plane.pixel_mm) < _SAME_PIXEL * finest_mm
+    return max(plane.pixel_mm) < SAME_PIXEL * finest_mm
 
 
-def _axis_choice(plane: PlaneFacts, labels: LabelFacts | None) -> _AxisChoice:
+def _axis_choice(plane: PlaneFacts, labels: LabelFacts | None, whole_cases: bool) -> _AxisChoice:
     if labels is None:
         return _AxisChoice(plane, 0, 0)
     shown = np.array(labels.organ_per_slice[AXES.index(plane.axis)]) > 0
     n_organ_slices = int(np.count_nonzero(shown))
+    if whole_cases:  # no slice is split from its neighbours
+        return _AxisChoice(plane, n_organ_slices, 0)
     for number, concession in enumerate(_CONCESSIONS):
         settings = replace(DEFAULT_SPLIT, guard_mm=0.0) if "split.guard_mm=0" in concession else DEFAULT_SPLIT
         context_slices = 0 if "context_slices=0" in concession else DEFAULT_CONTEXT_SLICES
@@ -149,8 +150,8 @@ def _axis_reason(chosen: _AxisChoice, choices: Sequence[_AxisChoice], has_label:
     others = [choice for choice in choices if choice is not chosen]
     finest = min(max(choice.plane.pixel_mm) for choice in choices)
     n_fine = sum(_is_fine(choice.plane, finest) for choice in choices)
-    pixels = f"pixels of {_pixel(chosen.plane)} mm"
-    listed = ", ".join(f"{choice.plane.axis} {_pixel(choice.plane)}" for choice in others)
+    pixels = f"pixels of {pixel_in_words(chosen.plane)} mm"
+    listed = ", ".join(f"{choice.plane.axis} {pixel_in_words(choice.plane)}" for choice in others)
     if n_fine == len(choices):
         reason = f"{pixels} in every plane"
     elif not _is_fine(chosen.plane, finest):
@@ -175,46 +176,6 @@ def _concessions(chosen: _AxisChoice) -> list[Setting]:
         "context_slices=0": "neighbouring slices as context would need wider gaps",
     }
     return [Setting(override, reasons[override]) for override in _CONCESSIONS[chosen.concessions]]
-
-
-def _pixel(plane: PlaneFacts) -> str:
-    return " × ".join(f"{length:.3g}" for length in plane.pixel_mm)
-
-
-# Size ---------------------------------------------------------------------------------------------------------------
-
-
-def _choose_size(chosen: _AxisChoice, geometry: GeometryFacts, labels: LabelFacts | None) -> Setting:
-    """As many pixels as the plane has, or fewer where they are many and the organ stays large enough."""
-    plane = chosen.plane
-    _, *counts = slice_shape(tuple(each.n_slices for each in geometry.planes), plane.axis)
-    longest_mm = max(count * pixel for count, pixel in zip(counts, plane.pixel_mm, strict=True))
-    # A hair more, because 407.00006 mm ÷ 0.794922 mm may come out as 511.99999.
-    native = _native_size(math.floor(longest_mm / min(plane.pixel_mm) + 1e-3))
-    diameter_mm = 0.0
-    if labels is not None:
-        diameter_mm = organ_diameter_mm(labels, AXES.index(plane.axis), math.prod(plane.pixel_mm))
-    enough = _AFFORDABLE
-    if diameter_mm:
-        enough = max(enough, _SIZE_STEP * math.ceil(_ENOUGH_ORGAN_PIXELS * longest_mm / diameter_mm / _SIZE_STEP))
-    size = min(native, enough)
-    reason = f"a pixel of {longest_mm / size:.3g} mm"
-    if size < native:
-        cost = (native / size) ** 2
-        reason += f"; the native {min(plane.pixel_mm):.3g} mm would take {native}, at {cost:.2g} times the cost"
-    elif longest_mm / size < 0.999 * min(plane.pixel_mm):
-        reason += f", finer than the native {min(plane.pixel_mm):.3g} mm, but fewer than {size} pixels are too few"
-    else:
-        reason += f", not finer than the native {min(plane.pixel_mm):.3g} mm"
-    if diameter_mm:
-        reason += f"; on its median slice the organ is {diameter_mm * size / longest_mm:.0f} pixels across"
-    return Setting(f"img_size={size}", reason)
-
-
-def _native_size(pixels: int) -> int:
-    """A multiple of 16 that is not above the plane's own pixels, or their very number where that would lose a tenth."""
-    below = pixels // _SIZE_STEP * _SIZE_STEP
-    return max(_SMALLEST, below if below >= 0.9 * pixels else pixels)
 
 
 # Intensity ----------------------------------------------------------------------------------------------------------
@@ -254,13 +215,17 @@ def _hu(value: float) -> str:
 # Labels -------------------------------------------------------------------------------------------------------------
 
 
-def _choose_labels(cases: Sequence[CaseFacts], typical: CaseFacts, organ: tuple[int, ...]) -> list[Setting]:
+def _choose_labels(
+    cases: Sequence[CaseFacts], typical: CaseFacts, organ: tuple[int, ...], named: tuple[str, ...]
+) -> list[Setting]:
     if typical.labels is None:
         missing = f"no label was given; put its path in the place of {_LABEL_PLACEHOLDER}"
         return [Setting("", missing)] if typical.label is None else []
     if organ:
         values = ",".join(map(str, organ))
         return [Setting(f"data.label_values=[{values}]", "the values that were asked for are the organ")]
+    if named:
+        return [Setting("", f"data.label_values can stay unset: dataset.json names {', '.join(named)}")]
     voxels: Counter[int] = Counter()
     for case in cases:
         for value in case.labels.values if case.labels is not None else ():
@@ -275,22 +240,16 @@ def _choose_labels(cases: Sequence[CaseFacts], typical: CaseFacts, organ: tuple[
     return [Setting(f"data.label_values=[{largest}]", f"the largest of {len(present)} values; choose yours")]
 
 
-# Command line -------------------------------------------------------------------------------------------------------
+# Data ---------------------------------------------------------------------------------------------------------------
 
 
-def _label_override(label: Path | None) -> str:
-    return f"data.label={_LABEL_PLACEHOLDER}" if label is None else hydra_override("data.label", label)
+def _single_case(case: CaseFacts) -> tuple[str, ...]:
+    label = f"data.label={_LABEL_PLACEHOLDER}" if case.label is None else hydra_override("data.label", case.label)
+    return "data=nifti", hydra_override("data.image", case.image), label
 
 
-def hydra_override(key: str, path: Path) -> str:
-    """An override that gives Hydra this very path, absolute, whatever characters it has (not yet quoted for a shell).
-
-    Grammar: https://hydra.cc/docs/1.3/advanced/override_grammar/basic/
-    """
-    text = str(path.absolute())
-    if re.fullmatch(r"[A-Za-z0-9_/.+\-]+", text):
-        return f"{key}={text}"
-    # Backslashes count only before a quote, at the end, or before the ${ of an interpolation.
-    text = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ("\\" + match[2] if match[2] else ""), text)
-    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", text)
-    return f'{key}="{text}"'
+def _choose_cases(cases: Sequence[CaseFacts]) -> list[Setting]:
+    bad = sum(not case.is_sound for case in cases)
+    if not bad:
+        return []
+    return [Setting("data.skip_bad=true", f"{bad} of {len(cases)} cases hold an error; better mend them")]

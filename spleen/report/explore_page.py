@@ -22,6 +22,7 @@ from spleen.report.explore_words import (
     name_with_unit,
     times,
     verdict_in_words,
+    whose_suggestion,
 )
 from spleen.report.html_table import html_table
 from spleen.report.table import Cell
@@ -99,7 +100,7 @@ def _finding(group: Sequence[Finding], n_cases: int) -> str:
 
 
 def _suggestion(suggestion: Suggestion, n_cases: int) -> str:
-    whose = f" for the most typical case, {escape(suggestion.case_id)}" if n_cases > 1 else ""
+    whose = f" {escape(whose_suggestion(suggestion, n_cases))}" if n_cases > 1 else ""
     rows = [[setting.override or "(default)", setting.reason] for setting in suggestion.settings]
     command = (
         f'<pre id="command">{escape(suggestion.command)}</pre>'

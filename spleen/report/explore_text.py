@@ -21,6 +21,7 @@ from spleen.report.explore_words import (
     name_with_unit,
     times,
     verdict_in_words,
+    whose_suggestion,
 )
 from spleen.report.table import Cell, Column, render_table
 
@@ -193,7 +194,7 @@ def _outliers(exploration: Exploration) -> str:
 
 
 def _suggestion(suggestion: Suggestion, n_cases: int) -> str:
-    whose = f", for the most typical case {suggestion.case_id}" if n_cases > 1 else ""
+    whose = f", {whose_suggestion(suggestion, n_cases)}" if n_cases > 1 else ""
     pairs = [(setting.override or "(default)", setting.reason) for setting in suggestion.settings]
     last = f"A training would be refused: {suggestion.obstacle}." if suggestion.obstacle else suggestion.command
     return f"Suggested settings{whose}\n{_listed(pairs)}\n\n{last}"

@@ -9,6 +9,7 @@ from spleen.exploration.header_facts import NOT_SET, GeometryFacts, HeaderFacts
 from spleen.exploration.label_facts import Extent
 from spleen.exploration.outliers import Distribution, kinds_of
 from spleen.exploration.quantities import format_number
+from spleen.exploration.suggestion import Suggestion
 from spleen.exploration.verdict import Verdict, few
 
 _DIRECTIONS = {
@@ -44,6 +45,14 @@ def facts_of(case: CaseFacts) -> list[tuple[str, str]]:
     if case.intensity is not None:
         facts.append(("modality", f"{case.intensity.modality}: {case.intensity.modality_reason}"))
     return facts
+
+
+def whose_suggestion(suggestion: Suggestion, n_cases: int) -> str:
+    """What is trained with the suggested settings, of several cases that were explored."""
+    if suggestion.n_cases == 1:
+        return f"for the most typical case, {suggestion.case_id}"
+    how_many = "all" if suggestion.n_cases == n_cases else "the sound"
+    return f"for {how_many} {suggestion.n_cases} cases, judged on the most typical, {suggestion.case_id}"
 
 
 def facts_of_set(cases: Sequence[CaseFacts]) -> list[tuple[str, str]]:

@@ -1,0 +1,65 @@
+"""Where a training finds all of the explored cases: the layout that serves just these files."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spleen.errors import InputError
+from spleen.exploration.case_facts import CaseFacts
+from spleen.layouts.dataset import DATASET_JSON, Dataset
+from spleen.layouts.decathlon import read_decathlon
+from spleen.layouts.folders import pair_folders
+from spleen.layouts.nnunet import read_nnunet
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A dataset as a training reads it."""
+
+    overrides: tuple[str, ...]
+    class_names: tuple[str, ...]
+    """The classes that the dataset's own files name; empty where none does."""
+
+
+def training_data(cases: Sequence[CaseFacts]) -> TrainingData | None:
+    """The layout that serves exactly these images with these labels.
+
+    None for a single case, for cases without a label, and for files that lie otherwise, or beside further cases.
+    """
+    pairs = {(case.image.absolute(), case.label.absolute()) for case in cases if case.label is not None}
+    folders = {(image.parent, label.parent) for image, label in pairs}
+    if len(cases) < 2 or len(pairs) < len(cases) or len(folders) != 1:
+        return None
+    ((image_folder, label_folder),) = folders
+    root = image_folder.parent
+    candidates: list[tuple[Callable[[], Dataset], tuple[str, ...]]] = []
+    if (root / DATASET_JSON).is_file():
+        candidates = [
+            (lambda: read_decathlon(root), ("data=decathlon", hydra_override("data.root", root))),
+            (lambda: read_nnunet(root), ("data=nnunet", hydra_override("data.root", root))),
+        ]
+    named = (hydra_override("data.images", image_folder), hydra_override("data.labels", label_folder))
+    candidates.append((lambda: pair_folders(image_folder, label_folder), ("data=folder", *named)))
+    for read, overrides in candidates:
+        try:
+            dataset = read()
+        except InputError:  # of another layout
+            continue
+        if {(case.images[0].absolute(), case.label.absolute()) for case in dataset.cases} == pairs:
+            return TrainingData(overrides, tuple(dataset.label_values or ()))
+    return None
+
+
+def hydra_override(key: str, path: Path) -> str:
+    """An override that gives Hydra this very path, absolute, whatever characters it has (not yet quoted for a shell).
+
+    Grammar: https://hydra.cc/docs/1.3/advanced/override_grammar/basic/
+    """
+    text = str(path.absolute())
+    if re.fullmatch(r"[A-Za-z0-9_/.+\-]+", text):
+        return f"{key}={text}"
+    # Backslashes count only before a quote, at the end, or before the ${ of an interpolation.
+    text = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ("\\" + match[2] if match[2] else ""), text)
+    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", text)
+    return f'{key}="{text}"'
