@@ -204,7 +204,7 @@ def _predict_one(
         write_channels_like(target.probabilities, prediction.probabilities, image)
     mask = postprocess(prediction.mask, voxel_volume_mm3, cleaning)
     write_like(target.mask, to_label_values(mask, classes), image)
-    record(target, trust)
+    record(target, trust, classes.values)
     return PredictedCase(target.case_id, target.mask, trust), slices
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from spleen.atomic import temporary_sibling, write_text
 from spleen.errors import InputError
 from spleen.pairing import PROBABILITIES_SUFFIX, SUFFIXES, ImageFiles, case_name
+from spleen.recorded_classes import CSV_NAME, VALUE_SEPARATOR
 from spleen.trust import ClassTrust
 
-CSV_NAME = "predictions.csv"
 CHANNEL_SEPARATOR = ";"
 """Between the files of an image in several channels, in predictions.csv as in data.table of a training."""
-_COLUMNS = ["case_id", "image", "prediction", *(field.name for field in fields(ClassTrust))]
+_COLUMNS = ["case_id", "image", "prediction", "label_values", *(field.name for field in fields(ClassTrust))]
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,18 @@ def check_folder(folder: Path) -> None:
     read_record(folder / CSV_NAME)
 
 
-def record(target: Target, trust: Sequence[ClassTrust]) -> None:
-    """Put the rows of one prediction into predictions.csv beside its mask; those of other predictions stay."""
+def record(target: Target, trust: Sequence[ClassTrust], label_values: Sequence[tuple[int, ...]]) -> None:
+    """Put the rows of one prediction into predictions.csv beside its mask; those of other predictions stay.
+
+    `label_values` are those that each class of `trust` stands for.
+    """
     path = target.mask.with_name(CSV_NAME)
     rows = [row for row in read_record(path) if row["prediction"] != target.mask.name]
     images = CHANNEL_SEPARATOR.join(str(image.absolute()) for image in target.image.paths)
-    for score in trust:
-        values = {name: _cell(value) for name, value in asdict(score).items()}
-        rows.append({"case_id": target.case_id, "image": images, "prediction": target.mask.name, **values})
+    for score, values in zip(trust, label_values, strict=True):
+        told = {name: _cell(value) for name, value in asdict(score).items()}
+        told["label_values"] = VALUE_SEPARATOR.join(map(str, values))
+        rows.append({"case_id": target.case_id, "image": images, "prediction": target.mask.name, **told})
     text = StringIO()
     writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

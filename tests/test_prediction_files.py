@@ -147,13 +147,16 @@ def test_overwriting_and_skipping_together_is_a_contradiction(tmp_path: Path) ->
 
 def test_a_record_tells_every_sign_in_words_and_numbers(tmp_path: Path) -> None:
     target = Target(image(Path("scans", "a.nii")), tmp_path / "mask.nii.gz")
-    record(target, [SCORE, replace(SCORE, class_name="spleen", review=False, reasons="", agreement=0.5)])
+    record(
+        target, [SCORE, replace(SCORE, class_name="spleen", review=False, reasons="", agreement=0.5)], [(2, 5), (-1,)]
+    )
     with (tmp_path / "predictions.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert first == {
         "case_id": "a",
         "image": str(Path.cwd() / "scans" / "a.nii"),
         "prediction": "mask.nii.gz",
+        "label_values": "2;5",
         "class_name": "left kidney, cyst",
         "volume_mm3": "151235",
         "n_components": "2",
@@ -171,16 +174,16 @@ def test_a_record_tells_every_sign_in_words_and_numbers(tmp_path: Path) -> None:
 
 def test_a_record_tells_all_files_of_an_image(tmp_path: Path) -> None:
     files = tuple(Path("scans", f"a_{number:04d}.nii") for number in range(2))
-    record(Target(ImageFiles("a", files), tmp_path / "a.nii.gz"), [SCORE])
+    record(Target(ImageFiles("a", files), tmp_path / "a.nii.gz"), [SCORE], [(1,)])
     (row,) = read_record(tmp_path / "predictions.csv")
     assert (row["case_id"], row["image"]) == ("a", ";".join(str(Path.cwd() / file) for file in files))
 
 
 def test_a_new_prediction_replaces_its_own_rows_and_no_others(tmp_path: Path) -> None:
     a, b = (Target(image(Path(f"{name}.nii")), tmp_path / f"{name}.nii.gz") for name in "ab")
-    record(a, [SCORE, replace(SCORE, class_name="spleen")])
-    record(b, [SCORE])
-    record(a, [replace(SCORE, trust=0.1)])
+    record(a, [SCORE, replace(SCORE, class_name="spleen")], [(1,), (2,)])
+    record(b, [SCORE], [(1,)])
+    record(a, [replace(SCORE, trust=0.1)], [(1,)])
     rows = read_record(tmp_path / "predictions.csv")
     assert [(row["case_id"], row["trust"]) for row in rows] == [("b", "0.675"), ("a", "0.1")]
 
@@ -196,13 +199,13 @@ def test_a_foreign_file_of_that_name_is_left_alone(tmp_path: Path, content: byte
     path = tmp_path / "predictions.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"predictions\.csv was not written by .*move it away first"):
-        record(Target(image(Path("a.nii")), tmp_path / "a.nii.gz"), [SCORE])
+        record(Target(image(Path("a.nii")), tmp_path / "a.nii.gz"), [SCORE], [(1,)])
     assert path.read_bytes() == content
 
 
 def test_a_row_that_someone_changed_by_hand_stops_nothing(tmp_path: Path) -> None:
-    record(Target(image(Path("a.nii")), tmp_path / "a.nii.gz"), [SCORE])
+    record(Target(image(Path("a.nii")), tmp_path / "a.nii.gz"), [SCORE], [(1,)])
     path = tmp_path / "predictions.csv"
     path.write_text(path.read_text().rstrip() + ",my remark\n")
-    record(Target(image(Path("b.nii")), tmp_path / "b.nii.gz"), [SCORE])
+    record(Target(image(Path("b.nii")), tmp_path / "b.nii.gz"), [SCORE], [(1,)])
     assert [row["case_id"] for row in read_record(path)] == ["a", "b"]

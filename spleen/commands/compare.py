@@ -23,7 +23,10 @@ def compare(
     split: Annotated[str, typer.Option(help="The rows of a run's cases.csv that count.")] = "test",
     classes: Annotated[
         str | None,
-        typer.Option(help="For predictions: label values that count, such as 1=spleen.", show_default="each one but 0"),
+        typer.Option(
+            help="For predictions: label values that count, such as 1=spleen.",
+            show_default="as predictions.csv tells, else each but 0",
+        ),
     ] = None,
     tolerance_mm: Annotated[str, typer.Option(help="For predictions: of the surface Dice.")] = "1.0",
     grid_tolerance_mm: Annotated[

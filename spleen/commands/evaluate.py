@@ -13,7 +13,10 @@ def evaluate(
     ],
     classes: Annotated[
         str | None,
-        typer.Option(help="Label values that count, such as 1=spleen,2=liver.", show_default="each one but 0"),
+        typer.Option(
+            help="Label values that count, such as 1=spleen,2=liver.",
+            show_default="as predictions.csv tells, else each but 0",
+        ),
     ] = None,
     tolerance_mm: Annotated[
         str, typer.Option(help="Of the surface Dice: one for all, or one each as in spleen=1,liver=2.")

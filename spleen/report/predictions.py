@@ -1,7 +1,7 @@
 """The table at the end of `spleen predict`."""
 
 from spleen.predict import PredictionReport
-from spleen.prediction_files import CSV_NAME
+from spleen.recorded_classes import CSV_NAME
 from spleen.report.table import Cell, Column, print_table
 
 
