@@ -169,6 +169,9 @@ def test_the_folder_of_folds_is_an_ensemble(folds: list[Path], data: ManyCases, 
     np.testing.assert_allclose(fused, np.mean(shares, axis=0), atol=1e-6)
     assert np.abs(shares[0] - shares[1]).max() > 1e-3  # else anything would be the mean
     assert {f"c{number}.nii.gz" for number in range(8)} <= {path.name for path in (tmp_path / "preds").iterdir()}
+    scored = CliRunner().invoke(app, ["evaluate", str(tmp_path / "preds"), str(data.root / "labelsTr"), "--no-surface"])
+    assert "8 cases, 2 classes (front = 1, back = 2); " in scored.output
+    assert re.search(r"c5 +back ", scored.output)
 
 
 def test_folds_may_be_those_of_a_file(folds: list[Path], data: ManyCases, tmp_path: Path) -> None:
