@@ -9,8 +9,8 @@ Dice of each class with its bootstrap interval, the worst case, and the minutes 
 
 A second table says what the loss is made of, since a prediction can only be as near to one annotator as another
 annotator is. "together" is the Dice of all classes as one organ; "moved", the same where each mask may be moved by up
-to a voxel along each axis, with the number of cases that gain more than 0.03 by it: their labels lie beside their
-images; "border given", the Dice of each class if every predicted voxel had the class of the nearest reference voxel.
+to a voxel along each axis, with the cases that gain more than 0.03 by it: their labels lie beside their images;
+"border given", the Dice of each class if every predicted voxel had the class of the nearest reference voxel.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from benchmarks.header import header
 from spleen.evaluate import evaluate
 from spleen.layouts.dataset import Dataset
 from spleen.layouts.decathlon import read_decathlon
+from spleen.pairing import case_name
 from spleen.predict import PredictSettings, predict
 from spleen.types import LabelVolume
 from spleen.volume import read_label
@@ -114,15 +115,19 @@ def _print(label: str, minutes: str, masks: Path, references: Path, dataset: Dat
 
 def _losses(masks: Path, references: Path, values: Sequence[int]) -> str:
     """The second table's cells: means over the cases."""
-    losses = []
+    losses: dict[str, Loss] = {}
     for path in sorted(references.iterdir()):
         reference, prediction = (read_label(folder / path.name).array for folder in (references, masks))
-        losses.append(_loss(prediction, reference, values))
-    together, moved = (np.array([getattr(loss, name) for loss in losses]) for name in ("together", "moved"))
-    border_given = np.mean([loss.border_given for loss in losses], axis=0)
-    gaining = np.count_nonzero(moved - together > _DISPLACED)
+        losses[case_name(path)] = _loss(prediction, reference, values)
+    together, moved = (np.mean([getattr(loss, name) for loss in losses.values()]) for name in ("together", "moved"))
+    border_given = np.mean([loss.border_given for loss in losses.values()], axis=0)
+    displaced = [
+        f"{case_id.split('_')[-1]} {loss.together:.2f} → {loss.moved:.2f}"
+        for case_id, loss in losses.items()
+        if loss.moved - loss.together > _DISPLACED
+    ]
     classes = " / ".join(f"{dice:.4f}" for dice in border_given)
-    return f"{together.mean():.4f} | {moved.mean():.4f} ({gaining} of {len(losses)}) | {classes}"
+    return f"{together:.4f} | {moved:.4f} ({', '.join(displaced) or 'none'}) | {classes}"
 
 
 @dataclass(frozen=True)
