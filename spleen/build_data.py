@@ -4,7 +4,6 @@ Nothing heavy is imported at the top: the jobs of a multirun are planned with th
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -28,14 +27,11 @@ from spleen.config import (
 )
 from spleen.errors import InputError
 from spleen.layouts.dataset import Dataset
-from spleen.layouts.decathlon import read_decathlon
 from spleen.layouts.folders import pair_folders
-from spleen.layouts.nnunet import read_nnunet
+from spleen.layouts.readers import DATASET_READERS
 from spleen.layouts.table import read_groups, read_table
 
 log = logging.getLogger(__name__)
-
-_DATASET_READERS: dict[str, Callable[[Path, bool], Dataset]] = {"decathlon": read_decathlon, "nnunet": read_nnunet}
 
 
 def find_dataset(config: TrainConfig) -> Dataset:
@@ -62,7 +58,7 @@ def find_dataset(config: TrainConfig) -> Dataset:
 
 def _read_layout(data: CasesData) -> Dataset:
     if isinstance(data, DatasetData):
-        return _DATASET_READERS[data.kind](Path(str(data.root)), data.label_values is None)
+        return DATASET_READERS[data.kind](Path(str(data.root)), data.label_values is None)
     if isinstance(data, FolderData):
         return pair_folders(Path(str(data.images)), Path(str(data.labels)))
     assert isinstance(data, TableData)

@@ -19,7 +19,7 @@ from spleen.evaluation.pairs import score_pairs as score_all
 from spleen.evaluation.score_tables import ScoreTable, check_same_cases, find_table, read_table
 from spleen.metrics.catalogue import BY_NAME, SURFACE_METRICS
 from spleen.pairing import case_name, pair_by_name
-from spleen.recorded_classes import recorded_classes
+from spleen.recorded_classes import agreed_classes, recorded_classes
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,12 @@ def compare(
         failures: list[Failure] = []
     else:
         surface = any(name in SURFACE_METRICS for name in chosen)
-        counted = classes if classes is not None else _recorded_classes(Path(a), Path(b))
+        counted = classes if classes is not None else agreed_classes(recorded_classes(Path(side)) for side in (a, b))
         settings = check_settings(counted, tolerance_mm, None, surface, grid_tolerance_mm)
         tables, failures = _score_both((Path(a), Path(b)), Path(reference), chosen, settings, progress)
     check_same_cases((str(a), str(b)), tables)
     pairs = tuple(pair_scores(*tables, chosen))
     return Comparison(str(a), str(b), chosen, pairs, tuple(summarise_pairs(pairs, chosen)), tuple(failures))
-
-
-def _recorded_classes(*predictions: Path) -> dict[int, str] | None:
-    """What predictions.csv tells beside either side, unless the sides contradict each other."""
-    told = [classes for classes in map(recorded_classes, predictions) if classes is not None]
-    return told[0] if told and all(other == told[0] for other in told) else None
 
 
 def _checked_metrics(metrics: Sequence[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 CSV_NAME = "predictions.csv"
@@ -25,5 +26,10 @@ def recorded_classes(predictions: Path) -> dict[int, str] | None:
                     by_mask.setdefault(row["prediction"], {}).update(dict.fromkeys(map(int, values), row["class_name"]))
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError):  # no such file, or something else
         return None
-    classes = list(by_mask.values())
-    return classes[0] if classes and all(other == classes[0] for other in classes) else None
+    return agreed_classes(by_mask.values())
+
+
+def agreed_classes(told: Iterable[dict[int, str] | None]) -> dict[int, str] | None:
+    """The classes that all who tell any agree on; None where nobody does, or they contradict each other."""
+    known = [classes for classes in told if classes is not None]
+    return known[0] if known and all(other == known[0] for other in known) else None

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from spleen.errors import InputError
 from spleen.exploration.case_facts import CaseFacts
 from spleen.layouts.dataset import DATASET_JSON, Dataset
-from spleen.layouts.decathlon import read_decathlon
 from spleen.layouts.folders import pair_folders
-from spleen.layouts.nnunet import read_nnunet
+from spleen.layouts.readers import DATASET_READERS
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,10 @@ def training_data(cases: Sequence[CaseFacts]) -> TrainingData | None:
     root = image_folder.parent
     candidates: list[tuple[Callable[[], Dataset], tuple[str, ...]]] = []
     if (root / DATASET_JSON).is_file():
-        candidates = [
-            (lambda: read_decathlon(root), ("data=decathlon", hydra_override("data.root", root))),
-            (lambda: read_nnunet(root), ("data=nnunet", hydra_override("data.root", root))),
-        ]
+        at_root = hydra_override("data.root", root)
+        candidates += [(partial(read, root, True), (f"data={kind}", at_root)) for kind, read in DATASET_READERS.items()]
     named = (hydra_override("data.images", image_folder), hydra_override("data.labels", label_folder))
-    candidates.append((lambda: pair_folders(image_folder, label_folder), ("data=folder", *named)))
+    candidates.append((partial(pair_folders, image_folder, label_folder), ("data=folder", *named)))
     for read, overrides in candidates:
         try:
             dataset = read()

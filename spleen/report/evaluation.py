@@ -64,7 +64,7 @@ def interval_text(metric: Metric, summary: MetricSummary) -> str | None:
 def _settings_line(evaluation: Evaluation) -> str:
     settings = evaluation.settings
     n_cases, n_classes = len(evaluation.case_ids), len(evaluation.class_names)
-    named = {name: values for name, values in settings.classes.items() if values != (_value_of(name),)}
+    named = {name: values for name, values in settings.classes.items() if list(map(str, values)) != [name]}
     told = ", ".join(f"{name} = {' + '.join(map(str, values))}" for name, values in named.items())
     words = [f"{n_cases} {'case' if n_cases == 1 else 'cases'}, {n_classes} {'class' if n_classes == 1 else 'classes'}"]
     if 0 < len(named) <= _TOLD_CLASSES:
@@ -81,11 +81,6 @@ def _settings_line(evaluation: Evaluation) -> str:
     else:
         words.append(f"prevalence {settings.prevalence:g}")
     return "; ".join(words)
-
-
-def _value_of(name: str) -> int | None:
-    """The label value that a class without a name is called by."""
-    return int(name) if name.removeprefix("-").isdecimal() else None
 
 
 def _one_case(evaluation: Evaluation) -> str:
