@@ -19,7 +19,7 @@ from spleen.evaluation.pairs import score_pairs as score_all
 from spleen.evaluation.score_tables import ScoreTable, check_same_cases, find_table, read_table
 from spleen.metrics.catalogue import BY_NAME, SURFACE_METRICS
 from spleen.pairing import case_name, pair_by_name
-from spleen.recorded_classes import agreed_classes, recorded_classes
+from spleen.recorded_classes import told_classes
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def compare(
         failures: list[Failure] = []
     else:
         surface = any(name in SURFACE_METRICS for name in chosen)
-        counted = classes if classes is not None else agreed_classes(recorded_classes(Path(side)) for side in (a, b))
+        counted = classes if classes is not None else told_classes([Path(a), Path(b)], Path(reference))
         settings = check_settings(counted, tolerance_mm, None, surface, grid_tolerance_mm)
         tables, failures = _score_both((Path(a), Path(b)), Path(reference), chosen, settings, progress)
     check_same_cases((str(a), str(b)), tables)

@@ -21,7 +21,7 @@ from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, summarise
 from spleen.metrics.catalogue import SURFACE_METRICS
 from spleen.metrics.diagnostic import check_prevalence
 from spleen.pairing import pair_by_name
-from spleen.recorded_classes import recorded_classes
+from spleen.recorded_classes import told_classes
 
 TOLERANCE_MM = 1.0
 GRID_TOLERANCE_MM = 0.1
@@ -81,17 +81,17 @@ def evaluate(
     """Score one prediction against one reference, or two folders paired by file name.
 
     `classes` names the label values that count; values of the same name are one class. By default they are those that
-    predictions.csv beside the predictions tells, as `spleen predict` writes it; without one, every value other than 0
-    in any of the files is a class. `tolerance_mm` is that of the surface Dice, one for all classes or one each.
-    `prevalence` is the prior probability for the post-test probabilities, by default each case's own share of organ
-    voxels. `surface=False` saves the time of the surface metrics. Voxels of both files may lie up to
-    `grid_tolerance_mm` apart; their orientation may differ.
+    predictions.csv beside the predictions tells, as `spleen predict` writes it, else those that the dataset.json beside
+    the folder of the reference names; without either, every value other than 0 in any of the files is a class.
+    `tolerance_mm` is that of the surface Dice, one for all classes or one each. `prevalence` is the prior probability
+    for the post-test probabilities, by default each case's own share of organ voxels. `surface=False` saves the time of
+    the surface metrics. Voxels of both files may lie up to `grid_tolerance_mm` apart; their orientation may differ.
 
     Raises InputError for a wrong setting, for files without a partner, and for a single pair that cannot be scored.
     In a folder, such a pair becomes one of the `failures`.
     """
     if classes is None:
-        classes = recorded_classes(Path(prediction))
+        classes = told_classes([Path(prediction)], Path(reference))
     settings = check_settings(classes, tolerance_mm, prevalence, surface, grid_tolerance_mm)
     pairs = pair_by_name(Path(prediction), Path(reference))
     if Path(prediction).is_dir():

@@ -1,9 +1,11 @@
-"""Which label value is which class, as predictions.csv tells it beside the masks that `spleen predict` writes."""
+"""Which label value is which class, as the files beside masks tell it: predictions.csv, or a dataset.json."""
 
 import csv
 import re
 from collections.abc import Iterable
 from pathlib import Path
+
+from spleen.layouts.readers import classes_beside
 
 CSV_NAME = "predictions.csv"
 VALUE_SEPARATOR = ";"
@@ -27,6 +29,15 @@ def recorded_classes(predictions: Path) -> dict[int, str] | None:
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError):  # no such file, or something else
         return None
     return agreed_classes(by_mask.values())
+
+
+def told_classes(predictions: Iterable[Path], reference: Path) -> dict[int, str] | None:
+    """The label values and names of the classes to score.
+
+    Those that predictions.csv tells of all the predictions, else those of the dataset.json beside the reference's
+    folder; None where neither tells any.
+    """
+    return agreed_classes(map(recorded_classes, predictions)) or classes_beside(reference)
 
 
 def agreed_classes(told: Iterable[dict[int, str] | None]) -> dict[int, str] | None:

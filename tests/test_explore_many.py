@@ -1,6 +1,8 @@
 """Settings suggested for many cases: the command trains on all that were explored, in whichever layout they lie."""
 
+import csv
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from spleen.build_data import complete, find_dataset
 from spleen.config import TrainConfig
 from spleen.config_checks import check
 from spleen.explore import Exploration, explore
-from tests.many_cases import ManyCases, many_cases
+from spleen.report.explore_files import to_csv
+from spleen.report.explore_page import to_page
+from tests.many_cases import ManyCases, many_cases, relabel
 from tests.nifti import ras_affine, save
 from tests.small_run import compose_config
 
@@ -41,6 +45,26 @@ def test_a_dataset_with_its_own_description_is_trained_whole_with_its_own_classe
     assert [case.case_id for case in find_dataset(config).cases] == ["c0", "c1", "c2", "c3", "c4", "c5"]
     assert complete(config).data.label_values == {"front": [1], "back": [2]}
     assert "for all 6 cases, judged on the most typical, " in str(exploration)
+
+
+def test_tables_findings_and_pictures_call_labels_as_the_dataset_does(data: ManyCases) -> None:
+    relabel(data, "c1", lambda label: np.where(np.arange(24)[:, None, None] == 0, 2, label))
+    assert "label 1 (front) volume" in str(explored(data))
+    (case,) = explored(data, "c1").cases
+    assert any(finding.message.startswith("label 2 (back) reaches") for finding in case.findings)
+    one = explored(data, "c0")
+    assert re.search(r"label +voxels.*\n[─━ ]+\n *1 front ", str(one))
+    assert config_of(one).data.label_values == {"front": 1, "back": 2}
+    assert "</i>label 2 (back)</span>" in to_page(one)
+    (row,) = csv.DictReader(to_csv(one).splitlines())
+    assert (row["label_1_name"], row["label_2_name"]) == ("front", "back")
+
+
+def test_a_name_that_an_override_cannot_hold_bare_is_left_to_the_user(tmp_path: Path) -> None:
+    data = many_cases(tmp_path, 1, names=("left lung", "liver"))
+    one = explored(data)
+    assert "label 1 (left lung)" in to_page(one)
+    assert config_of(one).data.label_values == {"label_1": 1, "label_2": 2}
 
 
 def test_a_dataset_of_nnunet_is_read_as_such(data: ManyCases) -> None:

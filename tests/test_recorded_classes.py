@@ -1,5 +1,6 @@
 """Masks of `spleen predict` are scored by the classes of their run, under their names."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,37 @@ def test_the_user_s_own_classes_come_first(pair: tuple[Path, Path]) -> None:
     recorded(pair[0] / "a.nii.gz", ("kidneys", (3, 4)))
     (score,) = evaluate(*pair, classes={3: "left"}).scores
     assert (score.class_name, score.dice) == ("left", pytest.approx(2 * 5 / (15 + 10)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"training": [], "labels": {"0": "background", "3": "left kidney", "4": "right kidney", "7": "liver"}},
+        {"channel_names": {}, "labels": {"background": 0, "left kidney": 3, "right kidney": 4, "liver": 7}},
+    ],
+)
+def test_masks_of_another_program_get_the_names_of_the_reference_s_dataset(
+    pair: tuple[Path, Path], content: dict[str, object]
+) -> None:
+    (pair[1].parent / "dataset.json").write_text(json.dumps(content))
+    single = pair[0] / "a.nii.gz", pair[1] / "a.nii.gz"
+    for given in (pair, single):
+        dice = {score.class_name: score.dice for score in evaluate(*given).scores}
+        assert dice == {"left kidney": pytest.approx(2 * 5 / (15 + 10)), "right kidney": 0, "liver": 0}
+    compared = compare(*(str(pair[0]),) * 2, reference=str(pair[1]), metrics=["dice"])
+    assert {pair.class_name for pair in compared.pairs} == set(dice)
+
+
+def test_what_predict_recorded_comes_before_the_dataset(pair: tuple[Path, Path]) -> None:
+    (pair[1].parent / "dataset.json").write_text('{"labels": {"3": "left", "4": "right", "7": "liver"}}')
+    recorded(pair[0] / "a.nii.gz", ("kidneys", (3, 4)))
+    assert [score.class_name for score in evaluate(*pair).scores] == ["kidneys"]
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", "{}", '{"labels": {"background": 0}}', '{"labels": {"a": "b"}}'])
+def test_a_dataset_that_names_no_class_leaves_each_value_a_class(pair: tuple[Path, Path], content: str) -> None:
+    (pair[1].parent / "dataset.json").write_text(content)
+    assert [score.class_name for score in evaluate(*pair).scores] == ["3", "4", "7"]
 
 
 def test_both_sides_of_a_comparison_get_the_names_that_one_of_them_has(pair: tuple[Path, Path], tmp_path: Path) -> None:

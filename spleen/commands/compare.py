@@ -25,7 +25,7 @@ def compare(
         str | None,
         typer.Option(
             help="For predictions: label values that count, such as 1=spleen.",
-            show_default="as predictions.csv tells, else each but 0",
+            show_default="as predictions.csv or dataset.json tells, else each but 0",
         ),
     ] = None,
     tolerance_mm: Annotated[str, typer.Option(help="For predictions: of the surface Dice.")] = "1.0",

@@ -15,7 +15,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Label values that count, such as 1=spleen,2=liver.",
-            show_default="as predictions.csv tells, else each but 0",
+            show_default="as predictions.csv or dataset.json tells, else each but 0",
         ),
     ] = None,
     tolerance_mm: Annotated[

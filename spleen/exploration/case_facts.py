@@ -57,7 +57,7 @@ def explore_case(files: CaseFiles, organ: tuple[int, ...] = ()) -> CaseFacts:
     image = read_image_file(files.image)
     label = read_label_file(files.label) if files.label is not None else _NO_LABEL
     apart = _grids_apart(image.volume, label.volume, files)
-    labels = label_facts(label.volume, organ) if label.volume is not None else None
+    labels = label_facts(label.volume, organ, files.class_names) if label.volume is not None else None
     intensity = _intensity(image.volume, None if apart else label.volume, organ)
     findings = [*image.findings, *label.findings, *apart]
     if image.header is not None:

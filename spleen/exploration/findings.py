@@ -142,13 +142,13 @@ def label_findings(facts: LabelFacts, organ: tuple[int, ...]) -> Iterator[Findin
             yield Finding(
                 "warning",
                 "label touches the border",
-                f"label {value.value} reaches the {_listed(value.touches)} of the volume; part of it may be cut off",
+                f"{value.title} reaches the {_listed(value.touches)} of the volume; part of it may be cut off",
             )
         if value.n_components > 1:
             yield Finding(
                 "warning",
                 "label in several pieces",
-                f"label {value.value} has {value.n_components} separate pieces, the largest with "
+                f"{value.title} has {value.n_components} separate pieces, the largest with "
                 f"{_below_all(value.largest_component_share)} of it; stray voxels, unless the organ is paired",
             )
 

@@ -1,11 +1,12 @@
 """From files, folders and patterns to the cases to explore."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spleen.cases import case_from_files
 from spleen.errors import InputError
+from spleen.layouts.readers import classes_beside
 from spleen.pairing import case_name, find_volumes, pair_by_name
 
 # nnU-Net's mark of an image's first channel; a label does not carry it.
@@ -20,6 +21,8 @@ class CaseFiles:
     case_id: str
     image: Path
     label: Path | None
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    """Of label values, as the dataset.json beside the labels' folder tells them."""
 
 
 def find_cases(images: Sequence[Path], labels: Sequence[Path]) -> list[CaseFiles]:
@@ -31,6 +34,13 @@ def find_cases(images: Sequence[Path], labels: Sequence[Path]) -> list[CaseFiles
     """
     if not images:
         raise InputError("nothing to explore; give images as files, folders or patterns such as 'images/*.nii.gz'")
+    cases = _paired(images, labels)
+    folders = {case.label.parent for case in cases if case.label is not None}
+    names = {folder: classes_beside(folder) or {} for folder in folders}
+    return [replace(case, class_names=names[case.label.parent]) if case.label is not None else case for case in cases]
+
+
+def _paired(images: Sequence[Path], labels: Sequence[Path]) -> list[CaseFiles]:
     found = find_volumes(images)
     if not labels:
         return _named(found, [None] * len(found))

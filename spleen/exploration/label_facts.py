@@ -1,8 +1,8 @@
 """What a label map holds: values, volumes, extents and pieces."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Integer
@@ -40,6 +40,13 @@ class ValueFacts:
     """Share of the voxels that the largest piece holds."""
     touches: tuple[str, ...]
     """Faces of the volume that it reaches, such as "superior"."""
+    name: str | None = None
+    """Of its class, where the dataset's own file tells it."""
+
+    @property
+    def title(self) -> str:
+        """What tables and pictures call it: "label 1", or "label 1 (spleen)"."""
+        return f"label {self.value}" + (f" ({self.name})" if self.name else "")
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,15 @@ def organ_mask(label: LabelVolume, organ: Sequence[int]) -> MaskVolume:
     return mask
 
 
-def label_facts(label: Volume, organ: Sequence[int]) -> LabelFacts:
-    """Facts of a label map; `organ` are the values that make up the organ, by default all but 0."""
+def label_facts(label: Volume, organ: Sequence[int], names: Mapping[int, str] | None = None) -> LabelFacts:
+    """Facts of a label map.
+
+    `organ` are the values that make up the organ, by default all but 0; `names` are those of label values.
+    """
     voxel_mm3 = abs(float(np.linalg.det(label.affine[:3, :3])))
     sagittal, coronal, axial = _per_slice(organ_mask(label.array, organ))
-    return LabelFacts(_values(label.array, voxel_mm3), (sagittal, coronal, axial), voxel_mm3)
+    values = tuple(replace(facts, name=(names or {}).get(facts.value)) for facts in _values(label.array, voxel_mm3))
+    return LabelFacts(values, (sagittal, coronal, axial), voxel_mm3)
 
 
 def _per_slice(mask: MaskVolume) -> list[tuple[int, ...]]:

@@ -110,13 +110,14 @@ def _organ_median(case: CaseFacts) -> float | None:
 
 def _volumes(cases: Sequence[CaseFacts]) -> list[Quantity]:
     """Volume of each label value, of the most frequent ones."""
-    frequency = Counter(value.value for case in cases if case.labels is not None for value in case.labels.values)
-    values = sorted(value for value, _ in frequency.most_common(_MOST_VALUES))
+    found = [value for case in cases if case.labels is not None for value in case.labels.values]
+    titles = {value.value: value.title for value in found}
+    values = sorted(value for value, _ in Counter(value.value for value in found).most_common(_MOST_VALUES))
 
     def volume_of(wanted: int) -> Callable[[CaseFacts], float | None]:
         return lambda case: next(_volumes_in(case, wanted), None)
 
-    return [_quantity(f"label {value} volume", "mm³", True, cases, volume_of(value)) for value in values]
+    return [_quantity(f"{titles[value]} volume", "mm³", True, cases, volume_of(value)) for value in values]
 
 
 def _volumes_in(case: CaseFacts, wanted: int) -> Iterator[float]:

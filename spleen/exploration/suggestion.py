@@ -1,9 +1,10 @@
 """Settings to start a training with, each with its reason, as a command line that can be pasted."""
 
 import math
+import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -227,17 +228,30 @@ def _choose_labels(
     if named:
         return [Setting("", f"data.label_values can stay unset: dataset.json names {', '.join(named)}")]
     voxels: Counter[int] = Counter()
+    names: dict[int, str | None] = {}
     for case in cases:
         for value in case.labels.values if case.labels is not None else ():
             voxels[value.value] += value.n_voxels
+            names[value.value] = value.name
     present = sorted(voxels)
     if len(present) == 1:
         return [Setting("", f"data.label_values can stay unset: {present[0]} is the only value besides 0")]
     if len(present) <= _MOST_CLASSES:
-        classes = ", ".join(f"label_{value}: {value}".replace("_-", "_minus_") for value in present)
-        return [Setting(f"data.label_values={{{classes}}}", "one class per value; name them, or keep those you want")]
+        return [_one_class_per_value({value: names[value] for value in present})]
     largest = voxels.most_common(1)[0][0]
     return [Setting(f"data.label_values=[{largest}]", f"the largest of {len(present)} values; choose yours")]
+
+
+def _one_class_per_value(names: Mapping[int, str | None]) -> Setting:
+    """Called as the dataset's own file calls them, where it has a different name for each that needs no quotes."""
+    told = [name for name in names.values() if name and re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)]
+    if len(set(told)) == len(names):
+        classes, reason = dict(zip(told, names, strict=True)), "one class per value, as dataset.json names them"
+    else:
+        classes = {f"label_{value}".replace("_-", "_minus_"): value for value in names}
+        reason = "one class per value; name them, or keep those you want"
+    written = ", ".join(f"{name}: {value}" for name, value in classes.items())
+    return Setting(f"data.label_values={{{written}}}", reason)
 
 
 # Data ---------------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def read_decathlon(root: Path, classes_from_file: bool = True) -> Dataset:
     if not isinstance(entries, list) or not entries:
         raise InputError(f'"training" in {path} must be a list of cases, each {_EXAMPLE}; got {entries!r:.200}')
     cases = [_case(root, f"{path}, training entry {number}", entry) for number, entry in enumerate(entries, start=1)]
-    label_values = _label_values(path, content["labels"]) if classes_from_file and "labels" in content else None
+    label_values = decathlon_classes(path, content["labels"]) if classes_from_file and "labels" in content else None
     channels = names_by_number(path, "modality", content["modality"]) if "modality" in content else ()
     dataset = make_dataset(path, cases, label_values, channels)
     check_files_exist(path, dataset.cases, _advice(dataset.cases[0]))
@@ -58,7 +58,11 @@ def _inside(root: Path, where: str, text: object) -> Path:
     return path
 
 
-def _label_values(path: Path, labels: object) -> dict[str, list[int]]:
+def decathlon_classes(path: Path, labels: object) -> dict[str, list[int]]:
+    """The foreground classes with their values, as the "labels" of dataset.json at `path` give them.
+
+    Raises InputError if they are of another form.
+    """
     example = 'must name the classes by value, such as {"0": "background", "1": "spleen"}'
     if not isinstance(labels, dict):
         raise InputError(f'"labels" in {path} {example}; got {labels!r:.200}')

@@ -39,9 +39,8 @@ def read_nnunet(root: Path, classes_from_file: bool = True) -> Dataset:
             "data=decathlon"
         )
     channels = names_by_number(path, "channel_names", content.get("channel_names"))
-    classes = _classes(path, content.get("labels"))
-    if classes_from_file:
-        _check_disjoint(path, classes)
+    labels = content.get("labels")
+    classes = nnunet_classes(path, labels) if classes_from_file else _classes(path, labels)
     ending = _file_ending(path, content.get("file_ending"))
     if "dataset" in content:
         cases = _listed_cases(root, path, content["dataset"], len(channels))
@@ -63,6 +62,16 @@ def _file_ending(path: Path, ending: object) -> str:
 
 
 # Classes ------------------------------------------------------------------------------------------------------------
+
+
+def nnunet_classes(path: Path, labels: object) -> dict[str, tuple[int, ...]]:
+    """The foreground classes with their values, as the "labels" of dataset.json at `path` give them.
+
+    Raises InputError if they are of another form, overlap, or hold an ignore label.
+    """
+    classes = _classes(path, labels)
+    _check_disjoint(path, classes)
+    return classes
 
 
 def _classes(path: Path, labels: object) -> dict[str, tuple[int, ...]]:

@@ -87,7 +87,7 @@ def _facts(exploration: Exploration) -> list[str]:
     pairs = [pair for pair in facts_of(cases[0]) if pair[0] not in ("image", "label")]
     lines = [line for name, text in pairs for line in _folded(f"{name}: {text}", _LETTERS // 2)]
     for value in cases[0].labels.values[:_MOST_VALUES] if cases[0].labels is not None else ():
-        lines.append(f"label {value.value}: {value.volume_mm3:,.0f} mm³ in {counted(value.n_components, 'piece')}")
+        lines.append(f"{value.title}: {value.volume_mm3:,.0f} mm³ in {counted(value.n_components, 'piece')}")
     return lines
 
 
@@ -146,7 +146,7 @@ def _draw_slices(figure: Figure, place: SubplotSpec, views: Sequence[MiddleSlice
             figure.add_subplot(thirds[number], anchor="N"), view, f"{case_id}, " if case_id and number == 0 else ""
         )
     labels = [
-        Line2D([], [], color=COLOURS[number % len(COLOURS)], linewidth=2, label=f"label {value}")
+        Line2D([], [], color=COLOURS[number % len(COLOURS)], linewidth=2, label=value.title)
         for number, value in enumerate(views[0].values)
     ]
     below = (0.5, place.get_position(figure).y0)

@@ -131,6 +131,7 @@ def _labels(facts: LabelFacts) -> Iterator[tuple[str, Value]]:
     yield "label_values", " ".join(str(value.value) for value in facts.values)
     for value in facts.values:
         prefix = f"label_{value.value}"
+        yield f"{prefix}_name", value.name
         yield f"{prefix}_voxels", value.n_voxels
         yield f"{prefix}_volume_mm3", value.volume_mm3
         yield f"{prefix}_components", value.n_components

@@ -128,7 +128,7 @@ def _slices(case: CaseFacts, organ: tuple[int, ...], most_pixels: int) -> str:
         for view in views
     )
     chips = "".join(
-        f'<span class="chip"><i style="background:{COLOURS[number % len(COLOURS)]}"></i>label {value}</span>'
+        f'<span class="chip"><i style="background:{COLOURS[number % len(COLOURS)]}"></i>{escape(value.title)}</span>'
         for number, value in enumerate(views[0].values)
     )
     return f'<div class="slices">{figures}</div><p class="small soft">{chips}</p>'
@@ -178,10 +178,12 @@ def _intensities(case: CaseFacts) -> str:
 
 def _labels(case: CaseFacts) -> str:
     assert case.labels is not None
-    columns = ["label", "voxels", "mm³", "ml", "sagittal", "coronal", "axial", "pieces", "touches"]
+    named = any(value.name for value in case.labels.values)
+    columns = ["label", *["class"] * named, "voxels", "mm³", "ml", "sagittal", "coronal", "axial", "pieces", "touches"]
     rows: list[list[Cell]] = [
         [
             value.value,
+            *[value.name] * named,
             value.n_voxels,
             round(value.volume_mm3),
             value.volume_mm3 / 1000,

@@ -126,10 +126,9 @@ def sparkline(histogram: Histogram) -> str:
 def _labels(case: CaseFacts) -> str:
     assert case.labels is not None
     columns: list[str | Column] = [
-        Column("label", "d"),
+        "label",
         Column("voxels", ",d"),
         Column("mm³", ",.0f"),
-        Column("ml", ",.1f"),
         "sagittal",
         "coronal",
         "axial",
@@ -138,10 +137,9 @@ def _labels(case: CaseFacts) -> str:
     ]
     rows: list[list[Cell]] = [
         [
-            value.value,
+            f"{value.value} {value.name or ''}".rstrip(),
             value.n_voxels,
             value.volume_mm3,
-            value.volume_mm3 / 1000,
             *(extent_in_words(extent) for extent in value.extents),
             value.n_components,
             ", ".join(value.touches) or "nothing",

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from spleen.exploration.case_facts import CaseFacts
-from spleen.exploration.label_facts import middle_slice
+from spleen.exploration.label_facts import ValueFacts, middle_slice
 from spleen.exploration.reading import read_image_file, read_label_file
 from spleen.exploration.suggestion import DEFAULT_WINDOW_HU
 from spleen.slicing import AXES, slice_spacing_mm, to_slices
@@ -25,7 +25,7 @@ class MiddleSlice:
     """From 0 (black) to 1 (white)."""
     labels: UInt8[np.ndarray, "h w"]
     """0, then 1, 2, … for the label values in `values`; all 0 where the grids of image and label differ."""
-    values: tuple[int, ...]
+    values: tuple[ValueFacts, ...]
     size_mm: tuple[float, float]
     """Height and width."""
 
@@ -68,15 +68,15 @@ def display_range(case: CaseFacts) -> tuple[float, float]:
 
 def _numbered_labels(
     case: CaseFacts, organ: tuple[int, ...], shape: tuple[int, ...]
-) -> tuple[tuple[int, ...], UInt8[np.ndarray, "i j k"]]:
+) -> tuple[tuple[ValueFacts, ...], UInt8[np.ndarray, "i j k"]]:
     """The label values that are shown, and the label with 1, 2, … in their place."""
     numbered = np.zeros(shape, dtype=np.uint8)
     volume = read_label_file(case.label).volume if case.label is not None else None
     if volume is None or volume.array.shape != shape or case.labels is None:
         return (), numbered
-    present = [value.value for value in case.labels.values if not organ or value.value in organ]
+    present = [value for value in case.labels.values if not organ or value.value in organ]
     for number, value in enumerate(present[:_MOST_VALUES], start=1):
-        numbered[volume.array == value] = number
+        numbered[volume.array == value.value] = number
     return tuple(present[:_MOST_VALUES]), numbered
 
 
