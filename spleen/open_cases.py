@@ -13,14 +13,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from spleen.atomic import drop_abandoned
 from spleen.cases import Case
 from spleen.errors import InputError
+from spleen.free_memory import MemoryRoom, free_memory_bytes
 from spleen.store import StoreSettings, entries_folder, open_case
 from spleen.stored_case import StoredCase
 
 log = logging.getLogger(__name__)
 
-# Each holds one volume in memory, so more would cost more than they bring.
 _MOST_THREADS = 8
 _MOST_SHOWN = 20
+# What building may take of the memory that is free; the rest is for what else grows meanwhile.
+_SHARE_OF_MEMORY = 0.8
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ def open_cases(cases: Sequence[Case], settings: StoreSettings, cache: Path, skip
     """Open the entries of all cases, building those that are missing, several at a time.
 
     A case that is built stays built, whatever happens to the others, so an interrupted call goes on where it stopped.
-    Threads share the work: decompressing, resampling and writing leave Python's lock.
+    Threads share the work: decompressing, resampling and writing leave Python's lock. Where volumes are so large that
+    they do not fit into memory together, fewer are built at a time.
     Raises InputError with the name and reason of each bad case; `skip_bad` leaves these out instead, unless all are.
     """
     drop_abandoned(entries_folder(cache))  # once: it lists the folder, which may hold many thousand entries
@@ -45,8 +48,9 @@ def open_cases(cases: Sequence[Case], settings: StoreSettings, cache: Path, skip
     n_threads = max(1, min(_MOST_THREADS, cores, len(cases)))
     # Each shares its work among as many more, which would else be all cores for each.
     pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(cores // n_threads,))
+    room = MemoryRoom(int(_SHARE_OF_MEMORY * free_memory_bytes()))
     try:
-        waiting = {pool.submit(open_case, case, settings, cache): case for case in cases}
+        waiting = {pool.submit(open_case, case, settings, cache, room): case for case in cases}
         with _progress(len(cases)) as progress:
             task = progress.add_task("slice store", total=len(cases))
             for done in as_completed(waiting):
@@ -54,6 +58,7 @@ def open_cases(cases: Sequence[Case], settings: StoreSettings, cache: Path, skip
                 _take(done, waiting.pop(done).case_id, opened, bad)
                 progress.advance(task)
     finally:
+        room.close()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)  # what a thread sets is what later ones begin with
     if bad:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import psutil
 from jaxtyping import Float32, Num, Shaped
 
 from spleen.atomic import temporary_sibling
 from spleen.errors import InputError
+from spleen.free_memory import free_memory_bytes
 from spleen.geometry import check_affine, check_same_grid, reorient_to_ras, spacing_mm
 from spleen.types import Affine, LabelVolume, SpacingMm, VolumeArray
 
@@ -107,6 +107,18 @@ def read_label(path: Path) -> Volume:
     return _to_ras(array.astype(np.int32), nifti, path)
 
 
+def read_shape(path: Path) -> tuple[tuple[int, ...], SpacingMm]:
+    """Shape and spacing of an image on its RAS grid, from the header alone; without its channels, if it has several.
+
+    The spacing is in the header's own unit. Raises InputError as `read_image` does, but not for a large volume.
+    """
+    nifti = _open(path, bytes_per_voxel=0, channels=True)
+    check_affine(nifti.affine)
+    no_voxels = np.broadcast_to(np.uint8(0), nifti.shape[:3])
+    array, affine = reorient_to_ras(no_voxels, nifti.affine)
+    return array.shape, spacing_mm(affine)
+
+
 def write_volume(path: Path, array: VolumeArray | LabelVolume, affine: Affine) -> None:
     """Write an array with its affine as NIfTI in mm, whole or not at all (temporary name, then rename)."""
     nifti = nib.nifti1.Nifti1Image(array, affine)
@@ -159,7 +171,7 @@ def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path, bytes_per_voxel: int,
     if nifti.get_data_dtype().fields is not None or np.issubdtype(nifti.get_data_dtype(), np.complexfloating):
         raise InputError(f"{path} holds colour or complex voxels ({nifti.get_data_dtype()}); allowed are real numbers")
     needed = int(np.prod(shape, dtype=object)) * bytes_per_voxel
-    available = psutil.virtual_memory().available
+    available = free_memory_bytes()
     if needed > available:
         raise InputError(
             f"{path}: the header promises {' × '.join(map(str, shape))} voxels, which need about "

@@ -5,6 +5,7 @@ import tracemalloc
 from contextlib import nullcontext
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -12,9 +13,10 @@ import torch
 from spleen.cases import Case
 from spleen.class_map import ClassMap
 from spleen.errors import InputError
+from spleen.free_memory import MemoryRoom
 from spleen.intensity import CtWindow
 from spleen.open_cases import open_cases
-from spleen.store import StoreSettings
+from spleen.store import StoreSettings, open_case
 from tests.nifti import ras_affine, save
 
 SIDE = 64
@@ -77,6 +79,41 @@ def test_memory_does_not_grow_with_the_cases(cases, tmp_path, bad):
     one_volume = SIDE**3 * 4
     assert few > 2 * one_volume  # it was measured
     assert many < few + one_volume
+
+
+def test_cases_that_do_not_fit_into_memory_together_are_built_one_after_the_other(cases, tmp_path, monkeypatch):
+    alone = _peak_bytes(cases[:3], SETTINGS, tmp_path / "alone", nullcontext())
+    torch.set_num_threads(4)
+    together = _peak_bytes(cases, SETTINGS, tmp_path / "together", nullcontext())
+    monkeypatch.setattr("spleen.open_cases.free_memory_bytes", lambda: 2**20)
+    little = _peak_bytes(cases, SETTINGS, tmp_path / "little", nullcontext())
+    assert together > 1.5 * alone  # there is something to be saved
+    assert little < 1.2 * alone
+
+
+@pytest.mark.parametrize(("n_channels", "img_size"), [(1, 16), (1, 256), (4, 64)])
+def test_what_building_takes_is_known_before(cases, tmp_path, n_channels, img_size):
+    image = np.stack([np.asarray(nib.load(cases[0].images[0]).dataobj)] * n_channels, axis=-1)
+    case = replace(cases[0], images=(save(tmp_path / "channels.nii.gz", image, ras_affine()),))
+    settings = replace(SETTINGS, n_channels=n_channels, img_size=img_size)
+    room = _NotedRoom(2**40)
+    tracemalloc.start()
+    open_case(case, settings, tmp_path / "cache", room)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < room.noted[0] < 2 * peak
+
+
+class _NotedRoom(MemoryRoom):
+    """Remembers what was asked for."""
+
+    def __init__(self, n_bytes):
+        super().__init__(n_bytes)
+        self.noted = []
+
+    def taken(self, n_bytes):
+        self.noted.append(n_bytes)
+        return super().taken(n_bytes)
 
 
 @pytest.mark.parametrize("n_cases", [1, 3])

@@ -1,0 +1,88 @@
+"""How much memory a process can still take, and threads that wait for room instead of taking too much together."""
+
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Condition
+
+import psutil
+
+_GROUPS = Path("/sys/fs/cgroup")
+# Names of the files of a control group, version 2 and 1: limit, use, and in memory.stat what the kernel can drop.
+# https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
+_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def free_memory_bytes(groups: Path = _GROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
+    """What is free on this machine, or what a container or a Slurm job may still take of it, if that is less.
+
+    `groups` is where Linux shows its control groups, `membership` lists those of this process.
+    """
+    left = [_left(folder) for folder in _own_groups(groups, membership)]
+    return min([psutil.virtual_memory().available, *(n_bytes for n_bytes in left if n_bytes is not None)])
+
+
+def _own_groups(groups: Path, membership: Path) -> Iterator[Path]:
+    """The memory groups that hold this process, each within the next: any of them may have the limit."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, own = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = groups / "memory" if controllers else groups
+        folder = top / own.lstrip("/")
+        # In a container, the path may be that of the machine outside: only the top remains.
+        yield from (place for place in (folder, *folder.parents) if place.is_relative_to(top) and place.is_dir())
+
+
+def _left(group: Path) -> int | None:
+    for limit_name, use_name, droppable_name in _FILES:
+        try:
+            limit, used = ((group / name).read_text().strip() for name in (limit_name, use_name))
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        if limit.isdecimal():  # "max" is no limit
+            return max(0, int(limit) - int(used) + int(stat.get(droppable_name, 0)))
+    return None
+
+
+class MemoryRoom:
+    """Threads that each say what they need; one waits while the others have taken what it needs.
+
+    One that needs more than everything works alone.
+    """
+
+    def __init__(self, n_bytes: int) -> None:
+        self._n_bytes = n_bytes
+        self._taken = 0
+        self._is_closed = False
+        self._changed = Condition()
+
+    @contextmanager
+    def taken(self, n_bytes: int) -> Iterator[None]:
+        """Wait for this much, and give it back at the end. Raises CancelledError if the room is closed meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or not self._taken or self._taken + n_bytes <= self._n_bytes)
+            if self._is_closed:
+                raise CancelledError
+            self._taken += n_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= n_bytes
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody in any more, nor those who wait."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
