@@ -69,3 +69,23 @@ def test_markdown():
 def test_a_row_of_the_wrong_length_is_refused():
     with pytest.raises(ValueError, match="row 1 has 2 cells for 3 columns"):
         to_markdown(["a", "b", "c"], [[1, 2, 3], [1, 2]])
+
+
+def test_a_name_is_not_broken_and_what_may_go_goes_before_the_table_is_too_wide():
+    optional = [Column("sensi- tivity", may_go=True), Column("ASD mm", may_go=True)]
+    columns = [Column("case", is_name=True), "Dice", *optional]
+    rows = [["a_long_name_of_a_case", 0.91236, 0.93, 1.5], ["b", 0.8, 0.82, 12.25]]
+    # blanks and edges 3 × 4 + 1, then 21 + 6 + 6 + 7 characters: 53 wide; without ASD 43, without sensitivity 34
+    whole = render_table("", columns, rows, width=53)
+    assert ("ASD" in whole, "no room" in whole) == (True, False)
+    without_last = render_table("", columns, rows, width=52).splitlines()
+    assert without_last[-1].strip() == "no room for ASD mm"
+    assert any(line.split() == ["a_long_name_of_a_case", "0.9124", "0.9300"] for line in without_last)
+    narrow = render_table("", columns, rows, width=20).splitlines()
+    assert narrow[-1].strip() == "no room for sensi- tivity, ASD mm"
+    assert any(line.split() == ["a_long_name_of_a_case", "0.9124"] for line in narrow)
+    assert max(map(len, without_last)) <= 52
+
+
+def test_a_table_without_rows_has_its_headings():
+    assert render_table("", ["case", Column("Dice", may_go=True)], [], width=40).split()[:2] == ["case", "Dice"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from textwrap import fill
 
 from spleen.evaluate import Evaluation
@@ -24,10 +25,10 @@ _MAIN = {
     "sensitivity": Column("sensi- tivity", ".3f"),
     "precision": Column("preci- sion", ".3f"),
     "hausdorff95_mm": Column("HD95 mm", ".1f"),
-    "average_surface_distance_mm": Column("ASD mm", ".2f"),
     "surface_dice": Column("surface Dice", ".3f"),
-    "volume_reference_ml": Column("volume ml", ",.1f"),
-    "volume_error_relative": Column("error %", "+.1f"),
+    "volume_error_relative": Column("volume error %", "+.1f", may_go=True),
+    "average_surface_distance_mm": Column("ASD mm", ".2f", may_go=True),
+    "volume_reference_ml": Column("volume ml", ",.1f", may_go=True),
 }
 
 
@@ -94,24 +95,29 @@ def _one_case(evaluation: Evaluation) -> str:
         group = metric.group
         values = [number(metric, score.value(metric.name)) for score in evaluation.scores]
         rows.append([metric.name, *values, *([metric.meaning] if with_meaning else [])])
-    headings = ["metric", *(class_words(name) for name in names), *(["meaning"] if with_meaning else [])]
+    headings = [Column("metric", is_name=True), *(Column(class_words(name)) for name in names)]
+    headings += [Column("meaning")] if with_meaning else []
     return _right_aligned(evaluation.case_ids[0], headings, rows, range(1, 1 + len(names)))
 
 
-def _right_aligned(title: str, headings: Sequence[str], rows: Sequence[Sequence[Cell]], columns: Sequence[int]) -> str:
-    """A table whose `columns` hold numbers that are already text, each metric in a format of its own."""
-    lines = [["-" if cell is None else str(cell) for cell in row] for row in (headings, *rows)]
-    for column in columns:
+def _right_aligned(
+    title: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], of_numbers: Sequence[int]
+) -> str:
+    """A table whose columns `of_numbers` hold numbers that are already text, each metric in a format of its own."""
+    lines = [["-" if cell is None else str(cell) for cell in row] for row in ([c.name for c in columns], *rows)]
+    for column in of_numbers:
         width = max(len(line[column]) for line in lines)
         for line in lines:
             line[column] = line[column].rjust(width)
-    return render_table(title, lines[0], lines[1:])
+    headings = [replace(column, name=name) for column, name in zip(columns, lines[0], strict=True)]
+    return render_table(title, headings, lines[1:])
 
 
 def _all_cases(evaluation: Evaluation) -> str:
     many_classes = len(evaluation.class_names) > 1
     shown = [name for name in _MAIN if name in evaluation.metrics]
-    columns: list[str | Column] = ["case", *(["class"] if many_classes else []), *(_MAIN[name] for name in shown)]
+    names = [Column("case", is_name=True), *([Column("class", is_name=True)] if many_classes else [])]
+    columns = [*names, *(_MAIN[name] for name in shown)]
     rows: list[list[Cell]] = []
     for score in evaluation.scores:
         values = [100 * score.value(name) if name == "volume_error_relative" else score.value(name) for name in shown]
@@ -146,7 +152,8 @@ def _summary(summary: ClassSummary, title: str) -> str:
                 values.worst_case,
             ]
         )
-    headings = ["metric", "mean", "95 % interval", "median", "worst", "in case"]
+    interval, case = Column("95 % interval", is_name=True), Column("in case", is_name=True)
+    headings = [Column("metric"), Column("mean"), interval, Column("median", may_go=True), Column("worst"), case]
     return _right_aligned(f"{title}: {_counts(summary)}", headings, rows, range(1, 5))
 
 

@@ -5,11 +5,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from typing import Literal
 
 import numpy as np
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +19,7 @@ Cell = str | int | float | None
 _MISSING = "-"
 _NOT_A_NUMBER = "n/a"
 _TEXT_MIN_WIDTH = 10  # A text column may be folded down to this many characters, a number never.
-_UNLIMITED_WIDTH = 100_000
+_NAME_MIN_WIDTH = 30
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Column:
 
     name: str
     format: str | Callable[[float], str] = ""
+    is_name: bool = False
+    """Holds names that one looks for: those of up to 30 characters are not broken."""
+    may_go: bool = False
+    """Left out, the last such column first, where the table would be wider than the terminal; a line below says so."""
 
 
 def scientific(value: float) -> str:
@@ -46,11 +51,11 @@ def render_table(
     """Render plain text without colour codes, numbers right-aligned.
 
     ``width`` is in characters, by default the terminal's. Text columns fold to fit; a number is never cut, so
-    a table of very many columns comes out wider. NaN reads "n/a" and None reads "-".
+    a table of very many columns comes out wider, unless some of them may go. NaN reads "n/a" and None reads "-".
     Raises ValueError where a row is not as long as the heading.
     """
-    table = _build(title, columns, rows)
-    console = Console(file=StringIO(), width=_fit(table, width), color_system=None)
+    table, fitting_width = _fitted(title, columns, rows, width)
+    console = Console(file=StringIO(), width=fitting_width, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
@@ -58,8 +63,8 @@ def render_table(
 
 def print_table(title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]) -> None:
     """Print the table of :func:`render_table` to standard output, headings in bold on a terminal."""
-    table = _build(title, columns, rows)
-    Console(width=_fit(table, None)).print(table)
+    table, fitting_width = _fitted(title, columns, rows, None)
+    Console(width=fitting_width).print(table)
 
 
 def to_markdown(columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]) -> str:
@@ -83,13 +88,17 @@ def _format_cells(
     columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]
 ) -> tuple[list[str], list[list[str]], list[bool]]:
     """The headings, the cells as text, and for each column whether it holds numbers."""
-    specs = [Column(column) if isinstance(column, str) else column for column in columns]
+    specs = _specs(columns)
     for number, row in enumerate(rows):
         if len(row) != len(specs):
             raise ValueError(f"row {number} has {len(row)} cells for {len(specs)} columns")
     body = [[_format_cell(cell, spec) for cell, spec in zip(row, specs, strict=True)] for row in rows]
     numeric = [any(isinstance(row[index], int | float) for row in rows) for index in range(len(specs))]
     return [spec.name for spec in specs], body, numeric
+
+
+def _specs(columns: Sequence[str | Column]) -> list[Column]:
+    return [Column(column) if isinstance(column, str) else column for column in columns]
 
 
 def _format_cell(cell: Cell, column: Column) -> str:
@@ -106,36 +115,64 @@ def _format_cell(cell: Cell, column: Column) -> str:
     return str(cell) if isinstance(cell, int) else format(cell, ".4f")
 
 
-def _build(title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]) -> Table:
-    headings, body, numeric = _format_cells(columns, rows)
-    table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
-    for heading, right in zip(headings, numeric, strict=True):
-        table.add_column(Text(heading), justify="right" if right else "left", overflow="fold", vertical="bottom")
-    for line in body:
-        # Text objects, because rich would read brackets in a plain string as markup.
-        table.add_row(*(Text(cell) for cell in line))
-    return table
+def _fitted(
+    title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]], width: int | None
+) -> tuple[Table, int]:
+    """The table without the columns for which there is no room, and the width to render it at.
 
-
-def _fit(table: Table, width: int | None) -> int:
-    """Fix the widths of the number columns where the table is too wide, and return the width to render at.
-
-    Left alone, rich would shorten a number to an ellipsis once the text columns have no more to give.
+    Every column gets a fixed width: left alone, rich would shorten a number to an ellipsis once the text columns have
+    no more to give.
     """
     available = shutil.get_terminal_size().columns if width is None else width
-    console = Console(file=StringIO(), width=_UNLIMITED_WIDTH)
-    if Measurement.get(console, console.options, table).maximum <= available:
-        return available
-    # SIMPLE_HEAD gives a column one blank on each side and one between it and the next, or the table's edge.
-    needed = 3 * len(table.columns) + 1
-    for column in table.columns:
-        texts = [text for text in (column.header, *column.cells) if isinstance(text, Text)]
-        longest = max(text.cell_len for text in texts)
-        longest_word = max((Text(word).cell_len for word in texts[0].plain.split()), default=1)
-        if column.justify == "right":
-            column.width = max(longest_word, *(text.cell_len for text in texts[1:]))
-            needed += column.width
-        else:
-            column.min_width = max(longest_word, min(longest, _TEXT_MIN_WIDTH))
-            needed += column.min_width
-    return max(available, needed)
+    headings, body, numeric = _format_cells(columns, rows)
+    specs = _specs(columns)
+    texts = list(zip(headings, *body, strict=True))
+    least = [_least_width(*column) for column in zip(specs, texts, numeric, strict=True)]
+    kept = _that_fit(specs, least, available)
+    table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
+    if len(kept) < len(specs):
+        gone = ", ".join(spec.name.strip() for index, spec in enumerate(specs) if index not in kept)
+        table.caption, table.caption_justify = Text(f"  no room for {gone}"), "left"
+    natural = [max(map(cell_len, texts[index])) for index in kept]
+    widths = _widened([least[index] for index in kept], natural, available)
+    for index, column_width in zip(kept, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if numeric[index] else "left"
+        table.add_column(Text(headings[index]), justify=justify, width=column_width, overflow="fold", vertical="bottom")
+    for line in body:
+        # Text objects, because rich would read brackets in a plain string as markup.
+        table.add_row(*(Text(line[index]) for index in kept))
+    return table, max(available, _table_width(widths))
+
+
+def _least_width(column: Column, texts: Sequence[str], is_numeric: bool) -> int:
+    """How narrow a column can be: a heading is broken between words, a text anywhere, a number never."""
+    heading, *cells = map(cell_len, texts)
+    longest_word = max(map(cell_len, texts[0].split()), default=1)
+    if is_numeric:
+        return max([longest_word, *cells])
+    return max(longest_word, min(max([heading, *cells]), _NAME_MIN_WIDTH if column.is_name else _TEXT_MIN_WIDTH))
+
+
+def _that_fit(columns: Sequence[Column], least: Sequence[int], available: int) -> list[int]:
+    """The numbers of the columns that are shown."""
+    kept = list(range(len(columns)))
+    for index in reversed(range(len(columns))):
+        if columns[index].may_go and _table_width([least[number] for number in kept]) > available:
+            kept.remove(index)
+    return kept
+
+
+def _widened(least: Sequence[int], natural: Sequence[int], available: int) -> list[int]:
+    """Column widths: what is to spare goes to the columns that need more, the narrowest first."""
+    widths = list(least)
+    for _ in range(available - _table_width(least)):
+        wanting = [index for index, wanted in enumerate(natural) if widths[index] < wanted]
+        if not wanting:
+            break
+        widths[min(wanting, key=lambda index: widths[index])] += 1
+    return widths
+
+
+def _table_width(columns: Sequence[int]) -> int:
+    """SIMPLE_HEAD gives a column one blank on each side and one between it and the next, or the table's edge."""
+    return 3 * len(columns) + 1 + sum(columns)
