@@ -82,7 +82,7 @@ def test_a_name_is_not_broken_and_what_may_go_goes_before_the_table_is_too_wide(
     assert without_last[-1].strip() == "no room for ASD mm"
     assert any(line.split() == ["a_long_name_of_a_case", "0.9124", "0.9300"] for line in without_last)
     narrow = render_table("", columns, rows, width=20).splitlines()
-    assert narrow[-1].strip() == "no room for sensi- tivity, ASD mm"
+    assert " ".join(" ".join(narrow).split()).endswith("no room for sensi- tivity, ASD mm")
     assert any(line.split() == ["a_long_name_of_a_case", "0.9124"] for line in narrow)
     assert max(map(len, without_last)) <= 52
 

@@ -25,10 +25,10 @@ _MAIN = {
     "sensitivity": Column("sensi- tivity", ".3f"),
     "precision": Column("preci- sion", ".3f"),
     "hausdorff95_mm": Column("HD95 mm", ".1f"),
-    "surface_dice": Column("surface Dice", ".3f"),
-    "volume_error_relative": Column("volume error %", "+.1f", may_go=True),
     "average_surface_distance_mm": Column("ASD mm", ".2f", may_go=True),
+    "surface_dice": Column("surface Dice", ".3f"),
     "volume_reference_ml": Column("volume ml", ",.1f", may_go=True),
+    "volume_error_relative": Column("error %", "+.1f", may_go=True),
 }
 
 

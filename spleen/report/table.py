@@ -54,17 +54,17 @@ def render_table(
     a table of very many columns comes out wider, unless some of them may go. NaN reads "n/a" and None reads "-".
     Raises ValueError where a row is not as long as the heading.
     """
-    table, fitting_width = _fitted(title, columns, rows, width)
+    table, fitting_width, note = _fitted(title, columns, rows, width)
     console = Console(file=StringIO(), width=fitting_width, color_system=None)
     with console.capture() as capture:
-        console.print(table)
+        console.print(table, note)
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
 
 
 def print_table(title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]) -> None:
     """Print the table of :func:`render_table` to standard output, headings in bold on a terminal."""
-    table, fitting_width = _fitted(title, columns, rows, None)
-    Console(width=fitting_width).print(table)
+    table, fitting_width, note = _fitted(title, columns, rows, None)
+    Console(width=fitting_width).print(table, note)
 
 
 def to_markdown(columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]) -> str:
@@ -117,8 +117,8 @@ def _format_cell(cell: Cell, column: Column) -> str:
 
 def _fitted(
     title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]], width: int | None
-) -> tuple[Table, int]:
-    """The table without the columns for which there is no room, and the width to render it at.
+) -> tuple[Table, int, Text]:
+    """The table without the columns for which there is no room, the width to render it at, and which columns these are.
 
     Every column gets a fixed width: left alone, rich would shorten a number to an ellipsis once the text columns have
     no more to give.
@@ -130,9 +130,7 @@ def _fitted(
     least = [_least_width(*column) for column in zip(specs, texts, numeric, strict=True)]
     kept = _that_fit(specs, least, available)
     table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
-    if len(kept) < len(specs):
-        gone = ", ".join(spec.name.strip() for index, spec in enumerate(specs) if index not in kept)
-        table.caption, table.caption_justify = Text(f"  no room for {gone}"), "left"
+    gone = ", ".join(spec.name.strip() for index, spec in enumerate(specs) if index not in kept)
     natural = [max(map(cell_len, texts[index])) for index in kept]
     widths = _widened([least[index] for index in kept], natural, available)
     for index, column_width in zip(kept, widths, strict=True):
@@ -141,7 +139,7 @@ def _fitted(
     for line in body:
         # Text objects, because rich would read brackets in a plain string as markup.
         table.add_row(*(Text(line[index]) for index in kept))
-    return table, max(available, _table_width(widths))
+    return table, max(available, _table_width(widths)), Text(f"  no room for {gone}" if gone else "")
 
 
 def _least_width(column: Column, texts: Sequence[str], is_numeric: bool) -> int:
