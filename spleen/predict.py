@@ -11,6 +11,7 @@ from jaxtyping import Integer, UInt8
 from spleen.class_map import ClassMap
 from spleen.errors import InputError
 from spleen.fusion import View, predict_volume, read_for
+from spleen.held_out import views_that_held_out, warn_of_seen
 from spleen.inference import Device, Variant, choose_hardware, n_slices, variants
 from spleen.native_image import write_channels_like, write_like
 from spleen.pairing import find_volumes, group_channels
@@ -47,6 +48,8 @@ class PredictSettings:
     """Build networks of any class that a checkpoint names, which runs that class's code."""
     overwrite: bool = False
     skip_existing: bool = False
+    held_out: bool = False
+    """Predict only cases that runs held out, each by those runs alone: scores that no training has seen."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class PredictionReport:
     failures: tuple[Failure, ...]
     kept: int
     """Outputs that existed and were left alone."""
+    left_out: int
+    """Images that no run held out, where only such were wanted."""
     slices: int
     """Slices through a network, over all views, each counted once whatever its variants."""
     seconds: float
@@ -100,6 +105,9 @@ def predict(
     models = load_ensemble(_listed(runs, "run"), settings.trust)
     targets, wanted = plan(inputs, output, settings, models[0].slices.n_channels)
     views = make_views(models, settings)
+    views_of = _choose_views(views, targets, settings.held_out)
+    left_out = [target for target in targets if target.case_id not in views_of]
+    wanted = [target for target in wanted if target.case_id in views_of]
     cleaning = _postprocess_settings(views[0].model.classes, settings)
     for folder in {target.mask.parent for target in wanted}:
         check_folder(folder)
@@ -108,7 +116,7 @@ def predict(
     slices = 0
     for target in wanted:
         try:
-            case, done = _predict_one(target, views, settings, cleaning, advance or _silently)
+            case, done = _predict_one(target, views_of[target.case_id], settings, cleaning, advance or _silently)
             cases.append(case)
             slices += done
         except (InputError, OSError) as error:
@@ -116,8 +124,21 @@ def predict(
         except Exception as error:  # out of memory, or a fault: the others go on
             failures.append(Failure(target.image_path, f"{type(error).__name__}: {error}"))
     return PredictionReport(
-        tuple(cases), tuple(failures), len(targets) - len(wanted), slices, time.perf_counter() - started
+        tuple(cases),
+        tuple(failures),
+        len(targets) - len(left_out) - len(wanted),
+        len(left_out),
+        slices,
+        time.perf_counter() - started,
     )
+
+
+def _choose_views(views: list[View], targets: Sequence[Target], held_out: bool) -> dict[str, list[View]]:
+    """By which views each case is predicted; a case that is left out has no entry."""
+    if held_out:
+        return views_that_held_out(views, [target.case_id for target in targets])
+    warn_of_seen([view.model for view in views], targets)
+    return {target.case_id: views for target in targets}
 
 
 def plan(

@@ -31,6 +31,7 @@ class TrainedModel:
     """A network with its best weights, and how volumes become its input."""
 
     name: str
+    checkpoint: Path
     network: nn.Module
     """Maps slices (b, n_channels * (2 * context_slices + 1), h, w) to logits (b, 1 + classes, h, w).
 
@@ -110,6 +111,7 @@ def load_trained(path: Path, trust: bool = False) -> TrainedModel:
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TrainedModel(
         name=_name(checkpoint),
+        checkpoint=checkpoint.resolve(),
         network=network,
         slices=build_store_settings(config, classes),
         context_slices=config.context_slices,

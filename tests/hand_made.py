@@ -1,6 +1,7 @@
 """Networks whose answer to every pixel is known, and views and images made of them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def model(network: nn.Module, axis: str, img_size: int, names: Sequence[str] = (
     """A trained model around a network; intensities from -1 to 1 reach it as they are."""
     classes = ClassMap(tuple(names), tuple((index,) for index in range(1, len(names) + 1)))
     slices = StoreSettings(axis, img_size, "keep_aspect", 1, CtWindow(0, 2), classes, 0.1)
-    return TrainedModel(axis, network.eval(), slices, context, "32", (), ((1.0, 1e6),) * len(names))
+    return TrainedModel(axis, Path(axis), network.eval(), slices, context, "32", (), ((1.0, 1e6),) * len(names))
 
 
 def view(network: nn.Module, axis: str, img_size: int, weight: float = 1.0, variants: tuple[Variant, ...] = PLAIN):

@@ -197,7 +197,7 @@ def test_no_run_no_image_no_prediction(ct: SmallCt, views: list[Path], tmp_path:
 def test_a_report_of_nothing_new_is_a_report(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     predict(views[0], ct.image, tmp_path / "mask.nii.gz")
     report = predict(views[0], ct.image, tmp_path / "mask.nii.gz", PredictSettings(skip_existing=True))
-    assert report == PredictionReport((), (), 1, 0, report.seconds)
+    assert report == PredictionReport((), (), 1, 0, 0, report.seconds)
 
 
 def test_a_turned_image_and_its_mask_have_one_name(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ def predict(
         tuple[Path, Path] | None,
         typer.Option(metavar="IMAGES LABELS", help="Fit the shares on labelled cases that no RUN was trained on."),
     ] = None,
+    held_out: Annotated[
+        bool,
+        typer.Option("--held-out", help="Predict each case by the RUNs that held it out alone, and no other image."),
+    ] = False,
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over small shifts too, and over the flips of the training.")
     ] = False,
@@ -80,11 +84,14 @@ def predict(
         device=device,
         precision=precision,
         trust=trust,
+        held_out=held_out,
         overwrite=overwrite,
         skip_existing=skip_existing,
     )
     if flip and not tta:
         raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
+    if held_out and fit_weights:
+        raise InputError("--fit-weights needs cases that no RUN knows, --held-out those that each RUN held out")
     with _progress() as advance:
         if fit_weights is not None:
             settings = _fit((runs, inputs, output), fit_weights, settings, advance)

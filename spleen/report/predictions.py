@@ -31,7 +31,8 @@ def print_predictions(report: PredictionReport) -> None:
         print_table("", columns, rows)
     speed = report.slices / report.seconds if report.seconds else 0.0
     print(
-        f"{len(report.cases)} predicted, {report.kept} kept, {len(report.failures)} failed: "
+        f"{len(report.cases)} predicted, {report.kept} kept, {len(report.failures)} failed"
+        f"{f', {report.left_out} left out that no run held out' if report.left_out else ''}: "
         f"{report.slices} slices in {report.seconds:.1f} s, {speed:.1f} slices/s"
     )
     folders = dict.fromkeys(case.mask.parent for case in report.cases)

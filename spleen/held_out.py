@@ -1,0 +1,74 @@
+"""Which cases a run learnt from and which it held out, so that no case is judged by a run that knows it."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from spleen.errors import InputError
+from spleen.fusion import View
+from spleen.prediction_files import Target
+from spleen.trained import BEST_CHECKPOINT, TrainedModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KnownCases:
+    """The cases of a training, by case_id."""
+
+    seen: frozenset[str]
+    """Trained on, or used to choose the best epoch."""
+    held_out: frozenset[str]
+
+
+def known_cases(model: TrainedModel) -> KnownCases | None:
+    """What split.json in the run's folder says; None where it is missing, or the run split the slices of one volume."""
+    if model.checkpoint.parent.name != BEST_CHECKPOINT.parent.name:
+        return None
+    try:
+        record = json.loads((model.checkpoint.parents[1] / "split.json").read_bytes())
+        if record["kind"] != "cases":
+            return None
+        return KnownCases(frozenset(record["train"]) | frozenset(record["val"]), frozenset(record["test"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def views_that_held_out(views: Sequence[View], case_ids: Iterable[str]) -> dict[str, list[View]]:
+    """For each case the views whose runs held it out, their weights adding up to 1; without the cases that none did.
+
+    Raises InputError for a run that does not tell which cases it held out, and where no case is left.
+    """
+    known = [(view, known_cases(view.model)) for view in views]
+    silent = [view.model.checkpoint for view, cases in known if cases is None]
+    if silent:
+        raise InputError(
+            f"--held-out needs the folders of runs that held out whole cases; {silent[0]} has no split.json above it "
+            "that names them"
+        )
+    chosen: dict[str, list[View]] = {}
+    for case_id in case_ids:
+        fitting = [view for view, cases in known if cases is not None and case_id in cases.held_out]
+        if total := sum(view.weight for view in fitting):
+            chosen[case_id] = [replace(view, weight=view.weight / total) for view in fitting]
+    if not chosen:
+        held_out = sorted(frozenset().union(*(cases.held_out for _, cases in known if cases is not None)))
+        told = f"they held out {', '.join(held_out[:5])}{', …' if len(held_out) > 5 else ''}" if held_out else "none"
+        raise InputError(f"--held-out: none of the images is called as a case that these runs held out ({told})")
+    return chosen
+
+
+def warn_of_seen(models: Sequence[TrainedModel], targets: Sequence[Target]) -> None:
+    """Warn where images are called as cases that the runs learnt from: their masks would be scored too well."""
+    seen = frozenset().union(*(cases.seen for cases in map(known_cases, models) if cases is not None))
+    named = [target.case_id for target in targets if target.case_id in seen]
+    if named:
+        log.warning(
+            "%d of %d images are called as cases that these runs learnt from (%s%s); the scores of their masks say "
+            "nothing about new cases. --held-out predicts each case by the runs that held it out alone",
+            len(named),
+            len(targets),
+            ", ".join(named[:3]),
+            ", …" if len(named) > 3 else "",
+        )
