@@ -112,7 +112,12 @@ def _moved(comparison: Comparison, metric: Metric) -> str:
     if not moved:
         return ""
     signed = _signed(metric)
-    columns: list[str | Column] = ["case", "class", Column("A", _plain(metric)), Column("B", _plain(metric))]
+    columns: list[str | Column] = [
+        Column("case", is_name=True),
+        Column("class", is_name=True),
+        Column("A", _plain(metric)),
+        Column("B", _plain(metric)),
+    ]
     columns += [Column("B − A", signed), ""]
     rows: list[list[Cell]] = [
         [pair.case_id, class_words(pair.class_name), pair.a, pair.b, pair.difference, _verdict(pair)] for pair in moved

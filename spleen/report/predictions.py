@@ -8,8 +8,8 @@ from spleen.report.table import Cell, Column, print_table
 def print_predictions(report: PredictionReport) -> None:
     """Print one row per case and class, then the counts, the time and where everything lies."""
     columns: list[str | Column] = [
-        "case",
-        "class",
+        Column("case", is_name=True),
+        Column("class", is_name=True),
         Column("volume ml", ".1f"),
         Column("pieces", "d"),
         Column("trust", ".2f"),

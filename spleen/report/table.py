@@ -54,17 +54,17 @@ def render_table(
     a table of very many columns comes out wider, unless some of them may go. NaN reads "n/a" and None reads "-".
     Raises ValueError where a row is not as long as the heading.
     """
-    table, fitting_width, note = _fitted(title, columns, rows, width)
+    parts, fitting_width = _fitted(title, columns, rows, width)
     console = Console(file=StringIO(), width=fitting_width, color_system=None)
     with console.capture() as capture:
-        console.print(table, note)
+        console.print(*parts)
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
 
 
 def print_table(title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]) -> None:
     """Print the table of :func:`render_table` to standard output, headings in bold on a terminal."""
-    table, fitting_width, note = _fitted(title, columns, rows, None)
-    Console(width=fitting_width).print(table, note)
+    parts, fitting_width = _fitted(title, columns, rows, None)
+    Console(width=fitting_width).print(*parts)
 
 
 def to_markdown(columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]) -> str:
@@ -117,8 +117,8 @@ def _format_cell(cell: Cell, column: Column) -> str:
 
 def _fitted(
     title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]], width: int | None
-) -> tuple[Table, int, Text]:
-    """The table without the columns for which there is no room, the width to render it at, and which columns these are.
+) -> tuple[list[Table | Text], int]:
+    """The table without the columns for which there is no room, a line that names these, and the width to render at.
 
     Every column gets a fixed width: left alone, rich would shorten a number to an ellipsis once the text columns have
     no more to give.
@@ -139,7 +139,8 @@ def _fitted(
     for line in body:
         # Text objects, because rich would read brackets in a plain string as markup.
         table.add_row(*(Text(line[index]) for index in kept))
-    return table, max(available, _table_width(widths)), Text(f"  no room for {gone}" if gone else "")
+    note = [Text(f"  no room for {gone}")] if gone else []
+    return [table, *note], max(available, _table_width(widths))
 
 
 def _least_width(column: Column, texts: Sequence[str], is_numeric: bool) -> int:
