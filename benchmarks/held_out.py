@@ -1,11 +1,12 @@
-"""The held-out cases of a fold, predicted by one run, by several fused, and by nnU-Net, all scored in the same way.
+"""The held-out cases of folds, predicted by one run, by several fused, and by nnU-Net, all scored in the same way.
 
     python -m benchmarks.held_out --root Task04_Hippocampus RUN_CORONAL RUN_SAGITTAL RUN_AXIAL [--tta] [--masks FOLDER]
+    python -m benchmarks.held_out --root Task04_Hippocampus STUDY/*fold=* --tta --fused-only
 
-All runs must hold out the same cases (`fold=…` of the same data, seed and folds; split.json says which). Each run
-alone, then all of them fused with equal weights, predict those cases from their files; the masks are scored per case
-on the files' own grid. `--masks` adds a folder of masks from elsewhere, such as nnU-Net's validation. Prints the mean
-Dice of each class with its bootstrap interval, the worst case, and the minutes of training that summary.json records.
+Each run alone, then all of them fused with equal weights, predict the cases that they held out (split.json says which)
+from their files, each case by those runs alone that held it out; the masks are scored per case on the files' own grid.
+`--masks` adds a folder of masks from elsewhere, such as nnU-Net's validation. Prints the mean Dice of each class with
+its bootstrap interval, the worst case, and the minutes of training that summary.json records.
 
 A second table says what the loss is made of, since a prediction can only be as near to one annotator as another
 annotator is. "together" is the Dice of all classes as one organ; "moved", the same where each mask may be moved by up
@@ -43,35 +44,38 @@ _DISPLACED = 0.03
 def main() -> None:
     """Print one row for each way to predict."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders that hold out the same fold")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of one or several folds")
     parser.add_argument("--root", type=Path, required=True, help="the data set in the Decathlon's layout")
     parser.add_argument("--tta", action="store_true", help="also with test-time augmentation")
+    parser.add_argument("--fused-only", action="store_true", help="leave out the rows of single runs")
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="folders of masks from elsewhere")
     arguments = parser.parse_args()
-    dataset, held_out = read_decathlon(arguments.root), _held_out(arguments.runs)
+    dataset = read_decathlon(arguments.root)
     minutes = {run: json.loads((run / "summary.json").read_text())["wall_seconds"] / 60 for run in arguments.runs}
     assert dataset.label_values is not None
     names = list(dataset.label_values)
     print(header())
-    print(f"{len(held_out)} held-out cases\n")
-    print("| predicted by | minutes of training | " + " | ".join(f"{name} | worst" for name in names) + " |")
-    print("|---|---|" + "---|---|" * len(names))
+    print("\n| predicted by | cases | minutes of training | " + " | ".join(f"{name} | worst" for name in names) + " |")
+    print("|---|---|---|" + "---|---|" * len(names))
     losses = []
-    ways = [*([run] for run in arguments.runs), *([arguments.runs] if len(arguments.runs) > 1 else [])]
+    single, fused = [[run] for run in arguments.runs], [arguments.runs] if len(arguments.runs) > 1 else []
+    ways = [*([] if arguments.fused_only else single), *fused]
     with tempfile.TemporaryDirectory() as folder:
-        references = _links(Path(folder) / "references", dataset, held_out, labels=True)
-        images = _links(Path(folder) / "images", dataset, held_out, labels=False)
         wanted = [(runs, tta) for runs in ways for tta in ([False, True] if arguments.tta else [False])]
         for number, (runs, tta) in enumerate(wanted):
-            masks = Path(folder) / f"masks-{number}"
-            report = predict(list(runs), images, masks, PredictSettings(tta=tta))
+            masks, references = Path(folder) / f"masks-{number}", Path(folder) / f"references-{number}"
+            _link_labels(references, dataset, _held_out(runs))
+            images = [case.images[0] for case in dataset.cases]
+            report = predict(list(runs), images, masks, PredictSettings(tta=tta, held_out=True))
             if report.failures:
                 sys.exit(f"{report.failures[0].image}: {report.failures[0].reason}")
             label = " + ".join(run.name for run in runs) + (", --tta" if tta else "")
             total = f"{sum(minutes[run] for run in runs):.1f}"
             losses.append(_print(label, total, masks, references, dataset))
         for masks in arguments.masks:
-            chosen = Path(folder) / f"elsewhere-{masks.name}"
+            chosen, references = Path(folder) / f"elsewhere-{masks.name}", Path(folder) / f"references-{masks.name}"
+            held_out = _held_out(arguments.runs)
+            _link_labels(references, dataset, held_out)
             chosen.mkdir()
             for case_id in held_out:
                 (chosen / f"{case_id}.nii.gz").symlink_to((masks / f"{case_id}.nii.gz").resolve())
@@ -80,22 +84,17 @@ def main() -> None:
     print("\n".join(losses))
 
 
-def _held_out(runs: list[Path]) -> list[str]:
-    """The test cases of the runs. Ends the program where they differ: a view could have seen what another tests."""
-    splits = [json.loads((run / "split.json").read_text()) for run in runs]
-    tested = [sorted(split["test"]) for split in splits]
-    if any(cases != tested[0] for cases in tested):
-        sys.exit("the runs do not hold out the same cases; train them with the same fold, split.seed and split.folds")
-    return tested[0]
+def _held_out(runs: list[Path]) -> set[str]:
+    """The cases that any of the runs held out."""
+    return {case_id for run in runs for case_id in json.loads((run / "split.json").read_text())["test"]}
 
 
-def _links(folder: Path, dataset: Dataset, case_ids: list[str], labels: bool) -> Path:
-    """A folder with the image, or the label, of each case under the case's name."""
+def _link_labels(folder: Path, dataset: Dataset, case_ids: set[str]) -> None:
+    """Make a folder with the label of each case under the case's name."""
     folder.mkdir()
     for case in dataset.cases:
         if case.case_id in case_ids:
-            (folder / f"{case.case_id}.nii.gz").symlink_to(case.label if labels else case.images[0])
-    return folder
+            (folder / f"{case.case_id}.nii.gz").symlink_to(case.label)
 
 
 def _print(label: str, minutes: str, masks: Path, references: Path, dataset: Dataset) -> str:
@@ -109,7 +108,7 @@ def _print(label: str, minutes: str, masks: Path, references: Path, dataset: Dat
         interval = f" ({dice.interval.low:.4f}–{dice.interval.high:.4f})" if dice.interval else ""
         worst = min(score.dice for score in evaluation.scores if score.class_name == name)
         cells += [f"{dice.mean:.4f}{interval}", f"{worst:.3f}"]
-    print(f"| {label} | {minutes} | {' | '.join(cells)} |", flush=True)
+    print(f"| {label} | {len(evaluation.case_ids)} | {minutes} | {' | '.join(cells)} |", flush=True)
     return f"| {label} | {_losses(masks, references, list(classes))} |"
 
 
