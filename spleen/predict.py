@@ -103,11 +103,11 @@ def predict(
     settings = settings or PredictSettings()
     started = time.perf_counter()
     models = load_ensemble(_listed(runs, "run"), settings.trust)
-    targets, wanted = plan(inputs, output, settings, models[0].slices.n_channels)
+    found = find_targets(inputs, output, models[0].slices.n_channels)
     views = make_views(models, settings)
-    views_of = _choose_views(views, targets, settings.held_out)
-    left_out = [target for target in targets if target.case_id not in views_of]
-    wanted = [target for target in wanted if target.case_id in views_of]
+    views_of = _choose_views(views, found, settings.held_out)
+    targets = [target for target in found if target.case_id in views_of]
+    wanted = to_compute(targets, settings)
     cleaning = _postprocess_settings(views[0].model.classes, settings)
     for folder in {target.mask.parent for target in wanted}:
         check_folder(folder)
@@ -126,8 +126,8 @@ def predict(
     return PredictionReport(
         tuple(cases),
         tuple(failures),
-        len(targets) - len(left_out) - len(wanted),
-        len(left_out),
+        len(targets) - len(wanted),
+        len(found) - len(targets),
         slices,
         time.perf_counter() - started,
     )
@@ -141,16 +141,18 @@ def _choose_views(views: list[View], targets: Sequence[Target], held_out: bool) 
     return {target.case_id: views for target in targets}
 
 
-def plan(
-    inputs: Paths, output: str | Path | None, settings: PredictSettings, n_channels: int
-) -> tuple[list[Target], list[Target]]:
-    """What `predict` would write: all targets, and those of them that it would compute.
+def find_targets(inputs: Paths, output: str | Path | None, n_channels: int) -> list[Target]:
+    """The images, and what their predictions become.
 
     `n_channels` is how many channels the runs see in an image. Raises InputError for inputs and outputs that are wrong.
     """
     images = group_channels(find_volumes(_listed(inputs, "image")), n_channels)
-    targets = plan_targets(images, None if output is None else Path(output))
-    return targets, missing_targets(targets, settings.probabilities, settings.overwrite, settings.skip_existing)
+    return plan_targets(images, None if output is None else Path(output))
+
+
+def to_compute(targets: Sequence[Target], settings: PredictSettings) -> list[Target]:
+    """Those of the targets that `predict` computes; InputError where outputs exist and it is not said what to do."""
+    return missing_targets(targets, settings.probabilities, settings.overwrite, settings.skip_existing)
 
 
 def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> list[View]:

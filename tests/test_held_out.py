@@ -55,6 +55,16 @@ def test_each_case_is_predicted_by_the_runs_that_held_it_out_and_the_others_are_
             assert (voxels(tmp_path / "masks" / name) == voxels(tmp_path / name)).all()
 
 
+def test_masks_of_other_folds_in_the_same_folder_are_in_nobody_s_way(
+    data: ManyCases, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    for run in (runs["coronal0"], runs["coronal1"]):
+        report = predict(run, data.root / "imagesTr", tmp_path / "masks", PredictSettings(held_out=True))
+        assert (len(report.cases), report.left_out) == (2, 4)
+    with pytest.raises(InputError, match="2 of 2 outputs exist already"):
+        predict(runs["coronal0"], data.root / "imagesTr", tmp_path / "masks", PredictSettings(held_out=True))
+
+
 def test_the_command_scores_a_cross_validation_of_fused_views(
     data: ManyCases, runs: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -138,7 +138,7 @@ def _fit(
 
     from spleen.fusion_weights import fit_weights
     from spleen.pairing import pair_images
-    from spleen.predict import make_views, plan
+    from spleen.predict import find_targets, make_views, to_compute
     from spleen.trained import load_ensemble
 
     if settings.weights is not None:
@@ -146,7 +146,7 @@ def _fit(
     runs, inputs, output = files
     models = load_ensemble(runs, settings.trust)
     n_channels = models[0].slices.n_channels
-    plan(inputs, output, settings, n_channels)  # tells what is wrong with it before anything is computed
+    to_compute(find_targets(inputs, output, n_channels), settings)  # tells what is wrong before anything is computed
     views = make_views(models, settings)
     pairs = pair_images(*cases, n_channels)
     fitted = fit_weights(views, pairs, settings.batch_size, advance)
