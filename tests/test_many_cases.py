@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from spleen.cli import app
 from spleen.errors import InputError
 from spleen.predict import PredictSettings, predict
+from spleen.report.jobs import print_jobs
 from spleen.report.results_files import as_csv, as_latex, as_markdown
 from spleen.results import results
 from tests.many_cases import ManyCases, many_cases, quick, quick_settings, relabel
@@ -137,6 +138,15 @@ def test_the_folds_together_count_every_case_once(folds: list[Path]) -> None:
         of_class = [value for run in folds for (_, other), value in dice(run).items() if other == name]
         assert arm.test_dice_by_class[name].mean == pytest.approx(np.mean(of_class))
         assert arm.test_dice_by_class[name].n == 6
+
+
+def test_the_table_of_a_sweep_over_folds_says_what_averages_them(
+    folds: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_jobs(folds[0].parent, folds)
+    assert f"spleen results {folds[0].parent}  averages the folds and compares: " in capsys.readouterr().out
+    print_jobs(folds[0].parent, folds[:1])
+    assert "compares them: " in capsys.readouterr().out
 
 
 def test_a_missing_fold_and_each_class_are_told(folds: list[Path], tmp_path: Path) -> None:

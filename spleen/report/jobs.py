@@ -28,7 +28,8 @@ def print_jobs(sweep_folder: Path, run_folders: Sequence[Path]) -> None:
         for row, run in zip(values, runs, strict=True)
     ]
     print_table(f"\n{len(rows)} finished job(s) in {sweep_folder}, best validation Dice first", columns, rows)
-    print(f"spleen results {sweep_folder}  compares them: intervals, the best arm, curves, Markdown, CSV and LaTeX")
+    does = "averages the folds and compares:" if any(column.key == "fold" for column in settings) else "compares them:"
+    print(f"spleen results {sweep_folder}  {does} intervals, the best arm, curves, Markdown, CSV and LaTeX")
 
 
 def _by_validation(run: FinishedRun) -> float:
