@@ -80,7 +80,10 @@ def test_what_predict_recorded_comes_before_the_dataset(pair: tuple[Path, Path])
     assert [score.class_name for score in evaluate(*pair).scores] == ["kidneys"]
 
 
-@pytest.mark.parametrize("content", ["no JSON", "[]", "{}", '{"labels": {"background": 0}}', '{"labels": {"a": "b"}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["no JSON", "[]", "{}", '{"labels": {"background": 0}}', '{"labels": {"a": "b"}}', '{"labels": {"3": ""}}'],
+)
 def test_a_dataset_that_names_no_class_leaves_each_value_a_class(pair: tuple[Path, Path], content: str) -> None:
     (pair[1].parent / "dataset.json").write_text(content)
     assert [score.class_name for score in evaluate(*pair).scores] == ["3", "4", "7"]

@@ -76,7 +76,8 @@ def make_dataset(
         raise InputError(f"{source} holds no case: no image with a label")
     _check_ids(source, ordered)
     _check_files(source, ordered, len(channels))
-    return Dataset(ordered, _checked_classes(source, label_values), channels, modality_of(channels))
+    classes = None if label_values is None else checked_classes(source, label_values)
+    return Dataset(ordered, classes, channels, modality_of(channels))
 
 
 def _check_ids(source: Path, cases: Sequence[Case]) -> None:
@@ -127,11 +128,11 @@ def _check_files(source: Path, cases: Sequence[Case], n_channels: int) -> None:
         raise InputError(f"{source} names {n_channels} channels, but its cases have {count} images each")
 
 
-def _checked_classes(
-    source: Path, label_values: Mapping[str, Sequence[int]] | None
-) -> dict[str, tuple[int, ...]] | None:
-    if label_values is None:
-        return None
+def checked_classes(source: Path, label_values: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """The foreground classes that `source` names, in order of value.
+
+    Raises InputError for none at all, and for classes that `parse_label_values` refuses.
+    """
     classes = {name: tuple(sorted(set(values))) for name, values in label_values.items()}
     if not classes:
         raise InputError(f'the "labels" of {source} name no class besides the background')

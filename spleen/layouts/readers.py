@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from spleen.errors import InputError
-from spleen.layouts.dataset import DATASET_JSON, Dataset, read_dataset_json
+from spleen.layouts.dataset import DATASET_JSON, Dataset, checked_classes, read_dataset_json
 from spleen.layouts.decathlon import decathlon_classes, read_decathlon
 from spleen.layouts.nnunet import nnunet_classes, read_nnunet
 
@@ -24,7 +24,8 @@ def classes_beside(labels: Path) -> dict[int, str] | None:
         return None
     for read in _CLASS_READERS:
         try:
-            return {value: name for name, values in read(root / DATASET_JSON, told).items() for value in values} or None
-        except InputError:  # of the other layout
+            classes = checked_classes(root, read(root / DATASET_JSON, told))
+        except InputError:  # of the other layout, or no classes to work with
             continue
+        return {value: name for name, values in classes.items() for value in values}
     return None
