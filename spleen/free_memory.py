@@ -11,10 +11,9 @@ import psutil
 _GROUPS = Path("/sys/fs/cgroup")
 # Names of the files of a control group, version 2 and 1: limit, use, and in memory.stat what the kernel can drop.
 # https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
-_FILES = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
+_Names = tuple[str, str, str]
+_VERSION_2: _Names = ("memory.max", "memory.current", "inactive_file")
+_VERSION_1: _Names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def free_memory_bytes(groups: Path = _GROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
@@ -22,12 +21,15 @@ def free_memory_bytes(groups: Path = _GROUPS, membership: Path = Path("/proc/sel
 
     `groups` is where Linux shows its control groups, `membership` lists those of this process.
     """
-    left = [_left(folder) for folder in _own_groups(groups, membership)]
+    left = [_left(folder, names) for folder, names in _own_groups(groups, membership)]
     return min([psutil.virtual_memory().available, *(n_bytes for n_bytes in left if n_bytes is not None)])
 
 
-def _own_groups(groups: Path, membership: Path) -> Iterator[Path]:
-    """The memory groups that hold this process, each within the next: any of them may have the limit."""
+def _own_groups(groups: Path, membership: Path) -> Iterator[tuple[Path, _Names]]:
+    """The memory groups that hold this process, each within the next, with the names of their files.
+
+    Any of them may have the limit.
+    """
     try:
         lines = membership.read_text().splitlines()
     except OSError:  # not Linux
@@ -36,22 +38,21 @@ def _own_groups(groups: Path, membership: Path) -> Iterator[Path]:
         _, controllers, own = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
-        top = groups / "memory" if controllers else groups
+        top, names = (groups / "memory", _VERSION_1) if controllers else (groups, _VERSION_2)
         folder = top / own.lstrip("/")
         # In a container, the path may be that of the machine outside: only the top remains.
-        yield from (place for place in (folder, *folder.parents) if place.is_relative_to(top) and place.is_dir())
+        yield from ((place, names) for place in (folder, *folder.parents) if place.is_relative_to(top))
 
 
-def _left(group: Path) -> int | None:
-    for limit_name, use_name, droppable_name in _FILES:
-        try:
-            limit, used = ((group / name).read_text().strip() for name in (limit_name, use_name))
-            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):
-            continue
-        if limit.isdecimal():  # "max" is no limit
-            return max(0, int(limit) - int(used) + int(stat.get(droppable_name, 0)))
-    return None
+def _left(group: Path, names: _Names) -> int | None:
+    """What may still be taken in a group; None where it is not there or has no limit, which version 2 calls "max"."""
+    limit_name, use_name, droppable_name = names
+    try:
+        limit, used = (int((group / name).read_text()) for name in (limit_name, use_name))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    return max(0, limit - used + int(stat.get(droppable_name, 0)))
 
 
 class MemoryRoom:
