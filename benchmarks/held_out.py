@@ -60,26 +60,23 @@ def main() -> None:
     losses = []
     single, fused = [[run] for run in arguments.runs], [arguments.runs] if len(arguments.runs) > 1 else []
     ways = [*([] if arguments.fused_only else single), *fused]
+    images, held_out = [case.images[0] for case in dataset.cases], _held_out(arguments.runs)
     with tempfile.TemporaryDirectory() as folder:
         wanted = [(runs, tta) for runs in ways for tta in ([False, True] if arguments.tta else [False])]
         for number, (runs, tta) in enumerate(wanted):
-            masks, references = Path(folder) / f"masks-{number}", Path(folder) / f"references-{number}"
-            _link_labels(references, dataset, _held_out(runs))
-            images = [case.images[0] for case in dataset.cases]
+            masks = Path(folder) / f"masks-{number}"
             report = predict(list(runs), images, masks, PredictSettings(tta=tta, held_out=True))
             if report.failures:
                 sys.exit(f"{report.failures[0].image}: {report.failures[0].reason}")
             label = " + ".join(run.name for run in runs) + (", --tta" if tta else "")
             total = f"{sum(minutes[run] for run in runs):.1f}"
-            losses.append(_print(label, total, masks, references, dataset))
+            losses.append(_print(label, total, masks, dataset))
         for masks in arguments.masks:
-            chosen, references = Path(folder) / f"elsewhere-{masks.name}", Path(folder) / f"references-{masks.name}"
-            held_out = _held_out(arguments.runs)
-            _link_labels(references, dataset, held_out)
+            chosen = Path(folder) / f"elsewhere-{masks.name}"
             chosen.mkdir()
             for case_id in held_out:
                 (chosen / f"{case_id}.nii.gz").symlink_to((masks / f"{case_id}.nii.gz").resolve())
-            losses.append(_print(str(masks), "", chosen, references, dataset))
+            losses.append(_print(str(masks), "", chosen, dataset))
     print(f"\n| predicted by | together | moved (cases) | {' / '.join(names)}, border given |\n|---|---|---|---|")
     print("\n".join(losses))
 
@@ -89,18 +86,20 @@ def _held_out(runs: list[Path]) -> set[str]:
     return {case_id for run in runs for case_id in json.loads((run / "split.json").read_text())["test"]}
 
 
-def _link_labels(folder: Path, dataset: Dataset, case_ids: set[str]) -> None:
-    """Make a folder with the label of each case under the case's name."""
+def _link_labels(folder: Path, dataset: Dataset, masks: Path) -> None:
+    """Make a folder with the label of each case that has a mask, under the case's name."""
     folder.mkdir()
     for case in dataset.cases:
-        if case.case_id in case_ids:
+        if (masks / f"{case.case_id}.nii.gz").exists():
             (folder / f"{case.case_id}.nii.gz").symlink_to(case.label)
 
 
-def _print(label: str, minutes: str, masks: Path, references: Path, dataset: Dataset) -> str:
+def _print(label: str, minutes: str, masks: Path, dataset: Dataset) -> str:
     """Print the row of the first table; returns that of the second."""
     assert dataset.label_values is not None
     classes = {value: name for name, values in dataset.label_values.items() for value in values}
+    references = masks.with_name(f"references-{masks.name}")
+    _link_labels(references, dataset, masks)
     evaluation = evaluate(masks, references, classes, surface=False)
     cells = []
     for name in dataset.label_values:
