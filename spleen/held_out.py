@@ -2,12 +2,11 @@
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from spleen.errors import InputError
 from spleen.fusion import View
-from spleen.prediction_files import Target
 from spleen.trained import BEST_CHECKPOINT, TrainedModel
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def known_cases(model: TrainedModel) -> KnownCases | None:
         return None
 
 
-def views_that_held_out(views: Sequence[View], case_ids: Iterable[str]) -> dict[str, list[View]]:
+def views_that_held_out(views: Sequence[View], case_ids: Sequence[str]) -> dict[str, list[View]]:
     """For each case the views whose runs held it out, their weights adding up to 1; without the cases that none did.
 
     Raises InputError for a run that does not tell which cases it held out, and where no case is left.
@@ -59,16 +58,16 @@ def views_that_held_out(views: Sequence[View], case_ids: Iterable[str]) -> dict[
     return chosen
 
 
-def warn_of_seen(models: Sequence[TrainedModel], targets: Sequence[Target]) -> None:
+def warn_of_seen(views: Sequence[View], case_ids: Sequence[str]) -> None:
     """Warn where images are called as cases that the runs learnt from: their masks would be scored too well."""
-    seen = frozenset().union(*(cases.seen for cases in map(known_cases, models) if cases is not None))
-    named = [target.case_id for target in targets if target.case_id in seen]
+    seen = frozenset().union(*(cases.seen for cases in (known_cases(view.model) for view in views) if cases))
+    named = [case_id for case_id in case_ids if case_id in seen]
     if named:
         log.warning(
             "%d of %d images are called as cases that these runs learnt from (%s%s); the scores of their masks say "
             "nothing about new cases. --held-out predicts each case by the runs that held it out alone",
             len(named),
-            len(targets),
+            len(case_ids),
             ", ".join(named[:3]),
             ", …" if len(named) > 3 else "",
         )

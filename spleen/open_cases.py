@@ -19,6 +19,7 @@ from spleen.stored_case import StoredCase
 
 log = logging.getLogger(__name__)
 
+# Each holds one volume in memory, so more would cost more than they bring.
 _MOST_THREADS = 8
 _MOST_SHOWN = 20
 # What building may take of the memory that is free; the rest is for what else grows meanwhile.

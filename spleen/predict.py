@@ -105,7 +105,7 @@ def predict(
     models = load_ensemble(_listed(runs, "run"), settings.trust)
     found = find_targets(inputs, output, models[0].slices.n_channels)
     views = make_views(models, settings)
-    views_of = _choose_views(views, found, settings.held_out)
+    views_of = _choose_views(views, [target.case_id for target in found], settings.held_out)
     targets = [target for target in found if target.case_id in views_of]
     wanted = to_compute(targets, settings)
     cleaning = _postprocess_settings(views[0].model.classes, settings)
@@ -133,12 +133,12 @@ def predict(
     )
 
 
-def _choose_views(views: list[View], targets: Sequence[Target], held_out: bool) -> dict[str, list[View]]:
+def _choose_views(views: list[View], case_ids: Sequence[str], held_out: bool) -> dict[str, list[View]]:
     """By which views each case is predicted; a case that is left out has no entry."""
     if held_out:
-        return views_that_held_out(views, [target.case_id for target in targets])
-    warn_of_seen([view.model for view in views], targets)
-    return {target.case_id: views for target in targets}
+        return views_that_held_out(views, case_ids)
+    warn_of_seen(views, case_ids)
+    return dict.fromkeys(case_ids, views)
 
 
 def find_targets(inputs: Paths, output: str | Path | None, n_channels: int) -> list[Target]:

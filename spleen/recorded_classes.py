@@ -28,7 +28,7 @@ def recorded_classes(predictions: Path) -> dict[int, str] | None:
                     by_mask.setdefault(row["prediction"], {}).update(dict.fromkeys(map(int, values), row["class_name"]))
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError):  # no such file, or something else
         return None
-    return agreed_classes(by_mask.values())
+    return _agreed(by_mask.values())
 
 
 def told_classes(predictions: Iterable[Path], reference: Path) -> dict[int, str] | None:
@@ -37,10 +37,10 @@ def told_classes(predictions: Iterable[Path], reference: Path) -> dict[int, str]
     Those that predictions.csv tells of all the predictions, else those of the dataset.json beside the reference's
     folder; None where neither tells any.
     """
-    return agreed_classes(map(recorded_classes, predictions)) or classes_beside(reference)
+    return _agreed(map(recorded_classes, predictions)) or classes_beside(reference)
 
 
-def agreed_classes(told: Iterable[dict[int, str] | None]) -> dict[int, str] | None:
+def _agreed(told: Iterable[dict[int, str] | None]) -> dict[int, str] | None:
     """The classes that all who tell any agree on; None where nobody does, or they contradict each other."""
     known = [classes for classes in told if classes is not None]
     return known[0] if known and all(other == known[0] for other in known) else None

@@ -71,14 +71,14 @@ def organ_mask(label: LabelVolume, organ: Sequence[int]) -> MaskVolume:
     return mask
 
 
-def label_facts(label: Volume, organ: Sequence[int], names: Mapping[int, str] | None = None) -> LabelFacts:
+def label_facts(label: Volume, organ: Sequence[int], names: Mapping[int, str]) -> LabelFacts:
     """Facts of a label map.
 
     `organ` are the values that make up the organ, by default all but 0; `names` are those of label values.
     """
     voxel_mm3 = abs(float(np.linalg.det(label.affine[:3, :3])))
     sagittal, coronal, axial = _per_slice(organ_mask(label.array, organ))
-    values = tuple(replace(facts, name=(names or {}).get(facts.value)) for facts in _values(label.array, voxel_mm3))
+    values = tuple(replace(facts, name=names.get(facts.value)) for facts in _values(label.array, voxel_mm3))
     return LabelFacts(values, (sagittal, coronal, axial), voxel_mm3)
 
 

@@ -130,7 +130,6 @@ def _fitted(
     least = [_least_width(*column) for column in zip(specs, texts, numeric, strict=True)]
     kept = _that_fit(specs, least, available)
     table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
-    gone = ", ".join(spec.name.strip() for index, spec in enumerate(specs) if index not in kept)
     natural = [max(map(cell_len, texts[index])) for index in kept]
     widths = _widened([least[index] for index in kept], natural, available)
     for index, column_width in zip(kept, widths, strict=True):
@@ -139,6 +138,7 @@ def _fitted(
     for line in body:
         # Text objects, because rich would read brackets in a plain string as markup.
         table.add_row(*(Text(line[index]) for index in kept))
+    gone = ", ".join(spec.name.strip() for index, spec in enumerate(specs) if index not in kept)
     note = [Text(f"  no room for {gone}")] if gone else []
     return [table, *note], max(available, _table_width(widths))
 
