@@ -1,13 +1,14 @@
 """How discovery, the slice store, the start, memory and loading behave with 10, 100 and 1,000 cases.
 
-Run it from the repository, on an otherwise idle machine with Linux (about ten minutes and 2 GB of disk):
+Run it from the repository, on an otherwise idle machine with Linux (about four minutes and 2 GB of disk):
 
     python -m benchmarks.many_cases
 
 The cases are made up: 64 × 64 × 32 voxels of int16, 1.5 × 1.5 × 3 mm, noise with two organs of varying size, in the
 layout of the Medical Segmentation Decathlon. Coronal slices become 64 × 64 pixels. Each row is measured for each count
 in fresh processes, imports excluded unless the row is of them; the files stay in the system's cache except for the last
-two rows. What the rows mean, and how each is taken, stands in benchmarks/many_cases_parts.py.
+two rows. What the rows mean, and how each is taken, stands in benchmarks/many_cases_parts.py. Below the table stands
+how long the store takes for 8 cases of 512 × 512 × 90 voxels, where more of the work can be shared by threads.
 
 The bars: a second start, which finds its store, opens and splits 1,000 cases within 3 s beyond imports; the loader
 gives 1,000 slices/s from batches that mix about 32 cases; 200 steps on 1,000 cases need at most 10 % and 50 MB more
@@ -31,6 +32,7 @@ from spleen.config import project_root
 from spleen.volume import write_volume
 
 SHAPE, SPACING_MM = (64, 64, 32), (1.5, 1.5, 3.0)
+LARGE_SHAPE, N_LARGE = (512, 512, 90), 8
 START_BAR_SECONDS, LOADER_BAR, READ_BAR, DISK_BAR = 3.0, 1000.0, 1.1, 2.0
 MEMORY_BAR_FACTOR, MEMORY_BAR_MB = 1.1, 50.0
 
@@ -47,21 +49,28 @@ def main() -> None:
     print(header())
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         measured = [_measure(Path(temporary) / str(count), count, arguments.repeats) for count in arguments.counts]
+        large = _build(Path(temporary) / "large", N_LARGE, LARGE_SHAPE)
     _print_table(arguments.counts, measured)
+    one, every = large["build_one_thread"], large["build_all_threads"]
+    shape = " × ".join(map(str, LARGE_SHAPE))
+    print(f"\n{N_LARGE} cases of {shape}: {one:.1f} s with one thread, {every:.1f} s with all: gain {one / every:.2f}")
 
 
-def make_cases(root: Path, count: int) -> None:
+def make_cases(root: Path, count: int, shape: tuple[int, int, int]) -> None:
     """Write a Decathlon folder of `count` cases, stored as LPS, each with an image and a label of its own."""
+    for name in ("imagesTr", "labelsTr"):
+        (root / name).mkdir(parents=True)
+    _describe_dataset(root, count)
     random = np.random.default_rng(0)
-    noise = random.integers(-60, 60, (2 * SHAPE[0], *SHAPE[1:]), dtype=np.int16)
-    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, size) for size in SHAPE), indexing="ij"))
+    noise = random.integers(-60, 60, (2 * shape[0], *shape[1:]), dtype=np.int16)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij"))
     for number in range(count):
-        label = np.zeros(SHAPE, dtype=np.uint8)
+        label = np.zeros(shape, dtype=np.uint8)
         for value, side in ((1, -0.4), (2, 0.4)):
             centre = np.array([side, *random.uniform(-0.3, 0.3, 2)]).reshape(3, 1, 1, 1)
             label[((grid - centre) ** 2).sum(0) < random.uniform(0.2, 0.45) ** 2] = value
-        shift = int(random.integers(SHAPE[0]))
-        image = np.roll(noise[shift : shift + SHAPE[0]], number, axis=1) + np.int16(50) * label
+        shift = int(random.integers(shape[0]))
+        image = np.roll(noise[shift : shift + shape[0]], number, axis=1) + np.int16(50) * label
         affine = np.diag([-SPACING_MM[0], -SPACING_MM[1], SPACING_MM[2], 1.0])
         affine[:3, 3] = random.uniform(-100, 100, 3)
         write_volume(root / "imagesTr" / f"case_{number:04}.nii.gz", image, affine)
@@ -80,17 +89,17 @@ def _describe_dataset(root: Path, count: int) -> None:
     (root / "dataset.json").write_text(json.dumps(content))
 
 
-def _measure(folder: Path, count: int, repeats: int) -> dict[str, float]:
-    for name in ("imagesTr", "labelsTr"):
-        (folder / name).mkdir(parents=True)
-    _describe_dataset(folder, count)
-    make_cases(folder, count)
-    one, every = folder / "one_thread", folder / "all_threads"
-    measured = {
-        "build_one_thread": _in_fresh_process("build", folder, one, "--threads=1")["seconds"],
-        **_in_fresh_process("build", folder, every),
+def _build(folder: Path, count: int, shape: tuple[int, int, int]) -> dict[str, float]:
+    """Seconds to build the store of new cases twice; that of all threads stays, under the name all_threads."""
+    make_cases(folder, count, shape)
+    return {
+        "build_one_thread": _in_fresh_process("build", folder, folder / "one_thread", "--threads=1")["seconds"],
+        "build_all_threads": _in_fresh_process("build", folder, folder / "all_threads")["seconds"],
     }
-    measured["build_all_threads"] = measured.pop("seconds")
+
+
+def _measure(folder: Path, count: int, repeats: int) -> dict[str, float]:
+    measured, every = _build(folder, count, SHAPE), folder / "all_threads"
     starts = [_in_fresh_process("start", folder, every) for _ in range(repeats)]
     measured |= {name: median(start[name] for start in starts) for name in starts[0]}
     for part in ("load", "read"):
