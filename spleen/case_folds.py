@@ -10,6 +10,7 @@ import numpy as np
 
 from spleen.errors import InputError
 from spleen.layouts.splits_file import FoldCases
+from spleen.listing import few
 
 Fold = int | Literal["all"] | None
 
@@ -96,7 +97,7 @@ def split_cases(
         chosen = folds[fold]
         _check_known([*chosen.train, *chosen.held_out], cases, "split.splits_file")
         if both := set(chosen.held_out + chosen.train) & set(test_cases):
-            raise InputError(f"{_some(both)} stand both in split.test_cases and in split.splits_file")
+            raise InputError(f"{few(sorted(both))} stand both in split.test_cases and in split.splits_file")
         held_out, pool = chosen.held_out, [case for case in pool if case.case_id in set(chosen.train)]
     elif fold is None and not test_cases and settings.test_share:
         held_out = _share(pool, settings.test_share, settings.seed, "split.test_share")
@@ -142,7 +143,7 @@ def _share(cases: Sequence[CaseFacts], share: float, seed: int, key: str) -> tup
 
 def _check_known(wanted: Collection[str], cases: Sequence[CaseFacts], source: str) -> None:
     if unknown := set(wanted) - {case.case_id for case in cases}:
-        raise InputError(f"{source} names {_some(unknown)}, which the data do not hold")
+        raise InputError(f"{source} names {few(sorted(unknown))}, which the data do not hold")
 
 
 def _check_leaks(part_of: Mapping[str, str], cases: Sequence[CaseFacts]) -> None:
@@ -166,9 +167,3 @@ def _torn(value_of: Mapping[str, str], part_of: Mapping[str, str]) -> list[list[
         if case_id in part_of:
             sharing[value].append(case_id)
     return [ids for ids in sharing.values() if len({part_of[case_id] for case_id in ids}) > 1]
-
-
-def _some(case_ids: Collection[str]) -> str:
-    ordered = sorted(case_ids)
-    more = f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
-    return ", ".join(ordered[:5]) + more

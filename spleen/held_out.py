@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from spleen.errors import InputError
 from spleen.fusion import View
+from spleen.listing import few
 from spleen.trained import BEST_CHECKPOINT, TrainedModel
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def views_that_held_out(views: Sequence[View], case_ids: Sequence[str]) -> dict[
             chosen[case_id] = [replace(view, weight=view.weight / total) for view in fitting]
     if not chosen:
         held_out = sorted(frozenset().union(*(cases.held_out for _, cases in known if cases is not None)))
-        told = f"they held out {', '.join(held_out[:5])}{', …' if len(held_out) > 5 else ''}" if held_out else "none"
+        told = f"they held out {few(held_out)}" if held_out else "none"
         raise InputError(f"--held-out: none of the images is called as a case that these runs held out ({told})")
     return chosen
 
@@ -64,10 +65,9 @@ def warn_of_seen(views: Sequence[View], case_ids: Sequence[str]) -> None:
     named = [case_id for case_id in case_ids if case_id in seen]
     if named:
         log.warning(
-            "%d of %d images are called as cases that these runs learnt from (%s%s); the scores of their masks say "
+            "%d of %d images are called as cases that these runs learnt from (%s); the scores of their masks say "
             "nothing about new cases. --held-out predicts each case by the runs that held it out alone",
             len(named),
             len(case_ids),
-            ", ".join(named[:3]),
-            ", …" if len(named) > 3 else "",
+            few(named, 3),
         )

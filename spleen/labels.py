@@ -7,6 +7,7 @@ from jaxtyping import UInt8
 
 from spleen.class_map import ClassMap
 from spleen.errors import InputError
+from spleen.listing import few
 from spleen.types import LabelVolume
 
 log = logging.getLogger(__name__)
@@ -30,15 +31,15 @@ def resolve(label: LabelVolume, classes: ClassMap, may_be_empty: bool = False) -
         raise InputError("the label is empty: every voxel is 0, so there is no organ to learn")
     if () in classes.values and len(present) > 1:
         raise InputError(
-            f"the label holds the values {_list(present)}, so which one is the organ? "
+            f"the label holds the values {few(present, 12)}, so which one is the organ? "
             f"Say it with data.label_values, for example data.label_values=[{present[0]}]"
         )
     resolved = ClassMap(classes.names, tuple(values or tuple(present) for values in classes.values))
     wanted = [value for values in resolved.values for value in values]
     if not set(wanted) & set(present):
         raise InputError(
-            f"the label has no voxel with {_list(wanted)} (data.label_values); "
-            f"the values that it holds are {_list(present)}"
+            f"the label has no voxel with {few(wanted, 12)} (data.label_values); "
+            f"the values that it holds are {few(present, 12)}"
         )
     for name, values in zip(resolved.names, resolved.values, strict=True):
         if not set(values) & set(present):
@@ -52,8 +53,3 @@ def to_class_indices(label: LabelVolume, classes: ClassMap) -> UInt8[np.ndarray,
     for index, values in enumerate(classes.values, start=1):
         indices[np.isin(label, values)] = index
     return indices
-
-
-def _list(values: list[int]) -> str:
-    shown = ", ".join(str(value) for value in values[:12])
-    return f"{shown}, … ({len(values)} values)" if len(values) > 12 else shown

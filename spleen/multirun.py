@@ -78,7 +78,9 @@ def tell_plan(jobs: Sequence[Job], combinations: int, in_study: bool) -> list[Jo
 def _what_there_is_to_do(counts: Mapping[State, int], n_jobs: int) -> str:
     done = counts.get("finished", 0)
     if done + counts.get("new", 0) == n_jobs:
-        return f"{done} of {n_jobs} jobs were finished already" if done else f"{n_jobs} jobs to run"
+        if done:
+            return f"{done} of {n_jobs} jobs were finished already"
+        return f"{n_jobs} job{'s' if n_jobs > 1 else ''} to run"
     words: dict[State, str] = {
         "unfinished": "go on where they stopped",
         "failed": "failed before and run again",

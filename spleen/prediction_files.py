@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spleen.atomic import temporary_sibling, write_text
 from spleen.errors import InputError
+from spleen.listing import few
 from spleen.pairing import PROBABILITIES_SUFFIX, SUFFIXES, ImageFiles, case_name
 from spleen.recorded_classes import CSV_NAME, VALUE_SEPARATOR
 from spleen.trust import ClassTrust
@@ -86,7 +87,7 @@ def missing_targets(
     existing = [target for target in targets if any(path.exists() for path in files[target])]
     if not existing:
         return list(targets)
-    names = ", ".join(str(target.mask) for target in existing[:5]) + (", …" if len(existing) > 5 else "")
+    names = few(target.mask for target in existing)
     raise InputError(
         f"{len(existing)} of {len(targets)} outputs exist already ({names}); --overwrite replaces them, "
         "--skip-existing keeps them and computes the others"

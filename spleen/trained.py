@@ -15,6 +15,7 @@ from torch import nn
 from spleen.build_model import build_classes, build_network, build_store_settings
 from spleen.class_map import ClassMap
 from spleen.errors import InputError
+from spleen.listing import few
 from spleen.recipe import RECIPE_KEY, from_json
 from spleen.store import StoreSettings
 from spleen.trust_target import check_network_setting
@@ -175,7 +176,7 @@ def _name(checkpoint: Path) -> str:
 
 def _not_one_run(path: Path, found: Sequence[Path]) -> str:
     if found:
-        return f"{path} holds {len(found)} runs; name one of them: {', '.join(str(c.parents[1]) for c in found[:5])}"
+        return f"{path} holds {len(found)} runs; name one of them: {few(c.parents[1] for c in found)}"
     if not path.exists():
         return f"{path}: no such run folder or checkpoint (looked from {Path.cwd()})"
     if path.is_file():

@@ -7,6 +7,7 @@ from typing import Literal
 from spleen.exploration.header_facts import NOT_SET, GeometryFacts, HeaderFacts
 from spleen.exploration.intensity_facts import IntensityFacts
 from spleen.exploration.label_facts import LabelFacts
+from spleen.listing import few
 
 Severity = Literal["error", "warning", "note"]
 
@@ -130,7 +131,7 @@ def label_findings(facts: LabelFacts, organ: tuple[int, ...]) -> Iterator[Findin
     if not facts.values:
         yield Finding("error", "empty label", "every voxel of the label is 0; there is no organ to learn")
     elif not facts.organ_voxels:
-        present = ", ".join(str(value.value) for value in facts.values[:12])
+        present = few((value.value for value in facts.values), 12)
         wanted = ", ".join(map(str, organ))
         yield Finding("error", "organ absent", f"no voxel has the value {wanted}; the label holds {present}")
     for value in facts.values:

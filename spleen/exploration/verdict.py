@@ -9,6 +9,7 @@ from spleen.exploration.findings import Finding, Severity
 from spleen.exploration.outliers import Duplicates, Outlier, kinds_of
 from spleen.exploration.quantities import format_number
 from spleen.exploration.suggestion import Suggestion
+from spleen.listing import few
 
 _SCALES_APART = 10
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")
@@ -81,8 +82,3 @@ def _about_scale(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
     if low > 0 and high > _SCALES_APART * low:
         message = f"median intensities of the body go from {format_number(low)} to {format_number(high)}"
         yield Finding("note", "intensity scale", f"{message}; harmless with intensity=mr, which scales each volume")
-
-
-def few(names: Sequence[str], most: int = 6) -> str:
-    """The first names, and how many there are if that is not all."""
-    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")

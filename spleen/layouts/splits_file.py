@@ -10,6 +10,7 @@ from pathlib import Path
 from spleen.atomic import write_text
 from spleen.errors import InputError
 from spleen.layouts.dataset import read_json
+from spleen.listing import few
 
 _COMMENT = re.compile(r"(^|\s)#.*")
 _EXAMPLE = '[{"train": ["case_1", "case_2"], "val": ["case_3"]}, …]'
@@ -70,7 +71,7 @@ def read_case_list(path: Path) -> tuple[str, ...]:
     if not case_ids:
         raise InputError(f"{path} names no case; write one case_id per line, or a JSON list")
     if twice := _twice(case_ids):
-        raise InputError(f"{path} names {_list(twice)} more than once")
+        raise InputError(f"{path} names {few(map(repr, twice))} more than once")
     return case_ids
 
 
@@ -92,15 +93,12 @@ def _check(where: str, fold: FoldCases) -> None:
         raise InputError(f'{where}: "train" and "val" must each name at least one case')
     for key, case_ids in (("train", fold.train), ("val", fold.held_out)):
         if twice := _twice(case_ids):
-            raise InputError(f'{where}: "{key}" names {_list(twice)} more than once')
+            raise InputError(f'{where}: "{key}" names {few(map(repr, twice))} more than once')
     if both := sorted(set(fold.train) & set(fold.held_out)):
-        raise InputError(f'{where}: {_list(both)} is in "train" and in "val"; a case that trains cannot validate')
+        raise InputError(
+            f'{where}: {few(map(repr, both))} is in "train" and in "val"; a case that trains cannot validate'
+        )
 
 
 def _twice(case_ids: Sequence[str]) -> list[str]:
     return [case_id for case_id, count in Counter(case_ids).items() if count > 1]
-
-
-def _list(case_ids: Sequence[str]) -> str:
-    shown = ", ".join(f"'{case_id}'" for case_id in case_ids[:5])
-    return f"{shown}, … ({len(case_ids)} cases)" if len(case_ids) > 5 else shown

@@ -8,6 +8,7 @@ from pathlib import Path
 from spleen.cases import Case, case_from_files
 from spleen.errors import InputError
 from spleen.layouts.dataset import Dataset, file_path, listing, make_dataset, missing_files
+from spleen.listing import few
 from spleen.pairing import case_name, split_channel
 
 _CHANNEL_SEPARATOR = ";"
@@ -64,10 +65,9 @@ def _check_groups(path: Path, cases: Mapping[int, Case]) -> None:
     """A group that someone forgot would let one patient train and test."""
     empty = [line for line, case in cases.items() if case.group is None]
     if empty and len(empty) < len(cases):
-        lines = ", ".join(str(line) for line in empty[:10]) + ", …" * (len(empty) > 10)
         raise InputError(
-            f"{path}: {len(empty)} line(s) have no group while others have one (line {lines}); fill the column for "
-            "every case, with the case's own name where it is alone, or for none"
+            f"{path}: {len(empty)} line(s) have no group while others have one (line {few(empty, 10)}); fill the "
+            "column for every case, with the case's own name where it is alone, or for none"
         )
 
 

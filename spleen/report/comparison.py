@@ -8,6 +8,7 @@ from textwrap import fill
 from spleen.compare import Comparison
 from spleen.evaluation.paired import PairedCase, PairedSummary
 from spleen.evaluation.summary import class_words
+from spleen.listing import few
 from spleen.metrics.catalogue import BY_NAME, Metric
 from spleen.metrics.statistics import FEWEST_PAIRS
 from spleen.report.number_files import Json, csv_text, json_interval, json_number
@@ -178,6 +179,6 @@ def _value_notes(summary: PairedSummary) -> list[str]:
     if summary.n_undefined:
         lines.append(f"{where}: undefined on both sides and left out: {summary.n_undefined}.")
     if summary.one_sided:
-        shown = ", ".join(summary.one_sided[:8]) + (", …" if len(summary.one_sided) > 8 else "")
+        shown = few(summary.one_sided, 8)
         lines.append(f"{where}: undefined on one side only, so without a difference and left out: {shown}.")
     return lines

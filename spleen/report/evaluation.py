@@ -1,13 +1,14 @@
 """The text of an evaluation: for one case a list of its metrics, for several a row per case and a summary."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import fill
 
 from spleen.evaluate import Evaluation
 from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, MetricSummary, class_words
+from spleen.listing import few
 from spleen.metrics.catalogue import BY_NAME, Metric
 from spleen.report.table import Cell, Column, render_table
 
@@ -16,7 +17,6 @@ _FEW_CLASSES = 3
 _TOLD_CLASSES = 8
 _MEANING_CLASSES = 2
 _WIDTH = 100
-_MOST_NAMES = 8
 
 _SAID_IN_ML = ("volume_prediction_mm3", "volume_reference_mm3")
 
@@ -203,16 +203,8 @@ def _empty_notes(scores: Sequence[ClassScore]) -> list[str]:
         "missed, the prediction is empty (Dice 0, distances inf)": [s for s in scores if s.is_missed],
         "invented, the reference is empty (Dice 0, distances inf)": [s for s in scores if s.is_invented],
     }
-    return [
-        f"{words}: {_some(f'{s.case_id} {class_words(s.class_name)}' for s in at)}" for words, at in found.items() if at
-    ]
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:_MOST_NAMES]) + (
-        f", … and {len(listed) - _MOST_NAMES} more" if len(listed) > _MOST_NAMES else ""
-    )
+    named = {words: [f"{s.case_id} {class_words(s.class_name)}" for s in at] for words, at in found.items()}
+    return [f"{words}: {few(at, 8)}" for words, at in named.items() if at]
 
 
 def _value_notes(summaries: Sequence[ClassSummary]) -> list[str]:

@@ -10,7 +10,8 @@ from spleen.exploration.label_facts import Extent
 from spleen.exploration.outliers import Distribution, kinds_of
 from spleen.exploration.quantities import format_number
 from spleen.exploration.suggestion import Suggestion
-from spleen.exploration.verdict import Verdict, few
+from spleen.exploration.verdict import Verdict
+from spleen.listing import few
 
 _DIRECTIONS = {
     "R": "Right", "L": "Left", "A": "Anterior", "P": "Posterior", "S": "Superior", "I": "Inferior",

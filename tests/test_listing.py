@@ -1,0 +1,19 @@
+from pathlib import Path
+
+import pytest
+
+from spleen.listing import few
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], ""),
+        (["a", "b", "c"], "a, b, c"),
+        (["a", "b", "c", "d"], "a, b, c, … (4 in all)"),
+        ((number for number in (3, 1, 4, 1, 5)), "3, 1, 4, … (5 in all)"),
+        ([Path("runs/a")], "runs/a"),
+    ],
+)
+def test_few_names_are_told_in_their_order_and_many_are_counted(names, words):
+    assert few(names, most=3) == words
