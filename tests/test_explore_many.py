@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -65,6 +66,38 @@ def test_a_name_that_an_override_cannot_hold_bare_is_left_to_the_user(tmp_path: 
     one = explored(data)
     assert "label 1 (left lung)" in to_page(one)
     assert config_of(one).data.label_values == {"label_1": 1, "label_2": 2}
+
+
+def scale_images(data: ManyCases, factor: float) -> None:
+    for case_id in data.labels:
+        image = nib.load(data.image(case_id))
+        save(data.image(case_id), (image.get_fdata() * factor).astype(np.float32), image.affine)
+
+
+def says_modality(data: ManyCases, modality: str) -> None:
+    content = json.loads((data.root / "dataset.json").read_text())
+    (data.root / "dataset.json").write_text(json.dumps({**content, "modality": {"0": modality}}))
+
+
+def test_mr_is_believed_since_negative_values_do_not_tell(data: ManyCases) -> None:
+    scale_images(data, 0.1)  # about −6 to 18: neither CT nor MR by itself
+    assert config_of(explored(data)).intensity.kind == "zscore"
+    says_modality(data, "MRI")
+    exploration = explored(data)
+    assert config_of(exploration).intensity.kind == "mr"
+    assert "MR, as dataset.json says" in str(exploration)
+
+
+def test_hounsfield_units_are_not_believed_where_the_values_are_none(data: ManyCases) -> None:
+    assert "CT, as dataset.json says" in str(explored(data))
+    scale_images(data, 0.1)
+    exploration = explored(data)
+    assert "modality unknown, though dataset.json says CT: " in re.sub(r"\s+", " ", str(exploration))
+
+
+def test_a_modality_that_no_file_tells_has_no_source(data: ManyCases) -> None:
+    says_modality(data, "PET")
+    assert "dataset.json says" not in str(explored(data))
 
 
 def test_a_dataset_of_nnunet_is_read_as_such(data: ManyCases) -> None:

@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from spleen.exploration.setting import Setting
 from spleen.exploration.suggested_size import SAME_PIXEL, choose_size, native_grid, pixel_in_words
 from spleen.exploration.training_data import hydra_override, training_data
 from spleen.folds import SplitSettings, split_one_volume
+from spleen.layouts.dataset import DATASET_JSON
 from spleen.slicing import AXES
 from spleen.types import AxisName
 
@@ -79,7 +81,7 @@ def suggest(cases: Sequence[CaseFacts], typical: CaseFacts, organ: tuple[int, ..
         *settings,
         (native_grid(chosen.plane.axis, sound) if data else None)
         or choose_size(chosen.plane, geometry, typical.labels),
-        *_choose_intensity(sound, typical),
+        *_choose_intensity(sound, typical, data.modality if data else None),
         *_choose_labels(sound, typical, organ, data.class_names if data else ()),
         *(_choose_cases(cases) if data else []),
     ]
@@ -182,31 +184,46 @@ def _concessions(chosen: _AxisChoice) -> list[Setting]:
 # Intensity ----------------------------------------------------------------------------------------------------------
 
 
-def _choose_intensity(cases: Sequence[CaseFacts], typical: CaseFacts) -> list[Setting]:
-    modalities = Counter(case.intensity.modality for case in cases if case.intensity is not None)
-    modality: Modality = modalities.most_common(1)[0][0]
+def _choose_intensity(
+    cases: Sequence[CaseFacts], typical: CaseFacts, told: Literal["ct", "mr"] | None
+) -> list[Setting]:
     facts = typical.intensity
     assert facts is not None
-    mixed = f" ({modalities[modality]} of {modalities.total()} cases)" if len(modalities) > 1 else ""
+    modality, source = _modality(cases, told)
     if modality == "MR":
-        return [Setting("intensity=mr", f"MR{mixed}: no fixed scale, so two percentiles of each volume set it")]
+        return [Setting("intensity=mr", f"MR{source}: no fixed scale, so two percentiles of each volume set it")]
     if modality == "unknown":
-        return [Setting("intensity=zscore", f"modality unknown{mixed}: zero mean and unit variance assume least")]
+        return [Setting("intensity=zscore", f"modality unknown{source}: zero mean and unit variance assume least")]
     low, high = DEFAULT_WINDOW_HU
     window = f"window of {_hu(low)} … {_hu(high)} HU"
     if facts.organ is None:
-        return [Setting("intensity=ct", f"CT{mixed}: a {window} for abdominal soft tissue")]
+        return [Setting("intensity=ct", f"CT{source}: a {window} for abdominal soft tissue")]
     if low <= facts.organ.p5 and facts.organ.p95 <= high:
         reason = f"the organ lies at {_hu(facts.organ.p5)} … {_hu(facts.organ.p95)} HU (5th … 95th percentile)"
-        return [Setting("intensity=ct", f"CT{mixed}: {reason}, inside the {window}")]
+        return [Setting("intensity=ct", f"CT{source}: {reason}, inside the {window}")]
     margin = 0.25 * (facts.organ.p99_5 - facts.organ.p0_5) + 50
     low, high = (10 * math.floor((facts.organ.p0_5 - margin) / 10), 10 * math.ceil((facts.organ.p99_5 + margin) / 10))
     reason = f"the organ lies at {_hu(facts.organ.p5)} … {_hu(facts.organ.p95)} HU, outside the default window"
     return [
-        Setting("intensity=ct", f"CT{mixed}"),
+        Setting("intensity=ct", f"CT{source}"),
         Setting(f"intensity.window_level={(low + high) / 2:g}", reason),
         Setting(f"intensity.window_width={high - low:g}", f"{_hu(low)} … {_hu(high)} HU: with its surroundings"),
     ]
+
+
+def _modality(cases: Sequence[CaseFacts], told: Literal["ct", "mr"] | None) -> tuple[Modality, str]:
+    """The modality to go by, and where it comes from.
+
+    An MR is whatever the dataset says is one, as it needs no scale. A CT is one only if its values are in HU.
+    """
+    guessed = Counter(case.intensity.modality for case in cases if case.intensity is not None)
+    if told == "mr":
+        return "MR", f", as {DATASET_JSON} says"
+    modality: Modality = guessed.most_common(1)[0][0]
+    mixed = f" ({guessed[modality]} of {guessed.total()} cases)" if len(guessed) > 1 else ""
+    if told is None:
+        return modality, mixed
+    return modality, mixed + (f", as {DATASET_JSON} says" if modality == "CT" else f", though {DATASET_JSON} says CT")
 
 
 def _hu(value: float) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from spleen.errors import InputError
 from spleen.exploration.case_facts import CaseFacts
@@ -20,6 +21,8 @@ class TrainingData:
     overrides: tuple[str, ...]
     class_names: tuple[str, ...]
     """The classes that the dataset's own files name; empty where none does."""
+    modality: Literal["ct", "mr"] | None
+    """What the dataset's own files say."""
 
 
 def training_data(cases: Sequence[CaseFacts]) -> TrainingData | None:
@@ -45,7 +48,7 @@ def training_data(cases: Sequence[CaseFacts]) -> TrainingData | None:
         except InputError:  # of another layout
             continue
         if {(case.images[0].absolute(), case.label.absolute()) for case in dataset.cases} == pairs:
-            return TrainingData(overrides, tuple(dataset.label_values or ()))
+            return TrainingData(overrides, tuple(dataset.label_values or ()), dataset.modality)
     return None
 
 

@@ -126,7 +126,7 @@ def sparkline(histogram: Histogram) -> str:
 def _labels(case: CaseFacts) -> str:
     assert case.labels is not None
     columns: list[str | Column] = [
-        "label",
+        Column("label", is_name=True),
         Column("voxels", ",d"),
         Column("mm³", ",.0f"),
         "sagittal",
@@ -177,7 +177,8 @@ def _distributions(exploration: Exploration) -> str:
 
 
 def _outliers(exploration: Exploration) -> str:
-    columns: list[str | Column] = ["case", "stands out in", Column("robust z", "+.1f"), "value", "usual"]
+    case, robust_z = Column("case", is_name=True), Column("robust z", "+.1f")
+    columns: list[str | Column] = [case, "stands out in", robust_z, "value", Column("usual", may_go=True)]
     rows: list[list[Cell]] = [
         [outlier.case_id, outlier.quantity, outlier.robust_z, outlier.shown, outlier.usual]
         for outlier in exploration.outliers[:_MOST_ROWS]
