@@ -1,6 +1,5 @@
 """From a scanner's intensities to the network's input range, by modality."""
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +7,6 @@ from jaxtyping import Float32, Num
 
 from spleen.errors import InputError
 from spleen.types import VolumeArray
-
-log = logging.getLogger(__name__)
 
 ImageVolume = Float32[np.ndarray, "i j k"]
 
@@ -47,6 +44,8 @@ class IntensityMap:
     centre: float
     scale: float
     limit: float
+    doubt: str | None = None
+    """Why the intensities cannot be what the setting takes them for."""
 
     def __call__(self, image: Num[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
         """Normalise intensities of any shape."""
@@ -58,14 +57,15 @@ class IntensityMap:
 def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> IntensityMap:
     """The map for one volume, integers or floats; `name` stands in the messages.
 
+    A CT whose intensities cannot be Hounsfield units is mapped like any other; the map's `doubt` says so.
     Raises InputError if the volume is constant.
     """
     smallest, largest = float(image.min()), float(image.max())
     if smallest == largest:
         raise InputError(f"{name}: every voxel has the intensity {smallest:g}; there is nothing to see in it")
     if isinstance(intensity, CtWindow):
-        _warn_unless_hounsfield(smallest, largest, name)
-        return IntensityMap(intensity.window_level, 2 / intensity.window_width, 1.0)
+        doubt = _doubt_hounsfield(smallest, largest)
+        return IntensityMap(intensity.window_level, 2 / intensity.window_width, 1.0, doubt)
     if isinstance(intensity, MrPercentiles):
         signal = image[image != 0]
         low, high = (float(p) for p in np.percentile(signal, [intensity.low_percentile, intensity.high_percentile]))
@@ -84,7 +84,7 @@ def normalise(image: VolumeArray, intensity: Intensity, name: str) -> ImageVolum
     return fit_intensity(image, intensity, name)(image)
 
 
-def _warn_unless_hounsfield(low: float, high: float, name: str) -> None:
+def _doubt_hounsfield(low: float, high: float) -> str | None:
     if low >= 0:
         reason = "no voxel is negative, while air (-1000 HU) and fat (-100 HU) are"
     elif high > 33_000 or low < -33_000:
@@ -92,8 +92,5 @@ def _warn_unless_hounsfield(low: float, high: float, name: str) -> None:
     elif high - low < 100:
         reason = "air and soft tissue alone lie 1,000 HU apart"
     else:
-        return
-    log.warning(
-        "%s: intensities from %g to %g cannot be Hounsfield units (%s); is this a CT? For MR use intensity=mr",
-        name, low, high, reason,
-    )  # fmt: skip
+        return None
+    return f"intensities from {low:g} to {high:g} cannot be Hounsfield units ({reason})"

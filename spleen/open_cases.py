@@ -1,8 +1,10 @@
 """Opening many cases: the entries that the slice store lacks are built side by side, and a bad case is told by name."""
 
 import logging
+import re
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from spleen.atomic import drop_abandoned
 from spleen.cases import Case
 from spleen.errors import InputError
 from spleen.free_memory import MemoryRoom, free_memory_bytes
+from spleen.listing import few
 from spleen.store import StoreSettings, entries_folder, open_case
 from spleen.stored_case import StoredCase
 
@@ -64,6 +67,7 @@ def open_cases(cases: Sequence[Case], settings: StoreSettings, cache: Path, skip
         torch.set_num_threads(cores)  # what a thread sets is what later ones begin with
     if bad:
         _tell_bad(bad, len(cases), skip_bad)
+    _tell_doubts(cases, opened)
     return OpenedCases(tuple(opened[case.case_id] for case in cases if case.case_id in opened), bad)
 
 
@@ -75,8 +79,20 @@ def _take(done: Future[StoredCase], case_id: str, opened: dict[str, StoredCase],
         opened[case_id] = done.result()
 
 
-def _tell_bad(bad: dict[str, str], total: int, skip_bad: bool) -> None:
-    lines = [f"  {case_id}: {reason}" for case_id, reason in sorted(bad.items())]
+def _tell_doubts(cases: Sequence[Case], opened: Mapping[str, StoredCase]) -> None:
+    doubted = [case for case in cases if case.case_id in opened and opened[case.case_id].doubt]
+    if doubted:
+        first = doubted[0]
+        log.warning(
+            "%s: %s%s; is this CT? For MR use intensity=mr",
+            first.images[0],
+            opened[first.case_id].doubt,
+            f", likewise in {len(doubted)} of {len(opened)} images" if len(doubted) > 1 else "",
+        )
+
+
+def _tell_bad(bad: Mapping[str, str], total: int, skip_bad: bool) -> None:
+    lines = [f"  {few(case_ids)}: {reason}" for reason, case_ids in _by_reason(bad).items()]
     if len(lines) > _MOST_SHOWN:
         lines[_MOST_SHOWN:] = [f"  … and {len(lines) - _MOST_SHOWN} more"]
     shown = "\n".join(lines)
@@ -88,6 +104,15 @@ def _tell_bad(bad: dict[str, str], total: int, skip_bad: bool) -> None:
             "Mend them, or leave them out with data.skip_bad=true"
         )
     log.warning("%d of %d cases are left out (data.skip_bad=true):\n%s", len(bad), total, shown)
+
+
+def _by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:
+    """The cases of each reason, in which a star stands for the name where several cases share it."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for case_id, reason in sorted(bad.items()):
+        # In a path or in quotes: a case may be called 1, and that be a value of its label, too.
+        alike[re.sub(rf"(?<=[/']){re.escape(case_id)}(?=[._/'])", "*", reason)].append(case_id)
+    return {(reason if len(ids) > 1 else bad[ids[0]]): ids for reason, ids in alike.items()}
 
 
 def _progress(total: int) -> Progress:

@@ -119,6 +119,7 @@ def _open(case: Case, entry: Path, axis: AxisName) -> StoredCase:
         label_values=tuple(tuple(values) for values in facts["label_values"]),
         volumes_mm3=tuple(facts["volumes_mm3"]),
         fingerprint=facts["fingerprint"],
+        doubt=facts.get("doubt"),
         group=case.group,
         **arrays,
     )
@@ -147,9 +148,11 @@ def _build(case: Case, settings: StoreSettings, folder: Path) -> None:
     grid = settings.plan(label.shape, image.spacing_mm)
     n_classes = len(classes.names) + 1
     images = np.empty((len(reference), settings.n_channels, *grid.padded), np.float16)
+    doubts = []
     for number, channel in enumerate(image.arrays):
         name = case.images[0] if len(image.arrays) == 1 else f"{case.images[0]}, channel {number}"
         intensity = fit_intensity(channel, settings.intensity, str(name))
+        doubts += [intensity.doubt] if intensity.doubt else []
         images[:, number] = network_planes(channel, settings.axis, grid, intensity)
     labels = in_chunks(reference, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_classes).numpy())
     np.save(folder / "images.npy", images)
@@ -167,6 +170,7 @@ def _build(case: Case, settings: StoreSettings, folder: Path) -> None:
         "label_values": classes.values,
         "volumes_mm3": [float(count * np.prod(spacing)) for count in voxels[1:]],
         "fingerprint": _fingerprint(image),
+        "doubt": doubts[0] if doubts else None,
     }
     (folder / "entry.json").write_text(json.dumps(facts, indent=1))
 

@@ -99,6 +99,8 @@ class StoredCase:
     """Volume of each class in the reference."""
     fingerprint: str
     """Hash of the image's voxels: the same for two files of the same image."""
+    doubt: str | None = None
+    """Why the intensities cannot be what the setting takes them for."""
     group: str | None = None
     """What must not be torn apart by a split, such as the patient."""
 

@@ -13,7 +13,7 @@ from spleen.build_data import find_dataset
 from spleen.build_model import build_classes, build_store_settings
 from spleen.errors import InputError
 from spleen.open_cases import OpenedCases, open_cases
-from tests.many_cases import VOXEL_MM3, ManyCases, many_cases, quick_config
+from tests.many_cases import VOXEL_MM3, ManyCases, many_cases, quick_config, relabel
 
 
 @pytest.fixture
@@ -103,18 +103,63 @@ def test_bad_cases_may_be_left_out_and_are_listed(
 def test_without_any_good_case_nothing_is_left_out(data: ManyCases, tmp_path: Path) -> None:
     for case_id in data.labels:
         data.image(case_id).write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"none of the 6 cases can be used:\n  c0: "):
+    with pytest.raises(InputError, match=r"none of the 6 cases can be used:\n  c0, c1, c2, c3, c4, … \(6 in all\): "):
         opened(data, tmp_path, skip_bad=True)
+
+
+def test_what_is_wrong_with_several_cases_is_told_once(data: ManyCases, tmp_path: Path) -> None:
+    for case_id in ("c1", "c3", "c4"):
+        relabel(data, case_id, lambda label: label[:5])
+    data.image("c5").write_bytes(b"no image")
+    with pytest.raises(InputError) as caught:
+        opened(data, tmp_path)
+    first, alike, other, _ = str(caught.value).splitlines()
+    assert first == "4 of 6 cases cannot be used:"
+    assert alike.startswith("  c1, c3, c4: ")
+    assert f"{data.root}/labelsTr/*.nii.gz" in alike
+    assert other.startswith(f"  c5: {data.image('c5')}")
+
+
+def test_a_case_may_be_called_like_a_value_of_its_label(data: ManyCases, tmp_path: Path) -> None:
+    for path in [*data.root.glob("*/c*.nii.gz")]:
+        path.rename(path.with_name(path.name[1:]))
+    config = quick_config(tmp_path, *data.folder)
+    settings = build_store_settings(config, build_classes(config))
+    with pytest.raises(InputError) as caught:
+        open_cases(find_dataset(config).cases, settings, tmp_path / "cache", skip_bad=False)
+    (_, alike) = str(caught.value).splitlines()
+    folder = f"{data.root}/labelsTr"
+    assert alike.startswith(f"  0, 1, 2, 3, 4, … (6 in all): {folder}/*.nii.gz: the label holds the values 1, 2, so ")
 
 
 def test_of_very_many_bad_cases_the_first_are_listed(tmp_path: Path) -> None:
     data = many_cases(tmp_path / "data", 24)
-    for number in range(23):
-        data.image(f"c{number}").write_bytes(b"no image")
+    for number in range(1, 24):  # each wrong in a way of its own
+        relabel(data, f"c{number}", lambda label, size=number: label[:size])
     with pytest.raises(InputError) as caught:
         opened(data, tmp_path)
     lines = str(caught.value).splitlines()
     assert (len(lines), lines[-2]) == (23, "  … and 3 more")
+
+
+def test_images_that_cannot_be_ct_are_warned_of_once_but_at_each_start(
+    data: ManyCases, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(data, tmp_path)
+    assert caplog.text == ""
+    for case_id in ("c2", "c4"):
+        image = nib.load(data.image(case_id))
+        values = np.asarray(image.dataobj)
+        nib.save(nib.Nifti1Image(values - values.min(), image.affine), data.image(case_id))
+    for _ in range(2):  # built, then found in the store
+        caplog.clear()
+        opened(data, tmp_path)
+        (record,) = caplog.records
+        told = record.getMessage()
+        assert told.startswith(f"{data.image('c2')}: intensities from 0 to ")
+        assert "cannot be Hounsfield units (no voxel is negative" in told
+        assert "2 of 6 images" in told
+        assert "intensity=mr" in told
 
 
 def test_a_fault_of_the_program_is_no_bad_case(
