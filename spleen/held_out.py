@@ -65,7 +65,7 @@ def warn_of_seen(views: Sequence[View], case_ids: Sequence[str]) -> None:
     named = [case_id for case_id in case_ids if case_id in seen]
     if named:
         log.warning(
-            "%d of %d images are called as cases that these runs learnt from (%s); the scores of their masks say "
+            "%d of %d images are called as cases that these runs learnt from: %s. The scores of their masks say "
             "nothing about new cases. --held-out predicts each case by the runs that held it out alone",
             len(named),
             len(case_ids),

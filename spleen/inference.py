@@ -1,6 +1,5 @@
 """One trained network over one volume: probabilities on the native planes, a few slices at a time."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,8 +20,6 @@ from spleen.network_input import network_planes
 from spleen.slicing import InPlaneGrid, context_indices, slice_shape
 from spleen.trained import TrainedModel
 from spleen.types import AxisName, ImageBatch
-
-log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "gpu", "mps"]
 # Shifts of the test-time augmentation. Odd, so that every level of a network that halves sees other pixels.
@@ -139,10 +136,7 @@ def _normalised(
     planes: np.ndarray | None = None
     for number, channel in enumerate(image.channels):
         named = f"{name}, channel {number}" if several else name
-        intensity = fit_intensity(channel, settings.intensity, named)
-        if intensity.doubt:
-            log.warning("%s: %s, and the network was trained on a window of them", named, intensity.doubt)
-        of_channel = network_planes(channel, settings.axis, grid, intensity)
+        of_channel = network_planes(channel, settings.axis, grid, fit_intensity(channel, settings.intensity, named))
         if not several:
             return of_channel[:, None]
         if planes is None:

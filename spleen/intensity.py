@@ -1,5 +1,6 @@
 """From a scanner's intensities to the network's input range, by modality."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +45,6 @@ class IntensityMap:
     centre: float
     scale: float
     limit: float
-    doubt: str | None = None
-    """Why the intensities cannot be what the setting takes them for."""
 
     def __call__(self, image: Num[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
         """Normalise intensities of any shape."""
@@ -57,15 +56,13 @@ class IntensityMap:
 def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> IntensityMap:
     """The map for one volume, integers or floats; `name` stands in the messages.
 
-    A CT whose intensities cannot be Hounsfield units is mapped like any other; the map's `doubt` says so.
     Raises InputError if the volume is constant.
     """
     smallest, largest = float(image.min()), float(image.max())
     if smallest == largest:
         raise InputError(f"{name}: every voxel has the intensity {smallest:g}; there is nothing to see in it")
     if isinstance(intensity, CtWindow):
-        doubt = _doubt_hounsfield(smallest, largest)
-        return IntensityMap(intensity.window_level, 2 / intensity.window_width, 1.0, doubt)
+        return IntensityMap(intensity.window_level, 2 / intensity.window_width, 1.0)
     if isinstance(intensity, MrPercentiles):
         signal = image[image != 0]
         low, high = (float(p) for p in np.percentile(signal, [intensity.low_percentile, intensity.high_percentile]))
@@ -79,12 +76,22 @@ def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> Intens
     return IntensityMap(mean, variance**-0.5, intensity.clip)
 
 
+def doubts_in_words(doubts: Mapping[str, str], total: int) -> str:
+    """The doubt about the first of several images, by their names, and how many of all there are."""
+    name, first = next(iter(doubts.items()))
+    return f"{name}: {first}{f', likewise in {len(doubts)} of {total} images' if len(doubts) > 1 else ''}"
+
+
 def normalise(image: VolumeArray, intensity: Intensity, name: str) -> ImageVolume:
     """Normalise one whole volume: `fit_intensity`, applied. Raises InputError if the volume is constant."""
     return fit_intensity(image, intensity, name)(image)
 
 
-def _doubt_hounsfield(low: float, high: float) -> str | None:
+def doubt(image: VolumeArray, intensity: Intensity) -> str | None:
+    """Why the intensities of a volume cannot be what the setting takes them for; None where they can."""
+    if not isinstance(intensity, CtWindow):
+        return None
+    low, high = float(image.min()), float(image.max())
     if low >= 0:
         reason = "no voxel is negative, while air (-1000 HU) and fat (-100 HU) are"
     elif high > 33_000 or low < -33_000:

@@ -16,6 +16,7 @@ from spleen.atomic import drop_abandoned
 from spleen.cases import Case
 from spleen.errors import InputError
 from spleen.free_memory import MemoryRoom, free_memory_bytes
+from spleen.intensity import doubts_in_words
 from spleen.listing import few
 from spleen.store import StoreSettings, entries_folder, open_case
 from spleen.stored_case import StoredCase
@@ -80,15 +81,9 @@ def _take(done: Future[StoredCase], case_id: str, opened: dict[str, StoredCase],
 
 
 def _tell_doubts(cases: Sequence[Case], opened: Mapping[str, StoredCase]) -> None:
-    doubted = [case for case in cases if case.case_id in opened and opened[case.case_id].doubt]
-    if doubted:
-        first = doubted[0]
-        log.warning(
-            "%s: %s%s; is this CT? For MR use intensity=mr",
-            first.images[0],
-            opened[first.case_id].doubt,
-            f", likewise in {len(doubted)} of {len(opened)} images" if len(doubted) > 1 else "",
-        )
+    found = {str(case.images[0]): opened[case.case_id].doubt for case in cases if case.case_id in opened}
+    if doubts := {image: doubt for image, doubt in found.items() if doubt}:
+        log.warning("%s; is this CT? For MR use intensity=mr", doubts_in_words(doubts, len(found)))
 
 
 def _tell_bad(bad: Mapping[str, str], total: int, skip_bad: bool) -> None:

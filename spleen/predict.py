@@ -1,5 +1,6 @@
 """Predict with one or several trained runs: `from spleen.predict import predict`."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from spleen.errors import InputError
 from spleen.fusion import View, predict_volume, read_for
 from spleen.held_out import views_that_held_out, warn_of_seen
 from spleen.inference import Device, Variant, choose_hardware, n_slices, variants
-from spleen.native_image import write_channels_like, write_like
+from spleen.intensity import doubt, doubts_in_words
+from spleen.native_image import NativeImage, write_channels_like, write_like
 from spleen.pairing import find_volumes, group_channels
 from spleen.postprocess import PostprocessSettings, postprocess
 from spleen.prediction_files import Target, check_folder, missing_targets, plan_targets, record
 from spleen.trained import TrainedModel, load_ensemble
 from spleen.trust import ClassTrust, trust_scores
+
+log = logging.getLogger(__name__)
 
 Paths = str | Path | Sequence[str | Path]
 Advance = Callable[[str, int, int], None]
@@ -59,6 +63,8 @@ class PredictedCase:
     case_id: str
     mask: Path
     trust: tuple[ClassTrust, ...]
+    doubt: str | None
+    """Why the image's intensities cannot be what the runs were trained on."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,8 @@ def predict(
             failures.append(Failure(target.image_path, str(error)))
         except Exception as error:  # out of memory, or a fault: the others go on
             failures.append(Failure(target.image_path, f"{type(error).__name__}: {error}"))
+    if doubts := {case.case_id: case.doubt for case in cases if case.doubt}:
+        log.warning("%s; the runs expect Hounsfield units", doubts_in_words(doubts, len(cases)))
     return PredictionReport(
         tuple(cases),
         tuple(failures),
@@ -228,7 +236,13 @@ def _predict_one(
     mask = postprocess(prediction.mask, voxel_volume_mm3, cleaning)
     write_like(target.mask, to_label_values(mask, classes), image)
     record(target, trust, classes.values)
-    return PredictedCase(target.case_id, target.mask, trust), slices
+    return PredictedCase(target.case_id, target.mask, trust, _doubt(views, image)), slices
+
+
+def _doubt(views: Sequence[View], image: NativeImage) -> str | None:
+    intensities = {view.model.slices.intensity for view in views}
+    found = (doubt(channel, intensity) for intensity in intensities for channel in image.channels)
+    return next(filter(None, found), None)
 
 
 def _training_volumes(views: Sequence[View]) -> list[tuple[float, float]]:

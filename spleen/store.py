@@ -23,7 +23,7 @@ from spleen.content_hash import content_hash
 from spleen.errors import InputError
 from spleen.free_memory import MemoryRoom
 from spleen.geometry import check_same_grid
-from spleen.intensity import Intensity, fit_intensity
+from spleen.intensity import Intensity, doubt, fit_intensity
 from spleen.labels import resolve, to_class_indices
 from spleen.network_input import in_chunks, network_planes
 from spleen.slicing import (
@@ -148,11 +148,9 @@ def _build(case: Case, settings: StoreSettings, folder: Path) -> None:
     grid = settings.plan(label.shape, image.spacing_mm)
     n_classes = len(classes.names) + 1
     images = np.empty((len(reference), settings.n_channels, *grid.padded), np.float16)
-    doubts = []
     for number, channel in enumerate(image.arrays):
         name = case.images[0] if len(image.arrays) == 1 else f"{case.images[0]}, channel {number}"
         intensity = fit_intensity(channel, settings.intensity, str(name))
-        doubts += [intensity.doubt] if intensity.doubt else []
         images[:, number] = network_planes(channel, settings.axis, grid, intensity)
     labels = in_chunks(reference, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_classes).numpy())
     np.save(folder / "images.npy", images)
@@ -170,7 +168,7 @@ def _build(case: Case, settings: StoreSettings, folder: Path) -> None:
         "label_values": classes.values,
         "volumes_mm3": [float(count * np.prod(spacing)) for count in voxels[1:]],
         "fingerprint": _fingerprint(image),
-        "doubt": doubts[0] if doubts else None,
+        "doubt": next(filter(None, (doubt(channel, settings.intensity) for channel in image.arrays)), None),
     }
     (folder / "entry.json").write_text(json.dumps(facts, indent=1))
 

@@ -89,7 +89,7 @@ def test_images_that_a_run_learnt_from_are_told(
     assert "learnt" not in caplog.text
     with caplog.at_level(logging.WARNING):
         predict(runs["coronal0"], data.root / "imagesTr", tmp_path / "all")
-    assert "4 of 6 images are called as cases that these runs learnt from (" in caplog.text
+    assert "4 of 6 images are called as cases that these runs learnt from: " in caplog.text
 
 
 def test_a_checkpoint_without_its_folder_does_not_tell(data: ManyCases, runs: dict[str, Path], tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import zscore
 
 from spleen.errors import InputError
-from spleen.intensity import CtWindow, IntensityMap, MrPercentiles, ZScore, fit_intensity, normalise
+from spleen.intensity import CtWindow, IntensityMap, MrPercentiles, ZScore, doubt, fit_intensity, normalise
 from spleen.volume import read_image
 from tests.nifti import SHAPE
 
@@ -76,11 +76,13 @@ def test_a_constant_volume_is_refused(intensity):
     ],
 )
 def test_a_ct_that_cannot_be_one_is_doubted_with_its_range(values, said):
-    assert fit_intensity(_volume(*values), ABDOMEN, "ct.nii.gz").doubt.startswith(f"intensities {said} (")
+    assert doubt(_volume(*values), ABDOMEN).startswith(f"intensities {said} (")
 
 
-def test_a_real_ct_is_not_doubted(spleen_ct):
-    assert fit_intensity(read_image(spleen_ct / "image.nii.gz").array, ABDOMEN, "ct").doubt is None
+def test_a_real_ct_is_not_doubted_nor_what_has_no_units(spleen_ct):
+    assert doubt(read_image(spleen_ct / "image.nii.gz").array, ABDOMEN) is None
+    assert doubt(_mr(), MrPercentiles(1, 99)) is None
+    assert doubt(_mr(), ZScore(5)) is None
 
 
 def test_a_map_by_hand_on_planes_of_any_shape():

@@ -1,6 +1,7 @@
 """What `predict` leaves alone, what it refuses before anything is computed, and images that fail among others."""
 
 import gzip
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -26,6 +27,20 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
 @pytest.fixture(scope="module")
 def views(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return three_views(tmp_path_factory)
+
+
+def test_images_in_other_units_than_the_training_are_warned_of_once(
+    ct: SmallCt, views: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, hu in (("a", ct.hu), ("b", ct.hu - ct.hu.min()), ("c", ct.hu - ct.hu.min())):
+        save(images / f"{name}.nii", hu, AFFINE)
+    report = predict(views, images, tmp_path / "out")
+    assert [case.doubt is None for case in report.cases] == [True, False, False]
+    (record,) = caplog.records
+    assert re.match(r"b: intensities from 0 to \d+.* cannot be Hounsfield units \(no voxel is", record.getMessage())
+    assert record.getMessage().endswith(", likewise in 2 of 3 images; the runs expect Hounsfield units")
 
 
 # Existing outputs ---------------------------------------------------------------------------------------------------
