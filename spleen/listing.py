@@ -4,6 +4,6 @@ from collections.abc import Iterable
 
 
 def few(names: Iterable[object], most: int = 5) -> str:
-    """The first names, and how many there are if that is not all: "a, b, … (7 in all)"."""
+    """The first names, and how many more there are: "a, b, c, d, e and 2 more"."""
     listed = list(map(str, names))
-    return ", ".join(listed[:most]) + (f", … ({len(listed)} in all)" if len(listed) > most else "")
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

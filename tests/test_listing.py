@@ -10,8 +10,8 @@ from spleen.listing import few
     [
         ([], ""),
         (["a", "b", "c"], "a, b, c"),
-        (["a", "b", "c", "d"], "a, b, c, … (4 in all)"),
-        ((number for number in (3, 1, 4, 1, 5)), "3, 1, 4, … (5 in all)"),
+        (["a", "b", "c", "d"], "a, b, c and 1 more"),
+        ((number for number in (3, 1, 4, 1, 5)), "3, 1, 4 and 2 more"),
         ([Path("runs/a")], "runs/a"),
     ],
 )

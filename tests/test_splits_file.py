@@ -44,7 +44,7 @@ def test_other_keys_of_a_fold_are_ignored(tmp_path: Path) -> None:
         ([{"train": ["a"], "val": ["b", "b"]}], "fold 0: \"val\" names 'b' more than once"),
         (
             [{"train": list("abcdefg"), "val": list("gfedcbz")}],
-            "fold 0: 'b', 'c', 'd', 'e', 'f', … .6 in all. is in \"train\" and in \"val\"",
+            "fold 0: 'b', 'c', 'd', 'e', 'f' and 1 more is in \"train\" and in \"val\"",
         ),
     ],
 )
