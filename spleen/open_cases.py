@@ -87,7 +87,7 @@ def _tell_doubts(cases: Sequence[Case], opened: Mapping[str, StoredCase]) -> Non
 
 
 def _tell_bad(bad: Mapping[str, str], total: int, skip_bad: bool) -> None:
-    lines = [f"  {few(case_ids)}: {reason}" for reason, case_ids in _by_reason(bad).items()]
+    lines = [f"  {few(case_ids, _MOST_SHOWN)}: {reason}" for reason, case_ids in _by_reason(bad).items()]
     if len(lines) > _MOST_SHOWN:
         lines[_MOST_SHOWN:] = [f"  … and {len(lines) - _MOST_SHOWN} more"]
     shown = "\n".join(lines)

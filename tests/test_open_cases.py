@@ -103,7 +103,7 @@ def test_bad_cases_may_be_left_out_and_are_listed(
 def test_without_any_good_case_nothing_is_left_out(data: ManyCases, tmp_path: Path) -> None:
     for case_id in data.labels:
         data.image(case_id).write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"none of the 6 cases can be used:\n  c0, c1, c2, c3, c4 and 1 more: "):
+    with pytest.raises(InputError, match=r"none of the 6 cases can be used:\n  c0, c1, c2, c3, c4, c5: "):
         opened(data, tmp_path, skip_bad=True)
 
 
@@ -129,7 +129,7 @@ def test_a_case_may_be_called_like_a_value_of_its_label(data: ManyCases, tmp_pat
         open_cases(find_dataset(config).cases, settings, tmp_path / "cache", skip_bad=False)
     (_, alike) = str(caught.value).splitlines()
     folder = f"{data.root}/labelsTr"
-    assert alike.startswith(f"  0, 1, 2, 3, 4 and 1 more: {folder}/*.nii.gz: the label holds the values 1, 2, so ")
+    assert alike.startswith(f"  0, 1, 2, 3, 4, 5: {folder}/*.nii.gz: the label holds the values 1, 2, so ")
 
 
 def test_of_very_many_bad_cases_the_first_are_listed(tmp_path: Path) -> None:
