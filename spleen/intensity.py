@@ -1,6 +1,6 @@
 """From a scanner's intensities to the network's input range, by modality."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,11 +87,20 @@ def normalise(image: VolumeArray, intensity: Intensity, name: str) -> ImageVolum
     return fit_intensity(image, intensity, name)(image)
 
 
-def doubt(image: VolumeArray, intensity: Intensity) -> str | None:
-    """Why the intensities of a volume cannot be what the setting takes them for; None where they can."""
+def doubt(channels: Sequence[VolumeArray], intensity: Intensity) -> str | None:
+    """Why the intensities of an image cannot be what the setting takes them for; None where they can.
+
+    Of several channels, the first one in doubt is told by its number.
+    """
     if not isinstance(intensity, CtWindow):
         return None
-    low, high = float(image.min()), float(image.max())
+    for number, channel in enumerate(channels):
+        if reason := _no_hounsfield(float(channel.min()), float(channel.max())):
+            return reason if len(channels) == 1 else f"channel {number}: {reason}"
+    return None
+
+
+def _no_hounsfield(low: float, high: float) -> str | None:
     if low >= 0:
         reason = "no voxel is negative, while air (-1000 HU) and fat (-100 HU) are"
     elif high > 33_000 or low < -33_000:

@@ -241,8 +241,7 @@ def _predict_one(
 
 def _doubt(views: Sequence[View], image: NativeImage) -> str | None:
     intensities = {view.model.slices.intensity for view in views}
-    found = (doubt(channel, intensity) for intensity in intensities for channel in image.channels)
-    return next(filter(None, found), None)
+    return next(filter(None, (doubt(image.channels, intensity) for intensity in intensities)), None)
 
 
 def _training_volumes(views: Sequence[View]) -> list[tuple[float, float]]:

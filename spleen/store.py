@@ -168,7 +168,7 @@ def _build(case: Case, settings: StoreSettings, folder: Path) -> None:
         "label_values": classes.values,
         "volumes_mm3": [float(count * np.prod(spacing)) for count in voxels[1:]],
         "fingerprint": _fingerprint(image),
-        "doubt": next(filter(None, (doubt(channel, settings.intensity) for channel in image.arrays)), None),
+        "doubt": doubt(image.arrays, settings.intensity),
     }
     (folder / "entry.json").write_text(json.dumps(facts, indent=1))
 

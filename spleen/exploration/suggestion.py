@@ -6,7 +6,6 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from spleen.exploration.suggested_size import SAME_PIXEL, choose_size, native_gr
 from spleen.exploration.training_data import hydra_override, training_data
 from spleen.folds import SplitSettings, split_one_volume
 from spleen.layouts.dataset import DATASET_JSON
+from spleen.layouts.dataset import Modality as ToldModality
 from spleen.slicing import AXES
 from spleen.types import AxisName
 
@@ -184,9 +184,7 @@ def _concessions(chosen: _AxisChoice) -> list[Setting]:
 # Intensity ----------------------------------------------------------------------------------------------------------
 
 
-def _choose_intensity(
-    cases: Sequence[CaseFacts], typical: CaseFacts, told: Literal["ct", "mr"] | None
-) -> list[Setting]:
+def _choose_intensity(cases: Sequence[CaseFacts], typical: CaseFacts, told: ToldModality | None) -> list[Setting]:
     facts = typical.intensity
     assert facts is not None
     modality, source = _modality(cases, told)
@@ -211,7 +209,7 @@ def _choose_intensity(
     ]
 
 
-def _modality(cases: Sequence[CaseFacts], told: Literal["ct", "mr"] | None) -> tuple[Modality, str]:
+def _modality(cases: Sequence[CaseFacts], told: ToldModality | None) -> tuple[Modality, str]:
     """The modality to go by, and where it comes from.
 
     An MR is whatever the dataset says is one, as it needs no scale. A CT is one only if its values are in HU.

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from spleen.errors import InputError
 from spleen.exploration.case_facts import CaseFacts
-from spleen.layouts.dataset import DATASET_JSON, Dataset
+from spleen.layouts.dataset import DATASET_JSON, Dataset, Modality
 from spleen.layouts.folders import pair_folders
 from spleen.layouts.readers import DATASET_READERS
 
@@ -21,7 +20,7 @@ class TrainingData:
     overrides: tuple[str, ...]
     class_names: tuple[str, ...]
     """The classes that the dataset's own files name; empty where none does."""
-    modality: Literal["ct", "mr"] | None
+    modality: Modality | None
     """What the dataset's own files say."""
 
 
