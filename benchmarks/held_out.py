@@ -31,7 +31,7 @@ from benchmarks.header import header
 from spleen.evaluate import evaluate
 from spleen.layouts.dataset import Dataset
 from spleen.layouts.decathlon import read_decathlon
-from spleen.pairing import case_name
+from spleen.pairing import match_by_name
 from spleen.predict import PredictSettings, predict
 from spleen.types import LabelVolume
 from spleen.volume import read_label
@@ -86,21 +86,11 @@ def _held_out(runs: list[Path]) -> set[str]:
     return {case_id for run in runs for case_id in json.loads((run / "split.json").read_text())["test"]}
 
 
-def _link_labels(folder: Path, dataset: Dataset, masks: Path) -> None:
-    """Make a folder with the label of each case that has a mask, under the case's name."""
-    folder.mkdir()
-    for case in dataset.cases:
-        if (masks / f"{case.case_id}.nii.gz").exists():
-            (folder / f"{case.case_id}.nii.gz").symlink_to(case.label)
-
-
 def _print(label: str, minutes: str, masks: Path, dataset: Dataset) -> str:
     """Print the row of the first table; returns that of the second."""
     assert dataset.label_values is not None
     classes = {value: name for name, values in dataset.label_values.items() for value in values}
-    references = masks.with_name(f"references-{masks.name}")
-    _link_labels(references, dataset, masks)
-    evaluation = evaluate(masks, references, classes, surface=False)
+    evaluation = evaluate(masks, dataset.cases[0].label.parent, classes, surface=False, only_predicted=True)
     cells = []
     for name in dataset.label_values:
         dice = evaluation.summary(name).metrics["dice"]
@@ -108,15 +98,14 @@ def _print(label: str, minutes: str, masks: Path, dataset: Dataset) -> str:
         worst = min(score.dice for score in evaluation.scores if score.class_name == name)
         cells += [f"{dice.mean:.4f}{interval}", f"{worst:.3f}"]
     print(f"| {label} | {len(evaluation.case_ids)} | {minutes} | {' | '.join(cells)} |", flush=True)
-    return f"| {label} | {_losses(masks, references, list(classes))} |"
+    return f"| {label} | {_losses(masks, dataset, list(classes))} |"
 
 
-def _losses(masks: Path, references: Path, values: Sequence[int]) -> str:
+def _losses(masks: Path, dataset: Dataset, values: Sequence[int]) -> str:
     """The second table's cells: means over the cases."""
     losses: dict[str, Loss] = {}
-    for path in sorted(references.iterdir()):
-        reference, prediction = (read_label(folder / path.name).array for folder in (references, masks))
-        losses[case_name(path)] = _loss(prediction, reference, values)
+    for case_id, (mask, label) in match_by_name(masks, dataset.cases[0].label.parent).paired.items():
+        losses[case_id] = _loss(read_label(mask).array, read_label(label).array, values)
     together, moved = (np.mean([getattr(loss, name) for loss in losses.values()]) for name in ("together", "moved"))
     border_given = np.mean([loss.border_given for loss in losses.values()], axis=0)
     displaced = [

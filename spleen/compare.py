@@ -14,11 +14,21 @@ from pathlib import Path
 from spleen.errors import InputError
 from spleen.evaluate import GRID_TOLERANCE_MM, TOLERANCE_MM, check_settings
 from spleen.evaluation.paired import PairedCase, PairedSummary, pair_scores, summarise_pairs
-from spleen.evaluation.pairs import Failure, Progress, RawSettings, ScoredCase, fill_in, resolve_classes, score_pair
+from spleen.evaluation.pairs import (
+    Failure,
+    FilePairs,
+    Progress,
+    RawSettings,
+    ScoredCase,
+    fill_in,
+    pair_files,
+    resolve_classes,
+    score_pair,
+)
 from spleen.evaluation.pairs import score_pairs as score_all
-from spleen.evaluation.score_tables import ScoreTable, check_same_cases, find_table, read_table
+from spleen.evaluation.score_tables import ScoreTable, check_same_cases, check_same_names, find_table, read_table
 from spleen.metrics.catalogue import BY_NAME, SURFACE_METRICS
-from spleen.pairing import case_name, pair_by_name
+from spleen.pairing import case_name
 from spleen.recorded_classes import told_classes
 
 
@@ -33,6 +43,8 @@ class Comparison:
     summaries: tuple[PairedSummary, ...]
     """For each metric one for each class, then, if there are several, the one of all classes together."""
     failures: tuple[Failure, ...]
+    unpredicted: tuple[str, ...]
+    """The cases that were left out because their reference has no prediction, in A or in B."""
 
     def moved_most(self, metric: str, count: int = 10) -> list[PairedCase]:
         """The cases with the largest difference, whether better or worse."""
@@ -55,14 +67,15 @@ def compare(
     classes: Mapping[int, str] | None = None,
     tolerance_mm: float | Mapping[str, float] = TOLERANCE_MM,
     grid_tolerance_mm: float = GRID_TOLERANCE_MM,
+    only_predicted: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare B with A over the same cases: paired differences, their interval, Wilcoxon's test, wins and losses.
 
     With a `reference`, a and b are predictions, files or folders, and are scored as `spleen.evaluate.evaluate` does
-    with `classes` and tolerances. Without, they are CSV files that the command wrote, or run folders, whose cases.csv
-    counts with the rows of `split`. Raises InputError for a wrong setting, a file that is missing or of another kind,
-    and cases that only one side has.
+    with `classes`, tolerances and `only_predicted`. Without, they are CSV files that the command wrote, or run folders,
+    whose cases.csv counts with the rows of `split`. Raises InputError for a wrong setting, a file that is missing or of
+    another kind, and cases that only one side has.
     """
     chosen = _checked_metrics(metrics)
     if reference is None:
@@ -72,14 +85,19 @@ def compare(
             read_table(files[1], split, chosen),
         )
         failures: list[Failure] = []
+        unpredicted: tuple[str, ...] = ()
     else:
         surface = any(name in SURFACE_METRICS for name in chosen)
         counted = classes if classes is not None else told_classes([Path(a), Path(b)], Path(reference))
         settings = check_settings(counted, tolerance_mm, None, surface, grid_tolerance_mm)
-        tables, failures = _score_both((Path(a), Path(b)), Path(reference), chosen, settings, progress)
+        sides = _pair_both((Path(a), Path(b)), Path(reference), only_predicted)
+        unpredicted = sides[0].unpredicted
+        tables, failures = _score_both(sides, Path(reference).is_dir(), chosen, settings, progress)
     check_same_cases((str(a), str(b)), tables)
     pairs = tuple(pair_scores(*tables, chosen))
-    return Comparison(str(a), str(b), chosen, pairs, tuple(summarise_pairs(pairs, chosen)), tuple(failures))
+    return Comparison(
+        str(a), str(b), chosen, pairs, tuple(summarise_pairs(pairs, chosen)), tuple(failures), unpredicted
+    )
 
 
 def _checked_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -91,27 +109,38 @@ def _checked_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _score_both(
-    predictions: tuple[Path, Path],
-    reference: Path,
-    metrics: Sequence[str],
-    settings: RawSettings,
-    progress: Progress | None,
-) -> tuple[tuple[ScoreTable, ScoreTable], list[Failure]]:
-    """Score both sides; a case that fails on one of them leaves both."""
+def _pair_both(predictions: tuple[Path, Path], reference: Path, only_predicted: bool) -> tuple[FilePairs, FilePairs]:
+    """Pair both sides; without a score yet, so that a name that only one has is told at once."""
     for path in predictions:
         if path.suffix.lower() == ".csv":
             raise InputError(
                 f"{path} holds scores, which were computed with a reference already; leave {reference} out"
             )
+    a, b = (pair_files(path, reference, only_predicted) for path in predictions)
+    if not reference.is_dir():
+        # Two predictions of one case have names of their own, so the reference's name is the case.
+        first, second = ({case_name(reference): (path, reference)} for path in predictions)
+        return FilePairs(first, ()), FilePairs(second, ())
+    check_same_names((str(predictions[0]), str(predictions[1])), (list(a.files), list(b.files)), "case")
+    return a, b
+
+
+def _score_both(
+    sides: tuple[FilePairs, FilePairs],
+    folders: bool,
+    metrics: Sequence[str],
+    settings: RawSettings,
+    progress: Progress | None,
+) -> tuple[tuple[ScoreTable, ScoreTable], list[Failure]]:
+    """Score both sides; a case that fails on one of them leaves both."""
     scored: list[list[ScoredCase]] = []
     failures: list[Failure] = []
-    for pairs in [_pairs(path, reference) for path in predictions]:  # all names are checked before the first score
-        if reference.is_dir():
-            cases, failed = score_all(pairs, settings, progress)
+    for pairs in sides:
+        if folders:
+            cases, failed = score_all(pairs.files, settings, progress)
             failures += failed
         else:
-            cases = [score_pair(case_id, *files, settings) for case_id, files in pairs.items()]
+            cases = [score_pair(case_id, *files, settings) for case_id, files in pairs.files.items()]
         scored.append(cases)
     lost = {failure.case_id for failure in failures}
     kept = [[case for case in cases if case.case_id not in lost] for cases in scored]
@@ -125,9 +154,3 @@ def _score_both(
         for cases in kept
     )
     return (first, second), failures
-
-
-def _pairs(prediction: Path, reference: Path) -> dict[str, tuple[Path, Path]]:
-    pairs = pair_by_name(prediction, reference)
-    # Two predictions of one case have names of their own, so the reference's name is the case.
-    return pairs if reference.is_dir() else {case_name(reference): (prediction, reference)}

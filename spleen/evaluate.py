@@ -16,11 +16,19 @@ from pathlib import Path
 
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import METRIC_NAMES, ClassScore, ScoreSettings
-from spleen.evaluation.pairs import Failure, Progress, RawSettings, fill_in, resolve_classes, score_pair, score_pairs
+from spleen.evaluation.pairs import (
+    Failure,
+    Progress,
+    RawSettings,
+    fill_in,
+    pair_files,
+    resolve_classes,
+    score_pair,
+    score_pairs,
+)
 from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, summarise
 from spleen.metrics.catalogue import SURFACE_METRICS
 from spleen.metrics.diagnostic import check_prevalence
-from spleen.pairing import pair_by_name
 from spleen.recorded_classes import told_classes
 
 TOLERANCE_MM = 1.0
@@ -35,6 +43,8 @@ class Evaluation:
     summaries: tuple[ClassSummary, ...]
     """One for each class, then the one of all classes together."""
     failures: tuple[Failure, ...]
+    unpredicted: tuple[str, ...]
+    """The cases that were left out because their reference has no prediction."""
     settings: ScoreSettings
 
     @property
@@ -76,6 +86,7 @@ def evaluate(
     prevalence: float | None = None,
     surface: bool = True,
     grid_tolerance_mm: float = GRID_TOLERANCE_MM,
+    only_predicted: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score one prediction against one reference, or two folders paired by file name.
@@ -86,6 +97,8 @@ def evaluate(
     `tolerance_mm` is that of the surface Dice, one for all classes or one each. `prevalence` is the prior probability
     for the post-test probabilities, by default each case's own share of organ voxels. `surface=False` saves the time of
     the surface metrics. Voxels of both files may lie up to `grid_tolerance_mm` apart; their orientation may differ.
+    With `only_predicted`, references without a prediction are left out and named in `unpredicted`, as where the masks
+    are those of one fold.
 
     Raises InputError for a wrong setting, for files without a partner, and for a single pair that cannot be scored.
     In a folder, such a pair becomes one of the `failures`.
@@ -93,14 +106,14 @@ def evaluate(
     if classes is None:
         classes = told_classes([Path(prediction)], Path(reference))
     settings = check_settings(classes, tolerance_mm, prevalence, surface, grid_tolerance_mm)
-    pairs = pair_by_name(Path(prediction), Path(reference))
+    pairs = pair_files(Path(prediction), Path(reference), only_predicted)
     if Path(prediction).is_dir():
-        cases, failures = score_pairs(pairs, settings, progress)
+        cases, failures = score_pairs(pairs.files, settings, progress)
     else:
-        cases, failures = [score_pair(case_id, *files, settings) for case_id, files in pairs.items()], []
+        cases, failures = [score_pair(case_id, *files, settings) for case_id, files in pairs.files.items()], []
     resolved = resolve_classes(settings, cases)
     scores = tuple(score for case in cases for score in fill_in(case, resolved).scores)
-    return Evaluation(scores, summarise(scores, metric_names(surface)), tuple(failures), resolved)
+    return Evaluation(scores, summarise(scores, metric_names(surface)), tuple(failures), pairs.unpredicted, resolved)
 
 
 def check_settings(

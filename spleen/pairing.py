@@ -38,6 +38,22 @@ class ImageFiles:
             )
 
 
+@dataclass(frozen=True)
+class NamePairs:
+    """The files of two folders, matched by case name."""
+
+    paired: dict[str, tuple[Path, Path]]
+    only_first: tuple[Path, ...]
+    only_second: tuple[Path, ...]
+
+    def check_complete(self, remedy: str = "add it, or move them away") -> None:
+        """Raise InputError that lists the files without a partner, and tells the `remedy`."""
+        lonely = [f"  only in {path.parent}: {path.name}" for path in (*self.only_first, *self.only_second)]
+        if lonely:
+            shown = lonely[:20] + [f"  … and {len(lonely) - 20} more"] * (len(lonely) > 20)
+            raise InputError(f"{len(lonely)} file(s) have no partner of the same name; {remedy}:\n" + "\n".join(shown))
+
+
 def case_name(path: Path) -> str:
     """The file's name without .nii, .nii.gz, .hdr or .img."""
     suffix = next((suffix for suffix in (*SUFFIXES, *_PAIR_SUFFIXES) if path.name.endswith(suffix)), "")
@@ -144,10 +160,20 @@ def volumes_by_name(folder: Path) -> dict[str, Path]:
 
 
 def pair_by_name(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
-    """Pairs (file of `first`, file of `second`) by case name, for two files or two folders.
+    """Pairs (file of `first`, file of `second`) by case name, as `match_by_name` finds them.
 
-    CASE_0000.nii.gz, as nnU-Net names images, pairs with CASE.nii.gz. Raises InputError that lists the files without a
-    partner.
+    Raises InputError that lists the files without a partner.
+    """
+    matched = match_by_name(first, second)
+    matched.check_complete()
+    return matched.paired
+
+
+def match_by_name(first: Path, second: Path) -> NamePairs:
+    """Match two files, or the files of two folders by case name.
+
+    CASE_0000.nii.gz, as nnU-Net names images, pairs with CASE.nii.gz. Raises InputError for a path that does not exist,
+    for a file and a folder, and for a folder without volumes.
     """
     for path in (first, second):
         if not path.exists():
@@ -155,8 +181,8 @@ def pair_by_name(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
     if first.is_dir() != second.is_dir():
         raise InputError(f"give two files or two folders; {first} and {second} are one of each")
     if not first.is_dir():
-        return {case_name(first): (first, second)}
-    return _partners(volumes_by_name(first), volumes_by_name(second), (first, second))
+        return NamePairs({case_name(first): (first, second)}, (), ())
+    return _match(volumes_by_name(first), volumes_by_name(second))
 
 
 def pair_images(images: Path, labels: Path, n_channels: int) -> dict[str, tuple[ImageFiles, Path]]:
@@ -175,22 +201,18 @@ def pair_images(images: Path, labels: Path, n_channels: int) -> dict[str, tuple[
         raise InputError(
             f"{images} holds the case '{twice.case_id}' twice: {twice.paths[0].name} and {by_name[twice.case_id].name}"
         )
-    paired = _partners(by_name, volumes_by_name(labels), (images, labels))
-    return {name: (by_file[image], label) for name, (image, label) in paired.items()}
+    matched = _match(by_name, volumes_by_name(labels))
+    matched.check_complete()
+    return {name: (by_file[image], label) for name, (image, label) in matched.paired.items()}
 
 
-def _partners(
-    left: Mapping[str, Path], right: Mapping[str, Path], folders: tuple[Path, Path]
-) -> dict[str, tuple[Path, Path]]:
+def _match(left: Mapping[str, Path], right: Mapping[str, Path]) -> NamePairs:
     left, right = _without_channel(left, right), _without_channel(right, left)
-    lonely = [f"  only in {folders[0]}: {left[name].name}" for name in left if name not in right]
-    lonely += [f"  only in {folders[1]}: {right[name].name}" for name in right if name not in left]
-    if lonely:
-        shown = lonely[:20] + [f"  … and {len(lonely) - 20} more"] * (len(lonely) > 20)
-        raise InputError(
-            f"{len(lonely)} file(s) have no partner of the same name; add it, or move them away:\n" + "\n".join(shown)
-        )
-    return {name: (path, right[name]) for name, path in left.items()}
+    return NamePairs(
+        {name: (path, right[name]) for name, path in left.items() if name in right},
+        tuple(path for name, path in left.items() if name not in right),
+        tuple(path for name, path in right.items() if name not in left),
+    )
 
 
 def _without_channel(files: Mapping[str, Path], partners: Mapping[str, Path]) -> dict[str, Path]:

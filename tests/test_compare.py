@@ -187,6 +187,20 @@ def test_a_class_that_only_one_side_predicts_is_empty_on_the_other(predictions):
     assert (extra.a, math.isnan(extra.b)) == (0.0, True)
 
 
+def test_references_of_other_folds_are_left_out_when_asked_for(predictions, tmp_path):
+    a, b, reference = predictions
+    (a / "short.nii.gz").unlink()
+    for options, words in (([], "--only-predicted"), (["--only-predicted"], f"only in {b}: short")):
+        result = run(a, b, reference, *options)
+        assert (result.exit_code, words in result.stderr) == (2, True)
+    (b / "short.nii.gz").unlink()
+    result = run(a, b, reference, "--only-predicted", "--json", tmp_path / "c.json")
+    assert result.exit_code == 0
+    assert "left out, without a prediction: 1 (short)" in result.stdout
+    record = json.loads((tmp_path / "c.json").read_text())
+    assert (sorted(record["cases"]), record["unpredicted"]) == (["empty", "shifted"], ["short"])
+
+
 def test_a_bad_file_leaves_its_case_out_on_both_sides(predictions):
     a, b, reference = predictions
     (b / "short.nii.gz").write_bytes(b"no NIfTI")

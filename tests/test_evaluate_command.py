@@ -102,6 +102,31 @@ def test_the_json_tells_means_intervals_and_worst_cases(pair, tmp_path):
     assert record["failures"] == {}
 
 
+def test_references_of_other_folds_are_left_out_when_asked_for_and_counted(pair, tmp_path):
+    """Dice of "shifted" 0.5 and of "same" 1, so the mean of these two is 0.75."""
+    for name in ("missed", "empty"):
+        (pair[0] / f"{name}.nii.gz").unlink()
+    result = run(*pair)
+    assert result.exit_code == 2
+    assert "2 file(s) have no partner" in result.stderr
+    assert "--only-predicted" in result.stderr
+    result = run(*pair, "--only-predicted", "--json", tmp_path / "s.json")
+    assert result.exit_code == 0
+    assert "2 cases, 1 class; left out, without a prediction: 2 (empty, missed)" in result.stdout
+    record = strict((tmp_path / "s.json").read_text())
+    assert (record["mean"]["1"]["dice"], sorted(record["cases"])) == (0.75, ["same", "shifted"])
+    assert record["unpredicted"] == ["empty", "missed"]
+
+
+def test_a_prediction_without_a_reference_is_never_left_out(pair):
+    (pair[1] / "same.nii.gz").unlink()
+    for options in ([], ["--only-predicted"]):
+        result = run(*pair, *options)
+        assert result.exit_code == 2
+        assert f"only in {pair[0]}: same.nii.gz" in result.stderr
+        assert "--only-predicted" not in result.stderr
+
+
 def test_a_bad_pair_is_listed_and_the_others_are_written(pair, tmp_path):
     (pair[0] / "shifted.nii.gz").write_bytes(b"no NIfTI")
     result = run(*pair, "--csv", tmp_path / "s.csv", "--json", tmp_path / "s.json")

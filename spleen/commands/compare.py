@@ -32,6 +32,9 @@ def compare(
     grid_tolerance_mm: Annotated[
         float, typer.Option(help="For predictions: by how much the voxels of two files may lie apart.")
     ] = 0.1,
+    only_predicted: Annotated[
+        bool, typer.Option("--only-predicted", help="For predictions: leave out references without one.")
+    ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write one row per metric, case and class.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the summaries and every case.")] = None,
 ) -> None:
@@ -51,6 +54,7 @@ def compare(
         parse_classes(classes),
         parse_tolerance(tolerance_mm),
         grid_tolerance_mm,
+        only_predicted,
         {"--csv": csv, "--json": json},
     )
     if not all_scored:

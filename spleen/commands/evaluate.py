@@ -32,6 +32,9 @@ def evaluate(
         bool, typer.Option("--no-surface", help="Leave out surface distances, to save time.")
     ] = False,
     grid_tolerance_mm: Annotated[float, typer.Option(help="By how much the voxels of both files may lie apart.")] = 0.1,
+    only_predicted: Annotated[
+        bool, typer.Option("--only-predicted", help="Leave out references without a prediction, such as other folds'.")
+    ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write one row per case and class.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write cases, means, intervals, medians, worst cases.")] = None,
     plot: Annotated[
@@ -54,6 +57,7 @@ def evaluate(
         prevalence,
         not no_surface,
         grid_tolerance_mm,
+        only_predicted,
         {"--csv": csv, "--json": json, "--plot": plot},
     )
     if not all_scored:

@@ -21,6 +21,7 @@ def run_evaluate(
     prevalence: float | None,
     surface: bool,
     grid_tolerance_mm: float,
+    only_predicted: bool,
     outputs: Mapping[str, Path | None],
 ) -> bool:
     """Evaluate, print the text, write the files of --csv, --json and --plot; True if every pair could be scored.
@@ -38,6 +39,7 @@ def run_evaluate(
             prevalence=prevalence,
             surface=surface,
             grid_tolerance_mm=grid_tolerance_mm,
+            only_predicted=only_predicted,
             progress=progress,
         )
     print(evaluation, flush=True)
@@ -64,6 +66,7 @@ def run_compare(
     classes: Mapping[int, str] | None,
     tolerance_mm: float | Mapping[str, float],
     grid_tolerance_mm: float,
+    only_predicted: bool,
     outputs: Mapping[str, Path | None],
 ) -> bool:
     """Compare, print the text, write the files of --csv and --json; True if every pair could be scored."""
@@ -78,6 +81,7 @@ def run_compare(
             classes=classes,
             tolerance_mm=tolerance_mm,
             grid_tolerance_mm=grid_tolerance_mm,
+            only_predicted=only_predicted,
             progress=progress,
         )
     print(comparison, flush=True)

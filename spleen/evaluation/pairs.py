@@ -9,6 +9,7 @@ import numpy as np
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore, ScoreSettings, label_values, score_absent, score_case
 from spleen.geometry import check_same_grid
+from spleen.pairing import case_name, match_by_name
 from spleen.volume import Volume, read_label
 
 Progress = Callable[[int, int, str], None]
@@ -51,6 +52,29 @@ class RawSettings:
         same = self.tolerance_mm
         tolerance_mm = dict(same) if isinstance(same, Mapping) else dict.fromkeys(classes, float(same))
         return ScoreSettings(classes, tolerance_mm, self.prevalence, self.surface)
+
+
+@dataclass(frozen=True)
+class FilePairs:
+    """What is scored, (prediction, reference) by case name, and the cases whose reference has no prediction."""
+
+    files: dict[str, tuple[Path, Path]]
+    unpredicted: tuple[str, ...]
+
+
+def pair_files(prediction: Path, reference: Path, only_predicted: bool) -> FilePairs:
+    """Pair two files, or two folders by name; only with `only_predicted` may a reference lack a prediction.
+
+    Raises InputError as `spleen.pairing.match_by_name` does, and for files without a partner.
+    """
+    matched = match_by_name(prediction, reference)
+    if only_predicted:
+        replace(matched, only_second=()).check_complete()
+    elif matched.only_first:
+        matched.check_complete()
+    else:
+        matched.check_complete("add it, or leave such references out with --only-predicted")
+    return FilePairs(matched.paired, tuple(map(case_name, matched.only_second)))
 
 
 def score_pairs(

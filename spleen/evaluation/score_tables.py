@@ -84,11 +84,17 @@ def _number(path: Path, key: CaseClass, name: str, text: str | None) -> float:
 def check_same_cases(names: tuple[str, str], tables: tuple[ScoreTable, ScoreTable]) -> None:
     """Raise InputError that lists the cases, or else the classes of a case, that only one side has."""
     for part, word in ((slice(0, 1), "case"), (slice(0, 2), "case and class")):
-        first, second = ({" ".join(key[part]): None for key in table} for table in tables)
-        lonely = [f"  only in {names[0]}: {key}" for key in first if key not in second]
-        lonely += [f"  only in {names[1]}: {key}" for key in second if key not in first]
-        if lonely:
-            shown = lonely[:20] + [f"  … and {len(lonely) - 20} more"] * (len(lonely) > 20)
-            raise InputError(
-                f"both sides must hold the same cases and classes; each {word} that only one has:\n" + "\n".join(shown)
-            )
+        first, second = ([" ".join(key[part]) for key in table] for table in tables)
+        check_same_names(names, (first, second), word)
+
+
+def check_same_names(names: tuple[str, str], sides: tuple[Sequence[str], Sequence[str]], word: str) -> None:
+    """Raise InputError that lists what only one side has; each is a `word`, such as case."""
+    first, second = (dict.fromkeys(side) for side in sides)
+    lonely = [f"  only in {names[0]}: {key}" for key in first if key not in second]
+    lonely += [f"  only in {names[1]}: {key}" for key in second if key not in first]
+    if lonely:
+        shown = lonely[:20] + [f"  … and {len(lonely) - 20} more"] * (len(lonely) > 20)
+        raise InputError(
+            f"both sides must hold the same cases and classes; each {word} that only one has:\n" + "\n".join(shown)
+        )

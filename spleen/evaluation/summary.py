@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spleen.evaluation.case_scores import ClassScore
+from spleen.listing import few
 from spleen.metrics.catalogue import BY_NAME
 from spleen.metrics.statistics import Interval, bootstrap_mean_interval
 
@@ -77,6 +78,11 @@ def mean_by_case(scores: Sequence[ClassScore], metric: str) -> dict[str, float]:
     for score in scores:
         by_case.setdefault(score.case_id, []).append(score.value(metric))
     return {case_id: _mean(values) for case_id, values in by_case.items()}
+
+
+def left_out(unpredicted: Sequence[str]) -> str:
+    """The cases that were not scored for want of a prediction, in words."""
+    return f"left out, without a prediction: {len(unpredicted)} ({few(unpredicted, 3)})"
 
 
 def class_words(name: str) -> str:

@@ -7,7 +7,7 @@ from textwrap import fill
 
 from spleen.compare import Comparison
 from spleen.evaluation.paired import PairedCase, PairedSummary
-from spleen.evaluation.summary import class_words
+from spleen.evaluation.summary import class_words, left_out
 from spleen.listing import few
 from spleen.metrics.catalogue import BY_NAME, Metric
 from spleen.metrics.statistics import FEWEST_PAIRS
@@ -23,6 +23,8 @@ def to_text(comparison: Comparison) -> str:
     if not comparison.pairs:
         return "no case could be compared"
     parts = [f"A: {comparison.name_a}\nB: {comparison.name_b}"]
+    if comparison.unpredicted:
+        parts.append(left_out(comparison.unpredicted))
     for name in comparison.metrics:
         parts += [_summary(comparison, BY_NAME[name]), _moved(comparison, BY_NAME[name])]
     parts.append(_notes(comparison))
@@ -56,6 +58,7 @@ def to_json(comparison: Comparison) -> str:
         "b": comparison.name_b,
         "summary": summaries,
         "cases": cases,
+        "unpredicted": list(comparison.unpredicted),
         "failures": [{"case": failure.case_id, "reason": failure.reason} for failure in comparison.failures],
     }
     return json.dumps(record, indent=1, allow_nan=False) + "\n"

@@ -7,7 +7,7 @@ from textwrap import fill
 
 from spleen.evaluate import Evaluation
 from spleen.evaluation.case_scores import ClassScore
-from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, MetricSummary, class_words
+from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, MetricSummary, class_words, left_out
 from spleen.listing import few
 from spleen.metrics.catalogue import BY_NAME, Metric
 from spleen.report.table import Cell, Column, render_table
@@ -70,6 +70,8 @@ def _settings_line(evaluation: Evaluation) -> str:
     words = [f"{n_cases} {'case' if n_cases == 1 else 'cases'}, {n_classes} {'class' if n_classes == 1 else 'classes'}"]
     if 0 < len(named) <= _TOLD_CLASSES:
         words[0] += f" ({told})"
+    if evaluation.unpredicted:
+        words.append(left_out(evaluation.unpredicted))
     if settings.surface:
         tolerances = set(settings.tolerance_mm.values())
         if len(tolerances) == 1:

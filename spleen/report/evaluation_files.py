@@ -60,6 +60,7 @@ def to_json(evaluation: Evaluation) -> str:
         "cases": dict(cases),
         **statistics,
         "counts": counts,
+        "unpredicted": list(evaluation.unpredicted),
         "failures": {failure.case_id: failure.reason for failure in evaluation.failures},
     }
     return json.dumps(record, indent=1, allow_nan=False) + "\n"
