@@ -11,7 +11,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from spleen.config import TrainConfig, parse, project_root
-from spleen.jobs import quoted as in_hydra_grammar
+from spleen.hydra_grammar import quoted as in_hydra_grammar
 
 
 @dataclass(frozen=True)

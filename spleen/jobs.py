@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from spleen.build_data import complete
 from spleen.config import parse
 from spleen.config_checks import check
 from spleen.errors import InputError
+from spleen.hydra_grammar import quoted
 from spleen.identity import identity
 
 _LONGEST_FOLDER_NAME = 120
@@ -172,8 +173,3 @@ def job_folder(overrides: str) -> str:
     if len(name) <= _LONGEST_FOLDER_NAME:
         return name
     return f"{name[: _LONGEST_FOLDER_NAME - _HASH_DIGITS - 1]}-{_hash(overrides)[:_HASH_DIGITS]}"
-
-
-def quoted(path: Path | str) -> str:
-    """A path as a value in Hydra's grammar, whatever characters it holds."""
-    return QuotedString(str(path), Quote.single).with_quotes()

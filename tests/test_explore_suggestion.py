@@ -21,6 +21,7 @@ from spleen.exploration.suggestion import (
 )
 from spleen.exploration.training_data import hydra_override
 from spleen.explore import explore
+from spleen.hydra_grammar import quoted
 from spleen.store import open_case
 from tests.nifti import ras_affine, save, save_stored_as
 from tests.small_run import compose_config, small_ct
@@ -188,8 +189,9 @@ def test_the_pasted_command_opens_the_very_files(tmp_path, folder):
 )
 def test_any_path_survives_hydra(name):
     path = Path("/data") / name.replace("/", "\\")
-    (override,) = OverridesParser.create().parse_overrides([hydra_override("data.image", path)])
-    assert OmegaConf.create({"image": override.value()}).image == str(path)
+    for told in (hydra_override("data.image", path), f"data.image={quoted(path)}"):
+        (override,) = OverridesParser.create().parse_overrides([told])
+        assert OmegaConf.create({"image": override.value()}).image == str(path)
 
 
 def test_the_suggestion_runs_on_the_small_ct_of_the_training_tests(tmp_path):

@@ -19,8 +19,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from spleen.errors import InputError
+from spleen.hydra_grammar import quoted
 from spleen.job_folders import is_finished
-from spleen.jobs import Combination, Job, plan, quoted
+from spleen.jobs import Combination, Job, plan
 from spleen.launchers import check_installed, fit_to_jobs
 from spleen.multirun import Multirun
 from spleen.signals import Interrupted

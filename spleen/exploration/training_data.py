@@ -52,14 +52,12 @@ def training_data(cases: Sequence[CaseFacts]) -> TrainingData | None:
 
 
 def hydra_override(key: str, path: Path) -> str:
-    """An override that gives Hydra this very path, absolute, whatever characters it has (not yet quoted for a shell).
-
-    Grammar: https://hydra.cc/docs/1.3/advanced/override_grammar/basic/
-    """
+    """An override that gives Hydra this very path, absolute, whatever characters it has; not yet quoted for a shell."""
     text = str(path.absolute())
     if re.fullmatch(r"[A-Za-z0-9_/.+\-]+", text):
         return f"{key}={text}"
-    # Backslashes count only before a quote, at the end, or before the ${ of an interpolation.
-    text = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ("\\" + match[2] if match[2] else ""), text)
-    text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", text)
-    return f'{key}="{text}"'
+    from hydra.core.override_parser.types import Quote  # most paths need none of Hydra
+
+    from spleen.hydra_grammar import quoted
+
+    return f"{key}={quoted(text, Quote.double)}"
