@@ -66,6 +66,10 @@ class SliceDataModule(pl.LightningDataModule):
         indices = [np.array(getattr(split, stage), dtype=np.int64) for split in self.splits]
         return [CaseSlices(case, index) for case, index in zip(self.cases, indices, strict=True) if len(index)]
 
+    def cases_in(self, stage: Stage) -> list[StoredCase]:
+        """The cases that have slices in a split."""
+        return [part.case for part in self.slices(stage)]
+
     @property
     def _place(self) -> tuple[int, int]:
         """The rank of this process among those that train together, and how many they are."""

@@ -15,6 +15,7 @@ from spleen.class_map import ClassMap
 from spleen.errors import InputError
 from spleen.fusion import View, predict_volume, read_for
 from spleen.geometry import check_same_grid
+from spleen.held_out import views_that_saw, warn_of_same_images
 from spleen.labels import to_class_indices
 from spleen.pairing import ImageFiles
 from spleen.volume import read_label
@@ -50,6 +51,8 @@ class _Contest:
     reference: UInt8[np.ndarray, " m"]
     settled: Float64[np.ndarray, "organ 3"]
     """Of the other voxels: hits, predicted, expected."""
+    is_seen: bool
+    """Whether a view learnt from the image, which would make it look better than it is."""
 
 
 def fit_weights(
@@ -67,6 +70,8 @@ def fit_weights(
     if len(views) < 2:
         raise InputError("fitting weights needs at least two runs; with one there is nothing to weigh")
     contests = [_contest(views, name, *files, batch_size, advance) for name, files in cases.items()]
+    seen = [name for name, contest in zip(cases, contests, strict=True) if contest.is_seen]
+    warn_of_same_images(seen, len(cases), "Weights fitted on them favour the runs that know them")
     equal = np.full(len(views), 1 / len(views))
     dice_equal = _mean_dice(contests, equal)
     weights, dice = _better(contests, equal, dice_equal, _grid(len(views)))
@@ -139,7 +144,9 @@ def _contest(
         for organ in range(1, len(classes.names) + 1)
     ]
     contested = np.stack([probabilities[:, differ] for probabilities in stack])
-    return _Contest(contested, reference[differ], np.array(settled, dtype=np.float64))
+    return _Contest(
+        contested, reference[differ], np.array(settled, dtype=np.float64), bool(views_that_saw(views, image))
+    )
 
 
 def _reference(

@@ -4,13 +4,18 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from spleen.errors import InputError
+from spleen.fingerprint import fingerprint
 from spleen.fusion import View
 from spleen.listing import few
+from spleen.native_image import NativeImage
 from spleen.trained import BEST_CHECKPOINT, TrainedModel
 
 log = logging.getLogger(__name__)
+
+NOTHING_NEW = "The scores of their masks say nothing about new cases"
 
 
 @dataclass(frozen=True)
@@ -59,15 +64,52 @@ def views_that_held_out(views: Sequence[View], case_ids: Sequence[str]) -> dict[
     return chosen
 
 
-def warn_of_seen(views: Sequence[View], case_ids: Sequence[str]) -> None:
-    """Warn where images are called as cases that the runs learnt from: their masks would be scored too well."""
-    seen = frozenset().union(*(cases.seen for cases in (known_cases(view.model) for view in views) if cases))
-    named = [case_id for case_id in case_ids if case_id in seen]
-    if named:
+def views_that_saw(views: Sequence[View], image: NativeImage) -> list[View]:
+    """The views whose runs learnt from this very image, whatever its file is called, oriented or compressed.
+
+    Empty where they do not tell: checkpoints from before this was recorded.
+    """
+    if not any(view.model.seen_images for view in views):
+        return []
+    image_fingerprint = fingerprint(image.channels)
+    return [view for view in views if image_fingerprint in view.model.seen_images]
+
+
+def check_unseen(seen_by: Sequence[View], path: Path) -> None:
+    """Raise InputError for an image that is called as a held-out case, and is one that a run learnt from."""
+    if seen_by:
+        raise InputError(
+            f"{path} is, voxel by voxel, an image that {seen_by[0].model.name} learnt from under another name, so "
+            "--held-out leaves it out"
+        )
+
+
+def warn_of_same_images(case_ids: Sequence[str], n_images: int, consequence: str = NOTHING_NEW) -> None:
+    """Warn of images that the runs learnt from, as `views_that_saw` finds out."""
+    if case_ids:
         log.warning(
-            "%d of %d images are called as cases that these runs learnt from: %s. The scores of their masks say "
-            "nothing about new cases. --held-out predicts each case by the runs that held it out alone",
-            len(named),
+            "%d of %d images are, voxel by voxel, images that these runs learnt from: %s. %s",
             len(case_ids),
-            few(named, 3),
+            n_images,
+            few(case_ids, 3),
+            consequence,
+        )
+
+
+def called_as_seen(views: Sequence[View], case_ids: Sequence[str]) -> list[str]:
+    """The images that are called as cases that the runs learnt from, as split.json in their folders tells."""
+    seen = frozenset().union(*(cases.seen for cases in (known_cases(view.model) for view in views) if cases))
+    return [case_id for case_id in case_ids if case_id in seen]
+
+
+def warn_of_same_names(case_ids: Sequence[str], n_images: int) -> None:
+    """Warn of images that `called_as_seen` finds: before any of them is read."""
+    if case_ids:
+        log.warning(
+            "%d of %d images are called as cases that these runs learnt from: %s. %s. --held-out predicts each case by "
+            "the runs that held it out alone",
+            len(case_ids),
+            n_images,
+            few(case_ids, 3),
+            NOTHING_NEW,
         )

@@ -55,7 +55,7 @@ def _check_same_values(cases: tuple[StoredCase, ...]) -> None:
 
 def _check_classes(data: SliceDataModule, names: tuple[str, ...]) -> None:
     """A label may be empty, but something must be there to learn."""
-    training = [part.case for part in data.slices("train")]
+    training = data.cases_in("train")
     absent = [
         name for name, *volumes in zip(names, *(case.volumes_mm3 for case in training), strict=True) if not any(volumes)
     ]
@@ -122,7 +122,7 @@ def record_split(run_folder: Path, data: SliceDataModule, config: TrainConfig) -
         splits = {case.case_id: split for case, split in zip(data.cases, data.splits, strict=True)}
         record.write_split(path, splits, data.cases[0].axis, build.build_split_settings(config))
         return
-    train, val, test = (tuple(part.case.case_id for part in data.slices(stage)) for stage in STAGES)
+    train, val, test = (tuple(case.case_id for case in data.cases_in(stage)) for stage in STAGES)
     split = CaseSplit(train=train, val=val, test=test)
     record.write_case_split(path, split, config.fold, _settings(config), data.skipped)
     if isinstance(config.fold, int):

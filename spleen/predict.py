@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,14 @@ from jaxtyping import Integer, UInt8
 from spleen.class_map import ClassMap
 from spleen.errors import InputError
 from spleen.fusion import View, predict_volume, read_for
-from spleen.held_out import views_that_held_out, warn_of_seen
+from spleen.held_out import (
+    called_as_seen,
+    check_unseen,
+    views_that_held_out,
+    views_that_saw,
+    warn_of_same_images,
+    warn_of_same_names,
+)
 from spleen.inference import Device, Variant, choose_hardware, n_slices, variants
 from spleen.intensity import doubt, doubts_in_words
 from spleen.native_image import NativeImage, write_channels_like, write_like
@@ -65,6 +72,8 @@ class PredictedCase:
     trust: tuple[ClassTrust, ...]
     doubt: str | None
     """Why the image's intensities cannot be what the runs were trained on."""
+    is_seen: bool
+    """Whether a run learnt from this very image, whatever its file is called."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +120,15 @@ def predict(
     models = load_ensemble(_listed(runs, "run"), settings.trust)
     found = find_targets(inputs, output, models[0].slices.n_channels)
     views = make_views(models, settings)
-    views_of = _choose_views(views, [target.case_id for target in found], settings.held_out)
+    case_ids = [target.case_id for target in found]
+    views_of = views_that_held_out(views, case_ids) if settings.held_out else dict.fromkeys(case_ids, views)
     targets = [target for target in found if target.case_id in views_of]
     wanted = to_compute(targets, settings)
     cleaning = _postprocess_settings(views[0].model.classes, settings)
     for folder in {target.mask.parent for target in wanted}:
         check_folder(folder)
+    named = [] if settings.held_out else called_as_seen(views, case_ids)
+    warn_of_same_names(named, len(found))
     cases: list[PredictedCase] = []
     failures: list[Failure] = []
     slices = 0
@@ -129,24 +141,16 @@ def predict(
             failures.append(Failure(target.image_path, str(error)))
         except Exception as error:  # out of memory, or a fault: the others go on
             failures.append(Failure(target.image_path, f"{type(error).__name__}: {error}"))
+    _warn(cases, named)
+    kept, left_out, seconds = len(targets) - len(wanted), len(found) - len(targets), time.perf_counter() - started
+    return PredictionReport(tuple(cases), tuple(failures), kept, left_out, slices, seconds)
+
+
+def _warn(cases: Sequence[PredictedCase], named: Collection[str]) -> None:
+    """Tell what the images turned out to be; it is known already that those `named` are called as training cases."""
     if doubts := {case.case_id: case.doubt for case in cases if case.doubt}:
         log.warning("%s; the runs expect Hounsfield units", doubts_in_words(doubts, len(cases)))
-    return PredictionReport(
-        tuple(cases),
-        tuple(failures),
-        len(targets) - len(wanted),
-        len(found) - len(targets),
-        slices,
-        time.perf_counter() - started,
-    )
-
-
-def _choose_views(views: list[View], case_ids: Sequence[str], held_out: bool) -> dict[str, list[View]]:
-    """By which views each case is predicted; a case that is left out has no entry."""
-    if held_out:
-        return views_that_held_out(views, case_ids)
-    warn_of_seen(views, case_ids)
-    return dict.fromkeys(case_ids, views)
+    warn_of_same_images([case.case_id for case in cases if case.is_seen and case.case_id not in named], len(cases))
 
 
 def find_targets(inputs: Paths, output: str | Path | None, n_channels: int) -> list[Target]:
@@ -220,6 +224,9 @@ def _predict_one(
 ) -> tuple[PredictedCase, int]:
     classes = views[0].model.classes
     image = read_for(views, target.image, _bytes_per_voxel(len(views), len(classes.names), settings.probabilities))
+    seen_by = views_that_saw(views, image)
+    if settings.held_out:
+        check_unseen(seen_by, target.image_path)
     slices = sum(n_slices(view.model, image) for view in views)
     prediction = predict_volume(
         views,
@@ -236,7 +243,7 @@ def _predict_one(
     mask = postprocess(prediction.mask, voxel_volume_mm3, cleaning)
     write_like(target.mask, to_label_values(mask, classes), image)
     record(target, trust, classes.values)
-    return PredictedCase(target.case_id, target.mask, trust, _doubt(views, image)), slices
+    return PredictedCase(target.case_id, target.mask, trust, _doubt(views, image), bool(seen_by)), slices
 
 
 def _doubt(views: Sequence[View], image: NativeImage) -> str | None:

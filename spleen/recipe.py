@@ -26,17 +26,24 @@ class Recipe:
     """For each class, the values of the label files that stand for it."""
     training_volumes_mm3: tuple[tuple[float, float], ...]
     """For each class, its smallest and its largest volume in the training cases."""
+    seen_images: tuple[str, ...]
+    """Fingerprints of the images that were trained on, or that chose the best epoch, in order."""
 
     def to_json(self) -> str:
         """The text that goes into a checkpoint."""
         return json.dumps(asdict(self))
 
 
-def describe(config: TrainConfig, training_cases: Sequence[StoredCase]) -> Recipe:
+def describe(
+    config: TrainConfig, training_cases: Sequence[StoredCase], validation_cases: Sequence[StoredCase]
+) -> Recipe:
     """The recipe of a run on these cases."""
     by_class = list(zip(*(case.volumes_mm3 for case in training_cases), strict=True))
     return Recipe(
-        asdict(config), training_cases[0].label_values, tuple((min(volumes), max(volumes)) for volumes in by_class)
+        asdict(config),
+        training_cases[0].label_values,
+        tuple((min(volumes), max(volumes)) for volumes in by_class),
+        tuple(sorted({case.fingerprint for case in (*training_cases, *validation_cases)})),
     )
 
 
@@ -51,6 +58,7 @@ def from_json(text: str) -> tuple[Recipe, TrainConfig]:
             dict(content["config"]),
             tuple(tuple(int(value) for value in values) for values in content["label_values"]),
             tuple((float(low), float(high)) for low, high in content["training_volumes_mm3"]),
+            tuple(map(str, content.get("seen_images", ()))),  # older checkpoints do not tell
         )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"its recipe cannot be read: {error}") from error

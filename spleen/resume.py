@@ -74,12 +74,13 @@ def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> No
 
 
 def check_same_data(unfinished: Unfinished, recipe: Recipe) -> None:
-    """Raise InputError if the label of the training data is another one than when the unfinished run began."""
+    """Raise InputError if the images or labels of the training are others than when the unfinished run began."""
     now = json.loads(recipe.to_json())
-    if {**now, "config": None} != {**unfinished.recipe, "config": None}:
+    then = {"seen_images": now["seen_images"], **unfinished.recipe}  # older checkpoints do not tell
+    if {**now, "config": None} != {**then, "config": None}:
         raise InputError(
-            f"the label file is not the one that the unfinished run in {unfinished.checkpoint.parents[1]} was trained "
-            "with; put it back, or start a new run in another folder"
+            f"the images or labels are not those that the unfinished run in {unfinished.checkpoint.parents[1]} was "
+            "trained with; put them back, or start a new run in another folder"
         )
 
 

@@ -103,7 +103,7 @@ def _run(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = open_data(config)
     record_split(run_folder, data, config)
-    recipe = describe(config, [part.case for part in data.slices("train")])
+    recipe = describe(config, data.cases_in("train"), data.cases_in("val"))
     if unfinished is not None:
         check_same_data(unfinished, recipe)
     module = build_module(config, data)

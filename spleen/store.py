@@ -21,6 +21,7 @@ from spleen.cases import Case
 from spleen.class_map import ClassMap
 from spleen.content_hash import content_hash
 from spleen.errors import InputError
+from spleen.fingerprint import fingerprint
 from spleen.free_memory import MemoryRoom
 from spleen.geometry import check_same_grid
 from spleen.intensity import Intensity, doubt, fit_intensity
@@ -167,17 +168,10 @@ def _build(case: Case, settings: StoreSettings, folder: Path) -> None:
         "foreground": reference.any(axis=(1, 2)).tolist(),
         "label_values": classes.values,
         "volumes_mm3": [float(count * np.prod(spacing)) for count in voxels[1:]],
-        "fingerprint": _fingerprint(image),
+        "fingerprint": fingerprint(image.arrays),
         "doubt": doubt(image.arrays, settings.intensity),
     }
     (folder / "entry.json").write_text(json.dumps(facts, indent=1))
-
-
-def _fingerprint(image: Channels) -> str:
-    digest = hashlib.sha256(repr(image.arrays[0].shape).encode())
-    for channel in image.arrays:
-        digest.update(np.ascontiguousarray(channel).data)
-    return digest.hexdigest()
 
 
 def _read_case(case: Case, settings: StoreSettings) -> tuple[Channels, LabelVolume, ClassMap]:

@@ -46,6 +46,8 @@ class TrainedModel:
     """Anatomical directions that were mirrored at random during the training."""
     training_volumes_mm3: tuple[tuple[float, float], ...]
     """For each class, its smallest and its largest volume in the training cases."""
+    seen_images: frozenset[str]
+    """`spleen.fingerprint.fingerprint` of the images it learnt from; empty where an older checkpoint does not tell."""
 
     @property
     def classes(self) -> ClassMap:
@@ -119,6 +121,7 @@ def load_trained(path: Path, trust: bool = False) -> TrainedModel:
         precision=config.precision,
         trained_flips=flips,
         training_volumes_mm3=recipe.training_volumes_mm3,
+        seen_images=frozenset(recipe.seen_images),
     )
 
 

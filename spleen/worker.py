@@ -48,7 +48,7 @@ def _train(store: Store, place: Place, count: int, stop: StopRequest) -> None:
     settings = fit_settings(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = open_data(config)
-    recipe = describe(config, [part.case for part in data.slices("train")])
+    recipe = describe(config, data.cases_in("train"), data.cases_in("val"))
     module = build_module(config, data)
     tell_ready(store, place)
     join(store, place, count, settings.accelerator)

@@ -52,7 +52,8 @@ def model(network: nn.Module, axis: str, img_size: int, names: Sequence[str] = (
     """A trained model around a network; intensities from -1 to 1 reach it as they are."""
     classes = ClassMap(tuple(names), tuple((index,) for index in range(1, len(names) + 1)))
     slices = StoreSettings(axis, img_size, "keep_aspect", 1, CtWindow(0, 2), classes, 0.1)
-    return TrainedModel(axis, Path(axis), network.eval(), slices, context, "32", (), ((1.0, 1e6),) * len(names))
+    volumes_mm3 = ((1.0, 1e6),) * len(names)
+    return TrainedModel(axis, Path(axis), network.eval(), slices, context, "32", (), volumes_mm3, frozenset())
 
 
 def view(network: nn.Module, axis: str, img_size: int, weight: float = 1.0, variants: tuple[Variant, ...] = PLAIN):

@@ -1,5 +1,6 @@
 """What a checkpoint says of itself, as a training writes it and as a stranger might."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,16 @@ def test_a_checkpoint_tells_the_label_values_and_volumes_of_its_training_cases(
     assert recipe.training_volumes_mm3 == tuple((pytest.approx(volume), pytest.approx(volume)) for volume in volumes)
 
 
+def test_a_checkpoint_tells_the_hash_of_the_images_that_it_learnt_from(
+    text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """SHA-256 of the shape and of the voxels as float32, in RAS and with k running fastest."""
+    image = nib.as_closest_canonical(nib.load(scan(tmp_path_factory).image))
+    voxels = np.ascontiguousarray(image.get_fdata(), dtype=np.float32)
+    recipe, _ = from_json(text)
+    assert recipe.seen_images == (hashlib.sha256(repr(voxels.shape).encode() + voxels.tobytes()).hexdigest(),)
+
+
 def test_a_label_value_that_the_settings_left_open_is_written_down(tmp_path_factory: pytest.TempPathFactory) -> None:
     ct = scan(tmp_path_factory)
     label = save_stored_as(
@@ -90,7 +102,7 @@ def test_a_recipe_survives_its_way_through_the_file(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", "3", '"config"', "{}", '{"config": {}}', Recipe({}, (), ()).to_json()]
+    "text", ["", "{", "[]", "null", "3", '"config"', "{}", '{"config": {}}', Recipe({}, (), (), ()).to_json()]
 )
 def test_another_text_is_no_recipe(text: str) -> None:
     with pytest.raises(InputError):
@@ -122,6 +134,7 @@ def test_an_interpolation_is_refused_also_one_in_disguise(text: str, key: Key, d
         (("label_values",), None, "its recipe cannot be read"),
         (("training_volumes_mm3",), [[1.0, 2.0]], "does not say which label values"),
         (("training_volumes_mm3",), [[1.0], [2.0]], "its recipe cannot be read"),
+        (("seen_images",), 3, "its recipe cannot be read"),
     ],
 )
 def test_a_wrong_value_is_told(text: str, key: Key, value: object, said: str) -> None:

@@ -18,6 +18,8 @@ from spleen.checkpointing import WholeCheckpoints
 from spleen.claim import claimed
 from spleen.errors import FolderInUse, InputError
 from spleen.module import StageScores
+from spleen.recipe import Recipe
+from spleen.resume import Unfinished, check_same_data
 from tests.small_run import REPOSITORY, SmallCt, rows, small_ct, summary, train
 
 # Everything with a state: dropout, augmentation, averaged weights, a schedule, and validation every other epoch.
@@ -193,9 +195,29 @@ def test_an_unfinished_run_goes_on_with_its_own_settings_only(
     values = np.asanyarray(label.dataobj).copy()
     values[:12] = 0
     nibabel.save(nibabel.Nifti1Image(values, label.affine), moved.label)
-    with pytest.raises(InputError, match="the label file is not the one"):
+    with pytest.raises(InputError, match="the images or labels are not those"):
         train(tmp_path, *moved.overrides, *SETTINGS, "data.label_values=[3,4]")
     assert (run_folder / "config.yaml").read_text() == recorded
+
+
+def test_an_unfinished_run_goes_on_with_its_own_image_only(
+    ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_after(1, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
+    brighter = nibabel.load(ct.image)
+    nibabel.save(nibabel.Nifti1Image(brighter.get_fdata() + 1, brighter.affine), tmp_path / ct.image.name)
+    overrides = [override.replace(str(ct.image), str(tmp_path / ct.image.name)) for override in ct.overrides]
+    with pytest.raises(InputError, match="the images or labels are not those"):
+        train(tmp_path, *overrides, *SETTINGS)
+
+
+def test_a_run_of_before_images_were_recorded_goes_on(tmp_path: Path) -> None:
+    recipe = Recipe({"lr": 1}, ((1,),), ((2.0, 3.0),), ("hash",))
+    then = {"config": {"lr": 1}, "label_values": [[1]], "training_volumes_mm3": [[2.0, 3.0]]}
+    check_same_data(Unfinished(tmp_path / "checkpoints" / "last.ckpt", 1, then), recipe)
+    for other in ({"seen_images": ["other"]}, {"label_values": [[2]]}):
+        with pytest.raises(InputError, match="the images or labels are not those"):
+            check_same_data(Unfinished(tmp_path / "checkpoints" / "last.ckpt", 1, then | other), recipe)
 
 
 class _Trap:

@@ -1,6 +1,5 @@
 """Everything about one case: both headers, the intensities, the label, and what is wrong with them."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from spleen.exploration.inputs import CaseFiles
 from spleen.exploration.intensity_facts import IntensityFacts, intensity_facts
 from spleen.exploration.label_facts import LabelFacts, label_facts, organ_mask
 from spleen.exploration.reading import ReadFile, read_image_file, read_label_file
+from spleen.fingerprint import fingerprint
 from spleen.geometry import check_same_grid
 from spleen.volume import Volume
 
@@ -76,8 +76,8 @@ def explore_case(files: CaseFiles, organ: tuple[int, ...] = ()) -> CaseFacts:
         label_header=label.header,
         intensity=intensity,
         labels=labels,
-        image_fingerprint=_fingerprint(image.volume),
-        label_fingerprint=_fingerprint(label.volume),
+        image_fingerprint=_fingerprint(image.volume, np.float32),
+        label_fingerprint=_fingerprint(label.volume, np.int32),
         findings=tuple(replace(finding, case_id=files.case_id) for finding in findings),
     )
 
@@ -106,10 +106,5 @@ def _intensity(image: Volume | None, label: Volume | None, organ: tuple[int, ...
     return intensity_facts(image.array, within)
 
 
-def _fingerprint(volume: Volume | None) -> str | None:
-    if volume is None:
-        return None
-    digest = hashlib.sha256(str(volume.array.shape).encode())
-    for plane in volume.array:  # a plane at a time: the array of a reoriented file is not contiguous
-        digest.update(np.ascontiguousarray(plane).data)
-    return digest.hexdigest()[:32]
+def _fingerprint(volume: Volume | None, dtype: type[np.number]) -> str | None:
+    return None if volume is None else fingerprint([volume.array], dtype)[:32]
