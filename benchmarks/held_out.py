@@ -90,7 +90,8 @@ def _print(label: str, minutes: str, masks: Path, dataset: Dataset) -> str:
     """Print the row of the first table; returns that of the second."""
     assert dataset.label_values is not None
     classes = {value: name for name, values in dataset.label_values.items() for value in values}
-    evaluation = evaluate(masks, dataset.cases[0].label.parent, classes, surface=False, only_predicted=True)
+    labels = dataset.cases[0].label.parent
+    evaluation = evaluate(masks, labels, classes, surface=False, only_predicted=True)
     cells = []
     for name in dataset.label_values:
         dice = evaluation.summary(name).metrics["dice"]
@@ -98,13 +99,13 @@ def _print(label: str, minutes: str, masks: Path, dataset: Dataset) -> str:
         worst = min(score.dice for score in evaluation.scores if score.class_name == name)
         cells += [f"{dice.mean:.4f}{interval}", f"{worst:.3f}"]
     print(f"| {label} | {len(evaluation.case_ids)} | {minutes} | {' | '.join(cells)} |", flush=True)
-    return f"| {label} | {_losses(masks, dataset, list(classes))} |"
+    return f"| {label} | {_losses(masks, labels, list(classes))} |"
 
 
-def _losses(masks: Path, dataset: Dataset, values: Sequence[int]) -> str:
+def _losses(masks: Path, labels: Path, values: Sequence[int]) -> str:
     """The second table's cells: means over the cases."""
     losses: dict[str, Loss] = {}
-    for case_id, (mask, label) in match_by_name(masks, dataset.cases[0].label.parent).paired.items():
+    for case_id, (mask, label) in match_by_name(masks, labels).paired.items():
         losses[case_id] = _loss(read_label(mask).array, read_label(label).array, values)
     together, moved = (np.mean([getattr(loss, name) for loss in losses.values()]) for name in ("together", "moved"))
     border_given = np.mean([loss.border_given for loss in losses.values()], axis=0)

@@ -17,7 +17,7 @@ from spleen.cases import Case
 from spleen.errors import InputError
 from spleen.free_memory import MemoryRoom, free_memory_bytes
 from spleen.intensity import doubts_in_words
-from spleen.listing import few
+from spleen.listing import few, in_lines
 from spleen.store import StoreSettings, entries_folder, open_case
 from spleen.stored_case import StoredCase
 
@@ -87,18 +87,15 @@ def _tell_doubts(cases: Sequence[Case], opened: Mapping[str, StoredCase]) -> Non
 
 
 def _tell_bad(bad: Mapping[str, str], total: int, skip_bad: bool) -> None:
-    lines = [f"  {few(case_ids, _MOST_SHOWN)}: {reason}" for reason, case_ids in _by_reason(bad).items()]
-    if len(lines) > _MOST_SHOWN:
-        lines[_MOST_SHOWN:] = [f"  … and {len(lines) - _MOST_SHOWN} more"]
-    shown = "\n".join(lines)
+    lines = [f"{few(case_ids, _MOST_SHOWN)}: {reason}" for reason, case_ids in _by_reason(bad).items()]
+    shown = in_lines(lines, _MOST_SHOWN)
     if len(bad) == total:
-        raise InputError(f"none of the {total} cases can be used:\n{shown}")
+        raise InputError(f"none of the {total} cases can be used:{shown}")
     if not skip_bad:
         raise InputError(
-            f"{len(bad)} of {total} cases cannot be used:\n{shown}\n"
-            "Mend them, or leave them out with data.skip_bad=true"
+            f"{len(bad)} of {total} cases cannot be used:{shown}\nMend them, or leave them out with data.skip_bad=true"
         )
-    log.warning("%d of %d cases are left out (data.skip_bad=true):\n%s", len(bad), total, shown)
+    log.warning("%d of %d cases are left out (data.skip_bad=true):%s", len(bad), total, shown)
 
 
 def _by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:

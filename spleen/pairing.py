@@ -8,6 +8,7 @@ from glob import glob  # Path.glob takes no absolute pattern
 from pathlib import Path
 
 from spleen.errors import InputError
+from spleen.listing import in_lines
 
 SUFFIXES = (".nii.gz", ".nii")
 # A NIfTI in two files, named by either of them.
@@ -48,10 +49,10 @@ class NamePairs:
 
     def check_complete(self, remedy: str = "add it, or move them away") -> None:
         """Raise InputError that lists the files without a partner, and tells the `remedy`."""
-        lonely = [f"  only in {path.parent}: {path.name}" for path in (*self.only_first, *self.only_second)]
+        lonely = [f"only in {path.parent}: {path.name}" for path in (*self.only_first, *self.only_second)]
         if lonely:
-            shown = lonely[:20] + [f"  … and {len(lonely) - 20} more"] * (len(lonely) > 20)
-            raise InputError(f"{len(lonely)} file(s) have no partner of the same name; {remedy}:\n" + "\n".join(shown))
+            told = in_lines(lonely, 20)
+            raise InputError(f"{len(lonely)} file(s) have no partner of the same name; {remedy}:{told}")
 
 
 def case_name(path: Path) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spleen.errors import InputError
+from spleen.listing import in_lines
 
 CaseClass = tuple[str, str]
 """Name of the case, name of the class."""
@@ -91,10 +92,8 @@ def check_same_cases(names: tuple[str, str], tables: tuple[ScoreTable, ScoreTabl
 def check_same_names(names: tuple[str, str], sides: tuple[Sequence[str], Sequence[str]], word: str) -> None:
     """Raise InputError that lists what only one side has; each is a `word`, such as case."""
     first, second = (dict.fromkeys(side) for side in sides)
-    lonely = [f"  only in {names[0]}: {key}" for key in first if key not in second]
-    lonely += [f"  only in {names[1]}: {key}" for key in second if key not in first]
+    lonely = [f"only in {names[0]}: {key}" for key in first if key not in second]
+    lonely += [f"only in {names[1]}: {key}" for key in second if key not in first]
     if lonely:
-        shown = lonely[:20] + [f"  … and {len(lonely) - 20} more"] * (len(lonely) > 20)
-        raise InputError(
-            f"both sides must hold the same cases and classes; each {word} that only one has:\n" + "\n".join(shown)
-        )
+        told = in_lines(lonely, 20)
+        raise InputError(f"both sides must hold the same cases and classes; each {word} that only one has:{told}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from spleen.cases import case_from_files
 from spleen.errors import InputError
 from spleen.layouts.readers import classes_beside
+from spleen.listing import in_lines
 from spleen.pairing import case_name, find_volumes, pair_by_name
 
 # nnU-Net's mark of an image's first channel; a label does not carry it.
@@ -69,18 +70,17 @@ def _pair(images: Sequence[Path], labels: Sequence[Path]) -> list[Path]:
         if left and left.keys() == right.keys():
             return [right[key(image)] for image in images]
     left_names, right_names = ({_short_name(path): path for path in paths} for paths in (images, labels))
-    lonely = [f"  image without label: {path}" for name, path in left_names.items() if name not in right_names]
-    lonely += [f"  label without image: {path}" for name, path in right_names.items() if name not in left_names]
+    lonely = [f"image without label: {path}" for name, path in left_names.items() if name not in right_names]
+    lonely += [f"label without image: {path}" for name, path in right_names.items() if name not in left_names]
     if not lonely:
         raise InputError(
             f"{len(images)} images and {len(labels)} labels cannot be paired: some have the same file name and the "
             "same folder name. Explore them folder by folder"
         )
-    shown = lonely[:_SHOWN] + [f"  … and {len(lonely) - _SHOWN} more"] * (len(lonely) > _SHOWN)
     raise InputError(
         f"{len(images)} image(s) and {len(labels)} label(s) do not pair by name; {len(lonely)} have no partner "
-        "(a pattern after --label needs quotes, or the shell makes images of all its files but one):\n"
-        + "\n".join(shown)
+        "(a pattern after --label needs quotes, or the shell makes images of all its files but one):"
+        + in_lines(lonely, _SHOWN)
     )
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 from spleen.cases import Case
 from spleen.class_map import parse_label_values
 from spleen.errors import InputError
+from spleen.listing import in_lines
 from spleen.pairing import SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -184,13 +185,7 @@ def check_files_exist(source: Path, cases: Iterable[Case], advice: str = "") -> 
     """Raise one InputError that says how many files of the cases are missing, with the first few and the advice."""
     missing = missing_files(path for case in cases for path in (*case.images, case.label))
     if missing:
-        raise InputError(f"{len(missing)} file(s) that {source} lists do not exist:{listing(missing)}{advice}")
-
-
-def listing(entries: Sequence[object], n_shown: int = 10) -> str:
-    """The first entries, each on a line of its own, and how many more there are."""
-    more = [f"… and {len(entries) - n_shown} more"] * (len(entries) > n_shown)
-    return "".join(f"\n  {entry}" for entry in [*entries[:n_shown], *more])
+        raise InputError(f"{len(missing)} file(s) that {source} lists do not exist:{in_lines(missing)}{advice}")
 
 
 def _listed(folder: Path) -> set[str]:

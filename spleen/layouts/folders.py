@@ -5,7 +5,8 @@ from pathlib import Path
 
 from spleen.cases import Case
 from spleen.errors import InputError
-from spleen.layouts.dataset import Dataset, listing, make_dataset
+from spleen.layouts.dataset import Dataset, make_dataset
+from spleen.listing import in_lines
 from spleen.pairing import split_channel, volumes_by_name
 
 
@@ -28,7 +29,7 @@ def pair_folders(images: Path, labels: Path) -> Dataset:
     if faults:
         raise InputError(
             f"{len(faults)} file(s) of {images} and {labels} have no partner of the same name; add it, or move them "
-            "away:" + listing(faults)
+            "away:" + in_lines(faults)
         )
     _check_channels(images, channels)
     return make_dataset(
@@ -64,5 +65,5 @@ def _check_channels(images: Path, channels: Mapping[str, Mapping[int, Path]]) ->
     if faults:
         raise InputError(
             f"{images}: every case needs the same channels, numbered from _0000 on; {len(faults)} are missing:"
-            + listing(faults)
+            + in_lines(faults)
         )

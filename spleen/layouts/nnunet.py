@@ -12,12 +12,12 @@ from spleen.layouts.dataset import (
     check_files_exist,
     file_names,
     file_path,
-    listing,
     make_dataset,
     names_by_number,
     read_dataset_json,
     warn_of_count,
 )
+from spleen.listing import in_lines
 from spleen.pairing import SUFFIXES, split_channel
 
 _LABELS_EXAMPLE = 'such as {"background": 0, "spleen": 1, "kidneys": [2, 3]}'
@@ -155,7 +155,7 @@ def _found_cases(root: Path, ending: str, channels: tuple[str, ...]) -> list[Cas
         raise InputError(
             f"{root}: every labelsTr/CASE{ending} needs one image per channel ({', '.join(channels)}), "
             f"imagesTr/CASE_0000{ending} and so on, and the reverse; {len(faults)} file(s) are missing or too many:"
-            + listing(faults)
+            + in_lines(faults)
         )
     return [
         Case(case_id=case, images=tuple(images / name for name in names), label=labels / f"{case}{ending}")

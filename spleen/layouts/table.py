@@ -7,8 +7,8 @@ from pathlib import Path
 
 from spleen.cases import Case, case_from_files
 from spleen.errors import InputError
-from spleen.layouts.dataset import Dataset, file_path, listing, make_dataset, missing_files
-from spleen.listing import few
+from spleen.layouts.dataset import Dataset, file_path, make_dataset, missing_files
+from spleen.listing import few, in_lines
 from spleen.pairing import case_name, split_channel
 
 _CHANNEL_SEPARATOR = ";"
@@ -29,7 +29,7 @@ def read_table(path: Path) -> Dataset:
     _check_groups(path, cases)
     lines = {file: line for line, case in cases.items() for file in (*case.images, case.label)}
     if missing := missing_files(lines):
-        told = listing([f"line {lines[file]}: {file}" for file in missing])
+        told = in_lines([f"line {lines[file]}: {file}" for file in missing])
         raise InputError(f"{len(missing)} file(s) that {path} lists do not exist:{told}")
     return make_dataset(path, cases.values())
 
@@ -79,7 +79,7 @@ def _check_unique(path: Path, case_ids: Mapping[int, str]) -> None:
     if twice:
         raise InputError(
             f"{path}: {len(twice)} case(s) come more than once; give each line a case_id of its own, in a column of "
-            "that name:" + listing(twice)
+            "that name:" + in_lines(twice)
         )
 
 
