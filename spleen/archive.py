@@ -1,4 +1,4 @@
-"""Unpacking archives from strangers: nothing outside the folder, no more than fits, all or an error."""
+"""Safe extraction of untrusted archives: nothing outside the folder, nothing beyond the free space, all or nothing."""
 
 import os
 import tarfile
@@ -19,7 +19,7 @@ from spleen.download import Advance, require_space
 from spleen.errors import InputError
 
 _CHUNK_BYTES = 1024 * 1024
-_BLOCK_BYTES = 4096  # what a file, folder or link takes on the disk beyond its content
+_BLOCK_BYTES = 4096  # disk overhead of a file, folder or link
 _MAX_ENTRIES = 1_000_000
 _MAX_TARGET_BYTES = 4096
 _MAX_PADDING_BYTES = 16 * 1024 * 1024
@@ -27,12 +27,12 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError
 
 
 class RefusedArchive(InputError):
-    """An archive that is damaged, or not what an archive of data should be; there is no use in keeping it."""
+    """An archive that is damaged or unsafe, and not worth keeping."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What an archive says about one of its files, folders or links; `path` is where it goes in the folder."""
+    """One file, folder or link as declared by the archive; `path` is its destination inside the folder."""
 
     name: str
     kind: Literal["file", "folder", "symlink", "hardlink", "device"]
@@ -56,7 +56,7 @@ class _TarReader:
                 yield _Entry(member.name, "symlink" if member.issym() else "hardlink", 0, member, member.linkname)
             else:
                 yield _Entry(member.name, "device", 0, member)
-        if self._file.fileobj is not None:  # gzip's checksum comes behind the padding, which tarfile does not read
+        if self._file.fileobj is not None:  # gzip's checksum follows the padding, which tarfile does not read
             self._file.fileobj.read(_MAX_PADDING_BYTES)
 
     def open(self, entry: _Entry) -> BufferedIOBase:
@@ -70,7 +70,7 @@ class _ZipReader:
 
     def entries(self) -> Iterator[_Entry]:
         for member in self._file.infolist():
-            mode = member.external_attr >> 16  # as Unix zips write it; 0 elsewhere
+            mode = member.external_attr >> 16  # set by Unix zip tools; 0 otherwise
             if member.flag_bits & 1:
                 raise RefusedArchive(f"'{member.filename}' is encrypted; unpack the archive yourself")
             if S_ISLNK(mode):
@@ -95,15 +95,15 @@ _Reader = _TarReader | _ZipReader
 
 
 def unpack(archive: Path, folder: Path, advance: Advance) -> dict[str, int]:
-    """Unpack a tar (plain, gz, bz2, xz) or zip into `folder`, which is created, and return its files' sizes in bytes.
+    """Unpack a tar (plain, gz, bz2, xz) or zip into the new folder `folder` and return the file sizes in bytes.
 
-    If everything lies in one top folder, its content goes into `folder`. What macOS adds (`._*`, `__MACOSX`,
-    `.DS_Store`) is left out. Everything is checked before the first file is written. Raises RefusedArchive for
-    absolute paths, `..`, links that lead outside or through links, devices, encryption and damage; InputError if the
-    content does not fit on the disk.
+    A single top-level folder is stripped. macOS metadata (`._*`, `__MACOSX`, `.DS_Store`) is skipped. All entries are
+    checked before the first file is written. Raises RefusedArchive for absolute paths, `..`, links that point outside
+    the folder or through other links, devices, encryption and damage; InputError if the content does not fit on the
+    disk.
     """
-    with _told(), _open(archive) as reader:
-        entries = _placed(_read_entries(reader, folder.parent))
+    with _damage_as_refused_archive(), _open(archive) as reader:
+        entries = _strip_top_folder(_read_entries(reader, folder.parent))
         _check_links(entries)
         folder.mkdir()
         total_bytes, done_bytes = sum(entry.size_bytes for entry in entries), 0
@@ -117,28 +117,28 @@ def unpack(archive: Path, folder: Path, advance: Advance) -> dict[str, int]:
                 for written_bytes in _write(reader, entry, place):
                     done_bytes += written_bytes
                     advance("unpacking", done_bytes, total_bytes)
-        _make_links(entries, folder)  # last, so that no file is ever written through one
+        _make_links(entries, folder)  # last, so that no file is written through a link
     return {str(entry.path): entry.size_bytes for entry in entries if entry.kind == "file"}
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """What the libraries say about a damaged archive, as RefusedArchive; a full disk stays an OSError."""
+def _damage_as_refused_archive() -> Iterator[None]:
+    """Turn the libraries' errors about damage into RefusedArchive; a full disk stays an OSError."""
     try:
         yield
     except _DAMAGE as error:
         raise RefusedArchive(f"the archive is damaged: {error}") from error
     except OSError as error:
-        if error.errno is None:  # gzip's and bzip2's errors carry none
+        if error.errno is None:  # raised by gzip and bzip2, not by the system
             raise RefusedArchive(f"the archive is damaged: {error}") from error
         raise
-    except ValueError as error:  # a name with a zero byte
-        raise RefusedArchive(f"the archive holds a name that cannot be written: {error}") from error
+    except ValueError as error:  # a name with a null byte
+        raise RefusedArchive(f"the archive contains an invalid file name: {error}") from error
 
 
 @contextmanager
 def _open(archive: Path) -> Iterator[_Reader]:
-    if tarfile.is_tarfile(archive):  # asked first: a tar whose last file is a zip looks like a zip too
+    if tarfile.is_tarfile(archive):  # checked first: a tar whose last file is a zip also looks like a zip
         with tarfile.open(archive) as tar:
             yield _TarReader(tar)
     elif zipfile.is_zipfile(archive):
@@ -146,12 +146,12 @@ def _open(archive: Path) -> Iterator[_Reader]:
             yield _ZipReader(zipped)
     else:
         with archive.open("rb") as file:
-            begin = file.read(60)
-        raise RefusedArchive(f"this is neither a tar nor a zip; it begins with {begin!r}. Check the address")
+            start = file.read(60)
+        raise RefusedArchive(f"not a tar or zip archive; the file starts with {start!r}. Check the URL")
 
 
 def _read_entries(reader: _Reader, disk: Path) -> list[_Entry]:
-    """All entries but macOS's, with their paths checked; stops where they would not fit on the disk any more."""
+    """All entries except macOS metadata, with checked paths; stops as soon as they no longer fit on the disk."""
     entries: list[_Entry] = []
     needed_bytes = 0
     for entry in reader.entries():
@@ -159,15 +159,15 @@ def _read_entries(reader: _Reader, disk: Path) -> list[_Entry]:
         if any(part.startswith("._") or part in ("__MACOSX", ".DS_Store") for part in path.parts):
             continue
         if entry.kind == "device":
-            _refuse(entry, "is neither a file nor a folder nor a link")
+            _refuse(entry, "is not a file, folder or link")
         needed_bytes += entry.size_bytes + _BLOCK_BYTES
         require_space(disk, needed_bytes, "or more, to unpack the archive")
         if path.parts:
             entries.append(replace(entry, path=path))
         if len(entries) > _MAX_ENTRIES:
-            raise RefusedArchive(f"the archive holds more than {_MAX_ENTRIES:,} files")
+            raise RefusedArchive(f"the archive contains more than {_MAX_ENTRIES:,} entries")
     if not any(entry.kind == "file" for entry in entries):
-        raise RefusedArchive("the archive holds no file")
+        raise RefusedArchive("the archive contains no files")
     return entries
 
 
@@ -176,29 +176,29 @@ def _path(entry: _Entry) -> PurePosixPath:
     if path.is_absolute() or windows.drive or windows.root:
         _refuse(entry, "has an absolute path")
     if ".." in windows.parts:
-        _refuse(entry, "leads out of the folder")
+        _refuse(entry, "points outside the folder")
     return path
 
 
-def _placed(entries: list[_Entry]) -> list[_Entry]:
-    """The entries without the one top folder that holds them all, where there is one."""
+def _strip_top_folder(entries: list[_Entry]) -> list[_Entry]:
+    """Entries relative to their common top-level folder, if there is one."""
     top = PurePosixPath(entries[0].path.parts[0])
     if not all(top in entry.path.parents or (entry.path == top and entry.kind == "folder") for entry in entries):
         return entries
-    placed = []
+    stripped = []
     for entry in entries:
         target = PurePosixPath(entry.target)
-        if entry.kind == "hardlink" and top in target.parents:  # named from the root of the archive
+        if entry.kind == "hardlink" and top in target.parents:  # hard-link targets are relative to the archive root
             entry = replace(entry, target=str(target.relative_to(top)))
         if entry.path != top:
-            placed.append(replace(entry, path=entry.path.relative_to(top)))
-    return placed
+            stripped.append(replace(entry, path=entry.path.relative_to(top)))
+    return stripped
 
 
 def _check_links(entries: list[_Entry]) -> None:
-    """Refuse entries that pass through a link or a file, and links that lead outside or through a link.
+    """Refuse entries below a link or a file, and links that point outside the folder or through another link.
 
-    A target may go up only at its beginning, from a folder that is known to be one; so its words say where it leads.
+    A target may contain `..` only at its start, so that it can be resolved from its text alone.
     """
     leaves = {entry.path: entry.kind for entry in entries if entry.kind != "folder"}
     folders = {entry.path for entry in entries if entry.kind == "folder"}
@@ -206,37 +206,37 @@ def _check_links(entries: list[_Entry]) -> None:
     for entry in entries:
         through = next((parent for parent in entry.path.parents if parent in leaves), None)
         if through is not None:
-            _refuse(entry, f"passes through '{through}', which is no folder")
+            _refuse(entry, f"is below '{through}', which is not a folder")
         if leaves.get(entry.path, entry.kind) != entry.kind or (entry.path in folders and entry.kind != "folder"):
-            _refuse(entry, "comes twice, as different things")
+            _refuse(entry, "appears twice with different types")
         if entry.kind == "hardlink" and leaves.get(PurePosixPath(entry.target)) != "file":
-            _refuse(entry, f"is a link to '{entry.target}', which is no file of the archive")
+            _refuse(entry, f"is a link to '{entry.target}', which is not a file in the archive")
         if entry.kind == "symlink":
             target = _resolved(entry)
             if any(parent in links for parent in target.parents):
-                _refuse(entry, f"is a link that leads through another one, to '{entry.target}'")
+                _refuse(entry, f"is a link that passes through another link, to '{entry.target}'")
 
 
 def _resolved(entry: _Entry) -> PurePosixPath:
-    """Where in the folder a symbolic link leads."""
+    """The target of a symbolic link, as a path inside the folder."""
     target = PurePosixPath(entry.target)
     parts = list(target.parts)
     place = list(entry.path.parent.parts)
     while parts and parts[0] == "..":
         if not place:
-            _refuse(entry, f"is a link that leads out of the folder, to '{entry.target}'")
+            _refuse(entry, f"is a link that points outside the folder, to '{entry.target}'")
         place.pop()
         parts.pop(0)
     windows = PureWindowsPath(entry.target)
     if not entry.target or target.is_absolute() or windows.drive or windows.root or "\\" in entry.target:
-        _refuse(entry, f"is a link to '{entry.target}', which is no place in the folder")
+        _refuse(entry, f"is a link to '{entry.target}', which is not a path inside the folder")
     if ".." in parts:
-        _refuse(entry, f"is a link that may lead out of the folder, to '{entry.target}'")
+        _refuse(entry, f"is a link that may point outside the folder, to '{entry.target}'")
     return PurePosixPath(*place, *parts)
 
 
 def _write(reader: _Reader, entry: _Entry, place: Path) -> Iterator[int]:
-    """Write one file and yield the bytes of each piece; never more than the archive declared."""
+    """Write one file, never more than its declared size, and yield the size of each chunk in bytes."""
     left_bytes = entry.size_bytes
     with reader.open(entry) as stream, place.open("wb") as file:
         while left_bytes and (chunk := stream.read(min(_CHUNK_BYTES, left_bytes))):
@@ -244,7 +244,7 @@ def _write(reader: _Reader, entry: _Entry, place: Path) -> Iterator[int]:
             left_bytes -= len(chunk)
             yield len(chunk)
         if left_bytes or stream.read(1):
-            _refuse(entry, f"does not have the {decimal(entry.size_bytes)} that the archive declares")
+            _refuse(entry, f"does not have its declared size of {decimal(entry.size_bytes)}")
 
 
 def _make_links(entries: list[_Entry], folder: Path) -> None:
@@ -258,5 +258,5 @@ def _make_links(entries: list[_Entry], folder: Path) -> None:
             place.symlink_to(entry.target)
 
 
-def _refuse(entry: _Entry, why: str) -> NoReturn:
-    raise RefusedArchive(f"'{entry.name}' in the archive {why}; nothing was unpacked")
+def _refuse(entry: _Entry, reason: str) -> NoReturn:
+    raise RefusedArchive(f"'{entry.name}' in the archive {reason}; nothing was unpacked")

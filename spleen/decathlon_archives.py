@@ -7,7 +7,7 @@ _BUCKET = "https://msd-for-monai.s3-us-west-2.amazonaws.com"
 
 @dataclass(frozen=True)
 class DecathlonArchive:
-    """One task: its name, what is segmented in which images, the MD5 of its tar, and its size where that is known."""
+    """One task: its name, target and modality, the MD5 of its tar, and the tar's approximate size if known."""
 
     name: str
     content: str
@@ -16,11 +16,11 @@ class DecathlonArchive:
 
     @property
     def url(self) -> str:
-        """Where it is downloaded from."""
+        """Download URL."""
         return f"{_BUCKET}/{self.name}.tar"
 
 
-# The addresses and MD5 sums are those that MONAI publishes for these files (monai.apps.DecathlonDataset).
+# URLs and MD5 sums as published by MONAI (monai.apps.DecathlonDataset).
 DECATHLON_ARCHIVES = {
     archive.name: archive
     for archive in (

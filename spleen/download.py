@@ -1,4 +1,4 @@
-"""Downloads that go on where they broke off: a downloader for pooch, whose own begin afresh."""
+"""Resumable downloads: a downloader for pooch, whose built-in ones restart from scratch."""
 
 import contextlib
 import json
@@ -20,57 +20,57 @@ from rich.filesize import decimal
 from spleen.atomic import write_text
 from spleen.errors import InputError
 
-# Called with what is being done, how many bytes of it are done, and how many there are where that is known.
+# Progress callback: description of the step, bytes done, and total bytes if known.
 Advance = Callable[[str, int, int | None], None]
 
 _CHUNK_BYTES = 64 * 1024
-_TIMEOUT_SECONDS = (10, 60)  # to connect, and between two pieces of the answer
-_ATTEMPTS = 5  # in a row that bring nothing new
+_TIMEOUT_SECONDS = (10, 60)  # to connect, and between two chunks of the response
+_ATTEMPTS = 5  # consecutive attempts without progress
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-# What must stay free while a file of unknown size arrives; looked at once for so many bytes.
+# Space to keep free while downloading a file of unknown size, checked at this interval.
 _RESERVE_BYTES = 256 * 1024 * 1024
-_LOOK_EVERY_BYTES = 16 * 1024 * 1024
+_CHECK_EVERY_BYTES = 16 * 1024 * 1024
 
 
 def without_secrets(url: str) -> str:
-    """The address without user, password, query and fragment, which may hold a key: to show and to keep."""
+    """The URL without user, password, query and fragment, which may contain a key: safe to show and to store."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def require_space(folder: Path, needed_bytes: int, what_for: str) -> None:
-    """Raise InputError where fewer than `needed_bytes` are free on the disk of `folder`."""
+    """Raise InputError if fewer than `needed_bytes` are free on the disk of `folder`."""
     free_bytes = shutil.disk_usage(folder).free
     if needed_bytes > free_bytes:
         raise InputError(
-            f"too little space on the disk of {folder.resolve()}: {decimal(needed_bytes)} needed ({what_for}), "
-            f"{decimal(free_bytes)} free. Make room, or choose another place with --output"
+            f"not enough disk space at {folder.resolve()}: {decimal(needed_bytes)} needed ({what_for}), "
+            f"{decimal(free_bytes)} free. Free some space, or choose another location with --output"
         )
 
 
 def ask_sizes(urls: Iterable[str], patience_seconds: float) -> dict[str, int | None]:
-    """The sizes in bytes that the servers tell for these addresses in the given time; None where they do not."""
+    """File sizes in bytes as reported by the servers within `patience_seconds`; None where unknown."""
     sizes: dict[str, int | None] = dict.fromkeys(urls)
 
     def ask(url: str) -> None:
         with contextlib.suppress(requests.RequestException, ValueError, KeyError):
-            answer = requests.head(url, timeout=patience_seconds, allow_redirects=True)
-            if answer.ok:
-                sizes[url] = int(answer.headers["Content-Length"])
+            response = requests.head(url, timeout=patience_seconds, allow_redirects=True)
+            if response.ok:
+                sizes[url] = int(response.headers["Content-Length"])
 
-    # Daemons, because looking up a name offline can take longer than anyone waits, and cannot be stopped.
+    # Daemon threads, because a DNS lookup without a network can block for a long time and cannot be cancelled.
     threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in sizes]
-    until = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + patience_seconds
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
+        thread.join(max(0.0, deadline - time.monotonic()))
     return dict(sizes)
 
 
 @dataclass(frozen=True)
 class _Origin:
-    """What a part was begun from: by this, a later answer is known to continue the same file."""
+    """Identity of the remote file that a partial download came from, to check that it is still the same file."""
 
     size_bytes: int | None
     etag: str | None
@@ -78,22 +78,23 @@ class _Origin:
 
     @property
     def validator(self) -> str | None:
-        """What `If-Range` may hold (RFC 9110, 13.1.5): a strong ETag or a date."""
+        """A value allowed in `If-Range` (RFC 9110, 13.1.5): a strong ETag or a date."""
         strong = self.etag is not None and not self.etag.startswith("W/")
         return self.etag if strong else self.last_modified
 
 
 class _BrokenError(Exception):
-    """The connection broke, or the server asks to try again."""
+    """The connection broke, or the server asked to retry."""
 
 
 class ResumingDownloader:
-    """A downloader for `pooch.retrieve` that keeps what has arrived in `folder` and continues it, also after a kill.
+    """A downloader for `pooch.retrieve` that keeps partial downloads in `folder` and resumes them, even after a kill.
 
-    A broken connection is tried again, after one second, two, four and so on, until five tries in a row have brought
-    nothing. `has_checksum` tells that the whole will be verified: then a part is continued by its size alone where
-    the server tells neither ETag nor date. Raises InputError for a full disk, an address that gives no file, and a
-    server that cannot be reached; the part stays. The caller removes it, with `forget`, once the file is verified.
+    Broken connections are retried with exponential backoff (1 s, 2 s, 4 s, …), up to five consecutive attempts without
+    progress. `has_checksum`: the complete file will be verified, so a partial download may be resumed by its size
+    alone if the server sends neither ETag nor date. Raises InputError for a full disk, a URL that does not serve a
+    file, and an unreachable server; the partial download is kept. Once the file is verified, the caller removes it
+    with `forget`.
     """
 
     def __init__(self, folder: Path, advance: Advance, has_checksum: bool, wait_seconds: float = 1.0) -> None:
@@ -105,7 +106,7 @@ class ResumingDownloader:
         self._has_answered = False
 
     def __call__(self, url: str, output_file: str, pooch: object = None, check_only: bool | None = None) -> None:
-        """Download `url` and make it `output_file`, in the same folder."""
+        """Download `url` to `output_file`, which is in the same folder."""
         del pooch, check_only
         furthest, failures = self._part_bytes(), 0
         while True:
@@ -120,13 +121,13 @@ class ResumingDownloader:
                 time.sleep(self._wait_seconds * 2**failures)
         self._advance("verifying", 0, None)
         Path(output_file).unlink(missing_ok=True)
-        try:  # A second name, because pooch removes its own when it is interrupted while it verifies.
+        try:  # A hard link, because pooch deletes its file when it is interrupted during verification.
             os.link(self._part, output_file)
         except OSError:
             self._part.replace(output_file)
 
     def forget(self) -> None:
-        """Remove the part."""
+        """Remove the partial download."""
         self._part.unlink(missing_ok=True)
         self._notes.unlink(missing_ok=True)
 
@@ -134,61 +135,61 @@ class ResumingDownloader:
         return self._part.stat().st_size if self._part.exists() else 0
 
     def _continue(self, url: str) -> None:
-        """One connection: return when the part is whole, raise _BrokenError if it is worth to try again."""
+        """One connection: returns when the file is complete, raises _BrokenError if a retry may help."""
         origin = self._origin_of_part()
         have_bytes = self._part_bytes() if origin else 0
         if origin and origin.size_bytes == have_bytes:
             return
-        headers = {"Accept-Encoding": "identity"}  # the bytes of the file, as they are
+        headers = {"Accept-Encoding": "identity"}  # the raw bytes of the file
         if origin and have_bytes:
             headers["Range"] = f"bytes={have_bytes}-"
             if origin.validator:
                 headers["If-Range"] = origin.validator
         try:
-            with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as answer:
+            with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as response:
                 self._has_answered = True
-                self._receive(url, answer, origin, have_bytes)
+                self._receive(url, response, origin, have_bytes)
         except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             if not self._has_answered:
                 raise InputError(self._give_up(url, _reason(error))) from error
             raise _BrokenError(_reason(error)) from error
-        except (requests.RequestException, UnicodeError) as error:  # UnicodeError: a host name that none can be
+        except (requests.RequestException, UnicodeError) as error:  # UnicodeError: an invalid host name
             raise InputError(f"cannot download {without_secrets(url)}: {error}") from error
 
-    def _receive(self, url: str, answer: requests.Response, origin: _Origin | None, have_bytes: int) -> None:
-        """Write what an answer brings, behind the part if it is its continuation, else in its place."""
-        if answer.status_code == HTTPStatus.PARTIAL_CONTENT and origin and _continues(answer, origin, have_bytes):
+    def _receive(self, url: str, response: requests.Response, origin: _Origin | None, have_bytes: int) -> None:
+        """Append the response to the partial download if it continues it, otherwise start over with it."""
+        if response.status_code == HTTPStatus.PARTIAL_CONTENT and origin and _continues(response, origin, have_bytes):
             done_bytes = have_bytes
-        elif answer.status_code == HTTPStatus.OK:
-            done_bytes, origin = 0, _origin(answer.headers)
+        elif response.status_code == HTTPStatus.OK:
+            done_bytes, origin = 0, _origin(response.headers)
             self.forget()
             write_text(self._notes, json.dumps(asdict(origin)))
-        elif answer.status_code in (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
+        elif response.status_code in (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
             self.forget()
-            raise _BrokenError("the file on the server is not the one that was begun")
-        elif answer.status_code in _TRANSIENT:
-            raise _BrokenError(f"the server answers {answer.status_code} {answer.reason}")
+            raise _BrokenError("the file on the server has changed since the download started")
+        elif response.status_code in _TRANSIENT:
+            raise _BrokenError(f"the server returned {response.status_code} {response.reason}")
         else:
             raise InputError(
-                f"{without_secrets(url)}: the server answers {answer.status_code} {answer.reason}; check the address"
+                f"{without_secrets(url)}: the server returned {response.status_code} {response.reason}; check the URL"
             )
         total_bytes = origin.size_bytes
         if total_bytes is not None:
-            what_for = f"{decimal(total_bytes - done_bytes)} to download and about {decimal(total_bytes)} to unpack it"
+            what_for = f"{decimal(total_bytes - done_bytes)} to download and about {decimal(total_bytes)} to unpack"
             require_space(self._part.parent, 2 * total_bytes - done_bytes, what_for)
         with self._part.open("ab") as file:
             self._advance("downloading", done_bytes, total_bytes)
-            for chunk in answer.raw.stream(_CHUNK_BYTES, decode_content=False):
-                if total_bytes is None and done_bytes % _LOOK_EVERY_BYTES < _CHUNK_BYTES:
-                    require_space(self._part.parent, _RESERVE_BYTES, "to spare, for a download of unknown size")
+            for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=False):
+                if total_bytes is None and done_bytes % _CHECK_EVERY_BYTES < _CHUNK_BYTES:
+                    require_space(self._part.parent, _RESERVE_BYTES, "as reserve for a download of unknown size")
                 file.write(chunk)
                 done_bytes += len(chunk)
                 self._advance("downloading", done_bytes, total_bytes)
         if total_bytes is not None and done_bytes != total_bytes:
-            raise _BrokenError(f"{done_bytes:,} of {total_bytes:,} bytes arrived")
+            raise _BrokenError(f"received {done_bytes:,} of {total_bytes:,} bytes")
 
     def _origin_of_part(self) -> _Origin | None:
-        """What the part was begun from, or None where it cannot be continued."""
+        """Where the partial download came from, or None if it cannot be resumed."""
         try:
             origin = _Origin(**json.loads(self._notes.read_text()))
         except (OSError, ValueError, TypeError):
@@ -198,9 +199,9 @@ class ResumingDownloader:
 
     def _give_up(self, url: str, reason: str) -> str:
         host = urlsplit(url).hostname
-        said = f"the download from {host} broke off" if self._has_answered else f"cannot reach {host}"
-        kept = f"; {decimal(self._part_bytes())} have arrived and stay" if self._part_bytes() else ""
-        return f"{said} ({reason}){kept}. Is this machine online? The same command goes on from here"
+        problem = f"the download from {host} failed" if self._has_answered else f"cannot reach {host}"
+        kept = f"; {decimal(self._part_bytes())} received so far are kept" if self._part_bytes() else ""
+        return f"{problem} ({reason}){kept}. Is this machine online? Run the same command again to resume"
 
 
 def _origin(headers: Mapping[str, str]) -> _Origin:
@@ -209,15 +210,15 @@ def _origin(headers: Mapping[str, str]) -> _Origin:
     return _Origin(size_bytes, headers.get("ETag"), headers.get("Last-Modified"))
 
 
-def _continues(answer: requests.Response, origin: _Origin, have_bytes: int) -> bool:
-    """Whether a 206 is the rest of the same file."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", "").strip())
+def _continues(response: requests.Response, origin: _Origin, have_bytes: int) -> bool:
+    """Whether a 206 response is the rest of the same file."""
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", "").strip())
     same_range = found is not None and (int(found[1]), int(found[2])) == (have_bytes, origin.size_bytes)
-    return same_range and answer.headers.get("ETag", origin.etag) == origin.etag
+    return same_range and response.headers.get("ETag", origin.etag) == origin.etag
 
 
 def _reason(error: Exception) -> str:
-    """The innermost words of what requests and urllib3 wrap several times."""
+    """The innermost message of an error that requests and urllib3 have wrapped several times."""
     cause: object = error.args[0] if error.args else error
     cause = getattr(cause, "reason", cause)
     return str(cause).rpartition("): ")[2] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Fetch a data set: download its archive, verify it, unpack it; whatever breaks, the next call goes on."""
+"""Fetch a data set: download its archive, verify and unpack it; an interrupted call is resumed by the next one."""
 
 import difflib
 import json
@@ -26,9 +26,9 @@ _SUFFIXES = re.compile(r"\.(tar|tgz|tbz2?|txz|zip|tar\.(gz|bz2|xz))$", re.IGNORE
 
 @dataclass(frozen=True)
 class Fetched:
-    """A data set that lies in `folder`, and the checksum of its archive, such as `md5:…`.
+    """A data set in `folder`, and the checksum of its archive, such as `md5:…`.
 
-    `is_verified`: the checksum was known before. `was_there`: an earlier call fetched it.
+    `is_verified`: the archive matched a known checksum. `was_there`: an earlier call fetched it.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class _Source:
-    """An address and what is known about its file; `identity` stands for the address without its secrets."""
+    """A URL and what is known about its file; `identity` represents the URL without its secrets."""
 
     name: str
     url: str
@@ -55,7 +55,7 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Marker:
-    """What is noted in a fetched folder: by this, a later call knows that it is whole."""
+    """The note left in a fetched folder, from which a later call sees that the folder is complete."""
 
     source: str
     checksum: str
@@ -68,47 +68,47 @@ def fetch(
 ) -> Fetched:
     """Download, verify and unpack the Decathlon task `source`, such as Task09_Spleen, or the archive at a URL.
 
-    `output` is the folder that appears, by default named like the task or archive, below the current folder; it
-    appears whole or not at all. `checksum` is `md5:…` or `sha256:…`; without one, what a URL brings is not verified.
-    What has been downloaded waits in the hidden folder `.OUTPUT.download` until all is done. `advance` hears what is
-    being done, how many bytes of it are done, and how many there are, if that is known.
-    Raises InputError for a wrong name, a wrong checksum, too little space, an unsafe archive, no connection, and a
-    folder that holds something else.
+    `output` is the folder to create, by default named after the task or archive and inside the current folder; it is
+    created complete or not at all. `checksum` is `md5:…` or `sha256:…`; without one, a download from a URL is not
+    verified. Partial downloads are kept in the hidden folder `.OUTPUT.download` until everything is done. `advance` is
+    the progress callback: it receives the current step, bytes done, and total bytes if known.
+    Raises InputError for an unknown name, a wrong checksum, too little disk space, an unsafe archive, no connection,
+    and a folder with other content.
     """
-    wanted = _parse_source(source, checksum)
-    folder = output or Path(wanted.name)
-    advance = advance or _silent
-    if there := _find(folder, wanted):
-        return there
+    requested = _parse_source(source, checksum)
+    folder = output or Path(requested.name)
+    advance = advance or _no_progress
+    if existing := _find(folder, requested):
+        return existing
     downloads = folder.absolute().with_name(f".{folder.absolute().name}.download")
     with claimed(downloads, patience_seconds=0):
         try:
-            marker = _fetch_into(folder, wanted, downloads, advance)
+            marker = _fetch_into(folder, requested, downloads, advance)
         finally:
             if not any((downloads / name).exists() for name in _WORTH_KEEPING):
                 shutil.rmtree(downloads, ignore_errors=True)
     return _fetched(folder, marker, was_there=False)
 
 
-def _fetch_into(folder: Path, wanted: _Source, downloads: Path, advance: Advance) -> _Marker:
-    _clear(downloads, wanted)
-    archive, known = _download(wanted, downloads, advance)
+def _fetch_into(folder: Path, requested: _Source, downloads: Path, advance: Advance) -> _Marker:
+    _clear(downloads, requested)
+    archive, known = _download(requested, downloads, advance)
     unpacked = downloads / "unpacked"
     try:
         files = unpack(archive, unpacked, advance)
     except RefusedArchive as error:
         archive.unlink()
-        raise RefusedArchive(f"{without_secrets(wanted.url)}: {error}") from error
+        raise RefusedArchive(f"{without_secrets(requested.url)}: {error}") from error
     files.pop(_MARKER, None)
-    marker = _Marker(wanted.identity, known, wanted.checksum is not None, files)
+    marker = _Marker(requested.identity, known, requested.checksum is not None, files)
     write_text(unpacked / _MARKER, json.dumps(asdict(marker)))
     unpacked.replace(folder)
     archive.unlink()
     return marker
 
 
-def _silent(stage: str, done_bytes: int, total_bytes: int | None) -> None:
-    del stage, done_bytes, total_bytes
+def _no_progress(step: str, done_bytes: int, total_bytes: int | None) -> None:
+    del step, done_bytes, total_bytes
 
 
 def _parse_source(source: str, checksum: str | None) -> _Source:
@@ -120,7 +120,7 @@ def _parse_source(source: str, checksum: str | None) -> _Source:
     try:
         parts = urlsplit(source)
     except ValueError as error:
-        raise InputError(f"'{source}' is no address: {error}") from error
+        raise InputError(f"'{source}' is not a valid URL: {error}") from error
     if parts.scheme in ("http", "https") and parts.hostname:
         file_name = unquote(parts.path).rstrip("/").rpartition("/")[2]
         name = re.sub(r"[^\w .-]", "_", _SUFFIXES.sub("", file_name)).strip(". ")
@@ -131,40 +131,38 @@ def _parse_source(source: str, checksum: str | None) -> _Source:
     near = difflib.get_close_matches(word, names, n=3, cutoff=0.7) + difflib.get_close_matches(word, organs, n=2)
     found = list(dict.fromkeys({**names, **organs}[name] for name in near))
     raise InputError(
-        f"'{source}' is neither a known data set nor an http(s) address; "
-        + (f"did you mean {' or '.join(found)}?" if found else f"known are {', '.join(DECATHLON_ARCHIVES)}")
+        f"'{source}' is neither a known data set nor an http(s) URL; "
+        + (f"did you mean {' or '.join(found)}?" if found else f"known data sets: {', '.join(DECATHLON_ARCHIVES)}")
     )
 
 
 def _parse_checksum(text: str) -> str:
     algorithm, _, digest = text.strip().lower().partition(":")
     if len(digest) != _DIGITS.get(algorithm) or not re.fullmatch(r"[0-9a-f]+", digest):
-        allowed = ", ".join(f"{name}: and {digits} digits" for name, digits in _DIGITS.items())
-        raise InputError(f"a checksum is one of {allowed} (0-9, a-f); got '{text}'")
+        allowed = ", ".join(f"{name}:<{digits} digits>" for name, digits in _DIGITS.items())
+        raise InputError(f"a checksum must be one of {allowed}, in hexadecimal; got '{text}'")
     return f"{algorithm}:{digest}"
 
 
-def _find(folder: Path, wanted: _Source) -> Fetched | None:
-    """What an earlier call left in `folder`; None if nothing is there. Raises InputError for anything else."""
+def _find(folder: Path, requested: _Source) -> Fetched | None:
+    """The result of an earlier call in `folder`; None if it is empty or missing. Raises InputError otherwise."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
-    otherwise = "remove it, or choose another place with --output"
+    remedy = "remove it, or choose another location with --output"
     try:
         marker = _Marker(**json.loads((folder / _MARKER).read_text()))
     except (OSError, ValueError, TypeError):
-        raise InputError(f"{folder} exists, and was not fetched; {otherwise}") from None
-    if marker.source != wanted.identity:
-        raise InputError(f"{folder} was fetched from {marker.source.partition(' ')[0]}; {otherwise}")
-    same_algorithm = wanted.checksum and wanted.checksum.partition(":")[0] == marker.checksum.partition(":")[0]
-    if same_algorithm and wanted.checksum != marker.checksum:
-        raise InputError(
-            f"{folder} was fetched with the checksum {marker.checksum}, not {wanted.checksum}; {otherwise}"
-        )
+        raise InputError(f"{folder} already exists and is not a fetched data set; {remedy}") from None
+    if marker.source != requested.identity:
+        raise InputError(f"{folder} was fetched from {marker.source.partition(' ')[0]}; {remedy}")
+    same_algorithm = requested.checksum and requested.checksum.partition(":")[0] == marker.checksum.partition(":")[0]
+    if same_algorithm and requested.checksum != marker.checksum:
+        raise InputError(f"{folder} was fetched with checksum {marker.checksum}, not {requested.checksum}; {remedy}")
     changed = [name for name, size in marker.files.items() if not _has_size(folder / name, size)]
     if changed:
         raise InputError(
-            f"{folder} was fetched, but {len(changed)} of its {len(marker.files)} files are missing or have another "
-            f"size, such as {changed[0]}; {otherwise}"
+            f"{folder} was fetched, but {len(changed)} of its {len(marker.files)} files are missing or have a "
+            f"different size, such as {changed[0]}; {remedy}"
         )
     return _fetched(folder, marker, was_there=True)
 
@@ -176,37 +174,37 @@ def _has_size(path: Path, size_bytes: int) -> bool:
         return False
 
 
-def _clear(downloads: Path, wanted: _Source) -> None:
-    """Keep of an earlier call only what continues the same download."""
+def _clear(downloads: Path, requested: _Source) -> None:
+    """Remove leftovers of earlier calls, except a partial download of the same source."""
     notes = downloads / "source"
-    is_same = notes.exists() and notes.read_text() == wanted.identity
+    is_same = notes.exists() and notes.read_text() == requested.identity
     kept = {*_WORTH_KEEPING, "part.json", notes.name} if is_same else set()
     for path in downloads.iterdir():
         if path.name not in kept:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    write_text(notes, wanted.identity)
+    write_text(notes, requested.identity)
 
 
-def _download(wanted: _Source, downloads: Path, advance: Advance) -> tuple[Path, str]:
-    """The archive, and its checksum: the known one, else the SHA-256 that was found."""
+def _download(requested: _Source, downloads: Path, advance: Advance) -> tuple[Path, str]:
+    """The archive and its checksum: the known one, otherwise its SHA-256."""
     import pooch
 
-    pooch.get_logger().setLevel(logging.WARNING)  # what it does is shown by `advance`
-    downloader = ResumingDownloader(downloads, advance, has_checksum=wanted.checksum is not None)
+    pooch.get_logger().setLevel(logging.WARNING)  # `advance` shows the progress
+    downloader = ResumingDownloader(downloads, advance, has_checksum=requested.checksum is not None)
     archive = downloads / _ARCHIVE
     try:
-        pooch.retrieve(wanted.url, wanted.checksum, archive.name, downloads, downloader=downloader)
+        pooch.retrieve(requested.url, requested.checksum, archive.name, downloads, downloader=downloader)
     except ValueError as error:
-        sums = re.search(r"expected (\S+) but got (\w+)", str(error))  # pooch's words for a wrong checksum
+        sums = re.search(r"expected (\S+) but got (\w+)", str(error))  # pooch's message for a wrong checksum
         if sums is None:
             raise
         downloader.forget()
         raise InputError(
-            f"wrong checksum of {without_secrets(wanted.url)}: expected {sums[1]}, found {sums[2]}. What was "
-            "downloaded is removed: either it was damaged on its way, then fetch it again, or it is another file"
+            f"wrong checksum for {without_secrets(requested.url)}: expected {sums[1]}, got {sums[2]}. The download was "
+            "removed: fetch it again in case it was damaged in transit; otherwise the file on the server is different"
         ) from error
     downloader.forget()
-    return archive, wanted.checksum or f"sha256:{pooch.file_hash(str(archive))}"
+    return archive, requested.checksum or f"sha256:{pooch.file_hash(str(archive))}"
 
 
 def _fetched(folder: Path, marker: _Marker, was_there: bool) -> Fetched:

@@ -1,10 +1,10 @@
-"""A synthetic abdominal CT with a spleen label: the embedded default data.
+"""A synthetic abdominal CT with a spleen label: the built-in default data.
 
-It is drawn, not scanned: every organ is a closed formula, bent by one smooth random deformation. It has what makes
-slice-wise organ segmentation non-trivial (neighbours of the same HU, partial volume across thick slices, correlated
-noise), and it lacks what makes it hard in a clinic: real anatomical variety, disease, motion, metal, beam hardening,
-streaks, reconstruction kernels, contrast phases, and organs whose borders an expert would argue about. A score on it
-says that the program works, and nothing about patients.
+Every organ is an analytic shape, warped by one smooth random deformation. The phantom reproduces what makes slice-wise
+organ segmentation non-trivial (neighbouring tissues with the same HU, partial volume across thick slices, correlated
+noise), but not what makes it hard in the clinic: real anatomical variety, disease, motion, metal, beam hardening,
+streaks, reconstruction kernels, contrast phases, and ambiguous organ borders. A score on it shows that the program
+works, and nothing about patients.
 """
 
 from collections.abc import Callable
@@ -22,12 +22,12 @@ from spleen.phantom_shapes import Field, Part, Points, Shape
 FIELD_OF_VIEW_MM = (0.794922 * 512, 0.794922 * 512, 450.0)
 FIELD_CENTRE_MM = (0.0, 0.0, 225.0)
 HU_RANGE = (-1024, 3071)
-# Standard deviation of the deformation along each axis.
+# Standard deviation of the deformation, per axis.
 DEFORMATION_MM = 2.4
 DEFORMATION_WAVELENGTH_MM = 110.0
-# The mottle also roughens every surface by this much, so that no border is a drawn line.
+# The texture also displaces every surface by this much, so that no border is perfectly smooth.
 ROUGHNESS_MM = np.float32(0.8)
-# Random fields are cut off at this many standard deviations, which bounds how far a shape leaves its box.
+# Random fields are clipped at this many standard deviations, which bounds how far a shape can leave its box.
 CUT_OFF = 3.0
 REACH_MM = CUT_OFF * (DEFORMATION_MM + float(ROUGHNESS_MM))
 SLAB_VOXELS = 1_000_000
@@ -37,7 +37,7 @@ NOISE_CORRELATION_MM = 0.7
 
 @dataclass(frozen=True)
 class Phantom:
-    """A CT volume and its spleen. ``hu`` in Hounsfield units, ``label`` 1 in the spleen, ``affine`` RAS+ in mm."""
+    """A CT volume and its label: ``hu`` in Hounsfield units, ``label`` 1 in the spleen, ``affine`` RAS+ in mm."""
 
     hu: Int16[np.ndarray, "i j k"]
     label: UInt8[np.ndarray, "i j k"]
@@ -45,12 +45,12 @@ class Phantom:
 
 
 def make_phantom(matrix: int = 128, n_slices: int = 90, seed: int = 0, noise_hu: float = 12.0) -> Phantom:
-    """Draw a synthetic abdominal CT in portal venous phase.
+    """Generate a synthetic abdominal CT in the portal venous phase.
 
     The field of view is always 407 × 407 × 450 mm: ``matrix=512`` and 90 slices give voxels of 0.794922 × 0.794922 ×
-    5 mm. ``seed`` varies the anatomy a little and sets the noise; the same seed shows the same patient at every
-    matrix. ``noise_hu`` is the standard deviation of the noise at mid-depth of the body. A voxel is labelled where
-    the spleen fills at least half of it.
+    5 mm. ``seed`` varies the anatomy slightly and sets the noise; a seed gives the same patient at every matrix size.
+    ``noise_hu`` is the standard deviation of the noise at mid-depth of the body. A voxel is labelled if the spleen
+    fills at least half of it.
 
     Raises InputError for a matrix outside 32..512, slices outside 16..450, a negative seed, or noise outside 0..200.
     """
@@ -84,8 +84,8 @@ def _check_arguments(matrix: int, n_slices: int, seed: int, noise_hu: float) -> 
 def smooth_field(axes: list[NDArray[np.float64]], wavelength_mm: float, rng: np.random.Generator) -> Field:
     """Gaussian random field of unit variance over the grid, smooth on the scale of ``wavelength_mm``.
 
-    White noise on coarse knots fixed in the field of view, spread by a Gaussian kernel along each axis: the same
-    generator state gives the same field at every resolution. Memory order is that of NIfTI, first axis fastest.
+    White noise on coarse knots fixed in the field of view, smoothed by a Gaussian kernel along each axis: the same
+    generator state gives the same field at every resolution. The memory order is NIfTI's, first axis fastest.
     """
     weights = []
     for axis, extent, centre in zip(axes, FIELD_OF_VIEW_MM, FIELD_CENTRE_MM, strict=True):
@@ -114,7 +114,7 @@ def _deformed_points(axes: list[NDArray[np.float64]], seed: int) -> tuple[Field,
 
 
 def _volume_meter(seed: int) -> Callable[[Shape], float]:
-    """A function that measures a shape near the spleen in the deformed patient, in mm³, on a grid of 3 mm."""
+    """A function that returns the volume of a shape near the spleen, after deformation, in mm³ (3 mm grid)."""
     axes = [np.arange(-165.0, -35.0, 3.0), np.arange(-110.0, 60.0, 3.0), np.arange(180.0, 370.0, 3.0)]
     x, y, z = _deformed_points(axes, seed)
     points = Points(x, y, z, axes[2].astype(np.float32).reshape(1, 1, -1))
@@ -127,7 +127,7 @@ def _volume_meter(seed: int) -> Callable[[Shape], float]:
 
 
 def _texture(axes: list[NDArray[np.float64]], seed: int) -> Field:
-    """Unit-variance mottle at two scales, shared by all tissues, each with its own strength."""
+    """Unit-variance texture at two scales, shared by all tissues; each tissue has its own amplitude."""
     rng = np.random.default_rng([seed, 3])
     texture = smooth_field(axes, 60.0, rng)
     texture *= 0.7
@@ -138,7 +138,7 @@ def _texture(axes: list[NDArray[np.float64]], seed: int) -> Field:
 
 
 class _Canvas:
-    """The volume while it is painted, tissue over tissue, with the share of each voxel that is spleen."""
+    """The volume being painted, tissue over tissue, and the spleen fraction of each voxel."""
 
     def __init__(self, axes: list[NDArray[np.float64]], deformed: tuple[Field, Field, Field], texture: Field) -> None:
         self.axes, self.deformed, self.texture = axes, deformed, texture
@@ -146,7 +146,7 @@ class _Canvas:
         self.spleen_fraction: Field = np.zeros_like(texture)
 
     def paint(self, part: Part) -> None:
-        """Cover what lies under the part, in proportion to the share of each voxel that it fills."""
+        """Blend the part over the existing tissue, weighted by the fraction of each voxel that it fills."""
         i, j, k = self._box(part)
         area = max((i.stop - i.start) * (j.stop - j.start), 1)
         step = max(SLAB_VOXELS // area, 1)
@@ -154,7 +154,7 @@ class _Canvas:
             self._paint_slab(part, i, j, slice(first, min(first + step, k.stop)))
 
     def _paint_slab(self, part: Part, i: slice, j: slice, k: slice) -> None:
-        # One more slice on either side, for the differences between slices.
+        # One extra slice on either side, for the finite differences between slices.
         wide = slice(max(k.start - 1, 0), min(k.stop + 1, len(self.axes[2])))
         distance = part.shape.distance(self._points(part, (i, j, wide)))
         if not part.rigid:
@@ -192,10 +192,10 @@ class _Canvas:
 
 
 def filled_fraction(distance: Field) -> Field:
-    """Share of each voxel that lies inside, from the implicit function at the voxel centres.
+    """Fraction of each voxel inside the shape, from its implicit function at the voxel centres.
 
-    The function changes over one voxel by the sum of its differences along the three axes, so dividing by that sum
-    gives the partial volume of a flat border, thick slices included, whatever the function's own scale.
+    Across one voxel the function changes by the sum of its differences along the three axes. Dividing by that sum gives
+    the partial volume at a flat border, for thick slices too, independent of the function's scale.
     """
     width = np.full_like(distance, 1e-3)
     for dimension in range(3):
@@ -211,7 +211,7 @@ def filled_fraction(distance: Field) -> Field:
 
 
 def _add_noise(hu: Field, rng: np.random.Generator, noise_hu: float, axes: list[NDArray[np.float64]]) -> None:
-    """Add noise that is correlated in plane and, as in a scanner, stronger where the rays crossed more tissue."""
+    """Add noise that is correlated in plane and, as in a scanner, stronger where the rays cross more tissue."""
     sigma = max(NOISE_CORRELATION_MM / (axes[0][1] - axes[0][0]), 0.45)
     depth = np.exp(-(axes[0][:, None] ** 2 + 1.6 * axes[1][None, :] ** 2) / (2 * 130.0**2)).astype(np.float32)
     profile = noise_hu * (0.65 + 0.55 * depth)

@@ -1,4 +1,4 @@
-"""The abdominal organs of the synthetic CT, in portal venous phase, as parts painted in order.
+"""The abdominal organs of the synthetic CT, in the portal venous phase, as parts in painting order.
 
 Same frame as the trunk: millimetres, RAS+ (+x right, +y front, +z up), pelvis at z = 0, lower heart at z = 450.
 """
@@ -26,7 +26,7 @@ from spleen.phantom_trunk import Trunk, back_muscles, draw_trunk, lungs, skeleto
 
 Knots = list[tuple[Number, Number, Number, Number]]
 
-# The reference scan's spleen.
+# Spleen volume of the reference scan.
 SPLEEN_MM3 = 96_672.0
 
 # Paths: x, y, z and radius in mm. Vessels: HU, then the path.
@@ -90,8 +90,8 @@ COLON: Knots = [
 
 
 def abdomen(rng: np.random.Generator, volume_mm3: Callable[[Shape], float]) -> Iterator[Part]:
-    """All the parts of one patient, those that cover others last; `volume_mm3` measures a shape in that patient."""
-    # Every organ draws from its own stream, so that a change to one leaves the others as they were.
+    """All parts of one patient in painting order; `volume_mm3` returns the volume of a shape in that patient."""
+    # One random stream per organ, so that a change to one organ does not affect the others.
     streams = rng.spawn(9)
     trunk = draw_trunk(streams[0])
     yield from walls(trunk)
@@ -109,14 +109,14 @@ def abdomen(rng: np.random.Generator, volume_mm3: Callable[[Shape], float]) -> I
 
 
 def _shifted(parts: Iterable[Part], rng: np.random.Generator, sigma_mm: Number) -> Iterator[Part]:
-    """An organ and all its layers at a slightly different place in every patient."""
+    """Shift an organ with all its layers by a small random offset per patient."""
     dx, dy, dz = (float(d) for d in rng.uniform(-sigma_mm, sigma_mm, 3))
     for part in parts:
         yield Part(part.name, part.hu, part.texture_hu, moved(part.shape, (dx, dy, dz)))
 
 
 def _spleen(trunk: Trunk, rng: np.random.Generator, volume_mm3: Callable[[Shape], float]) -> Shape:
-    """The spleen, as large as it needs to be for its volume: wall, diaphragm and hilum cut it differently each time."""
+    """The spleen, scaled to its target volume, because wall, diaphragm and hilum cut it differently in each patient."""
     dx, dy, dz = (float(d) for d in rng.uniform(-3, 3, 3))
     goal_mm3 = SPLEEN_MM3 * rng.uniform(0.95, 1.05)
     scale = 1.0
@@ -126,7 +126,7 @@ def _spleen(trunk: Trunk, rng: np.random.Generator, volume_mm3: Callable[[Shape]
 
 
 def _crescent(trunk: Trunk, shift_mm: Vector, scale: Number) -> Shape:
-    """Along the tenth rib: convex to diaphragm and ribs, hollow at the hilum, the upper pole to the back."""
+    """Along the tenth rib: convex towards diaphragm and ribs, concave at the hilum, upper pole posterior."""
     dx, dy, dz = shift_mm
     centre = (-106 + dx, -30 + dy, 274 + dz)
     body = ellipsoid(centre, (31 * scale, 42 * scale, 51 * scale), (24, 14, -14))
@@ -137,7 +137,7 @@ def _crescent(trunk: Trunk, shift_mm: Vector, scale: Number) -> Shape:
 
 
 def _liver(trunk: Trunk, rng: np.random.Generator) -> Iterator[Part]:
-    """Right lobe under the dome, left lobe across the midline, hollow below; vessels and gallbladder."""
+    """Right lobe under the dome, left lobe across the midline, concave below; vessels and gallbladder."""
     size = rng.uniform(0.97, 1.03)
     right = ellipsoid((74, 8, 262), (74 * size, 98, 104), (0, -8, 0))
     left = ellipsoid((-8, 62, 294), (78 * size, 42, 42), (0, -8, -8))
@@ -213,13 +213,13 @@ def _stomach() -> Iterator[Part]:
 
 
 def _hollow(knots: Knots, n: int, wall_mm: Number, content_hu: Number, wall_hu: Number) -> Iterator[Part]:
-    """A tube with a wall, painted wall first so that the content runs on without partitions."""
+    """A tube with a wall; the wall is painted first so that the lumen is continuous."""
     yield from (Part("wall", wall_hu, 6, rod) for rod in curved_tube(knots, n))
     yield from (Part("content", content_hu, 14, rod) for rod in curved_tube(knots, n, wall_mm))
 
 
 def _colon(rng: np.random.Generator) -> Iterator[Part]:
-    """Haustra as a change of radius along the path, stool with bubbles, and gas in front."""
+    """Haustra as radius changes along the path, stool with bubbles, and gas anteriorly."""
     n = 90
     table = np.array(COLON)
     haustra: Knots = []
@@ -240,7 +240,7 @@ def _colon(rng: np.random.Generator) -> Iterator[Part]:
 
 
 def _bowel(rng: np.random.Generator) -> Iterator[Part]:
-    """Small bowel: loops that wander through the lower abdomen, some filled, some collapsed, some with gas."""
+    """Small bowel: random loops in the lower abdomen, some filled, some collapsed, some with gas."""
     for loop in range(22):
         jejunal = loop > 15
         left, right, low, high = (-90, -16, 165, 232) if jejunal else (-76, 76, 8, 165)
@@ -260,7 +260,7 @@ def _bowel(rng: np.random.Generator) -> Iterator[Part]:
 
 
 def _mesentery(rng: np.random.Generator) -> Iterator[Part]:
-    """Small vessels and strands that fan out through the fat from the root of the mesentery."""
+    """Small vessels and strands fanning out through the fat from the mesenteric root."""
     for _ in range(60):
         root = np.array([0, 30, rng.uniform(110, 225)]) + rng.normal(0, 6, 3)
         tip = np.array([rng.uniform(-88, 88), rng.uniform(30, 86), root[2] + rng.normal(-40, 30)])

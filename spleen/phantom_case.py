@@ -1,4 +1,4 @@
-"""The phantom as a case: computed once, written as real NIfTI, read back by the same road as any file."""
+"""The phantom as a case: computed once, written as NIfTI, and read back like any other file."""
 
 import hashlib
 import logging
@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 
 def phantom_case(cache: Path, matrix: int, n_slices: int, seed: int, noise_hu: float) -> Case:
-    """The phantom's files under `cache`, made if they are missing.
+    """The phantom's files under `cache`, created if missing.
 
-    Raises InputError for a folder that cannot be written and for a geometry that makes no phantom.
+    Raises InputError for a folder that cannot be written and for an invalid geometry.
     """
     name = f"phantom-{matrix}x{matrix}x{n_slices}-seed{seed}-noise{noise_hu:g}"
     folder = cache / "phantom" / _code_version() / name
@@ -29,11 +29,11 @@ def phantom_case(cache: Path, matrix: int, n_slices: int, seed: int, noise_hu: f
                 write_volume(temporary / "image.nii.gz", phantom.hu, phantom.affine)
                 write_volume(temporary / "label.nii.gz", phantom.label, phantom.affine)
     except OSError as error:
-        raise InputError(f"the phantom cannot be written under {cache}: {error}. Give another cache_dir=…") from error
+        raise InputError(f"cannot write the phantom under {cache}: {error}. Choose another cache_dir=…") from error
     return Case(f"phantom_{seed}", (folder / "image.nii.gz",), folder / "label.nii.gz")
 
 
 def _code_version() -> str:
-    """A hash of the code that computes the phantom: a cached phantom is never older than its code."""
+    """A hash of the code that computes the phantom, so that a changed code invalidates cached phantoms."""
     sources = sorted(Path(__file__).parent.glob("phantom*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]

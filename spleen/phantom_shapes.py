@@ -1,8 +1,8 @@
-"""Implicit shapes for the synthetic CT: functions of position that are negative inside, about in millimetres.
+"""Implicit shapes for the synthetic CT: approximate signed distances in millimetres, negative inside.
 
-A shape knows a box outside which it is empty, so that a small organ costs little in a large volume. Combine shapes
-with ``union``, ``subtract`` and ``intersect``, which round the seams over a few millimetres, as tissue does. The
-ellipsoid bound and the polynomial smooth minimum follow Inigo Quilez, "Distance functions" (iquilezles.org).
+A shape has a bounding box, so that a small organ costs little in a large volume. ``union``, ``subtract`` and
+``intersect`` combine shapes and round the seams over a few millimetres, as in tissue. The ellipsoid bound and the
+polynomial smooth minimum follow Inigo Quilez, "Distance functions" (iquilezles.org).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
-# Tables of anatomy are written in whole millimetres; type checks at run time do not take an int for a float.
+# Anatomy tables are written in whole millimetres, and run-time type checks do not accept an int as a float.
 Number = int | float
 Vector = tuple[Number, Number, Number]
-RODS_PER_PIECE = 3
+RODS_PER_SEGMENT = 3
 
 
 @dataclass(frozen=True)
 class Points:
-    """World positions in mm (RAS+) of the voxels of a box, after the patient's own deformation.
+    """World positions in mm (RAS+) of the voxels in a box, after the patient's deformation.
 
-    ``slice_mm`` is the undeformed height of each slice, shape (1, 1, k), for profiles that are given per height.
+    ``slice_mm`` is the undeformed height of each slice, shape (1, 1, k), for profiles given per height.
     """
 
     x: Field
@@ -35,7 +35,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Shape:
-    """An implicit shape: ``distance`` is negative inside and about in mm, ``lower`` to ``upper`` encloses it."""
+    """An implicit shape: approximate signed ``distance`` in mm, negative inside; bounds ``lower`` to ``upper``."""
 
     lower: Vector
     upper: Vector
@@ -44,7 +44,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Part:
-    """One tissue to paint: its mean HU, the strength of its mottle in HU, where it is; ``rigid`` if not of flesh."""
+    """One tissue to paint: mean HU, texture amplitude in HU and shape; ``rigid`` parts are not deformed."""
 
     name: str
     hu: Number
@@ -61,7 +61,7 @@ def smooth_minimum(a: Field, b: Field, blend_mm: Number) -> Field:
 
 
 def union(first: Shape, *others: Shape, blend_mm: Number = 6.0) -> Shape:
-    """What lies in any of the shapes."""
+    """The union of the shapes."""
     shapes = (first, *others)
     lower = np.min([shape.lower for shape in shapes], axis=0)
     upper = np.max([shape.upper for shape in shapes], axis=0)
@@ -76,19 +76,19 @@ def _union_distance(p: Points, shapes: tuple[Shape, ...], blend_mm: Number) -> F
 
 
 def subtract(shape: Shape, *cutters: Shape, blend_mm: Number = 4.0) -> Shape:
-    """What lies in ``shape`` and in none of the cutters."""
+    """``shape`` without the cutters."""
     distance = partial(_remainder_distance, shape=shape, others=cutters, sign=1, blend_mm=blend_mm)
     return replace(shape, distance=distance)
 
 
 def intersect(shape: Shape, *others: Shape, blend_mm: Number = 4.0) -> Shape:
-    """What lies in all the shapes; the box stays that of the first."""
+    """The intersection of the shapes, with the bounding box of the first."""
     distance = partial(_remainder_distance, shape=shape, others=others, sign=-1, blend_mm=blend_mm)
     return replace(shape, distance=distance)
 
 
 def _remainder_distance(p: Points, shape: Shape, others: tuple[Shape, ...], sign: int, blend_mm: Number) -> Field:
-    """What is left of the shape outside the others (sign 1) or inside them (sign -1)."""
+    """The rest of the shape outside the others (sign 1) or inside them (sign -1)."""
     negative = -shape.distance(p)
     for other in others:
         distance = other.distance(p)
@@ -110,7 +110,7 @@ def shell(shape: Shape, thickness_mm: Number) -> Shape:
 
 
 def moved(shape: Shape, shift_mm: Vector) -> Shape:
-    """The shape at another place."""
+    """The shape translated by ``shift_mm``."""
     dx, dy, dz = (np.float32(d) for d in shift_mm)
     lower, upper = np.add(shape.lower, shift_mm), np.add(shape.upper, shift_mm)
     return Shape(
@@ -121,7 +121,7 @@ def moved(shape: Shape, shift_mm: Vector) -> Shape:
 
 
 def region(distance: Callable[[Points], Field]) -> Shape:
-    """A part of space without bounds of its own, for use inside ``intersect``."""
+    """An unbounded region of space, for use in ``intersect``."""
     return Shape((-1e4, -1e4, -1e4), (1e4, 1e4, 1e4), distance)
 
 
@@ -131,12 +131,12 @@ def above(offset_mm: Number, slope_y: Number = 0.0) -> Shape:
 
 
 def in_front_of(offset_mm: Number) -> Shape:
-    """The half space y > offset, where gas collects in a patient who lies on the back."""
+    """The half space y > offset, where gas collects in a supine patient."""
     return region(lambda p: np.float32(offset_mm) - p.y)
 
 
 def ellipsoid(centre: Vector, radii: Vector, turn_deg: Vector = (0, 0, 0), rise_only: bool = False) -> Shape:
-    """An ellipsoid, turned about x, then y, then z; with ``rise_only`` its lower half is an upright cylinder."""
+    """An ellipsoid, rotated about x, then y, then z; with ``rise_only`` its lower half is an upright cylinder."""
     turned_axes = _rotation(turn_deg) * np.asarray(radii)
     reach = np.sqrt((turned_axes**2).sum(axis=1))
     rows = (turned_axes / np.asarray(radii) ** 2).T.astype(np.float32)
@@ -195,7 +195,7 @@ def _capsule_distance(p: Points, start: Field, axis: Field, radius: np.float32, 
 
 
 def barrel(centre: Vector, radius_x: Number, radius_y: Number, height: Number, waist: Number = 0.0) -> Shape:
-    """An upright elliptic cylinder with rounded rims; ``waist`` narrows its middle by that share."""
+    """An upright elliptic cylinder with rounded rims; ``waist`` narrows its middle by that fraction."""
     reach = np.array([radius_x, radius_y, height / 2])
     middle, half_size = np.asarray(centre, dtype=np.float32), reach.astype(np.float32)
     distance = partial(_barrel_distance, centre=middle, half_size=half_size, waist=np.float32(waist))
@@ -210,11 +210,11 @@ def _barrel_distance(p: Points, centre: Field, half_size: Field, waist: np.float
 
 
 def tube(points: Sequence[Vector], radii: Sequence[Number] | Number) -> list[Shape]:
-    """A round path in pieces of a few rods, so that a long thin path does not fill a large box."""
+    """A round tube in segments of a few rods, so that a long thin path does not get one large bounding box."""
     sizes = [float(radii)] * len(points) if isinstance(radii, int | float) else list(radii)
     steps = zip(pairwise(points), pairwise(sizes), strict=True)
     rods = [capsule(start, end, r0, r1) for (start, end), (r0, r1) in steps]
-    return [_joined(rods[first : first + RODS_PER_PIECE]) for first in range(0, len(rods), RODS_PER_PIECE)]
+    return [_joined(rods[first : first + RODS_PER_SEGMENT]) for first in range(0, len(rods), RODS_PER_SEGMENT)]
 
 
 def _joined(rods: list[Shape]) -> Shape:
@@ -225,7 +225,7 @@ def _joined(rods: list[Shape]) -> Shape:
 
 
 def curve(knots: Sequence[Sequence[Number]], n: int) -> NDArray[np.float64]:
-    """``n`` points on a smooth path through the knots (rows of x, y, z and, if any, radius)."""
+    """``n`` points on a cubic Hermite spline through the knots (rows of x, y, z and optionally radius)."""
     table = np.asarray(knots, dtype=np.float64)
     t, fine = np.linspace(0, 1, len(table)), np.linspace(0, 1, n)
     tangents = np.gradient(table, t, axis=0)
@@ -239,13 +239,13 @@ def curve(knots: Sequence[Sequence[Number]], n: int) -> NDArray[np.float64]:
 
 
 def curved_tube(knots: Sequence[Sequence[Number]], n: int, thinner_mm: Number = 0.0) -> list[Shape]:
-    """A tube through knots (x, y, z, radius), each radius less ``thinner_mm`` (for the inside of a wall)."""
+    """A tube through knots (x, y, z, radius), with each radius reduced by ``thinner_mm`` (for the lumen)."""
     path = curve(knots, n)
     return tube([_vector(row[:3]) for row in path], [max(float(r) - thinner_mm, 0.5) for r in path[:, 3]])
 
 
 def _rotation(turn_deg: Vector) -> NDArray[np.float64]:
-    """Columns are the turned axes: about x first, then y, then z."""
+    """Rotation matrix, about x first, then y, then z; its columns are the rotated axes."""
     (ca, cb, cc), (sa, sb, sc) = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
     about_x = np.array([[1, 0, 0], [0, ca, -sa], [0, sa, ca]])
     about_y = np.array([[cb, 0, sb], [0, 1, 0], [-sb, 0, cb]])

@@ -1,6 +1,6 @@
-"""The trunk of the synthetic CT: outline, wall, muscles, skeleton, diaphragm and lungs, as parts painted in order.
+"""The trunk of the synthetic CT: outline, wall, muscles, skeleton, diaphragm and lungs, as parts in painting order.
 
-Millimetres, RAS+: +x right, +y front, +z up. The vertebral column is near x = 0, y = -30; heights follow a supine
+Millimetres, RAS+: +x right, +y anterior, +z superior. The spine is near x = 0, y = -30; heights follow a supine
 adult from the pelvis (z = 0) to the lower heart (z = 450).
 """
 
@@ -56,7 +56,7 @@ RIB_END_DEG = [-42, -8, 28, 42, 50, 55, 58, 60, 60]
 
 @dataclass(frozen=True)
 class Girth:
-    """A closed outline around the trunk at every height: half width, reach to the front and to the back, in mm."""
+    """A closed outline around the trunk: half width, anterior and posterior extent in mm, per height."""
 
     side: Profile
     front: Profile
@@ -64,13 +64,13 @@ class Girth:
     groove_mm: Number = 0.0
     squareness: Number = 0.42
 
-    def inset(self, layer: dict[str, Profile], share: Number = 1.0) -> "Girth":
-        """The outline under a share of a layer of tissue."""
-        side, front, back = (getattr(self, key) - share * layer[key] for key in ("side", "front", "back"))
+    def inset(self, layer: dict[str, Profile], fraction: Number = 1.0) -> "Girth":
+        """The outline moved inwards by a fraction of a tissue layer's thickness."""
+        side, front, back = (getattr(self, key) - fraction * layer[key] for key in ("side", "front", "back"))
         return replace(self, side=side, front=front, back=back)
 
     def shape(self) -> Shape:
-        """The inside of the outline, a squircle whose half axes change with the height of the slice."""
+        """The region inside the outline: a squircle whose half axes vary with height."""
         reach = float(self.side.max())
         lower, upper = (-reach, -float(self.back.max()), -1e4), (reach, float(self.front.max()), 1e4)
         return Shape(lower, upper, self._distance)
@@ -88,7 +88,7 @@ class Girth:
         return value
 
     def at(self, height_mm: Number, angle_deg: Number) -> tuple[float, float]:
-        """The point (x, y) of the outline in the given direction: 0 is the right side, 90 the front."""
+        """The point (x, y) of the outline in the given direction: 0° is right, 90° anterior."""
         c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
         side, front, back = (np.interp(height_mm, HEIGHTS_MM, p) for p in (self.side, self.front, self.back))
         u, v = (c / side) ** 2, (s / (front if s > 0 else back)) ** 2
@@ -98,7 +98,7 @@ class Girth:
 
 @dataclass(frozen=True)
 class Trunk:
-    """The nested outlines of one patient, and the domes of the diaphragm."""
+    """The nested outlines and the diaphragm domes of one patient."""
 
     skin: Girth
     fat: Girth
@@ -108,7 +108,7 @@ class Trunk:
 
 
 def draw_trunk(rng: np.random.Generator) -> Trunk:
-    """A patient: a few per cent wider or thinner, with more or less fat, than the mean one."""
+    """Draw a patient: a few per cent wider or thinner, with more or less fat, than the average."""
     width, depth = rng.uniform(0.98, 1.02, 2)
     skin = Girth(SKIN_MM["side"] * width, SKIN_MM["front"] * depth, SKIN_MM["back"] * depth, groove_mm=7.0)
     fat = skin.inset({key: np.full(9, 2.0) for key in FAT_MM})
@@ -125,26 +125,26 @@ def draw_trunk(rng: np.random.Generator) -> Trunk:
 
 
 def spine_y(height_mm: Number) -> float:
-    """Front to back position of the vertebral bodies: lordosis below, kyphosis above."""
+    """Anterior-posterior position of the vertebral bodies: lordosis below, kyphosis above."""
     return float(np.interp(height_mm, [0, 70, 150, 250, 350, 450], [-46, -28, -20, -27, -36, -42]))
 
 
 def _table(p: Points, middle_y: Number) -> Field:
-    """A curved plate of 4 mm under the patient."""
+    """A curved plate, 4 mm thick, under the patient."""
     height = np.abs(p.y - np.float32(middle_y) - p.x * p.x * np.float32(0.0011))
     return np.asarray(np.maximum(height - 2, np.abs(p.x) - 180))
 
 
 def walls(trunk: Trunk) -> Iterator[Part]:
-    """Table, skin, fat and the muscular wall, with its cavity full of fat."""
+    """Table, skin, fat and the muscular wall around a fat-filled cavity."""
     table_y = -float(trunk.skin.back.max()) - 22
     plate = Shape((-185, table_y - 5, -1e4), (185, table_y + 40, 1e4), lambda p: _table(p, table_y))
     yield Part("table", 20, 0, plate, rigid=True)
     yield Part("skin", 25, 10, trunk.skin.shape())
     yield Part("fat", -104, 9, trunk.fat.shape())
     yield Part("muscle", 56, 8, trunk.wall.shape())
-    for share in (0.33, 0.64):
-        seam = shell(trunk.wall.inset(WALL_MM, share).shape(), 1.0)
+    for fraction in (0.33, 0.64):
+        seam = shell(trunk.wall.inset(WALL_MM, fraction).shape(), 1.0)
         for low, high in ((-180.0, -80.0), (80.0, 180.0)):
             beside = replace(seam, lower=(low, -90.0, -1e4), upper=(high, 110.0, 300.0))
             fade = region(lambda p: np.maximum(70 - np.abs(p.x), p.slice_mm - 300))
@@ -153,7 +153,7 @@ def walls(trunk: Trunk) -> Iterator[Part]:
 
 
 def lungs(trunk: Trunk, rng: np.random.Generator) -> Iterator[Part]:
-    """Lungs with vessels above the diaphragm, the heart between them, and the fat below."""
+    """Lungs with vessels above the diaphragm, the heart between them, and fat below."""
     thorax = replace(grow(trunk.cavity.shape(), 3), lower=(-150.0, -110.0, 200.0))
     middle = union(ellipsoid((-4, 0, 440), (30, 78, 300)), ellipsoid((-26, 48, 420), (62, 52, 78)))
     lung = intersect(subtract(thorax, middle, blend_mm=8), above(276, slope_y=0.72), blend_mm=6)
@@ -179,7 +179,7 @@ def lungs(trunk: Trunk, rng: np.random.Generator) -> Iterator[Part]:
 
 
 def back_muscles(trunk: Trunk) -> Iterator[Part]:
-    """Erector spinae, psoas, quadratus lumborum, crura of the diaphragm, and the muscles of the pelvis."""
+    """Erector spinae, psoas, quadratus lumborum, diaphragmatic crura and pelvic muscles."""
     for side in (1, -1):
         columns = [(z, max(spine_y(z), -38.0)) for z in range(-20, 490, 85)]
         for x, depth, radius in ((50, 45, 17), (20, 50, 18), (34, 44, 15)):
@@ -207,7 +207,7 @@ def back_muscles(trunk: Trunk) -> Iterator[Part]:
 
 
 def _bone(rods: Sequence[Shape], cortex_mm: Number = 1.8, marrow_hu: Number = 190) -> Iterator[Part]:
-    """Hard rim first for all the pieces, then the marrow inside them."""
+    """Cortex of all rods first, then the marrow inside them."""
     yield from (Part("bone", 620, 40, rod) for rod in rods)
     yield from (Part("bone", marrow_hu, 40, grow(rod, -cortex_mm)) for rod in rods)
 
@@ -230,7 +230,7 @@ def _vertebra(z: Number, spacing_mm: Number) -> Iterator[Part]:
 
 
 def _rib_path(trunk: Trunk, index: int, side: int) -> list[Vector]:
-    """From the vertebra back and around the wall, falling to the front, the longer the lower it ends."""
+    """From the vertebra backwards and around the wall, descending anteriorly; longer ribs end lower."""
     z, y = VERTEBRAE_MM[FIRST_RIB_VERTEBRA + index] + 6.0, spine_y(VERTEBRAE_MM[FIRST_RIB_VERTEBRA + index])
     middle = trunk.wall.inset(WALL_MM, 0.5)
     knots = [[side * 24.0, y - 14, z], [side * 42.0, y - 33, z - 2]]
@@ -244,18 +244,18 @@ def _rib_path(trunk: Trunk, index: int, side: int) -> list[Vector]:
 
 
 def _iliac_edge(p: Points, side: int) -> Field:
-    """Negative beside and behind, below the arch of the iliac crest."""
+    """Negative laterally and posteriorly, below the arch of the iliac crest."""
     crest = p.z - 112 + (p.y + 15) ** 2 * np.float32(0.008)
     return np.asarray(np.maximum(np.maximum(40 - side * p.x, p.y - 0.3 * p.z - 12), crest))
 
 
 def _iliac_quarter(side: int) -> Shape:
-    """The part of space, to the side and the back, where the wing of the pelvis is."""
+    """The lateral posterior region of the iliac wing."""
     return region(lambda p: _iliac_edge(p, side))
 
 
 def skeleton(trunk: Trunk) -> Iterator[Part]:
-    """Pelvis, ribs with their cartilage, vertebrae with discs, and the spinal canal."""
+    """Pelvis, ribs with cartilage, vertebrae with discs, and the spinal canal."""
     for side in (1, -1):
         bowl = shell(ellipsoid((side * 46, 2, 60), (68, 80, 190), (0, side * 12, 0)), 10)
         yield from _bone([intersect(bowl, _iliac_quarter(side))], 2.2, 210)
