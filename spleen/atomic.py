@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writing of files and folders."""
 
 import os
 import secrets
@@ -12,14 +12,14 @@ _ABANDONED_SECONDS = 24 * 60 * 60
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, in UTF-8, as `write_bytes` does."""
+    """Write a UTF-8 text file with `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file under a temporary name and rename it once it is on the disk, creating its folder if needed.
+    """Write a file under a temporary name, sync it and rename it, creating its folder if needed.
 
-    After a kill, a full disk or a power cut there is the old file or the new one, never a part.
+    After a kill, a full disk or a power failure there is either the old or the new file, never a partial one.
     Raises OSError with the file's name.
     """
     temporary = temporary_sibling(path)
@@ -30,7 +30,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:  # that of a full disk names no file, the others the temporary one
+    except OSError as error:  # a full-disk error has no file name, others have the temporary one
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         with suppress(OSError):
@@ -39,7 +39,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 def link(source: Path, path: Path) -> None:
-    """Make `path` a second name of the file `source` in the same folder, in place of what it was; else a copy."""
+    """Atomically make `path` a hard link to `source` in the same folder, or a copy if links are not supported."""
     temporary = temporary_sibling(path)
     try:
         os.link(source, temporary)
@@ -48,13 +48,13 @@ def link(source: Path, path: Path) -> None:
         write_bytes(path, source.read_bytes())
     finally:
         with suppress(OSError):
-            # Renaming a name to another one of the same file leaves both.
+            # Renaming one hard link to another of the same file keeps both.
             temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
+    """Flush a folder's directory entries to disk, where the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -64,19 +64,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def drop_leftovers(folder: Path) -> None:
-    """Remove what killed processes left behind in a folder that no other process is writing to now."""
+    """Remove temporary files of killed processes in a folder that no other process is writing to."""
     for leftover in folder.glob(".tmp-*"):
         with suppress(OSError):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def temporary_sibling(path: Path) -> Path:
-    """A name in the same folder that no other process uses; it keeps the suffixes of `path`."""
+    """A unique temporary name in the same folder; it keeps the suffixes of `path`."""
     return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
 def drop_abandoned(folder: Path) -> None:
-    """Remove what killed processes left behind in a folder that others may write to: what is a day old."""
+    """Remove temporary files older than a day in a folder that other processes may be writing to."""
     for leftover in folder.glob(".tmp-*"):
         with suppress(OSError):  # another process may be removing it too
             if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
@@ -87,7 +87,7 @@ def drop_abandoned(folder: Path) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends without an error.
 
-    If another process has finished the same folder first, that one stays and ours is dropped.
+    If another process has completed the same folder first, that one is kept and ours is discarded.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)

@@ -1,6 +1,6 @@
-"""Random augmentation of a batch of slices and their label maps, on the device where the batch is.
+"""Random augmentation of a batch of slices and their label maps, on the batch's device.
 
-All randomness comes from the generator that is handed in: the same generator state gives the same bytes.
+All randomness comes from the generator argument: the same generator state gives the same bytes.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from spleen.augment_intensity import (
 from spleen.errors import InputError
 from spleen.types import AxisName, ImageBatch, LabelBatch
 
-# By the axis that slices are cut along: the anatomical direction of their height (h) and of their width (w).
+# For each slicing axis: the anatomical directions of a slice's height (h) and width (w).
 IN_PLANE_DIRECTIONS: dict[str, tuple[str, str]] = {
     "axial": ("anterior_posterior", "left_right"),
     "coronal": ("superior_inferior", "left_right"),
@@ -32,21 +32,21 @@ IN_PLANE_DIRECTIONS: dict[str, tuple[str, str]] = {
 }
 FLIP_DIRECTIONS = ("left_right", "anterior_posterior", "superior_inferior")
 
-# Control points that move less than this share of their spacing cannot fold the image
+# Control points that move by less than this fraction of their spacing cannot fold the image
 # (Choi and Lee 2000, injectivity of 2D cubic B-spline deformations: 0.48).
 LARGEST_FOLD_FREE_SHARE = 0.48
 
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Strength and probability (per sample, 0 to 1) of each change. The default changes nothing.
+    """Strength and probability (per sample, 0 to 1) of each transform. The default changes nothing.
 
-    Geometry, of image and label together:
+    Spatial transforms, of image and label together:
         flips: anatomical directions that may be mirrored: left_right, anterior_posterior, superior_inferior.
-            One that is perpendicular to the slice is ignored.
+            A direction perpendicular to the slice is ignored.
         flip_probability: of each of those directions.
         affine_probability: of rotation, scale, translation and shear together.
-        rotation_deg: largest angle, in degrees, either way.
+        rotation_deg: largest angle in either direction, in degrees.
         scale: 0.1 draws a factor between 1 / 1.1 and 1.1.
         translation: largest shift, as a fraction of the side (height or width).
         shear: largest shift of a row, in pixels per pixel of distance from the centre row.
@@ -55,9 +55,8 @@ class AugmentSettings:
             side; pixels move by about a third of it.
         elastic_spacing: distance between control points, as a fraction of the longer side.
 
-    Intensity, of the image alone, normalised to about -1 to 1:
-        low_resolution_probability, low_resolution_factor: largest factor by which pixels become coarser, at
-            least 1.
+    Intensity transforms, of the image only (normalised to about -1 to 1):
+        low_resolution_probability, low_resolution_factor: largest downsampling factor, at least 1.
         noise_probability, noise_std: largest standard deviation of the noise, in normalised intensity.
         brightness_probability, brightness: largest shift, in normalised intensity.
         contrast_probability, contrast: 0.2 draws a factor between 1 / 1.2 and 1.2, about the mean.
@@ -101,7 +100,7 @@ class AugmentSettings:
             raise InputError(f"augment.low_resolution_factor must be at least 1; got {self.low_resolution_factor}")
         if self.elastic_spacing <= 0 or self.elastic_amplitude > LARGEST_FOLD_FREE_SHARE * self.elastic_spacing:
             raise InputError(
-                f"augment.elastic_amplitude must be at most {LARGEST_FOLD_FREE_SHARE} of elastic_spacing, or "
+                f"augment.elastic_amplitude must be at most {LARGEST_FOLD_FREE_SHARE} × elastic_spacing, otherwise "
                 f"the image may fold; got {self.elastic_amplitude} and {self.elastic_spacing}"
             )
 
@@ -110,20 +109,20 @@ class AugmentSettings:
 def augment_batch(
     image: ImageBatch, label: LabelBatch, settings: AugmentSettings, axis: AxisName, generator: Generator
 ) -> tuple[ImageBatch, LabelBatch]:
-    """A randomly changed copy of a batch; each sample has its own draws, which all of its channels share.
+    """A randomly augmented copy of a batch; draws are per sample and shared by its channels.
 
-    Affine and elastic deformation are one sampling, linear for the image and nearest for the label, so that
-    no label value is invented. Beyond the edge, both repeat their edge pixels: an organ cut by the edge goes
-    on in the image and in the label. Tensors that nothing was drawn for are returned as they came; the input
-    is never changed.
+    Affine and elastic deformation are applied in one resampling: linear for the image, nearest for the label,
+    so that no new label values appear. Both are extended beyond the edge by replicating edge pixels, so that
+    an organ cut by the edge continues in image and label. If nothing is drawn, the tensors are returned as
+    they are; the input is never modified.
 
     Args:
         image: slices (b, c, h, w), normalised to about -1 to 1.
         label: label maps (b, 1, h, w).
         settings: strengths and probabilities.
-        axis: the axis that the slices were cut along; it tells which way a flip goes.
-        generator: source of all randomness. One on the CPU is best for a batch on a GPU too: decisions then
-            do not wait for the GPU, and noise is still made there.
+        axis: the slicing axis, which determines the image dimension of a flip.
+        generator: source of all randomness. A CPU generator is best even for a batch on a GPU: decisions then
+            do not wait for the GPU, and noise is still generated there.
     """
     image, label = _flip(image, label, settings, axis, generator)
     image, label = _deform(image, label, settings, generator)
@@ -179,8 +178,7 @@ def _draw_affine(
     settings: AugmentSettings,
     generator: Generator,
 ) -> tuple[Float[Tensor, "b 2 2"], Float[Tensor, "b 2"]]:
-    """Matrix and shift (pixels) of every sample; the identity for those not chosen. Order: along w, along
-    h."""
+    """Matrix and shift (pixels) of every sample, identity if not chosen; components ordered (w, h)."""
     n = len(chosen)
     matrix = torch.eye(2, device=generator.device).repeat(count, 1, 1)
     shift = torch.zeros(count, 2, device=generator.device)
@@ -188,7 +186,7 @@ def _draw_affine(
     scale = symmetric_factor(n, settings.scale, generator)
     shear = uniform(n, -settings.shear, settings.shear, generator)
     cosine, sine = angle.cos() / scale, angle.sin() / scale
-    # Rotation times shear, divided by the scale: a grid that steps in smaller steps shows a larger organ.
+    # Rotation times shear, divided by the scale: a finer sampling grid shows a larger organ.
     matrix[chosen] = torch.stack([cosine, shear * cosine - sine, sine, shear * sine + cosine], dim=1).view(n, 2, 2)
     height, width = size
     sides = torch.tensor([width, height], device=generator.device)
@@ -203,7 +201,7 @@ def _draw_control_points(
     settings: AugmentSettings,
     generator: Generator,
 ) -> Float[Tensor, "b 2 rows columns"] | None:
-    """Shifts of the control points in pixels, 0 for samples not chosen; None when no sample is."""
+    """Shifts of the control points in pixels, 0 for samples not chosen; None if no sample is chosen."""
     if not len(chosen):
         return None
     side = max(size)
@@ -218,10 +216,9 @@ def _draw_control_points(
 def spline_displacement(
     control_points: Float[Tensor, "n 2 rows columns"], size: tuple[int, int], spacing_px: float
 ) -> Float[Tensor, "n 2 h w"]:
-    """Displacement of every pixel by cubic B-splines (Rueckert et al. 1999); unit: that of the control
-    points.
+    """Displacement of every pixel by cubic B-splines (Rueckert et al. 1999), in the unit of the control points.
 
-    Control point (r, c) lies at the pixel position ((r - 1) * spacing_px, (c - 1) * spacing_px), so each side
+    Control point (r, c) is at pixel position ((r - 1) * spacing_px, (c - 1) * spacing_px), so each side
     needs ceil(length / spacing_px) + 3 points.
     """
     rows, columns = control_points.shape[-2:]
@@ -248,9 +245,9 @@ def sampling_grid(
 ) -> Float[Tensor, "n h w 2"]:
     """Where each output pixel reads from, in the coordinates of ``grid_sample(..., align_corners=False)``.
 
-    The map is made in pixels about the centre of the image, source = matrix · (pixel + displacement) + shift,
-    so that a rotation stays one in an image that is not square, and two maps that do not fold make one that
-    does not. Components in the order along w, along h.
+    The map is computed in pixels relative to the image centre, source = matrix · (pixel + displacement) +
+    shift, so that rotations stay rigid in non-square images and the composition of two fold-free maps is
+    fold-free. Components are ordered (w, h).
     """
     height, width = size
     x = (torch.arange(width, device=matrix.device) - (width - 1) / 2).view(1, 1, -1)

@@ -1,8 +1,8 @@
-"""Random changes of the intensity of a batch of slices. Labels are not concerned.
+"""Random intensity transforms of a batch of slices; labels are unaffected.
 
 Images are (b, c, h, w) with normalised intensities, about -1 to 1. The channels of a sample are neighbouring
-slices of one scan, so a draw is made once per sample and holds for all of its channels. Every function
-returns a new tensor (or its input, when no sample was drawn) and leaves its input as it was.
+slices of one scan, so all channels of a sample share one draw. Every function returns a new tensor (or its
+input, if no sample was drawn) and does not modify its input.
 """
 
 import torch
@@ -14,7 +14,7 @@ from spleen.types import ImageBatch
 
 
 def chosen_samples(count: int, probability: float, generator: Generator) -> Int64[Tensor, " n"]:
-    """Indices of the samples, out of ``count``, that draw "yes"; each does with the given probability."""
+    """Indices of randomly chosen samples out of ``count``, each chosen with the given probability."""
     if probability <= 0:
         return torch.empty(0, dtype=torch.int64, device=generator.device)
     draws = torch.rand(count, generator=generator, device=generator.device)
@@ -27,12 +27,12 @@ def uniform(count: int, low: float, high: float, generator: Generator) -> Float[
 
 
 def symmetric_factor(count: int, strength: float, generator: Generator) -> Float[Tensor, " n"]:
-    """``count`` factors between ``1 / (1 + strength)`` and ``1 + strength``, up as likely as down."""
+    """``count`` factors between ``1 / (1 + strength)`` and ``1 + strength``, log-uniform."""
     return (1 + strength) ** uniform(count, -1.0, 1.0, generator)
 
 
 def replace_samples(batch: Tensor, index: Tensor, samples: Tensor) -> Tensor:
-    """A copy of ``batch`` in which the samples at ``index`` are ``samples``; the memory format is kept."""
+    """A copy of ``batch`` with the samples at ``index`` replaced; the memory format is preserved."""
     replaced = batch.clone()
     replaced[index.to(batch.device)] = samples.to(batch.dtype)
     return replaced
@@ -48,8 +48,8 @@ def shift_and_stretch(
 ) -> ImageBatch:
     """Brightness and contrast in one pass.
 
-    Brightness is a shift of up to ± ``brightness`` in normalised intensity; contrast a stretch about the
-    sample's mean by a factor between ``1 / (1 + contrast)`` and ``1 + contrast``.
+    Brightness is a shift of up to ± ``brightness`` in normalised intensity; contrast scales about the sample's
+    mean by a factor between ``1 / (1 + contrast)`` and ``1 + contrast``.
     """
     count = image.shape[0]
     brighter = chosen_samples(count, brightness_probability, generator)
@@ -66,10 +66,10 @@ def shift_and_stretch(
 
 
 def change_gamma(image: ImageBatch, gamma: float, probability: float, generator: Generator) -> ImageBatch:
-    """Intensity, as a share of the sample's range, raised to a power.
+    """Gamma correction: intensity, as a fraction of the sample's range, raised to a power.
 
     The power is drawn between ``1 / (1 + gamma)`` and ``1 + gamma``. The smallest and the largest intensity
-    of the sample stay what they were.
+    of the sample are unchanged.
     """
     index = chosen_samples(image.shape[0], probability, generator)
     if not len(index):
@@ -77,14 +77,14 @@ def change_gamma(image: ImageBatch, gamma: float, probability: float, generator:
     chosen = image[index.to(image.device)]
     exponent = _per_sample(symmetric_factor(len(index), gamma, generator), image)
     low, high = chosen.amin((1, 2, 3), keepdim=True), chosen.amax((1, 2, 3), keepdim=True)
-    # A flat image has no range; the bound keeps it as it is.
+    # A constant image has no range; the lower bound leaves it unchanged.
     span = (high - low).clamp_min(1e-6)
-    share = ((chosen - low) / span).clamp_(0.0, 1.0)
-    return replace_samples(image, index, low + span * share.pow(exponent))
+    fraction = ((chosen - low) / span).clamp_(0.0, 1.0)
+    return replace_samples(image, index, low + span * fraction.pow(exponent))
 
 
 def add_noise(image: ImageBatch, noise_std: float, probability: float, generator: Generator) -> ImageBatch:
-    """White Gaussian noise, whose standard deviation is drawn per sample between 0 and ``noise_std``."""
+    """White Gaussian noise with a standard deviation drawn per sample between 0 and ``noise_std``."""
     index = chosen_samples(image.shape[0], probability, generator)
     if not len(index):
         return image
@@ -94,7 +94,7 @@ def add_noise(image: ImageBatch, noise_std: float, probability: float, generator
 
 
 def lower_resolution(image: ImageBatch, largest_factor: float, probability: float, generator: Generator) -> ImageBatch:
-    """Pixels averaged as by a scan 1 to ``largest_factor`` times as coarse, and interpolated back."""
+    """Simulated low resolution: downsampled by a factor of 1 to ``largest_factor`` and interpolated back."""
     index = chosen_samples(image.shape[0], probability, generator)
     if not len(index):
         return image
@@ -113,7 +113,7 @@ def _per_sample(values: Float[Tensor, " n"], image: ImageBatch) -> Float[Tensor,
 
 
 def _normal_like(image: Tensor, generator: Generator) -> Tensor:
-    """Standard normal numbers on the image's device; a generator elsewhere provides the seed."""
+    """Standard normal noise on the image's device; a generator on another device provides the seed."""
     if generator.device != image.device:
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         generator = Generator(image.device).manual_seed(seed)

@@ -1,4 +1,4 @@
-"""A case: an image, of one or several channels, with its label."""
+"""A case: an image with one or more channels, and its label."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +8,20 @@ _NAMELESS = {"image", "img", "ct", "mr", "mri", "scan", "volume", "imaging"}
 
 @dataclass(frozen=True)
 class Case:
-    """One labelled volume: the paths of its files."""
+    """One labelled volume, as file paths."""
 
     case_id: str
     images: tuple[Path, ...]
-    """One file for each channel, or one whose fourth dimension holds them."""
+    """One file per channel, or a single file with the channels in its fourth dimension."""
     label: Path
     group: str | None = None
-    """What must not be torn apart by a split, such as the patient; None is the case alone."""
+    """The unit that must stay in one split, such as the patient; None: the case is its own group."""
 
 
 def case_from_files(image: Path, label: Path) -> Case:
     """Make a case of one image and one label file.
 
-    Its case_id is the image's name without .nii.gz, or the folder's name where the file is only called "image".
+    Its case_id is the image's name without .nii.gz, or the folder's name if the file is just called "image".
     """
     name = image.name.removesuffix(".gz").removesuffix(".nii")
     if name.lower() in _NAMELESS and image.absolute().parent.name:

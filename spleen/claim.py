@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""Locking of run folders: one process at a time."""
 
 import os
 import time
@@ -9,16 +9,16 @@ from pathlib import Path
 from spleen.atomic import drop_leftovers
 from spleen.errors import FolderInUse
 
-# A killed process's data workers notice within 5 seconds that it is gone, and hold its claim until then.
+# Data workers of a killed process hold its lock until they notice, within 5 seconds.
 _CLAIM_SECONDS = 10.0
 
 
 @contextmanager
 def claimed(run_folder: Path, patience_seconds: float = _CLAIM_SECONDS) -> Iterator[None]:
-    """Hold a run folder for this process, and clear it of what killed ones left half-written.
+    """Lock a run folder for this process, and remove half-written files of killed ones.
 
-    The claim ends with the process, however that ends. Raises FolderInUse where another process works in the folder;
-    a file system that knows no locks is taken as it is.
+    The lock is released when the process ends, however it ends. Raises FolderInUse if another process holds the lock.
+    File systems without locks are used unlocked.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     with _lock(run_folder, patience_seconds) if os.name == "posix" else nullcontext():
@@ -38,16 +38,16 @@ def _lock(run_folder: Path, patience_seconds: float) -> Iterator[None]:
 
 
 def _wait_for_lock(descriptor: int, run_folder: Path, patience_seconds: float) -> None:
-    import fcntl  # not on every system
+    import fcntl  # POSIX only
 
-    until = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + patience_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() > until:
-                raise FolderInUse(f"another process is at work in {run_folder}; wait for it or stop it") from None
+            if time.monotonic() > deadline:
+                raise FolderInUse(f"another process is using {run_folder}; wait for it or stop it") from None
             time.sleep(0.2)
         except OSError:
             return

@@ -1,6 +1,6 @@
-"""The classes of a model and the label values that stand for each.
+"""The classes of a model and the label values of each.
 
-Nothing heavy is imported: the jobs of a study are planned with this.
+Imports nothing heavy, because planning the jobs of a study uses it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from spleen.errors import InputError
 
-# Names that stand beside the classes in summary.json.
+# Keys next to the class names in summary.json.
 _RESERVED = {
     "dice",
     "jaccard",
@@ -24,9 +24,9 @@ _RESERVED = {
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Foreground classes in order (class index 1, 2, …) and the label values that each one stands for.
+    """Foreground classes in order (class index 1, 2, …) and the label values of each.
 
-    An empty tuple of values means: the one non-zero value that the file holds.
+    An empty tuple of values means the single non-zero value in the file.
     """
 
     names: tuple[str, ...]
@@ -34,7 +34,7 @@ class ClassMap:
 
 
 def parse_label_values(label_values: object, organ: str) -> ClassMap:
-    """Turn the setting `data.label_values` into a ClassMap.
+    """Parse the setting `data.label_values` into a ClassMap.
 
     None: the file's only non-zero value is the organ. ``[1]`` or ``[3, 4]``: these values together are the organ.
     ``{left: 1, right: [2, 5]}``: several classes. Raises InputError for anything else.
@@ -57,7 +57,7 @@ def parse_label_values(label_values: object, organ: str) -> ClassMap:
 def _checked_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name in _RESERVED or not name:
-            raise InputError(f"'{name}' cannot be the name of a class: it has another meaning in the results")
+            raise InputError(f"'{name}' is not allowed as a class name: it has another meaning in the results")
     return names
 
 
@@ -71,6 +71,6 @@ def _whole_numbers(entry: object) -> tuple[int, ...]:
 
 def _wrong(label_values: object) -> InputError:
     return InputError(
-        "data.label_values must be a list of non-zero whole numbers such as [1], a mapping from class names to "
-        f"numbers such as {{left: 1, right: [2,3]}}, each number once, or null; got {label_values}"
+        "data.label_values must be a list of non-zero integers such as [1], a mapping from class names to "
+        f"integers such as {{left: 1, right: [2,3]}}, without duplicates, or null; got {label_values}"
     )

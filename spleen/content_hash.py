@@ -1,4 +1,4 @@
-"""The hash of a file's content, remembered with size and times so that an unchanged file is not read again."""
+"""File content hashes, cached by size and timestamps so that unchanged files are not read again."""
 
 import hashlib
 import json
@@ -8,9 +8,9 @@ from spleen.atomic import temporary_sibling
 
 
 def content_hash(path: Path, memory: Path) -> str:
-    """SHA-256 of the file's content, looked up in the folder `memory` while size and times of the file stay the same.
+    """SHA-256 of the file's content, cached in the folder `memory` as long as the file's size and times are the same.
 
-    The inode's change time is compared too: a tool that restores the modification time cannot set that one back.
+    The inode change time is compared too, because a tool that restores the modification time cannot restore it.
     """
     status = path.stat()
     signature = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
@@ -25,7 +25,7 @@ def content_hash(path: Path, memory: Path) -> str:
 
 
 def _write(note: Path, content: dict[str, object]) -> None:
-    """Write a note whole or not at all, without waiting for the disk: one that a power cut takes is written anew."""
+    """Write a note atomically, but without syncing to disk: a note lost to a power failure is simply recomputed."""
     note.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(note)
     try:

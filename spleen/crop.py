@@ -1,8 +1,8 @@
-"""Random windows of training slices, for slices whose whole size takes too much memory in training.
+"""Random windows of training slices, for slices that are too large to train on whole.
 
-Cut after the augmentation, not before: a rotated or shrunk window then shows at its borders what lies there in the
-slice, instead of repeated edge pixels; shifts and deformations, which are fractions of the side, mean the same with and
-without windows; and a window that is to hold foreground does hold it. The price is an augmentation of the whole slice.
+Windows are cut after augmentation, not before: a rotated or shrunk window then shows real image content at its borders
+instead of replicated edge pixels; shifts and deformations, which are fractions of the side, mean the same with and
+without windows; and a foreground window is guaranteed to contain foreground. The cost is augmenting the whole slice.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from torch import Generator, Tensor
 
 from spleen.types import ImageBatch, LabelBatch
 
-# Random numbers much larger than any side or count, so that their remainder is as good as uniform (off by 2**-40).
-_MANY = 2**62
+# Much larger than any side or count, so that a remainder is practically uniform (bias below 2**-40).
+_DRAW_LIMIT = 2**62
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """Windows of a training: their side in pixels, and the share drawn around the organ where a slice holds it."""
+    """Training windows: side in pixels, and the fraction drawn around the organ in slices that contain it."""
 
     size: int
     foreground_share: float
@@ -29,20 +29,20 @@ class CropSettings:
 def crop_batch(
     image: ImageBatch, label: LabelBatch, crop_size: int, foreground_share: float, random: Generator
 ) -> tuple[Float[Tensor, "b c window_h window_w"], Integer[Tensor, "b 1 window_h window_w"]]:
-    """A random window of each slice, at the same place in image and label; the input is never changed.
+    """A random window of each slice, at the same position in image and label; the input is never modified.
 
-    A window is min(side, crop_size) pixels high and wide. A slice that holds foreground gets, with the probability
-    `foreground_share`, a window that holds a foreground pixel: the pixel is drawn first, each as likely, then the
-    window among all that hold it, so that the organ may lie anywhere in it. All other windows are drawn among all that
-    fit into the slice, each as likely. Slices that fit into a window as they are come back as they came.
+    A window is min(side, crop_size) pixels high and wide. A slice with foreground gets, with probability
+    `foreground_share`, a window with foreground: first a foreground pixel is drawn uniformly, then a window uniformly
+    among all that contain it, so that the organ may be anywhere in the window. All other windows are drawn uniformly
+    among all positions in the slice. Slices no larger than a window are returned as they are.
 
     Args:
         image: slices (b, c, h, w), after the augmentation.
         label: label maps (b, 1, h, w); 0 is the background.
         crop_size: side of a window in pixels, at least 1.
         foreground_share: probability from 0 to 1.
-        random: source of all randomness: the same state gives the same windows, on every device. One on the CPU
-            is best for a batch on a GPU too; nothing waits for the GPU.
+        random: source of all randomness: the same state gives the same windows on every device. A CPU generator
+            is best even for a batch on a GPU, because nothing then waits for the GPU.
     """
     height, width = image.shape[-2:]
     window = (min(height, crop_size), min(width, crop_size))
@@ -50,7 +50,7 @@ def crop_batch(
         return image, label
     count = len(image)
     around_pixel = torch.rand(count, generator=random, device=random.device) < foreground_share
-    draws = torch.randint(_MANY, (4, count), generator=random, device=random.device).to(label.device)
+    draws = torch.randint(_DRAW_LIMIT, (4, count), generator=random, device=random.device).to(label.device)
     foreground = label[:, 0] > 0
     around_pixel = around_pixel.to(label.device) & foreground.any(2).any(1)
     pixel_row = _draw_by_count(foreground.sum(2), draws[0])
@@ -62,7 +62,7 @@ def crop_batch(
 
 
 def _draw_by_count(counts: Int64[Tensor, "b n"], draw: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
-    """For each sample an index, as likely as its count is large; the last one where all counts are 0."""
+    """For each sample an index drawn with probability proportional to its count; the last one if all are 0."""
     up_to = counts.cumsum(1)
     rank = draw.unsqueeze(1) % up_to[:, -1:].clamp_min(1)
     return (up_to <= rank).sum(1).clamp_max(counts.shape[1] - 1)
@@ -71,7 +71,7 @@ def _draw_by_count(counts: Int64[Tensor, "b n"], draw: Int64[Tensor, " b"]) -> I
 def _draw_start(
     side: int, window: int, pixel: Int64[Tensor, " b"], around_pixel: Bool[Tensor, " b"], draw: Int64[Tensor, " b"]
 ) -> Int64[Tensor, " b"]:
-    """Where windows of `window` pixels begin along a side, each place as likely; some are to hold their pixel."""
+    """Start of windows of `window` pixels along a side, uniform over those that contain the pixel if required."""
     last = side - window
     lowest = torch.where(around_pixel, (pixel - window + 1).clamp_min(0), 0)
     highest = torch.where(around_pixel, pixel.clamp_max(last), last)
@@ -79,7 +79,7 @@ def _draw_start(
 
 
 def _windows(planes: Tensor, top: Int64[Tensor, " b"], left: Int64[Tensor, " b"], window: tuple[int, int]) -> Tensor:
-    """The windows (b, c, window_h, window_w) of planes (b, c, h, w), each with its own corner."""
+    """The windows (b, c, window_h, window_w) of planes (b, c, h, w), each at its own position."""
     device = planes.device
     sample = torch.arange(planes.shape[0], device=device).view(-1, 1, 1, 1)
     channel = torch.arange(planes.shape[1], device=device).view(1, -1, 1, 1)

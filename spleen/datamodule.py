@@ -1,4 +1,4 @@
-"""The LightningDataModule: opens the store, holds the split, serves batches."""
+"""The LightningDataModule: stored cases, their split, and the data loaders."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ class LoaderSettings:
 
 
 class SliceDataModule(pl.LightningDataModule):
-    """Serves the slices of opened cases by split: `splits` holds one SliceSplit per case, in the same order.
+    """Serves the slices of opened cases by split; `splits` has one SliceSplit per case, in the same order.
 
-    `skipped` are the reasons why other cases are not among them, by case_id.
+    `skipped` maps the case_ids of excluded cases to the reason.
 
-    The loaders have generators of their own: without, each new iterator would take a number from torch's global state,
-    and one more of them, as in a resumed run, would change every dropout after it.
+    The loaders have their own generators: otherwise each new iterator would draw from torch's global state, and an
+    additional iterator, as in a resumed run, would change every dropout after it.
     """
 
     def __init__(
@@ -53,30 +53,30 @@ class SliceDataModule(pl.LightningDataModule):
         self._first_epoch = 0
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch that comes after a checkpoint; Lightning keeps it there."""
+        """The epoch after a checkpoint; Lightning stores it there."""
         assert self.trainer is not None
         return {"next_epoch": self.trainer.current_epoch + 1}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Begin with the epoch that comes after the checkpoint."""
+        """Start with the epoch after the checkpoint."""
         self._first_epoch = state_dict["next_epoch"]
 
     def slices(self, stage: Stage) -> list[CaseSlices]:
-        """The cases that have slices in a split, each with those slices."""
+        """The cases with slices in a split, each with those slices."""
         indices = [np.array(getattr(split, stage), dtype=np.int64) for split in self.splits]
         return [CaseSlices(case, index) for case, index in zip(self.cases, indices, strict=True) if len(index)]
 
     def cases_in(self, stage: Stage) -> list[StoredCase]:
-        """The cases that have slices in a split."""
+        """The cases with slices in a split."""
         return [part.case for part in self.slices(stage)]
 
     @property
     def _place(self) -> tuple[int, int]:
-        """The rank of this process among those that train together, and how many they are."""
+        """Global rank and world size of this process."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def train_dataloader(self) -> DataLoader[SliceBatch]:
-        """Shuffled, class-balanced batches of one epoch."""
+        """The shuffled, foreground-balanced batches of one epoch."""
         dataset = TrainingSlices(self.slices("train"), self.settings.context_slices)
         sampler = BalancedBatches(
             dataset.foreground,
@@ -86,7 +86,7 @@ class SliceDataModule(pl.LightningDataModule):
             self.settings.seed,
             *self._place,
         )
-        # Workers fetch ahead before the trainer tells the sampler which epoch it is.
+        # Workers prefetch before the trainer sets the sampler's epoch.
         sampler.set_epoch(self._first_epoch)
         workers = self.settings.num_workers
         return DataLoader(

@@ -1,4 +1,4 @@
-"""Batches of slices: for each case in a batch one read from the store, no per-slice loading and no collating."""
+"""Batches of slices: one read from the store per case and batch, without per-slice loading or collating."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,16 @@ from spleen.types import ImageBatch, LabelBatch
 
 
 class SliceBatch(NamedTuple):
-    """Slices on the network's grid: what a training step needs."""
+    """Slices on the network's grid, for a training step."""
 
     image: ImageBatch
     label: LabelBatch
     origin: Int64[Tensor, "b 2"]
-    """Of each slice, the number of its case and its index there."""
+    """Case index and slice index of each slice."""
 
 
 class ScoredBatch(NamedTuple):
-    """Slices of one case, with the reference on its native planes: what scoring needs."""
+    """Slices of one case with the reference on its native planes, for scoring."""
 
     image: ImageBatch
     label: LabelBatch
@@ -38,14 +38,14 @@ class ScoredBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class CaseSlices:
-    """Some slices of one stored case: those of one split."""
+    """The slices of one stored case that are in one split."""
 
     case: StoredCase
     indices: Int64[np.ndarray, " m"]
 
 
 def load_images(case: StoredCase, index: Int64[np.ndarray, " b"], context_slices: int) -> Float[np.ndarray, "b c h w"]:
-    """Normalised slices with their neighbours as channels, float32: all channels of one slice, then of the next."""
+    """Normalised slices with their neighbours as channels, float32; channels are ordered slice by slice."""
     images: Float[np.ndarray, "b c h w"] = _stored_images(case, index, context_slices).astype(np.float32)
     return images
 
@@ -58,10 +58,10 @@ def _stored_images(
 
 
 class TrainingSlices(Dataset[SliceBatch]):
-    """Training slices of all cases, numbered through; an item is a whole batch, given by its slice numbers.
+    """Training slices of all cases, numbered consecutively; an item is a whole batch, given by its slice numbers.
 
-    A batch is sorted by case, and smaller slices are padded at the bottom and right to the largest of the batch: the
-    image with the smallest intensity of its case's slices there, the label with background.
+    A batch is sorted by case. Smaller slices are padded at the bottom and right to the largest slice of the batch: the
+    image with the smallest intensity of its case's slices in the batch, the label with background.
     """
 
     def __init__(self, parts: Sequence[CaseSlices], context_slices: int) -> None:
@@ -76,7 +76,7 @@ class TrainingSlices(Dataset[SliceBatch]):
 
     @property
     def foreground(self) -> Bool[np.ndarray, " n"]:
-        """Which of the numbered slices hold foreground."""
+        """Which of the slices contain foreground."""
         return np.concatenate([part.case.foreground[part.indices] for part in self._parts])
 
     def __getitem__(self, numbers: Int64[np.ndarray, " b"]) -> SliceBatch:
@@ -86,7 +86,7 @@ class TrainingSlices(Dataset[SliceBatch]):
         cases = [self._parts[number].case for number in of_batch]
         sides = [max(case.images.shape[side] for case in cases) for side in (2, 3)]
         n_channels = cases[0].n_channels * (1 + 2 * self._context_slices)
-        # NumPy alone: the parts are so small that PyTorch's threads would cost more than they bring.
+        # NumPy only: the arrays are so small that PyTorch's threads would cost more than they save.
         image = np.empty((len(numbers), n_channels, *sides), np.float32)
         label = np.zeros((len(numbers), 1, *sides), np.uint8)
         for case, start, index in zip(cases, starts, np.split(slice_of, starts[1:]), strict=True):
@@ -104,7 +104,7 @@ class TrainingSlices(Dataset[SliceBatch]):
 class ScoredSlices(Dataset[ScoredBatch]):
     """Validation or test slices in order, batch by batch; a batch never mixes cases.
 
-    Of `n_ranks` processes each gets as many batches as the others, and each slice goes to one of them.
+    Each of `n_ranks` processes gets the same number of batches, and each slice goes to exactly one process.
     Raises InputError for fewer slices than processes.
     """
 
@@ -118,7 +118,7 @@ class ScoredSlices(Dataset[ScoredBatch]):
             for number, part in enumerate(parts)
             for start in range(0, len(part.indices), batch_size)
         ]
-        self._batches = _dealt_evenly(batches, n_ranks)[rank::n_ranks]
+        self._batches = _divisible(batches, n_ranks)[rank::n_ranks]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -136,11 +136,11 @@ class ScoredSlices(Dataset[ScoredBatch]):
 
 
 class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
-    """Slice numbers of each batch of an epoch; at least `foreground_share` of a batch holds foreground.
+    """Slice numbers of each batch of an epoch; at least a fraction `foreground_share` of a batch has foreground.
 
-    Slices are drawn without replacement until all have been seen, then again. The draw depends on the seed and the
-    epoch alone, so an epoch can be repeated after a restart. Each of `n_ranks` processes gets its share of every batch.
-    Raises InputError for batches that cannot be shared equally.
+    Slices are drawn without replacement until all have been seen, then again. The draw depends only on the seed and the
+    epoch, so an epoch can be repeated after a restart. Each of `n_ranks` processes gets an equal part of every global
+    batch. Raises InputError if the global batch size is not divisible by the number of processes.
     """
 
     def __init__(
@@ -163,12 +163,12 @@ class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
         self._epoch = 0
         if self._batch_size % n_ranks:
             raise InputError(
-                f"batches of {self._batch_size} slices cannot be shared equally by {n_ranks} processes; "
+                f"a global batch of {self._batch_size} slices cannot be divided evenly among {n_ranks} processes; "
                 f"there are {len(foreground)} training slices"
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches are drawn next (the trainer calls this)."""
+        """Set the epoch whose batches are drawn next (called by the trainer)."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -184,16 +184,16 @@ class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
             yield np.concatenate([organ_part, other_part])[self._share]
 
 
-def _dealt_evenly(
+def _divisible(
     batches: list[tuple[int, Int64[np.ndarray, " _"]]], n_ranks: int
 ) -> list[tuple[int, Int64[np.ndarray, " _"]]]:
-    """The batches, the longest ones cut in two until every process gets as many: they wait for each other."""
+    """Halve the longest batches until their number is divisible by `n_ranks`: the processes wait for each other."""
     batches = list(batches)
     while len(batches) % n_ranks:
         longest = max(range(len(batches)), key=lambda number: len(batches[number][1]))
         case, indices = batches[longest]
         if len(indices) < 2:
-            raise InputError(f"{len(batches)} slices to score cannot be shared by {n_ranks} processes; use fewer")
+            raise InputError(f"{len(batches)} slices to score are too few for {n_ranks} processes; use fewer processes")
         half = len(indices) // 2
         batches[longest : longest + 1] = [(case, indices[:half]), (case, indices[half:])]
     return batches

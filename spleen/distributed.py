@@ -1,7 +1,7 @@
-"""One training over several processes: how the others are started, told what to do, waited for and ended.
+"""Training with several processes: starting the workers, sending them the job, waiting for them and ending them.
 
-Rank 0 is the process that the user has started. It opens a store (a small server of torch's) for what the processes
-tell each other before they train: what to do, that they are ready, why they failed. Then they form a process group.
+Rank 0 is the process started by the user. It opens a torch store (a small key-value server) through which the processes
+exchange messages before training: the job, readiness, and failures. Then they form a process group.
 """
 
 import json
@@ -34,11 +34,11 @@ from spleen.launched import FIRST, Launched, Place, check_launched, process_coun
 from spleen.signals import StopRequest
 
 _ORDER, _READY, _FAILURE = "order", "ready", "failure"
-# How long a process waits for another one's word: the first may still compute the slice store.
+# Time limit for messages between processes: rank 0 may still be building the slice store.
 _PATIENCE = timedelta(hours=2)
-# Between a process's end and the moment that the operating system has told the others.
+# Time for the operating system to notify the other processes after one has ended.
 _GRACE_SECONDS = 5.0
-# All processes finish the last collective operation together, so they also end about then.
+# All processes finish the last collective operation together, so they should end within this time.
 _END_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 
@@ -48,14 +48,14 @@ _trainings = counting()
 
 @dataclass(frozen=True)
 class Order:
-    """What rank 0 tells the other processes to do."""
+    """The job that rank 0 sends to the other processes."""
 
     config: TrainConfig
     run_folder: Path
     checkpoint: Path | None
 
     def to_json(self) -> str:
-        """As text, for the store."""
+        """Serialise for the store."""
         config = OmegaConf.to_container(OmegaConf.structured(self.config))
         checkpoint = self.checkpoint and str(self.checkpoint)
         return json.dumps({"config": config, "run_folder": str(self.run_folder), "checkpoint": checkpoint})
@@ -69,7 +69,7 @@ class Order:
 
 
 class _Standing(LightningEnvironment):
-    """Tells Lightning which of the processes this one is, and that it need not start any."""
+    """Tells Lightning the rank of this process, and not to start any processes."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()
@@ -87,16 +87,16 @@ class _Standing(LightningEnvironment):
 
 
 def lightning_strategy(name: str, place: Place) -> Strategy | str:
-    """Lightning's part of it: sums gradients (ddp), cuts the network up (fsdp), or neither (auto)."""
+    """Lightning's strategy: data parallel (ddp), sharded (fsdp), or a single process (auto)."""
     if name == "ddp":
         return DDPStrategy(cluster_environment=_Standing(place), gradient_as_bucket_view=True)
-    if name == "fsdp":  # with whole checkpoints, which load anywhere
+    if name == "fsdp":  # with full checkpoints, which can be loaded anywhere
         return FSDPStrategy(cluster_environment=_Standing(place), state_dict_type="full")
     return "auto"
 
 
 def gathered(items: list[T]) -> list[T]:
-    """The items of all processes, on each of them."""
+    """The items of all processes, in every process (all-gather)."""
     if not torch.distributed.is_initialized():
         return items
     parts: list[list[T]] = [[] for _ in range(torch.distributed.get_world_size())]
@@ -125,10 +125,10 @@ class _Worker:
 
 @contextmanager
 def with_workers(order: Order, accelerator: Accelerator, stop: StopRequest) -> Iterator[None]:
-    """Let rank 0 train together with the other processes inside the block; without any it is a plain block.
+    """Run the block in rank 0 together with the other processes; with a single process, do nothing.
 
-    They are started here unless srun or torchrun has, and none outlives the block: the end of one that fails ends the
-    training. Raises InputError with what a process says of wrong input, and RuntimeError if one dies.
+    Workers are started here unless srun or torchrun has started them, and none outlives the block: if one fails, the
+    training ends. Raises InputError if a process reports invalid input, and RuntimeError if one dies.
     """
     trainer = order.config.trainer
     count = process_count(trainer)
@@ -148,7 +148,7 @@ def with_workers(order: Order, accelerator: Accelerator, stop: StopRequest) -> I
             yield
             _wait_for_end(workers)
         except Exception as error:
-            stop.check()  # where a signal came to all processes, another one may have stopped first
+            stop.check()  # if all processes received a signal, another one may have stopped first
             if workers and not isinstance(error, InputError):
                 _blame(workers, store, count, error)
             raise
@@ -159,7 +159,7 @@ def with_workers(order: Order, accelerator: Accelerator, stop: StopRequest) -> I
 
 
 def join(store: Store, place: Place, count: int, accelerator: Accelerator) -> None:
-    """Form the process group together with all others."""
+    """Join the process group of all processes."""
     backend = "nccl" if accelerator == "gpu" else "gloo"
     torch.distributed.init_process_group(backend, store=PrefixStore("group", store), rank=place.rank, world_size=count)
 
@@ -167,29 +167,29 @@ def join(store: Store, place: Place, count: int, accelerator: Accelerator) -> No
 def leave() -> None:
     """Leave the process group, if there is one."""
     if torch.distributed.is_initialized():
-        with suppress(RuntimeError):  # of peers that are gone
+        with suppress(RuntimeError):  # peers have already ended
             torch.distributed.destroy_process_group()
 
 
 def connect(given: Launched | int) -> Store:
-    """The store of rank 0: of launched processes, or on this machine's port."""
+    """Connect to the store of rank 0: via the launcher, or on a port of this machine."""
     if isinstance(given, Launched):
         return _rendezvous(given)
     return TCPStore("127.0.0.1", given, is_master=False, timeout=_PATIENCE)
 
 
 def take_order(store: Store) -> Order:
-    """Wait for rank 0's order."""
+    """Wait for the job from rank 0."""
     return Order.from_json(store.get(_ORDER))
 
 
 def tell_ready(store: Store, place: Place) -> None:
-    """Tell rank 0 that this process only waits for the group."""
+    """Report to rank 0 that this process is ready to join the group."""
     store.set(f"{_READY}/{place.rank}", "")
 
 
 def tell_failure(store: Store, place: Place, message: str) -> None:
-    """Tell rank 0 what is wrong with the input."""
+    """Report invalid input to rank 0."""
     store.set(f"{_FAILURE}/{place.rank}", message)
 
 
@@ -198,7 +198,7 @@ def _open_store() -> TCPStore:
 
 
 def _rendezvous(given: Launched) -> Store:
-    # A sweep's jobs meet at the same place one after the other.
+    # The jobs of a sweep use the same rendezvous one after the other.
     return PrefixStore(f"training {next(_trainings)}", _meeting_place(given))
 
 
@@ -215,7 +215,7 @@ def _meeting_place(given: Launched) -> Store:
 
 
 def _start(rank: int, count: int, port: int) -> _Worker:
-    """Start a process of spleen.worker. It ends when its standard input does, that is, also if we are killed."""
+    """Start a spleen.worker process. It ends when its standard input is closed, even if this process is killed."""
     path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
     output = tempfile.TemporaryFile()  # noqa: SIM115  (closed by _Worker.end)
     process = subprocess.Popen(
@@ -224,7 +224,7 @@ def _start(rank: int, count: int, port: int) -> _Worker:
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C is for rank 0
+        start_new_session=True,  # only rank 0 receives Ctrl-C
     )
     return _Worker(rank, process, output)
 
@@ -234,9 +234,9 @@ def _wait_until_ready(store: Store, workers: Sequence[_Worker], count: int) -> N
     until = time.monotonic() + _PATIENCE.total_seconds()
     while not store.check(keys):
         if any(worker.process.poll() is not None for worker in workers):
-            raise RuntimeError("a process ended before the training")
+            raise RuntimeError("a process ended before training started")
         if time.monotonic() > until:
-            raise RuntimeError(f"after {_PATIENCE} not all {count} processes are ready")
+            raise RuntimeError(f"not all {count} processes are ready after {_PATIENCE}")
         time.sleep(_POLL_SECONDS)
 
 
@@ -248,7 +248,7 @@ def _wait_for_end(workers: Sequence[_Worker]) -> None:
 
 
 def _blame(workers: Sequence[_Worker], store: Store, count: int, error: Exception) -> None:
-    """Raise what a process that has failed says, if one has: the others only notice that it is gone."""
+    """Raise the error of the process that failed, if any; the others only lost their connection to it."""
     until = time.monotonic() + _GRACE_SECONDS
     while time.monotonic() < until and all(worker.process.poll() is None for worker in workers):
         time.sleep(_POLL_SECONDS)
@@ -257,7 +257,7 @@ def _blame(workers: Sequence[_Worker], store: Store, count: int, error: Exceptio
             raise InputError(store.get(f"{_FAILURE}/{worker.rank}").decode()) from error
     codes = {worker: worker.process.poll() for worker in workers}
     failed = sorted((worker for worker, code in codes.items() if code), key=lambda worker: codes[worker] or 0)
-    if failed:  # one that a signal has killed, with a code below 0, before one that has only noticed
+    if failed:  # a process killed by a signal (negative code) comes before those that only lost the connection
         code = codes[failed[0]] or 0
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise RuntimeError(
@@ -267,7 +267,7 @@ def _blame(workers: Sequence[_Worker], store: Store, count: int, error: Exceptio
 
 @contextmanager
 def _share_of_threads(processes: int) -> Iterator[None]:
-    """Divide the threads of this process among as many."""
+    """Divide the threads of this process among the given number of processes."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before // processes))
     try:

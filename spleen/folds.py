@@ -1,4 +1,4 @@
-"""Leakage-safe splits: one volume is cut into contiguous blocks of slices with a guard gap between them."""
+"""Leakage-safe split of one volume: contiguous blocks of slices, separated by guard gaps."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Indices = Int64[np.ndarray, " _"]
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """How one volume is split. Shares are of the slices that hold foreground; the guard gap is in mm."""
+    """How one volume is split. `*_share` are fractions of the slices with foreground; the guard gap is in mm."""
 
     val_share: float
     test_share: float
@@ -24,7 +24,7 @@ class SplitSettings:
 
 @dataclass(frozen=True)
 class SliceSplit:
-    """Slice indices of one volume by what they may be used for; `guard` belongs to nothing."""
+    """Slice indices of one volume by split; slices in `guard` are discarded (guard gap)."""
 
     train: tuple[int, ...]
     val: tuple[int, ...]
@@ -37,37 +37,37 @@ def split_one_volume(
 ) -> SliceSplit:
     """Split the slices of one volume into train | held out | train | held out | … | train along the axis.
 
-    One block validates and `test_blocks` blocks test. They are spread over the organ so that every block, also of
-    training, holds foreground; the seed decides their order and shifts them a little. Slices whose centre lies within
-    `guard_mm` of a held-out slice, and slices whose context would show one, are left out of training. Where the organ
-    is too thin for `test_blocks` blocks, fewer are made.
+    There is one validation block and there are `test_blocks` test blocks, spread over the organ so that every block,
+    training blocks included, contains foreground. The seed decides their order and shifts them slightly. Slices whose
+    centre is within `guard_mm` of a held-out slice, or whose context would include one, are excluded from training. If
+    the organ is too thin for `test_blocks` blocks, fewer are made.
 
-    Raises InputError if the organ spans too few slices even for one.
+    Raises InputError if the organ spans too few slices even for one test block.
     """
     organ = np.flatnonzero(foreground)
     guard = max(math.floor(settings.guard_mm / slice_spacing_mm + 1e-6), context_slices)
-    n_val, n_test = (max(1, round(share * len(organ))) for share in (settings.val_share, settings.test_share))
+    n_val, n_test = (max(1, round(fraction * len(organ))) for fraction in (settings.val_share, settings.test_share))
     for n_blocks in range(min(settings.test_blocks, n_test), 0, -1):
         n_train = len(organ) - n_val - n_test - 2 * guard * (n_blocks + 1)
         if n_train >= n_blocks + 2:
             random = np.random.default_rng(settings.seed)
-            val, test = _place_blocks(organ, n_val, _shares(n_test, n_blocks), n_train, guard, random)
+            val, test = _place_blocks(organ, n_val, _divide(n_test, n_blocks), n_train, guard, random)
             return _around(len(foreground), val, test, guard)
     raise InputError(
-        f"the organ shows on {len(organ)} slices, {slice_spacing_mm:.3g} mm apart; validation ({n_val}), test "
-        f"({n_test}), gaps of {guard} slices on either side of both and three training blocks need "
+        f"the organ is visible on {len(organ)} slices, {slice_spacing_mm:.3g} mm apart; validation ({n_val}), test "
+        f"({n_test}), guard gaps of {guard} slices on either side of both and three training blocks need "
         f"{n_val + n_test + 4 * guard + 3}. Choose another axis, or a smaller split.guard_mm "
-        f"(now {settings.guard_mm:g} mm), context_slices (now {context_slices}) or share"
+        f"(now {settings.guard_mm:g} mm), context_slices (now {context_slices}), val_share or test_share"
     )
 
 
 def _place_blocks(
     organ: Indices, n_val: int, test_sizes: list[int], n_train: int, guard: int, random: np.random.Generator
 ) -> tuple[Indices, Indices]:
-    """Slice indices of validation and test; `n_train` foreground slices lie around and between their blocks."""
+    """Slice indices of val and test; `n_train` foreground slices are left around and between their blocks."""
     sizes = [n_val, *test_sizes]
     order = random.permutation(len(sizes))  # which block comes first along the axis; 0 is validation
-    gaps = _shares(n_train, len(sizes) + 1)
+    gaps = _divide(n_train, len(sizes) + 1)
     blocks: dict[int, Indices] = {}
     position = 0
     for place, block in enumerate(order):
@@ -81,7 +81,7 @@ def _place_blocks(
 
 
 def _around(n_slices: int, val: Indices, test: Indices, guard: int) -> SliceSplit:
-    """Give every slice that no held-out block or guard gap claims to training."""
+    """Assign all slices outside the held-out blocks and guard gaps to training."""
     index = np.arange(n_slices)
     distance = np.abs(index[:, None] - np.concatenate([val, test])[None, :]).min(axis=1)
     return SliceSplit(
@@ -92,8 +92,8 @@ def _around(n_slices: int, val: Indices, test: Indices, guard: int) -> SliceSpli
     )
 
 
-def _shares(total: int, parts: int) -> list[int]:
-    """Whole numbers that add up to `total` and differ by at most one."""
+def _divide(total: int, parts: int) -> list[int]:
+    """Integers that sum to `total` and differ by at most one."""
     return [total // parts + (part < total % parts) for part in range(parts)]
 
 

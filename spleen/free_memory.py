@@ -1,4 +1,4 @@
-"""How much memory a process can still take, and threads that wait for room instead of taking too much together."""
+"""Memory available to this process, and a budget that makes threads wait instead of exceeding it together."""
 
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -9,7 +9,7 @@ from threading import Condition
 import psutil
 
 _GROUPS = Path("/sys/fs/cgroup")
-# Names of the files of a control group, version 2 and 1: limit, use, and in memory.stat what the kernel can drop.
+# Control group files, versions 2 and 1: limit, usage, and the key of reclaimable memory in memory.stat.
 # https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
 _Names = tuple[str, str, str]
 _VERSION_2: _Names = ("memory.max", "memory.current", "inactive_file")
@@ -17,19 +17,16 @@ _VERSION_1: _Names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_i
 
 
 def free_memory_bytes(groups: Path = _GROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
-    """What is free on this machine, or what a container or a Slurm job may still take of it, if that is less.
+    """Free memory of this machine, or what is left of the limit of a container or Slurm job, if that is less.
 
-    `groups` is where Linux shows its control groups, `membership` lists those of this process.
+    `groups` is the mount point of Linux control groups; `membership` lists the groups of this process.
     """
     left = [_left(folder, names) for folder, names in _own_groups(groups, membership)]
     return min([psutil.virtual_memory().available, *(n_bytes for n_bytes in left if n_bytes is not None)])
 
 
 def _own_groups(groups: Path, membership: Path) -> Iterator[tuple[Path, _Names]]:
-    """The memory groups that hold this process, each within the next, with the names of their files.
-
-    Any of them may have the limit.
-    """
+    """The nested memory groups of this process, innermost first, with their file names; any may have a limit."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:  # not Linux
@@ -40,12 +37,12 @@ def _own_groups(groups: Path, membership: Path) -> Iterator[tuple[Path, _Names]]
             continue
         top, names = (groups / "memory", _VERSION_1) if controllers else (groups, _VERSION_2)
         folder = top / own.lstrip("/")
-        # In a container, the path may be that of the machine outside: only the top remains.
+        # In a container the path may refer to the host; then only the top folder exists.
         yield from ((place, names) for place in (folder, *folder.parents) if place.is_relative_to(top))
 
 
 def _left(group: Path, names: _Names) -> int | None:
-    """What may still be taken in a group; None where it is not there or has no limit, which version 2 calls "max"."""
+    """Memory left in a group; None if the group does not exist or has no limit ("max" in version 2)."""
     limit_name, use_name, droppable_name = names
     try:
         limit, used = (int((group / name).read_text()) for name in (limit_name, use_name))
@@ -56,9 +53,9 @@ def _left(group: Path, names: _Names) -> int | None:
 
 
 class MemoryRoom:
-    """Threads that each say what they need; one waits while the others have taken what it needs.
+    """A memory budget for threads: each reserves what it needs, and waits until it is available.
 
-    One that needs more than everything works alone.
+    A thread that needs more than the whole budget runs alone.
     """
 
     def __init__(self, n_bytes: int) -> None:
@@ -69,7 +66,7 @@ class MemoryRoom:
 
     @contextmanager
     def taken(self, n_bytes: int) -> Iterator[None]:
-        """Wait for this much, and give it back at the end. Raises CancelledError if the room is closed meanwhile."""
+        """Wait for this much memory, and release it at the end. Raises CancelledError if the budget is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or not self._taken or self._taken + n_bytes <= self._n_bytes)
             if self._is_closed:
@@ -83,7 +80,7 @@ class MemoryRoom:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody in any more, nor those who wait."""
+        """Cancel all current and future waits."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""The slices that are shown after a run: best, median and worst of the test slices that hold the organ."""
+"""Preview slices of a run: best, median and worst test slice by Dice."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from spleen.stored_case import StoredCase
 
 @dataclass(frozen=True)
 class SliceScore:
-    """Dice of one slice over all foreground classes, NaN where reference and prediction are both empty."""
+    """Dice of one slice over all foreground classes; NaN if reference and prediction are both empty."""
 
     case_index: int
     slice_index: int
@@ -31,7 +31,7 @@ def slice_dice(prediction: Tensor, reference: Tensor) -> list[float]:
 
 
 def choose(scores: Sequence[SliceScore]) -> list[tuple[str, SliceScore]]:
-    """The best, the median and the worst slice by Dice; fewer where there are fewer slices."""
+    """The best, median and worst slice by Dice; with fewer than three slices, all of them."""
     ranked = sorted((s for s in scores if not math.isnan(s.dice)), key=lambda s: -s.dice)
     if len(ranked) < 3:
         return [("slice", score) for score in ranked]
@@ -39,7 +39,7 @@ def choose(scores: Sequence[SliceScore]) -> list[tuple[str, SliceScore]]:
 
 
 def show(score: SliceScore, case: StoredCase, context_slices: int, forward: Callable[[Tensor], Tensor]) -> SliceView:
-    """Predict one slice again and lay it out for drawing; `forward` maps images (b, c, h, w) to logits."""
+    """Predict one slice again for plotting; `forward` maps images (b, c, h, w) to logits."""
     index = np.array([score.slice_index])
     images = load_images(case, index, context_slices)
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Affine, orientation and spacing of a voxel grid; reorientation to RAS and its inverse side by side.
+"""Affine, orientation and spacing of a voxel grid; reorientation to RAS and its inverse.
 
-Anatomical names always come from the affine, never from an array position. RAS means that the array axes i, j, k run
-towards the patient's Right, Anterior and Superior.
+Anatomical names always come from the affine, never from array positions. RAS: the array axes i, j, k point towards the
+patient's Right, Anterior and Superior.
 """
 
 from itertools import product
@@ -24,14 +24,14 @@ def spacing_mm(affine: Affine) -> SpacingMm:
 
 
 def orientation(affine: Affine) -> str:
-    """Anatomical directions in which the array axes run, for example "RAS" or "LPS"."""
+    """Anatomical directions of the array axes, for example "RAS" or "LPS"."""
     return "".join(str(code) for code in nib.orientations.aff2axcodes(affine))
 
 
 def check_affine(affine: Affine) -> None:
-    """Raise InputError unless the affine maps the three array axes to three directions of space."""
+    """Raise InputError unless the affine maps the array axes to three independent directions."""
     if not np.isfinite(affine).all():
-        raise InputError("the affine in the header holds NaN or Inf; repair the header's sform/qform")
+        raise InputError("the affine in the header contains NaN or Inf; repair the header's sform/qform")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not lengths.all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
         raise InputError(
@@ -41,9 +41,9 @@ def check_affine(affine: Affine) -> None:
 
 
 def reorient_to_ras(array: Grid3D, affine: Affine) -> tuple[RasGrid, Affine]:
-    """Permute and flip the array axes so that they run closest to Right, Anterior, Superior.
+    """Permute and flip the array axes to the orientation closest to Right, Anterior, Superior.
 
-    No voxel value changes; the returned affine maps the new indices to the same world positions.
+    Voxel values are unchanged; the returned affine maps the new indices to the same world positions.
     """
     to_ras = nib.orientations.io_orientation(affine)
     ras_affine = affine @ nib.orientations.inv_ornt_aff(to_ras, array.shape)
@@ -74,7 +74,7 @@ def check_same_grid(
     """Raise InputError unless two RAS grids agree: shapes exactly, voxel positions within `tolerance_mm`."""
     if shapes[0] != shapes[1]:
         raise InputError(
-            f"{names[0]} and {names[1]} lie on different grids: after reorientation to RAS their shapes are "
+            f"{names[0]} and {names[1]} are on different grids: after reorientation to RAS their shapes are "
             f"{_times(shapes[0])} and {_times(shapes[1])}; resample the {names[1]} onto the {names[0]}'s grid "
             "(nearest neighbour)"
         )
@@ -82,8 +82,8 @@ def check_same_grid(
     distance = grid_distance_mm((i, j, k), *affines)
     if distance > tolerance_mm:
         raise InputError(
-            f"{names[0]} and {names[1]} lie on different grids: their affines place the same voxel up to "
-            f"{distance:.3g} mm apart, allowed are {tolerance_mm:g} mm; resample the {names[1]} onto the "
+            f"{names[0]} and {names[1]} are on different grids: their affines place the same voxel up to "
+            f"{distance:.3g} mm apart, the tolerance is {tolerance_mm:g} mm; resample the {names[1]} onto the "
             f"{names[0]}'s grid, or raise the grid tolerance if the difference is only rounding"
         )
 

@@ -1,4 +1,4 @@
-"""What this machine can do: the precision that pays, and words for the record."""
+"""Hardware of this machine: accelerator, the best precision for it, and a description for the record."""
 
 import platform
 from dataclasses import dataclass
@@ -14,42 +14,42 @@ Accelerator = Literal["cpu", "gpu", "mps"]
 LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
-def choose_accelerator(wanted: str, devices: int | list[int]) -> Accelerator:
-    """Resolve "auto", and raise InputError for hardware that is not there."""
+def choose_accelerator(requested: str, devices: int | list[int]) -> Accelerator:
+    """Resolve "auto"; raise InputError for hardware that is not available."""
     n_gpus = torch.cuda.device_count()
-    if wanted == "auto":
+    if requested == "auto":
         if n_gpus:
             return "gpu"
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    if wanted == "gpu":
+    if requested == "gpu":
         if not n_gpus:
-            raise InputError("trainer.accelerator=gpu, but this machine shows no CUDA GPU; use trainer.accelerator=cpu")
+            raise InputError("trainer.accelerator=gpu, but this machine has no CUDA GPU; use trainer.accelerator=cpu")
         missing = [index for index in devices if index >= n_gpus] if isinstance(devices, list) else []
         if missing or (isinstance(devices, int) and devices > n_gpus):
             raise InputError(
                 f"trainer.devices={devices}, but this machine has {n_gpus} GPU(s), numbered from 0 to {n_gpus - 1}"
             )
         return "gpu"
-    if wanted == "mps" and not torch.backends.mps.is_available():
-        raise InputError("trainer.accelerator=mps, but this is no Mac with Metal; use trainer.accelerator=cpu")
-    return "mps" if wanted == "mps" else "cpu"
+    if requested == "mps" and not torch.backends.mps.is_available():
+        raise InputError("trainer.accelerator=mps, but this is not a Mac with Metal; use trainer.accelerator=cpu")
+    return "mps" if requested == "mps" else "cpu"
 
 
-def choose_precision(wanted: str, accelerator: Accelerator) -> LightningPrecision:
-    """Resolve "auto": bf16 autocast where the hardware multiplies bf16 natively, otherwise 32-bit.
+def choose_precision(requested: str, accelerator: Accelerator) -> LightningPrecision:
+    """Resolve "auto": bf16 autocast if the hardware has native bf16 arithmetic, otherwise 32-bit.
 
-    Raises InputError for 16-bit floats on a processor, which has no loss scaling there.
+    Raises InputError for float16 without a CUDA GPU, where there is no loss scaling.
     """
-    if wanted == "16":
+    if requested == "16":
         if accelerator != "gpu":
-            raise InputError(f"precision=16 needs a CUDA GPU, this run is on {accelerator}; use precision=auto")
+            raise InputError(f"precision=16 needs a CUDA GPU, but this run uses {accelerator}; use precision=auto")
         return "16-mixed"
-    if wanted == "bf16" or (wanted == "auto" and _multiplies_bf16(accelerator)):
+    if requested == "bf16" or (requested == "auto" and _has_native_bf16(accelerator)):
         return "bf16-mixed"
     return "32-true"
 
 
-def _multiplies_bf16(accelerator: Accelerator) -> bool:
+def _has_native_bf16(accelerator: Accelerator) -> bool:
     return (accelerator == "gpu" and _gpu_has_bf16()) or (accelerator == "cpu" and _cpu_has_bf16())
 
 
@@ -58,12 +58,12 @@ def _gpu_has_bf16() -> bool:
 
 
 def _cpu_has_bf16() -> bool:
-    """AMX or AVX512-BF16, by the kernel's list of processor flags."""
+    """Whether the CPU flags in /proc/cpuinfo include AMX-BF16 or AVX512-BF16."""
     return bool({"amx_bf16", "avx512_bf16"} & set(_cpuinfo("flags").split()))
 
 
 def _cpuinfo(field: str) -> str:
-    """A field of Linux's first processor; empty elsewhere."""
+    """A field of the first processor in Linux's /proc/cpuinfo; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -73,7 +73,7 @@ def _cpuinfo(field: str) -> str:
 
 @dataclass(frozen=True)
 class Hardware:
-    """The machine as it stands in summary.json."""
+    """The machine, as recorded in summary.json."""
 
     processor: str
     cores: int
@@ -84,7 +84,7 @@ class Hardware:
 
 
 def describe_hardware() -> Hardware:
-    """Processor, memory, GPU and system of this machine."""
+    """Describe the processor, memory, GPU and operating system of this machine."""
     return Hardware(
         processor=_cpuinfo("model name") or platform.processor() or platform.machine(),
         cores=psutil.cpu_count() or 1,

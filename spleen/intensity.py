@@ -1,4 +1,4 @@
-"""From a scanner's intensities to the network's input range, by modality."""
+"""Intensity normalisation by modality."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class CtWindow:
 
 @dataclass(frozen=True)
 class MrPercentiles:
-    """Robust MR range: two percentiles of the non-zero voxels of each volume are mapped to -1 … 1."""
+    """Robust MR range: two percentiles of each volume's non-zero voxels are mapped to -1 … 1."""
 
     low_percentile: float
     high_percentile: float
@@ -40,7 +40,7 @@ Intensity = CtWindow | MrPercentiles | ZScore
 
 @dataclass(frozen=True)
 class IntensityMap:
-    """How one volume's intensities become network input: clip((intensity - centre) × scale, -limit, limit)."""
+    """Normalisation of one volume: clip((intensity - centre) × scale, -limit, limit)."""
 
     centre: float
     scale: float
@@ -54,13 +54,13 @@ class IntensityMap:
 
 
 def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> IntensityMap:
-    """The map for one volume, integers or floats; `name` stands in the messages.
+    """Fit the normalisation to one volume of integers or floats; `name` is for messages.
 
     Raises InputError if the volume is constant.
     """
     smallest, largest = float(image.min()), float(image.max())
     if smallest == largest:
-        raise InputError(f"{name}: every voxel has the intensity {smallest:g}; there is nothing to see in it")
+        raise InputError(f"{name}: the image is constant, every voxel has intensity {smallest:g}")
     if isinstance(intensity, CtWindow):
         return IntensityMap(intensity.window_level, 2 / intensity.window_width, 1.0)
     if isinstance(intensity, MrPercentiles):
@@ -70,43 +70,43 @@ def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> Intens
             low, high = smallest, largest
         return IntensityMap((low + high) / 2, 2 / (high - low), 1.0)
     mean = float(image.mean(dtype=np.float64))
-    # Plane by plane: the squares of a whole volume in double precision would take four times its memory.
+    # Plane by plane: squares of a whole volume in double precision would need a multiple of its memory.
     squares = (float(np.square(image[..., k] - mean).sum(dtype=np.float64)) for k in range(image.shape[-1]))
     variance = sum(squares) / image.size
     return IntensityMap(mean, variance**-0.5, intensity.clip)
 
 
 def doubts_in_words(doubts: Mapping[str, str], total: int) -> str:
-    """The doubt about the first of several images, by their names, and how many of all there are."""
+    """The implausible intensities of the first image (`doubts` is keyed by name), and the number of such images."""
     name, first = next(iter(doubts.items()))
-    return f"{name}: {first}{f', likewise in {len(doubts)} of {total} images' if len(doubts) > 1 else ''}"
+    return f"{name}: {first}{f' (same problem in {len(doubts)} of {total} images)' if len(doubts) > 1 else ''}"
 
 
 def normalise(image: VolumeArray, intensity: Intensity, name: str) -> ImageVolume:
-    """Normalise one whole volume: `fit_intensity`, applied. Raises InputError if the volume is constant."""
+    """Normalise one volume with `fit_intensity`. Raises InputError if the volume is constant."""
     return fit_intensity(image, intensity, name)(image)
 
 
 def doubt(channels: Sequence[VolumeArray], intensity: Intensity) -> str | None:
-    """Why the intensities of an image cannot be what the setting takes them for; None where they can.
+    """Why the intensities of an image are implausible for the intensity setting; None if they are plausible.
 
-    Of several channels, the first one in doubt is told by its number.
+    With several channels, the message names the first implausible one by number.
     """
     if not isinstance(intensity, CtWindow):
         return None
     for number, channel in enumerate(channels):
-        if reason := _no_hounsfield(float(channel.min()), float(channel.max())):
+        if reason := _not_hounsfield(float(channel.min()), float(channel.max())):
             return reason if len(channels) == 1 else f"channel {number}: {reason}"
     return None
 
 
-def _no_hounsfield(low: float, high: float) -> str | None:
+def _not_hounsfield(low: float, high: float) -> str | None:
     if low >= 0:
-        reason = "no voxel is negative, while air (-1000 HU) and fat (-100 HU) are"
+        reason = "no voxel is negative, but air (-1000 HU) and fat (-100 HU) should be"
     elif high > 33_000 or low < -33_000:
         reason = "Hounsfield units stay within ±33,000"
     elif high - low < 100:
-        reason = "air and soft tissue alone lie 1,000 HU apart"
+        reason = "air and soft tissue alone are 1,000 HU apart"
     else:
         return None
     return f"intensities from {low:g} to {high:g} cannot be Hounsfield units ({reason})"

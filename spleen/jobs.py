@@ -1,4 +1,4 @@
-"""The jobs of a multirun: from a study and a command line to one folder per job."""
+"""The jobs of a multirun: from a study and a command line to one job folder each."""
 
 import hashlib
 import itertools
@@ -25,7 +25,7 @@ _HASH_DIGITS = 8
 
 @dataclass(frozen=True)
 class Combination:
-    """The overrides of one job, and those among them that tell it from the other jobs."""
+    """The overrides of one job, and those among them that distinguish it from the other jobs."""
 
     overrides: tuple[str, ...]
     telling: tuple[str, ...]
@@ -33,15 +33,15 @@ class Combination:
 
 @dataclass(frozen=True)
 class Job:
-    """One job: what Hydra is told, and the folder it is kept in."""
+    """One job: its Hydra overrides and its folder."""
 
     overrides: tuple[str, ...]
     folder: Path
     identity: str | None
-    """None where settings or files are wrong; the job itself will tell."""
+    """None if settings or files are invalid; the job itself reports the error."""
 
     def told(self) -> list[str]:
-        """The overrides for a launcher; the folder among them, so that every process means the same one."""
+        """The overrides for a launcher, including the folder, so that every process uses the same one."""
         place, name = quoted(self.folder.parent), quoted(self.folder.name)
         return [*self.overrides, f"hydra.sweep.dir={place}", f"hydra.sweep.subdir={name}"]
 
@@ -58,8 +58,8 @@ def combinations(
     """Every combination of the values of `params`, for each of the `arms` if there are any.
 
     `params` maps keys to Hydra's sweep grammar (64,128 or choice(…) or range(…)), an arm is a list of overrides, and
-    `arguments` are those of the command line: one for the same key replaces what a param or an arm says.
-    Raises InputError for a key that stands both in the params and in an arm.
+    `arguments` are the command-line overrides, which replace those of a param or an arm for the same key.
+    Raises InputError for a key that is in both the params and an arm.
     """
     shared = parser.parse_overrides([f"{key}={_written(value)}" for key, value in params.items()])
     given = parser.parse_overrides(list(arguments))
@@ -68,7 +68,7 @@ def combinations(
     for name, arm in (arms or {"": []}).items():
         own = parser.parse_overrides(list(arm))
         if twice := {_key(override) for override in own} & {_key(override) for override in shared}:
-            raise InputError(f"hydra.sweeper: {', '.join(twice)} stands both in params and in the arm '{name}'")
+            raise InputError(f"hydra.sweeper: {', '.join(twice)} is in both params and the arm '{name}'")
         telling = {_key(override) for override in (*shared, *own)} | told_by_command
         merged = {_key(override): override for override in (*shared, *own, *given)}
         for values in itertools.product(*(list(_values(override)) for override in merged.values())):
@@ -82,7 +82,7 @@ def _written(value: object) -> str:
 
 
 def _key(override: Override) -> str:
-    """What an override sets: +key and ++key set the same as key; ~key is another thing."""
+    """The key that an override sets: +key and ++key are the same as key; ~key (delete) is not."""
     return str(override.get_key_element()).lstrip("+")
 
 
@@ -94,8 +94,8 @@ def _values(override: Override) -> Iterator[str]:
         yield from (f"{key}={value}" for value in override.sweep_string_iterator())
     elif override.is_sweep_override():
         raise InputError(
-            f"{override.input_line}: a sweep needs single values, such as {key}=1,2,3 or {key}=range(1,4); "
-            "an interval is for a search"
+            f"{override.input_line}: a sweep needs discrete values, such as {key}=1,2,3 or {key}=range(1,4); "
+            "intervals are for a search"
         )
     else:
         yield f"{key}={override.get_value_element_as_str()}"
@@ -105,11 +105,11 @@ def _values(override: Override) -> Iterator[str]:
 
 
 def plan(composed: Sequence[tuple[Combination, DictConfig]], in_study: bool, subdir_given: bool) -> list[Job]:
-    """One job for each different combination; `composed` holds Hydra's whole tree of each.
+    """One job per distinct combination; `composed` has Hydra's whole configuration tree of each.
 
-    In a study the same identity is the same job, and its folder is found again by the end of its name. Elsewhere only
-    the same configuration is the same job. `subdir_given` keeps the names that hydra.sweep.subdir says.
-    Raises InputError for what is wrong with any job of a study: it is told before the first one starts.
+    In a study, jobs with the same identity are the same, and their folder is found by the suffix of its name. Otherwise
+    jobs are the same only if their configurations are. `subdir_given` keeps the names set by hydra.sweep.subdir.
+    Raises InputError for all problems with jobs of a study, before the first one starts.
     """
     jobs: dict[str, Job] = {}
     problems: dict[str, None] = {}
@@ -137,7 +137,7 @@ def plan(composed: Sequence[tuple[Combination, DictConfig]], in_study: bool, sub
 @dataclass(frozen=True)
 class _Identified:
     content: str
-    """A hash of all settings, those without an effect included."""
+    """A hash of all settings, including those without effect on the result."""
     identity: str | None
     problem: str
 
@@ -163,7 +163,7 @@ def _hash(text: str) -> str:
 
 
 def _known_folder(place: Path, job_identity: str) -> Path | None:
-    """The folder of a job that an earlier multirun has named, perhaps by other words."""
+    """The folder of the same job in an earlier multirun, possibly with another prefix."""
     return next(iter(sorted(place.glob(f"*-{job_identity[:_HASH_DIGITS]}"))), None)
 
 

@@ -1,4 +1,4 @@
-"""Which values of a label file are which class of the model."""
+"""From the values in a label file to the classes of the model."""
 
 import logging
 
@@ -14,32 +14,31 @@ log = logging.getLogger(__name__)
 
 
 def resolve(label: LabelVolume, classes: ClassMap, may_be_empty: bool = False) -> ClassMap:
-    """The classes with the label values that stand for them in this file: an empty tuple becomes the one in use.
+    """The classes with their label values in this file: an empty tuple becomes the file's single non-zero value.
 
-    Raises InputError if the label leaves open which value is the organ; and, unless it `may_be_empty`, if it is empty
-    or holds none of the wanted values.
+    Raises InputError if it is ambiguous which value is the organ; and, unless `may_be_empty`, if the label is empty or
+    contains none of the values of the classes.
     """
     if may_be_empty and () not in classes.values:
         return classes
     present = [int(value) for value in np.unique(label) if value != 0]
     if not present and may_be_empty:
         raise InputError(
-            "the label is empty, so it does not say which value is the organ; say it with data.label_values, "
+            "the label is empty, so the label value of the organ is unknown; set data.label_values, "
             "for example data.label_values=[1]"
         )
     if not present:
         raise InputError("the label is empty: every voxel is 0, so there is no organ to learn")
     if () in classes.values and len(present) > 1:
         raise InputError(
-            f"the label holds the values {few(present, 12)}, so which one is the organ? "
-            f"Say it with data.label_values, for example data.label_values=[{present[0]}]"
+            f"the label contains the values {few(present, 12)}, so it is unclear which one is the organ. "
+            f"Set data.label_values, for example data.label_values=[{present[0]}]"
         )
     resolved = ClassMap(classes.names, tuple(values or tuple(present) for values in classes.values))
-    wanted = [value for values in resolved.values for value in values]
-    if not set(wanted) & set(present):
+    requested = [value for values in resolved.values for value in values]
+    if not set(requested) & set(present):
         raise InputError(
-            f"the label has no voxel with {few(wanted, 12)} (data.label_values); "
-            f"the values that it holds are {few(present, 12)}"
+            f"the label has no voxels with {few(requested, 12)} (data.label_values); it contains {few(present, 12)}"
         )
     for name, values in zip(resolved.names, resolved.values, strict=True):
         if not set(values) & set(present):

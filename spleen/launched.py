@@ -1,6 +1,6 @@
-"""How many processes train together, and where this one stands if srun or torchrun has started it.
+"""The number of training processes, and the rank of this one if it was started by srun or torchrun.
 
-Nothing heavy is imported here: `python train.py --help` must answer at once.
+Imports nothing heavy: `python train.py --help` must be instant.
 """
 
 import os
@@ -15,11 +15,11 @@ from spleen.errors import InputError
 
 @dataclass(frozen=True)
 class Place:
-    """One process of a training. The one with rank 0 records the run, and is the only one that the user sees."""
+    """One process of a training. Rank 0 records the run and is the only one visible to the user."""
 
     rank: int = 0
     local_rank: int = 0
-    """Rank among the processes of its machine; the number of its GPU."""
+    """Rank among the processes on its node; also the index of its GPU."""
     node: int = 0
 
 
@@ -28,7 +28,7 @@ FIRST = Place()
 
 @dataclass(frozen=True)
 class Launched:
-    """This process as the launcher has started it, one of `count`."""
+    """The launcher's environment of this process, one of `count`."""
 
     launcher: str
     place: Place
@@ -36,17 +36,17 @@ class Launched:
 
 
 def processes_per_node(trainer: TrainerConfig) -> int:
-    """Processes on each machine."""
+    """Number of processes per node."""
     return len(trainer.devices) if isinstance(trainer.devices, list) else int(trainer.devices)
 
 
 def process_count(trainer: TrainerConfig) -> int:
-    """Processes of the whole training."""
+    """Total number of training processes."""
     return processes_per_node(trainer) * trainer.num_nodes
 
 
 def launched() -> Launched | None:
-    """What srun or torchrun says of this process; None if none of them has started several."""
+    """The environment set by srun or torchrun; None unless one of them has started several processes."""
     for launcher, names in (
         ("torchrun", ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE")),
         ("srun", ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_NUM_TASKS")),
@@ -59,23 +59,23 @@ def launched() -> Launched | None:
 
 
 def check_launched(trainer: TrainerConfig) -> Launched | None:
-    """As `launched`; raises InputError where that does not fit the configuration."""
+    """Like `launched`; raises InputError if it does not match the configuration."""
     given, count = launched(), process_count(trainer)
     if given is not None and given.count != count:
         raise InputError(
-            f"{given.launcher} has started {given.count} processes, but the configuration asks for {count}: "
-            "give trainer=ddp, and trainer.num_nodes × trainer.devices as many as are started"
+            f"{given.launcher} has started {given.count} processes, but the configuration requests {count}: "
+            "set trainer=ddp, and trainer.num_nodes × trainer.devices to the number of started processes"
         )
     if given is None and trainer.num_nodes > 1:
         raise InputError(
-            f"trainer.num_nodes={trainer.num_nodes}: several machines need srun or torchrun to start the processes; "
-            "docs/cluster.md has a script"
+            f"trainer.num_nodes={trainer.num_nodes}: with several nodes, srun or torchrun must start the processes; "
+            "see the script in docs/cluster.md"
         )
     return given
 
 
 def run_stamp() -> str:
-    """The name of a run's folder: the time; of processes that a launcher has started, a name that they all find."""
+    """Name of the run folder: the time, or with a launcher a name that is the same in all processes."""
     given = launched()
     if given is not None and given.launcher == "srun":
         return f"slurm-{os.environ.get('SLURM_JOB_ID')}.{os.environ.get('SLURM_STEP_ID', '0')}"

@@ -1,7 +1,7 @@
-"""Mirror of a run in Weights & Biases; the only module that imports wandb, and only once a run starts.
+"""Mirror of a run in Weights & Biases; the only module that imports wandb, and only when a run starts.
 
-The run folder's own files are the record. wandb copies it: online where an API key is configured, else into
-files under ``<run folder>/wandb/``. It never prompts, and no failure of it stops a training.
+The files in the run folder are the record. wandb mirrors them: online if an API key is configured, otherwise in
+files under ``<run folder>/wandb/``. It never prompts, and its failures never stop a training.
 """
 
 import os
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 TableCell = str | int | float | bool | None
 
-# How long wandb's own process may take to accept something; it answers within milliseconds unless it hangs.
+# Time limit for wandb's service process to accept a request; it answers within milliseconds unless it hangs.
 _ANSWER_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class WandbSettings:
-    """How one run is mirrored: where it goes, what it is called and what goes along."""
+    """How one run is mirrored: destination, name and content."""
 
     project: str
     mode: WandbMode
@@ -54,7 +54,7 @@ _open_runs: "WeakSet[WandbRun]" = WeakSet()
 
 @dataclass(frozen=True)
 class Overlay:
-    """One slice as an 8-bit grey image, with the prediction and the reference as label maps over it."""
+    """One slice as an 8-bit greyscale image, overlaid with prediction and reference as label maps."""
 
     caption: str
     image: UInt8[np.ndarray, "h w"]
@@ -64,9 +64,9 @@ class Overlay:
 
 
 class WandbRun:
-    """One open wandb run. Without one (disabled, or wandb failed to start) every method does nothing.
+    """An open wandb run. If there is none (disabled, or wandb failed to start), every method does nothing.
 
-    `first_epoch` is the first one that wandb has not been told of: what it knows already is not logged again.
+    `first_epoch` is the first epoch that wandb does not have yet; earlier epochs are not logged again.
     """
 
     def __init__(
@@ -81,63 +81,63 @@ class WandbRun:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that holds this run's files, or None when nothing is written."""
+        """The folder of this run's wandb files, or None if nothing is written."""
         return None if self._run is None else Path(str(self._run.dir)).resolve().parent
 
     def log_epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Add one epoch's metrics, drawn over ``epoch``. Another process writes them: about 1 ms here."""
+        """Log one epoch's metrics with ``epoch`` as the x-axis. wandb writes in another process: about 1 ms here."""
         values = {name: float(value) for name, value in metrics.items()}
         self._step = epoch
         self._log("metrics", lambda: {**values, "epoch": epoch}, complete=True)
         self._step = epoch + 1
 
     def log_summary(self, values: Mapping[str, TableCell]) -> None:
-        """Set final values, such as test scores, by which the dashboard's table of runs can be sorted."""
+        """Set final values, such as test scores, by which the dashboard can sort runs."""
         self._attempt("log the summary", lambda run: run.summary.update(dict(values)))
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[TableCell]]) -> None:
-        """Add a table, for instance the scores of each case."""
+        """Log a table, for example the scores of each case."""
         self._log(f"the table {name}", lambda: {name: _table(columns, rows)})
 
     def log_overlays(self, overlays: Sequence[Overlay], name: str = "overlays") -> None:
-        """Add images whose prediction and reference can be switched on and off, where log_images is set."""
+        """Log images with prediction and reference as toggleable layers, if log_images is set."""
         if overlays and self._settings.log_images:
             self._log("the overlays", lambda: {name: [_image(overlay) for overlay in overlays]})
 
     def log_checkpoint(self, path: Path, alias: str = "best") -> None:
-        """Upload a checkpoint, only when online and where upload_checkpoint is set.
+        """Upload a checkpoint, if online and upload_checkpoint is set.
 
-        The file is sent from where it lies, so it must stay unchanged until ``finish``.
+        The file is sent without a copy, so it must not change until ``finish``.
         """
         if self.mode == "online" and self._settings.upload_checkpoint:
             self._attempt(f"upload {path.name}", lambda run: _log_checkpoint(run, path, alias))
 
     def finish(self, exit_code: int = 0, patience_seconds: float | None = None) -> None:
-        """Close the run; any exit code but 0 marks it as not finished. Only the first call counts.
+        """Close the run; a non-zero exit code marks it as not finished. Later calls have no effect.
 
-        Waits for the upload for finish_timeout_seconds, or for `patience_seconds` where that is shorter.
+        Waits for the upload for finish_timeout_seconds, or for `patience_seconds` if that is shorter.
         """
         if self._finished:
             return
         self._finished = True
         _open_runs.discard(self)
-        # wandb keeps to its timeout by itself unless its process hangs.
+        # wandb respects its own timeout unless its process hangs.
         patience = self._settings.finish_timeout_seconds + _ANSWER_SECONDS
         if patience_seconds is not None:
             patience = min(patience, patience_seconds)
         self._attempt("finish the run", lambda run: run.finish(exit_code=exit_code), patience)
 
     def _log(self, what: str, values: Callable[[], dict[str, object]], complete: bool = False) -> None:
-        """Log values at the present step, unless wandb got that step from an earlier part of the run.
+        """Log values at the current step, unless wandb has that step from an earlier segment of the run.
 
-        A step that is not `complete` takes more values, and is sent when the run is finished.
+        A step that is not `complete` accepts more values and is sent when the run is finished.
         """
         step = self._step
         if step >= self._first_step:
             self._attempt(f"log {what}", lambda run: run.log(values(), step=step, commit=complete))
 
     def how_to_look(self) -> list[str]:
-        """When online the run's address; offline the commands that upload it and show it in the terminal."""
+        """Online, the run's URL; offline, the commands that upload it and show it in the terminal."""
         if self._run is None:
             return []
         if self.mode == "online":
@@ -148,7 +148,7 @@ class WandbRun:
     def _attempt(
         self, what: str, action: Callable[["wandb.Run"], object], patience_seconds: float = _ANSWER_SECONDS
     ) -> None:
-        # Whatever goes wrong in the mirror (its process died or hangs, the disk is full), the training is not lost.
+        # No failure of the mirror (its process died or hangs, the disk is full) may stop the training.
         run = self._run
         if run is None:
             return
@@ -157,18 +157,18 @@ class WandbRun:
         except TimeoutError as error:
             self._run = None
             _end_service()
-            _warn(f"wandb could not {what} and is left alone from here on", error)
+            _warn(f"wandb could not {what} and is disabled from here on", error)
         except Exception as error:
             _warn(f"wandb could not {what}", error)
 
 
 def _end_service() -> None:
-    """End wandb's own process: a hanging one would keep Python from exiting, one that failed to start keeps the id."""
+    """Kill wandb's service process: if it hangs it blocks Python's exit, and after a failed start it keeps the id."""
     for child in psutil.Process().children():
         with suppress(psutil.Error):
             if child.name() == "wandb-core":
                 child.kill()
-    with suppress(Exception, SystemExit):  # it leaves with the killed process's exit code
+    with suppress(Exception, SystemExit):  # wandb exits with the killed process's exit code
         import wandb
 
         within(_ANSWER_SECONDS, wandb.teardown)
@@ -177,11 +177,11 @@ def _end_service() -> None:
 def start_wandb_run(
     settings: WandbSettings, run_folder: Path, config: dict[str, object], epochs_kept: int = 0
 ) -> WandbRun:
-    """Open the wandb run of a run folder, under ``<run_folder>/wandb/``; it stays apart from other open runs.
+    """Open the wandb run of a run folder, under ``<run_folder>/wandb/``, independent of other open runs.
 
-    A folder has one wandb run, whose id it keeps: a resumed training goes on with it. `epochs_kept` is the number of
-    epochs that a resumed training has kept; hand them all to `log_epoch`, which leaves out what wandb has got already.
-    Where online fails (no network, a rejected key) it warns and goes on offline; if that fails too, without.
+    A folder has one wandb run and keeps its id: a resumed training continues it. `epochs_kept` is the number of epochs
+    that a resumed training has kept; pass them all to `log_epoch`, which skips those that wandb already has.
+    If online fails (no network, a rejected key), it warns and continues offline; if that fails too, without wandb.
 
     Raises:
         InputError: see `resolve_mode`.
@@ -206,10 +206,10 @@ def start_wandb_run(
 
 
 def _first_epoch(run: "wandb.Run", mode: ResolvedMode, earlier: Sequence[Path], epochs_kept: int) -> int:
-    """The first epoch that wandb has not got: online its server knows.
+    """The first epoch that wandb does not have yet, reported by the server if online.
 
-    Offline nobody does, a killed process may have written half of its file. So the new file gets all epochs in place
-    of the earlier ones, unless these may have been uploaded: then it gets the epochs after those that were kept.
+    Offline it is unknown, since a killed process may have written only part of its file. The new file then gets all
+    epochs and replaces the earlier files, unless these may have been uploaded: then it gets only the new epochs.
     """
     if mode == "online":
         return int(run.starting_step)
@@ -220,13 +220,13 @@ def _first_epoch(run: "wandb.Run", mode: ResolvedMode, earlier: Sequence[Path], 
 
 
 def _init_run(settings: WandbSettings, mode: ResolvedMode, run_folder: Path, config: dict[str, object]) -> "wandb.Run":
-    # wandb reads these only from the environment. Silent also rules out its login prompt. Error reporting
-    # would make an offline run look up a host; a user who has set it keeps what was set. The data folder
-    # keeps tables until they are uploaded; its default, in the home folder, would outlive the run.
+    # wandb reads these only from the environment. Silent also prevents the login prompt. Error reporting would
+    # trigger a DNS lookup in an offline run; a user's own setting is respected. The data folder keeps tables
+    # until they are uploaded; its default, in the home folder, would outlive the run.
     os.environ["WANDB_SILENT"] = "true"
     os.environ["WANDB_DATA_DIR"] = str(run_folder.resolve() / "wandb")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    # A process of wandb's that a program above us has started would keep our id if we were killed.
+    # A wandb service started by a parent program would keep our id if we were killed.
     os.environ.pop("WANDB_SERVICE", None)
     import wandb
 
@@ -249,7 +249,7 @@ def _init_run(settings: WandbSettings, mode: ResolvedMode, run_folder: Path, con
             console="off",
             disable_code=True,
             disable_git=True,
-            # Listing every installed package takes 0.2 s at each start.
+            # Listing all installed packages takes 0.2 s per start.
             x_save_requirements=False,
         ),
     )
@@ -278,13 +278,13 @@ def _log_checkpoint(run: "wandb.Run", path: Path, alias: str) -> None:
     import wandb
 
     artifact = wandb.Artifact(name=f"model-{run.id}", type="model")
-    # Immutable: sent from its place, without a second copy under the home folder.
+    # Immutable: uploaded in place, without a copy in the home folder.
     artifact.add_file(str(path), policy="immutable")
     run.log_artifact(artifact, aliases=[alias])
 
 
 def _wandb_command() -> str:
-    """`wandb` where the shell finds it, else the one installed beside the running Python."""
+    """`wandb` if it is on the PATH, otherwise the one installed next to the running Python."""
     beside_python = Path(sys.executable).parent / "wandb"
     return "wandb" if shutil.which("wandb") or not beside_python.exists() else str(beside_python)
 
@@ -292,6 +292,6 @@ def _wandb_command() -> str:
 def _warn(what: str, error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     warnings.warn(
-        f"{what} ({reason}). Training goes on; the run folder holds every value.",
+        f"{what} ({reason}). Training continues; the run folder contains all values.",
         stacklevel=3,
     )

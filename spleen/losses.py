@@ -1,4 +1,4 @@
-"""The default loss. Any other that takes (logits, label_map), such as MONAI's, is one YAML file away.
+"""The default loss. Any other loss with the signature (logits, label_map), such as MONAI's, needs only a YAML file.
 
 The convention is MONAI's: ``loss(logits, label_map)`` with logits (b, classes, h, w), background as class 0,
 and an integer label map (b, 1, h, w).
@@ -21,13 +21,13 @@ class DiceCrossEntropyLoss(nn.Module):
     background.
 
     Args:
-        dice_weight: weight of the Dice part, at least 0.
-        ce_weight: weight of the cross-entropy part, at least 0.
-        batch_dice: one Dice over all pixels of the batch, so that slices without the organ do no harm;
+        dice_weight: weight of the Dice term, at least 0.
+        ce_weight: weight of the cross-entropy term, at least 0.
+        batch_dice: one Dice over all pixels of the batch, which is robust to slices without the organ;
             otherwise one Dice per slice, averaged.
         smooth: added to the numerator and denominator of Dice, in pixels; above 0 so that empty slices stay
             finite.
-        label_smoothing: share of each cross-entropy label spread evenly over all classes, 0 to below 1.
+        label_smoothing: fraction of each cross-entropy label spread evenly over all classes, 0 to below 1.
 
     Raises:
         InputError: an argument outside its range, or logits with fewer than two classes.
@@ -44,8 +44,7 @@ class DiceCrossEntropyLoss(nn.Module):
         super().__init__()
         if dice_weight < 0 or ce_weight < 0 or dice_weight + ce_weight == 0:
             raise InputError(
-                f"dice_weight and ce_weight must be at least 0, and one of them above; "
-                f"got {dice_weight} and {ce_weight}"
+                f"dice_weight and ce_weight must be at least 0, and not both 0; got {dice_weight} and {ce_weight}"
             )
         if smooth <= 0:
             raise InputError(f"smooth must be above 0; got {smooth}")

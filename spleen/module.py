@@ -1,4 +1,4 @@
-"""The LightningModule: network, loss, scores and optimiser, nothing of the configuration."""
+"""The LightningModule: network, loss, scores and optimiser, independent of the configuration."""
 
 import random
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ from spleen.stored_case import StoredCase
 from spleen.types import AxisName, LabelPlanes, Logits
 
 ScoredStage = Literal["val", "test"]
-# More than any seed of rank 0.
+# Larger than any seed of rank 0.
 _SEEDS_PER_RANK = 2**53
 SCORED_STAGES: tuple[ScoredStage, ...] = ("val", "test")
 
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """AdamW (Loshchilov & Hutter 2019) and the learning rate over the steps."""
+    """AdamW (Loshchilov & Hutter 2019) and the learning rate schedule."""
 
     lr: float
     weight_decay: float
@@ -44,7 +44,7 @@ class OptimiserSettings:
 
 
 def seed_global_state(seed: int, epoch: int, rank: int = 0) -> None:
-    """Seed what a network may draw from by itself, such as dropout: the global states of torch, numpy and Python."""
+    """Seed the global random states of torch, NumPy and Python, which networks use for example in dropout."""
     for_torch, for_numpy, for_python = np.random.SeedSequence((seed, epoch, rank)).generate_state(3)
     torch.manual_seed(int(for_torch))
     np.random.seed(for_numpy)
@@ -52,7 +52,7 @@ def seed_global_state(seed: int, epoch: int, rank: int = 0) -> None:
 
 
 class StageScores(nn.Module):
-    """Accumulates loss and per-case counts of one stage; `cases` are in the order of the batches' case_index."""
+    """Accumulates loss and per-case counts of one split; `cases` are in the order of the batches' case_index."""
 
     def __init__(self, cases: Sequence[StoredCase], class_names: tuple[str, ...]) -> None:
         super().__init__()
@@ -62,14 +62,14 @@ class StageScores(nn.Module):
         self.counts = PerCaseCounts(len(self.cases), len(class_names) + 1)
 
     def add(self, logits: Logits, loss: Tensor, batch: ScoredBatch) -> LabelPlanes:
-        """Count one batch; returns its class indices on the native planes."""
+        """Add one batch; returns its class indices on the native planes."""
         prediction = native_prediction(logits, self.cases[batch.case_index].grid)
         self.counts.update(prediction, batch.reference, batch.case_index)
         self.loss.update(loss, len(logits))
         return prediction
 
     def finish(self) -> tuple[Tensor, list[CaseScore]]:
-        """Mean loss and the scores of every case and class; starts afresh."""
+        """Mean loss and the scores of every case and class; resets the accumulators."""
         loss, counts = self.loss.compute(), self.counts.compute()
         scores = case_scores(
             counts.clone(),
@@ -86,7 +86,7 @@ class SegmentationModule(pl.LightningModule):
     """Trains a network on slices and scores it per case on the native grid.
 
     `network` maps (b, c, h, w) to logits (b, 1 + classes, h, w); `loss` maps logits and class indices (b, 1, h, w) to a
-    scalar. With `crop` the training sees random windows of the slices.
+    scalar. With `crop`, training uses random windows of the slices.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class SegmentationModule(pl.LightningModule):
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """All that is random in an epoch depends on the seed, the epoch and the rank alone, so it can be repeated."""
+        """Seed everything random in an epoch from seed, epoch and rank only, so that the epoch is reproducible."""
         self._random.manual_seed(self._seed * 1_000_003 + self.current_epoch + self.global_rank * _SEEDS_PER_RANK)
         seed_global_state(self._seed, self.current_epoch, self.global_rank)
 
@@ -132,11 +132,11 @@ class SegmentationModule(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: ScoredBatch) -> None:
-        """Count one batch of validation slices."""
+        """Score one batch of validation slices."""
         self._score(batch, self._val)
 
     def test_step(self, batch: ScoredBatch) -> None:
-        """Count one batch of test slices, and keep each slice's Dice for the pictures."""
+        """Score one batch of test slices, and keep each slice's Dice for the figures."""
         prediction = self._score(batch, self._test)
         self.test_slices += [
             SliceScore(batch.case_index, int(index), dice)
@@ -148,7 +148,7 @@ class SegmentationModule(pl.LightningModule):
         self._log_scores("val", self._val)
 
     def on_test_epoch_end(self) -> None:
-        """Log the test scores; the slices that other processes have scored come along."""
+        """Log the test scores, and gather the slice scores of all processes."""
         self.test_slices = sorted(gathered(self.test_slices), key=lambda score: (score.case_index, score.slice_index))
         self._log_scores("test", self._test)
 
@@ -172,7 +172,7 @@ class SegmentationModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of the whole gradient, also where each process holds a piece of it."""
+        """Clip the norm of the whole gradient, even if it is sharded over processes (FSDP)."""
         if gradient_clip_val is not None and isinstance(self.trainer.strategy, FSDPStrategy):
             self.trainer.strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[union-attr,operator]
         else:

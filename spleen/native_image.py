@@ -1,4 +1,4 @@
-"""Images as they are stored, for predictions: read in few bytes, and results written onto the grid of their file."""
+"""Images in their native data type and grid, for prediction: compact reading, and writing results on the same grid."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,15 @@ _GRID_TOLERANCE_MM = 0.1
 
 @dataclass(frozen=True)
 class NativeImage:
-    """An image as it is stored: integers stay integers, and the header is kept for what is written beside it."""
+    """An image in its stored data type (integers stay integers), with the header for results on the same grid."""
 
     channels: tuple[Num[np.ndarray, "i j k"], ...]
-    """RAS views of the files' own arrays: no copies."""
+    """RAS views of the files' arrays, without copies."""
     affine: Affine
     file_affine: Affine
-    """That of the first channel's file, whose axes what is written gets."""
+    """Affine of the first channel's file, whose orientation the written files get."""
     header: nib.nifti1.Nifti1Header
-    """That of the first channel, without the dimension that holds the channels."""
+    """Header of the first channel, without the channel dimension."""
     file_shape: tuple[int, ...]
     """Shape of one channel in its file."""
 
@@ -47,18 +47,20 @@ def read_native(
     tolerance_mm: float = _GRID_TOLERANCE_MM,
     bytes_per_voxel: int = _BYTES_PER_VOXEL,
 ) -> NativeImage:
-    """Read an image in the fewest bytes that hold its intensities: its own integers, or float32, channel by channel.
+    """Read an image compactly, channel by channel: as stored integers where possible, otherwise as float32.
 
-    Several channels are one file each, or one file whose fourth dimension holds them. `bytes_per_voxel` is what the
-    caller is going to need for each voxel of the grid, all channels included.
-    Raises InputError as `read_image` does, for another number of channels, and for channels whose grids lie further
-    apart than `tolerance_mm`.
+    Several channels are one file each, or one file with the channels in its fourth dimension. `bytes_per_voxel` is the
+    memory that the caller will need per voxel of the grid, all channels included.
+    Raises InputError as `read_image` does, for a wrong number of channels, and for channels whose grids differ by more
+    than `tolerance_mm`.
     """
     if len(paths) == 1 and n_channels > 1:
         return _read_one_file(paths[0], n_channels, bytes_per_voxel)
     if len(paths) != n_channels:
         raise InputError(f"{paths[0]}: {len(paths)} files for the {n_channels} channel(s) that the run was trained on")
-    opened = [(_open(path, bytes_per_voxel), path) for path in paths]  # no array is read before all headers are fine
+    opened = [
+        (_open(path, bytes_per_voxel), path) for path in paths
+    ]  # all headers are checked before any array is read
     images = [_image(_stored(nifti, path), nifti, path) for nifti, path in opened]
     for path, image in zip(paths[1:], images[1:], strict=True):
         check_same_grid(
@@ -70,21 +72,21 @@ def read_native(
 
 
 def _read_one_file(path: Path, n_channels: int, bytes_per_voxel: int) -> NativeImage:
-    """An image whose fourth dimension holds its channels."""
+    """An image with the channels in its fourth dimension."""
     nifti = _open(path, -(-bytes_per_voxel // n_channels), channels=True)
     found = int(np.prod(nifti.shape[3:]))
     if found != n_channels:
         raise InputError(
-            f"{path} holds {found} channel(s), and the run was trained on {n_channels}; give one file with "
-            f"{n_channels} in its fourth dimension, or files called CASE_0000 to CASE_{n_channels - 1:04d}"
+            f"{path} has {found} channel(s), but the run was trained on {n_channels}; provide one file with "
+            f"{n_channels} channels in its fourth dimension, or files named CASE_0000 to CASE_{n_channels - 1:04d}"
         )
     return _image(_stored(nifti, path, channels=True), nifti, path)
 
 
 def _stored(nifti: nib.nifti1.Nifti1Pair, path: Path, channels: bool = False) -> Num[np.ndarray, "..."]:
-    """The array as the file holds it, or float32 where it holds no plain integers."""
+    """The array in its stored integer type, or as float32 if the file contains scaled integers or floats."""
     stored = nifti.dataobj
-    assert isinstance(stored, nib.arrayproxy.ArrayProxy)  # true of every image that was loaded from a file
+    assert isinstance(stored, nib.arrayproxy.ArrayProxy)  # true for every image loaded from a file
     unscaled = (stored.slope, stored.inter) == (1, 0)
     keeps_integers = unscaled and np.issubdtype(nifti.get_data_dtype(), np.integer)
     array = np.asarray(_decode(nifti, path, None if keeps_integers else np.dtype(np.float32), channels))
@@ -94,27 +96,27 @@ def _stored(nifti: nib.nifti1.Nifti1Pair, path: Path, channels: bool = False) ->
 
 
 def _image(array: Num[np.ndarray, "..."], nifti: nib.nifti1.Nifti1Pair, path: Path) -> NativeImage:
-    """The image of one file: an array in 3D is its only channel, one in 4D holds them last."""
+    """The image of one file: a 3D array is its only channel, a 4D array has the channels last."""
     file_affine = _checked_affine(nifti, path)
     header, file_shape = nifti.header, tuple(int(size) for size in nifti.shape)
     if array.ndim == 4:
         header, file_shape = header.copy(), file_shape[:3]
-        header.set_data_shape(file_shape)  # which resets the spacing along the dimensions that go
+        header.set_data_shape(file_shape)  # also resets the spacing along the dropped dimensions
     volumes = [array] if array.ndim == 3 else [array[..., number] for number in range(array.shape[3])]
     ras = [reorient_to_ras(volume, file_affine) for volume in volumes]
     return NativeImage(tuple(channel for channel, _ in ras), ras[0][1], file_affine, header, file_shape)
 
 
 def write_like(path: Path, array: Num[np.ndarray, "i j k"], image: NativeImage) -> None:
-    """Write a RAS array onto the grid of the image's own file: its shape, affine, sform, qform, units and orientation.
+    """Write a RAS array on the native grid of the image: same shape, affine, sform, qform, units and orientation.
 
-    Whole or not at all (temporary name, then rename). The array's type is the file's type; nothing is scaled.
+    Written atomically (temporary name, then rename). The file has the array's data type; nothing is scaled.
     """
     _write(path, restore_orientation(array, image.file_affine).reshape(image.file_shape), image)
 
 
 def write_channels_like(path: Path, channels: Float32[np.ndarray, "c i j k"], image: NativeImage) -> None:
-    """Write several RAS maps as one file on the grid of the image's own file; several become its 4th dimension."""
+    """Write RAS maps as one file on the native grid of the image; several maps become its fourth dimension."""
     restored = [restore_orientation(channel, image.file_affine) for channel in channels]
     array = restored[0].reshape(image.file_shape) if len(restored) == 1 else np.stack(restored, axis=-1)
     _write(path, array, image)
@@ -124,7 +126,7 @@ def _write(path: Path, array: Num[np.ndarray, "..."], image: NativeImage) -> Non
     header = image.header.copy()
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)
-    header["cal_min"] = header["cal_max"] = 0  # the display window of the image says nothing about this array
+    header["cal_min"] = header["cal_max"] = 0  # the image's display window does not apply to this array
     header.set_intent("none")
     del header.extensions[:]
     second = isinstance(header, nib.nifti2.Nifti2Header)

@@ -1,4 +1,4 @@
-"""From a volume to the slices that a network sees; training and prediction take the same way."""
+"""From a volume to network input slices, shared by training and prediction."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from spleen.intensity import IntensityMap
 from spleen.slicing import InPlaneGrid, resample_images, to_slices
 from spleen.types import AxisName, VolumeArray
 
-# Bounds the float32 temporaries.
+# Limits the size of the float32 temporaries.
 _PLANES_AT_ONCE = 16
 
 
@@ -30,7 +30,7 @@ def in_chunks(
     slices: Shaped[np.ndarray, "n H W"],
     resample: Callable[[Shaped[np.ndarray, "m H W"]], Shaped[np.ndarray, "m h w"]],
 ) -> Shaped[np.ndarray, "n h w"]:
-    """Apply `resample` to a stack of planes, a few at a time; no more than the whole result is ever held."""
+    """Apply `resample` to a stack of planes, a few at a time, so that temporaries stay small."""
     resampled: np.ndarray | None = None
     for start in range(0, len(slices), _PLANES_AT_ONCE):
         part = resample(np.ascontiguousarray(slices[start : start + _PLANES_AT_ONCE]))

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def open_data(config: TrainConfig) -> SliceDataModule:
     """Open the cases from the slice store (built if needed) and split them.
 
-    Raises InputError for whatever is wrong with the files, or with the split.
+    Raises InputError if the files or the split are invalid.
     """
     many = isinstance(config.data, CasesData)
     classes = build_model.build_classes(config)
@@ -43,18 +43,18 @@ def open_data(config: TrainConfig) -> SliceDataModule:
 
 
 def _check_same_values(cases: tuple[StoredCase, ...]) -> None:
-    """Where each file was to hold one value alone, it must be the same in all of them."""
+    """If the single non-zero label value of each file is used, it must be the same in all files."""
     differing = {case.label_values: case.case_id for case in cases}
     if len(differing) > 1:
         told = "; ".join(f"{case_id}: {list(map(list, values))}" for values, case_id in list(differing.items())[:3])
         raise InputError(
-            f"the label files hold different values ({told}), so which one is the organ? "
-            "Say it with data.label_values, for example data.label_values=[1]"
+            f"the label files contain different values ({told}), so it is unclear which one is the organ. "
+            "Set data.label_values, for example data.label_values=[1]"
         )
 
 
 def _check_classes(data: SliceDataModule, names: tuple[str, ...]) -> None:
-    """A label may be empty, but something must be there to learn."""
+    """Single labels may be empty, but the training cases must contain foreground."""
     training = data.cases_in("train")
     absent = [
         name for name, *volumes in zip(names, *(case.volumes_mm3 for case in training), strict=True) if not any(volumes)
@@ -62,13 +62,13 @@ def _check_classes(data: SliceDataModule, names: tuple[str, ...]) -> None:
     values = dict(zip(names, training[0].label_values, strict=True))
     told = ", ".join(f"{name} (label values {list(values[name])})" for name in absent)
     if len(absent) == len(names):
-        raise InputError(f"no label of the {len(training)} training cases holds {told}; correct data.label_values")
+        raise InputError(f"no label of the {len(training)} training cases contains {told}; correct data.label_values")
     if absent:
-        log.warning("no label of the %d training cases holds %s, so it cannot be learned", len(training), told)
+        log.warning("no label of the %d training cases contains %s, so it cannot be learned", len(training), told)
 
 
 def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:
-    """One volume: blocks of its slices."""
+    """One volume: split into blocks of slices."""
     settings = build.build_split_settings(config)
     try:
         return split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, settings)
@@ -77,7 +77,7 @@ def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:
 
 
 def _split_cases(config: TrainConfig, opened: OpenedCases) -> list[SliceSplit]:
-    """Many cases: each with all of its slices in one part, or in none."""
+    """Many cases: all slices of a case are in one split, or in none."""
     folds, test_cases = _given_folds(config, opened.skipped), _test_cases(config, opened.skipped)
     part_of = split_cases(_facts(opened.cases), config.fold, _settings(config), folds, test_cases).part_of()
     splits = []
@@ -116,7 +116,7 @@ def _without(case_ids: tuple[str, ...], skipped: Collection[str]) -> tuple[str, 
 
 
 def record_split(run_folder: Path, data: SliceDataModule, config: TrainConfig) -> None:
-    """Write split.json: which slices, or which cases, train, validate and test; with folds, splits_final.json too."""
+    """Write split.json with the slices or cases of train, val and test; with folds, also splits_final.json."""
     path = run_folder / "split.json"
     if not isinstance(config.data, CasesData):
         splits = {case.case_id: split for case, split in zip(data.cases, data.splits, strict=True)}
@@ -144,6 +144,6 @@ def _describe(data: SliceDataModule, config: TrainConfig) -> None:
     counts = {stage: len(data.slices(stage)) for stage in STAGES}
     sides = np.array([case.grid.padded for case in data.cases])
     log.info(
-        "%d cases: %d train, %d validate, %d test; %s slices; network input up to %d × %d pixels",
+        "%d cases: %d train, %d val, %d test; %s slices; network input up to %d × %d pixels",
         len(data.cases), *counts.values(), config.axis, *sides.max(axis=0),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""NIfTI files in folders and patterns, the channels of one image, and two folders paired by their files' names."""
+"""Finding NIfTI files, grouping them into multi-channel images, and pairing two folders by file name."""
 
 import re
 from collections import Counter
@@ -11,31 +11,31 @@ from spleen.errors import InputError
 from spleen.listing import in_lines
 
 SUFFIXES = (".nii.gz", ".nii")
-# A NIfTI in two files, named by either of them.
+# A NIfTI file pair, referred to by either file.
 _PAIR_SUFFIXES = (".hdr", ".img")
-# Where a dataset numbers the channels of an image, as nnU-Net does, its first channel carries the case's name.
+# nnU-Net's suffix of the first channel of an image.
 _FIRST_CHANNEL = "_0000"
 _CHANNEL = re.compile(r"(.+)_(\d{4})", re.ASCII)
 PROBABILITIES_SUFFIX = "_probabilities"
-"""What the name of a map of probabilities ends with, beside the mask that was made of it."""
+"""Suffix of probability maps, which are stored next to their mask."""
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """The files of one image: one for each channel, in order, or one that holds all of them."""
+    """The files of one image: one per channel, in order, or a single file with all channels."""
 
     case_id: str
     paths: tuple[Path, ...]
 
     def check_channels(self, n_channels: int) -> None:
-        """Raise InputError unless there is one file, or those of the channels 0000 to n_channels - 1."""
+        """Raise InputError unless there is a single file, or one for each channel from 0000 to n_channels - 1."""
         if len(self.paths) == 1:
-            return  # what it holds is known to those who read it
+            return  # its channels are checked when it is read
         found = [case_name(path).removeprefix(f"{self.case_id}_") for path in self.paths]
         if found != [f"{number:04d}" for number in range(n_channels)]:
             raise InputError(
-                f"{self.paths[0]}: the image '{self.case_id}' has the channels {', '.join(found)}, and the run was "
-                f"trained on {n_channels}: {self.case_id}_0000 to {self.case_id}_{n_channels - 1:04d} are wanted"
+                f"{self.paths[0]}: the image '{self.case_id}' has the channels {', '.join(found)}, but the run was "
+                f"trained on {n_channels}: {self.case_id}_0000 to {self.case_id}_{n_channels - 1:04d} are required"
             )
 
 
@@ -48,11 +48,11 @@ class NamePairs:
     only_second: tuple[Path, ...]
 
     def check_complete(self, remedy: str = "add it, or move them away") -> None:
-        """Raise InputError that lists the files without a partner, and tells the `remedy`."""
-        lonely = [f"only in {path.parent}: {path.name}" for path in (*self.only_first, *self.only_second)]
-        if lonely:
-            told = in_lines(lonely, 20)
-            raise InputError(f"{len(lonely)} file(s) have no partner of the same name; {remedy}:{told}")
+        """Raise InputError with the list of unpaired files and the `remedy`."""
+        unpaired = [f"only in {path.parent}: {path.name}" for path in (*self.only_first, *self.only_second)]
+        if unpaired:
+            shown = in_lines(unpaired, 20)
+            raise InputError(f"{len(unpaired)} file(s) have no counterpart with the same name; {remedy}:{shown}")
 
 
 def case_name(path: Path) -> str:
@@ -62,18 +62,18 @@ def case_name(path: Path) -> str:
 
 
 def split_channel(name: str) -> tuple[str, int] | None:
-    """The case and the channel of an image that is called CASE_0000, as nnU-Net numbers channels; None otherwise."""
+    """The case and channel number of a name in nnU-Net's form CASE_0000; None for other names."""
     match = _CHANNEL.fullmatch(name)
     return (match[1], int(match[2])) if match else None
 
 
 def group_channels(files: Sequence[Path], n_channels: int) -> list[ImageFiles]:
-    """The images that NIfTI files are, for a network that sees `n_channels`.
+    """Group NIfTI files into images for a network with `n_channels` input channels.
 
-    With one channel each file is an image, and CASE_0000 is called CASE where no other of the files in its folder is
-    CASE or CASE_0001, CASE_0002, …, which would be names of other cases.
-    With several, CASE_0000, CASE_0001, … are one image CASE, unless they hold several channels each; any other file is
-    an image. That no channel is missing is not looked at.
+    With one channel, each file is an image. CASE_0000 is called CASE, unless its folder also contains CASE or
+    CASE_0001, CASE_0002, …, which are then separate cases.
+    With several channels, CASE_0000, CASE_0001, … form one image CASE, unless each contains several channels; any other
+    file is an image of its own. Missing channels are not checked here.
     """
     if n_channels == 1:
         return _one_each(files)
@@ -84,7 +84,7 @@ def group_channels(files: Sequence[Path], n_channels: int) -> list[ImageFiles]:
     of_first = {
         group[0]: ImageFiles(case, tuple(sorted(group)))
         for (_, case), group in numbered.items()
-        if not _holds_several(group[0])
+        if not _is_multichannel(group[0])
     }
     grouped = {path for image in of_first.values() for path in image.paths}
     alone = {image.paths[0]: image for image in _one_each([path for path in files if path not in grouped])}
@@ -93,7 +93,7 @@ def group_channels(files: Sequence[Path], n_channels: int) -> list[ImageFiles]:
 
 
 def _one_each(files: Sequence[Path]) -> list[ImageFiles]:
-    """Each file as an image of its own; the first channel of a case has the case's name, where that is free."""
+    """Each file as an image of its own; CASE_0000 is called CASE if that name is free."""
     channels = [split_channel(case_name(path)) for path in files]
     cases = [
         (path.parent, channel[0] if channel else case_name(path)) for path, channel in zip(files, channels, strict=True)
@@ -105,21 +105,21 @@ def _one_each(files: Sequence[Path]) -> list[ImageFiles]:
     ]
 
 
-def _holds_several(path: Path) -> bool:
-    """Whether the file has several channels in its fourth dimension; no, where it cannot be read."""
-    import nibabel as nib  # a start-up that needs no file does without
+def _is_multichannel(path: Path) -> bool:
+    """Whether the file has several channels in its fourth dimension; False if it cannot be read."""
+    import nibabel as nib  # deferred to keep the start-up fast
 
     try:
         shape: tuple[int, ...] = nib.load(path).shape  # type: ignore[attr-defined]
-    except Exception:  # whoever reads the voxels tells better what is wrong
+    except Exception:  # reading the voxels later reports the problem in more detail
         return False
     return any(size != 1 for size in shape[3:])
 
 
 def find_volumes(inputs: Sequence[Path]) -> list[Path]:
-    """The NIfTI files that `inputs` name: files, folders (their direct content, sorted), and glob patterns.
+    """The NIfTI files given by `inputs`: files, folders (their direct content, sorted), and glob patterns.
 
-    Hidden files are left out, and a file named twice comes once. Raises InputError for an input that names nothing.
+    Hidden files are skipped and duplicates removed. Raises InputError for an input without any match.
     """
     found: dict[Path, None] = {}
     for entry in inputs:
@@ -137,14 +137,14 @@ def _named(entry: Path) -> list[Path]:
         matches = [Path(path) for path in paths if path.endswith(SUFFIXES)]
         if matches:
             return matches
-        raise InputError(f"{entry}: no .nii or .nii.gz file matches this pattern (looked from {Path.cwd()})")
-    raise InputError(f"{entry}: no such file or folder (looked from {Path.cwd()})")
+        raise InputError(f"{entry}: no .nii or .nii.gz file matches this pattern (relative to {Path.cwd()})")
+    raise InputError(f"{entry}: no such file or folder (relative to {Path.cwd()})")
 
 
 def volumes_by_name(folder: Path) -> dict[str, Path]:
-    """The NIfTI files of a folder by case name, sorted; maps of probabilities that lie beside their mask are left out.
+    """The NIfTI files of a folder by case name, sorted; probability maps next to their mask are skipped.
 
-    Raises InputError for a folder without one, and for a name that stands for two files.
+    Raises InputError for a folder without NIfTI files, and for two files with the same case name.
     """
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -152,18 +152,18 @@ def volumes_by_name(folder: Path) -> dict[str, Path]:
             continue
         name = case_name(path)
         if name in files:
-            raise InputError(f"{folder} holds both {files[name].name} and {path.name}; which one is case '{name}'?")
+            raise InputError(f"{folder} contains both {files[name].name} and {path.name}; keep one for case '{name}'")
         files[name] = path
     if not files:
-        raise InputError(f"{folder} holds no .nii or .nii.gz file")
+        raise InputError(f"{folder} contains no .nii or .nii.gz file")
     maps = {f"{name}{PROBABILITIES_SUFFIX}" for name in files}
     return {name: path for name, path in files.items() if name not in maps}
 
 
 def pair_by_name(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
-    """Pairs (file of `first`, file of `second`) by case name, as `match_by_name` finds them.
+    """Pairs (file of `first`, file of `second`) by case name, matched by `match_by_name`.
 
-    Raises InputError that lists the files without a partner.
+    Raises InputError with the list of unpaired files.
     """
     matched = match_by_name(first, second)
     matched.check_complete()
@@ -173,23 +173,23 @@ def pair_by_name(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
 def match_by_name(first: Path, second: Path) -> NamePairs:
     """Match two files, or the files of two folders by case name.
 
-    CASE_0000.nii.gz, as nnU-Net names images, pairs with CASE.nii.gz. Raises InputError for a path that does not exist,
-    for a file and a folder, and for a folder without volumes.
+    CASE_0000.nii.gz, nnU-Net's name of an image, pairs with CASE.nii.gz. Raises InputError for a path that does not
+    exist, for one file and one folder, and for a folder without volumes.
     """
     for path in (first, second):
         if not path.exists():
-            raise InputError(f"{path}: no such file or folder (looked from {Path.cwd()})")
+            raise InputError(f"{path}: no such file or folder (relative to {Path.cwd()})")
     if first.is_dir() != second.is_dir():
-        raise InputError(f"give two files or two folders; {first} and {second} are one of each")
+        raise InputError(f"expected two files or two folders; {first} and {second} are one of each")
     if not first.is_dir():
         return NamePairs({case_name(first): (first, second)}, (), ())
     return _match(volumes_by_name(first), volumes_by_name(second))
 
 
 def pair_images(images: Path, labels: Path, n_channels: int) -> dict[str, tuple[ImageFiles, Path]]:
-    """Pairs (image, label) by case name, for two files or two folders, the images as `group_channels` makes them.
+    """Pairs (image, label) by case name, for two files or two folders; images are grouped by `group_channels`.
 
-    Raises InputError as `pair_by_name` does, and for two images of one name.
+    Raises InputError as `pair_by_name` does, and for two images with the same name.
     """
     if n_channels == 1 or not (images.is_dir() and labels.is_dir()):
         pairs = pair_by_name(images, labels)
@@ -200,7 +200,7 @@ def pair_images(images: Path, labels: Path, n_channels: int) -> dict[str, tuple[
     if len(by_name) < len(found):
         twice = next(image for image in found if by_name[image.case_id] != image.paths[0])
         raise InputError(
-            f"{images} holds the case '{twice.case_id}' twice: {twice.paths[0].name} and {by_name[twice.case_id].name}"
+            f"{images} contains case '{twice.case_id}' twice: {twice.paths[0].name} and {by_name[twice.case_id].name}"
         )
     matched = _match(by_name, volumes_by_name(labels))
     matched.check_complete()
@@ -217,6 +217,6 @@ def _match(left: Mapping[str, Path], right: Mapping[str, Path]) -> NamePairs:
 
 
 def _without_channel(files: Mapping[str, Path], partners: Mapping[str, Path]) -> dict[str, Path]:
-    """Drop _0000 from the names whose partner is called so."""
+    """Drop _0000 from names whose counterpart has the shorter name."""
     short = {name: name.removesuffix(_FIRST_CHANNEL) for name in files}
     return {short[name] if name not in partners and short[name] in partners else name: files[name] for name in files}

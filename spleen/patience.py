@@ -1,11 +1,11 @@
-"""Waiting for something that may never end."""
+"""Running a function with a timeout."""
 
 import threading
 from collections.abc import Callable
 
 
 def within(seconds: float, action: Callable[[], object]) -> None:
-    """Do something that may never end. Raises TimeoutError if it has not ended by then, else whatever it raises."""
+    """Run `action` in a daemon thread. Raises TimeoutError if it is not done in time, else whatever it raises."""
     failures: list[BaseException] = []
 
     def attempt() -> None:

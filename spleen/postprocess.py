@@ -1,8 +1,8 @@
-"""Cleaning of predicted label maps: small components, all but the largest component, holes.
+"""Postprocessing of predicted label maps: remove small components, keep only the largest, fill holes.
 
-Voxels of one class belong to one component if they share a face, an edge or a corner (26 neighbours). The voxels around
-them are joined through faces alone (6 neighbours), so that a wall whose voxels touch at corners is closed.
-Each class is worked on inside its bounding box: the cost follows the size of the organ, not that of the volume.
+Components are 26-connected (face, edge or corner). Their complement is 6-connected (faces only), so that a wall whose
+voxels touch only at corners is closed. Each class is processed inside its bounding box: the cost depends on the size of
+the organ, not of the volume.
 """
 
 import math
@@ -17,9 +17,9 @@ from spleen.errors import InputError
 from spleen.types import MaskVolume
 
 _CORNERS_JOIN, _FACES_JOIN = (ndimage.generate_binary_structure(3, neighbours) for neighbours in (3, 1))
-# Spacing is stored as float32, so 3 voxels of 0.8 × 0.8 × 5 mm may come out a little below 9.6 mm³.
+# Spacing is stored as float32, so 3 voxels of 0.8 × 0.8 × 5 mm may be slightly less than 9.6 mm³.
 _ROUNDING = 1e-6
-# NumPy counts and looks up with 8 bytes per voxel; this many voxels at a time bound that.
+# NumPy's bincount and indexing need 8 bytes per voxel; processing this many voxels at a time limits that.
 _VOXELS_AT_ONCE = 2**23
 
 _Box = tuple[slice, slice, slice]
@@ -27,45 +27,45 @@ _Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class PostprocessSettings:
-    """What to clean; the defaults leave a label map as it is. Raises InputError for values out of range."""
+    """Postprocessing steps; the defaults change nothing. Raises InputError for values out of range."""
 
     keep_largest: tuple[int, ...] = ()
-    """Class indices of which only the largest component stays."""
+    """Class indices of which only the largest component is kept."""
     fill_holes: bool = False
     min_volume_mm3: float = 0.0
-    """Components smaller than this are dropped."""
+    """Components smaller than this are removed."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_volume_mm3 < math.inf:
-            raise InputError(f"min_volume_mm3 must be a volume of 0 mm³ or more; got {self.min_volume_mm3:g}")
+            raise InputError(f"min_volume_mm3 must be at least 0 mm³ and finite; got {self.min_volume_mm3:g}")
         if any(index < 1 for index in self.keep_largest):
-            raise InputError(f"keep_largest holds class indices, which start at 1; got {list(self.keep_largest)}")
+            raise InputError(f"keep_largest takes class indices, which start at 1; got {list(self.keep_largest)}")
 
 
 def postprocess(
     mask: UInt8[np.ndarray, "i j k"], voxel_volume_mm3: float, settings: PostprocessSettings
 ) -> UInt8[np.ndarray, "i j k"]:
-    """A cleaned copy of a map of class indices: small components dropped, then all but the largest, then holes filled.
+    """A cleaned copy of a label map: small components removed, then all but the largest, then holes filled.
 
-    Dropped voxels become background. Of equally large components, the one whose bounding box begins first along i, then
-    j, then k stays.
-    A hole is what one class encloses on all sides. Its background voxels become that class, and other classes in it
-    stay as they are; where several classes enclose a voxel, the innermost one gets it. What is open towards the border
-    of the volume is no hole: nobody knows what lies beyond.
+    Removed voxels become background. Of equally large components, the one whose bounding box starts first along i, then
+    j, then k is kept.
+    A hole is a region fully enclosed by one class. Its background voxels become that class, and other classes in it are
+    unchanged; a voxel enclosed by several classes goes to the innermost one. A region that reaches the border of the
+    volume is not a hole, because what is beyond the border is unknown.
     """
     cleaned = mask.copy(order="K")
-    fewest_voxels = math.ceil(settings.min_volume_mm3 / voxel_volume_mm3 * (1 - _ROUNDING))
+    min_voxels = math.ceil(settings.min_volume_mm3 / voxel_volume_mm3 * (1 - _ROUNDING))
     for class_index, box in _bounding_boxes(mask).items():
         only_largest = class_index in settings.keep_largest
-        if only_largest or fewest_voxels > 1:
-            _drop_components(cleaned[box], class_index, fewest_voxels, only_largest)
+        if only_largest or min_voxels > 1:
+            _drop_components(cleaned[box], class_index, min_voxels, only_largest)
     if settings.fill_holes:
         _fill_holes(cleaned)
     return cleaned
 
 
 def components(mask: MaskVolume) -> list[int]:
-    """Voxel counts of the connected components (26 neighbours), the largest first; empty for an empty mask."""
+    """Voxel counts of the connected components (26-connected), largest first; empty for an empty mask."""
     box = _bounding_boxes(mask.view(np.uint8)).get(1)
     if box is None:
         return []
@@ -73,18 +73,16 @@ def components(mask: MaskVolume) -> list[int]:
     return sorted(counts[1:].tolist(), reverse=True)
 
 
-def _drop_components(
-    labels: UInt8[np.ndarray, "i j k"], class_index: int, fewest_voxels: int, only_largest: bool
-) -> None:
+def _drop_components(labels: UInt8[np.ndarray, "i j k"], class_index: int, min_voxels: int, only_largest: bool) -> None:
     """Set components of one class to background, in place."""
     regions, n_regions = _label(labels == class_index, _CORNERS_JOIN)
     counts = _voxel_counts(regions, n_regions)
-    stays = counts >= fewest_voxels
+    keep = counts >= min_voxels
     if only_largest:
-        stays &= np.arange(n_regions + 1) == _largest(regions, counts)
-    stays[0] = True  # everything that is not of this class
-    for planes, of_region in _in_parts(labels, regions):
-        planes[~stays[of_region]] = 0
+        keep &= np.arange(n_regions + 1) == _largest(regions, counts)
+    keep[0] = True  # everything that is not of this class
+    for planes, region in _in_parts(labels, regions):
+        planes[~keep[region]] = 0
 
 
 def _largest(regions: Int32[np.ndarray, "i j k"], counts: Int64[np.ndarray, " regions"]) -> int:
@@ -98,7 +96,7 @@ def _largest(regions: Int32[np.ndarray, "i j k"], counts: Int64[np.ndarray, " re
 
 @dataclass(frozen=True)
 class _Hole:
-    """A piece of the volume that one class encloses."""
+    """A region enclosed by one class."""
 
     n_voxels: int
     class_index: int
@@ -109,7 +107,7 @@ class _Hole:
 def _fill_holes(labels: UInt8[np.ndarray, "i j k"]) -> None:
     """Fill the holes of every class, in place.
 
-    Of two holes that share a voxel one lies inside the other, so in order of their size the innermost is filled first.
+    Holes that share a voxel are nested, so filling them in order of size fills the innermost first.
     """
     holes = [hole for class_index, box in _bounding_boxes(labels).items() for hole in _holes(labels, class_index, box)]
     for hole in sorted(holes, key=lambda hole: hole.n_voxels):
@@ -118,20 +116,20 @@ def _fill_holes(labels: UInt8[np.ndarray, "i j k"]) -> None:
 
 
 def _holes(labels: UInt8[np.ndarray, "i j k"], class_index: int, box: _Box) -> Iterator[_Hole]:
-    """The holes of one class. Around its bounding box there is nothing of it, so what reaches a face is open."""
+    """The holes of one class. The class does not extend beyond its bounding box, so regions at a face are open."""
     regions, n_regions = _label(labels[box] != class_index, _FACES_JOIN)
-    opened = np.zeros(n_regions + 1, dtype=bool)
+    is_open = np.zeros(n_regions + 1, dtype=bool)
     for axis in range(3):
         for end in (0, -1):
-            opened[regions.take(end, axis)] = True
+            is_open[regions.take(end, axis)] = True
     counts = _voxel_counts(regions, n_regions)
     for region, part in _bounding_boxes(regions).items():
-        if not opened[region]:
+        if not is_open[region]:
             yield _Hole(int(counts[region]), class_index, _inside(box, part), regions[part] == region)
 
 
 def _inside(box: _Box, part: _Box) -> _Box:
-    """A box given within another one, in the indices of the volume."""
+    """A box relative to another box, in volume indices."""
     i, j, k = (
         slice(outer.start + inner.start, outer.start + inner.stop) for outer, inner in zip(box, part, strict=True)
     )
@@ -139,12 +137,12 @@ def _inside(box: _Box, part: _Box) -> _Box:
 
 
 def _memory_order(array: Shaped[np.ndarray, "i j k"]) -> list[int]:
-    """The axes from the longest stride to the shortest; SciPy walks them in this order four times as fast."""
+    """The axes from the longest stride to the shortest; in this order SciPy is four times as fast."""
     return sorted(range(3), key=lambda axis: -abs(array.strides[axis]))
 
 
 def _bounding_boxes(labels: Integer[np.ndarray, "i j k"]) -> dict[int, _Box]:
-    """The bounding box of every value above 0 that is there."""
+    """The bounding box of every value above 0."""
     order = _memory_order(labels)
     back = np.argsort(order)
     found = enumerate(ndimage.find_objects(labels.transpose(order)), start=1)
@@ -152,14 +150,14 @@ def _bounding_boxes(labels: Integer[np.ndarray, "i j k"]) -> dict[int, _Box]:
 
 
 def _label(solid: MaskVolume, neighbours: Bool[np.ndarray, "3 3 3"]) -> tuple[Int32[np.ndarray, "i j k"], int]:
-    """Number the connected regions of `solid` from 1 on; returns the numbers and how many there are."""
+    """Label the connected regions of `solid` from 1; returns the labels and the number of regions."""
     order = _memory_order(solid)
     regions, n_regions = ndimage.label(solid.transpose(order), neighbours)
     return regions.transpose(np.argsort(order)), n_regions
 
 
 def _voxel_counts(regions: Int32[np.ndarray, "i j k"], n_regions: int) -> Int64[np.ndarray, " regions"]:
-    """Voxels of each region, number 0 included."""
+    """Voxel count of each region, including label 0."""
     counts = np.zeros(n_regions + 1, dtype=np.int64)
     for (part,) in _in_parts(regions):
         counts += np.bincount(part.ravel(order="K"), minlength=n_regions + 1)
@@ -167,7 +165,7 @@ def _voxel_counts(regions: Int32[np.ndarray, "i j k"], n_regions: int) -> Int64[
 
 
 def _in_parts(*arrays: Shaped[np.ndarray, "i j k"]) -> Iterator[tuple[Shaped[np.ndarray, "part j k"], ...]]:
-    """Arrays of one shape, cut together along i into parts of bounded size."""
+    """Arrays of the same shape, cut along i into chunks of bounded size."""
     n_planes, *plane = arrays[0].shape
     step = max(1, _VOXELS_AT_ONCE // math.prod(plane))
     for start in range(0, n_planes, step):

@@ -1,4 +1,4 @@
-"""The learning rate over a training run, as a factor of its peak."""
+"""Learning rate schedules, as a factor of the peak learning rate."""
 
 from math import cos, pi, pow
 from typing import Literal, get_args
@@ -7,7 +7,7 @@ from spleen.errors import InputError
 
 ScheduleKind = Literal["cosine", "polynomial", "constant", "one_cycle"]
 
-# Where the rise of one_cycle starts; the value of PyTorch's OneCycleLR.
+# Initial factor of one_cycle, as in PyTorch's OneCycleLR.
 ONE_CYCLE_START = 1 / 25
 
 
@@ -21,17 +21,17 @@ def lr_factor(
 ) -> float:
     """Factor of the peak learning rate at an optimiser step, 0 to 1.
 
-    The peak is at step ``warmup_steps`` and the final factor at step ``total_steps - 1``. The way up is
-    linear from ``1 / (warmup_steps + 1)``; for one_cycle it is half a cosine from 1/25.
+    The peak is at step ``warmup_steps`` and the final factor at step ``total_steps - 1``. The warm-up is
+    linear from ``1 / (warmup_steps + 1)``; for one_cycle it is a half cosine from 1/25.
 
     Args:
-        step: optimiser steps done before this one, from 0; later steps than the last keep the final factor.
+        step: optimiser steps done before this one, from 0; steps after the last keep the final factor.
         total_steps: optimiser steps of the whole run, at least 1.
-        warmup_steps: steps of the way up, at least 0.
-        kind: the way down. "cosine" (Loshchilov and Hutter 2017), "polynomial" (Chen et al. 2017, DeepLab),
+        warmup_steps: steps of the warm-up, at least 0.
+        kind: the decay: "cosine" (Loshchilov and Hutter 2017), "polynomial" (Chen et al. 2017, DeepLab),
             "constant" (none), or "one_cycle" (Smith and Topin 2018: cosine up, cosine down).
         power: exponent of "polynomial", above 0.
-        final_factor: factor at the last step, 0 to 1; no meaning for "constant".
+        final_factor: factor at the last step, 0 to 1; unused by "constant".
 
     Raises:
         InputError: an argument outside its range.
@@ -61,10 +61,10 @@ def _check_arguments(
         raise InputError(f"schedule kind must be one of {', '.join(kinds)}; got {kind!r}")
     if step < 0 or total_steps < 1 or warmup_steps < 0:
         raise InputError(
-            "a schedule needs step and warmup_steps of at least 0 and total_steps of at least 1; "
+            "a schedule needs step >= 0, warmup_steps >= 0 and total_steps >= 1; "
             f"got {step}, {warmup_steps} and {total_steps}"
         )
     if power <= 0:
-        raise InputError(f"power of the schedule must be above 0; got {power}")
+        raise InputError(f"the schedule's power must be above 0; got {power}")
     if not 0 <= final_factor <= 1:
-        raise InputError(f"final_factor of the schedule must be between 0 and 1; got {final_factor}")
+        raise InputError(f"the schedule's final_factor must be between 0 and 1; got {final_factor}")

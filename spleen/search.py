@@ -1,4 +1,4 @@
-"""Bayesian search over settings with Optuna, its memory on disk so that processes share and resume a search."""
+"""Bayesian hyperparameter search with Optuna, stored on disk so that processes can share and resume a search."""
 
 import json
 import os
@@ -26,49 +26,51 @@ _OWNER, _RUN_FOLDER, _KILLED = "owner", "run_folder", "killed"
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How to search."""
+    """Settings of a search."""
 
     storage: Path
-    """The file in which all trials are kept."""
+    """File that stores all trials."""
     name: str
     n_trials: int
-    """Trials in all, those of earlier and of other processes included."""
+    """Total number of trials, including those of earlier and other processes."""
     seed: int
     startup_trials: int
-    """Trials drawn at random before the model of the search takes over, and before anything is pruned."""
+    """Random trials before the sampler's model is used and before any trial is pruned."""
     warmup_epochs: int
     """Epochs before which no trial is pruned."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial that is to be run."""
+    """One trial to be run."""
 
     number: int
     overrides: tuple[str, ...]
 
 
 def space_from_bounds(name: str, low: float, high: float, log: bool, whole: bool) -> BaseDistribution:
-    """The distribution of a number between two bounds, both included.
+    """The distribution of a number between two bounds, both inclusive.
 
-    Raises InputError for bounds that do not rise, or a logarithm of what is not positive.
+    Raises InputError if the lower bound is not below the upper bound, or not positive on a log scale.
     """
     if not low < high or (log and low <= 0):
-        raise InputError(f"{name}: the interval from {low:g} to {high:g} must rise{', above 0' * log}")
+        raise InputError(
+            f"{name}: the lower bound must be below the upper bound{' and positive' * log}; got {low:g} to {high:g}"
+        )
     if whole:
         return IntDistribution(int(low), int(high), log=log)
     return FloatDistribution(low, high, log=log)
 
 
 def space_from_choices(name: str, choices: Sequence[str]) -> BaseDistribution:
-    """The distribution of one of several values, as they would be written on the command line."""
+    """The distribution over several values, as written on the command line."""
     if len(set(choices)) < 2:
         raise InputError(f"{name}: a choice needs at least two different values; got {', '.join(choices)}")
     return CategoricalDistribution(tuple(dict.fromkeys(choices)))
 
 
 class Search:
-    """The search as the process sees it that starts the trials."""
+    """The search, in the process that starts the trials."""
 
     def __init__(self, settings: SearchSettings, space: Mapping[str, BaseDistribution]) -> None:
         settings.storage.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,7 @@ class Search:
             load_if_exists=True,
             pruner=_pruner(settings),
         )
-        # The sampler's own state is not kept; with the same seed it would repeat its first draws after a restart.
+        # The sampler's state is not stored; with the same seed it would repeat its first draws after a restart.
         self._study.sampler = optuna.samplers.TPESampler(
             seed=settings.seed + len(self._study.trials), n_startup_trials=settings.startup_trials, multivariate=False
         )
@@ -90,7 +92,7 @@ class Search:
         self.repeated = self._repeat_killed()
 
     def _repeat_killed(self) -> int:
-        """Put the settings of trials whose process is dead at the head of the queue; their run folders continue."""
+        """Enqueue the settings of trials whose process is dead; their run folders are resumed."""
         killed = [
             t for t in self._study.get_trials(states=(TrialState.RUNNING,)) if _is_dead(t.user_attrs.get(_OWNER, ""))
         ]
@@ -101,7 +103,7 @@ class Search:
         return len(killed)
 
     def remaining(self) -> int:
-        """How many trials are still to be started."""
+        """Number of trials still to be started."""
         counted = [
             t
             for t in self._study.get_trials(deepcopy=False)
@@ -116,13 +118,13 @@ class Search:
         return Trial(trial.number, tuple(f"{name}={_written(value)}" for name, value in trial.params.items()))
 
     def tell(self, trial: Trial, dice: float | None, run_folder: Path) -> None:
-        """Count a trial whose settings were run before; without a score, as where no case held the organ, it fails."""
+        """Record a trial whose settings were run before; without a score (no case with the organ) it fails."""
         asked = optuna.trial.Trial(self._study, self._study.trials[trial.number]._trial_id)
         asked.set_user_attr(_RUN_FOLDER, str(run_folder))
         self._study.tell(trial.number, dice, state=TrialState.FAIL if dice is None else None)
 
     def close(self, trials: Sequence[Trial]) -> None:
-        """Count the trials that ended without telling a result as failed."""
+        """Mark the trials that ended without a result as failed."""
         for trial in trials:
             self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
@@ -133,7 +135,7 @@ class Search:
 
 
 class TrialReporter:
-    """The search as one running trial sees it."""
+    """The search, in the process of a running trial."""
 
     def __init__(self, storage: Path, name: str, number: int, run_folder: Path) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -144,21 +146,21 @@ class TrialReporter:
         self._trial.set_user_attr(_RUN_FOLDER, str(run_folder))
 
     def report(self, epoch: int, dice: float) -> None:
-        """Tell the validation Dice of an epoch; raises Pruned if the trial is not worth going on."""
-        if dice != dice:  # NaN: no validation case holds the organ, nothing can be said
+        """Report the validation Dice of an epoch; raises Pruned if the trial should not continue."""
+        if dice != dice:  # NaN: no validation case contains the organ
             return
         self._trial.report(dice, epoch)
         if self._trial.should_prune():
             self._study.tell(self._trial, state=TrialState.PRUNED)
-            raise Pruned(f"pruned after epoch {epoch + 1}: validation Dice {dice:.4f} lies below the median")
+            raise Pruned(f"pruned after epoch {epoch + 1}: validation Dice {dice:.4f} is below the median")
 
     def complete(self, dice: float) -> None:
-        """Tell the final validation Dice."""
+        """Report the final validation Dice."""
         self._study.tell(self._trial, dice)
 
 
 def run_folder_of(trial: FrozenTrial) -> Path | None:
-    """Where the trial's run is, if it came to one."""
+    """The trial's run folder, if its run was started."""
     folder = trial.user_attrs.get(_RUN_FOLDER)
     return Path(folder) if folder else None
 
@@ -177,7 +179,7 @@ def _this_process() -> str:
 
 
 def _is_dead(owner: str) -> bool:
-    """Whether a process of this machine is gone; those of other machines are taken to be alive."""
+    """Whether a process of this machine has ended; processes of other machines are assumed to be alive."""
     try:
         host, pid, started = owner.split(" ")
         return host == socket.gethostname() and psutil.Process(int(pid)).create_time() != float(started)

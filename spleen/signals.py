@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM (a scheduler, a shutdown): stop where nothing is lost, with the usual exit code."""
+"""SIGINT (Ctrl-C) and SIGTERM (a scheduler, a shutdown): stop at a safe point, with the usual exit code."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ _STANDARD_ERROR = 2
 
 
 class Interrupted(BaseException):
-    """A signal stopped the run. str() says where; `exit_code` is 130 after SIGINT and 143 after SIGTERM.
+    """A signal stopped the run; the message says where. `exit_code` is 130 after SIGINT and 143 after SIGTERM.
 
-    Like KeyboardInterrupt it is no Exception, so that nothing which catches failures takes it for one.
+    Like KeyboardInterrupt it is not an Exception, so that handlers of failures do not catch it.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -22,15 +22,15 @@ class Interrupted(BaseException):
         self.exit_code = exit_code
 
     def __reduce__(self) -> tuple[type["Interrupted"], tuple[str, int]]:
-        """Pickled by both arguments: a worker process may hand it to the one that started it."""
+        """Pickle both arguments: a worker process may pass it to its parent."""
         return type(self), (str(self), self.exit_code)
 
 
 class StopRequest:
-    """Whether a signal has asked to stop, and where the run is.
+    """Whether a signal has requested a stop, and where the run is.
 
-    A signal raises Interrupted at once; inside `patiently` it waits for the next `check`. The second SIGINT ends the
-    process on the spot, which is safe too: files appear by renaming.
+    A signal raises Interrupted immediately; inside `patiently` it is deferred to the next `check`. A second SIGINT ends
+    the process immediately, which is also safe because files are written atomically.
     """
 
     def __init__(self) -> None:
@@ -41,13 +41,13 @@ class StopRequest:
         self._process = os.getpid()
 
     def check(self) -> None:
-        """Raise Interrupted if a signal has come."""
+        """Raise Interrupted if a signal was received."""
         if self._asked is not None:
             raise Interrupted(f"stopped {self.where} by {self._asked.name}", 128 + self._asked)
 
     @contextmanager
     def patiently(self) -> Iterator[None]:
-        """Let a signal that comes inside the block wait for the next `check`; the end of the block is one."""
+        """Defer signals inside the block to the next `check`; the end of the block is one."""
         self._patient = True
         try:
             yield
@@ -58,29 +58,29 @@ class StopRequest:
     def receive(self, number: int, _: FrameType | None) -> None:
         """The handler of both signals."""
         if os.getpid() != self._process:
-            return  # Ctrl-C reaches data workers too; they serve until our process stops
+            return  # Ctrl-C also reaches data workers; they keep serving until the main process stops
         if self._asked is not None:
             if number == signal.SIGINT:
-                _say("left at once")
+                _print("stopped immediately")
                 os._exit(128 + number)
             return
         self._asked = signal.Signals(number)
         if not self._patient:
             self.check()
         another = "another " if number == signal.SIGINT else ""
-        _say(f"{self._asked.name}: stopping after this step; {another}Ctrl-C leaves at once")
+        _print(f"{self._asked.name}: stopping after this step; {another}Ctrl-C stops immediately")
 
 
-def _say(text: str) -> None:
-    # Not print(): the signal may have interrupted one, which holds the lock of the buffer.
+def _print(text: str) -> None:
+    # Not print(): the signal may have interrupted a print that holds the buffer lock.
     os.write(_STANDARD_ERROR, f"\n{text}\n".encode())
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn both signals into a request to stop; their former handlers come back at the end.
+    """Turn both signals into a stop request; the previous handlers are restored at the end.
 
-    Python allows handlers in the main thread alone; in another one nothing ever asks.
+    Python allows signal handlers only in the main thread; in other threads a stop is never requested.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

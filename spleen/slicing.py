@@ -1,6 +1,6 @@
 """Slice stacks along an anatomical axis, and in-plane resampling with its inverse.
 
-A slice is an array (h, w) whose rows and columns run, on the RAS grid, along
+A slice is an array (h, w). On the RAS grid its dimensions run along
 axial: h = posterior→anterior, w = left→right; coronal: h = inferior→superior, w = left→right;
 sagittal: h = inferior→superior, w = posterior→anterior.
 """
@@ -34,7 +34,7 @@ def to_slices(volume: Shaped[np.ndarray, "i j k"], axis: AxisName) -> Shaped[np.
 
 
 def from_slices(slices: Shaped[np.ndarray, "n h w"], axis: AxisName) -> Shaped[np.ndarray, "i j k"]:
-    """View a stack of slices as the RAS volume again: the inverse of `to_slices`."""
+    """View a stack of slices as a RAS volume (no copy): the inverse of `to_slices`."""
     return slices.transpose(np.argsort(_ORDER[axis]))
 
 
@@ -45,7 +45,7 @@ def slice_spacing_mm(spacing: SpacingMm, axis: AxisName) -> SpacingMm:
 
 
 def slice_shape(shape: tuple[int, ...], axis: AxisName) -> tuple[int, int, int]:
-    """Number of slices, and their height and width in voxels, of a RAS volume with the shape (i, j, k)."""
+    """Number of slices, and their height and width in voxels, for a RAS volume of shape (i, j, k)."""
     n, h, w = _ORDER[axis]
     return shape[n], shape[h], shape[w]
 
@@ -66,11 +66,11 @@ def plan_in_plane(
     resize: Resize,
     size_multiple: int,
 ) -> InPlaneGrid:
-    """Choose the network's grid for planes of `native` pixels with `spacing` mm.
+    """Choose the network's grid for planes of `native` pixels with a pixel spacing of `spacing` mm.
 
-    `img_size` native: the planes keep their own pixels, whatever `resize` says.
-    keep_aspect: the longest physical side gets `img_size` pixels and a millimetre is as long in both directions.
-    stretch: both sides get `img_size` pixels. Either is then padded, each side only to the next `size_multiple`.
+    `img_size` native: the planes keep their native pixels, whatever `resize` is.
+    keep_aspect: the longest physical side gets `img_size` pixels, and pixels are square in mm.
+    stretch: both sides get `img_size` pixels. Each side is then padded to the next multiple of `size_multiple`.
     """
     if img_size == "native":
         resampled = native
@@ -90,7 +90,7 @@ def resample_images(slices: Float[Tensor, "n H W"], grid: InPlaneGrid, fill: flo
 
 
 def resample_labels(slices: Integer[Tensor, "n H W"], grid: InPlaneGrid, n_classes: int) -> Integer[Tensor, "n h w"]:
-    """Resample class indices: each class's coverage of a pixel is resampled, the largest wins (no stair-steps)."""
+    """Resample class indices: one-hot coverage is resampled and the largest wins, which avoids staircase edges."""
     if grid.native == grid.resampled:
         return _pad(slices, grid, 0)
     one_hot = F.one_hot(slices.long(), n_classes).movedim(-1, 1).float()
@@ -98,13 +98,13 @@ def resample_labels(slices: Integer[Tensor, "n H W"], grid: InPlaneGrid, n_class
 
 
 def restore_planes(planes: Float[Tensor, "n c h w"], grid: InPlaneGrid) -> Float[Tensor, "n c H W"]:
-    """Bring probabilities back from the padded network grid to the native planes: inverse of the resampling."""
+    """Resample probabilities from the padded network grid back to the native planes."""
     height, width = grid.resampled
     return _interpolate(planes[:, :, :height, :width], grid.native)
 
 
 def context_indices(index: Integer[np.ndarray, " b"], n_slices: int, context_slices: int) -> Integer[np.ndarray, "b c"]:
-    """Indices of each slice with its neighbours, `context_slices` per side; beyond the ends the last one repeats."""
+    """Indices of each slice and its neighbours, `context_slices` per side; the first and last slice are repeated."""
     offsets = np.arange(-context_slices, context_slices + 1)
     return np.clip(index[:, None] + offsets[None, :], 0, n_slices - 1)
 

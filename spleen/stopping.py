@@ -1,5 +1,5 @@
-"""Lightning callbacks that end a training before its time: a signal, a loss that is no number, no better score."""
-# ruff: noqa: ARG002  (Lightning gives the hooks their arguments)
+"""Lightning callbacks that stop training early: on a signal, a non-finite loss, or no further improvement."""
+# ruff: noqa: ARG002  (Lightning defines the hooks' arguments)
 
 import math
 import signal
@@ -25,35 +25,35 @@ _Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class StopBetweenSteps(Callback):
-    """Tells the request to stop where the run is, and lets it interrupt after each batch."""
+    """Updates the position of the run in the stop request, and checks for a stop after each batch."""
 
     def __init__(self, request: StopRequest) -> None:
         self._request = request
         self._sigterm: _Handler = signal.SIG_DFL
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Remember who handles SIGTERM; Lightning puts a handler of its own before that one soon."""
+        """Remember the SIGTERM handler, because Lightning will soon install its own."""
         self._sigterm = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """See `_take_sigterm_back`."""
-        self._take_sigterm_back(trainer)
+        """See `_restore_sigterm`."""
+        self._restore_sigterm(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """See `_take_sigterm_back`."""
-        self._take_sigterm_back(trainer)
+        """See `_restore_sigterm`."""
+        self._restore_sigterm(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """See `_take_sigterm_back`."""
-        self._take_sigterm_back(trainer)
+        """See `_restore_sigterm`."""
+        self._restore_sigterm(trainer)
 
-    def _take_sigterm_back(self, trainer: pl.Trainer) -> None:
-        """Where several processes train: Lightning's handler sends to the others in the midst of what they exchange."""
+    def _restore_sigterm(self, trainer: pl.Trainer) -> None:
+        """With several processes, Lightning's handler would send messages in the middle of a collective operation."""
         if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._sigterm)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Name the epoch."""
+        """Update the position to this epoch."""
         self._request.where = f"in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
 
     def on_train_batch_end(
@@ -64,36 +64,36 @@ class StopBetweenSteps(Callback):
         batch: SliceBatch,
         batch_idx: int,
     ) -> None:
-        """Stop after a step."""
+        """Check for a stop after a step."""
         self._request.check()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Name the place between two epochs: once the checkpoint is written, Lightning itself leaves after SIGTERM."""
+        """Update the position: Lightning itself may exit on SIGTERM here, once the checkpoint is written."""
         self._request.where = f"after epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Stop between two validation batches; their epoch is then repeated."""
+        """Check for a stop between validation batches; the epoch is then repeated on resume."""
         self._request.check()
 
     def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Stop between two test batches."""
+        """Check for a stop between test batches."""
         self._request.check()
 
 
 class StopAtBestScore(EarlyStopping):
-    """Lightning's early stopping, which when resumed after it has stopped a training does not let it go on."""
+    """Lightning's early stopping, except that a run it has stopped does not continue when resumed."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Called once the state is back, and before the first step."""
+        """Called after the state is restored and before the first step."""
         trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One training step whose loss has not been looked at yet."""
+    """A training step whose loss has not been checked yet."""
 
     loss: Tensor
-    """On the processor; valid once `copied` has happened."""
+    """On the CPU; valid once `copied` has completed."""
     copied: torch.cuda.Event | None
     origin: Int64[Tensor, "b 2"]
     number: int
@@ -106,9 +106,9 @@ class _Step:
 
 
 class StopAtBadLoss(Callback):
-    """Ends a training whose loss is NaN or infinite, and names the slices, before another checkpoint is written.
+    """Stops training on a non-finite loss, before the next checkpoint is written, and reports the slices.
 
-    On a GPU a step's loss is looked at when the next step has been sent, so that the GPU never waits for it.
+    On a GPU, the loss is checked after the next step has been queued, so that the GPU never waits.
     Raises InputError.
     """
 
@@ -124,8 +124,8 @@ class StopAtBadLoss(Callback):
         batch: SliceBatch,
         batch_idx: int,
     ) -> None:
-        """Look at the loss of the step before, on a processor also at this step's."""
-        self._look(trainer)
+        """Check the loss of the previous step; on a CPU also of this step."""
+        self._check_pending(trainer)
         if not isinstance(outputs, Mapping):
             return
         loss, copied = outputs["loss"].detach(), None
@@ -135,28 +135,28 @@ class StopAtBadLoss(Callback):
         lr = float(trainer.optimizers[0].param_groups[0]["lr"])
         self._pending = _Step(loss, copied, batch.origin, trainer.global_step, lr)
         if copied is None:
-            self._look(trainer)
+            self._check_pending(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the last step of the epoch."""
-        self._look(trainer)
+        """Check the last step of the epoch."""
+        self._check_pending(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the last step of an epoch without validation."""
-        self._look(trainer)
+        """Check the last step of an epoch without validation."""
+        self._check_pending(trainer)
 
-    def _look(self, trainer: pl.Trainer) -> None:
+    def _check_pending(self, trainer: pl.Trainer) -> None:
         step, self._pending = self._pending, None
         if step is None or math.isfinite(loss := step.loss_value()):
             return
         raise InputError(
             f"the loss became {loss} in step {step.number} (epoch {trainer.current_epoch + 1} of {trainer.max_epochs}) "
-            f"on {self._slices(step.origin)}, and the training ends there. "
-            f"Try a lower lr (it was {step.lr:.3g}), precision=32 (it was {trainer.precision}), or look at these slices"
+            f"on {self._slices(step.origin)}, so training was stopped. "
+            f"Try a lower lr (it was {step.lr:.3g}), precision=32 (it was {trainer.precision}), or check these slices"
         )
 
     def _slices(self, origin: Int64[Tensor, "b 2"]) -> str:
-        """The slices of a batch in words, case by case."""
+        """Description of the slices of a batch, case by case."""
         indices: dict[str, list[int]] = {}
         for case, index in sorted(set(map(tuple, origin.tolist()))):
             indices.setdefault(self._case_ids[case], []).append(index)

@@ -1,8 +1,8 @@
-"""The slice store: every case preprocessed once into arrays on disk, and read from there ever after.
+"""The slice store: a cache of preprocessed cases as arrays on disk.
 
-An entry is a folder named by the hash of both files' content and of every setting that shapes the arrays. It holds
-images.npy (n c h w, float16), labels.npy (n h w, uint8), reference.npy (n H W, uint8, the label on the native planes)
-and entry.json, and appears by one rename when it is complete: a half-written entry is never read.
+An entry is a folder named by the hash of the content of both files and of every setting that affects the arrays. It
+contains images.npy (n c h w, float16), labels.npy (n h w, uint8), reference.npy (n H W, uint8, the label on the native
+planes) and entry.json. It is renamed into place when complete, so a half-written entry is never read.
 """
 
 import hashlib
@@ -41,13 +41,13 @@ from spleen.stored_case import StoredArray, StoredCase
 from spleen.types import AxisName, LabelVolume, SpacingMm
 from spleen.volume import Channels, read_channels, read_label, read_shape
 
-# Raised whenever the arrays of an entry change for the same settings.
+# Increase whenever the arrays of an entry change for the same settings.
 _FORMAT = 3
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """Everything that shapes the arrays of an entry, besides the files themselves."""
+    """All settings that affect the arrays of an entry."""
 
     axis: AxisName
     img_size: InPlaneSize
@@ -58,7 +58,7 @@ class StoreSettings:
     grid_tolerance_mm: float
     n_channels: int = 1
     may_be_empty: bool = False
-    """Whether a label without any foreground is a case like others, as where some patients lack the organ."""
+    """Whether a label without foreground is allowed, for data in which some patients lack the organ."""
 
     def plan(self, shape: tuple[int, ...], spacing: SpacingMm) -> InPlaneGrid:
         """The network's grid for the slices of a RAS volume of this shape and spacing in mm."""
@@ -68,20 +68,20 @@ class StoreSettings:
 
 
 def entries_folder(cache: Path) -> Path:
-    """Where the entries of all cases lie."""
+    """The folder of all entries."""
     return cache / "slices"
 
 
 def open_case(case: Case, settings: StoreSettings, cache: Path, room: MemoryRoom | None = None) -> StoredCase:
-    """Open the entry of a case, building it first if there is none, which waits until `room` has what it takes.
+    """Open the entry of a case; a missing entry is built first, once `room` has enough memory for it.
 
-    Raises InputError for anything wrong with the files, and for a cache folder that cannot be written.
+    Raises InputError for invalid files, and for a cache folder that cannot be written.
     """
     for path in (*case.images, case.label):
         if not path.is_file():
             raise InputError(f"{path}: no such file (case '{case.case_id}')")
         if not os.access(path, os.R_OK):
-            raise InputError(f"{path} may not be read by this user; change its permissions")
+            raise InputError(f"{path} is not readable by this user; change its permissions")
     try:
         entry = entries_folder(cache) / _key(case, settings, cache)
         if not entry.is_dir():
@@ -89,12 +89,12 @@ def open_case(case: Case, settings: StoreSettings, cache: Path, room: MemoryRoom
                 _build(case, settings, folder)
     except OSError as error:
         raise InputError(
-            f"the slice store under {cache} cannot be used: {error}. Make room or give another folder with cache_dir=…"
+            f"cannot use the slice store under {cache}: {error}. Free some space or choose another cache_dir=…"
         ) from error
     try:
         return _open(case, entry, settings.axis)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{entry} is damaged: {error!r}. Delete it, and it is built anew") from error
+        raise InputError(f"{entry} is damaged: {error!r}. Delete it, and it will be rebuilt") from error
 
 
 def _key(case: Case, settings: StoreSettings, cache: Path) -> str:
@@ -127,9 +127,9 @@ def _open(case: Case, entry: Path, axis: AxisName) -> StoredCase:
 
 
 def _bytes_to_build(case: Case, settings: StoreSettings) -> int:
-    """About what `_build` takes: measured on 13 to 79 million voxels of 1 to 4 channels, and rounded up.
+    """Approximate memory that `_build` needs: measured on 13 to 79 million voxels with 1 to 4 channels, rounded up.
 
-    0 for an image whose header cannot be read: building ends at once, and says why.
+    0 for an image whose header cannot be read, for which building fails immediately with the reason.
     """
     try:
         shape, spacing = read_shape(case.images[0])
@@ -192,5 +192,5 @@ def _read_case(case: Case, settings: StoreSettings) -> tuple[Channels, LabelVolu
 
 def _wrong_channels(path: Path, found: int, expected: int) -> str:
     if expected == 1:
-        return f"{path} has {found} channels, a single channel is expected; for more, see data=folder and data.channels"
-    return f"{path} has {found} channels, and {expected} are expected (data.channels)"
+        return f"{path} has {found} channels, expected one; for several channels, see data=folder and data.channels"
+    return f"{path} has {found} channels, expected {expected} (data.channels)"

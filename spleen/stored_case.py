@@ -1,4 +1,4 @@
-"""One case of the slice store, opened: what is known of it, and its arrays, of which a batch reads its planes alone."""
+"""One opened case of the slice store: its metadata, and its arrays, of which a batch reads only the planes it needs."""
 
 import math
 import os
@@ -18,40 +18,40 @@ PlaneIndex = int | slice | Int64[np.ndarray, "..."]
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array (n, …) in a .npy file of the store, of which only the wanted planes are read, each time anew.
+    """An array (n, …) in a .npy file of the store; each access reads only the requested planes.
 
-    Nothing stays open or mapped, so neither files nor memory grow with the cases; the system's cache keeps what is
-    wanted often. Unlike a mapped file, a read takes from a disk these planes alone and not what lies around them.
+    Nothing stays open or mapped, so neither open files nor memory grow with the number of cases; the page cache keeps
+    frequently used planes. Unlike a memory map, a read does not load neighbouring data from disk.
     """
 
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     offset: int
-    """Where the numbers begin in the file, in bytes."""
+    """Start of the array data in the file, in bytes."""
 
     @classmethod
     def at(cls, path: Path) -> "StoredArray":
-        """The array of a file; only the header is read. Raises ValueError for a file that is damaged."""
+        """The array of a file; only the header is read. Raises ValueError for a damaged file."""
         with path.open("rb") as file:
             if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError(f"{path} is not of the version that the store writes")
+                raise ValueError(f"{path} does not have the .npy version that the store writes")
             shape, in_fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
             array = cls(path, shape, dtype, file.tell())
             size = os.fstat(file.fileno()).st_size
         if in_fortran_order or size != array.offset + math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{path} holds {size} bytes, which do not fit its header")
+            raise ValueError(f"{path} has {size} bytes, which does not match its header")
         return array
 
     def __getitem__(self, index: PlaneIndex | tuple[PlaneIndex, *tuple[int | slice, ...]]) -> Shaped[np.ndarray, "..."]:
-        """A copy of what NumPy's indexing picks: the planes are read, then the rest is applied to them."""
+        """A copy, with NumPy's indexing: the planes are read, then the other indices are applied."""
         first, *rest = index if isinstance(index, tuple) else (index,)
         numbers = np.arange(len(self))[first]
         planes = self._read(numbers.ravel()).reshape(*numbers.shape, *self.shape[1:])
         return planes[(slice(None),) * numbers.ndim + tuple(rest)]
 
     def _read(self, numbers: Int64[np.ndarray, " m"]) -> Shaped[np.ndarray, "m ..."]:
-        """The planes with these numbers; neighbours, such as a slice with its context, in one go."""
+        """The planes with these numbers; consecutive planes, such as a slice with its context, in one read."""
         planes = np.empty((len(numbers), *self.shape[1:]), self.dtype)
         content = planes.reshape(-1).view(np.uint8).data
         plane_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
@@ -63,10 +63,10 @@ class StoredArray:
         return planes
 
     def _fill(self, file: FileIO, content: memoryview) -> None:
-        while content:  # a system call reads at most 2 GiB
+        while content:  # one system call reads at most 2 GiB
             n_read = file.readinto(content)
             if not n_read:
-                raise OSError(f"{self.path} has become shorter since it was opened")
+                raise OSError(f"{self.path} has been truncated since it was opened")
             content = content[n_read:]
 
     def __array__(self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None) -> np.ndarray:
@@ -94,27 +94,27 @@ class StoredCase:
     """Class indices on the native planes (n H W), uint8."""
     foreground: Bool[np.ndarray, " n"]
     label_values: tuple[tuple[int, ...], ...]
-    """For each class, the values of the label file that stand for it."""
+    """For each class, its values in the label file."""
     volumes_mm3: tuple[float, ...]
-    """Volume of each class in the reference."""
+    """Volume of each class in the reference, in mm³."""
     fingerprint: str
-    """Hash of the image's voxels: the same for two files of the same image."""
+    """Hash of the image's voxels: identical for two files of the same image."""
     doubt: str | None = None
-    """Why the intensities cannot be what the setting takes them for."""
+    """Why the intensities are implausible for the intensity setting, if they are."""
     group: str | None = None
-    """What must not be torn apart by a split, such as the patient."""
+    """The unit that must stay in one split, such as the patient."""
 
     @property
     def n_slices(self) -> int:
-        """Slices along the axis."""
+        """Number of slices along the axis."""
         return len(self.images)
 
     @property
     def n_channels(self) -> int:
-        """Channels of the image."""
+        """Number of image channels."""
         return self.images.shape[1]
 
     @property
     def voxel_volume_mm3(self) -> float:
-        """Volume of one native voxel."""
+        """Volume of one native voxel in mm³."""
         return float(np.prod(self.spacing_mm))

@@ -1,7 +1,7 @@
-"""The named studies: experiments/NAME/study.yaml, each chosen by experiment=NAME.
+"""The named studies: experiments/NAME/study.yaml, selected by experiment=NAME.
 
-A study.yaml is an option of the group `experiment`: any values of the configuration, and under hydra.sweeper what is
-run: `params` for every combination, `arms` for what is no full product.
+A study.yaml is an option of the group `experiment`: any configuration values, and the jobs under hydra.sweeper:
+`params` for a full product of values, `arms` for individual lists of overrides.
 """
 
 import difflib
@@ -20,7 +20,7 @@ FILE = "study.yaml"
 
 
 def studies_folder() -> Path:
-    """The folder with one folder for each study."""
+    """The folder with one subfolder per study."""
     return project_root() / "experiments"
 
 
@@ -30,7 +30,7 @@ def study_names() -> list[str]:
 
 
 def register_studies() -> None:
-    """Make the studies known to Hydra. One that cannot be read is left out; `no_such_study` tells why."""
+    """Register the studies with Hydra. Unreadable ones are skipped; `no_such_study` reports the reason."""
     for name in study_names():
         try:
             node = read_study(name)
@@ -40,9 +40,9 @@ def register_studies() -> None:
 
 
 def read_study(name: str) -> DictConfig:
-    """A study as a tree for Hydra: what its file says, in a folder of its own name without a time stamp.
+    """A study as a configuration tree for Hydra, whose output folder has the study's name and no time stamp.
 
-    Raises InputError for a file that is no YAML or no mapping.
+    Raises InputError for a file that is not YAML or not a mapping.
     """
     path = studies_folder() / name / FILE
     try:
@@ -50,7 +50,7 @@ def read_study(name: str) -> DictConfig:
     except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(tree, DictConfig):
-        raise InputError(f"{path} holds no settings")
+        raise InputError(f"{path} contains no settings")
     folders = {"study": name, "hydra": {"sweep": {"dir": "${output_dir}/${study}"}}}
     merged = OmegaConf.merge(folders, tree)
     assert isinstance(merged, DictConfig)
@@ -58,13 +58,13 @@ def read_study(name: str) -> DictConfig:
 
 
 def study_question(name: str) -> str:
-    """What a study asks: the first comment line of its file."""
+    """The question of a study: the first comment line of its file."""
     first = (studies_folder() / name / FILE).read_text().splitlines()[:1]
     return first[0].removeprefix("#").strip() if first and first[0].startswith("#") else ""
 
 
 def no_such_study(name: str) -> str:
-    """The message for a study that Hydra does not know: it does not exist, or its file cannot be read."""
+    """The error message for a study that does not exist or whose file cannot be read."""
     names = study_names()
     if name in names:
         try:
@@ -73,11 +73,11 @@ def no_such_study(name: str) -> str:
             return str(error)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return f"{GROUP}={name}: no such study; there are {', '.join(names)} (experiments/NAME/{FILE}).{hint}"
+    return f"{GROUP}={name}: no such study; available: {', '.join(names)} (experiments/NAME/{FILE}).{hint}"
 
 
 def chosen_study(arguments: list[str]) -> str | None:
-    """The study that a command line asks for. Raises InputError for more than one."""
+    """The study selected on the command line. Raises InputError for more than one."""
     chosen = [argument.split("=", 1)[1] for argument in arguments if argument.lstrip("+").startswith(f"{GROUP}=")]
     if not chosen or chosen[-1] in ("", "null"):
         return None

@@ -1,6 +1,6 @@
-"""Upload what runs have kept offline for Weights & Biases, by wandb's own `wandb sync`.
+"""Upload offline runs to Weights & Biases with `wandb sync`.
 
-wandb leaves a marker beside the file of a run that it has uploaded, so what is uploaded is known from the folders.
+wandb leaves a marker next to each uploaded file, so the folders show what has been uploaded.
 """
 
 import os
@@ -16,18 +16,18 @@ from spleen.claim import claimed
 from spleen.errors import FolderInUse, InputError
 from spleen.wandb_mode import base_url, has_api_key
 
-# wandb tries for hours to reach a server that does not answer. With these it gives up within about a minute.
-_IMPATIENT = {"WANDB_X_GRAPHQL_RETRY_MAX": "4", "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": "10"}
-_PATH_LENGTH = 100_000  # characters of paths in one call of wandb; systems allow more
+# By default wandb retries an unreachable server for hours; with these settings it gives up after about a minute.
+_FEW_RETRIES = {"WANDB_X_GRAPHQL_RETRY_MAX": "4", "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": "10"}
+_PATH_LENGTH = 100_000  # characters of paths per wandb call, below the limit of command lines
 
 
 @dataclass(frozen=True)
 class OfflineRun:
-    """What one process of a run has kept offline."""
+    """An offline wandb log, written by one process of a run."""
 
     run_folder: Path
     log: Path
-    """wandb's file."""
+    """wandb's log file."""
 
     @property
     def is_uploaded(self) -> bool:
@@ -37,37 +37,37 @@ class OfflineRun:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """What came of an upload."""
+    """Result of an upload."""
 
     done: list[OfflineRun]
     failed: list[OfflineRun]
     busy: list[Path]
-    """Run folders that were left alone, since a training is at work there."""
+    """Run folders that were skipped, because they are in use by a training."""
     addresses: list[str]
     reason: str
-    """What wandb says of the failures, on one line; empty without."""
+    """wandb's error message in one line; empty if nothing failed."""
 
 
 def find_offline_runs(folders: Sequence[Path]) -> list[OfflineRun]:
-    """The offline wandb runs in run folders, and in folders that hold run folders, in order of their paths.
+    """The offline wandb runs in run folders, or in folders of run folders, sorted by path.
 
-    Raises InputError for a folder that is not there.
+    Raises InputError for a folder that does not exist.
     """
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; give a run folder or a folder of runs, such as outputs")
+            raise InputError(f"{folder}: no such folder; expected a run folder or a folder of runs, such as outputs")
     logs = {log for folder in folders for log in folder.resolve().glob("**/wandb/offline-run-*/run-*.wandb")}
     return [OfflineRun(log.parents[2], log) for log in sorted(logs)]
 
 
 def upload(runs: Sequence[OfflineRun]) -> Uploaded:
-    """Upload runs to the server in use; those of a training that still goes on are left alone.
+    """Upload runs to the server in use; runs of a training in progress are skipped.
 
     Raises InputError if no key is configured for the server.
     """
     if not has_api_key():
         raise InputError(
-            f"uploading needs a wandb API key for {base_url()}, and none is configured. "
+            f"uploading needs a wandb API key for {base_url()}, but none is configured. "
             f"Run `wandb login` once (the key is shown at {_key_page()}), or set WANDB_API_KEY"
         )
     with ExitStack() as held:
@@ -78,14 +78,14 @@ def upload(runs: Sequence[OfflineRun]) -> Uploaded:
             except FolderInUse:
                 busy.append(folder)
         free = [run for run in runs if run.run_folder not in busy]
-        said = "\n".join(_wandb_sync(part) for part in _portions(free))
+        output = "\n".join(_wandb_sync(batch) for batch in _batches(free))
     failed = [run for run in free if not run.is_uploaded]
     return Uploaded(
         done=[run for run in free if run.is_uploaded],
         failed=failed,
         busy=busy,
-        addresses=list(dict.fromkeys(re.findall(r"View run .* at (\S+)", said))),
-        reason=_reason(said) if failed else "",
+        addresses=list(dict.fromkeys(re.findall(r"View run .* at (\S+)", output))),
+        reason=_reason(output) if failed else "",
     )
 
 
@@ -94,22 +94,22 @@ def _key_page() -> str:
     return "https://wandb.ai/authorize" if "wandb.ai" in server or "coreweave" in server else f"{server}/authorize"
 
 
-def _portions(runs: Sequence[OfflineRun]) -> list[list[OfflineRun]]:
-    """Runs in portions whose paths fit on one command line."""
-    portions: list[list[OfflineRun]] = []
+def _batches(runs: Sequence[OfflineRun]) -> list[list[OfflineRun]]:
+    """Runs in batches whose paths fit on one command line."""
+    batches: list[list[OfflineRun]] = []
     length = 0
     for run in runs:
-        if not portions or length > _PATH_LENGTH:
-            portions.append([])
+        if not batches or length > _PATH_LENGTH:
+            batches.append([])
             length = 0
-        portions[-1].append(run)
+        batches[-1].append(run)
         length += len(str(run.log))
-    return portions
+    return batches
 
 
 def _wandb_sync(runs: Sequence[OfflineRun]) -> str:
-    """What `wandb sync` prints. Its exit code says nothing: it is 0 also where no upload succeeded."""
-    environment = {"WANDB_ERROR_REPORTING": "false", **_IMPATIENT, **os.environ}
+    """The output of `wandb sync`. Its exit code is useless: it is 0 even if no upload succeeded."""
+    environment = {"WANDB_ERROR_REPORTING": "false", **_FEW_RETRIES, **os.environ}
     for name in ("WANDB_SERVICE", "WANDB_SILENT", "WANDB_MODE"):
         environment.pop(name, None)
     done = subprocess.run(
@@ -124,8 +124,8 @@ def _wandb_sync(runs: Sequence[OfflineRun]) -> str:
     return done.stdout
 
 
-def _reason(said: str) -> str:
-    """The first error that wandb tells, else its last line."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m|^wandb:", "", line).strip() for line in said.splitlines()]
+def _reason(output: str) -> str:
+    """The first error in wandb's output, otherwise its last line."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m|^wandb:", "", line).strip() for line in output.splitlines()]
     errors = [line.removeprefix("ERROR ") for line in lines if line.startswith("ERROR ")]
-    return errors[0] if errors else next((line for line in reversed(lines) if line), "wandb says nothing")
+    return errors[0] if errors else next((line for line in reversed(lines) if line), "no output from wandb")

@@ -1,4 +1,4 @@
-"""Reading and writing of NIfTI volumes; every header is checked before its array is allocated."""
+"""Reading and writing NIfTI volumes; every header is checked before its array is allocated."""
 
 import gzip
 import logging
@@ -19,13 +19,13 @@ from spleen.types import Affine, LabelVolume, SpacingMm, VolumeArray
 
 log = logging.getLogger(__name__)
 
-# Working memory per voxel while a volume is prepared: the file's own array, its float32 copy and one temporary.
+# Working memory per voxel during preprocessing: the file's array, its float32 copy and one temporary.
 _BYTES_PER_VOXEL = 12
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A 3D array on a RAS grid, with what is needed to go back to the file's own axes."""
+    """A 3D array on a RAS grid, with the file's affine to restore its orientation."""
 
     array: Shaped[np.ndarray, "i j k"]
     affine: Affine
@@ -53,7 +53,7 @@ class Channels:
 def read_image(path: Path) -> Volume:
     """Read intensities as float32 (scl_slope and scl_inter applied), reoriented to RAS.
 
-    Raises InputError for a file that is missing, not NIfTI, damaged, not 3D, too large, or holds NaN or Inf.
+    Raises InputError for a file that is missing, not NIfTI, damaged, not 3D or too large, or contains NaN or Inf.
     """
     nifti = _open(path)
     array = np.asarray(_decode(nifti, path, np.dtype(np.float32)))
@@ -62,9 +62,9 @@ def read_image(path: Path) -> Volume:
 
 
 def read_channels(paths: Sequence[Path], tolerance_mm: float) -> Channels:
-    """Read the channels of an image as float32: one file for each, or one file whose fourth dimension holds them.
+    """Read the channels of an image as float32: one file per channel, or one file with channels in its 4th dimension.
 
-    Raises InputError as `read_image` does, and for channels whose grids lie further apart than `tolerance_mm`.
+    Raises InputError as `read_image` does, and for channels whose grids differ by more than `tolerance_mm`.
     """
     if len(paths) == 1:
         nifti = _open(paths[0], channels=True)
@@ -86,8 +86,8 @@ def read_channels(paths: Sequence[Path], tolerance_mm: float) -> Channels:
 def read_label(path: Path) -> Volume:
     """Read an integer label map as int32, reoriented to RAS.
 
-    Raises InputError as `read_image` does, and for values that are not whole numbers (a probability map, or a label
-    that was resampled with interpolation).
+    Raises InputError as `read_image` does, and for non-integer values (a probability map, or a label resampled with
+    interpolation).
     """
     nifti = _open(path)
     array = np.asarray(_decode(nifti, path, None))
@@ -97,20 +97,20 @@ def read_label(path: Path) -> Volume:
             wrong = ~(np.abs(array - rounded) < 1e-3)  # also true for NaN
         if wrong.any():
             raise InputError(
-                f"{path}: a label must hold whole numbers; {np.count_nonzero(wrong)} of {array.size} voxels do not, "
+                f"{path}: a label must contain integers; {np.count_nonzero(wrong)} of {array.size} voxels do not, "
                 f"for example {array[wrong][0]:.4g}. Was it resampled with interpolation? Use nearest neighbour"
             )
         array = rounded
     largest = int(np.abs(array).max(initial=0))
     if largest > np.iinfo(np.int32).max:
-        raise InputError(f"{path}: label value {largest} is out of range; allowed are whole numbers below 2^31")
+        raise InputError(f"{path}: label value {largest} is out of range; label values must be below 2^31")
     return _to_ras(array.astype(np.int32), nifti, path)
 
 
 def read_shape(path: Path) -> tuple[tuple[int, ...], SpacingMm]:
-    """Shape and spacing of an image on its RAS grid, from the header alone; without its channels, if it has several.
+    """Shape (without channels) and spacing of an image on its RAS grid, from the header alone.
 
-    The spacing is in the header's own unit. Raises InputError as `read_image` does, but not for a large volume.
+    The spacing is in the header's unit. Raises InputError as `read_image` does, except for volumes that are too large.
     """
     nifti = _open(path, bytes_per_voxel=0, channels=True)
     check_affine(nifti.affine)
@@ -120,7 +120,7 @@ def read_shape(path: Path) -> tuple[tuple[int, ...], SpacingMm]:
 
 
 def write_volume(path: Path, array: VolumeArray | LabelVolume, affine: Affine) -> None:
-    """Write an array with its affine as NIfTI in mm, whole or not at all (temporary name, then rename)."""
+    """Write an array with its affine as NIfTI in mm, atomically (temporary name, then rename)."""
     nifti = nib.nifti1.Nifti1Image(array, affine)
     nifti.header.set_xyzt_units("mm", "sec")
     _save(nifti, path)
@@ -136,11 +136,11 @@ def _save(nifti: nib.nifti1.Nifti1Image, path: Path) -> None:
 
 
 def _open(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL, channels: bool = False) -> nib.nifti1.Nifti1Pair:
-    """Open the header only, and check what it promises."""
+    """Read and check the header only."""
     if not path.exists():
         raise InputError(f"{path}: no such file (looked in {path.absolute().parent})")
     if path.is_dir():
-        raise InputError(f"{path} is a folder; give the path of one NIfTI file (.nii or .nii.gz)")
+        raise InputError(f"{path} is a folder; expected a NIfTI file (.nii or .nii.gz)")
     try:
         nifti = nib.load(path)
     except (
@@ -163,18 +163,18 @@ def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path, bytes_per_voxel: int,
     shape = tuple(int(size) for size in nifti.shape)
     if len(shape) < 3 or (not channels and any(size != 1 for size in shape[3:])):
         raise InputError(
-            f"{path} has {len(shape)} dimensions, shape {shape}; allowed are 3D volumes, and 4D with a single channel. "
+            f"{path} has {len(shape)} dimensions, shape {shape}; it must be 3D, or 4D with a single channel. "
             "Split it into one file per channel or time point"
         )
     if any(size < 1 for size in shape):
-        raise InputError(f"{path}: the header gives the impossible shape {shape}; the file is damaged")
+        raise InputError(f"{path}: the header has the invalid shape {shape}; the file is damaged")
     if nifti.get_data_dtype().fields is not None or np.issubdtype(nifti.get_data_dtype(), np.complexfloating):
-        raise InputError(f"{path} holds colour or complex voxels ({nifti.get_data_dtype()}); allowed are real numbers")
+        raise InputError(f"{path} has colour or complex voxels ({nifti.get_data_dtype()}); they must be real numbers")
     needed = int(np.prod(shape, dtype=object)) * bytes_per_voxel
     available = free_memory_bytes()
     if needed > available:
         raise InputError(
-            f"{path}: the header promises {' × '.join(map(str, shape))} voxels, which need about "
+            f"{path}: the header declares {' × '.join(map(str, shape))} voxels, which need about "
             f"{needed / 2**30:,.1f} GiB; {available / 2**30:.1f} GiB of memory are free. Check the header, crop or "
             "downsample the volume, or use a machine with more memory"
         )
@@ -183,15 +183,12 @@ def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path, bytes_per_voxel: int,
 def _decode(
     nifti: nib.nifti1.Nifti1Pair, path: Path, dtype: np.dtype[np.float32] | None, channels: bool = False
 ) -> Num[np.ndarray, "..."]:
-    """Decompress the voxels, as 3D, or 4D with the channels last.
-
-    Damage that only shows here is reported like damage in the header.
-    """
+    """Decompress the voxels, as 3D, or 4D with the channels last; damaged data raise InputError."""
     try:
         if isinstance(nifti, nib.nifti1.Nifti1Image) and path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
                 array = np.asanyarray(nifti.from_stream(stream).dataobj, dtype=dtype)
-                while stream.read(1 << 20):  # nibabel stops after the last voxel, before the checksum is compared
+                while stream.read(1 << 20):  # nibabel stops after the last voxel, before the checksum is verified
                     pass
         else:
             array = np.asanyarray(nifti.dataobj, dtype=dtype)
@@ -201,15 +198,15 @@ def _decode(
 
 
 def _in_mm(affine: Affine, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
-    """Bring an affine in metres or micrometres to mm; a header that names no unit means mm, as everywhere."""
+    """Convert an affine in metres or micrometres to mm; a header without a unit means mm, by convention."""
     try:
         unit = str(nifti.header.get_xyzt_units()[0])
     except KeyError:
-        log.warning("%s: the header's unit of length is a code that NIfTI does not know; mm is assumed", path)
+        log.warning("%s: the header has an unknown code for the unit of length; assuming mm", path)
         unit = "unknown"
     factor = {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
     if factor != 1.0:
-        log.warning("%s: the header gives positions in %s; they are converted to mm", path, unit)
+        log.warning("%s: the header's unit of length is %s; converting to mm", path, unit)
     in_mm: Affine = np.diag([factor, factor, factor, 1.0]) @ affine
     return in_mm
 
@@ -218,13 +215,13 @@ def _check_finite(array: Num[np.ndarray, "..."], path: Path) -> None:
     n_bad = int(array.size - np.count_nonzero(np.isfinite(array)))
     if n_bad:
         raise InputError(
-            f"{path}: {n_bad} of {array.size} voxels are NaN or Inf; replace them by a real intensity "
-            "(for CT the value of air, -1024)"
+            f"{path}: {n_bad} of {array.size} voxels are NaN or Inf; replace them with a finite intensity "
+            "(for CT that of air, -1024)"
         )
 
 
 def _checked_affine(nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
-    """The file's affine in mm; raises InputError where it places voxels nowhere."""
+    """The file's affine in mm; raises InputError if it is not finite or is singular."""
     file_affine = _in_mm(np.asarray(nifti.affine, dtype=np.float64), nifti, path)
     try:
         check_affine(file_affine)
@@ -234,7 +231,7 @@ def _checked_affine(nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
         int(nifti.header["sform_code"]) or int(nifti.header["qform_code"])
     ):
         log.warning(
-            "%s: neither sform nor qform is set, so the header does not say which way the patient lies; "
+            "%s: neither sform nor qform is set, so the patient orientation is unknown; "
             "anatomical axes follow nibabel's default and may be wrong",
             path,
         )

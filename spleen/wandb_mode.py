@@ -1,4 +1,4 @@
-"""Whether wandb works online, offline or not at all: settled without importing it, a prompt or the network."""
+"""Whether wandb runs online, offline or not at all, resolved without importing it, prompting or network access."""
 
 import configparser
 import netrc
@@ -12,7 +12,7 @@ from spleen.errors import InputError
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 ResolvedMode = Literal["online", "offline", "disabled"]
 
-# What wandb takes in WANDB_MODE and in its settings files; "run" and "dryrun" are older spellings.
+# Values that wandb accepts in WANDB_MODE and in its settings files; "run" and "dryrun" are legacy names.
 _MODE_NAMES: dict[str, ResolvedMode] = {
     "online": "online",
     "run": "online",
@@ -20,28 +20,28 @@ _MODE_NAMES: dict[str, ResolvedMode] = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
-# wandb's own cloud by its present name and by its former one, under which stored keys are still read.
+# wandb's cloud under its current and its former host name; keys stored for the former are still read.
 _CLOUD_HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
 
 
 def resolve_mode(mode: WandbMode) -> ResolvedMode:
-    """Settle ``auto``, without importing wandb, touching the network or asking anyone.
+    """Resolve ``auto`` without importing wandb, using the network or prompting.
 
-    ``auto`` follows WANDB_MODE, then wandb's own settings file where that says offline or disabled. Otherwise
-    it means online where an API key is configured for the server in use, and offline where none is.
+    ``auto`` follows WANDB_MODE, then wandb's settings file if that says offline or disabled. Otherwise it means
+    online if an API key is configured for the server in use, and offline if not.
 
     Raises:
-        InputError: online was asked for (by ``mode`` or by WANDB_MODE) and no key is configured, or the value
+        InputError: online was requested (by ``mode`` or by WANDB_MODE) and no key is configured, or the value
             of WANDB_MODE is unknown.
     """
-    asked_by = "logger.mode=online"
+    requested_by = "logger.mode=online"
     if mode == "auto":
-        asked_by = "WANDB_MODE=online"
-        mode = _environment_mode() or _unasked_mode()
+        requested_by = "WANDB_MODE=online"
+        mode = _environment_mode() or _default_mode()
     if mode == "online" and not has_api_key():
         raise InputError(
-            f"{asked_by} needs a wandb API key for {base_url()}, and none is configured. "
-            "Run `wandb login` once, or set WANDB_API_KEY, or use logger.mode=offline."
+            f"{requested_by} needs a wandb API key for {base_url()}, but none is configured. "
+            "Run `wandb login` once, set WANDB_API_KEY, or use logger.mode=offline."
         )
     return mode
 
@@ -49,11 +49,11 @@ def resolve_mode(mode: WandbMode) -> ResolvedMode:
 def _environment_mode() -> ResolvedMode | None:
     value = os.environ.get("WANDB_MODE", "")
     if value and value not in _MODE_NAMES:
-        raise InputError(f"WANDB_MODE must be online, offline or disabled; got {value!r}. Change it.")
+        raise InputError(f"WANDB_MODE must be online, offline or disabled; got {value!r}")
     return _MODE_NAMES.get(value)
 
 
-def _unasked_mode() -> ResolvedMode:
+def _default_mode() -> ResolvedMode:
     stored = _MODE_NAMES.get(_settings_file_values().get("mode", ""))
     if stored == "offline" or stored == "disabled":
         return stored
@@ -61,7 +61,7 @@ def _unasked_mode() -> ResolvedMode:
 
 
 def has_api_key() -> bool:
-    """Whether a key is configured for the server in use, at one of the places where wandb's own login looks."""
+    """Whether a key is configured for the server in use, in one of the places that wandb itself checks."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(base_url()).netloc
@@ -79,7 +79,7 @@ def _netrc_has_key(host: str) -> bool:
     named = os.environ.get("NETRC")
     name = named or ("~/.netrc" if Path("~/.netrc").expanduser().exists() else "~/_netrc")
     try:
-        # Not authenticators(): it would hand out the file's default entry, a password for any other host.
+        # Not authenticators(): it falls back to the file's default entry, a password for other hosts.
         entry = netrc.netrc(Path(name).expanduser()).hosts.get(host)
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
         return False
@@ -87,7 +87,7 @@ def _netrc_has_key(host: str) -> bool:
 
 
 def _settings_file_values() -> dict[str, str]:
-    """The settings that `wandb login`, `wandb offline` and `wandb init` store, the working folder's last."""
+    """The settings stored by `wandb login`, `wandb offline` and `wandb init`; the working folder's take precedence."""
     user_folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
     local_folder = Path(".wandb") if Path(".wandb").exists() else Path("wandb")
     parser = configparser.ConfigParser(interpolation=None)

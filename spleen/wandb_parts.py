@@ -1,4 +1,4 @@
-"""What the parts of a run that was killed and resumed left of wandb in its folder."""
+"""The wandb files of the segments of a run that was killed and resumed."""
 
 import secrets
 import shutil
@@ -9,7 +9,7 @@ from spleen.atomic import write_text
 
 
 def wandb_id(run_folder: Path) -> str:
-    """The id of the folder's wandb run, made and kept at the first call."""
+    """The id of the folder's wandb run, created and stored by the first call."""
     note = run_folder / "wandb" / "id"
     if not note.exists():
         write_text(note, secrets.token_hex(4))
@@ -17,25 +17,27 @@ def wandb_id(run_folder: Path) -> str:
 
 
 def forget_wandb(run_folder: Path) -> None:
-    """Let the folder's next wandb run be a new one."""
+    """Forget the id, so that the folder's next wandb run is a new one."""
     (run_folder / "wandb" / "id").unlink(missing_ok=True)
 
 
 def earlier_parts(run_folder: Path) -> list[Path]:
-    """The folders that wandb has made for the parts of the folder's run."""
+    """The folders that wandb has created for the segments of the folder's run."""
     note = run_folder / "wandb" / "id"
     if not note.exists():
         return []
     name = f"*run-*-{note.read_text().strip()}"
-    return sorted([*note.parent.glob(name), *note.parent.glob(f"{name}-[0-9]*")])  # a number where a second had two
+    return sorted(
+        [*note.parent.glob(name), *note.parent.glob(f"{name}-[0-9]*")]
+    )  # numbered if started in the same second
 
 
 def may_be_uploaded(part: Path) -> bool:
-    """Whether wandb's server may know of a part: it was online, or `wandb sync` has marked it."""
+    """Whether a segment may be on wandb's server: it was online, or `wandb sync` has marked it as uploaded."""
     return not part.name.startswith("offline-") or any(part.glob("*.synced"))
 
 
 def drop_parts(parts: Iterable[Path]) -> None:
-    """Remove parts that hold nothing of their own."""
+    """Remove segments whose content is not needed."""
     for part in parts:
         shutil.rmtree(part, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A process that trains together with rank 0, which has started it, and records nothing."""
+"""A worker process of a distributed training, started by rank 0; it records nothing."""
 
 import logging
 import os
@@ -23,22 +23,22 @@ from spleen.signals import StopRequest
 
 
 def work(store: Store, place: Place, count: int, stop: StopRequest) -> None:
-    """Take rank 0's order and train with it. Raises InputError, and tells rank 0 of it."""
-    logging.getLogger("spleen").setLevel(logging.WARNING)  # rank 0 says it already
+    """Receive the job from rank 0 and train. Raises InputError, and reports it to rank 0."""
+    logging.getLogger("spleen").setLevel(logging.WARNING)  # rank 0 already logs it
     try:
         _train(store, place, count, stop)
     except InputError as error:
         tell_failure(store, place, str(error))
         raise
     except Exception:
-        stop.check()  # where a signal came to all processes, another one may have stopped first
+        stop.check()  # if all processes received a signal, another one may have stopped first
         raise
     finally:
         leave()
 
 
 def work_for(given: Launched, stop: StopRequest) -> None:
-    """`work` in a process that srun or torchrun has started."""
+    """`work` in a process started by srun or torchrun."""
     work(connect(given), given.place, given.count, stop)
 
 
@@ -57,11 +57,11 @@ def _train(store: Store, place: Place, count: int, stop: StopRequest) -> None:
 
 
 def _keep_to_itself(_: EpochRow) -> None:
-    """Rank 0 hands the epochs on."""
+    """Only rank 0 records epochs."""
 
 
 def _end_with_rank_0() -> None:
-    """Leave once our standard input ends: rank 0 holds its other end as long as it lives."""
+    """Exit when standard input is closed: rank 0 holds its other end for as long as it lives."""
 
     def wait() -> None:
         sys.stdin.buffer.read()
@@ -90,4 +90,4 @@ if __name__ == "__main__":
     exit_code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(exit_code)  # rank 0 waits for us, and an interpreter takes its time to end
+    os._exit(exit_code)  # rank 0 is waiting, and a regular interpreter exit is slow

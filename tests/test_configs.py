@@ -119,7 +119,7 @@ def test_a_class_name_that_means_something_else_in_the_summary_is_refused(name: 
         *("data=nifti", *FILES["data/nifti"], f"data.organ={organ}".replace("NAME", name)),
         f"data.label_values={values}".replace("NAME", name),
     )
-    with pytest.raises(InputError, match=f"'{name}' cannot be the name of a class"):
+    with pytest.raises(InputError, match=f"'{name}' is not allowed as a class name"):
         build_model.build_classes(config)
 
 

@@ -156,7 +156,7 @@ def test_a_server_that_is_busy_is_asked_again(site: FileServer, tmp_path: Path) 
 
 def test_a_file_that_changed_on_the_server_is_begun_afresh(site: FileServer, tmp_path: Path) -> None:
     site.break_after = [300_000] + [0] * 5
-    with pytest.raises(InputError, match="the download from .* failed"):
+    with pytest.raises(InputError, match=r"the download from .* failed"):
         download(tmp_path, site)
     site.content, site.etag = site.content[::-1], '"two"'
     assert download(tmp_path, site) == site.content
@@ -176,7 +176,7 @@ def test_an_answer_that_does_not_continue_the_part_replaces_it(
     site: FileServer, tmp_path: Path, change: Callable[[FileServer], None]
 ) -> None:
     site.break_after = [300_000] + [0] * 5
-    with pytest.raises(InputError, match="the download from .* failed"):
+    with pytest.raises(InputError, match=r"the download from .* failed"):
         download(tmp_path, site)
     change(site)
     assert download(tmp_path, site) == site.content

@@ -99,7 +99,7 @@ def test_what_is_wrong_is_one_message_and_code_2(site: FileServer, tmp_path: Pat
         (("Task09_Spln",), "did you mean Task09_Spleen"),
         ((), "spleen fetch --list"),
         (("Task09_Spleen",), "cannot reach msd-for-monai.s3-us-west-2.amazonaws.com"),
-        ((site.url("toy.tar"), "--checksum", f"md5:{'0' * 32}"), f"found {md5(site.content).removeprefix('md5:')}"),
+        ((site.url("toy.tar"), "--checksum", f"md5:{'0' * 32}"), f"got {md5(site.content).removeprefix('md5:')}"),
     ):
         done = run(tmp_path, *arguments)
         assert done.returncode == 2

@@ -72,5 +72,5 @@ def test_impossible_values_are_refused_with_what_is_allowed(label_values):
 
 @pytest.mark.parametrize("name", ["dice", "background", ""])
 def test_a_class_cannot_take_a_name_that_the_results_use(name):
-    with pytest.raises(InputError, match="cannot be the name of a class"):
+    with pytest.raises(InputError, match="is not allowed as a class name"):
         parse_label_values({name: 1}, "spleen")

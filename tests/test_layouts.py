@@ -89,12 +89,12 @@ def test_one_file_may_hold_all_channels() -> None:
     ("name", "told"),
     [
         ("", "is empty"),
-        ("a/b", "holds a slash"),
-        ("a\\b", "holds a slash, a backslash"),
+        ("a/b", "contains a slash"),
+        ("a\\b", "contains a slash, a backslash"),
         ("a\nb", "control character"),
-        ("a\ud800", "no character at all"),
-        (".a", "begins with a dot"),
-        ("..", "begins with a dot"),
+        ("a\ud800", "an invalid character"),
+        (".a", "starts with a dot"),
+        ("..", "starts with a dot"),
         ("a ", "ends with a space"),
         ("é" * 101, "longer than 200 bytes"),
     ],
@@ -118,12 +118,12 @@ def _case(name: str, image: str, label: str) -> Case:
 @pytest.mark.parametrize(
     ("cases", "told"),
     [
-        ([], "source holds no case"),
+        ([], "source contains no cases"),
         ([_case("a", "/x.nii", "/y.nii"), _case("a", "/v.nii", "/w.nii")], r"case 'a' twice.*\n  /x.nii\n  /v.nii"),
         ([_case("a", "/x.nii", "/y.nii"), _case("b", "/x.nii", "/w.nii")], "/x.nii is used twice.*'a' and case 'b'"),
         ([_case("a", "/x.nii", "/y.nii"), _case("b", "/v.nii", "/y.nii")], "/y.nii is used twice"),
         ([_case("a", "/x.nii", "/x.nii")], "/x.nii is used twice, for case 'a' and case 'a'"),
-        ([_case("a", "/x.mha", "/y.nii")], "case 'a': x.mha is no .nii or .nii.gz file; convert it"),
+        ([_case("a", "/x.mha", "/y.nii")], "case 'a': x.mha is not a .nii or .nii.gz file; convert it"),
         ([case("a"), case("b", images=2)], r"case 'a' has 1 image\(s\), case 'b' has 2"),
     ],
 )
@@ -149,10 +149,10 @@ def test_missing_files_are_found_with_folders_for_files_among_them(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (b'{"a": 1,', "is no valid JSON"),
-        (b'{"a": [{"left": 1, "left": 2}]}', 'the key "left" comes twice'),
-        (b"\xff\xfe\x00", "is no valid JSON: 'utf-8'"),
-        (b"[" * 100_000, "is no valid JSON"),
+        (b'{"a": 1,', "is not valid JSON"),
+        (b'{"a": [{"left": 1, "left": 2}]}', 'duplicate key "left"'),
+        (b"\xff\xfe\x00", "is not valid JSON: 'utf-8'"),
+        (b"[" * 100_000, "is not valid JSON"),
     ],
 )
 def test_json_that_is_broken_or_ambiguous_is_refused(tmp_path: Path, text: bytes, told: str) -> None:
@@ -214,7 +214,7 @@ def test_what_the_file_does_not_say_stays_open(tmp_path: Path) -> None:
 
 def test_own_classes_make_the_files_irrelevant(tmp_path: Path) -> None:
     root = make_decathlon(tmp_path, "a", labels={"0": "background", "1": "dice"})
-    with pytest.raises(InputError, match="'dice' cannot be the name of a class"):
+    with pytest.raises(InputError, match="'dice' is not allowed as a class name"):
         read_decathlon(root)
     assert read_decathlon(root, classes_from_file=False).label_values is None
 
@@ -235,7 +235,7 @@ def test_missing_files_are_counted_and_the_first_few_named(tmp_path: Path) -> No
 def test_nnunets_first_version_is_recognised(tmp_path: Path) -> None:
     write_json(tmp_path, decathlon("a"))
     touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
-    with pytest.raises(InputError, match=r"(?s)1 file\(s\) .*\na_0000\.nii\.gz is there, .* data=folder data\.images="):
+    with pytest.raises(InputError, match=r"(?s)1 file\(s\) .*\na_0000\.nii\.gz exists, .* data=folder data\.images="):
         read_decathlon(tmp_path)
 
 
@@ -253,7 +253,7 @@ def test_a_count_that_differs_is_warned_of(tmp_path: Path, caplog: pytest.LogCap
 def test_a_path_that_leaves_the_dataset_is_refused(tmp_path: Path, image: str) -> None:
     make_decathlon(tmp_path / "Task", "a", training=[{"image": image, "label": "labelsTr/a.nii.gz"}])
     touch(tmp_path, "a.nii.gz")
-    with pytest.raises(InputError, match=f"training entry 1: {image} leads out of"):
+    with pytest.raises(InputError, match=f"training entry 1: {image} is outside"):
         read_decathlon(tmp_path / "Task")
 
 
@@ -264,14 +264,14 @@ def test_a_path_that_leaves_the_dataset_is_refused(tmp_path: Path, image: str) -
         ({"training": {"image": "a"}}, '"training" in .* must be a list of cases'),
         ({"training": ["imagesTr/a.nii.gz"]}, "training entry 1 must be of the form"),
         ({"training": [{"image": "imagesTr/a.nii.gz"}]}, "training entry 1 must be of the form"),
-        ({"training": [{"image": 3, "label": "a.nii.gz"}]}, "training entry 1: the path of a file is wanted; got 3"),
-        ({"training": [{"image": "a\0.nii", "label": "b.nii"}]}, "the path of a file is wanted"),
-        ({"training": [{"image": "a\ud800.nii", "label": "b.nii"}]}, "the path of a file is wanted"),
-        ({"training": decathlon("a", "b", "a")["training"]}, "holds case 'a' twice"),
-        ({"labels": {"background": 0, "spleen": 1}}, "must name the classes by value"),
-        ({"labels": ["background", "spleen"]}, "must name the classes by value"),
+        ({"training": [{"image": 3, "label": "a.nii.gz"}]}, "training entry 1 must be a file path; got 3"),
+        ({"training": [{"image": "a\0.nii", "label": "b.nii"}]}, "must be a file path"),
+        ({"training": [{"image": "a\ud800.nii", "label": "b.nii"}]}, "must be a file path"),
+        ({"training": decathlon("a", "b", "a")["training"]}, "contains case 'a' twice"),
+        ({"labels": {"background": 0, "spleen": 1}}, "must map values to class names"),
+        ({"labels": ["background", "spleen"]}, "must map values to class names"),
         ({"labels": {"0": "background"}}, "no class besides the background"),
-        ({"labels": {"0": "other", "1": "background"}}, "'background' cannot be the name of a class"),
+        ({"labels": {"0": "other", "1": "background"}}, "'background' is not allowed as a class name"),
         ({"modality": "CT"}, '"modality" in .* must name the channels by number'),
         ({"modality": {"1": "CT"}}, "must name the channels by number"),
         ({"modality": {}}, "must name the channels by number"),
@@ -286,8 +286,8 @@ def test_a_dataset_json_of_another_form_is_told(tmp_path: Path, changes: dict[st
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "holds no dataset.json"),
-        ([], r"must hold an object, \{…\}; it holds a list"),
+        (None, "contains no dataset.json"),
+        ([], r"must contain an object, \{…\}; got a list"),
         ({"channel_names": {"0": "CT"}}, "read it with data=nnunet"),
     ],
 )
@@ -299,7 +299,7 @@ def test_another_kind_of_folder_is_told(tmp_path: Path, content: object, told: s
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere: no such folder \(looked from"):
+    with pytest.raises(InputError, match=r"nowhere: no such folder \(relative to"):
         read_decathlon(tmp_path / "nowhere")
 
 

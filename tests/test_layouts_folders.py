@@ -51,7 +51,7 @@ def test_files_without_a_partner_are_listed(tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         pair_folders(images, labels)
     first, *lines = str(raised.value).splitlines()
-    assert first.startswith("3 file(s) of ")
+    assert first.startswith("3 file(s) in ")
     assert lines == ["  images/a.nii has no label", "  images/c_0001.nii has no label", "  labels/d.nii has no image"]
 
 
@@ -66,9 +66,9 @@ def test_missing_channels_are_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "told"),
     [
-        ("a.nii a_0000.nii", "a.nii", "a.nii and a_0000.nii are both an image of case 'a'"),
-        ("a.nii a.nii.gz", "a.nii", "holds both a.nii and a.nii.gz"),
-        ("a.mha", "a.nii", "images holds no .nii or .nii.gz file"),
+        ("a.nii a_0000.nii", "a.nii", "a.nii and a_0000.nii are both channel 0 of case 'a'"),
+        ("a.nii a.nii.gz", "a.nii", "contains both a.nii and a.nii.gz"),
+        ("a.mha", "a.nii", "images contains no .nii or .nii.gz file"),
         ("a_2019.nii", "a.nii", "no a_0000"),
     ],
 )
@@ -157,17 +157,20 @@ def test_files_that_do_not_exist_are_told_with_their_lines(tmp_path: Path) -> No
     [
         (["image,segmentation", "a.nii,b.nii"], "has no column label; it has image, segmentation$"),
         (["scan,mask"], "has no column image and no label; it has scan, mask$"),
-        (["image;label;group"], "it has image;label;group; it seems to be separated by semicolons or tabs"),
+        (["image;label;group"], "it has image;label;group; it seems to use semicolons or tabs as separators"),
         (["image,label,image"], "has the column image more than once"),
-        (["image,label"], "holds no case, only the header"),
-        ([""], "is empty; a CSV file with the columns image, label is wanted"),
+        (["image,label"], "contains no cases, only the header"),
+        ([""], "is empty; it must be a CSV file with the columns image, label"),
         (["image,label", "a.nii,"], "line 2: label must not be empty"),
         (["image,label", "a.nii"], "line 2: label must not be empty"),
-        (["image,label", "a.nii,b.nii", "x,y.nii,z.nii"], "line 3 has 3 cells, its header 2"),
-        (["image,label", "a.nii;;c.nii,b.nii"], "line 2, image: the path of a file is wanted; got ''"),
-        (["image,label", '"a.nii,b.nii'], "line 2: .*is a quote left open"),
-        (["image,label", "a.nii,b.nii", "x/a.nii,x/b.nii"], r"1 case\(s\) come more than once.*\n  'a' on lines 2, 3"),
-        (["image,label,case_id", "a.nii,b.nii,x/y"], "'x/y' holds a slash"),
+        (["image,label", "a.nii,b.nii", "x,y.nii,z.nii"], "line 3 has 3 cells, the header 2"),
+        (["image,label", "a.nii;;c.nii,b.nii"], "line 2, image must be a file path; got ''"),
+        (["image,label", '"a.nii,b.nii'], "line 2: .*is there an unclosed quote"),
+        (
+            ["image,label", "a.nii,b.nii", "x/a.nii,x/b.nii"],
+            r"1 case\(s\) appear more than once.*\n  'a' on lines 2, 3",
+        ),
+        (["image,label,case_id", "a.nii,b.nii,x/y"], "'x/y' contains a slash"),
         (["image,label,group", "a.nii,b.nii,p1", "c.nii,d.nii,"], r"1 line\(s\) have no group .*\(line 3\)"),
         (["image,label", "a.nii,b.nii", "c.nii,b.nii"], "b.nii is used twice, for case 'a' and case 'c'"),
         (["image,label", "a.nii,b.nii", "c.nii;d.nii,x/b.nii"], r"case 'a' has 1 image\(s\), case 'c' has 2"),
@@ -184,7 +187,7 @@ def test_a_file_that_is_no_table_is_told(tmp_path: Path) -> None:
         read_table(tmp_path / "cases.csv")
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_table(tmp_path)
-    with pytest.raises(InputError, match="is not text in UTF-8"):
+    with pytest.raises(InputError, match="is not UTF-8 text"):
         read_table(table(tmp_path, "image,label", "ä.nii,ö.nii", encoding="utf-16"))
 
 

@@ -59,7 +59,7 @@ def test_whatever_does_not_match_is_listed_at_once(tmp_path: Path) -> None:
         read_nnunet(root)
     first, *lines = str(raised.value).splitlines()
     assert first.startswith(f"{tmp_path}: every labelsTr/CASE.nii.gz needs one image per channel (T1, T2)")
-    assert "6 file(s) are missing or too many" in first
+    assert "6 file(s) are missing or surplus" in first
     assert lines == [
         "  no imagesTr/b_0000.nii.gz for labelsTr/b.nii.gz",
         "  no imagesTr/d_0000.nii.gz for labelsTr/d.nii.gz",
@@ -71,7 +71,7 @@ def test_whatever_does_not_match_is_listed_at_once(tmp_path: Path) -> None:
 
 
 def test_files_of_another_ending_are_no_cases(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no case"):
+    with pytest.raises(InputError, match="contains no cases"):
         read_nnunet(make_nnunet(tmp_path, *ONE_CASE, file_ending=".nii"))
 
 
@@ -107,7 +107,7 @@ def test_listed_cases_may_lie_anywhere(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ({"images": ["x.nii.gz", "y.nii.gz"], "label": "z.nii.gz"}, r"case 'p' must have 1 image\(s\)"),
         ({"images": "x.nii.gz", "label": "z.nii.gz"}, r"case 'p' must have 1 image\(s\)"),
-        ({"images": ["x.nii.gz"]}, "case 'p': the path of a file is wanted; got None"),
+        ({"images": ["x.nii.gz"]}, "case 'p' must be a file path; got None"),
         (["x.nii.gz", "z.nii.gz"], r"case 'p' must have 1 image\(s\)"),
         ({"images": ["x.nii.gz"], "label": "z.nii.gz"}, r"1 file\(s\) .* do not exist:\n.*/z\.nii\.gz"),
         ({"images": ["x.nii.gz"], "label": "x.nii.gz"}, "x.nii.gz is used twice"),
@@ -140,30 +140,30 @@ def test_regions_that_overlap_are_refused_with_a_way_out(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("classes_from_file", [True, False])
 def test_an_ignore_label_is_refused(tmp_path: Path, classes_from_file: bool) -> None:
-    with pytest.raises(InputError, match=r"nobody labelled \(ignore, value 2\)"):
+    with pytest.raises(InputError, match=r"unlabelled voxels \(ignore, value 2\)"):
         read_nnunet(make_nnunet(tmp_path, *ONE_CASE, labels=LABELS | {"ignore": 2}), classes_from_file)
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"labels": None}, "must map the names of classes to values"),
-        ({"labels": ["background", "spleen"]}, "must map the names of classes to values"),
-        ({"labels": {"0": "background", "1": "spleen"}}, "to whole numbers, .* got '0': 'background'"),
-        ({"labels": LABELS | {"liver": 1.5}}, "to whole numbers, .* got 'liver': 1.5"),
-        ({"labels": LABELS | {"liver": True}}, "to whole numbers"),
-        ({"labels": LABELS | {"liver": []}}, "to whole numbers"),
-        ({"labels": LABELS | {"liver": [0, 2]}}, "'liver' holds 0, which is the background"),
+        ({"labels": None}, "must map class names to values"),
+        ({"labels": ["background", "spleen"]}, "must map class names to values"),
+        ({"labels": {"0": "background", "1": "spleen"}}, "to integers, .* got '0': 'background'"),
+        ({"labels": LABELS | {"liver": 1.5}}, "to integers, .* got 'liver': 1.5"),
+        ({"labels": LABELS | {"liver": True}}, "to integers"),
+        ({"labels": LABELS | {"liver": []}}, "to integers"),
+        ({"labels": LABELS | {"liver": [0, 2]}}, "'liver' includes 0, which is the background"),
         ({"labels": {"background": 1, "spleen": 2}}, "the background must be 0; got 1"),
         ({"labels": {"background": 0}}, "no class besides the background"),
-        ({"labels": LABELS | {"n_cases": 2}}, "'n_cases' cannot be the name of a class"),
+        ({"labels": LABELS | {"n_cases": 2}}, "'n_cases' is not allowed as a class name"),
         ({"labels": LABELS | {"organ": 1}}, "'spleen', 'organ' overlap"),
         ({"channel_names": None}, '"channel_names" in .* must name the channels by number'),
         ({"channel_names": ["CT"]}, '"channel_names" in .* must name the channels by number'),
         ({"file_ending": ".mha"}, r'must be "\.nii\.gz" or "\.nii"; got \'\.mha\'.*convert'),
         ({"file_ending": None}, "got None"),
         ({"dataset": []}, '"dataset" in .* must be of the form'),
-        ({"dataset": {}}, "holds no case"),
+        ({"dataset": {}}, "contains no cases"),
         ({"channel_names": None, "training": []}, "read it with data=decathlon"),
     ],
 )

@@ -72,8 +72,8 @@ def test_a_relative_pattern_is_looked_up_from_the_current_folder(
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
-        ("nowhere", r"nowhere: no such file or folder \(looked from "),
-        ("*.mha", r"\*\.mha: no \.nii or \.nii\.gz file matches this pattern \(looked from "),
+        ("nowhere", r"nowhere: no such file or folder \(relative to "),
+        ("*.mha", r"\*\.mha: no \.nii or \.nii\.gz file matches this pattern \(relative to "),
         ("empty", r"empty holds no \.nii or \.nii\.gz file"),
         ("twice", r"twice holds both a\.nii and a\.nii\.gz; which one is case 'a'\?"),
     ],

@@ -140,7 +140,7 @@ def test_all_options_together(ct: SmallCt, views: list[Path], tmp_path: Path) ->
         ("IMAGE RUN", "is neither a run folder nor a checkpoint; give the runs first, then the inputs"),
         ("IMAGE", "is not a checkpoint; give a run folder, or a file that ends in .ckpt"),
         ("nowhere IMAGE", "error: nowhere: no such run folder or checkpoint (looked from "),
-        ("RUN nowhere.nii", "error: nowhere.nii: no such file or folder (looked from "),
+        ("RUN nowhere.nii", "error: nowhere.nii: no such file or folder (relative to "),
         ("RUN no*where.nii", "no .nii or .nii.gz file matches this pattern"),
         ("RUN EMPTY", "holds no .nii or .nii.gz file"),
         ("EMPTY IMAGE", "is not a run folder: it has no checkpoints/best.ckpt"),

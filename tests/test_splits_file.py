@@ -35,11 +35,11 @@ def test_other_keys_of_a_fold_are_ignored(tmp_path: Path) -> None:
         ({"train": ["a"], "val": ["b"]}, "must be a list of folds"),
         ([["a"], ["b"]], 'fold 0 must have the lists "train" and "val"'),
         ([{"train": ["a"], "val": ["b"]}, {"train": ["a"]}], 'fold 1 must have the lists "train" and "val"'),
-        ([{"train": "a", "val": ["b"]}], "fold 0, \"train\" must be a list of case_ids in quotes; got 'a'"),
-        ([{"train": ["a"], "val": [1]}], r'fold 0, "val" must be a list of case_ids in quotes; got \[1\]'),
+        ([{"train": "a", "val": ["b"]}], "fold 0, \"train\" must be a list of quoted case_ids; got 'a'"),
+        ([{"train": ["a"], "val": [1]}], r'fold 0, "val" must be a list of quoted case_ids; got \[1\]'),
         ([{"train": ["a"], "val": [""]}], 'fold 0, "val" must be a list'),
-        ([{"train": ["a"], "val": []}], "fold 0: .* must each name at least one case"),
-        ([{"train": [], "val": ["a"]}], "fold 0: .* must each name at least one case"),
+        ([{"train": ["a"], "val": []}], "fold 0: .* must each list at least one case"),
+        ([{"train": [], "val": ["a"]}], "fold 0: .* must each list at least one case"),
         ([{"train": ["a", "b", "a"], "val": ["c"]}], "fold 0: \"train\" names 'a' more than once"),
         ([{"train": ["a"], "val": ["b", "b"]}], "fold 0: \"val\" names 'b' more than once"),
         (
@@ -57,13 +57,13 @@ def test_a_file_without_folds_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"splits_final\.json cannot be read: No such file"):
         read_splits(tmp_path / "splits_final.json")
     (tmp_path / "splits_final.pkl").write_bytes(b"\x80\x04\x95")
-    with pytest.raises(InputError, match="is no valid JSON"):
+    with pytest.raises(InputError, match="is not valid JSON"):
         read_splits(tmp_path / "splits_final.pkl")
 
 
 def test_wrong_folds_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "splits_final.json"
-    with pytest.raises(InputError, match='fold 1: \'a\' is in "train" and in "val"'):
+    with pytest.raises(InputError, match='fold 1: \'a\' is in both "train" and "val"'):
         write_splits(path, [FOLDS[0], FoldCases(("a",), ("a",))])
     with pytest.raises(InputError, match="there is no fold to write"):
         write_splits(path, [])
@@ -96,13 +96,13 @@ def test_a_hash_inside_a_name_is_part_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"# nothing\n", "names no case; write one case_id per line, or a JSON list"),
-        (b"[]", "names no case"),
+        (b"# nothing\n", "lists no cases; write one case_id per line, or a JSON list"),
+        (b"[]", "lists no cases"),
         (b"a\nb\na\n", "names 'a' more than once"),
-        (b'["a", 3]', "must be a list of case_ids in quotes"),
-        (b'{"test": ["a"]}', "must be a list of case_ids in quotes"),
-        (b'["a",', "is no valid JSON"),
-        (b"\xff\xfea\x00", "is not text in UTF-8"),
+        (b'["a", 3]', "must be a list of quoted case_ids"),
+        (b'{"test": ["a"]}', "must be a list of quoted case_ids"),
+        (b'["a",', "is not valid JSON"),
+        (b"\xff\xfea\x00", "is not UTF-8 text"),
     ],
 )
 def test_a_wrong_list_is_told(tmp_path: Path, content: bytes, told: str) -> None:

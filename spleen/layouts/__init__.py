@@ -1,1 +1,1 @@
-"""Where the cases of a dataset lie: Decathlon, nnU-Net, paired folders, a table; and files that tell how to split."""
+"""Dataset layouts (Decathlon, nnU-Net, paired folders, CSV table) and split files."""

@@ -20,16 +20,16 @@ _EXAMPLE = '{"image": "./imagesTr/CASE.nii.gz", "label": "./labelsTr/CASE.nii.gz
 
 
 def read_decathlon(root: Path, classes_from_file: bool = True) -> Dataset:
-    """Read the training cases of a Decathlon folder; only what dataset.json lists is a case, named after its image.
+    """Read the training cases of a Decathlon folder, as listed in dataset.json and named after their images.
 
-    Two label values with one name are one class. `classes_from_file=False` leaves the file's classes unread, for a user
-    who gives own ones. Raises InputError if dataset.json is missing or of another kind, lists a case twice, a file that
-    does not exist or one outside `root`, or names a class as `class_map.parse_label_values` does not allow.
+    Label values with the same name form one class. `classes_from_file=False` ignores the file's classes, for users who
+    define their own. Raises InputError if dataset.json is missing or of another kind, lists a case twice, a missing
+    file or a file outside `root`, or uses a class name that `class_map.parse_label_values` does not allow.
     """
     path = root / DATASET_JSON
     content = read_dataset_json(root)
     if "training" not in content and "channel_names" in content:
-        raise InputError(f"{path} is that of an nnU-Net dataset (it has channel_names); read it with data=nnunet")
+        raise InputError(f"{path} belongs to an nnU-Net dataset (it has channel_names); read it with data=nnunet")
     entries = content.get("training")
     if not isinstance(entries, list) or not entries:
         raise InputError(f'"training" in {path} must be a list of cases, each {_EXAMPLE}; got {entries!r:.200}')
@@ -50,20 +50,20 @@ def _case(root: Path, where: str, entry: object) -> Case:
 
 
 def _inside(root: Path, where: str, text: object) -> Path:
-    """A listed file; a list from a stranger names nothing outside its own folder."""
+    """The path of a listed file; untrusted lists may not refer to files outside their own folder."""
     path = file_path(root, text, where)
     listed = Path(str(text))
     if listed.anchor or ".." in listed.parts:
-        raise InputError(f"{where}: {text} leads out of {root}; allowed are paths inside it, relative to it")
+        raise InputError(f"{where}: {text} is outside {root}; paths must be relative to it and inside it")
     return path
 
 
 def decathlon_classes(path: Path, labels: object) -> dict[str, list[int]]:
-    """The foreground classes with their values, as the "labels" of dataset.json at `path` give them.
+    """The foreground classes and their values, from the "labels" of the dataset.json at `path`.
 
-    Raises InputError if they are of another form.
+    Raises InputError if "labels" has another form.
     """
-    example = 'must name the classes by value, such as {"0": "background", "1": "spleen"}'
+    example = 'must map values to class names, such as {"0": "background", "1": "spleen"}'
     if not isinstance(labels, dict):
         raise InputError(f'"labels" in {path} {example}; got {labels!r:.200}')
     classes: dict[str, list[int]] = {}
@@ -81,6 +81,6 @@ def _advice(first: Case) -> str:
     if image.is_file() or not numbered.is_file():
         return ""
     return (
-        f"\n{numbered.name} is there, as in datasets of nnU-Net's first version; read those with data=folder "
+        f"\n{numbered.name} exists, as in datasets of nnU-Net version 1; read those with data=folder "
         f"data.images={image.parent} data.labels={first.label.parent}"
     )

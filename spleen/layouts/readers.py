@@ -1,4 +1,4 @@
-"""The layouts whose folder holds a dataset.json, by the name that `data=` gives them."""
+"""The layouts with a dataset.json, by their name in `data=`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,19 +13,19 @@ _CLASS_READERS: Sequence[Callable[[Path, object], Mapping[str, Sequence[int]]]] 
 
 
 def classes_beside(labels: Path) -> dict[int, str] | None:
-    """The name of each label value, as the dataset.json beside a folder of labels tells it.
+    """The class name of each label value, from the dataset.json next to a folder of labels.
 
-    `labels` is that folder, or a file in it. None where no such file tells any.
+    `labels` is that folder, or a file in it. None if there is no such file or it defines no classes.
     """
     root = (labels if labels.is_dir() else labels.parent).absolute().parent
     try:
-        told = read_dataset_json(root).get("labels") if (root / DATASET_JSON).exists() else None
+        entry = read_dataset_json(root).get("labels") if (root / DATASET_JSON).exists() else None
     except InputError:
         return None
     for read in _CLASS_READERS:
         try:
-            classes = checked_classes(root, read(root / DATASET_JSON, told))
-        except InputError:  # of the other layout, or no classes to work with
+            classes = checked_classes(root, read(root / DATASET_JSON, entry))
+        except InputError:  # the other layout, or no usable classes
             continue
         return {value: name for name, values in classes.items() for value in values}
     return None

@@ -1,4 +1,4 @@
-"""Per-case scores: a torchmetrics class that accumulates counts per case, and the records made of them."""
+"""Per-case scores: a torchmetrics class that accumulates counts per case, and the score records."""
 
 import math
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ OVERLAP_SCORES = {
 class PerCaseCounts(Metric):
     """Confusion counts per case and foreground class, summed over batches and processes.
 
-    Counts add up, so a case may arrive in any number of batches, and on any number of processes.
+    Counts are additive, so a case may be spread over any number of batches and processes.
     """
 
     full_state_update = False
@@ -51,7 +51,7 @@ class PerCaseCounts(Metric):
         self.counts[case_index] += count_confusion(prediction, reference, self.n_classes)
 
     def compute(self) -> Int64[Tensor, "case organ 4"]:
-        """The counts so far of all processes: true positive, false positive, false negative, true negative."""
+        """The counts of all processes: true positive, false positive, false negative, true negative."""
         return self.counts
 
 
@@ -96,7 +96,7 @@ def case_scores(
 
 @dataclass(frozen=True)
 class MeanScores:
-    """Means over cases, NaN left out; `n_empty` counts both masks empty, `n_missed` an organ without prediction."""
+    """Means over cases, NaN excluded; `n_empty`: both masks empty, `n_missed`: reference but no prediction."""
 
     dice: float
     jaccard: float
@@ -133,6 +133,6 @@ def class_means(scores: Sequence[CaseScore]) -> dict[str, MeanScores]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Mean without the NaN; NaN if nothing is left."""
+    """Mean of the non-NaN values; NaN if there are none."""
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan

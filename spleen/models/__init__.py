@@ -1,4 +1,4 @@
-"""Networks that are ours, the padding that lets any network take slices of any size, and overlapping windows."""
+"""Built-in networks, and wrappers for arbitrary input sizes (padding, overlapping windows)."""
 
 from spleen.models.padding import PadToMultiple, pad_to_multiple
 from spleen.models.unet import UNet

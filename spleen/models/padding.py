@@ -1,4 +1,4 @@
-"""Padding of slices to the multiple of pixels that a network asks for, and the crop that undoes it."""
+"""Padding of slices to the size multiple that a network requires, and the crop that undoes it."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -11,9 +11,9 @@ from spleen.types import ImageBatch, Logits
 def pad_to_multiple(image: ImageBatch, multiple: int) -> Float[Tensor, "b c padded_h padded_w"]:
     """Pad height and width, at the bottom and on the right, to the next multiple of ``multiple`` pixels.
 
-    The edge pixels are repeated. A constant would need to know which intensity means air, which depends on
-    the normalisation, and a wrong one draws an edge through the organ; repeated pixels fit any normalisation.
-    An image that already fits is returned as it is, without a copy. The memory format is kept.
+    Edge pixels are replicated. Constant padding would need the intensity of air, which depends on the
+    normalisation, and a wrong value creates an artificial edge; replication works with any normalisation.
+    An image that already fits is returned without a copy. The memory format is preserved.
     """
     height, width = image.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
@@ -23,14 +23,13 @@ def pad_to_multiple(image: ImageBatch, multiple: int) -> Float[Tensor, "b c padd
 
 
 class PadToMultiple(nn.Module):
-    """Any network that maps (b, c, h, w) to logits (b, classes, h, w), made to accept every height and width.
+    """Lets a network that maps (b, c, h, w) to logits (b, classes, h, w) accept any height and width.
 
-    Pads the image to the next multiple of ``multiple`` pixels, runs the network and crops its logits again.
+    Pads the image to the next multiple of ``multiple`` pixels, runs the network and crops its logits.
 
     Raises:
-        InputError: ``multiple`` below 1; or a network that returns something else than one tensor of logits
-        as
-            high and wide as its input.
+        InputError: ``multiple`` below 1, or a network that does not return one tensor of logits with the
+            height and width of its input.
     """
 
     def __init__(self, network: nn.Module, multiple: int) -> None:
@@ -41,7 +40,7 @@ class PadToMultiple(nn.Module):
         self.multiple = multiple
 
     def forward(self, image: ImageBatch) -> Logits:
-        """Logits (b, classes, h, w) of the image's own height and width."""
+        """Logits (b, classes, h, w) with the image's height and width."""
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.multiple)
         logits: Tensor = self.network(padded)
@@ -53,10 +52,10 @@ class PadToMultiple(nn.Module):
         if not isinstance(logits, Tensor):
             raise InputError(
                 f"the network must return one tensor of logits (b, classes, h, w); {name} returned a "
-                f"{type(logits).__name__}. Switch off its deep supervision, or wrap it to return one output"
+                f"{type(logits).__name__}. Disable its deep supervision, or wrap it to return one output"
             )
         if logits.ndim != 4 or logits.shape[-2:] != padded.shape[-2:]:
             raise InputError(
-                f"the network must return logits (b, classes, h, w) as high and wide as its input "
+                f"the network must return logits (b, classes, h, w) with the height and width of its input "
                 f"{tuple(padded.shape)}; {name} returned {tuple(logits.shape)}"
             )

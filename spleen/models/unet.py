@@ -1,6 +1,6 @@
 """The 2D U-Net of Ronneberger, Fischer and Brox (2015, https://arxiv.org/abs/1505.04597).
 
-Differences from the paper, all usual today: convolutions keep the size (padding 1), each is followed by a
+Differences from the paper, all common today: convolutions preserve the size (padding 1), each is followed by a
 normalisation, and the width is a parameter.
 """
 
@@ -14,8 +14,8 @@ from torch import nn
 from spleen.errors import InputError
 from spleen.types import ImageBatch, Logits
 
-# Instance normalisation is a group normalisation with one channel per group. This form keeps channels_last
-# and accepts a 1 × 1 map, which nn.InstanceNorm2d does not.
+# Instance normalisation as group normalisation with one channel per group: unlike nn.InstanceNorm2d, this preserves
+# channels_last and accepts a 1 × 1 feature map.
 NORMS: Mapping[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "instance": lambda channels: nn.GroupNorm(channels, channels),
@@ -28,10 +28,9 @@ NEGATIVE_SLOPE = 0.01
 class UNet(nn.Module):
     """Encoder–decoder with skip connections for 2D slices.
 
-    Level d has ``min(width * 2**d, max_channels)`` channels. A level is two times convolution 3 × 3,
-    normalisation, leaky ReLU; levels are joined by max-pooling on the way down and by a 2 × 2 transposed
-    convolution on the way up, whose gradient is deterministic on a GPU too (that of bilinear upsampling is
-    not).
+    Level d has ``min(width * 2**d, max_channels)`` channels. A level is twice (3 × 3 convolution,
+    normalisation, leaky ReLU). Levels are connected by max-pooling on the way down and by 2 × 2 transposed
+    convolutions on the way up, whose gradient is deterministic on a GPU (unlike bilinear upsampling).
 
     Args:
         in_channels: channels of the image; ``2 * context_slices + 1``.
@@ -44,10 +43,10 @@ class UNet(nn.Module):
 
     Attributes:
         size_multiple: height and width of the input must be multiples of this, ``2**depth`` pixels
-            (``PadToMultiple`` sees to it).
+            (``PadToMultiple`` takes care of it).
 
     Raises:
-        InputError: an argument outside its range, or an input whose size is no multiple of ``size_multiple``.
+        InputError: an argument outside its range, or an input size that is not a multiple of ``size_multiple``.
     """
 
     def __init__(
@@ -93,17 +92,17 @@ class UNet(nn.Module):
         return logits
 
     def _initialise(self) -> None:
-        """He et al. (2015): the variance is kept through rectified layers.
+        """He et al. (2015) initialisation, which preserves the variance through rectified layers.
 
-        The head starts with weights of both signs and full size. From a small start, the many background pixels of the
-        first steps can turn all of them against the organ, and features without negative values never turn back.
+        The head starts with full-size weights of both signs. With small initial weights, the many background pixels of
+        the first steps can turn all of them against the organ, and with non-negative features they never recover.
         """
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
             elif isinstance(layer, nn.ConvTranspose2d):
-                # Each output pixel sees one tap of the 2 × 2 kernel, so its fan-in is the number of input
-                # channels. No ReLU follows, hence a variance of 1 / fan-in.
+                # Each output pixel gets one tap of the 2 × 2 kernel, so the fan-in is the number of input
+                # channels. No ReLU follows, hence the variance 1 / fan-in.
                 nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
                 _zero_bias(layer)
         nn.init.normal_(self.head.weight, std=self.head.in_channels**-0.5)
@@ -116,7 +115,7 @@ def _zero_bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
 
 
 def _double_convolution(in_channels: int, out_channels: int, norm: str, dropout: float) -> nn.Sequential:
-    """(Convolution, normalisation, leaky ReLU) twice. No bias: the normalisation has its own."""
+    """Twice (convolution, normalisation, leaky ReLU). No bias, since the normalisation has one."""
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         NORMS[norm](out_channels),
