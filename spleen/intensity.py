@@ -60,7 +60,7 @@ def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> Intens
     """
     smallest, largest = float(image.min()), float(image.max())
     if smallest == largest:
-        raise InputError(f"{name}: the image is constant, every voxel has intensity {smallest:g}")
+        raise InputError(f"{name}: every voxel has the intensity {smallest:g}; a constant image cannot be normalised")
     if isinstance(intensity, CtWindow):
         return IntensityMap(intensity.window_level, 2 / intensity.window_width, 1.0)
     if isinstance(intensity, MrPercentiles):

@@ -84,7 +84,7 @@ def test_large_groups_go_where_cases_are_few() -> None:
 
 
 def test_fewer_groups_than_folds_are_told() -> None:
-    with pytest.raises(InputError, match=r"3 cases or groups cannot make 4 folds; set split\.folds lower"):
+    with pytest.raises(InputError, match=r"cannot make 4 folds from 3 cases or groups; lower split\.folds"):
         make_folds([*cases(3), case("d", group="c0")], 4, 0)
 
 
@@ -164,9 +164,9 @@ def test_given_folds_are_kept_to_the_letter(tmp_path: Path) -> None:
     assert (second.train, second.test) == (("c3",), ("c0",))
     with pytest.raises(InputError, match=r"fold=2, but there are 2 folds, from 0 to 1"):
         split_cases(cases(6), 2, SHARES, given_folds)
-    with pytest.raises(InputError, match=r"split\.splits_file names c2, c3, which the data do not hold"):
+    with pytest.raises(InputError, match=r"split\.splits_file lists c2, c3, not found in the data"):
         split_cases(cases(2), 0, SHARES, given_folds)
-    with pytest.raises(InputError, match=r"c3 stand both in split\.test_cases and in split\.splits_file"):
+    with pytest.raises(InputError, match=r"c3 are in both split\.test_cases and split\.splits_file"):
         split_cases(cases(6), 0, SHARES, given_folds, test_cases=("c3",))
 
 
@@ -180,7 +180,7 @@ PAIR = (FoldCases(("a", "b"), ("c", "d")),)
     [
         (
             [case("a"), case("b", fingerprint="x"), case("c", fingerprint="x"), case("d")],
-            r"1 time\(s\) the same image stands in two parts of the split.*b \(train\), c \(test\)\. "
+            r"the same image is in two splits 1 time\(s\).*b \(train\), c \(test\)\. "
             r"Remove the copies, or put them into one group with data\.groups",
         ),
         (
@@ -220,18 +220,18 @@ def test_a_copy_of_a_listed_test_case_is_no_training_case_in_any_fold() -> None:
 @pytest.mark.parametrize(
     ("n", "fold", "settings", "listed", "told"),
     [
-        (4, None, SHARES, ("c9", "d"), r"split\.test_cases names c9, d, which the data do not hold"),
+        (4, None, SHARES, ("c9", "d"), r"split\.test_cases lists c9, d, not found in the data"),
         (
             1,
             None,
             SHARES,
             (),
-            r"split\.test_share=0\.25 cannot be had: 1 cases or groups are left.*Set split\.test_share=0",
+            r"split\.test_share=0\.25 is not possible: 1 cases or groups are left.*Set split\.test_share=0",
         ),
-        (2, None, SHARES, (), r"split\.val_share=0\.25 cannot be had: 1 cases .*Set split\.val_share=0"),
-        (2, 0, replace(SHARES, n_folds=2), (), r"split\.val_share=0\.25 cannot be had"),
-        (3, "all", SHARES, ("c0", "c1", "c2"), r"none of the 3 cases is left for training: 0 validate and 3 test"),
-        (3, 0, SHARES, (), r"3 cases or groups cannot make 4 folds"),
+        (2, None, SHARES, (), r"split\.val_share=0\.25 is not possible: 1 cases .*Set split\.val_share=0"),
+        (2, 0, replace(SHARES, n_folds=2), (), r"split\.val_share=0\.25 is not possible"),
+        (3, "all", SHARES, ("c0", "c1", "c2"), r"none of the 3 cases is left for training: 0 val, 3 test"),
+        (3, 0, SHARES, (), r"cannot make 4 folds from 3 cases or groups"),
     ],
 )
 def test_too_few_or_unknown_cases_are_told(

@@ -174,7 +174,9 @@ def test_each_process_takes_its_share_of_every_batch(n_ranks: int) -> None:
 
 
 def test_batches_that_cannot_be_shared_equally_are_refused() -> None:
-    with pytest.raises(InputError, match=r"batches of 3 slices cannot be shared equally by 2 processes.*3 training"):
+    with pytest.raises(
+        InputError, match=r"a global batch of 3 slices cannot be divided evenly among 2 processes.*3 training"
+    ):
         BalancedBatches(np.ones(3, dtype=bool), 4, None, 0.5, 0, rank=0, n_ranks=2)
 
 
@@ -189,7 +191,7 @@ def test_each_scored_slice_goes_to_one_process_and_all_get_as_many_batches(
     batches = [scored[number] for scored in dealt for number in range(len(scored))]
     served = [(batch.case_index, int(index)) for batch in batches for index in batch.slice_index]
     assert sorted(served) == [(0, index) for index in range(2, 9)] + [(1, index) for index in range(4, 8)]
-    with pytest.raises(InputError, match="11 slices to score cannot be shared by 12 processes"):
+    with pytest.raises(InputError, match="11 slices to score are too few for 12 processes"):
         ScoredSlices(parts, 0, 3, 0, 12)
 
 

@@ -287,7 +287,7 @@ def _several_values(values: np.ndarray) -> np.ndarray:
     ("change", "told"),
     [
         (_empty, r"label is empty"),
-        (_in_one_slice, r"the organ shows on 1 slices?.*Choose another axis"),
+        (_in_one_slice, r"the organ is visible on 1 slices?.*Choose another axis"),
         (_several_values, r"values 3, 4, 7.*data\.label_values"),
     ],
 )

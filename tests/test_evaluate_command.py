@@ -153,7 +153,7 @@ def test_the_plot_is_a_picture(pair, tmp_path):
         ("truncated.nii.gz", "damaged or truncated"),
         ("four_dimensional.nii.gz", "has 4 dimensions"),
         ("probabilities.nii.gz", "must hold whole numbers"),
-        ("other_grid.nii.gz", "lie on different grids"),
+        ("other_grid.nii.gz", "are on different grids"),
         ("other_spacing.nii.gz", "The spacings are"),
         ("text.nii.gz", "cannot be read as NIfTI"),
         ("", "one of each"),

@@ -104,7 +104,7 @@ def test_an_organ_that_is_too_thin_is_told_with_what_can_be_changed(n_organ):
     """One slice held out twice, four guards of two, three training blocks of one: 1 + 1 + 8 + 3 = 13 slices."""
     settings = _settings(val_share=0.01, test_share=0.01)
     with pytest.raises(
-        InputError, match=rf"the organ shows on {n_organ} slices, 5 mm apart.* need 13\. Choose another axis"
+        InputError, match=rf"the organ is visible on {n_organ} slices, 5 mm apart.* need 13\. Choose another axis"
     ):
         split_one_volume(_organ(90, 20, 19 + n_organ), 5.0, 0, settings)
     split = split_one_volume(_organ(90, 20, 32), 5.0, 0, settings)  # 13 slices

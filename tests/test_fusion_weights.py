@@ -108,5 +108,5 @@ def test_a_label_on_another_grid_is_told(tmp_path: Path) -> None:
     moved[0, 3] = 2.0
     label = save(tmp_path / "moved.nii", (intensities(SHAPE) > 0).astype(np.uint8), moved)
     views = [view(Pointwise([1.0], [0.0]), axis, 9) for axis in ("axial", "coronal")]
-    with pytest.raises(InputError, match=r"a\.nii and .*moved\.nii lie on different grids.* 2 mm apart"):
+    with pytest.raises(InputError, match=r"a\.nii and .*moved\.nii are on different grids.* 2 mm apart"):
         fit(views, {"a": (image, label)})

@@ -81,7 +81,7 @@ def test_the_distance_of_two_grids_is_that_of_their_farthest_voxels():
 def test_grids_one_mm_apart_are_refused_with_the_distance():
     shifted = ras_affine()
     shifted[1, 3] += 1.0
-    with pytest.raises(InputError, match=r"1 mm apart, allowed are 0\.5 mm.*resample"):
+    with pytest.raises(InputError, match=r"1 mm apart, the tolerance is 0\.5 mm.*resample"):
         check_same_grid((SHAPE, SHAPE), (ras_affine(), shifted), 0.5)
     check_same_grid((SHAPE, SHAPE), (ras_affine(), shifted), 1.001)
 

@@ -40,7 +40,9 @@ def test_without_values_the_only_one_in_the_file_is_the_organ(value):
 
 
 def test_without_values_several_in_the_file_are_a_question_to_the_user():
-    with pytest.raises(InputError, match=r"holds the values 3, 7, so which one.*data\.label_values=\[3\]"):
+    with pytest.raises(
+        InputError, match=r"contains the values 3, 7, so it is unclear which one.*data\.label_values=\[3\]"
+    ):
         _counts(_label(v3=1, v7=2), None)
 
 
@@ -51,7 +53,7 @@ def test_an_empty_label_is_refused(label_values):
 
 
 def test_a_value_that_the_file_lacks_is_refused_with_those_that_it_holds():
-    with pytest.raises(InputError, match=r"no voxel with 9 .*values that it holds are 3, 7"):
+    with pytest.raises(InputError, match=r"no voxels with 9 .*it contains 3, 7"):
         _counts(_label(v3=1, v7=2), [9])
 
 
@@ -66,7 +68,7 @@ def test_one_absent_class_of_several_is_only_warned_of(caplog):
     ids=str,
 )
 def test_impossible_values_are_refused_with_what_is_allowed(label_values):
-    with pytest.raises(InputError, match=r"must be a list of non-zero whole numbers such as \[1\]"):
+    with pytest.raises(InputError, match=r"must be a list of non-zero integers such as \[1\]"):
         parse_label_values(label_values, "spleen")
 
 

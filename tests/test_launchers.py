@@ -53,7 +53,7 @@ def test_a_study_runs_without_m_and_the_second_time_finds_its_jobs_finished(
     (failed / "failed.json").write_text('{"message": "the disk was full", "exit_code": 2}')
     second = run_train(tmp_path, "-m", *study(settings, "loader.num_workers=0", "lr=0.010,0.03"))
     assert second.returncode == 0, second.stderr
-    assert "1 of 2 jobs were finished already; 1 failed before and run again" in second.stdout
+    assert "1 of 2 jobs are already finished; 1 failed and will be run again" in second.stdout
     assert not (failed / "failed.json").exists()
     assert summary(failed)["status"] == "finished"
     assert (finished / "checkpoints" / "last.ckpt").stat().st_mtime_ns == written
@@ -61,7 +61,7 @@ def test_a_study_runs_without_m_and_the_second_time_finds_its_jobs_finished(
 
     third = run_train(tmp_path, *study(settings), python=("-X", "importtime"))
     assert third.returncode == 0
-    assert "2 of 2 jobs were finished already" in third.stdout
+    assert "2 of 2 jobs are already finished" in third.stdout
     assert "2 finished job(s)" in third.stdout
     assert not imported(third) & (set(HEAVY) - {"matplotlib"})
 
@@ -109,7 +109,7 @@ def assert_a_study_runs_under(launcher: str, folder: Path, settings: tuple[str, 
     assert sum((each / "failed.json").exists() for each in folders) == 2
     again = run_train(folder, *study(settings, f"hydra/launcher={launcher}"))
     assert again.returncode == 0, again.stderr
-    assert "2 of 2 jobs were finished already" in again.stdout
+    assert "2 of 2 jobs are already finished" in again.stdout
 
 
 def test_joblib_runs_jobs_side_by_side_and_divides_the_cores(tmp_path: Path, settings: tuple[str, ...]) -> None:
@@ -158,10 +158,10 @@ def test_a_killed_joblib_worker_is_told_and_its_job_goes_on(tmp_path: Path, sett
         workers[0].kill()
         errors = process.communicate(timeout=120)[1]
     assert process.returncode == 1
-    assert "2 job(s) did not come to an end (TerminatedWorkerError" in errors
+    assert "2 job(s) did not finish (TerminatedWorkerError" in errors
     done = run_train(tmp_path, *command)
     assert done.returncode == 0, done.stderr
-    assert "go on where they stopped" in done.stdout
+    assert "will be resumed" in done.stdout
     assert [len(rows(each / "metrics.csv")) for each in job_folders(tmp_path)] == [30, 30]
 
 

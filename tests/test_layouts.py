@@ -133,7 +133,7 @@ def test_what_is_no_dataset_is_refused(cases: list[Case], told: str) -> None:
 
 
 def test_a_class_name_that_the_results_need_is_refused_with_its_file() -> None:
-    with pytest.raises(InputError, match=r'"labels" of source: \'dice\' cannot be .* data\.label_values='):
+    with pytest.raises(InputError, match=r'"labels" of source: \'dice\' is not allowed .* data\.label_values='):
         make_dataset(Path("source"), [case("a")], {"dice": [1]})
 
 
@@ -227,7 +227,7 @@ def test_missing_files_are_counted_and_the_first_few_named(tmp_path: Path) -> No
     with pytest.raises(InputError) as raised:
         read_decathlon(tmp_path)
     lines = str(raised.value).splitlines()
-    assert lines[0] == f"25 file(s) that {tmp_path / 'dataset.json'} lists do not exist:"
+    assert lines[0] == f"25 file(s) listed in {tmp_path / 'dataset.json'} do not exist:"
     assert lines[1] == f"  {tmp_path / 'labelsTr' / 'case05.nii.gz'}"
     assert (len(lines), lines[-1]) == (12, "  … and 15 more")
 

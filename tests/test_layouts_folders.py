@@ -146,7 +146,7 @@ def test_files_that_do_not_exist_are_told_with_their_lines(tmp_path: Path) -> No
     with pytest.raises(InputError) as raised:
         read_table(path)
     assert str(raised.value).splitlines() == [
-        f"2 file(s) that {path} lists do not exist:",
+        f"2 file(s) listed in {path} do not exist:",
         f"  line 4: {tmp_path / 'c.nii'}",
         f"  line 4: {tmp_path / 'd.nii'}",
     ]

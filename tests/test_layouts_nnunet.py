@@ -65,7 +65,7 @@ def test_whatever_does_not_match_is_listed_at_once(tmp_path: Path) -> None:
         "  no imagesTr/d_0000.nii.gz for labelsTr/d.nii.gz",
         "  no imagesTr/d_0001.nii.gz for labelsTr/d.nii.gz",
         "  imagesTr/c_0002.nii.gz: dataset.json names 2 channel(s), so there is no 0002",
-        "  imagesTr/d.nii.gz: no channel number such as _0000 at its end",
+        "  imagesTr/d.nii.gz: no channel number such as _0000 at the end",
         "  imagesTr/e_0000.nii.gz: no labelsTr/e.nii.gz",
     ]
 

@@ -86,7 +86,7 @@ def test_every_bad_case_is_told_with_its_reason(data: ManyCases, tmp_path: Path)
     assert one.startswith(f"  c1: {data.image('c1')}")
     assert other.startswith("  c4: ")
     assert "24 × 19 × 8" in other or "(24, 19, 8)" in other, other
-    assert advice == "Mend them, or leave them out with data.skip_bad=true"
+    assert advice == "Fix them, or skip them with data.skip_bad=true"
 
 
 def test_bad_cases_may_be_left_out_and_are_listed(
@@ -97,7 +97,7 @@ def test_bad_cases_may_be_left_out_and_are_listed(
         found = opened(data, tmp_path, skip_bad=True)
     assert [case.case_id for case in found.cases] == ["c0", "c2", "c3", "c4", "c5"]
     assert list(found.skipped) == ["c1"]
-    assert "1 of 6 cases are left out (data.skip_bad=true):\n  c1: " in caplog.text
+    assert "1 of 6 cases are skipped (data.skip_bad=true):\n  c1: " in caplog.text
 
 
 def test_without_any_good_case_nothing_is_left_out(data: ManyCases, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_case_may_be_called_like_a_value_of_its_label(data: ManyCases, tmp_pat
         open_cases(find_dataset(config).cases, settings, tmp_path / "cache", skip_bad=False)
     (_, alike) = str(caught.value).splitlines()
     folder = f"{data.root}/labelsTr"
-    assert alike.startswith(f"  0, 1, 2, 3, 4, 5: {folder}/*.nii.gz: the label holds the values 1, 2, so ")
+    assert alike.startswith(f"  0, 1, 2, 3, 4, 5: {folder}/*.nii.gz: the label contains the values 1, 2, so ")
 
 
 def test_of_very_many_bad_cases_the_first_are_listed(tmp_path: Path) -> None:

@@ -74,8 +74,8 @@ def test_a_relative_pattern_is_looked_up_from_the_current_folder(
     [
         ("nowhere", r"nowhere: no such file or folder \(relative to "),
         ("*.mha", r"\*\.mha: no \.nii or \.nii\.gz file matches this pattern \(relative to "),
-        ("empty", r"empty holds no \.nii or \.nii\.gz file"),
-        ("twice", r"twice holds both a\.nii and a\.nii\.gz; which one is case 'a'\?"),
+        ("empty", r"empty contains no \.nii or \.nii\.gz file"),
+        ("twice", r"twice contains both a\.nii and a\.nii\.gz; keep one for case 'a'"),
     ],
 )
 def test_an_input_that_names_nothing_is_told(tmp_path: Path, entry: str, told: str) -> None:
@@ -143,7 +143,7 @@ def test_unless_the_number_tells_it_from_another_case(tmp_path: Path, other: str
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (["a_0000.nii", "a_0002.nii"], "has the channels 0000, 0002, and the run was trained on 2: a_0000 to a_0001"),
+        (["a_0000.nii", "a_0002.nii"], "has the channels 0000, 0002, but the run was trained on 2: a_0000 to a_0001"),
         (["a_0001.nii", "a_0002.nii"], "has the channels 0001, 0002"),
         (["a_0000.nii", "a_0001.nii", "a_0002.nii"], "has the channels 0000, 0001, 0002"),
         (["a_0000.nii", "a_0000.nii.gz"], "has the channels 0000, 0000"),
@@ -162,7 +162,7 @@ def test_images_in_several_files_pair_with_labels_too(tmp_path: Path) -> None:
     assert pair_images(tmp_path / "images", tmp_path / "labels", 2) == expected
     assert pair_images(files[2], b, 2) == pair_images(files[2], b, 1) == {"b": expected["b"]}
     touch(tmp_path / "images", "b_0000.nii")
-    with pytest.raises(InputError, match=r"images holds the case 'b' twice"):
+    with pytest.raises(InputError, match=r"images contains case 'b' twice"):
         pair_images(tmp_path / "images", tmp_path / "labels", 2)
     with pytest.raises(InputError, match=r"(?s)no partner.*only in .*images: a_0001\.nii"):
         pair_images(tmp_path / "images", tmp_path / "labels", 1)
@@ -197,7 +197,7 @@ def test_files_without_a_partner_are_listed(tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         pair_by_name(tmp_path / "images", tmp_path / "labels")
     message = str(raised.value)
-    assert message.startswith("3 file(s) have no partner of the same name")
+    assert message.startswith("3 file(s) have no counterpart with the same name")
     assert f"only in {tmp_path / 'images'}: a.nii.gz" in message
     assert f"only in {tmp_path / 'images'}: c.nii.gz" in message
     assert f"only in {tmp_path / 'labels'}: d.nii.gz" in message
@@ -214,10 +214,10 @@ def test_a_long_list_of_lonely_files_is_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "told"),
     [
-        ("images", "images/a.nii.gz", "give two files or two folders; .* are one of each"),
+        ("images", "images/a.nii.gz", "expected two files or two folders; .* are one of each"),
         ("images", "nowhere", "nowhere: no such file or folder"),
         ("nowhere", "images", "nowhere: no such file or folder"),
-        ("images", "empty", "empty holds no"),
+        ("images", "empty", "empty contains no"),
     ],
 )
 def test_what_cannot_be_paired_is_told(tmp_path: Path, first: str, second: str, told: str) -> None:

@@ -300,7 +300,7 @@ def test_an_empty_map_stays_empty():
 
 @pytest.mark.parametrize("volume", [-1.0, float("nan"), float("inf")])
 def test_a_volume_that_is_none_is_refused(volume):
-    with pytest.raises(InputError, match=r"0 mm³ or more; got"):
+    with pytest.raises(InputError, match=r"at least 0 mm³ and finite; got"):
         PostprocessSettings(min_volume_mm3=volume)
 
 

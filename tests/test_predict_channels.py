@@ -219,11 +219,11 @@ def test_a_case_of_other_channels_fails_alone(two: TwoChannels, run: Path, tmp_p
     lines = done.stderr.splitlines()
     expected = {
         "flat_0000.nii.gz, channel 1: every voxel has the intensity 0": 1,
-        "four.nii.gz holds 4 channel(s), and the run was trained on 2": 1,
-        "gap_0000.nii.gz: the image 'gap' has the channels 0000, 0002, and the run was trained on 2": 1,
-        "lone_0000.nii.gz holds 1 channel(s), and the run was trained on 2": 1,
-        "moved_0001.nii.gz lie on different grids: their affines place the same voxel up to 2 mm apart": 1,
-        "plain.nii.gz holds 1 channel(s), and the run was trained on 2": 1,
+        "four.nii.gz has 4 channel(s), but the run was trained on 2": 1,
+        "gap_0000.nii.gz: the image 'gap' has the channels 0000, 0002, but the run was trained on 2": 1,
+        "lone_0000.nii.gz has 1 channel(s), but the run was trained on 2": 1,
+        "moved_0001.nii.gz are on different grids: their affines place the same voxel up to 2 mm apart": 1,
+        "plain.nii.gz has 1 channel(s), but the run was trained on 2": 1,
     }
     assert len(lines) == len(expected)
     assert {part: sum(part in line for line in lines) for part in expected} == expected

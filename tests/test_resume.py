@@ -274,7 +274,7 @@ with claimed(Path({str(run_folder)!r})):
     leftover = run_folder / "checkpoints" / ".tmp-1-abcdef01-last.ckpt"
     leftover.parent.mkdir()
     leftover.write_bytes(b"half")
-    with pytest.raises(FolderInUse, match="another process is at work in"), claimed(run_folder, patience_seconds=0.1):
+    with pytest.raises(FolderInUse, match="another process is using"), claimed(run_folder, patience_seconds=0.1):
         pass
     assert leftover.exists()  # it may be the other one's
     other.kill()

@@ -40,11 +40,11 @@ def test_other_keys_of_a_fold_are_ignored(tmp_path: Path) -> None:
         ([{"train": ["a"], "val": [""]}], 'fold 0, "val" must be a list'),
         ([{"train": ["a"], "val": []}], "fold 0: .* must each list at least one case"),
         ([{"train": [], "val": ["a"]}], "fold 0: .* must each list at least one case"),
-        ([{"train": ["a", "b", "a"], "val": ["c"]}], "fold 0: \"train\" names 'a' more than once"),
-        ([{"train": ["a"], "val": ["b", "b"]}], "fold 0: \"val\" names 'b' more than once"),
+        ([{"train": ["a", "b", "a"], "val": ["c"]}], "fold 0: \"train\" lists 'a' more than once"),
+        ([{"train": ["a"], "val": ["b", "b"]}], "fold 0: \"val\" lists 'b' more than once"),
         (
             [{"train": list("abcdefg"), "val": list("gfedcbz")}],
-            "fold 0: 'b', 'c', 'd', 'e', 'f' and 1 more is in \"train\" and in \"val\"",
+            "fold 0: 'b', 'c', 'd', 'e', 'f' and 1 more is in both \"train\" and \"val\"",
         ),
     ],
 )
@@ -65,7 +65,7 @@ def test_wrong_folds_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "splits_final.json"
     with pytest.raises(InputError, match='fold 1: \'a\' is in both "train" and "val"'):
         write_splits(path, [FOLDS[0], FoldCases(("a",), ("a",))])
-    with pytest.raises(InputError, match="there is no fold to write"):
+    with pytest.raises(InputError, match="there are no folds to write"):
         write_splits(path, [])
     assert not path.exists()
 
@@ -98,7 +98,7 @@ def test_a_hash_inside_a_name_is_part_of_it(tmp_path: Path) -> None:
     [
         (b"# nothing\n", "lists no cases; write one case_id per line, or a JSON list"),
         (b"[]", "lists no cases"),
-        (b"a\nb\na\n", "names 'a' more than once"),
+        (b"a\nb\na\n", "lists 'a' more than once"),
         (b'["a", 3]', "must be a list of quoted case_ids"),
         (b'{"test": ["a"]}', "must be a list of quoted case_ids"),
         (b'["a",', "is not valid JSON"),

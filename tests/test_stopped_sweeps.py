@@ -29,7 +29,7 @@ def test_an_interrupt_stops_the_whole_study(tmp_path: Path, settings: tuple[str,
     exit_code, errors = interrupted(tmp_path, study(settings, "epochs=100000"), number)
     assert exit_code == 128 + number
     assert "interrupted: " in errors
-    assert "0 of 2 jobs are finished; the same command does the rest" in errors
+    assert "0 of 2 jobs are finished; run the same command again for the rest" in errors
     assert "Traceback" not in errors
     assert len(job_folders(tmp_path)) == 1
 
@@ -44,8 +44,8 @@ def test_the_same_command_does_the_rest_of_an_interrupted_study(
     assert interrupted(tmp_path, command, signal.SIGINT)[0] == 130
     done = run_train(tmp_path, *command)
     assert done.returncode == 0, done.stderr
-    assert "0 of 2 jobs were finished already; " in done.stdout
-    assert "go on where they stopped" in done.stdout
+    assert "0 of 2 jobs are already finished; " in done.stdout
+    assert "will be resumed" in done.stdout
     assert [len(rows(each / "metrics.csv")) for each in job_folders(tmp_path)] == [20, 20]
     assert 1 in [summary(each)["resumed"] for each in job_folders(tmp_path)]
 

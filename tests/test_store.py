@@ -138,7 +138,7 @@ def test_each_channel_is_normalised_by_itself(tmp_path, cache, layout):
         expected = 2 * (channel - signal.min()) / (signal.max() - signal.min()) - 1
         found = stored.images[:, number, :7, :5]
         np.testing.assert_allclose(found, to_slices(expected.clip(-1, 1), "axial"), atol=2**-10)
-    with pytest.raises(InputError, match=r"has 2 channels, and 3 are expected \(data.channels\)"):
+    with pytest.raises(InputError, match=r"has 2 channels, expected 3 \(data.channels\)"):
         open_case(Case("c", images, label), replace(settings, n_channels=3), cache)
 
 
@@ -148,7 +148,7 @@ def test_channels_on_different_grids_are_refused(tmp_path, cache):
         save(tmp_path / "c_0001.nii", counting(), ras_affine((0.8, 0.8, 6.0))),
     )
     label = save(tmp_path / "seg.nii", box(), ras_affine())
-    with pytest.raises(InputError, match=r"c_0000\.nii and .*c_0001\.nii lie on different grids"):
+    with pytest.raises(InputError, match=r"c_0000\.nii and .*c_0001\.nii are on different grids"):
         open_case(Case("c", images, label), replace(SETTINGS, n_channels=2), cache)
 
 
@@ -208,7 +208,7 @@ def test_image_and_label_may_be_stored_along_different_axes(tmp_path, cache):
 @pytest.mark.parametrize(
     ("shape", "shift_mm", "message"),
     [
-        (SHAPE, 1.0, r"ct\.nii\.gz and .*off\.nii\.gz lie on different grids.* 1 mm apart, allowed are 0\.1 mm"),
+        (SHAPE, 1.0, r"ct\.nii\.gz and .*off\.nii\.gz are on different grids.* 1 mm apart, the tolerance is 0\.1 mm"),
         ((5, 7, 4), 0.0, r"their shapes are 5 × 7 × 3 and 5 × 7 × 4"),
     ],
 )
@@ -240,7 +240,7 @@ def test_a_missing_file_is_refused(case, cache, missing):
 def test_a_cache_that_cannot_be_written_is_refused_with_the_setting_to_change(case, tmp_path):
     in_the_way = tmp_path / "cache"
     in_the_way.write_text("a file where the folder should be")
-    with pytest.raises(InputError, match=rf"the slice store under {in_the_way} cannot be used: .*cache_dir="):
+    with pytest.raises(InputError, match=rf"cannot use the slice store under {in_the_way}: .*cache_dir="):
         open_case(case, SETTINGS, in_the_way)
 
 

@@ -65,5 +65,5 @@ def test_a_file_that_is_cut_short_later_is_noticed(written):
     stored = StoredArray.at(path)
     path.write_bytes(path.read_bytes()[:-1])
     assert stored[4].shape == (2, 3, 5)
-    with pytest.raises(OSError, match=r"images\.npy has become shorter"):
+    with pytest.raises(OSError, match=r"images\.npy has been truncated"):
         stored[5]

@@ -95,12 +95,12 @@ def test_only_what_differs_makes_the_name() -> None:
 
 
 def test_a_key_in_params_and_in_an_arm_is_refused() -> None:
-    with pytest.raises(InputError, match=r"lr stands both in params and in the arm 'fast'"):
+    with pytest.raises(InputError, match=r"lr is in both params and the arm 'fast'"):
         expand({"lr": "1,2"}, [], {"fast": ["lr=3"]})
 
 
 def test_an_interval_is_refused() -> None:
-    with pytest.raises(InputError, match=r"lr=interval\(1,2\): a sweep needs single values"):
+    with pytest.raises(InputError, match=r"lr=interval\(1,2\): a sweep needs discrete values"):
         expand({}, ["lr=interval(1,2)"])
 
 

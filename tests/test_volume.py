@@ -31,7 +31,7 @@ def test_a_missing_file_is_told_with_the_place_that_was_searched(tmp_path, read)
 
 @READERS
 def test_a_folder_is_refused(tmp_path, read):
-    with pytest.raises(InputError, match="is a folder; give the path of one NIfTI file"):
+    with pytest.raises(InputError, match="is a folder; expected a NIfTI file"):
         read(tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_a_header_that_promises_more_than_memory_is_refused_before_anything_is_r
     content = header.binaryblock + bytes(4)
     path = tmp_path / f"ct{suffix}"
     path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
-    with pytest.raises(InputError, match=rf"promises {side} × {side} × {side} voxels, .* GiB of memory are free"):
+    with pytest.raises(InputError, match=rf"declares {side} × {side} × {side} voxels, .* GiB of memory are free"):
         read_image(path)
 
 
@@ -250,7 +250,7 @@ def test_an_unknown_code_of_the_unit_is_warned_of_and_read_as_mm(
     nifti.header["xyzt_units"] = 7
     nib.save(nifti, tmp_path / "ct.nii")
     assert read_image(tmp_path / "ct.nii").spacing_mm == pytest.approx(SPACING_MM)
-    assert "unit of length is a code that NIfTI does not know" in caplog.text
+    assert "unknown code for the unit of length; assuming mm" in caplog.text
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("meter", 1000.0), ("micron", 0.001), ("mm", 1.0), ("unknown", 1.0)])

@@ -228,8 +228,8 @@ def test_channels_in_one_file_are_its_last_dimension_and_the_mask_has_three(
 @pytest.mark.parametrize(
     ("shape", "n_channels", "told"),
     [
-        (SHAPE, 2, r"a\.nii holds 1 channel\(s\), and the run was trained on 2; .* CASE_0000 to CASE_0001"),
-        ((*SHAPE, 3), 2, r"a\.nii holds 3 channel\(s\), and the run was trained on 2"),
+        (SHAPE, 2, r"a\.nii has 1 channel\(s\), but the run was trained on 2; .* CASE_0000 to CASE_0001"),
+        ((*SHAPE, 3), 2, r"a\.nii has 3 channel\(s\), but the run was trained on 2"),
         ((*SHAPE, 2), 1, r"a\.nii has 4 dimensions"),
     ],
 )
@@ -243,7 +243,7 @@ def test_channels_on_different_grids_are_told_in_mm(tmp_path: Path) -> None:
     moved = ras_affine()
     moved[1, 3] += 1.5
     paths = [save(tmp_path / "a.nii", counting(), ras_affine()), save(tmp_path / "b.nii", counting(), moved)]
-    with pytest.raises(InputError, match=r"a\.nii and .*b\.nii lie on different grids: .* 1\.5 mm apart"):
+    with pytest.raises(InputError, match=r"a\.nii and .*b\.nii are on different grids: .* 1\.5 mm apart"):
         read_native(*paths, n_channels=2)
     assert len(read_native(*paths, n_channels=2, tolerance_mm=2.0).channels) == 2
     with pytest.raises(InputError, match=r"5 × 7 × 3 and 5 × 7 × 2"):
