@@ -46,9 +46,9 @@ def _check_same_values(cases: tuple[StoredCase, ...]) -> None:
     """If the single non-zero label value of each file is used, it must be the same in all files."""
     differing = {case.label_values: case.case_id for case in cases}
     if len(differing) > 1:
-        told = "; ".join(f"{case_id}: {list(map(list, values))}" for values, case_id in list(differing.items())[:3])
+        shown = "; ".join(f"{case_id}: {list(map(list, values))}" for values, case_id in list(differing.items())[:3])
         raise InputError(
-            f"the label files contain different values ({told}), so it is unclear which one is the organ. "
+            f"the label files contain different values ({shown}), so it is unclear which one is the organ. "
             "Set data.label_values, for example data.label_values=[1]"
         )
 
@@ -60,11 +60,11 @@ def _check_classes(data: SliceDataModule, names: tuple[str, ...]) -> None:
         name for name, *volumes in zip(names, *(case.volumes_mm3 for case in training), strict=True) if not any(volumes)
     ]
     values = dict(zip(names, training[0].label_values, strict=True))
-    told = ", ".join(f"{name} (label values {list(values[name])})" for name in absent)
+    shown = ", ".join(f"{name} (label values {list(values[name])})" for name in absent)
     if len(absent) == len(names):
-        raise InputError(f"no label of the {len(training)} training cases contains {told}; correct data.label_values")
+        raise InputError(f"no label of the {len(training)} training cases contains {shown}; correct data.label_values")
     if absent:
-        log.warning("no label of the %d training cases contains %s, so it cannot be learned", len(training), told)
+        log.warning("no label of the %d training cases contains %s, so it cannot be learned", len(training), shown)
 
 
 def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:

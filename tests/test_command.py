@@ -165,7 +165,7 @@ def _wrong_cases(folder: Path) -> dict[str, str]:
         "three_channels": "single channel",
         "not_a_number": "NaN",
         "empty_label": "empty",
-        "label_of_fractions": "whole numbers",
+        "label_of_fractions": "must contain integers",
         "label_elsewhere": "mm apart",
         "label_of_another_size": "47 × 40 × 24",
         "thin_organ": "Choose another axis",

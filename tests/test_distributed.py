@@ -246,7 +246,7 @@ def test_a_launcher_says_where_a_process_stands(environment: pytest.MonkeyPatch)
     environment.setenv("SLURM_JOB_ID", "4711")
     environment.setenv("SLURM_STEP_ID", "0")
     assert run_stamp() == "slurm-4711.0"
-    with pytest.raises(InputError, match="srun has started 6 processes, but the configuration asks for 4"):
+    with pytest.raises(InputError, match="srun has started 6 processes, but the configuration requests 4"):
         check_launched(compose_config("trainer=ddp", "trainer.num_nodes=2").trainer)
     environment.setenv("SLURM_STEP_NUM_TASKS", "1")  # a job of a sweep
     assert launched() is None

@@ -108,7 +108,7 @@ def test_references_of_other_folds_are_left_out_when_asked_for_and_counted(pair,
         (pair[0] / f"{name}.nii.gz").unlink()
     result = run(*pair)
     assert result.exit_code == 2
-    assert "2 file(s) have no partner" in result.stderr
+    assert "2 file(s) have no counterpart" in result.stderr
     assert "--only-predicted" in result.stderr
     result = run(*pair, "--only-predicted", "--json", tmp_path / "s.json")
     assert result.exit_code == 0
@@ -152,7 +152,7 @@ def test_the_plot_is_a_picture(pair, tmp_path):
         ("missing.nii.gz", "no such file"),
         ("truncated.nii.gz", "damaged or truncated"),
         ("four_dimensional.nii.gz", "has 4 dimensions"),
-        ("probabilities.nii.gz", "must hold whole numbers"),
+        ("probabilities.nii.gz", "must contain integers"),
         ("other_grid.nii.gz", "are on different grids"),
         ("other_spacing.nii.gz", "The spacings are"),
         ("text.nii.gz", "cannot be read as NIfTI"),
@@ -178,7 +178,7 @@ def test_a_wrong_prediction_is_told_in_words_with_exit_code_2(pair, tmp_path, pr
 def test_an_empty_folder_is_told(pair, tmp_path):
     (tmp_path / "nothing").mkdir()
     result = run(tmp_path / "nothing", pair[1])
-    assert (result.exit_code, "holds no .nii" in result.stderr) == (2, True)
+    assert (result.exit_code, "contains no .nii" in result.stderr) == (2, True)
 
 
 def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(pair, tmp_path):

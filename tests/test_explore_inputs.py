@@ -53,7 +53,7 @@ def test_files_without_a_partner_are_listed(tmp_path):
     touch(tmp_path, "i/c1.nii", "i/c2.nii", "l/c1.nii", "l/c3.nii")
     with pytest.raises(InputError, match=r"(?s)image without label: .*c2\.nii.*label without image: .*c3\.nii"):
         find_cases([tmp_path / "i" / "*.nii"], [tmp_path / "l" / "*.nii"])
-    with pytest.raises(InputError, match=r"(?s)2 file\(s\) have no partner.*c2\.nii.*c3\.nii"):
+    with pytest.raises(InputError, match=r"(?s)2 file\(s\) have no counterpart.*c2\.nii.*c3\.nii"):
         find_cases([tmp_path / "i"], [tmp_path / "l"])
 
 

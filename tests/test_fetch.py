@@ -343,7 +343,7 @@ def test_an_archive_cannot_bring_its_own_marker(site: FileServer) -> None:
 
 
 def test_two_calls_do_not_work_on_one_folder(site: FileServer, tmp_path: Path) -> None:
-    with claimed(tmp_path / ".toy.download"), pytest.raises(InputError, match="another process is at work"):
+    with claimed(tmp_path / ".toy.download"), pytest.raises(InputError, match="another process is using"):
         fetch(site.url("toy.tar"))
 
 

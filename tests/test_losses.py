@@ -95,7 +95,7 @@ def test_the_loss_is_computed_in_32_bits_under_autocast(classes):
     ("arguments", "message"),
     [
         ({"dice_weight": -1.0}, "dice_weight .* got -1.0"),
-        ({"dice_weight": 0.0, "ce_weight": 0.0}, "one of them above"),
+        ({"dice_weight": 0.0, "ce_weight": 0.0}, "and not both 0"),
         ({"smooth": 0.0}, "smooth must be above 0"),
         ({"label_smoothing": 1.0}, "label_smoothing .* got 1.0"),
     ],

@@ -108,7 +108,7 @@ def test_the_printed_table_names_the_classes(sweep: subprocess.CompletedProcess[
     assert len(folds) == 3
     for row in (["val", "front"], ["val", "mean"], ["test", "front"], ["test", "back"], ["test", "mean"]):
         assert lines.count(row) == 3
-    assert "8 cases: 4 train, 2 validate, 2 test" in sweep.stdout
+    assert "8 cases: 4 train, 2 val, 2 test" in sweep.stdout
 
 
 def test_the_configuration_records_what_the_files_say(folds: list[Path]) -> None:
@@ -258,7 +258,7 @@ def test_a_bad_case_ends_the_run_or_is_left_out_of_it(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         quick(tmp_path, *data.decathlon)
     assert str(caught.value).startswith(f"1 of 6 cases cannot be used:\n  c3: {data.image('c3')}")
-    assert "leave them out with data.skip_bad=true" in str(caught.value)
+    assert "skip them with data.skip_bad=true" in str(caught.value)
     splits = [{"train": ["c0", "c1", "c3"], "val": ["c2", "c4", "c5"]}]
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     run = quick(
@@ -275,7 +275,7 @@ def test_one_image_in_two_parts_ends_the_run_unless_it_is_one_group(tmp_path: Pa
     splits = [{"train": ["c0", "c2"], "val": ["c1", "c3"]}]
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     given = (*data.decathlon, "fold=0", "split.val_share=0")
-    with pytest.raises(InputError, match=r"the same image stands in two parts .*: c0 \(train\), c1 \(test\)"):
+    with pytest.raises(InputError, match=r"the same image is in two splits .*: c0 \(train\), c1 \(test\)"):
         quick(tmp_path, *given, f"split.splits_file={tmp_path / 'splits.json'}")
     (tmp_path / "groups.csv").write_text("case_id,group\nc0,p\nc1,p\nc2,q\nc3,r\n")
     run = quick(tmp_path, *given, "split.folds=3", f"data.groups={tmp_path / 'groups.csv'}", name="grouped")
@@ -293,7 +293,7 @@ def test_an_empty_label_is_a_case_and_an_absent_class_is_counted_as_empty(tmp_pa
         tmp_path, *data.decathlon, "fold=0", f"split.splits_file={tmp_path / 'splits.json'}", "split.val_share=0",
         "epochs=3", "loader.slices_per_epoch=64", "loss.ce_weight=1",
     )  # fmt: skip
-    assert "no label of the 2 training cases holds absent (label values [3])" in caplog.text
+    assert "no label of the 2 training cases contains absent (label values [3])" in caplog.text
     scores = dice(run)
     assert math.isnan(scores["c2", "absent"])
     assert math.isnan(scores["c3", "absent"])
@@ -308,7 +308,7 @@ def test_an_empty_label_is_a_case_and_an_absent_class_is_counted_as_empty(tmp_pa
 
 
 def test_label_values_that_no_case_holds_are_told(data: ManyCases, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no label of the .* training cases holds organ \(label values \[9\]\)"):
+    with pytest.raises(InputError, match=r"no label of the .* training cases contains organ \(label values \[9\]\)"):
         quick(tmp_path, *data.folder, "data.label_values=[9]")
 
 
@@ -316,7 +316,7 @@ def test_files_with_different_single_values_leave_the_organ_open(tmp_path: Path)
     data = many_cases(tmp_path / "data", 4)
     for number, case_id in enumerate(data.labels):
         relabel(data, case_id, lambda label, value=1 + number // 3: np.where(label > 0, value, 0).astype(np.uint8))
-    with pytest.raises(InputError, match=r"different values \(.*c3: \[\[2\]\].*Say it with data\.label_values"):
+    with pytest.raises(InputError, match=r"different values \(.*c3: \[\[2\]\].*Set data\.label_values"):
         quick(tmp_path, *data.folder)
 
 

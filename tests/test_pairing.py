@@ -164,7 +164,7 @@ def test_images_in_several_files_pair_with_labels_too(tmp_path: Path) -> None:
     touch(tmp_path / "images", "b_0000.nii")
     with pytest.raises(InputError, match=r"images contains case 'b' twice"):
         pair_images(tmp_path / "images", tmp_path / "labels", 2)
-    with pytest.raises(InputError, match=r"(?s)no partner.*only in .*images: a_0001\.nii"):
+    with pytest.raises(InputError, match=r"(?s)no counterpart.*only in .*images: a_0001\.nii"):
         pair_images(tmp_path / "images", tmp_path / "labels", 1)
 
 

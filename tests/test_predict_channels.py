@@ -235,7 +235,7 @@ def test_a_run_of_one_channel_still_refuses_several(
     (failure,) = predict(
         three_views(tmp_path_factory)[0], two.decathlon / "p1.nii.gz", tmp_path / "mask.nii.gz"
     ).failures
-    assert "p1.nii.gz has 4 dimensions, shape (24, 20, 10, 2); allowed are 3D volumes" in failure.reason
+    assert "p1.nii.gz has 4 dimensions, shape (24, 20, 10, 2); it must be 3D" in failure.reason
 
 
 def test_runs_on_other_channels_are_not_fused(run: Path, tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_weights_are_fitted_on_images_of_two_channels(tmp_path: Path) -> None:
     fitted = fit_weights(views, {"a": (ImageFiles("a", tuple(paths)), label)}, 4, lambda *_: None)
     assert fitted.weights[1] > 0.5
     assert fitted.dice == 1.0 > fitted.dice_equal
-    with pytest.raises(InputError, match="holds 1 channel"):
+    with pytest.raises(InputError, match="has 1 channel"):
         fit_weights(views, {"a": (ImageFiles("a", (paths[0],)), label)}, 4, lambda *_: None)
 
 

@@ -40,7 +40,7 @@ def test_images_in_other_units_than_the_training_are_warned_of_once(
     assert [case.doubt is None for case in report.cases] == [True, False, False]
     (record,) = (record for record in caplog.records if record.name == "spleen.predict")
     assert re.match(r"b: intensities from 0 to \d+.* cannot be Hounsfield units \(no voxel is", record.getMessage())
-    assert record.getMessage().endswith(", likewise in 2 of 3 images; the runs expect Hounsfield units")
+    assert record.getMessage().endswith(" (same problem in 2 of 3 images); the runs expect Hounsfield units")
 
 
 # Existing outputs ---------------------------------------------------------------------------------------------------

@@ -102,7 +102,10 @@ def test_the_same_settings_need_not_be_run_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "log", "said"),
-    [(1.0, 1.0, False, "from 1 to 1 must rise"), (0.0, 1.0, True, "must rise, above 0")],
+    [
+        (1.0, 1.0, False, "lower bound must be below the upper bound; got 1 to 1"),
+        (0.0, 1.0, True, "lower bound must be below the upper bound and positive; got 0 to 1"),
+    ],
 )
 def test_bounds_that_make_no_interval_are_refused(low: float, high: float, log: bool, said: str) -> None:
     with pytest.raises(InputError, match=said):

@@ -67,7 +67,7 @@ with stop_on_signals() as stop, stop.patiently():
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "\n"
-    assert process.stderr.readline() == "SIGINT: stopping after this step; another Ctrl-C leaves at once\n"
+    assert process.stderr.readline() == "SIGINT: stopping after this step; another Ctrl-C stops immediately\n"
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 130
     process.communicate()

@@ -95,7 +95,7 @@ class _TwoOutputs(nn.Module):
     ("network", "message"),
     [
         (_TwoOutputs(), "_TwoOutputs returned a tuple"),
-        (nn.MaxPool2d(2), r"high and wide as its input \(1, 1, 4, 8\); MaxPool2d returned \(1, 1, 2, 4\)"),
+        (nn.MaxPool2d(2), r"height and width of its input \(1, 1, 4, 8\); MaxPool2d returned \(1, 1, 2, 4\)"),
     ],
 )
 def test_a_network_that_returns_no_logits_of_the_right_size_is_refused(network, message):
