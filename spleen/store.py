@@ -192,5 +192,5 @@ def _read_case(case: Case, settings: StoreSettings) -> tuple[Channels, LabelVolu
 
 def _wrong_channels(path: Path, found: int, expected: int) -> str:
     if expected == 1:
-        return f"{path} has {found} channels, expected one; for several channels, see data=folder and data.channels"
+        return f"{path} has {found} channels, expected a single channel; for more, see data=folder and data.channels"
     return f"{path} has {found} channels, expected {expected} (data.channels)"

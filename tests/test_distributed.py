@@ -250,7 +250,7 @@ def test_a_launcher_says_where_a_process_stands(environment: pytest.MonkeyPatch)
         check_launched(compose_config("trainer=ddp", "trainer.num_nodes=2").trainer)
     environment.setenv("SLURM_STEP_NUM_TASKS", "1")  # a job of a sweep
     assert launched() is None
-    with pytest.raises(InputError, match="several machines need srun or torchrun"):
+    with pytest.raises(InputError, match="with several nodes, srun or torchrun must start the processes"):
         check_launched(compose_config("trainer=ddp", "trainer.num_nodes=2").trainer)
 
 
