@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted
-from spleen.checkpointing import BEST, CHECKPOINTS, LAST, read_checkpoint
+from spleen.checkpointing import BEST, CHECKPOINTS, LAST
 from spleen.config import project_root
 
 EPOCHS = 12

@@ -38,21 +38,6 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
-def link(source: Path, path: Path) -> None:
-    """Make `path` a second name of the file `source` in the same folder, in place of what it was; else a copy."""
-    temporary = temporary_sibling(path)
-    try:
-        os.link(source, temporary)
-        temporary.replace(path)
-    except OSError:  # a file system without hard links
-        write_bytes(path, source.read_bytes())
-    finally:
-        with suppress(OSError):
-            # Renaming a name to another one of the same file leaves both.
-            temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk, where the system can."""
     with suppress(OSError):

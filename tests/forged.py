@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from spleen.recipe import RECIPE_KEY
 
 

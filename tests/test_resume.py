@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from spleen.recipe import Recipe
 
 import spleen.checkpointing
 import spleen.module
@@ -18,7 +19,6 @@ from spleen.checkpointing import WholeCheckpoints
 from spleen.claim import claimed
 from spleen.errors import FolderInUse, InputError
 from spleen.module import StageScores
-from spleen.recipe import Recipe
 from spleen.resume import Unfinished, check_same_data
 from tests.small_run import REPOSITORY, SmallCt, rows, small_ct, summary, train
 
