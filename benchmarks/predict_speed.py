@@ -23,6 +23,7 @@ import torch
 from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted, train
 from spleen.config import project_root
+from spleen.imaging.preprocessing import network_planes
 from spleen.inference import choose_hardware
 from spleen.intensity import fit_intensity
 from spleen.native_image import read_native

@@ -109,10 +109,12 @@ def fit(
     scorer = make_trainer(settings, part.run_folder, [stop], part.place)
     part.stop.where = "while the best checkpoint was scored"
     with _patiently(part.stop):
-        for stage, score in (("val", scorer.validate), ("test", scorer.test)):
-            if data.slices(stage):
-                load_best(module, spec, folder, settings.compile)
-                score(module, data, verbose=False)
+        if data.slices("val"):
+            load_best(module, spec, folder, settings.compile)
+            scorer.validate(module, data, verbose=False)
+        if data.slices("test"):
+            load_best(module, spec, folder, settings.compile)
+            scorer.test(module, data, verbose=False)
     load_best(module, spec, folder, settings.compile)
     return Fitted(folder / BEST, epochs.rows, clock, _forward(scorer, module))
 

@@ -83,6 +83,11 @@ class StopBetweenSteps(Callback):
 class StopAtBestScore(EarlyStopping):
     """Lightning's early stopping, which when resumed after it has stopped a training does not let it go on."""
 
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, whatever the class is called."""
+        return f"StopAtBestScore{ {'monitor': self.monitor, 'mode': self.mode} }"
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Called once the state is back, and before the first step."""
         trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED

@@ -166,7 +166,7 @@ def _classes(content: list[object]) -> tuple[ClassMap, tuple[tuple[float, float]
         where = f"classes[{number - 1}]."
         if not isinstance(entry, dict):
             raise InputError(f"class {number} in its model specification must be an object; got {entry!r:.80}")
-        _take(entry, "index", lambda index, number=number: _is_whole(index) and index == number, str(number), where)
+        _take(entry, "index", _within(number, number), str(number), where)
         names.append(_take(entry, "name", lambda name: isinstance(name, str) and name, "a name", where))
         values.append(tuple(_take(entry, "label_values", _are_label_values, "non-zero whole numbers", where)))
         low, high = _take(entry, "training_volumes_mm3", _is_range, "two numbers that rise from 0 on", where)
