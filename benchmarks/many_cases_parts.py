@@ -64,7 +64,7 @@ def main() -> None:
 def build(config: TrainConfig) -> dict[str, float]:
     """Fill an empty store."""
     completed = complete(config)
-    settings = build_model.build_store_settings(completed, build_model.build_classes(completed))
+    settings = build_model.build_preprocessing(completed, build_model.build_classes(completed))
     cases = find_dataset(completed).cases
     before = time.perf_counter()
     open_cases(cases, settings, Path(completed.cache_dir), skip_bad=False)

@@ -23,10 +23,10 @@ import torch
 from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted, train
 from spleen.config import project_root
+from spleen.imaging.preprocessing import network_planes
 from spleen.inference import choose_hardware
 from spleen.intensity import fit_intensity
 from spleen.native_image import read_native
-from spleen.network_input import network_planes
 from spleen.phantom_case import phantom_case
 from spleen.predict import PredictSettings, predict
 from spleen.slicing import context_indices
@@ -82,17 +82,17 @@ def _row(axis: str, image: Path, folder: Path, rounds: int) -> str:
 
 def _network_input(model: TrainedModel, path: Path) -> torch.Tensor:
     """All slices as the network sees them, float32."""
-    image, settings = read_native(path), model.slices
+    image, settings = read_native(path), model.preprocessing
     (array,) = image.channels
     grid = settings.plan(image.shape, image.spacing_mm)
     planes = network_planes(array, settings.axis, grid, fit_intensity(array, settings.intensity, str(path)))
-    context = context_indices(np.arange(len(planes)), len(planes), model.context_slices)
+    context = context_indices(np.arange(len(planes)), len(planes), model.spec.context_slices)
     return torch.from_numpy(planes[context]).float().contiguous(memory_format=torch.channels_last)
 
 
 def _bare(model: TrainedModel, path: Path, stacks: torch.Tensor, mask: Path) -> tuple[float, float, float]:
     """Seconds of reading, of the network alone, and of writing."""
-    hardware = choose_hardware("auto", model.precision)
+    hardware = choose_hardware("auto", model.spec.precision)
     network = model.network.to(hardware.device)
     times = [time.perf_counter()]
     nifti = nib.nifti1.load(path)

@@ -122,7 +122,7 @@ def _places(folder: Path) -> list[str]:
 def _open_twice(data: list[str], cache: Path) -> tuple[float, float]:
     config = configure([*data, f"cache_dir={quoted(cache)}", f"output_dir={quoted(cache)}"])
     (case,) = find_dataset(config).cases
-    settings = build_model.build_store_settings(config, build_model.build_classes(config))
+    settings = build_model.build_preprocessing(config, build_model.build_classes(config))
     seconds = []
     for _ in range(2):
         before = time.perf_counter()

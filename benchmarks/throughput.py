@@ -29,6 +29,7 @@ from benchmarks.bare_loop import BareLoop, synchronised_time
 from benchmarks.header import header, verdict
 from benchmarks.jobs import configure, quoted
 from spleen import build, fit, run
+from spleen.build_model import build_spec
 from spleen.callbacks import Clock
 from spleen.config import TrainConfig, project_root
 from spleen.dataset import SliceBatch
@@ -76,7 +77,7 @@ def measure(config: TrainConfig, folder: Path, seconds: float, rounds: int) -> T
     pl.seed_everything(config.seed, workers=True, verbose=False)
     settings = run.fit_settings(config)
     data = open_data(config)
-    module = run.build_module(config, data)
+    module = run.build_module(config, build_spec(config), data)
     bare = BareLoop(
         network=copy.deepcopy(module.network),
         loss=build.build_loss(config),

@@ -38,21 +38,6 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
-def link(source: Path, path: Path) -> None:
-    """Atomically make `path` a hard link to `source` in the same folder, or a copy if links are not supported."""
-    temporary = temporary_sibling(path)
-    try:
-        os.link(source, temporary)
-        temporary.replace(path)
-    except OSError:  # a file system without hard links
-        write_bytes(path, source.read_bytes())
-    finally:
-        with suppress(OSError):
-            # Renaming one hard link to another of the same file keeps both.
-            temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
 def sync_folder(folder: Path) -> None:
     """Flush a folder's directory entries to disk, where the system supports it."""
     with suppress(OSError):

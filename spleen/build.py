@@ -6,12 +6,13 @@ from typing import Any, cast
 from torch import nn
 
 from spleen.augment import AugmentSettings
-from spleen.build_model import build_classes, build_network, build_part
+from spleen.build_model import build_spec
 from spleen.config import TrainConfig, size_text
 from spleen.datamodule import LoaderSettings
 from spleen.errors import InputError
 from spleen.folds import SplitSettings
 from spleen.loggers import WandbSettings
+from spleen.models.factory import build_network, build_part
 from spleen.module import OptimiserSettings
 from spleen.wandb_mode import WandbMode, resolve_mode
 
@@ -43,7 +44,7 @@ def try_out(config: TrainConfig) -> None:
     """Build once what needs no data, so that a wrong setting is told before any file is read."""
     build_augment_settings(config)
     build_loss(config)
-    build_network(config, len(build_classes(config).names))
+    build_network(build_spec(config))
     resolve_mode(build_wandb_settings(config).mode)
 
 

@@ -1,23 +1,17 @@
-"""From the configuration to what training and prediction share: classes, slice settings and network.
+"""From the configuration to the model specification, which is all that is kept of it with the weights."""
 
-Nothing of the training itself is imported: a prediction starts without Lightning and wandb.
-"""
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
-from collections.abc import Mapping
-from typing import Any, cast
-
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from torch import nn
-
+from spleen import __version__
 from spleen.class_map import ClassMap, parse_label_values
 from spleen.config import CasesData, CtConfig, MrConfig, TrainConfig, ZScoreConfig
-from spleen.errors import InputError
+from spleen.imaging.preprocessing import Preprocessing
 from spleen.intensity import CtWindow, Intensity, MrPercentiles, ZScore
-from spleen.models.padding import PadToMultiple
-from spleen.models.windows import OverlappingWindows
+from spleen.models.spec import ModelSpec
 from spleen.slicing import Resize
-from spleen.store import StoreSettings
+from spleen.stored_case import StoredCase
 from spleen.types import AxisName
 
 
@@ -36,9 +30,9 @@ def build_classes(config: TrainConfig) -> ClassMap:
     return parse_label_values(config.data.label_values, config.data.organ)
 
 
-def build_store_settings(config: TrainConfig, classes: ClassMap) -> StoreSettings:
+def build_preprocessing(config: TrainConfig, classes: ClassMap) -> Preprocessing:
     """How slices are cut, resampled and normalised."""
-    return StoreSettings(
+    return Preprocessing(
         axis=axis_of(config),
         img_size=config.img_size,
         resize=cast(Resize, config.resize),
@@ -47,7 +41,6 @@ def build_store_settings(config: TrainConfig, classes: ClassMap) -> StoreSetting
         classes=classes,
         grid_tolerance_mm=config.grid_tolerance_mm,
         n_channels=channels_of(config),
-        may_be_empty=isinstance(config.data, CasesData),
     )
 
 
@@ -61,31 +54,34 @@ def _intensity(config: CtConfig | MrConfig | ZScoreConfig) -> Intensity:
             return ZScore(config.clip)
 
 
-def build_network(config: TrainConfig, n_foreground: int) -> nn.Module:
-    """The network, its input and output channels filled in, accepting slices of any size."""
+def build_spec(config: TrainConfig) -> ModelSpec:
+    """What to train, before anything is read from the training cases."""
+    classes = build_classes(config)
+    preprocessing = build_preprocessing(config, classes)
     model = config.model
     channels = {
-        model.in_channels_argument: channels_of(config) * (1 + 2 * config.context_slices),
-        model.out_channels_argument: 1 + n_foreground,
+        model.in_channels_argument: preprocessing.n_channels * (1 + 2 * config.context_slices),
+        model.out_channels_argument: 1 + len(classes.names),
     }
-    network = build_part("model.network", {**model.network, **channels})
-    padded = PadToMultiple(network, model.size_multiple)
-    return padded if config.crop_size is None else OverlappingWindows(padded, config.crop_size)
+    return ModelSpec(
+        network={**model.network, **channels},
+        preprocessing=preprocessing,
+        context_slices=config.context_slices,
+        crop_size=config.crop_size,
+        precision=config.precision,
+        trained_flips=tuple(config.augment.get("flips", ())),
+        spleen_version=__version__,
+    )
 
 
-def build_part(name: str, setting: Mapping[str, Any]) -> nn.Module:
-    """Build the module that a `_target_` setting names; `name` stands in the messages.
-
-    Raises InputError if it cannot be built, or is no torch.nn.Module.
-    """
-    try:
-        built = instantiate(dict(setting))
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from error
-        reason = str(error).splitlines()[0]
-        cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) not in reason else ""
-        raise InputError(f"{name} cannot be built: {reason}{cause}") from error
-    if not isinstance(built, nn.Module):
-        raise InputError(f"{name}: {setting['_target_']} gives {type(built).__name__}, not a torch.nn.Module")
-    return built
+def describe(config: TrainConfig, training: Sequence[StoredCase], validation: Sequence[StoredCase]) -> ModelSpec:
+    """The specification of a model that is trained on these cases, and chosen by those."""
+    spec = build_spec(config)
+    classes = ClassMap(spec.preprocessing.classes.names, training[0].label_values)
+    by_class = zip(*(case.volumes_mm3 for case in training), strict=True)
+    return replace(
+        spec,
+        preprocessing=replace(spec.preprocessing, classes=classes),
+        training_volumes_mm3=tuple((min(volumes), max(volumes)) for volumes in by_class),
+        seen_images=tuple(sorted({case.fingerprint for case in (*training, *validation)})),
+    )

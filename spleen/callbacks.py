@@ -1,5 +1,6 @@
 """Lightning callbacks: the record of epochs, the clock, and what the terminal shows."""
 
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -16,9 +17,13 @@ from tqdm import tqdm
 
 from spleen.atomic import write_text
 from spleen.dataset import SliceBatch
-from spleen.recipe import RECIPE_KEY, Recipe
+from spleen.models.checkpoint import SPEC_KEY
+from spleen.models.spec import ModelSpec
 
 EpochRow = dict[str, float]
+
+SETTINGS_KEY = "run_settings"
+"""Where last.ckpt holds all settings of the run, as JSON."""
 
 _SECONDS_BETWEEN_LOSSES = 0.3
 
@@ -35,6 +40,11 @@ class EpochRecord(Callback):
         self._path = path
         self._validated = False
         self._losses: list[Tensor] = []
+
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, whatever the class is called."""
+        return "EpochRecord"
 
     def on_train_batch_end(
         self,
@@ -106,6 +116,11 @@ class Clock(Callback):
         self._slices = 0
         self._seconds = 0.0
         self._since = 0.0
+
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, whatever the class is called."""
+        return "Clock"
 
     @property
     def wall_seconds(self) -> float:
@@ -213,13 +228,15 @@ class Progress(Callback):
 
 
 class SelfDescribing(Callback):
-    """Puts the run's recipe into every checkpoint, so that a checkpoint alone can be predicted with."""
+    """Puts into every checkpoint what model it holds, and the settings of the run, to go on with these alone."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe.to_json()
+    def __init__(self, spec: ModelSpec, settings: Mapping[str, Any]) -> None:
+        self._spec = spec.to_json()
+        self._settings = json.dumps(settings)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the recipe to what Lightning is about to write."""
-        checkpoint[RECIPE_KEY] = self._recipe
+        """Add both to what Lightning is about to write."""
+        checkpoint[SPEC_KEY] = self._spec
+        checkpoint[SETTINGS_KEY] = self._settings

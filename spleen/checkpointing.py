@@ -3,9 +3,7 @@
 
 import io
 import math
-import pickle
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,11 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
-from spleen.atomic import link, write_bytes
+from spleen.atomic import write_bytes
 from spleen.callbacks import EpochRecord, EpochRow
 from spleen.errors import InputError
+from spleen.models.checkpoint import model_content, read_checkpoint
+from spleen.models.spec import ModelSpec
 
 CHECKPOINTS = "checkpoints"
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -30,14 +30,18 @@ class WholeCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None = None
     ) -> None:
         """Write the checkpoint; raises OSError with the path, and then the file that was there is still there."""
-        # Through memory: torch.save hides the reason when it cannot write to a file.
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        write_bytes(Path(path), content.getbuffer())
+        _write(Path(path), checkpoint)
+
+
+def _write(path: Path, checkpoint: dict[str, Any]) -> None:
+    # Through memory: torch.save hides the reason when it cannot write to a file.
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    write_bytes(path, content.getbuffer())
 
 
 class EpochCheckpoints(Checkpoint):
-    """After every epoch last.ckpt, which best.ckpt becomes a second name of if no epoch before scored higher.
+    """After every epoch last.ckpt, to go on from, and of the best epoch so far best.ckpt, the model alone.
 
     Without validation the last epoch is the best.
 
@@ -45,8 +49,9 @@ class EpochCheckpoints(Checkpoint):
     folder could invalidate. `on_kept` gets the row of every epoch that is on the disk, first those of a resumed run.
     """
 
-    def __init__(self, folder: Path, epochs: EpochRecord, on_kept: Callable[[EpochRow], None]) -> None:
+    def __init__(self, folder: Path, epochs: EpochRecord, spec: ModelSpec, on_kept: Callable[[EpochRow], None]) -> None:
         self._folder = folder
+        self._spec = spec
         self._epochs = epochs
         self._on_kept = on_kept
 
@@ -60,7 +65,7 @@ class EpochCheckpoints(Checkpoint):
         """Keep the epoch. Lightning calls this after the same hook of all other callbacks."""
         trainer.save_checkpoint(self._folder / LAST)  # on every process: a strategy may gather for it
         if trainer.is_global_zero:
-            link_best(self._folder, self._epochs.rows)
+            keep_best(self._folder, self._epochs.rows, self._spec)
             self._on_kept(self._epochs.rows[-1])
         trainer.strategy.barrier()  # the best one is read by all processes
 
@@ -78,30 +83,24 @@ def _score(row: EpochRow) -> float:
     return -math.inf if math.isnan(row[SELECTING_SCORE]) else row[SELECTING_SCORE]
 
 
-def link_best(folder: Path, rows: Sequence[EpochRow]) -> None:
-    """Let best.ckpt be last.ckpt if its epoch, the last of the rows, is the best one.
+def keep_best(folder: Path, rows: Sequence[EpochRow], spec: ModelSpec) -> None:
+    """Write best.ckpt from last.ckpt if its epoch, the last of the rows, is the best one and not there yet.
 
-    Also after a kill between the writing of the one and the other.
+    Also after a kill between the writing of the one and the other. Where weights are averaged, Lightning has put the
+    averaged ones in the place of the weights.
     """
-    if rows and best_row(rows) is rows[-1]:
-        link(folder / LAST, folder / BEST)
+    if rows and best_row(rows) is rows[-1] and _step_of(folder / BEST) != rows[-1]["step"]:
+        write_best(folder, spec)
 
 
-def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """A checkpoint as plain values and tensors, on the processor; the tensors are read when they are touched.
+def write_best(folder: Path, spec: ModelSpec) -> None:
+    """Write best.ckpt, the model in last.ckpt, whole or not at all."""
+    _write(folder / BEST, model_content(spec.to_json(), read_checkpoint(folder / LAST)))
 
-    Raises InputError for a file that is damaged, or that holds anything else.
-    """
+
+def _step_of(path: Path) -> float | None:
+    """After how many steps a checkpoint was kept; None where there is none, or it is damaged."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path} is refused: it holds more than tensors and plain values, so train.py did not write it"
-        ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}); remove it to start the run afresh"
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is no checkpoint of train.py; remove it to start the run afresh")
-    return content
+        return float(read_checkpoint(path)["global_step"]) if path.exists() else None
+    except (InputError, KeyError, TypeError, ValueError):
+        return None

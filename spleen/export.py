@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from spleen.export_graph import (
     largest_difference,
     serialise,
 )
-from spleen.intensity import CtWindow, Intensity, MrPercentiles, ZScore
 from spleen.models import OverlappingWindows, PadToMultiple
 from spleen.slicing import to_slices
 from spleen.trained import TrainedModel, load_trained
@@ -31,8 +30,6 @@ TOLERANCE = 1e-3
 SUFFIXES: Mapping[ExportFormat, str] = {"onnx": ".onnx", "torchscript": ".pt"}
 # The version of the metadata, raised whenever a key changes its meaning.
 _METADATA_VERSION = 1
-# The names by which the setting `intensity=…` of a training knows them.
-_INTENSITY_NAMES: Mapping[type, str] = {CtWindow: "ct", MrPercentiles: "mr", ZScore: "zscore"}
 
 Shape = tuple[int, int, int, int]
 
@@ -72,7 +69,7 @@ def export(
     model = load_trained(run, trust)
     graph = SliceProbabilities(_without_windows(model)).eval()
     metadata = describe(model)
-    content = serialise(graph, _n_channels(model), format, json.dumps(metadata))
+    content = serialise(graph, model.spec.n_input_channels, format, json.dumps(metadata))
     shapes = _shapes_to_compare(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, temporary_metadata = temporary_sibling(path), temporary_sibling(metadata_path)
@@ -92,27 +89,15 @@ def export(
 
 
 def describe(model: TrainedModel) -> dict[str, object]:
-    """The metadata: everything between a NIfTI file and the graph, and back. docs/export.md explains each key."""
-    slices, classes = model.slices, model.classes
+    """The metadata: the model specification, and what concerns the graph. docs/export.md explains each key."""
     sizes = ["height", "width"]
     return {
         "metadata_version": _METADATA_VERSION,
         "run": model.name,
-        "input": {"name": INPUT, "shape": ["batch", _n_channels(model), *sizes], "rounded_to": "float16"},
-        "output": {"name": OUTPUT, "shape": ["batch", 1 + len(classes.names), *sizes]},
-        "classes": [
-            {"index": index, "name": name, "label_values": values}
-            for index, (name, values) in enumerate(zip(classes.names, classes.values, strict=True), start=1)
-        ],
-        "axis": slices.axis,
-        "slice_axes": _slice_axes(slices.axis),
-        "channels": slices.n_channels,
-        "context_slices": model.context_slices,
-        "intensity": _describe_intensity(slices.intensity),
-        "img_size": slices.img_size,
-        "resize": slices.resize,
-        "size_multiple": slices.size_multiple,
-        "crop_size": model.network.crop_size if isinstance(model.network, OverlappingWindows) else None,
+        "input": {"name": INPUT, "shape": ["batch", model.spec.n_input_channels, *sizes], "rounded_to": "float16"},
+        "output": {"name": OUTPUT, "shape": ["batch", 1 + len(model.classes.names), *sizes]},
+        "slice_axes": _slice_axes(model.preprocessing.axis),
+        **model.spec.to_content(),
         "written_with": {"spleen": __version__, "torch": torch.__version__},
     }
 
@@ -130,23 +115,15 @@ def _without_windows(model: TrainedModel) -> PadToMultiple:
     return network
 
 
-def _n_channels(model: TrainedModel) -> int:
-    return model.slices.n_channels * (1 + 2 * model.context_slices)
-
-
 def _slice_axes(axis: AxisName) -> list[int]:
     """The axes of a RAS array in the order slice, row, column: each axis is told by its length."""
     return [size - 1 for size in to_slices(np.empty((1, 2, 3)), axis).shape]
 
 
-def _describe_intensity(intensity: Intensity) -> dict[str, str | float]:
-    return {"kind": _INTENSITY_NAMES[type(intensity)], **asdict(intensity)}
-
-
 def _shapes_to_compare(model: TrainedModel) -> tuple[Shape, ...]:
     """One slice of the size of the training, and batches of two other sizes, one of which needs padding."""
-    multiple, channels = model.slices.size_multiple, _n_channels(model)
-    size = model.slices.img_size
+    multiple, channels = model.preprocessing.size_multiple, model.spec.n_input_channels
+    size = model.preprocessing.img_size
     whole = 4 * multiple if size == "native" else -(-size // multiple) * multiple
     return (
         (1, channels, whole, whole),

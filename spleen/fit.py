@@ -2,10 +2,11 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -19,8 +20,10 @@ from spleen.datamodule import SliceDataModule
 from spleen.distributed import lightning_strategy
 from spleen.hardware import Accelerator, LightningPrecision
 from spleen.launched import FIRST, Place
+from spleen.models.checkpoint import network_weights, read_checkpoint
+from spleen.models.factory import build_network
+from spleen.models.spec import ModelSpec
 from spleen.module import SegmentationModule
-from spleen.recipe import Recipe
 from spleen.signals import StopRequest
 from spleen.stopping import StopAtBadLoss, StopAtBestScore, StopBetweenSteps
 
@@ -73,13 +76,14 @@ def fit(
     data: SliceDataModule,
     settings: FitSettings,
     part: Part,
-    recipe: Recipe,
+    spec: ModelSpec,
+    recorded_settings: Mapping[str, Any],
     hand_on: Callable[[EpochRow], None],
 ) -> Fitted:
     """Train the module, from the beginning or from a checkpoint, then validate and test it with its best checkpoint.
 
-    Writes metrics.csv and checkpoints/ into the run folder. `recipe` goes into the checkpoints; `hand_on` receives the
-    row of every epoch once it is kept, those of earlier parts included.
+    Writes metrics.csv and checkpoints/ into the run folder. `spec` goes into the checkpoints, `recorded_settings` into
+    last.ckpt alone; `hand_on` receives the row of every epoch once it is kept, those of earlier parts included.
     Raises InputError for a loss that is no number, and Interrupted when a signal asks to stop.
     """
     quieten()
@@ -94,10 +98,10 @@ def fit(
         clock,
         epochs,
         bad_loss,
-        SelfDescribing(recipe),
+        SelfDescribing(spec, recorded_settings),
         *_optional_callbacks(settings, epochs, settings.progress and first),
     ]
-    callbacks += [EpochCheckpoints(folder, epochs, hand_on), stop]
+    callbacks += [EpochCheckpoints(folder, epochs, spec, hand_on), stop]
     trainer = make_trainer(settings, part.run_folder, callbacks, part.place, validates=bool(data.slices("val")))
     with _patiently(part.stop):
         trainer.fit(module, data, ckpt_path=part.checkpoint, weights_only=True)
@@ -106,10 +110,24 @@ def fit(
     part.stop.where = "while the best checkpoint was scored"
     with _patiently(part.stop):
         if data.slices("val"):
-            scorer.validate(module, data, ckpt_path=folder / BEST, weights_only=True, verbose=False)
+            load_best(module, spec, folder, settings.compile)
+            scorer.validate(module, data, verbose=False)
         if data.slices("test"):
-            scorer.test(module, data, ckpt_path=folder / BEST, weights_only=True, verbose=False)
+            load_best(module, spec, folder, settings.compile)
+            scorer.test(module, data, verbose=False)
+    load_best(module, spec, folder, settings.compile)
     return Fitted(folder / BEST, epochs.rows, clock, _forward(scorer, module))
+
+
+def load_best(module: SegmentationModule, spec: ModelSpec, checkpoints: Path, compiled: bool = False) -> None:
+    """Give the module a network of its own with the weights of best.ckpt.
+
+    A new one, since a strategy may have cut up the one that was trained. Raises InputError as `read_checkpoint` does.
+    """
+    module.set_network(build_network(spec))
+    module.network.load_state_dict(network_weights(read_checkpoint(checkpoints / BEST)))
+    if compiled:
+        module.network.compile()
 
 
 @contextmanager

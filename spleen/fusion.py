@@ -96,12 +96,12 @@ def read_for(views: Sequence[View], image: ImageFiles, bytes_per_voxel: int) -> 
     `bytes_per_voxel` is the memory that the caller needs for each voxel besides the image itself. Raises InputError as
     `read_native` does, and for files that are not these channels.
     """
-    n_channels = views[0].model.slices.n_channels
+    n_channels = views[0].model.preprocessing.n_channels
     image.check_channels(n_channels)
     return read_native(
         *image.paths,
         n_channels=n_channels,
-        tolerance_mm=min(view.model.slices.grid_tolerance_mm for view in views),
+        tolerance_mm=min(view.model.preprocessing.grid_tolerance_mm for view in views),
         bytes_per_voxel=_LARGEST_VOXEL_BYTES * n_channels + bytes_per_voxel,
     )
 
@@ -134,7 +134,7 @@ def _one_view(
     keep_probabilities: bool,
     advance: Callable[[int], None],
 ) -> VolumePrediction:
-    axis, n_organs = view.model.slices.axis, len(view.model.classes.names)
+    axis, n_organs = view.model.preprocessing.axis, len(view.model.classes.names)
     mask = _zeros(image, np.uint8)
     kept = _zeros(image, np.float32, n_organs) if keep_probabilities else None
     tally = _Tally(n_organs)
@@ -164,7 +164,7 @@ def _fused(
     fused = _zeros(image, np.float32, n_organs)
     ballots = _zeros(image, np.uint8 if n_votes < 256 else np.uint16, n_organs)
     for view in views:
-        axis = view.model.slices.axis
+        axis = view.model.preprocessing.axis
         for part, planes in view_probabilities(view.model, image, name, view.variants, view.hardware, batch_size):
             _add(fused, planes.mean(0) * view.weight, axis, part)
             _add(ballots, _votes(planes), axis, part)

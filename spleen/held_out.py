@@ -69,10 +69,10 @@ def views_that_saw(views: Sequence[View], image: NativeImage) -> list[View]:
 
     Empty where they do not tell: checkpoints from before this was recorded.
     """
-    if not any(view.model.seen_images for view in views):
+    if not any(view.model.spec.seen_images for view in views):
         return []
     image_fingerprint = fingerprint(image.channels)
-    return [view for view in views if image_fingerprint in view.model.seen_images]
+    return [view for view in views if image_fingerprint in view.model.spec.seen_images]
 
 
 def check_unseen(seen_by: Sequence[View], path: Path) -> None:

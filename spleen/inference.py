@@ -14,9 +14,9 @@ from spleen.assemble import foreground_probabilities
 from spleen.augment import FLIP_DIRECTIONS, IN_PLANE_DIRECTIONS
 from spleen.errors import InputError
 from spleen.hardware import choose_accelerator, choose_precision
+from spleen.imaging.preprocessing import network_planes
 from spleen.intensity import fit_intensity
 from spleen.native_image import NativeImage
-from spleen.network_input import network_planes
 from spleen.slicing import InPlaneGrid, context_indices, slice_shape
 from spleen.trained import TrainedModel
 from spleen.types import AxisName, ImageBatch
@@ -93,7 +93,7 @@ def choose_hardware(device: Device, precision: str) -> Hardware:
 
 def n_slices(model: TrainedModel, image: NativeImage) -> int:
     """How many slices the model cuts this image into."""
-    return slice_shape(image.shape, model.slices.axis)[0]
+    return slice_shape(image.shape, model.preprocessing.axis)[0]
 
 
 def view_probabilities(
@@ -109,7 +109,7 @@ def view_probabilities(
     Each item tells its slices along the model's axis. `name` stands in the messages.
     Raises InputError for an image that cannot be normalised.
     """
-    settings = model.slices
+    settings = model.preprocessing
     count, height, width = slice_shape(image.shape, settings.axis)
     grid = settings.plan(image.shape, image.spacing_mm)
     planes = _normalised(model, image, grid, name)
@@ -118,7 +118,7 @@ def view_probabilities(
     for start in range(0, count, step):
         index = np.arange(start, min(start + step, count))
         # All channels of one slice, then of the next, as dataset.load_images has them in training.
-        stacks = planes[context_indices(index, count, model.context_slices)].reshape(len(index), -1, *grid.padded)
+        stacks = planes[context_indices(index, count, model.spec.context_slices)].reshape(len(index), -1, *grid.padded)
         images = torch.from_numpy(stacks).to(hardware.device).float()
         answers = [variant.undo(_run(model, variant.show(images), hardware)) for variant in shown_as]
         yield (
@@ -131,7 +131,7 @@ def _normalised(
     model: TrainedModel, image: NativeImage, grid: InPlaneGrid, name: str
 ) -> Float16[np.ndarray, "n c h w"]:
     """All slices on the network's grid, each channel normalised by itself."""
-    settings = model.slices
+    settings = model.preprocessing
     several = len(image.channels) > 1
     planes: np.ndarray | None = None
     for number, channel in enumerate(image.channels):

@@ -101,7 +101,7 @@ class SegmentationModule(pl.LightningModule):
         crop: CropSettings | None = None,
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.set_network(network)
         self.loss = loss
         self._optimiser = optimiser
         self._augment = augment
@@ -112,6 +112,10 @@ class SegmentationModule(pl.LightningModule):
         self._val, self._test = stages["val"], stages["test"]
         self.scores: dict[ScoredStage, list[CaseScore]] = {}
         self.test_slices: list[SliceScore] = []
+
+    def set_network(self, network: nn.Module) -> None:
+        """Take this network in place of the present one."""
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (b, classes, h, w) of slices (b, c, h, w)."""

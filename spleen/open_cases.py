@@ -16,9 +16,10 @@ from spleen.atomic import drop_abandoned
 from spleen.cases import Case
 from spleen.errors import InputError
 from spleen.free_memory import MemoryRoom, free_memory_bytes
+from spleen.imaging.preprocessing import Preprocessing
 from spleen.intensity import doubts_in_words
 from spleen.listing import few, in_lines
-from spleen.store import StoreSettings, entries_folder, open_case
+from spleen.store import entries_folder, open_case
 from spleen.stored_case import StoredCase
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ class OpenedCases:
     skipped: dict[str, str]
 
 
-def open_cases(cases: Sequence[Case], settings: StoreSettings, cache: Path, skip_bad: bool) -> OpenedCases:
+def open_cases(
+    cases: Sequence[Case], preprocessing: Preprocessing, cache: Path, skip_bad: bool, may_be_empty: bool = False
+) -> OpenedCases:
     """Open the entries of all cases; missing entries are built in parallel.
 
     Completed entries are kept even if other cases fail, so an interrupted call resumes where it stopped. Threads are
@@ -56,7 +59,7 @@ def open_cases(cases: Sequence[Case], settings: StoreSettings, cache: Path, skip
     pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(cores // n_threads,))
     room = MemoryRoom(int(_MEMORY_FRACTION * free_memory_bytes()))
     try:
-        waiting = {pool.submit(open_case, case, settings, cache, room): case for case in cases}
+        waiting = {pool.submit(open_case, case, preprocessing, cache, room, may_be_empty): case for case in cases}
         with _progress(len(cases)) as progress:
             task = progress.add_task("slice store", total=len(cases))
             for done in as_completed(waiting):

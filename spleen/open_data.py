@@ -29,9 +29,10 @@ def open_data(config: TrainConfig) -> SliceDataModule:
     classes = build_model.build_classes(config)
     opened = open_cases(
         find_dataset(config).cases,
-        build_model.build_store_settings(config, classes),
+        build_model.build_preprocessing(config, classes),
         Path(config.cache_dir),
         skip_bad=many and config.data.skip_bad,
+        may_be_empty=many,
     )
     _check_same_values(opened.cases)
     splits = _split_cases(config, opened) if many else [_split_slices(config, opened.cases[0])]

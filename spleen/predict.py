@@ -118,7 +118,7 @@ def predict(
     settings = settings or PredictSettings()
     started = time.perf_counter()
     models = load_ensemble(_listed(runs, "run"), settings.trust)
-    found = find_targets(inputs, output, models[0].slices.n_channels)
+    found = find_targets(inputs, output, models[0].preprocessing.n_channels)
     views = make_views(models, settings)
     case_ids = [target.case_id for target in found]
     views_of = views_that_held_out(views, case_ids) if settings.held_out else dict.fromkeys(case_ids, views)
@@ -177,11 +177,17 @@ def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> lis
         View(
             model,
             weight,
-            variants(model.slices.axis, (*model.trained_flips, *settings.flips)) if settings.tta else (Variant(),),
+            _variants(model, settings),
             choose_hardware(settings.device, _precision(model, settings)),
         )
         for model, weight in zip(models, weights, strict=True)
     ]
+
+
+def _variants(model: TrainedModel, settings: PredictSettings) -> tuple[Variant, ...]:
+    if not settings.tta:
+        return (Variant(),)
+    return variants(model.preprocessing.axis, (*model.spec.trained_flips, *settings.flips))
 
 
 def _precision(model: TrainedModel, settings: PredictSettings) -> str:
@@ -189,7 +195,7 @@ def _precision(model: TrainedModel, settings: PredictSettings) -> str:
     if settings.precision is not None:
         return settings.precision
     on_gpu = choose_hardware(settings.device, "32").device.type == "cuda"
-    return "auto" if model.precision == "16" and not on_gpu else model.precision
+    return "auto" if model.spec.precision == "16" and not on_gpu else model.spec.precision
 
 
 def _normalised(weights: Sequence[float] | None, count: int) -> list[float]:
@@ -247,13 +253,13 @@ def _predict_one(
 
 
 def _doubt(views: Sequence[View], image: NativeImage) -> str | None:
-    intensities = {view.model.slices.intensity for view in views}
+    intensities = {view.model.preprocessing.intensity for view in views}
     return next(filter(None, (doubt(image.channels, intensity) for intensity in intensities)), None)
 
 
 def _training_volumes(views: Sequence[View]) -> list[tuple[float, float]]:
     """For each class, the smallest and largest volume that any of the runs was trained with."""
-    of_class = zip(*(view.model.training_volumes_mm3 for view in views), strict=True)
+    of_class = zip(*(view.model.spec.training_volumes_mm3 for view in views), strict=True)
     return [(min(low for low, _ in ranges), max(high for _, high in ranges)) for ranges in of_class]
 
 

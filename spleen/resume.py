@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spleen.checkpointing import BEST, CHECKPOINTS, LAST, best_row, link_best, read_checkpoint
+from spleen.callbacks import SETTINGS_KEY
+from spleen.checkpointing import BEST, CHECKPOINTS, LAST, best_row, keep_best
 from spleen.errors import InputError
 from spleen.identity import has_effect
-from spleen.recipe import RECIPE_KEY, Recipe
+from spleen.legacy import RECIPE_KEY, config_of_recipe
+from spleen.models.checkpoint import read_checkpoint
+from spleen.models.spec import ModelSpec
+from spleen.trained import spec_of
 from spleen.wandb_parts import forget_wandb
 
 SUMMARY = "summary.json"
@@ -33,8 +37,10 @@ class Unfinished:
     checkpoint: Path
     epochs: int
     """How many epochs it has kept."""
-    recipe: Mapping[str, Any]
-    """What it was told to train, and facts of its data."""
+    settings: Mapping[str, Any]
+    """What it was told."""
+    spec: ModelSpec
+    """What it trains, and facts of its data."""
 
 
 def find_unfinished(run_folder: Path) -> Unfinished | None:
@@ -45,21 +51,32 @@ def find_unfinished(run_folder: Path) -> Unfinished | None:
     last = run_folder / CHECKPOINTS / LAST
     if (run_folder / SUMMARY).exists() or not last.exists():
         return None
-    content = read_checkpoint(last)
+    try:
+        content = read_checkpoint(last)
+    except InputError as error:
+        raise InputError(f"{error}; or remove it to start the run afresh") from error
     try:
         rows = content["callbacks"]["EpochRecord"]["rows"]
-        recipe = json.loads(content[RECIPE_KEY])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{last} holds no state of a training to go on from; remove it to start afresh") from error
-    link_best(last.parent, rows)
+        settings, spec = _settings_of(content), spec_of(content)
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{last} holds no state of a training to go on from ({error}); remove it to start afresh"
+        ) from error
+    keep_best(last.parent, rows, spec)
     if best_row(rows) is not None and not (last.parent / BEST).exists():
         raise InputError(f"{last.parent / BEST} is missing, so the run cannot be scored; remove {last} to start afresh")
-    return Unfinished(last, len(rows), recipe)
+    return Unfinished(last, len(rows), settings, spec)
+
+
+def _settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    if SETTINGS_KEY in content:
+        return dict(json.loads(content[SETTINGS_KEY]))
+    return config_of_recipe(content[RECIPE_KEY])
 
 
 def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> None:
     """Raise InputError if a setting that decides what is trained is another one than when the run began."""
-    then, now = _flat(unfinished.recipe.get("config", {})), _flat(json.loads(json.dumps(config)))
+    then, now = _flat(unfinished.settings), _flat(json.loads(json.dumps(config)))
     changed = [
         f"{key} was {_shown(then, key)} and is now {_shown(now, key)}"
         for key in dict.fromkeys([*then, *now])
@@ -73,11 +90,14 @@ def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> No
         )
 
 
-def check_same_data(unfinished: Unfinished, recipe: Recipe) -> None:
+def check_same_data(unfinished: Unfinished, now: ModelSpec) -> None:
     """Raise InputError if the images or labels of the training are others than when the unfinished run began."""
-    now = json.loads(recipe.to_json())
-    then = {"seen_images": now["seen_images"], **unfinished.recipe}  # older checkpoints do not tell
-    if {**now, "config": None} != {**then, "config": None}:
+    then = unfinished.spec
+    same_labels = (then.preprocessing.classes, then.training_volumes_mm3) == (
+        now.preprocessing.classes,
+        now.training_volumes_mm3,
+    )
+    if not same_labels or (then.seen_images or now.seen_images) != now.seen_images:  # older checkpoints do not tell
         raise InputError(
             f"the images or labels are not those that the unfinished run in {unfinished.checkpoint.parents[1]} was "
             "trained with; put them back, or start a new run in another folder"

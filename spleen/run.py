@@ -30,9 +30,10 @@ from spleen.job_folders import is_finished
 from spleen.launched import Launched, check_launched, process_count
 from spleen.loggers import WandbRun, start_wandb_run
 from spleen.metrics.per_case import mean_scores
+from spleen.models.factory import build_network
+from spleen.models.spec import ModelSpec
 from spleen.module import SCORED_STAGES, SegmentationModule, StageScores
 from spleen.open_data import open_data, record_split
-from spleen.recipe import describe
 from spleen.report.run_report import RunTitle, draw, mirror, print_scores
 from spleen.resume import (
     SUMMARY,
@@ -103,17 +104,17 @@ def _run(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = open_data(config)
     record_split(run_folder, data, config)
-    recipe = describe(config, data.cases_in("train"), data.cases_in("val"))
+    spec = build_model.describe(config, data.cases_in("train"), data.cases_in("val"))
     if unfinished is not None:
-        check_same_data(unfinished, recipe)
-    module = build_module(config, data)
+        check_same_data(unfinished, spec)
+    module = build_module(config, spec, data)
     part = Part(run_folder, started, unfinished.checkpoint if unfinished else None, stop)
     epochs_kept = unfinished.epochs if unfinished else 0
     wandb_run = start_wandb_run(build.build_wandb_settings(config), run_folder, asdict(config), epochs_kept)
     reporter = _trial_reporter(config, run_folder)
     try:
         with with_workers(Order(config, run_folder, part.checkpoint), settings.accelerator, stop):
-            fitted = fit(module, data, settings, part, recipe, partial(_tell_epoch, wandb_run, reporter))
+            fitted = fit(module, data, settings, part, spec, asdict(config), partial(_tell_epoch, wandb_run, reporter))
         stop.where = "while the report was written"
         _report(config, fitted, module, data, wandb_run, run_folder)
         summary = {**_summarise(config, fitted, module, settings), "identity": job_identity}
@@ -172,18 +173,16 @@ def fit_settings(config: TrainConfig) -> FitSettings:
     )
 
 
-def build_module(config: TrainConfig, data: SliceDataModule) -> SegmentationModule:
-    """The untrained module that the configuration asks for, for these data."""
-    classes = build_model.build_classes(config)
+def build_module(config: TrainConfig, spec: ModelSpec, data: SliceDataModule) -> SegmentationModule:
+    """The untrained module that the configuration and the specification ask for, for these data."""
+    class_names = spec.preprocessing.classes.names
     return SegmentationModule(
-        network=build_model.build_network(config, len(classes.names)),
+        network=build_network(spec),
         loss=build.build_loss(config),
         optimiser=build.build_optimiser_settings(config),
         augment=build.build_augment_settings(config),
-        stages={
-            stage: StageScores([part.case for part in data.slices(stage)], classes.names) for stage in SCORED_STAGES
-        },
-        axis=build_model.axis_of(config),
+        stages={stage: StageScores([part.case for part in data.slices(stage)], class_names) for stage in SCORED_STAGES},
+        axis=spec.preprocessing.axis,
         seed=config.seed,
         crop=CropSettings(config.crop_size, config.loader.foreground_share) if config.crop_size else None,
     )

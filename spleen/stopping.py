@@ -83,6 +83,11 @@ class StopBetweenSteps(Callback):
 class StopAtBestScore(EarlyStopping):
     """Lightning's early stopping, except that a run it has stopped does not continue when resumed."""
 
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, whatever the class is called."""
+        return f"StopAtBestScore{ {'monitor': self.monitor, 'mode': self.mode} }"
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Called after the state is restored and before the first step."""
         trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,47 +24,16 @@ from spleen.errors import InputError
 from spleen.fingerprint import fingerprint
 from spleen.free_memory import MemoryRoom
 from spleen.geometry import check_same_grid
-from spleen.intensity import Intensity, doubt, fit_intensity
+from spleen.imaging.preprocessing import Preprocessing, in_chunks, network_planes
+from spleen.intensity import doubt, fit_intensity
 from spleen.labels import resolve, to_class_indices
-from spleen.network_input import in_chunks, network_planes
-from spleen.slicing import (
-    InPlaneGrid,
-    InPlaneSize,
-    Resize,
-    plan_in_plane,
-    resample_labels,
-    slice_shape,
-    slice_spacing_mm,
-    to_slices,
-)
+from spleen.slicing import InPlaneGrid, resample_labels, slice_shape, slice_spacing_mm, to_slices
 from spleen.stored_case import StoredArray, StoredCase
-from spleen.types import AxisName, LabelVolume, SpacingMm
+from spleen.types import AxisName, LabelVolume
 from spleen.volume import Channels, read_channels, read_label, read_shape
 
 # Increase whenever the arrays of an entry change for the same settings.
 _FORMAT = 3
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """All settings that affect the arrays of an entry."""
-
-    axis: AxisName
-    img_size: InPlaneSize
-    resize: Resize
-    size_multiple: int
-    intensity: Intensity
-    classes: ClassMap
-    grid_tolerance_mm: float
-    n_channels: int = 1
-    may_be_empty: bool = False
-    """Whether a label without foreground is allowed, for data in which some patients lack the organ."""
-
-    def plan(self, shape: tuple[int, ...], spacing: SpacingMm) -> InPlaneGrid:
-        """The network's grid for the slices of a RAS volume of this shape and spacing in mm."""
-        _, height, width = slice_shape(shape, self.axis)
-        _, height_mm, width_mm = slice_spacing_mm(spacing, self.axis)
-        return plan_in_plane((height, width), (height_mm, width_mm), self.img_size, self.resize, self.size_multiple)
 
 
 def entries_folder(cache: Path) -> Path:
@@ -72,9 +41,16 @@ def entries_folder(cache: Path) -> Path:
     return cache / "slices"
 
 
-def open_case(case: Case, settings: StoreSettings, cache: Path, room: MemoryRoom | None = None) -> StoredCase:
+def open_case(
+    case: Case,
+    preprocessing: Preprocessing,
+    cache: Path,
+    room: MemoryRoom | None = None,
+    may_be_empty: bool = False,
+) -> StoredCase:
     """Open the entry of a case; a missing entry is built first, once `room` has enough memory for it.
 
+    `may_be_empty` allows a label without foreground, for data in which some patients lack the organ.
     Raises InputError for invalid files, and for a cache folder that cannot be written.
     """
     for path in (*case.images, case.label):
@@ -83,26 +59,29 @@ def open_case(case: Case, settings: StoreSettings, cache: Path, room: MemoryRoom
         if not os.access(path, os.R_OK):
             raise InputError(f"{path} is not readable by this user; change its permissions")
     try:
-        entry = entries_folder(cache) / _key(case, settings, cache)
+        entry = entries_folder(cache) / _key(case, preprocessing, cache, may_be_empty)
         if not entry.is_dir():
-            with room.taken(_bytes_to_build(case, settings)) if room else nullcontext(), new_folder(entry) as folder:
-                _build(case, settings, folder)
+            with (
+                room.taken(_bytes_to_build(case, preprocessing)) if room else nullcontext(),
+                new_folder(entry) as folder,
+            ):
+                _build(case, preprocessing, folder, may_be_empty)
     except OSError as error:
         raise InputError(
             f"cannot use the slice store under {cache}: {error}. Free some space or choose another cache_dir=…"
         ) from error
     try:
-        return _open(case, entry, settings.axis)
+        return _open(case, entry, preprocessing.axis)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{entry} is damaged: {error!r}. Delete it, and it will be rebuilt") from error
 
 
-def _key(case: Case, settings: StoreSettings, cache: Path) -> str:
+def _key(case: Case, preprocessing: Preprocessing, cache: Path, may_be_empty: bool) -> str:
     shaping = {
         "format": _FORMAT,
         "images": [content_hash(image, cache / "hashes") for image in case.images],
         "label": content_hash(case.label, cache / "hashes"),
-        "settings": asdict(settings),
+        "settings": {**asdict(preprocessing), "may_be_empty": may_be_empty},
     }
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -126,33 +105,33 @@ def _open(case: Case, entry: Path, axis: AxisName) -> StoredCase:
     )
 
 
-def _bytes_to_build(case: Case, settings: StoreSettings) -> int:
+def _bytes_to_build(case: Case, preprocessing: Preprocessing) -> int:
     """Approximate memory that `_build` needs: measured on 13 to 79 million voxels with 1 to 4 channels, rounded up.
 
     0 for an image whose header cannot be read, for which building fails immediately with the reason.
     """
     try:
         shape, spacing = read_shape(case.images[0])
-        grid = settings.plan(shape, spacing)
+        grid = preprocessing.plan(shape, spacing)
     except InputError:
         return 0
-    n_slices = slice_shape(shape, settings.axis)[0]
-    read = math.prod(shape) * (16 + 6 * settings.n_channels)
-    written = n_slices * math.prod(grid.padded) * (2 + 2 * settings.n_channels)
+    n_slices = slice_shape(shape, preprocessing.axis)[0]
+    read = math.prod(shape) * (16 + 6 * preprocessing.n_channels)
+    written = n_slices * math.prod(grid.padded) * (2 + 2 * preprocessing.n_channels)
     return read + written
 
 
-def _build(case: Case, settings: StoreSettings, folder: Path) -> None:
-    image, label, classes = _read_case(case, settings)
-    spacing = slice_spacing_mm(image.spacing_mm, settings.axis)
-    reference = np.ascontiguousarray(to_slices(to_class_indices(label, classes), settings.axis))
-    grid = settings.plan(label.shape, image.spacing_mm)
+def _build(case: Case, preprocessing: Preprocessing, folder: Path, may_be_empty: bool) -> None:
+    image, label, classes = _read_case(case, preprocessing, may_be_empty)
+    spacing = slice_spacing_mm(image.spacing_mm, preprocessing.axis)
+    reference = np.ascontiguousarray(to_slices(to_class_indices(label, classes), preprocessing.axis))
+    grid = preprocessing.plan(label.shape, image.spacing_mm)
     n_classes = len(classes.names) + 1
-    images = np.empty((len(reference), settings.n_channels, *grid.padded), np.float16)
+    images = np.empty((len(reference), preprocessing.n_channels, *grid.padded), np.float16)
     for number, channel in enumerate(image.arrays):
         name = case.images[0] if len(image.arrays) == 1 else f"{case.images[0]}, channel {number}"
-        intensity = fit_intensity(channel, settings.intensity, str(name))
-        images[:, number] = network_planes(channel, settings.axis, grid, intensity)
+        intensity = fit_intensity(channel, preprocessing.intensity, str(name))
+        images[:, number] = network_planes(channel, preprocessing.axis, grid, intensity)
     labels = in_chunks(reference, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_classes).numpy())
     np.save(folder / "images.npy", images)
     np.save(folder / "labels.npy", labels)
@@ -162,30 +141,30 @@ def _build(case: Case, settings: StoreSettings, folder: Path) -> None:
         "case_id": case.case_id,
         "images": [str(path) for path in case.images],
         "label": str(case.label),
-        "axis": settings.axis,
+        "axis": preprocessing.axis,
         "grid": asdict(grid),
         "spacing_mm": spacing,
         "foreground": reference.any(axis=(1, 2)).tolist(),
         "label_values": classes.values,
         "volumes_mm3": [float(count * np.prod(spacing)) for count in voxels[1:]],
         "fingerprint": fingerprint(image.arrays),
-        "doubt": doubt(image.arrays, settings.intensity),
+        "doubt": doubt(image.arrays, preprocessing.intensity),
     }
     (folder / "entry.json").write_text(json.dumps(facts, indent=1))
 
 
-def _read_case(case: Case, settings: StoreSettings) -> tuple[Channels, LabelVolume, ClassMap]:
-    image, label = read_channels(case.images, settings.grid_tolerance_mm), read_label(case.label)
-    if len(image.arrays) != settings.n_channels:
-        raise InputError(_wrong_channels(case.images[0], len(image.arrays), settings.n_channels))
+def _read_case(case: Case, preprocessing: Preprocessing, may_be_empty: bool) -> tuple[Channels, LabelVolume, ClassMap]:
+    image, label = read_channels(case.images, preprocessing.grid_tolerance_mm), read_label(case.label)
+    if len(image.arrays) != preprocessing.n_channels:
+        raise InputError(_wrong_channels(case.images[0], len(image.arrays), preprocessing.n_channels))
     check_same_grid(
         (image.arrays[0].shape, label.array.shape),
         (image.affine, label.affine),
-        settings.grid_tolerance_mm,
+        preprocessing.grid_tolerance_mm,
         (str(case.images[0]), str(case.label)),
     )
     try:
-        return image, label.array, resolve(label.array, settings.classes, settings.may_be_empty)
+        return image, label.array, resolve(label.array, preprocessing.classes, may_be_empty)
     except InputError as error:
         raise InputError(f"{case.label}: {error}") from error
 

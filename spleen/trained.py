@@ -1,10 +1,7 @@
 """A trained network from its run folder or checkpoint, without running any code that came with it."""
 
 import logging
-import pickle
-import re
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from spleen.build_model import build_classes, build_network, build_store_settings
 from spleen.class_map import ClassMap
 from spleen.errors import InputError
+from spleen.imaging.preprocessing import Preprocessing
+from spleen.legacy import RECIPE_KEY, spec_of_recipe
 from spleen.listing import few
-from spleen.recipe import RECIPE_KEY, from_json
-from spleen.store import StoreSettings
+from spleen.models.checkpoint import SPEC_KEY, network_weights, read_checkpoint
+from spleen.models.factory import build_network
+from spleen.models.spec import ModelSpec
 from spleen.trust_target import check_network_setting
 
 BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
 log = logging.getLogger(__name__)
-
-# In Lightning's checkpoint the network is an attribute of the module.
-_PREFIX = "network."
 
 
 @dataclass(frozen=True)
@@ -38,21 +34,17 @@ class TrainedModel:
 
     It is in evaluation mode.
     """
-    slices: StoreSettings
-    context_slices: int
-    precision: str
-    """The setting of the training: auto, 32, bf16 or 16."""
-    trained_flips: tuple[str, ...]
-    """Anatomical directions that were mirrored at random during the training."""
-    training_volumes_mm3: tuple[tuple[float, float], ...]
-    """For each class, its smallest and its largest volume in the training cases."""
-    seen_images: frozenset[str]
-    """`spleen.fingerprint.fingerprint` of the images it learnt from; empty where an older checkpoint does not tell."""
+    spec: ModelSpec
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How volumes become slices."""
+        return self.spec.preprocessing
 
     @property
     def classes(self) -> ClassMap:
         """Foreground classes, with the label values that stand for them."""
-        return self.slices.classes
+        return self.spec.preprocessing.classes
 
 
 def find_checkpoints(path: Path) -> list[Path]:
@@ -96,33 +88,28 @@ def load_trained(path: Path, trust: bool = False) -> TrainedModel:
     if len(checkpoints) != 1:
         raise InputError(_not_one_run(path, checkpoints))
     checkpoint = checkpoints[0]
-    content = _read(checkpoint)
+    content = read_checkpoint(checkpoint)
     try:
-        recipe, config = from_json(str(content[RECIPE_KEY]))
-        check_network_setting(config.model.network, trust)
-        classes = ClassMap(build_classes(config).names, recipe.label_values)
-        network = build_network(config, len(classes.names))
-        weights = {
-            name.removeprefix(_PREFIX): value
-            for name, value in content["state_dict"].items()
-            if name.startswith(_PREFIX)
-        }
-        network.load_state_dict(weights)
-        flips = tuple(config.augment.get("flips", []))
-    except (InputError, RuntimeError, KeyError, AttributeError, TypeError) as error:
+        spec = spec_of(content)
+        check_network_setting(spec.network, trust)
+        network = build_network(spec)
+        network.load_state_dict(network_weights(content))
+    except (InputError, RuntimeError, AttributeError, TypeError) as error:
         raise InputError(f"{checkpoint}: {error}") from error
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainedModel(
-        name=_name(checkpoint),
-        checkpoint=checkpoint.resolve(),
-        network=network,
-        slices=build_store_settings(config, classes),
-        context_slices=config.context_slices,
-        precision=config.precision,
-        trained_flips=flips,
-        training_volumes_mm3=recipe.training_volumes_mm3,
-        seen_images=frozenset(recipe.seen_images),
-    )
+    return TrainedModel(_name(checkpoint), checkpoint.resolve(), network, spec)
+
+
+def spec_of(content: Mapping[str, Any]) -> ModelSpec:
+    """The model specification in a checkpoint, also in one that describes itself in the way of before.
+
+    Raises InputError where there is none, or it cannot be read.
+    """
+    if SPEC_KEY in content:
+        return ModelSpec.from_json(str(content[SPEC_KEY]))
+    if RECIPE_KEY in content:
+        return spec_of_recipe(str(content[RECIPE_KEY]))
+    raise InputError("it was not written by train.py: it lacks a model specification")
 
 
 def load_ensemble(paths: Sequence[Path], trust: bool = False) -> list[TrainedModel]:
@@ -137,38 +124,12 @@ def load_ensemble(paths: Sequence[Path], trust: bool = False) -> list[TrainedMod
                 f"runs can be fused only where their classes agree: {models[0].name} knows {_tell(models[0].classes)}, "
                 f"{model.name} knows {_tell(model.classes)}"
             )
-        if model.slices.n_channels != models[0].slices.n_channels:
+        if model.preprocessing.n_channels != models[0].preprocessing.n_channels:
             raise InputError(
                 f"runs can be fused only where they see the same images: {models[0].name} was trained on "
-                f"{models[0].slices.n_channels} channel(s), {model.name} on {model.slices.n_channels}"
+                f"{models[0].preprocessing.n_channels} channel(s), {model.name} on {model.preprocessing.n_channels}"
             )
     return models
-
-
-def _read(checkpoint: Path) -> dict[str, Any]:
-    try:
-        with checkpoint.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise InputError(f"{checkpoint} is no checkpoint of train.py, or it is truncated; copy it again")
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except InputError:
-        raise
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        found = f", and this one names {named[1]}" if named else ""
-        raise InputError(
-            f"{checkpoint} is refused: a checkpoint may hold tensors and plain values only{found}. It was not written "
-            "by train.py, or someone changed it"
-        ) from error
-    except Exception as error:  # whatever the unpickler stumbles over in a damaged file
-        raise InputError(f"{checkpoint} cannot be read as a checkpoint: {_first_line(error)}") from error
-    if not isinstance(content, dict) or RECIPE_KEY not in content or "state_dict" not in content:
-        raise InputError(f"{checkpoint} was not written by train.py: it lacks the recipe of its run")
-    return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _name(checkpoint: Path) -> str:

@@ -7,17 +7,18 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import asdict
 
 import pytorch_lightning as pl
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from spleen.build_model import describe
 from spleen.callbacks import EpochRow
 from spleen.distributed import connect, join, leave, take_order, tell_failure, tell_ready
 from spleen.errors import InputError
 from spleen.fit import Part, fit
 from spleen.launched import Launched, Place
 from spleen.open_data import open_data
-from spleen.recipe import describe
 from spleen.run import build_module, fit_settings
 from spleen.signals import StopRequest
 
@@ -48,12 +49,12 @@ def _train(store: Store, place: Place, count: int, stop: StopRequest) -> None:
     settings = fit_settings(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = open_data(config)
-    recipe = describe(config, data.cases_in("train"), data.cases_in("val"))
-    module = build_module(config, data)
+    spec = describe(config, data.cases_in("train"), data.cases_in("val"))
+    module = build_module(config, spec, data)
     tell_ready(store, place)
     join(store, place, count, settings.accelerator)
     part = Part(order.run_folder, time.time(), order.checkpoint, stop, place)
-    fit(module, data, settings, part, recipe, _keep_to_itself)
+    fit(module, data, settings, part, spec, asdict(config), _keep_to_itself)
 
 
 def _keep_to_itself(_: EpochRow) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from spleen.recipe import RECIPE_KEY
+from spleen.models.checkpoint import SPEC_KEY
 
 
 class Bait:
@@ -30,21 +30,17 @@ def forge(run_folder: Path, path: Path, change: Callable[[dict[str, Any]], None]
     return path
 
 
-def forge_recipe(run_folder: Path, path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """Copy the best checkpoint of a run to `path` with a change to its recipe."""
+def forge_spec(run_folder: Path, path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Copy the best checkpoint of a run to `path` with a change to its model specification."""
 
-    def change_recipe(content: dict[str, Any]) -> None:
-        recipe = json.loads(content[RECIPE_KEY])
-        change(recipe)
-        content[RECIPE_KEY] = json.dumps(recipe)
+    def change_spec(content: dict[str, Any]) -> None:
+        spec = json.loads(content[SPEC_KEY])
+        change(spec)
+        content[SPEC_KEY] = json.dumps(spec)
 
-    return forge(run_folder, path, change_recipe)
+    return forge(run_folder, path, change_spec)
 
 
-def forge_network(run_folder: Path, path: Path, network: dict[str, Any], **model: str) -> Path:
-    """Copy the best checkpoint of a run to `path` with another setting of the network."""
-
-    def change(recipe: dict[str, Any]) -> None:
-        recipe["config"]["model"] |= {"network": network, **model}
-
-    return forge_recipe(run_folder, path, change)
+def forge_network(run_folder: Path, path: Path, network: dict[str, Any]) -> Path:
+    """Copy the best checkpoint of a run to `path` with another network."""
+    return forge_spec(run_folder, path, lambda spec: spec.update(network=network))

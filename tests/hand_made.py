@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from spleen.class_map import ClassMap
 from spleen.fusion import View
+from spleen.imaging.preprocessing import Preprocessing
 from spleen.inference import Hardware, Variant
 from spleen.intensity import CtWindow
+from spleen.models.spec import ModelSpec
 from spleen.native_image import NativeImage, read_native
-from spleen.store import StoreSettings
 from spleen.trained import TrainedModel
 from tests.nifti import save
 
@@ -51,9 +52,10 @@ class Places(nn.Module):
 def model(network: nn.Module, axis: str, img_size: int, names: Sequence[str] = ("organ",), context: int = 0):
     """A trained model around a network; intensities from -1 to 1 reach it as they are."""
     classes = ClassMap(tuple(names), tuple((index,) for index in range(1, len(names) + 1)))
-    slices = StoreSettings(axis, img_size, "keep_aspect", 1, CtWindow(0, 2), classes, 0.1)
+    preprocessing = Preprocessing(axis, img_size, "keep_aspect", 1, CtWindow(0, 2), classes, 0.1)
     volumes_mm3 = ((1.0, 1e6),) * len(names)
-    return TrainedModel(axis, Path(axis), network.eval(), slices, context, "32", (), volumes_mm3, frozenset())
+    spec = ModelSpec({}, preprocessing, context, None, "32", training_volumes_mm3=volumes_mm3)
+    return TrainedModel(axis, Path(axis), network.eval(), spec)
 
 
 def view(network: nn.Module, axis: str, img_size: int, weight: float = 1.0, variants: tuple[Variant, ...] = PLAIN):

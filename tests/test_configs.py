@@ -17,6 +17,7 @@ from spleen.errors import InputError
 from spleen.folds import SplitSettings
 from spleen.intensity import CtWindow, MrPercentiles, ZScore
 from spleen.metrics.per_case import MeanScores
+from spleen.models.factory import build_network
 from spleen.module import OptimiserSettings
 from tests.small_run import REPOSITORY, compose_config
 
@@ -41,7 +42,7 @@ def test_every_option_composes_passes_the_checks_and_builds(option: str) -> None
     if option == "intensity/auto":
         config = complete(config)
     classes = build_model.build_classes(config)
-    build_model.build_store_settings(config, classes)
+    build_model.build_preprocessing(config, classes)
     build.build_split_settings(config)
     build.build_loader_settings(config)
     build.build_optimiser_settings(config)
@@ -63,8 +64,10 @@ def test_every_loss_falls_when_the_logits_approach_the_label(option: str) -> Non
 @pytest.mark.parametrize("option", MODELS)
 def test_every_network_maps_slices_of_any_size_to_logits_and_passes_gradients(option: str) -> None:
     torch.manual_seed(0)
-    config = compose_config(f"model={option.removeprefix('model/')}", "context_slices=1")
-    network = build_model.build_network(config, 2)
+    config = compose_config(
+        f"model={option.removeprefix('model/')}", "context_slices=1", "data.label_values={front: 1, back: 2}"
+    )
+    network = build_network(build_model.build_spec(config))
     image = torch.randn(2, 3, 33, 18, requires_grad=True)
     logits = network(image)
     logits.square().mean().backward()
@@ -106,7 +109,7 @@ def test_intensity_and_slicing_settings_shape_the_store(overrides: tuple[str, ..
     config = compose_config(
         *overrides, "axis=sagittal", "img_size=96", "resize=stretch", "model.size_multiple=32", "grid_tolerance_mm=0.3"
     )
-    settings = build_model.build_store_settings(config, build_model.build_classes(config))
+    settings = build_model.build_preprocessing(config, build_model.build_classes(config))
     assert settings.intensity == expected
     assert (settings.axis, settings.img_size, settings.resize) == ("sagittal", 96, "stretch")
     assert (settings.size_multiple, settings.grid_tolerance_mm) == (32, 0.3)
@@ -147,7 +150,7 @@ def test_an_augmentation_setting_that_does_not_exist_is_refused() -> None:
 )
 def test_a_network_that_cannot_be_built_is_told_by_name(override: str, told: list[str]) -> None:
     with pytest.raises(InputError) as caught:
-        build_model.build_network(compose_config("model=monai_basic_unet", override), 1)
+        build_network(build_model.build_spec(compose_config("model=monai_basic_unet", override)))
     assert all(part in str(caught.value) for part in told), caught.value
 
 
@@ -163,7 +166,7 @@ def test_a_network_of_ones_own_is_one_yaml_away(tmp_path: Path) -> None:
         """
     )
     config = compose_config("model=mine", f"hydra.searchpath=[file://{tmp_path}]", "context_slices=1")
-    network = build_model.build_network(config, 1)
+    network = build_network(build_model.build_spec(config))
     assert network(torch.zeros(1, 3, 5, 7)).shape == (1, 2, 5, 7)
 
 

@@ -14,11 +14,12 @@ from spleen.class_map import ClassMap
 from spleen.datamodule import LoaderSettings, SliceDataModule
 from spleen.dataset import BalancedBatches, CaseSlices, ScoredSlices, TrainingSlices
 from spleen.folds import SliceSplit
+from spleen.imaging.preprocessing import Preprocessing
 from spleen.intensity import CtWindow
-from spleen.store import StoreSettings, open_case
+from spleen.store import open_case
 from tests.nifti import ras_affine, save
 
-SETTINGS = StoreSettings(
+SETTINGS = Preprocessing(
     axis="axial",
     img_size=7,
     resize="keep_aspect",

@@ -17,9 +17,10 @@ from torch import Tensor
 
 import spleen.run
 from spleen import record
+from spleen.build_model import build_spec
 from spleen.dataset import BalancedBatches, CaseSlices, ScoredSlices
 from spleen.errors import InputError
-from spleen.fit import make_trainer, quieten
+from spleen.fit import load_best, make_trainer, quieten
 from spleen.identity import identity
 from spleen.launched import Place, check_launched, launched, run_stamp
 from spleen.losses import DiceCrossEntropyLoss
@@ -94,11 +95,12 @@ def test_the_same_weights_score_the_same_in_one_process(ct: SmallCt, together: P
     config = compose_config(*small(*ct.overrides, *SETTINGS, *folders))
     quieten()
     data = spleen.run.open_data(config)
-    module = spleen.run.build_module(config, data)
+    spec = build_spec(config)
+    module = spleen.run.build_module(config, spec, data)
     scorer = make_trainer(spleen.run.fit_settings(config), tmp_path, [])
-    best = together / "checkpoints" / "best.ckpt"
-    scorer.validate(module, data, ckpt_path=best, weights_only=True, verbose=False)
-    scorer.test(module, data, ckpt_path=best, weights_only=True, verbose=False)
+    load_best(module, spec, together / "checkpoints")
+    scorer.validate(module, data, verbose=False)
+    scorer.test(module, data, verbose=False)
     record.write_cases(tmp_path / "cases.csv", module.scores)
     assert (tmp_path / "cases.csv").read_text() == (together / "cases.csv").read_text()
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from spleen.build import build_split_settings
 from spleen.build_data import find_dataset
-from spleen.build_model import build_classes, build_store_settings
+from spleen.build_model import build_classes, build_preprocessing
 from spleen.config_checks import check
 from spleen.exploration.suggestion import (
     DEFAULT_CONTEXT_SLICES,
@@ -177,7 +177,7 @@ def test_the_pasted_command_opens_the_very_files(tmp_path, folder):
     config = config_of(explore(image, label))
     (case,) = find_dataset(config).cases
     assert (case.images, case.label) == ((image,), label)
-    stored = open_case(case, build_store_settings(config, build_classes(config)), tmp_path / "cache")
+    stored = open_case(case, build_preprocessing(config, build_classes(config)), tmp_path / "cache")
     assert stored.images.shape[2:] == (48, 48)  # 48 × 40 pixels, padded to the network's multiple
     assert stored.foreground.sum() == 20
 

@@ -16,13 +16,14 @@ import pytest
 import torch
 from torch import nn
 
-from spleen.build_model import build_network
+from spleen.build_model import build_spec
 from spleen.errors import InputError
 from spleen.export import ExportReport, describe, export
 from spleen.export_graph import SliceProbabilities, largest_difference, serialise
 from spleen.fusion import predict_volume
 from spleen.intensity import CtWindow, MrPercentiles, ZScore
 from spleen.models import PadToMultiple
+from spleen.models.factory import build_network
 from spleen.models.unet import UNet
 from spleen.native_image import read_native, write_like
 from spleen.predict import PredictSettings, make_views, predict, to_label_values
@@ -136,9 +137,11 @@ def test_every_network_of_the_configuration_is_written(model: str, file_format: 
 
 
 def _difference(model: str, file_format: str, folder: Path, *overrides: str) -> float:
-    config = compose_config("data=phantom", f"model={model}", "context_slices=1", *overrides)
+    config = compose_config(
+        "data=phantom", f"model={model}", "context_slices=1", "data.label_values={front: 1, back: 2}", *overrides
+    )
     torch.manual_seed(0)
-    graph = SliceProbabilities(build_network(config, 2)).eval()
+    graph = SliceProbabilities(build_network(build_spec(config))).eval()
     path = folder / "network"
     path.write_bytes(serialise(graph, 3, file_format, "{}"))
     return largest_difference(path, file_format, graph, [(1, 3, 64, 48), (2, 3, 33, 71), (3, 3, 16, 16)])
@@ -225,7 +228,8 @@ def test_the_documented_program_follows_the_metadata(
 ) -> None:
     """The same network with other ways in and out."""
     model = load_trained(run)
-    model = replace(model, slices=replace(model.slices, **changes))
+    spec = replace(model.spec, preprocessing=replace(model.preprocessing, **changes))
+    model = replace(model, spec=spec)
     changed = onnx.load(onnx_file)
     onnx.helper.set_model_props(changed, {"spleen": json.dumps(describe(model))})
     onnx.save(changed, tmp_path / "changed.onnx")
@@ -331,15 +335,11 @@ class ByContent(BySize):
 def by_size(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint like that of the run, with this network."""
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    recipe = json.loads(content["spleen"])
-    recipe["config"]["model"] |= {
-        "network": {"_target_": f"{__name__}.BySize"},
-        "in_channels_argument": "inputs",
-        "out_channels_argument": "outputs",
-    }
+    spec = json.loads(content["model_spec"])
+    spec["network"] = {"_target_": f"{__name__}.BySize", "inputs": 3, "outputs": 3}
     weights = {f"network.network.{name}": value for name, value in BySize(3, 3).state_dict().items()}
     path = tmp_path_factory.mktemp("by_size") / "stranger.ckpt"
-    torch.save(content | {"spleen": json.dumps(recipe), "state_dict": weights}, path)
+    torch.save(content | {"model_spec": json.dumps(spec), "state_dict": weights}, path)
     return path
 
 

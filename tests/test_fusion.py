@@ -187,7 +187,7 @@ def test_more_voices_than_a_byte_can_count_are_counted(image) -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_how_many_slices_go_at_once_changes_nothing(image, fused: bool) -> None:
     views = three()
-    views = [replace(one, variants=variants(one.model.slices.axis, FLIP_DIRECTIONS)) for one in views]
+    views = [replace(one, variants=variants(one.model.preprocessing.axis, FLIP_DIRECTIONS)) for one in views]
     if not fused:
         views = [replace(views[1], weight=1.0)]
     first, second = predict(views, image, batch_size=1), predict(views, image, batch_size=5)

@@ -32,7 +32,7 @@ def collect(trained, image, shown_as=PLAIN, batch_size: int = 2) -> tuple[list[s
     """The parts, and all probabilities as (variant, organ, i, j, k)."""
     parts, planes = zip(*view_probabilities(trained, image, "ct", shown_as, CPU, batch_size), strict=True)
     stack = torch.cat(planes, dim=1).movedim(1, 2).numpy()  # variant, organ, n, H, W
-    back = np.argsort({"sagittal": (0, 2, 1), "coronal": (1, 2, 0), "axial": (2, 1, 0)}[trained.slices.axis])
+    back = np.argsort({"sagittal": (0, 2, 1), "coronal": (1, 2, 0), "axial": (2, 1, 0)}[trained.preprocessing.axis])
     return list(parts), stack.transpose(0, 1, *(2 + back))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spleen.build_data import find_dataset
-from spleen.build_model import build_classes, build_store_settings
+from spleen.build_model import build_classes, build_preprocessing
 from spleen.errors import InputError
 from spleen.open_cases import OpenedCases, open_cases
 from tests.many_cases import VOXEL_MM3, ManyCases, many_cases, quick_config, relabel
@@ -23,7 +23,7 @@ def data(tmp_path: Path) -> ManyCases:
 
 def opened(data: ManyCases, folder: Path, *overrides: str, skip_bad: bool = False) -> OpenedCases:
     config = quick_config(folder, *data.decathlon, *overrides)
-    settings = build_store_settings(config, build_classes(config))
+    settings = build_preprocessing(config, build_classes(config))
     return open_cases(find_dataset(config).cases, settings, folder / "cache", skip_bad)
 
 
@@ -124,7 +124,7 @@ def test_a_case_may_be_called_like_a_value_of_its_label(data: ManyCases, tmp_pat
     for path in [*data.root.glob("*/c*.nii.gz")]:
         path.rename(path.with_name(path.name[1:]))
     config = quick_config(tmp_path, *data.folder)
-    settings = build_store_settings(config, build_classes(config))
+    settings = build_preprocessing(config, build_classes(config))
     with pytest.raises(InputError) as caught:
         open_cases(find_dataset(config).cases, settings, tmp_path / "cache", skip_bad=False)
     (_, alike) = str(caught.value).splitlines()

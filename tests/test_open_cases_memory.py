@@ -14,13 +14,14 @@ from spleen.cases import Case
 from spleen.class_map import ClassMap
 from spleen.errors import InputError
 from spleen.free_memory import MemoryRoom
+from spleen.imaging.preprocessing import Preprocessing
 from spleen.intensity import CtWindow
 from spleen.open_cases import open_cases
-from spleen.store import StoreSettings, open_case
+from spleen.store import open_case
 from tests.nifti import ras_affine, save
 
 SIDE = 64
-SETTINGS = StoreSettings(
+SETTINGS = Preprocessing(
     axis="axial",
     img_size=16,
     resize="keep_aspect",

@@ -14,7 +14,7 @@ from spleen.inference import Variant, choose_hardware
 from spleen.predict import PredictionReport, PredictSettings, make_views, predict
 from spleen.prediction_files import read_record
 from spleen.trained import load_ensemble, load_trained
-from tests.forged import forge_recipe
+from tests.forged import forge_spec
 from tests.nifti import ras_affine, save, save_stored_as
 from tests.small_run import SPACING_MM, SmallCt
 from tests.trained_runs import file_names, scan, three_views, voxels
@@ -175,10 +175,10 @@ def test_a_wrong_setting_is_told_before_anything_is_written(
 
 
 def test_a_run_trained_in_16_bits_on_a_gpu_is_predicted_with_on_a_processor(views: list[Path], tmp_path: Path) -> None:
-    def change(recipe: dict[str, Any]) -> None:
-        recipe["config"]["precision"] = "16"
+    def change(spec: dict[str, Any]) -> None:
+        spec["precision"] = "16"
 
-    model = load_trained(forge_recipe(views[0], tmp_path / "gpu.ckpt", change))
+    model = load_trained(forge_spec(views[0], tmp_path / "gpu.ckpt", change))
     (view,) = make_views([model], PredictSettings(device="cpu"))
     assert view.hardware == choose_hardware("cpu", "auto")
     assert view.hardware.device == torch.device("cpu")

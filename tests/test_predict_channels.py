@@ -251,7 +251,8 @@ def test_runs_on_other_channels_are_not_fused(run: Path, tmp_path: Path) -> None
 
 def of_two(trained: TrainedModel, intensity: CtWindow | ZScore = CtWindow(0, 2)) -> TrainedModel:  # noqa: B008
     """The model, as one of two channels."""
-    return replace(trained, slices=replace(trained.slices, n_channels=2, intensity=intensity))
+    preprocessing = replace(trained.preprocessing, n_channels=2, intensity=intensity)
+    return replace(trained, spec=replace(trained.spec, preprocessing=preprocessing))
 
 
 def found_by(trained: TrainedModel, image: NativeImage) -> np.ndarray:

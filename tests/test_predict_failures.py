@@ -158,7 +158,7 @@ def test_a_fault_in_the_middle_stops_no_others(
 ) -> None:
     (tmp_path / "moody_networks.py").write_text(MOODY)
     monkeypatch.syspath_prepend(tmp_path)
-    network = {"_target_": "moody_networks.Moody"}
+    network = {"_target_": "moody_networks.Moody", "in_channels": 1, "out_channels": 2}
     named = forge_network(views[0], tmp_path / "moody" / "checkpoints" / "best.ckpt", network)
     run = forge(named.parents[1], tmp_path / "moody.ckpt", lambda content: content.update(state_dict={}))
     for name, hu in {"a": ct.hu, "b": np.minimum(ct.hu, -200), "c": ct.hu}.items():

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.forged import forge_recipe
+from tests.forged import forge_spec
 from tests.trained_runs import file_names, three_views
 
 SPLEEN = str(Path(sys.executable).with_name("spleen"))
@@ -52,10 +52,10 @@ def peak_gib(folder: Path, *arguments: str | Path) -> float:
 def test_a_thousand_slices_fit_into_4_gib(
     large_ct: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, n_views: int, options: list[str]
 ) -> None:
-    def change(recipe: dict[str, Any]) -> None:
-        recipe["config"]["img_size"] = 64
+    def change(spec: dict[str, Any]) -> None:
+        spec["img_size"] = 64
 
-    runs = [forge_recipe(run, tmp_path / f"{run.name}.ckpt", change) for run in three_views(tmp_path_factory)]
+    runs = [forge_spec(run, tmp_path / f"{run.name}.ckpt", change) for run in three_views(tmp_path_factory)]
     used = peak_gib(tmp_path, *runs[:n_views], large_ct, "--output", "out/mask.nii.gz", *options)
     assert used < LIMIT_GIB
     mask = nib.load(tmp_path / "out" / "mask.nii.gz")

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -16,9 +17,12 @@ import spleen.module
 import spleen.run
 from spleen.checkpointing import WholeCheckpoints
 from spleen.claim import claimed
+from spleen.class_map import ClassMap
 from spleen.errors import FolderInUse, InputError
+from spleen.imaging.preprocessing import Preprocessing
+from spleen.intensity import CtWindow
+from spleen.models.spec import ModelSpec
 from spleen.module import StageScores
-from spleen.recipe import Recipe
 from spleen.resume import Unfinished, check_same_data
 from tests.small_run import REPOSITORY, SmallCt, rows, small_ct, summary, train
 
@@ -78,7 +82,7 @@ DEATHS = [
     ("before the first checkpoint is written", WholeCheckpoints, "save_checkpoint", 1, 0),
     ("in a validation", StageScores, "add", 1, 1),
     ("in a step after it", spleen.module, "augment_batch", 5, 2),
-    ("after last.ckpt is written and before best.ckpt", spleen.checkpointing, "link", 2, 4),
+    ("after last.ckpt is written and before best.ckpt", spleen.checkpointing, "write_best", 1, 4),
     ("while the best checkpoint is scored", spleen.module, "slice_dice", 1, 4),
     ("while the figures are drawn", spleen.run, "draw", 1, 4),
 ]
@@ -212,12 +216,15 @@ def test_an_unfinished_run_goes_on_with_its_own_image_only(
 
 
 def test_a_run_of_before_images_were_recorded_goes_on(tmp_path: Path) -> None:
-    recipe = Recipe({"lr": 1}, ((1,),), ((2.0, 3.0),), ("hash",))
-    then = {"config": {"lr": 1}, "label_values": [[1]], "training_volumes_mm3": [[2.0, 3.0]]}
-    check_same_data(Unfinished(tmp_path / "checkpoints" / "last.ckpt", 1, then), recipe)
-    for other in ({"seen_images": ["other"]}, {"label_values": [[2]]}):
+    classes = ClassMap(("organ",), ((1,),))
+    preprocessing = Preprocessing("axial", 32, "keep_aspect", 4, CtWindow(50.0, 400.0), classes, 0.1)
+    spec = ModelSpec({}, preprocessing, 0, None, "32", (), ((2.0, 3.0),), ("hash",))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    check_same_data(Unfinished(last, 1, {}, replace(spec, seen_images=())), spec)
+    others = replace(preprocessing, classes=ClassMap(("organ",), ((2,),)))
+    for then in (replace(spec, seen_images=("other",)), replace(spec, preprocessing=others)):
         with pytest.raises(InputError, match="the images or labels are not those"):
-            check_same_data(Unfinished(tmp_path / "checkpoints" / "last.ckpt", 1, then | other), recipe)
+            check_same_data(Unfinished(last, 1, {}, then), spec)
 
 
 class _Trap:
@@ -238,16 +245,19 @@ def test_a_checkpoint_that_holds_code_or_is_damaged_is_refused(
     content = last.read_bytes()
     with last.open("wb") as file:
         torch.save({"callbacks": _Trap(tmp_path / "caught")}, file)
-    with pytest.raises(InputError, match="more than tensors and plain values"):
+    with pytest.raises(InputError, match="tensors and plain values only.*remove it to start the run afresh"):
         train(tmp_path, *ct.overrides, *SETTINGS)
     last.write_bytes(pickle.dumps(_Trap(tmp_path / "caught")))
     with pytest.raises(InputError, match=r"last\.ckpt"):
         train(tmp_path, *ct.overrides, *SETTINGS)
     assert not (tmp_path / "caught").exists()
     last.write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"cannot be read.*remove it to start the run afresh"):
+    with pytest.raises(InputError, match=r"truncated.*remove it to start the run afresh"):
         train(tmp_path, *ct.overrides, *SETTINGS)
     torch.save({"weights": torch.zeros(3)}, last)
+    with pytest.raises(InputError, match=r"lacks the weights.*remove it to start the run afresh"):
+        train(tmp_path, *ct.overrides, *SETTINGS)
+    torch.save({"state_dict": {}}, last)
     with pytest.raises(InputError, match="no state of a training"):
         train(tmp_path, *ct.overrides, *SETTINGS)
     last.write_bytes(content)
@@ -262,6 +272,7 @@ def test_two_processes_do_not_work_in_one_folder_and_leftovers_of_killed_ones_go
 import sys
 from pathlib import Path
 from spleen.claim import claimed
+from spleen.class_map import ClassMap
 with claimed(Path({str(run_folder)!r})):
     print("claimed", flush=True)
     sys.stdin.read()

@@ -13,7 +13,7 @@ from spleen.fusion_weights import fit_weights
 from spleen.pairing import pair_images
 from spleen.predict import PredictSettings, make_views, predict
 from spleen.trained import load_ensemble
-from tests.forged import forge_recipe
+from tests.forged import forge_spec
 from tests.many_cases import SPACING_MM, ManyCases, many_cases, quick
 from tests.nifti import ras_affine, save_stored_as
 from tests.trained_runs import scan, three_views
@@ -122,7 +122,7 @@ def test_weights_fitted_on_images_of_the_training_are_told(
 def test_a_checkpoint_of_before_does_not_tell_and_works(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old = forge_recipe(folds[0], tmp_path / "old.ckpt", lambda recipe: recipe.pop("seen_images"))
+    old = forge_spec(folds[0], tmp_path / "old.ckpt", lambda spec: spec.update(seen_images=[]))
     with caplog.at_level(logging.WARNING):
         (case,) = predict(old, data.image(cases(folds[0], "train")[0]), tmp_path / "mask.nii.gz").cases
     assert (case.is_seen, caplog.text) == (False, "")

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from spleen.checkpointing import read_checkpoint
 from spleen.dataset import BalancedBatches
 from spleen.errors import InputError
 from spleen.losses import DiceCrossEntropyLoss
+from spleen.models.checkpoint import read_checkpoint
 from tests.small_run import REPOSITORY, SmallCt, rows, small, small_ct, train
 
 BRIGHT = "data.label_values=[3,4]"

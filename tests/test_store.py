@@ -15,13 +15,14 @@ from spleen.cases import Case
 from spleen.class_map import ClassMap
 from spleen.content_hash import content_hash
 from spleen.errors import InputError
+from spleen.imaging.preprocessing import Preprocessing
 from spleen.intensity import CtWindow, MrPercentiles, ZScore
 from spleen.slicing import to_slices
-from spleen.store import StoreSettings, open_case
+from spleen.store import open_case
 from tests.nifti import SHAPE, box, counting, ras_affine, save, save_stored_as
 
 # Axial planes of 7 × 5 pixels, which img_size=7 leaves as they are; 105 voxels over the window -1 … 1.
-SETTINGS = StoreSettings(
+SETTINGS = Preprocessing(
     axis="axial",
     img_size=7,
     resize="keep_aspect",
@@ -175,13 +176,13 @@ def test_every_setting_that_shapes_the_arrays_makes_an_entry_of_its_own(case, ca
         "intensity": CtWindow(0.0, 201.0),
         "classes": ClassMap(("organ",), ((1, 2),)),
         "grid_tolerance_mm": 0.2,
-        "may_be_empty": True,
     }
     assert {*changes, "n_channels"} == asdict(SETTINGS).keys()  # another number of channels needs other files
     others = [{"intensity": MrPercentiles(0.0, 99.0)}, {"intensity": ZScore(3.0)}]
     for change in [{}, *({name: value} for name, value in changes.items()), *others]:
         open_case(case, replace(SETTINGS, **change), cache)
-    assert len(_entries(cache)) == 1 + len(changes) + len(others)
+    open_case(case, SETTINGS, cache, may_be_empty=True)
+    assert len(_entries(cache)) == 2 + len(changes) + len(others)
 
 
 @pytest.mark.parametrize("changed", ["image", "label"])
@@ -225,7 +226,7 @@ def test_an_empty_label_is_refused_unless_it_may_be_empty(case, cache):
     save(case.label, box(value=0), ras_affine())
     with pytest.raises(InputError, match=r"seg\.nii\.gz: the label is empty"):
         open_case(case, SETTINGS, cache)
-    stored = open_case(case, replace(SETTINGS, may_be_empty=True), cache)
+    stored = open_case(case, SETTINGS, cache, may_be_empty=True)
     assert (stored.volumes_mm3, stored.label_values) == ((0.0,), ((1,),))
 
 

@@ -13,7 +13,7 @@ from spleen.errors import InputError
 from spleen.intensity import CtWindow
 from spleen.models.unet import UNet
 from spleen.trained import find_checkpoints, load_ensemble, load_trained
-from tests.forged import Bait, forge, forge_network, forge_recipe
+from tests.forged import Bait, forge, forge_network, forge_spec
 from tests.trained_runs import TWO_CLASSES, three_views, trained
 
 BEST = Path("checkpoints", "best.ckpt")
@@ -40,21 +40,30 @@ def test_a_run_gives_its_best_network_ready_to_be_used(run_folder: Path) -> None
 
 def test_a_run_tells_how_volumes_become_its_input(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     model = load_trained(run_folder)
-    assert (model.name, model.context_slices, model.precision, model.trained_flips) == ("axial", 0, "32", ())
-    assert (model.slices.axis, model.slices.img_size, model.slices.resize) == ("axial", 32, "keep_aspect")
-    assert model.slices.intensity == CtWindow(50, 400)
+    assert (model.name, model.spec.context_slices, model.spec.precision, model.spec.trained_flips) == (
+        "axial",
+        0,
+        "32",
+        (),
+    )
+    assert (model.preprocessing.axis, model.preprocessing.img_size, model.preprocessing.resize) == (
+        "axial",
+        32,
+        "keep_aspect",
+    )
+    assert model.preprocessing.intensity == CtWindow(50, 400)
     assert (model.classes.names, model.classes.values) == (("bright",), ((3, 4),))
     settings = (*TWO_CLASSES, "axis=coronal", "context_slices=1", "resize=stretch")
     several = load_trained(trained(tmp_path_factory, "two_classes", *settings))
-    assert (several.context_slices, several.slices.resize) == (1, "stretch")
+    assert (several.spec.context_slices, several.preprocessing.resize) == (1, "stretch")
     assert (several.classes.names, several.classes.values) == (("dark", "bright"), ((7,), (3, 4)))
 
 
 def test_the_flips_of_the_training_are_known(run_folder: Path, tmp_path: Path) -> None:
-    def flip(recipe: dict[str, Any]) -> None:
-        recipe["config"]["augment"]["flips"] = ["left_right"]
+    def flip(spec: dict[str, Any]) -> None:
+        spec["trained_flips"] = ["left_right"]
 
-    assert load_trained(forge_recipe(run_folder, tmp_path / "flipped.ckpt", flip)).trained_flips == ("left_right",)
+    assert load_trained(forge_spec(run_folder, tmp_path / "flipped.ckpt", flip)).spec.trained_flips == ("left_right",)
 
 
 def test_a_checkpoint_is_enough_wherever_it_lies(run_folder: Path, tmp_path: Path) -> None:
@@ -72,7 +81,7 @@ def test_a_folder_of_runs_stands_for_all_of_them(tmp_path_factory: pytest.TempPa
     (folder / "figures").mkdir()
     assert find_checkpoints(folder) == [folder / view.name / BEST for view in views]
     models = load_ensemble([folder])
-    assert [model.slices.axis for model in models] == ["axial", "coronal", "sagittal"]
+    assert [model.preprocessing.axis for model in models] == ["axial", "coronal", "sagittal"]
     assert [model.name for model in load_ensemble([views[2], views[0]])] == ["sagittal", "axial"]
     with pytest.raises(InputError, match=r"holds 3 runs; name one of them: .*axial"):
         load_trained(folder)
@@ -81,19 +90,15 @@ def test_a_folder_of_runs_stands_for_all_of_them(tmp_path_factory: pytest.TempPa
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"data": {"label_values": {"left": [3, 4]}}}, r"left=\[3, 4\]"),
-        ({"label_values": [[3]]}, r"bright=\[3\]"),
+        ({"name": "left"}, r"left=\[3, 4\]"),
+        ({"label_values": [3]}, r"bright=\[3\]"),
     ],
     ids=["another name", "other values"],
 )
 def test_runs_of_other_classes_are_not_fused(
     run_folder: Path, tmp_path: Path, change: dict[str, Any], told: str
 ) -> None:
-    def forge_classes(recipe: dict[str, Any]) -> None:
-        recipe["config"]["data"] |= change.get("data", {})
-        recipe["label_values"] = change.get("label_values", recipe["label_values"])
-
-    other = forge_recipe(run_folder, tmp_path / "other.ckpt", forge_classes)
+    other = forge_spec(run_folder, tmp_path / "other.ckpt", lambda spec: spec["classes"][0].update(change))
     with pytest.raises(InputError, match=rf"axial knows bright=\[3, 4\], other knows {told}"):
         load_ensemble([run_folder, other])
 
@@ -121,12 +126,12 @@ def among_the_weights(bait: Bait, run_folder: Path, path: Path) -> None:
     forge(run_folder, path, lambda content: content["state_dict"].update({"network.extra": bait}))
 
 
-def in_the_recipe(bait: Bait, run_folder: Path, path: Path) -> None:
-    forge(run_folder, path, lambda content: content.update(spleen=bait))
+def in_the_specification(bait: Bait, run_folder: Path, path: Path) -> None:
+    forge(run_folder, path, lambda content: content.update(model_spec=bait))
 
 
 @pytest.mark.parametrize(
-    "hide", [as_zip, as_old_file, as_bare_pickle, among_the_rest, among_the_weights, in_the_recipe]
+    "hide", [as_zip, as_old_file, as_bare_pickle, among_the_rest, among_the_weights, in_the_specification]
 )
 @pytest.mark.parametrize("trust", [False, True])
 def test_a_malicious_pickle_is_refused_and_not_run(
@@ -149,11 +154,8 @@ def test_a_malicious_target_is_refused_and_not_run(run_folder: Path, tmp_path: P
     trace = tmp_path / "trace"
     network = {"_target_": "os.makedirs", "name": str(trace)}
     if nested:
-        network = {"_target_": "torch.nn.Conv2d", "kernel_size": network}
-        arguments = {}
-    else:  # so that the call works: its channels become arguments that the function knows
-        arguments = {"in_channels_argument": "mode", "out_channels_argument": "exist_ok"}
-    evil = forge_network(run_folder, tmp_path / "evil.ckpt", network, **arguments)
+        network = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 2, "kernel_size": network}
+    evil = forge_network(run_folder, tmp_path / "evil.ckpt", network)
     with pytest.raises(InputError, match=r"evil\.ckpt: its network is 'os\.makedirs', .* add --trust"):
         load_trained(evil)
     assert not trace.exists()
@@ -185,7 +187,7 @@ def test_trust_builds_a_network_of_the_users_own(
             "network.network.layer.bias": torch.tensor([0.5, 0.0]),
         }
 
-    network = {"_target_": "own_networks.Own"}
+    network = {"_target_": "own_networks.Own", "in_channels": 1, "out_channels": 2}
     forged = forge_network(run_folder, tmp_path / "a" / "checkpoints" / "best.ckpt", network)
     own = forge(forged.parents[1], tmp_path / "own.ckpt", change)
     with pytest.raises(InputError, match=r"its network is 'own_networks\.Own'"):
@@ -227,12 +229,12 @@ def test_any_damage_to_a_checkpoint_is_a_wrong_input_and_never_a_fault_of_the_pr
 )
 def test_other_peoples_checkpoints_are_told(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(InputError, match=r"other\.ckpt(: its recipe| was not written by train\.py)"):
+    with pytest.raises(InputError, match=r"other\.ckpt:? (it )?was not written by train\.py"):
         load_trained(tmp_path / "other.ckpt")
 
 
 def test_weights_that_do_not_fit_their_network_are_told(run_folder: Path, tmp_path: Path) -> None:
-    wider = {"_target_": "spleen.models.unet.UNet", "width": 8, "depth": 2}
+    wider = {"_target_": "spleen.models.unet.UNet", "in_channels": 1, "out_channels": 2, "width": 8, "depth": 2}
     with pytest.raises(InputError, match=r"(?s)wider\.ckpt: .*size mismatch"):
         load_trained(forge_network(run_folder, tmp_path / "wider.ckpt", wider))
     lacking = forge(run_folder, tmp_path / "lacking.ckpt", lambda content: content["state_dict"].popitem())

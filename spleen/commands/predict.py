@@ -145,7 +145,7 @@ def _fit(
         raise InputError("give either --weights or --fit-weights, not both")
     runs, inputs, output = files
     models = load_ensemble(runs, settings.trust)
-    n_channels = models[0].slices.n_channels
+    n_channels = models[0].preprocessing.n_channels
     to_compute(find_targets(inputs, output, n_channels), settings)  # tells what is wrong before anything is computed
     views = make_views(models, settings)
     pairs = pair_images(*cases, n_channels)

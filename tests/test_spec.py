@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from spleen.recipe import RECIPE_KEY, Recipe, from_json
 
 from spleen.config import parse
 from spleen.errors import InputError
-from spleen.recipe import RECIPE_KEY, Recipe, from_json
 from tests.nifti import ras_affine, save_stored_as
 from tests.small_run import SPACING_MM
 from tests.trained_runs import TWO_CLASSES, scan, trained

@@ -1,17 +1,48 @@
 """From a volume to network input slices, shared by training and prediction."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float16, Shaped
 
-from spleen.intensity import IntensityMap
-from spleen.slicing import InPlaneGrid, resample_images, to_slices
-from spleen.types import AxisName, VolumeArray
+from spleen.class_map import ClassMap
+from spleen.intensity import Intensity, IntensityMap
+from spleen.slicing import (
+    InPlaneGrid,
+    InPlaneSize,
+    Resize,
+    plan_in_plane,
+    resample_images,
+    slice_shape,
+    slice_spacing_mm,
+    to_slices,
+)
+from spleen.types import AxisName, SpacingMm, VolumeArray
 
 # Limits the size of the float32 temporaries.
 _PLANES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image and its label become slices, besides what is in the files themselves."""
+
+    axis: AxisName
+    img_size: InPlaneSize
+    resize: Resize
+    size_multiple: int
+    intensity: Intensity
+    classes: ClassMap
+    grid_tolerance_mm: float
+    n_channels: int = 1
+
+    def plan(self, shape: tuple[int, ...], spacing: SpacingMm) -> InPlaneGrid:
+        """The network's grid for the slices of a RAS volume of this shape and spacing in mm."""
+        _, height, width = slice_shape(shape, self.axis)
+        _, height_mm, width_mm = slice_spacing_mm(spacing, self.axis)
+        return plan_in_plane((height, width), (height_mm, width_mm), self.img_size, self.resize, self.size_multiple)
 
 
 def network_planes(

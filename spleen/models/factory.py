@@ -1,0 +1,56 @@
+"""Build a network from its specification; training, prediction and export take the same way."""
+
+import functools
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from spleen.errors import InputError
+from spleen.models.padding import PadToMultiple
+from spleen.models.spec import ModelSpec
+from spleen.models.windows import OverlappingWindows
+
+
+def build_network(spec: ModelSpec) -> nn.Module:
+    """The untrained network, accepting slices of any size.
+
+    It maps (b, n_channels * (2 * context_slices + 1), h, w) to logits (b, 1 + classes, h, w).
+    Raises InputError as `build_part` does.
+    """
+    padded = PadToMultiple(build_part("model.network", spec.network), spec.preprocessing.size_multiple)
+    return padded if spec.crop_size is None else OverlappingWindows(padded, spec.crop_size)
+
+
+def build_part(name: str, setting: Mapping[str, Any]) -> nn.Module:
+    """Build the module that a `_target_` setting names; `name` stands in the messages.
+
+    The rest of the setting are the arguments, of which each may be such a setting again. `_args_` holds positional
+    arguments; with `_partial_: true` the target is not called but given these arguments in advance.
+    Raises InputError if it cannot be built, or is no torch.nn.Module.
+    """
+    try:
+        built = _instantiate(setting)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the code of a network does with arguments that it was not made for
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{name} cannot be built: {setting['_target_']}: {reason}") from error
+    if not isinstance(built, nn.Module):
+        raise InputError(f"{name}: {setting['_target_']} gives {type(built).__name__}, not a torch.nn.Module")
+    return built
+
+
+def _instantiate(setting: Any) -> Any:
+    if isinstance(setting, list | tuple):
+        return [_instantiate(item) for item in setting]
+    if not isinstance(setting, Mapping):
+        return setting
+    values = {str(key): _instantiate(value) for key, value in setting.items()}
+    if "_target_" not in values:
+        return values
+    target = pkgutil.resolve_name(values.pop("_target_"))
+    values.pop("_convert_", None)  # Hydra's way to say that arguments are plain values, which these are
+    positional, in_advance = values.pop("_args_", ()), values.pop("_partial_", False)
+    return functools.partial(target, *positional, **values) if in_advance else target(*positional, **values)

@@ -1,0 +1,235 @@
+"""The model specification: all that a checkpoint says of its network besides the weights, versioned and self-standing.
+
+A training writes it once; prediction, export and resume read it. It names no file and no patient.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from spleen.class_map import ClassMap
+from spleen.errors import InputError
+from spleen.imaging.preprocessing import Preprocessing
+from spleen.intensity import CtWindow, Intensity, MrPercentiles, ZScore
+from spleen.slicing import Resize
+from spleen.types import AxisName
+
+SPEC_VERSION = 1
+"""Raised whenever a key changes its meaning, or one is added without which a network cannot be used."""
+INTENSITY_KINDS: Mapping[str, type[CtWindow | MrPercentiles | ZScore]] = {
+    "ct": CtWindow,
+    "mr": MrPercentiles,
+    "zscore": ZScore,
+}
+PRECISIONS = "auto", "32", "bf16", "16"
+_SIZES = range(16, 4097)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How to build a trained network, how volumes become its input, and what it was trained on."""
+
+    network: Mapping[str, Any]
+    """`_target_`, the dotted name of a class, and the arguments that it is called with, channels included."""
+    preprocessing: Preprocessing
+    """Its classes tell the label values of the training, also where the settings had left them open."""
+    context_slices: int
+    """Neighbours on either side that the network sees along with a slice."""
+    crop_size: int | None
+    """Side in pixels of the windows that it was trained on; None: whole slices."""
+    precision: str
+    """The setting of the training: auto, 32, bf16 or 16."""
+    trained_flips: tuple[str, ...] = ()
+    """Anatomical directions that were mirrored at random during the training."""
+    training_volumes_mm3: tuple[tuple[float, float], ...] = ()
+    """For each class, its smallest and its largest volume in the training cases."""
+    seen_images: tuple[str, ...] = ()
+    """`spleen.fingerprint.fingerprint` of the images that were trained on, or that chose the best epoch, in order.
+
+    Empty where an older checkpoint does not tell.
+    """
+    spleen_version: str | None = None
+    """The version of this package that trained it; None where an older checkpoint does not tell."""
+
+    @property
+    def n_input_channels(self) -> int:
+        """Channels that the network sees: those of a slice and of its neighbours."""
+        return self.preprocessing.n_channels * (1 + 2 * self.context_slices)
+
+    def to_content(self) -> dict[str, Any]:
+        """As plain values; docs/export.md explains each key."""
+        preprocessing = self.preprocessing
+        classes = zip(preprocessing.classes.names, preprocessing.classes.values, self.training_volumes_mm3, strict=True)
+        return {
+            "spec_version": SPEC_VERSION,
+            "classes": [
+                {"index": index, "name": name, "label_values": list(values), "training_volumes_mm3": list(volumes)}
+                for index, (name, values, volumes) in enumerate(classes, start=1)
+            ],
+            "axis": preprocessing.axis,
+            "channels": preprocessing.n_channels,
+            "context_slices": self.context_slices,
+            "intensity": _intensity_content(preprocessing.intensity),
+            "img_size": preprocessing.img_size,
+            "resize": preprocessing.resize,
+            "size_multiple": preprocessing.size_multiple,
+            "crop_size": self.crop_size,
+            "grid_tolerance_mm": preprocessing.grid_tolerance_mm,
+            "network": dict(self.network),
+            "precision": self.precision,
+            "trained_flips": list(self.trained_flips),
+            "seen_images": list(self.seen_images),
+            "spleen_version": self.spleen_version,
+        }
+
+    def to_json(self) -> str:
+        """The text that goes into a checkpoint."""
+        return json.dumps(self.to_content())
+
+    @staticmethod
+    def from_json(text: str) -> "ModelSpec":
+        """The inverse of `to_json`, for a text that a stranger may have written.
+
+        Raises InputError with what is wrong: another version, a key that is missing, a value that cannot be.
+        """
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"its model specification is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"its model specification must be a JSON object; got {type(content).__name__}")
+        return ModelSpec.from_content(content)
+
+    @staticmethod
+    def from_content(content: Mapping[str, Any]) -> "ModelSpec":
+        """The inverse of `to_content`; raises InputError as `from_json` does."""
+        version = _take(content, "spec_version", _is_whole, "a whole number")
+        if version != SPEC_VERSION:
+            raise InputError(
+                f"its model specification has version {version}, and this version of spleen reads version "
+                f"{SPEC_VERSION}; update spleen"
+            )
+        classes, volumes = _classes(_take(content, "classes", _is_filled_list, "a list of one or more classes"))
+        return ModelSpec(
+            network=_take(content, "network", _is_network, "a network, with the name of its class as _target_"),
+            preprocessing=_preprocessing(content, classes),
+            context_slices=_take(content, "context_slices", _within(0, 32), "a whole number from 0 to 32"),
+            crop_size=_take(content, "crop_size", lambda size: size is None or _is_size(size), f"null or {_A_SIZE}"),
+            precision=_take(content, "precision", *_one_of(PRECISIONS)),
+            trained_flips=_texts(content, "trained_flips"),
+            training_volumes_mm3=volumes,
+            seen_images=_texts(content, "seen_images"),
+            spleen_version=_take(content, "spleen_version", lambda v: v is None or isinstance(v, str), "null or text"),
+        )
+
+
+def _intensity_content(intensity: Intensity) -> dict[str, str | float]:
+    kinds = {record: kind for kind, record in INTENSITY_KINDS.items()}
+    return {"kind": kinds[type(intensity)], **asdict(intensity)}
+
+
+def _preprocessing(content: Mapping[str, Any], classes: ClassMap) -> Preprocessing:
+    return Preprocessing(
+        axis=_take(content, "axis", *_one_of(get_args(AxisName))),
+        img_size=_take(content, "img_size", lambda size: size == "native" or _is_size(size), f"native or {_A_SIZE}"),
+        resize=_take(content, "resize", *_one_of(get_args(Resize))),
+        size_multiple=_take(content, "size_multiple", _within(1, 512), "from 1 to 512 pixels"),
+        intensity=_intensity(_take(content, "intensity", lambda value: isinstance(value, dict), "an object")),
+        classes=classes,
+        grid_tolerance_mm=float(_take(content, "grid_tolerance_mm", _between(0, 10), "from 0 to 10 mm")),
+        n_channels=_take(content, "channels", _within(1, 1000), "a whole number from 1 to 1000"),
+    )
+
+
+def _intensity(content: Mapping[str, Any]) -> Intensity:
+    kind = _take(content, "kind", *_one_of(INTENSITY_KINDS), where="intensity.")
+
+    def number(key: str, low: float, high: float) -> float:
+        value: float = _take(content, key, _between(low, high), f"from {low:g} to {high:g}", where="intensity.")
+        return float(value)
+
+    if kind == "ct":
+        return CtWindow(number("window_level", -1e5, 1e5), number("window_width", 1e-9, 1e5))
+    if kind == "mr":
+        low = number("low_percentile", 0, 100)
+        return MrPercentiles(low, number("high_percentile", math.nextafter(low, 101), 100))
+    return ZScore(number("clip", 1e-9, 1000))
+
+
+def _classes(content: list[object]) -> tuple[ClassMap, tuple[tuple[float, float], ...]]:
+    names: list[str] = []
+    values: list[tuple[int, ...]] = []
+    volumes: list[tuple[float, float]] = []
+    for number, entry in enumerate(content, start=1):
+        where = f"classes[{number - 1}]."
+        if not isinstance(entry, dict):
+            raise InputError(f"class {number} in its model specification must be an object; got {entry!r:.80}")
+        _take(entry, "index", _within(number, number), str(number), where)
+        names.append(_take(entry, "name", lambda name: isinstance(name, str) and name, "a name", where))
+        values.append(tuple(_take(entry, "label_values", _are_label_values, "non-zero whole numbers", where)))
+        low, high = _take(entry, "training_volumes_mm3", _is_range, "two numbers that rise from 0 on", where)
+        volumes.append((float(low), float(high)))
+    flat = [value for of_class in values for value in of_class]
+    if len(set(flat)) < len(flat) or len(set(names)) < len(names):
+        raise InputError("two classes in its model specification have the same name, or a label value in common")
+    return ClassMap(tuple(names), tuple(values)), tuple(volumes)
+
+
+# How a value is checked ---------------------------------------------------------------------------------------------
+
+
+def _take(content: Mapping[str, Any], key: str, fits: Callable[[Any], object], wanted: str, where: str = "") -> Any:
+    """The value of a key; raises InputError where it is missing or does not fit what is `wanted`."""
+    if key not in content:
+        raise InputError(f"its model specification lacks '{where}{key}'")
+    value = content[key]
+    if not fits(value):
+        raise InputError(f"'{where}{key}' in its model specification must be {wanted}; got {value!r:.80}")
+    return value
+
+
+def _texts(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    def are_texts(value: object) -> bool:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+    return tuple(_take(content, key, are_texts, "a list of text"))
+
+
+def _one_of(allowed: object) -> tuple[Callable[[Any], bool], str]:
+    names = tuple(map(str, allowed))  # type: ignore[call-overload]
+    return lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}"
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _within(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: _is_whole(value) and low <= value <= high
+
+
+def _between(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+_is_size = _within(_SIZES.start, _SIZES[-1])
+_A_SIZE = f"from {_SIZES.start} to {_SIZES[-1]} pixels"
+
+
+def _is_filled_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value)
+
+
+def _are_label_values(value: object) -> bool:
+    return _is_filled_list(value) and all(_is_whole(number) and number != 0 for number in value)  # type: ignore[attr-defined]
+
+
+def _is_range(value: object) -> bool:
+    number = _between(0, math.inf)
+    return isinstance(value, list) and len(value) == 2 and all(map(number, value)) and value[0] <= value[1] < math.inf
+
+
+def _is_network(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("_target_"), str)
