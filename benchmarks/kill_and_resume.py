@@ -27,7 +27,7 @@ import torch
 from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted
 from spleen.checkpointing import BEST, CHECKPOINTS, LAST, read_checkpoint
-from spleen.config import project_root
+from spleen.system.resources import work_folder
 
 EPOCHS = 12
 # Small, but with everything that has a state: dropout, augmentation, averaged weights, a schedule, early stopping.
@@ -126,7 +126,7 @@ def _process(folder: Path, run_folder: Path, kill_after: float | None) -> Proces
     with terminal.open("w") as output:
         before = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "train.py", *command], cwd=project_root(), stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "train.py", *command], cwd=work_folder(), stdout=output, stderr=subprocess.STDOUT
         )
         try:
             exit_code = process.wait(kill_after)

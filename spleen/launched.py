@@ -1,6 +1,6 @@
 """How many processes train together, and where this one stands if srun or torchrun has started it.
 
-Nothing heavy is imported here: `python train.py --help` must answer at once.
+Nothing heavy is imported here: `spleen train --help` must answer at once.
 """
 
 import os

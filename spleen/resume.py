@@ -13,6 +13,7 @@ from spleen.checkpointing import BEST, CHECKPOINTS, LAST, best_row, link_best, r
 from spleen.errors import InputError
 from spleen.identity import has_effect
 from spleen.recipe import RECIPE_KEY, Recipe
+from spleen.system.resources import train_command
 from spleen.wandb_parts import forget_wandb
 
 SUMMARY = "summary.json"
@@ -108,7 +109,7 @@ def clear_record(run_folder: Path) -> None:
 
 def how_to_go_on(run_folder: Path) -> str:
     """The command that goes on with a run."""
-    return f"python train.py {shlex.quote(f'resume={run_folder}')}"
+    return f"{train_command()} {shlex.quote(f'resume={run_folder}')}"
 
 
 def what_is_kept(run_folder: Path) -> str:
