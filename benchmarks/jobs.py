@@ -10,8 +10,9 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from spleen.config import TrainConfig, parse, project_root
+from spleen.config import TrainConfig, parse
 from spleen.hydra_grammar import quoted as in_hydra_grammar
+from spleen.system.resources import conf_folder, work_folder
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def train(overrides: list[str], run_folder: Path) -> FinishedJob:
     terminal = run_folder / "terminal.txt"
     with terminal.open("w") as output:
         before = time.perf_counter()
-        exit_code = subprocess.run(command, cwd=project_root(), stdout=output, stderr=subprocess.STDOUT).returncode
+        exit_code = subprocess.run(command, cwd=work_folder(), stdout=output, stderr=subprocess.STDOUT).returncode
         wall_seconds = time.perf_counter() - before
     if exit_code:
         sys.exit(f"{' '.join(command)} ended with {exit_code}:\n{terminal.read_text()}")
@@ -46,7 +47,7 @@ def configure(overrides: list[str]) -> TrainConfig:
 
     They must hold output_dir and cache_dir, whose defaults only train.py itself can resolve.
     """
-    with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return parse(compose("train", overrides))
 
 

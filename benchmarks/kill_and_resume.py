@@ -27,8 +27,8 @@ import torch
 from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted
 from spleen.checkpointing import BEST, CHECKPOINTS, LAST
-from spleen.config import project_root
 from spleen.models.checkpoint import read_checkpoint
+from spleen.system.resources import work_folder
 
 EPOCHS = 12
 # Small, but with everything that has a state: dropout, augmentation, averaged weights, a schedule, early stopping.
@@ -127,7 +127,7 @@ def _process(folder: Path, run_folder: Path, kill_after: float | None) -> Proces
     with terminal.open("w") as output:
         before = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "train.py", *command], cwd=project_root(), stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "train.py", *command], cwd=work_folder(), stdout=output, stderr=subprocess.STDOUT
         )
         try:
             exit_code = process.wait(kill_after)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted, train
-from spleen.config import project_root
+from spleen.system.resources import work_folder
 
 SECONDS_BAR, DICE_BAR = 240.0, 0.90
 
@@ -22,7 +22,7 @@ SECONDS_BAR, DICE_BAR = 240.0, 0.90
 def main() -> None:
     """Run the job once and print its cost and score beside the bars."""
     print(header())
-    run_folder = project_root() / "outputs" / "benchmark_main_job" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    run_folder = work_folder() / "outputs" / "benchmark_main_job" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     with tempfile.TemporaryDirectory() as cache:
         job = train([f"cache_dir={quoted(Path(cache))}"], run_folder)
     seconds, dice = job.wall_seconds, float(job.summary["test"]["dice"])

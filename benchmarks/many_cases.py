@@ -28,7 +28,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.header import header, verdict
-from spleen.config import project_root
+from spleen.system.resources import work_folder
 from spleen.volume import write_volume
 
 SHAPE, SPACING_MM = (64, 64, 32), (1.5, 1.5, 3.0)
@@ -112,7 +112,7 @@ def _measure(folder: Path, count: int, repeats: int) -> dict[str, float]:
 def _in_fresh_process(part: str, root: Path, cache: Path, *options: str) -> Measured:
     """What one part of the measurement says; ends this program with its words if it fails."""
     command = [sys.executable, "-m", "benchmarks.many_cases_parts", part, str(root), str(cache), *options]
-    done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=work_folder(), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
     measured: Measured = json.loads(done.stdout.splitlines()[-1])

@@ -22,7 +22,6 @@ import torch
 
 from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted, train
-from spleen.config import project_root
 from spleen.imaging.preprocessing import network_planes
 from spleen.inference import choose_hardware
 from spleen.intensity import fit_intensity
@@ -30,6 +29,7 @@ from spleen.native_image import read_native
 from spleen.phantom_case import phantom_case
 from spleen.predict import PredictSettings, predict
 from spleen.slicing import context_indices
+from spleen.system.resources import work_folder
 from spleen.trained import TrainedModel, load_trained
 
 BAR = 1.25
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
     parser.add_argument("--axes", nargs="+", default=["axial", "coronal", "sagittal"])
     arguments = parser.parse_args()
-    cache = project_root() / ".cache"
+    cache = work_folder() / ".cache"
     image = phantom_case(cache, matrix=512, n_slices=90, seed=0, noise_hu=12.0).images[0]
     print(header())
     print("| axis | slices | reading s | forward s | writing s | bare s | ours s | ours ÷ bare | bar | | command s |")

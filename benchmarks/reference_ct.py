@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.header import header, verdict
 from benchmarks.jobs import FinishedJob, quoted, train
-from spleen.config import project_root
+from spleen.system.resources import work_folder
 
 DICE_BARS = {"axial": 0.96, "coronal": 0.95, "sagittal": 0.94}
 SECONDS_BAR = 240.0
@@ -25,7 +25,7 @@ SECONDS_BAR = 240.0
 def main() -> None:
     """Run all jobs and print each one's row when it ends, then the mean of each axis."""
     arguments = _parse_arguments()
-    folder = project_root() / "outputs" / "benchmark_reference_ct" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    folder = work_folder() / "outputs" / "benchmark_reference_ct" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     data = ["data=nifti", f"data.image={quoted(arguments.image)}", f"data.label={quoted(arguments.label)}"]
     print(header())
     print(f"`{' '.join(['python train.py data=nifti img_size=128', *arguments.overrides])}`\n")

@@ -27,9 +27,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.header import header, verdict
 from spleen import results_folders
-from spleen.config import parse, project_root
+from spleen.config import parse
 from spleen.entry import register_resolvers
 from spleen.results import results
+from spleen.system.resources import conf_folder, work_folder
 
 SECONDS_BAR = 5.0
 SIZES, RATES, AUGMENTS = (32, 64, 128, 256, 512), (1e-5, 1e-4, 1e-3, 3e-3, 1e-2), ("none", "light")
@@ -67,7 +68,7 @@ def make_study(folder: Path, n_seeds: int) -> None:
 
 def _config(augment: str) -> DictConfig:
     register_resolvers()
-    with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config: DictConfig = OmegaConf.structured(parse(compose("train", [f"augment={augment}", f"epochs={EPOCHS}"])))
     return config
 
@@ -127,7 +128,7 @@ def _results_afresh(folder: Path) -> object:
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run(command, cwd=project_root(), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=work_folder(), check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ from benchmarks.header import header, verdict
 from benchmarks.jobs import configure, quoted, train
 from spleen import build_model
 from spleen.build_data import find_dataset
-from spleen.config import project_root
 from spleen.phantom import make_phantom
 from spleen.store import open_case
+from spleen.system.resources import work_folder
 from spleen.volume import write_volume
 
 SECONDS_BAR, RATIO_BAR = 1.5, 0.2
@@ -68,7 +68,7 @@ def _print_commands(repeats: int) -> None:
 
 def _seconds_of(command: list[str]) -> float:
     before = time.perf_counter()
-    subprocess.run([sys.executable, *command], cwd=project_root(), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, *command], cwd=work_folder(), check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - before
 
 
@@ -109,7 +109,7 @@ def _two_starts(data: list[str], folder: Path) -> tuple[float, float]:
 def _two_jobs_of_a_sweep(data: list[str], folder: Path) -> tuple[float, float]:
     settings = [*data, *SHORTEST, *_places(folder), f"hydra.sweep.dir={quoted(folder / 'jobs')}"]
     command = [sys.executable, "train.py", "-m", "seed=0,1", "hydra.sweep.subdir=${seed}", *settings]
-    subprocess.run(command, cwd=project_root(), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=work_folder(), check=True, stdout=subprocess.DEVNULL)
     summaries = [json.loads((folder / "jobs" / seed / "summary.json").read_text()) for seed in ("0", "1")]
     first, second = (float(summary["seconds_to_first_step"]) for summary in summaries)
     return first, second

@@ -26,7 +26,7 @@ from statistics import median
 
 from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted
-from spleen.config import project_root
+from spleen.system.resources import work_folder
 
 OVERHEAD_BAR, GAIN_BAR = 5.0, 1.2
 _SPENT = "seconds spent in fit:"
@@ -98,7 +98,7 @@ def _sweep(folder: Path, cache: Path, n_jobs: int, settings: list[str]) -> tuple
     places = [f"output_dir={quoted(folder)}", f"cache_dir={quoted(cache)}"]
     command = [sys.executable, "-c", _TIMED, "-m", f"seed={seeds}", "split.seed=0", *settings, *places]
     before = time.perf_counter()
-    done = subprocess.run(command, cwd=project_root(), env=dict(os.environ), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=work_folder(), env=dict(os.environ), capture_output=True, text=True)
     seconds = time.perf_counter() - before
     finished = [json.loads(path.read_text())["status"] for path in folder.rglob("summary.json")]
     if done.returncode or len(finished) != n_jobs:

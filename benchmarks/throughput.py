@@ -31,9 +31,10 @@ from benchmarks.jobs import configure, quoted
 from spleen import build, fit, run
 from spleen.build_model import build_spec
 from spleen.callbacks import Clock
-from spleen.config import TrainConfig, project_root
+from spleen.config import TrainConfig
 from spleen.dataset import SliceBatch
 from spleen.open_data import open_data
+from spleen.system.resources import work_folder
 
 BARS = {"none": 0.95, "light": 0.85}
 # Neither the end of training nor a validation comes while the loops take turns.
@@ -122,7 +123,7 @@ def _configure(size: int, width: int, augment: str, folder: Path) -> TrainConfig
             "data=phantom", f"data.matrix={size}", f"img_size={size}", "axis=axial", f"augment={augment}",
             f"model.network.width={width}", "schedule=constant", "schedule.warmup_share=0", "trainer.progress=false",
             f"epochs={_NEVER}", f"trainer.val_every_epochs={_NEVER}", f"output_dir={quoted(folder)}",
-            f"cache_dir={quoted(project_root() / '.cache')}",
+            f"cache_dir={quoted(work_folder() / '.cache')}",
         ]
     )  # fmt: skip
 

@@ -25,12 +25,12 @@ from scipy.stats import spearmanr
 
 from benchmarks.header import header
 from benchmarks.jobs import quoted, train
-from spleen.config import project_root
 from spleen.labels import to_class_indices
 from spleen.metrics.overlap import ConfusionCounts, count_confusion, dice
 from spleen.pairing import pair_by_name
 from spleen.predict import PredictSettings, predict
 from spleen.slicing import AXES
+from spleen.system.resources import work_folder
 from spleen.trained import load_trained
 from spleen.trust import ClassTrust
 from spleen.volume import read_label
@@ -49,7 +49,7 @@ class Judged:
 def main() -> None:
     """Train, predict, compare."""
     arguments = _parse_arguments()
-    folder = project_root() / "outputs" / "benchmark_trust_score" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    folder = work_folder() / "outputs" / "benchmark_trust_score" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     pairs = pair_by_name(arguments.images, arguments.labels)
     first, *others = list(pairs)[: arguments.cases + 1]
     image, label = pairs[first]

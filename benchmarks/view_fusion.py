@@ -23,10 +23,10 @@ import torch
 
 from benchmarks.header import header
 from benchmarks.jobs import quoted, train
-from spleen.config import project_root
 from spleen.metrics.overlap import ConfusionCounts, count_confusion, dice
 from spleen.predict import PredictSettings, predict
 from spleen.slicing import AXES
+from spleen.system.resources import work_folder
 from spleen.types import LabelVolume
 from spleen.volume import read_image, read_label, write_volume
 
@@ -52,7 +52,7 @@ def slabs(label: LabelVolume, spacing_k_mm: float, share: float, guard_mm: float
 def main() -> None:
     """Train, predict and score both ends, one row each, then the means."""
     arguments = _parse_arguments()
-    folder = project_root() / "outputs" / "benchmark_view_fusion" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    folder = work_folder() / "outputs" / "benchmark_view_fusion" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     image, label = read_image(arguments.image), read_label(arguments.label)
     print(header())
     print(f"`{' '.join(['python train.py data=nifti', *arguments.overrides])}`\n")

@@ -23,13 +23,13 @@ from spleen.config import (
     PhantomData,
     TableData,
     TrainConfig,
-    project_root,
 )
 from spleen.errors import InputError
 from spleen.layouts.dataset import Dataset
 from spleen.layouts.folders import pair_folders
 from spleen.layouts.readers import DATASET_READERS
 from spleen.layouts.table import read_groups, read_table
+from spleen.system.resources import conf_folder
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _intensity(kind: str | None, source: str) -> CtConfig | MrConfig:
             f"intensity=auto: the files of data={source} do not say whether the images are CT or MR; "
             "choose intensity=ct, mr or zscore"
         )
-    values = OmegaConf.load(project_root() / "conf" / "intensity" / f"{kind}.yaml")
+    values = OmegaConf.load(conf_folder() / "intensity" / f"{kind}.yaml")
     return cast(
         CtConfig | MrConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(INTENSITIES[kind]), values))
     )

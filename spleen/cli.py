@@ -1,4 +1,4 @@
-"""The `spleen` command: what comes before and after a training run.
+"""The `spleen` command: a training, and what comes before and after it.
 
 Exit codes: 0 done; 1 an input failed, or a verdict is bad; 2 a wrong input; 130 interrupted.
 Nothing heavy is imported at the top, nor by the modules of `spleen.commands`: `spleen --help` must answer at once.
@@ -9,9 +9,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import wraps
+from typing import Annotated
 
 import typer
 
+from spleen import __version__
 from spleen.commands.compare import compare
 from spleen.commands.evaluate import evaluate
 from spleen.commands.explore import explore
@@ -20,6 +22,7 @@ from spleen.commands.fetch import fetch
 from spleen.commands.predict import predict
 from spleen.commands.results import results
 from spleen.commands.sync import sync
+from spleen.commands.train import VERBATIM, train
 from spleen.errors import InputError
 
 WRONG_INPUT, FAULT, INTERRUPTED = 2, 1, 130
@@ -27,7 +30,6 @@ WRONG_INPUT, FAULT, INTERRUPTED = 2, 1, 130
 
 def main() -> None:
     """Run the command line of this process, and leave with its exit code."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     app(prog_name="spleen")
 
 
@@ -36,6 +38,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def told(*arguments: object, **options: object) -> None:
+        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
         try:
             command(*arguments, **options)
         except typer.Exit:
@@ -57,12 +60,30 @@ def _leave(message: str, exit_code: int) -> typer.Exit:
 
 
 app = typer.Typer(
-    help="Predict with a trained run, score predictions, and look at images before a training.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"spleen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train a network, predict with it, score predictions, and look at images before a training."""
+
+
+# Without a guard: a training tells its own errors.
+app.command(context_settings=VERBATIM, add_help_option=False)(train)
 for subcommand in (predict, evaluate, compare, explore, export, results, sync, fetch):
     app.command()(guarded(subcommand))

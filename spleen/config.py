@@ -1,6 +1,6 @@
 """The configuration as typed records: the schema that every key must fit, and its way from Hydra's tree.
 
-Nothing heavy is imported here: `python train.py --help` must answer at once.
+Nothing heavy is imported here: `spleen train --help` must answer at once.
 """
 
 import difflib
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from spleen.errors import InputError
+from spleen.system.resources import train_command
 
 
 @dataclass
@@ -291,7 +292,7 @@ def unknown_key(key: str) -> str:
     near = difflib.get_close_matches(key, known, n=2, cutoff=0.6)
     near += [last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1, cutoff=0.7)]
     hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ";"
-    return f"unknown key '{key}'{hint} `python train.py --help` explains the keys, `--cfg job` lists them all"
+    return f"unknown key '{key}'{hint} `{train_command()} --help` explains the keys, `--cfg job` lists them all"
 
 
 def _option_keys(options: dict[str, type]) -> Iterator[str]:
@@ -309,8 +310,3 @@ def _keys(schema: type, prefix: str = "") -> Iterator[str]:
 def size_text(img_size: int | str) -> str:
     """The slice size in words."""
     return "native grid" if img_size == "native" else f"{img_size} px"
-
-
-def project_root() -> Path:
-    """The folder of the checkout, to which outputs and cache are anchored whatever the caller's folder is."""
-    return Path(__file__).resolve().parents[1]

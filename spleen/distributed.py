@@ -27,11 +27,12 @@ from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from spleen.config import TrainConfig, parse, project_root
+from spleen.config import TrainConfig, parse
 from spleen.errors import InputError
 from spleen.hardware import Accelerator
 from spleen.launched import FIRST, Launched, Place, check_launched, process_count, processes_per_node
 from spleen.signals import StopRequest
+from spleen.system.resources import python_path
 
 _ORDER, _READY, _FAILURE = "order", "ready", "failure"
 # Time limit for messages between processes: rank 0 may still be building the slice store.
@@ -216,11 +217,10 @@ def _meeting_place(given: Launched) -> Store:
 
 def _start(rank: int, count: int, port: int) -> _Worker:
     """Start a spleen.worker process. It ends when its standard input is closed, even if this process is killed."""
-    path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
     output = tempfile.TemporaryFile()  # noqa: SIM115  (closed by _Worker.end)
     process = subprocess.Popen(
         [sys.executable, "-m", "spleen.worker", str(port), str(rank), str(count)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        env={**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": str(torch.get_num_threads())},
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT,

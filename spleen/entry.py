@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 import psutil
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spleen.atomic import write_text
 from spleen.build_data import complete
-from spleen.config import TrainConfig, parse, project_root
+from spleen.config import TrainConfig, parse
 from spleen.config_checks import check
 from spleen.error_words import in_words
 from spleen.errors import FolderInUse, InputError
@@ -34,6 +35,7 @@ from spleen.multirun import Multirun, report, what_is_left
 from spleen.resume_argument import asks_to_resume, log_as_hydra_does, read_resumed
 from spleen.signals import Interrupted, stop_on_signals
 from spleen.studies import chosen_study
+from spleen.system.resources import conf_folder, python_path, train_command, work_folder
 
 WRONG_INPUT, FAULT, INTERRUPTED = 2, 1, 130
 
@@ -42,15 +44,15 @@ _SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion",
 _MODES = ("--multirun", "-m", "--run", "-r")
 
 
-def launch(main: Callable[[], None], arguments: list[str]) -> int:
-    """Run Hydra's main function, which reads sys.argv, and return the exit code of the process."""
+def main(arguments: list[str]) -> int:
+    """Train as the command line says, and return the exit code of the process."""
     if {"--help", "-h"} & set(arguments):
-        print(help_text())
+        print(help_text(train_command()))
         return 0
     try:
         with stop_on_signals() as stop:
             stop.where = "before the end"
-            _run_main(main, arguments)
+            _run(arguments)
     except Interrupted as interrupt:
         print(f"interrupted: {interrupt}{what_is_left()}", file=sys.stderr)
         return interrupt.exit_code
@@ -65,17 +67,17 @@ def launch(main: Callable[[], None], arguments: list[str]) -> int:
     return report() if Multirun.sweep_folder else _Process.exit_code
 
 
-def _run_main(main: Callable[[], None], arguments: list[str]) -> None:
+def _run(arguments: list[str]) -> None:
     _Process.first_job_started = psutil.Process().create_time()
     if asks_to_resume(arguments):
         _resume(arguments)
         return
     # Workers of any launcher find the sweepers in hydra_plugins/, whatever folder they start in.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = python_path()
     # Hydra then hands its exceptions on instead of printing and leaving with code 1 itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv[1:] = _with_mode(arguments)
-    main()
+    sys.argv[1:] = _with_mode(arguments)  # which Hydra reads
+    hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(run_job)()
 
 
 def _with_mode(arguments: list[str]) -> list[str]:
@@ -88,9 +90,9 @@ def _with_mode(arguments: list[str]) -> list[str]:
 
 def run_job(tree: DictConfig) -> None:
     """Run one job; a failure is told, and written into the run folder, and stops no other job of a multirun."""
-    hydra = HydraConfig.instance().cfg.hydra  # type: ignore[union-attr]
-    run_folder = Path(hydra.runtime.output_dir)
-    one_of_several = not OmegaConf.is_missing(hydra.job, "num")
+    settings = HydraConfig.instance().cfg.hydra  # type: ignore[union-attr]
+    run_folder = Path(settings.runtime.output_dir)
+    one_of_several = not OmegaConf.is_missing(settings.job, "num")
     if one_of_several:
         print(f"\n{run_folder.name}", flush=True)
 
@@ -98,7 +100,7 @@ def run_job(tree: DictConfig) -> None:
         config = parse(tree)
         check(config)
         if one_of_several:
-            share_cores(hydra)
+            share_cores(settings)
         return complete(config)
 
     _run_and_record(configure, run_folder, OmegaConf.select(tree, "debug") is True)
@@ -163,7 +165,7 @@ def _complain(message: str) -> None:
 def register_resolvers() -> None:
     """Register the names in ${…:} of conf/ with OmegaConf."""
     stamp = run_stamp()
-    OmegaConf.register_new_resolver("project_root", lambda: str(project_root()), replace=True)
+    OmegaConf.register_new_resolver("work_folder", lambda: str(work_folder()), replace=True)
     OmegaConf.register_new_resolver("run_stamp", lambda: stamp, replace=True)
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("default_jobs", default_jobs, replace=True)

@@ -1,30 +1,30 @@
-"""What `python train.py --help` prints: the commented configuration itself, explained in one place."""
+"""What `spleen train --help` prints: the commented configuration itself, explained in one place."""
 
 from pathlib import Path
 
-from spleen.config import project_root
 from spleen.studies import study_names, study_question
+from spleen.system.resources import conf_folder
 
 _USAGE = """\
 Train a network that segments an organ slice by slice, and score it per case on the file's own grid.
 
-  python train.py                                              a synthetic CT, computed here
-  python train.py lr=1e-4 img_size=512
-  python train.py data=nifti data.image=ct.nii.gz data.label=spleen.nii.gz axis=axial
-  python train.py -m axis=coronal,axial lr=1e-3,1e-4            one run for each combination
-  python train.py -m experiment=size_and_rate                  a named study; again: only what is missing
-  python train.py -m experiment=size_and_rate hydra/launcher=joblib   several jobs at a time; also {launchers}
-  python train.py trainer=ddp trainer.devices=2                one training over two GPUs, or two processes
-  python train.py resume=outputs/latest                        go on with a run that was stopped or killed
+  {train}                                              a synthetic CT, computed here
+  {train} lr=1e-4 img_size=512
+  {train} data=nifti data.image=ct.nii.gz data.label=spleen.nii.gz axis=axial
+  {train} -m axis=coronal,axial lr=1e-3,1e-4            one run for each combination
+  {train} -m experiment=size_and_rate                  a named study; again: only what is missing
+  {train} -m experiment=size_and_rate hydra/launcher=joblib   several jobs at a time; also {launchers}
+  {train} trainer=ddp trainer.devices=2                one training over two GPUs, or two processes
+  {train} resume=outputs/latest                        go on with a run that was stopped or killed
 
 Give any value below as key=value, a value inside a group as group.key=value, and choose a group's file by group=name.
 --cfg job prints the composed configuration instead of running; --hydra-help explains Hydra's own flags.
 """
 
 
-def help_text() -> str:
-    """Usage, the studies, the groups with their options, and conf/train.yaml with its comments."""
-    conf = project_root() / "conf"
+def help_text(train: str) -> str:
+    """Usage of the command `train`, the studies, the groups with their options, and the commented conf/train.yaml."""
+    conf = conf_folder()
     launchers = [name for name in _options(conf / "hydra" / "launcher") if name != "joblib"]
     groups = "\n".join(
         f"  {folder.name}={'|'.join(_options(folder))}"
@@ -32,9 +32,9 @@ def help_text() -> str:
     )
     studies = "\n".join(f"  experiment={name:<15} {study_question(name)}" for name in study_names())
     return (
-        f"{_USAGE.format(launchers=', '.join(launchers))}\n"
-        f"Studies (experiments/NAME/study.yaml; any value can be given as well)\n{studies}\n\n"
-        f"Groups (the files in conf/ explain the values of each)\n{groups}\n\n{_values(conf)}"
+        f"{_USAGE.format(train=train, launchers=', '.join(launchers))}\n"
+        f"Studies (experiments/NAME/study.yaml, here or shipped; any value can be given as well)\n{studies}\n\n"
+        f"Groups (the files in {conf} explain the values of each)\n{groups}\n\n{_values(conf)}"
     )
 
 

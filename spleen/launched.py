@@ -1,6 +1,6 @@
 """The number of training processes, and the rank of this one if it was started by srun or torchrun.
 
-Imports nothing heavy: `python train.py --help` must be instant.
+Imports nothing heavy: `spleen train --help` must be instant.
 """
 
 import os

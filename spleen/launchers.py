@@ -7,8 +7,8 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from spleen.config import project_root
 from spleen.errors import InputError
+from spleen.system.resources import conf_folder
 
 # Default limit of concurrent joblib jobs: each needs memory for a network, its optimiser and 0.5 GB of libraries.
 _MOST_JOBS = 8
@@ -24,7 +24,7 @@ _PACKAGES = {
 def prefer_own_files() -> None:
     """Let conf/hydra/launcher/NAME.yaml replace the launcher package's configuration of the same name."""
     group = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
-    for path in (project_root() / "conf" / "hydra" / "launcher").glob("*.yaml"):
+    for path in (conf_folder() / "hydra" / "launcher").glob("*.yaml"):
         group.pop(path.name, None)
 
 

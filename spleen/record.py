@@ -14,11 +14,11 @@ from platform import python_version
 
 from spleen.atomic import temporary_sibling, write_text
 from spleen.case_folds import CaseSplit, CaseSplitSettings, Fold
-from spleen.config import project_root
 from spleen.folds import SliceSplit, SplitSettings
 from spleen.hardware import Hardware
 from spleen.metrics.per_case import CaseScore, class_means, mean_scores
 from spleen.module import SCORED_STAGES, ScoredStage
+from spleen.system.resources import checkout
 from spleen.types import AxisName
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
@@ -105,17 +105,11 @@ def write_summary(path: Path, summary: dict[str, Json]) -> None:
 
 def git_commit() -> str | None:
     """The checkout's commit, with "-dirty" if tracked files differ from it; None outside a checkout."""
+    root = checkout()
+    if root is None:  # a repository that holds the environment is not ours
+        return None
     try:
-        command = [
-            "git",
-            "-C",
-            str(project_root()),
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=40",
-            "--exclude=*",
-        ]
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -16,6 +16,7 @@ from spleen.identity import has_effect
 from spleen.legacy import RECIPE_KEY, config_of_recipe
 from spleen.models.checkpoint import read_checkpoint
 from spleen.models.spec import ModelSpec
+from spleen.system.resources import train_command
 from spleen.trained import spec_of
 from spleen.wandb_parts import forget_wandb
 
@@ -128,7 +129,7 @@ def clear_record(run_folder: Path) -> None:
 
 def how_to_go_on(run_folder: Path) -> str:
     """The command that goes on with a run."""
-    return f"python train.py {shlex.quote(f'resume={run_folder}')}"
+    return f"{train_command()} {shlex.quote(f'resume={run_folder}')}"
 
 
 def what_is_kept(run_folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""`python train.py resume=RUN_FOLDER`: go on with a run from what its folder says, without Hydra."""
+"""`spleen train resume=RUN_FOLDER`: go on with a run from what its folder says, without Hydra."""
 
 import logging
 import sys
@@ -12,6 +12,7 @@ from spleen.config import TrainConfig, explain, parse
 from spleen.config_checks import check
 from spleen.errors import InputError
 from spleen.job_folders import is_finished
+from spleen.system.resources import train_command
 
 _KEY = "resume="
 _MAY_BE_GIVEN = (
@@ -61,7 +62,7 @@ def _run_folder(given: str) -> Path:
     if inside:
         raise InputError(
             f"resume={given}: this folder holds {len(inside)} run(s), such as {inside[0]}; give one of them. "
-            "A whole study goes on by its own command: python train.py -m experiment=NAME"
+            f"A whole study goes on by its own command: {train_command()} experiment=NAME"
         )
     raise InputError(f"resume={given}: there is no config.yaml in it, so no run has begun there")
 

@@ -12,21 +12,26 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spleen.config import project_root
 from spleen.errors import InputError
+from spleen.system.resources import experiments_folder
 
 GROUP = "experiment"
 FILE = "study.yaml"
 
 
-def studies_folder() -> Path:
-    """The folder with one subfolder per study."""
-    return project_root() / "experiments"
+def study_folders() -> list[Path]:
+    """The folders of studies, in order of precedence: experiments/ of the current folder, then the packaged one."""
+    return [Path("experiments").absolute(), experiments_folder()]
 
 
 def study_names() -> list[str]:
     """The names of all studies, sorted."""
-    return sorted(path.parent.name for path in studies_folder().glob(f"*/{FILE}"))
+    return sorted(_files())
+
+
+def _files() -> dict[str, Path]:
+    """The file of each study."""
+    return {path.parent.name: path for folder in reversed(study_folders()) for path in folder.glob(f"*/{FILE}")}
 
 
 def register_studies() -> None:
@@ -44,7 +49,7 @@ def read_study(name: str) -> DictConfig:
 
     Raises InputError for a file that is not YAML or not a mapping.
     """
-    path = studies_folder() / name / FILE
+    path = _files()[name]
     try:
         tree = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
@@ -59,7 +64,7 @@ def read_study(name: str) -> DictConfig:
 
 def study_question(name: str) -> str:
     """The question of a study: the first comment line of its file."""
-    first = (studies_folder() / name / FILE).read_text().splitlines()[:1]
+    first = _files()[name].read_text().splitlines()[:1]
     return first[0].removeprefix("#").strip() if first and first[0].startswith("#") else ""
 
 

@@ -118,4 +118,4 @@ def _tell(fetched: "Fetched") -> None:
             file=sys.stderr,
         )
     if (fetched.folder / "dataset.json").exists():
-        print(f"next: python train.py data=decathlon data.root={fetched.folder}")
+        print(f"next: spleen train data=decathlon data.root={fetched.folder}")

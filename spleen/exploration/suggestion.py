@@ -92,7 +92,7 @@ def suggest(cases: Sequence[CaseFacts], typical: CaseFacts, organ: tuple[int, ..
         n_cases=len(sound) if data else 1,
         settings=tuple(settings),
         overrides=overrides,
-        command=shlex.join(["python", "train.py", *overrides]),
+        command=shlex.join(["spleen", "train", *overrides]),
         obstacle=_TOO_THIN if chosen.concessions is None else None,
     )
 

@@ -21,7 +21,7 @@ _NO_FOLD = (None, "all")  # All cases train, or the split is by shares.
 _MOST_EXTRA_COLUMNS = 6
 _MOST_LISTED = 20
 _WORDS = {
-    "unfinished": "unfinished; the same command again, or `python train.py resume=RUN`, goes on",
+    "unfinished": "unfinished; the same command again, or `spleen train resume=RUN`, goes on",
     "failed": "failed",
     "broken": "broken, so not counted",
     "repeated": "run more than once; the newest counts",

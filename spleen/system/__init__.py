@@ -1,0 +1,1 @@
+"""What the operating system and the installation give; nothing here knows of images or networks."""
