@@ -13,7 +13,7 @@ from pathlib import Path
 
 from spleen.errors import InputError
 from spleen.evaluate import GRID_TOLERANCE_MM, TOLERANCE_MM, check_settings
-from spleen.evaluation.paired import PairedCase, PairedSummary, pair_scores, summarise_pairs
+from spleen.evaluation.paired import PairedCase, PairedSummary, moved_most, pair_scores, summarise_pairs
 from spleen.evaluation.pairs import (
     Failure,
     FilePairs,
@@ -48,13 +48,12 @@ class Comparison:
 
     def moved_most(self, metric: str, count: int = 10) -> list[PairedCase]:
         """The cases with the largest difference, whether better or worse."""
-        changed = [pair for pair in self.pairs if pair.metric == metric and abs(pair.difference) > 0]
-        return sorted(changed, key=lambda pair: -abs(pair.difference))[:count]
+        return moved_most(self.pairs, metric, count)
 
     def __str__(self) -> str:
         from spleen.report.comparison import to_text
 
-        return to_text(self)
+        return to_text((self.name_a, self.name_b), self.pairs, self.summaries, self.unpredicted)
 
 
 def compare(

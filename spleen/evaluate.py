@@ -69,7 +69,7 @@ class Evaluation:
     def __str__(self) -> str:
         from spleen.report.evaluation import to_text
 
-        return to_text(self)
+        return to_text(self.scores, self.summaries, self.settings, self.unpredicted)
 
 
 def metric_names(surface: bool) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class Exploration:
     def __str__(self) -> str:
         from spleen.report.explore_text import to_text
 
-        return to_text(self)
+        return to_text(self.cases, self.distributions, self.outliers, self.suggestion, self.verdict)
 
 
 def explore(

@@ -8,7 +8,6 @@ from pathlib import Path
 from spleen.compare import compare
 from spleen.evaluate import evaluate
 from spleen.evaluation.pairs import Failure, Progress
-from spleen.report import comparison as comparison_report
 from spleen.report import evaluation_files
 from spleen.report.number_files import check_outputs, text_writer, write_outputs
 
@@ -88,8 +87,8 @@ def run_compare(
     _tell(comparison.failures)
     write_outputs(
         {
-            "--csv": (outputs["--csv"], text_writer(lambda: comparison_report.to_csv(comparison))),
-            "--json": (outputs["--json"], text_writer(lambda: comparison_report.to_json(comparison))),
+            "--csv": (outputs["--csv"], text_writer(lambda: evaluation_files.comparison_to_csv(comparison))),
+            "--json": (outputs["--json"], text_writer(lambda: evaluation_files.comparison_to_json(comparison))),
         }
     )
     return not comparison.failures

@@ -70,6 +70,12 @@ class PairedSummary:
     """Cases that are undefined on one side only."""
 
 
+def moved_most(pairs: Sequence[PairedCase], metric: str, count: int = 10) -> list[PairedCase]:
+    """The pairs of a metric with the largest difference, whether better or worse."""
+    changed = [pair for pair in pairs if pair.metric == metric and abs(pair.difference) > 0]
+    return sorted(changed, key=lambda pair: -abs(pair.difference))[:count]
+
+
 def pair_scores(table_a: ScoreTable, table_b: ScoreTable, metrics: Sequence[str]) -> list[PairedCase]:
     """Pairs of every metric, case and class; both tables hold the same cases and classes."""
     return [

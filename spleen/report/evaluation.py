@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import fill
 
-from spleen.evaluate import Evaluation
-from spleen.evaluation.case_scores import ClassScore
+from spleen.evaluation.case_scores import ClassScore, ScoreSettings
 from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, MetricSummary, class_words, left_out
 from spleen.listing import few
 from spleen.metrics.catalogue import BY_NAME, Metric
@@ -32,21 +31,30 @@ _MAIN = {
 }
 
 
-def to_text(evaluation: Evaluation) -> str:
-    """Everything that was found, in lines of at most 100 characters where names allow it."""
-    if not evaluation.scores:
+def to_text(
+    scores: Sequence[ClassScore],
+    summaries: Sequence[ClassSummary],
+    settings: ScoreSettings,
+    unpredicted: Sequence[str] = (),
+) -> str:
+    """Everything in an evaluation, in lines of at most 100 characters where names allow it.
+
+    `summaries` are those of the classes, then that of all classes together; `unpredicted` are the cases left out.
+    """
+    if not scores:
         return "no case could be scored"
-    parts = [_settings_line(evaluation)]
-    single = len(evaluation.case_ids) == 1
-    if single and len(evaluation.class_names) <= _FEW_CLASSES:
-        parts.append(_one_case(evaluation))
+    metrics = list(summaries[-1].metrics)
+    n_cases = summaries[-1].n_cases
+    parts = [_settings_line(n_cases, settings, unpredicted)]
+    if n_cases == 1 and len(settings.classes) <= _FEW_CLASSES:
+        parts.append(_one_case(scores, metrics))
     else:
-        parts.append(_all_cases(evaluation))
-    if single:
+        parts.append(_all_cases(scores, metrics))
+    if n_cases == 1:
         parts.append("One case: no interval, and nothing is said about the next one.")
     else:
-        parts += _summaries(evaluation)
-    notes = _notes(evaluation)
+        parts += _summaries(summaries)
+    notes = _notes(scores, summaries)
     return "\n\n".join(parts + ([notes] if notes else []))
 
 
@@ -62,16 +70,15 @@ def interval_text(metric: Metric, summary: MetricSummary) -> str | None:
     return f"{number(metric, summary.interval.low)} … {number(metric, summary.interval.high)}"
 
 
-def _settings_line(evaluation: Evaluation) -> str:
-    settings = evaluation.settings
-    n_cases, n_classes = len(evaluation.case_ids), len(evaluation.class_names)
+def _settings_line(n_cases: int, settings: ScoreSettings, unpredicted: Sequence[str]) -> str:
+    n_classes = len(settings.classes)
     named = {name: values for name, values in settings.classes.items() if list(map(str, values)) != [name]}
     told = ", ".join(f"{name} = {' + '.join(map(str, values))}" for name, values in named.items())
     words = [f"{n_cases} {'case' if n_cases == 1 else 'cases'}, {n_classes} {'class' if n_classes == 1 else 'classes'}"]
     if 0 < len(named) <= _TOLD_CLASSES:
         words[0] += f" ({told})"
-    if evaluation.unpredicted:
-        words.append(left_out(evaluation.unpredicted))
+    if unpredicted:
+        words.append(left_out(unpredicted))
     if settings.surface:
         tolerances = set(settings.tolerance_mm.values())
         if len(tolerances) == 1:
@@ -86,20 +93,20 @@ def _settings_line(evaluation: Evaluation) -> str:
     return "; ".join(words)
 
 
-def _one_case(evaluation: Evaluation) -> str:
-    names = evaluation.class_names
+def _one_case(scores: Sequence[ClassScore], metrics: Sequence[str]) -> str:
+    names = [score.class_name for score in scores]
     with_meaning = len(names) <= _MEANING_CLASSES
     rows: list[list[Cell]] = []
     group = ""
-    for metric in (BY_NAME[name] for name in evaluation.metrics):
+    for metric in (BY_NAME[name] for name in metrics):
         if group and metric.group != group:
             rows.append([""] * (1 + len(names) + with_meaning))
         group = metric.group
-        values = [number(metric, score.value(metric.name)) for score in evaluation.scores]
+        values = [number(metric, score.value(metric.name)) for score in scores]
         rows.append([metric.name, *values, *([metric.meaning] if with_meaning else [])])
     headings = [Column("metric", is_name=True), *(Column(class_words(name)) for name in names)]
     headings += [Column("meaning")] if with_meaning else []
-    return _right_aligned(evaluation.case_ids[0], headings, rows, range(1, 1 + len(names)))
+    return _right_aligned(scores[0].case_id, headings, rows, range(1, 1 + len(names)))
 
 
 def _right_aligned(
@@ -115,26 +122,25 @@ def _right_aligned(
     return render_table(title, headings, lines[1:])
 
 
-def _all_cases(evaluation: Evaluation) -> str:
-    many_classes = len(evaluation.class_names) > 1
-    shown = [name for name in _MAIN if name in evaluation.metrics]
+def _all_cases(scores: Sequence[ClassScore], metrics: Sequence[str]) -> str:
+    many_classes = len({score.class_name for score in scores}) > 1
+    shown = [name for name in _MAIN if name in metrics]
     names = [Column("case", is_name=True), *([Column("class", is_name=True)] if many_classes else [])]
     columns = [*names, *(_MAIN[name] for name in shown)]
     rows: list[list[Cell]] = []
-    for score in evaluation.scores:
+    for score in scores:
         values = [100 * score.value(name) if name == "volume_error_relative" else score.value(name) for name in shown]
         rows.append([score.case_id, *([score.class_name] if many_classes else []), *values])
     return render_table("Cases", columns, rows)
 
 
-def _summaries(evaluation: Evaluation) -> list[str]:
-    names = evaluation.class_names
-    of_classes = [evaluation.summary(name) for name in names]
-    if len(names) > _FEW_CLASSES:
-        return [_class_table([*of_classes, evaluation.summary()])]
+def _summaries(summaries: Sequence[ClassSummary]) -> list[str]:
+    *of_classes, of_all = summaries
+    if len(of_classes) > _FEW_CLASSES:
+        return [_class_table(summaries)]
     parts = [_summary(summary, class_words(summary.class_name)) for summary in of_classes]
-    if len(names) > 1:
-        parts.append(_summary(evaluation.summary(), "Mean over classes"))
+    if len(of_classes) > 1:
+        parts.append(_summary(of_all, "Mean over classes"))
     return parts
 
 
@@ -191,11 +197,10 @@ def _class_table(summaries: Sequence[ClassSummary]) -> str:
     return render_table("Classes", columns, rows)
 
 
-def _notes(evaluation: Evaluation) -> str:
-    lines = _empty_notes(evaluation.scores)
-    if len(evaluation.case_ids) > 1:
-        of_classes = [evaluation.summary(name) for name in evaluation.class_names]
-        lines += _value_notes(of_classes)
+def _notes(scores: Sequence[ClassScore], summaries: Sequence[ClassSummary]) -> str:
+    lines = _empty_notes(scores)
+    if summaries[-1].n_cases > 1:
+        lines += _value_notes(summaries[:-1])
     return "\n".join(fill(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
 
 

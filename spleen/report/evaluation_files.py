@@ -1,10 +1,12 @@
-"""An evaluation as CSV and as JSON; docs/metrics.md describes both."""
+"""Evaluations and comparisons as CSV and as JSON; docs/metrics.md describes them."""
 
 import json
 from collections import defaultdict
 from collections.abc import Callable
 
+from spleen.compare import Comparison
 from spleen.evaluate import Evaluation
+from spleen.evaluation.paired import PairedSummary
 from spleen.evaluation.summary import MetricSummary
 from spleen.report.number_files import Json, csv_text, json_interval, json_number
 
@@ -72,4 +74,55 @@ def _settings(evaluation: Evaluation) -> dict[str, Json]:
         "classes": {name: list(values) for name, values in settings.classes.items()},
         "tolerance_mm": dict(settings.tolerance_mm) if settings.surface else None,
         "prevalence": settings.prevalence,
+    }
+
+
+def comparison_to_csv(comparison: Comparison) -> str:
+    """One row per metric, case and class."""
+    header = ["metric", "case_id", "class_name", "a", "b", "difference"]
+    rows: list[list[str | float]] = [
+        [p.metric, p.case_id, p.class_name, p.a, p.b, p.difference] for p in comparison.pairs
+    ]
+    return csv_text(header, rows)
+
+
+def comparison_to_json(comparison: Comparison) -> str:
+    """`summary.<metric>.<class>.…` and `cases.<id>.<class>.<metric>`; undefined is null, infinite "Infinity"."""
+    summaries: dict[str, dict[str, Json]] = {}
+    for summary in comparison.summaries:
+        summaries.setdefault(summary.metric, {})[summary.class_name] = _paired_summary(summary)
+    cases: dict[str, dict[str, dict[str, Json]]] = {}
+    for pair in comparison.pairs:
+        values: Json = {
+            "a": json_number(pair.a),
+            "b": json_number(pair.b),
+            "difference": json_number(pair.difference),
+        }
+        cases.setdefault(pair.case_id, {}).setdefault(pair.class_name, {})[pair.metric] = values
+    record = {
+        "a": comparison.name_a,
+        "b": comparison.name_b,
+        "summary": summaries,
+        "cases": cases,
+        "unpredicted": list(comparison.unpredicted),
+        "failures": [{"case": failure.case_id, "reason": failure.reason} for failure in comparison.failures],
+    }
+    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+
+
+def _paired_summary(summary: PairedSummary) -> Json:
+    return {
+        "n_pairs": summary.n_pairs,
+        "mean_a": json_number(summary.mean_a),
+        "mean_b": json_number(summary.mean_b),
+        "mean_difference": json_number(summary.mean_difference),
+        "ci95": json_interval(summary.interval),
+        "median_difference": json_number(summary.median_difference),
+        "wilcoxon_p": json_number(summary.wilcoxon_p),
+        "wins": summary.wins,
+        "ties": summary.ties,
+        "losses": summary.losses,
+        "n_infinite": summary.n_infinite,
+        "n_undefined": summary.n_undefined,
+        "one_sided": list(summary.one_sided),
     }

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from spleen.exploration.case_facts import CaseFacts
 from spleen.exploration.findings import Finding
 from spleen.exploration.intensity_facts import Histogram, IntensityFacts, Spread
-from spleen.exploration.outliers import MIN_CASES, RULE
+from spleen.exploration.outliers import MIN_CASES, RULE, Distribution, Outlier
 from spleen.exploration.quantities import format_number
 from spleen.exploration.suggestion import Suggestion
 from spleen.exploration.verdict import Verdict
-from spleen.explore import Exploration
 from spleen.report.explore_words import (
     distinct_messages,
     extent_in_words,
@@ -31,13 +30,18 @@ _MOST_WIDTH = 120
 _SPARKS = 32
 
 
-def to_text(exploration: Exploration) -> str:
+def to_text(
+    cases: Sequence[CaseFacts],
+    distributions: Sequence[Distribution],
+    outliers: Sequence[Outlier],
+    suggestion: Suggestion | None,
+    verdict: Verdict,
+) -> str:
     """Everything in one text: each case in full where there is one, the set where there are several."""
-    cases = exploration.cases
-    parts = _one_case(cases[0]) if len(cases) == 1 else _many_cases(exploration)
-    if exploration.suggestion is not None:
-        parts.append(_suggestion(exploration.suggestion, len(exploration.cases)))
-    parts.append(_verdict(exploration.verdict, len(exploration.cases)))
+    parts = _one_case(cases[0]) if len(cases) == 1 else _many_cases(cases, distributions, outliers)
+    if suggestion is not None:
+        parts.append(_suggestion(suggestion, len(cases)))
+    parts.append(_verdict(verdict, len(cases)))
     return "\n\n".join(parts)
 
 
@@ -154,36 +158,37 @@ def _labels(case: CaseFacts) -> str:
 # Several cases ------------------------------------------------------------------------------------------------------
 
 
-def _many_cases(exploration: Exploration) -> list[str]:
-    cases = exploration.cases
+def _many_cases(
+    cases: Sequence[CaseFacts], distributions: Sequence[Distribution], outliers: Sequence[Outlier]
+) -> list[str]:
     n_labels = sum(case.label is not None for case in cases)
     title = f"{len(cases)} cases, {n_labels} with a label"
-    parts = [f"{title}\n{_listed(facts_of_set(cases))}", _distributions(exploration)]
-    if exploration.outliers:
-        parts.append(_outliers(exploration))
+    parts = [f"{title}\n{_listed(facts_of_set(cases))}", _distributions(distributions)]
+    if outliers:
+        parts.append(_outliers(outliers))
     elif len(cases) >= MIN_CASES:
         parts.append("No case stands out.")
     return parts
 
 
-def _distributions(exploration: Exploration) -> str:
+def _distributions(distributions: Sequence[Distribution]) -> str:
     names = ("minimum", "25 %", "median", "75 %", "maximum")
     columns: list[str | Column] = ["", Column("cases", "d"), *(Column(name, format_number) for name in names)]
     rows: list[list[Cell]] = [
         [name_with_unit(each), each.n_cases, each.minimum, each.p25, each.median, each.p75, each.maximum]
-        for each in exploration.distributions
+        for each in distributions
     ]
     return render_table("Distributions", columns, rows, _width())
 
 
-def _outliers(exploration: Exploration) -> str:
+def _outliers(outliers: Sequence[Outlier]) -> str:
     case, robust_z = Column("case", is_name=True), Column("robust z", "+.1f")
     columns: list[str | Column] = [case, "stands out in", robust_z, "value", Column("usual", may_go=True)]
     rows: list[list[Cell]] = [
         [outlier.case_id, outlier.quantity, outlier.robust_z, outlier.shown, outlier.usual]
-        for outlier in exploration.outliers[:_MOST_ROWS]
+        for outlier in outliers[:_MOST_ROWS]
     ]
-    hidden = len(exploration.outliers) - len(rows)
+    hidden = len(outliers) - len(rows)
     more = f"\n  … and {hidden} more (all in --json and --output)" if hidden else ""
     rule = textwrap.fill(f"Rule: {RULE}.", _width(), initial_indent="  ", subsequent_indent="  ")
     return render_table("Outliers", columns, rows, _width()) + more + "\n" + rule
