@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from nbclient import NotebookClient
@@ -23,7 +22,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         notebook = nbformat.read(file.abs_src_path, as_version=4)
         if any(cell.cell_type == "code" and cell.outputs for cell in notebook.cells):
             raise ValueError(f"{file.src_uri} holds outputs; clear them before committing it")
-        _run(notebook)
+        NotebookClient(notebook, timeout=SECONDS_PER_CELL, resources={"metadata": {"path": str(ROOT)}}).execute()
         page = file.src_uri.removesuffix(".ipynb")
         pictures: dict[str, bytes] = {}
         text = "\n\n".join(_cell(cell, page, pictures) for cell in notebook.cells if cell.source.strip())
@@ -31,12 +30,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for name, content in pictures.items():
             files.append(File.generated(config, name, content=content))
     return files
-
-
-def _run(notebook: Any) -> None:
-    """Fill in the outputs, in a kernel that listens to this machine's files alone, and works from the repository."""
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
-    NotebookClient(notebook, kernel, timeout=SECONDS_PER_CELL, resources={"metadata": {"path": str(ROOT)}}).execute()
 
 
 def _cell(cell: Any, page: str, pictures: dict[str, bytes]) -> str:
