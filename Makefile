@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow lint setup
+.PHONY: train test test-slow lint docs setup
 .DEFAULT_GOAL := train
 
 train: setup            ## train on the embedded synthetic CT and print its scores
@@ -19,6 +19,10 @@ lint: setup             ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+
+docs: setup             ## the documentation, into site/; a broken link or a missing docstring is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 setup: $(VENV)/.complete
 

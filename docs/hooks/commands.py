@@ -1,0 +1,60 @@
+"""MkDocs hook: docs/reference/commands.md from the `spleen` command itself."""
+
+import re
+from inspect import cleandoc
+from typing import Any
+
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from spleen.cli import app
+
+PAGE = "reference/commands.md"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the page."""
+    files.append(File.generated(config, PAGE, content=commands_page()))
+    return files
+
+
+def commands_page() -> str:
+    """A section for each command: usage, description, arguments and options."""
+    root = typer.main.get_command(app)
+    commands: dict[str, Any] = root.commands  # type: ignore[attr-defined]
+    sections = [_section(f"spleen {name}", command) for name, command in commands.items() if not command.hidden]
+    return "\n\n".join(["# Commands", "Each of these is also printed by `spleen COMMAND --help`.", *sections])
+
+
+def _section(title: str, command: Any) -> str:
+    context = command.context_class(command, info_name=title)
+    usage = " ".join([title, *command.collect_usage_pieces(context)])
+    shown = [parameter for parameter in command.params if not parameter.hidden]
+    tables = [
+        _table(
+            heading, [parameter.get_help_record(context) for parameter in shown if parameter.param_type_name == kind]
+        )
+        for heading, kind in (("Argument", "argument"), ("Option", "option"))
+    ]
+    text = _with_code(cleandoc(command.help or ""))
+    return "\n\n".join(part for part in (f"## {title}", f"```text\n{usage}\n```", text, *tables) if part)
+
+
+def _table(heading: str, rows: list[tuple[str, str]]) -> str:
+    if not rows:
+        return ""
+    lines = [f"| `{_cell(name)}` | {_with_code(_cell(meaning))} |" for name, meaning in rows]
+    return "\n".join([f"| {heading} | Meaning |", "| --- | --- |", *lines])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _with_code(text: str) -> str:
+    """The text with options and defaults set as code, and each mention of another page made a link."""
+    text = re.sub(r"\[default: (.*)\]$", lambda match: f"*Default:* `{match[1].strip('()')}`.", text)
+    text = text.replace("[required]", "*Required.*")
+    text = re.sub(r"docs/([\w/-]+\.md)", r"[\1](../\1)", text)
+    return re.sub(r"(?<![\w`-])(--[a-z][a-z0-9-]*)", r"`\1`", text)
