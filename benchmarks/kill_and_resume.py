@@ -26,8 +26,9 @@ import torch
 
 from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted
-from spleen.checkpointing import BEST, CHECKPOINTS, LAST, read_checkpoint
+from spleen.checkpointing import read_checkpoint
 from spleen.config import project_root
+from spleen.records.folder import BEST, CHECKPOINTS, LAST
 
 EPOCHS = 12
 # Small, but with everything that has a state: dropout, augmentation, averaged weights, a schedule, early stopping.

@@ -17,9 +17,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from spleen.atomic import link, write_bytes
 from spleen.callbacks import EpochRecord, EpochRow
 from spleen.errors import InputError
+from spleen.records.folder import BEST, LAST
 
-CHECKPOINTS = "checkpoints"
-BEST, LAST = "best.ckpt", "last.ckpt"
 SELECTING_SCORE = "val/dice"
 
 

@@ -14,13 +14,14 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from spleen.callbacks import Clock, EpochRecord, EpochRow, Progress, SelfDescribing
-from spleen.checkpointing import BEST, CHECKPOINTS, SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints
+from spleen.checkpointing import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints
 from spleen.datamodule import SliceDataModule
 from spleen.distributed import lightning_strategy
 from spleen.hardware import Accelerator, LightningPrecision
 from spleen.launched import FIRST, Place
 from spleen.module import SegmentationModule
 from spleen.recipe import Recipe
+from spleen.records.folder import RunFolder
 from spleen.signals import StopRequest
 from spleen.stopping import StopAtBadLoss, StopAtBestScore, StopBetweenSteps
 
@@ -85,10 +86,10 @@ def fit(
     quieten()
     if settings.compile:
         module.network.compile()
-    folder = part.run_folder / CHECKPOINTS
+    files = RunFolder(part.run_folder)
     first = part.place.rank == 0
     clock, stop = Clock(part.started), StopBetweenSteps(part.stop)
-    epochs = EpochRecord(part.run_folder / "metrics.csv" if first else None)
+    epochs = EpochRecord(files.metrics if first else None)
     bad_loss = StopAtBadLoss([slices.case.case_id for slices in data.slices("train")])
     callbacks = [
         clock,
@@ -97,7 +98,7 @@ def fit(
         SelfDescribing(recipe),
         *_optional_callbacks(settings, epochs, settings.progress and first),
     ]
-    callbacks += [EpochCheckpoints(folder, epochs, hand_on), stop]
+    callbacks += [EpochCheckpoints(files.checkpoints, epochs, hand_on), stop]
     trainer = make_trainer(settings, part.run_folder, callbacks, part.place, validates=bool(data.slices("val")))
     with _patiently(part.stop):
         trainer.fit(module, data, ckpt_path=part.checkpoint, weights_only=True)
@@ -106,10 +107,10 @@ def fit(
     part.stop.where = "while the best checkpoint was scored"
     with _patiently(part.stop):
         if data.slices("val"):
-            scorer.validate(module, data, ckpt_path=folder / BEST, weights_only=True, verbose=False)
+            scorer.validate(module, data, ckpt_path=files.best_checkpoint, weights_only=True, verbose=False)
         if data.slices("test"):
-            scorer.test(module, data, ckpt_path=folder / BEST, weights_only=True, verbose=False)
-    return Fitted(folder / BEST, epochs.rows, clock, _forward(scorer, module))
+            scorer.test(module, data, ckpt_path=files.best_checkpoint, weights_only=True, verbose=False)
+    return Fitted(files.best_checkpoint, epochs.rows, clock, _forward(scorer, module))
 
 
 @contextmanager

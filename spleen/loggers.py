@@ -21,6 +21,7 @@ import psutil
 from jaxtyping import UInt8
 
 from spleen.patience import within
+from spleen.records.folder import RunFolder
 from spleen.wandb_mode import ResolvedMode, WandbMode, resolve_mode
 from spleen.wandb_parts import drop_parts, earlier_parts, forget_wandb, may_be_uploaded, wandb_id
 
@@ -224,7 +225,7 @@ def _init_run(settings: WandbSettings, mode: ResolvedMode, run_folder: Path, con
     # would make an offline run look up a host; a user who has set it keeps what was set. The data folder
     # keeps tables until they are uploaded; its default, in the home folder, would outlive the run.
     os.environ["WANDB_SILENT"] = "true"
-    os.environ["WANDB_DATA_DIR"] = str(run_folder.resolve() / "wandb")
+    os.environ["WANDB_DATA_DIR"] = str(RunFolder(run_folder.resolve()).wandb)
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     # A process of wandb's that a program above us has started would keep our id if we were killed.
     os.environ.pop("WANDB_SERVICE", None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from spleen.errors import InputError
-from spleen.results_folders import BrokenRunError, FinishedRun, Setting, read_settings
+from spleen.records.reading import BrokenRunError, FinishedRun, Setting, read_settings
 
 Settings = Mapping[str, Setting]
 

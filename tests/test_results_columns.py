@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from spleen.records.reading import read_settings
 from spleen.results import StudyResults, results
-from spleen.results_folders import read_settings
 from tests.run_folders import write_run
 from tests.small_run import REPOSITORY
 

@@ -1,0 +1,1 @@
+"""What the operating system and the language give, without knowing the domain."""
