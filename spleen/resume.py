@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from spleen.checkpointing import best_row, link_best, read_checkpoint
+from spleen.effect import COUNTING_BY_CONTENT, has_effect
 from spleen.errors import InputError
-from spleen.identity import has_effect
 from spleen.recipe import RECIPE_KEY, Recipe
 from spleen.records.folder import RunFolder
 from spleen.system.nested import flatten
@@ -64,7 +64,7 @@ def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> No
     changed = [
         f"{key} was {_shown(then, key)} and is now {_shown(now, key)}"
         for key in dict.fromkeys([*then, *now])
-        if _shown(then, key) != _shown(now, key) and has_effect(key) and key not in _HARDWARE
+        if _shown(then, key) != _shown(now, key) and has_effect(key) and key not in (*COUNTING_BY_CONTENT, *_HARDWARE)
     ]
     if changed:
         run_folder = unfinished.checkpoint.parents[1]
