@@ -26,8 +26,8 @@ import torch
 
 from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted
-from spleen.checkpointing import BEST, CHECKPOINTS, LAST
 from spleen.models.checkpoint import read_checkpoint
+from spleen.records.folder import BEST, CHECKPOINTS, LAST
 from spleen.system.resources import work_folder
 
 EPOCHS = 12

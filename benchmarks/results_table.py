@@ -26,9 +26,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.header import header, verdict
-from spleen import results_folders
 from spleen.config import parse
 from spleen.entry import register_resolvers
+from spleen.records import reading
 from spleen.results import results
 from spleen.system.resources import conf_folder, work_folder
 
@@ -123,7 +123,7 @@ def _read_json(folder: Path) -> list[object]:
 
 
 def _results_afresh(folder: Path) -> object:
-    results_folders._parse.cache_clear()  # a second call in one process would find the settings parsed
+    reading._parse.cache_clear()  # a second call in one process would find the settings parsed
     return results(folder)
 
 

@@ -17,9 +17,8 @@ from spleen.callbacks import EpochRecord, EpochRow
 from spleen.errors import InputError
 from spleen.models.checkpoint import model_content, read_checkpoint
 from spleen.models.spec import ModelSpec
+from spleen.records.folder import BEST, LAST
 
-CHECKPOINTS = "checkpoints"
-BEST, LAST = "best.ckpt", "last.ckpt"
 SELECTING_SCORE = "val/dice"
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from spleen.effect import DATA_PATHS
 from spleen.errors import InputError
 from spleen.system.resources import train_command
 
@@ -236,7 +237,6 @@ DATA: dict[str, type] = {
 }
 INTENSITIES: dict[str, type] = {"ct": CtConfig, "mr": MrConfig, "zscore": ZScoreConfig, "auto": AutoIntensity}
 # The values that are paths, which are seen from the caller's folder.
-PATH_KEYS = ("image", "label", "root", "images", "labels", "table", "groups")
 
 
 def parse(tree: DictConfig) -> TrainConfig:
@@ -262,7 +262,7 @@ def parse(tree: DictConfig) -> TrainConfig:
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Paths as seen from the caller's folder, so that the recorded configuration can be repeated from anywhere."""
     config.output_dir, config.cache_dir = _absolute(config.output_dir), _absolute(config.cache_dir)
-    for part, keys in ((config.data, PATH_KEYS), (config.split, ("splits_file", "test_cases"))):
+    for part, keys in ((config.data, DATA_PATHS), (config.split, ("splits_file", "test_cases"))):
         for key in keys:
             if path := getattr(part, key, None):
                 setattr(part, key, _absolute(path))

@@ -27,11 +27,11 @@ from spleen.config_checks import check
 from spleen.error_words import in_words
 from spleen.errors import FolderInUse, InputError
 from spleen.help_text import help_text
-from spleen.job_folders import FAILURE_FILE, TRACEBACK_FILE, forget_failure
 from spleen.jobs import job_folder
 from spleen.launched import run_stamp
 from spleen.launchers import default_jobs, share_cores
 from spleen.multirun import Multirun, report, what_is_left
+from spleen.records.folder import RunFolder
 from spleen.resume_argument import asks_to_resume, log_as_hydra_does, read_resumed
 from spleen.signals import Interrupted, stop_on_signals
 from spleen.studies import chosen_study
@@ -119,7 +119,7 @@ def _run_and_record(configure: Callable[[], TrainConfig], run_folder: Path, debu
     started = _Process.next_start()
     try:
         config = configure()
-        forget_failure(run_folder)
+        RunFolder(run_folder).drop_failure()
         from spleen.run import run
 
         run(config, run_folder, started)
@@ -147,14 +147,15 @@ class _Process:
 
 
 def _record_failure(error: Exception, run_folder: Path) -> int:
+    files = RunFolder(run_folder)
     if isinstance(error, InputError):
         message, exit_code = str(error), WRONG_INPUT
     else:
         message, exit_code = f"{type(error).__name__}: {error}", FAULT
-        write_text(run_folder / TRACEBACK_FILE, traceback.format_exc())
-        message += f"\nThis is a fault of the program; the traceback is in {run_folder / TRACEBACK_FILE}"
+        write_text(files.traceback, traceback.format_exc())
+        message += f"\nThis is a fault of the program; the traceback is in {files.traceback}"
     _complain(message)
-    write_text(run_folder / FAILURE_FILE, json.dumps({"message": message, "exit_code": exit_code}, indent=1))
+    write_text(files.failure, json.dumps({"message": message, "exit_code": exit_code}, indent=1))
     return exit_code
 
 

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from spleen.callbacks import Clock, EpochRecord, EpochRow, Progress, SelfDescribing
-from spleen.checkpointing import BEST, CHECKPOINTS, SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints
+from spleen.checkpointing import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints
 from spleen.datamodule import SliceDataModule
 from spleen.distributed import lightning_strategy
 from spleen.hardware import Accelerator, LightningPrecision
@@ -24,6 +24,7 @@ from spleen.models.checkpoint import network_weights, read_checkpoint
 from spleen.models.factory import build_network
 from spleen.models.spec import ModelSpec
 from spleen.module import SegmentationModule
+from spleen.records.folder import RunFolder
 from spleen.signals import StopRequest
 from spleen.stopping import StopAtBadLoss, StopAtBestScore, StopBetweenSteps
 
@@ -89,10 +90,10 @@ def fit(
     quieten()
     if settings.compile:
         module.network.compile()
-    folder = part.run_folder / CHECKPOINTS
+    files = RunFolder(part.run_folder)
     first = part.place.rank == 0
     clock, stop = Clock(part.started), StopBetweenSteps(part.stop)
-    epochs = EpochRecord(part.run_folder / "metrics.csv" if first else None)
+    epochs = EpochRecord(files.metrics if first else None)
     bad_loss = StopAtBadLoss([slices.case.case_id for slices in data.slices("train")])
     callbacks = [
         clock,
@@ -101,7 +102,7 @@ def fit(
         SelfDescribing(spec, recorded_settings),
         *_optional_callbacks(settings, epochs, settings.progress and first),
     ]
-    callbacks += [EpochCheckpoints(folder, epochs, spec, hand_on), stop]
+    callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, hand_on), stop]
     trainer = make_trainer(settings, part.run_folder, callbacks, part.place, validates=bool(data.slices("val")))
     with _patiently(part.stop):
         trainer.fit(module, data, ckpt_path=part.checkpoint, weights_only=True)
@@ -110,22 +111,22 @@ def fit(
     part.stop.where = "while the best checkpoint was scored"
     with _patiently(part.stop):
         if data.slices("val"):
-            load_best(module, spec, folder, settings.compile)
+            load_best(module, spec, files.best_checkpoint, settings.compile)
             scorer.validate(module, data, verbose=False)
         if data.slices("test"):
-            load_best(module, spec, folder, settings.compile)
+            load_best(module, spec, files.best_checkpoint, settings.compile)
             scorer.test(module, data, verbose=False)
-    load_best(module, spec, folder, settings.compile)
-    return Fitted(folder / BEST, epochs.rows, clock, _forward(scorer, module))
+    load_best(module, spec, files.best_checkpoint, settings.compile)
+    return Fitted(files.best_checkpoint, epochs.rows, clock, _forward(scorer, module))
 
 
-def load_best(module: SegmentationModule, spec: ModelSpec, checkpoints: Path, compiled: bool = False) -> None:
+def load_best(module: SegmentationModule, spec: ModelSpec, best: Path, compiled: bool = False) -> None:
     """Give the module a network of its own with the weights of best.ckpt.
 
     A new one, since a strategy may have cut up the one that was trained. Raises InputError as `read_checkpoint` does.
     """
     module.set_network(build_network(spec))
-    module.network.load_state_dict(network_weights(read_checkpoint(checkpoints / BEST)))
+    module.network.load_state_dict(network_weights(read_checkpoint(best)))
     if compiled:
         module.network.compile()
 

@@ -1,9 +1,8 @@
 """Which cases a run learnt from and which it held out, so that no case is judged by a run that knows it."""
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from spleen.errors import InputError
@@ -11,33 +10,19 @@ from spleen.fingerprint import fingerprint
 from spleen.fusion import View
 from spleen.listing import few
 from spleen.native_image import NativeImage
-from spleen.trained import BEST_CHECKPOINT, TrainedModel
+from spleen.records.cases import KnownCases, read_known_cases
+from spleen.records.folder import run_folder_of
+from spleen.trained import TrainedModel
 
 log = logging.getLogger(__name__)
 
 NOTHING_NEW = "The scores of their masks say nothing about new cases"
 
 
-@dataclass(frozen=True)
-class KnownCases:
-    """The cases of a training, by case_id."""
-
-    seen: frozenset[str]
-    """Trained on, or used to choose the best epoch."""
-    held_out: frozenset[str]
-
-
 def known_cases(model: TrainedModel) -> KnownCases | None:
-    """What split.json in the run's folder says; None where it is missing, or the run split the slices of one volume."""
-    if model.checkpoint.parent.name != BEST_CHECKPOINT.parent.name:
-        return None
-    try:
-        record = json.loads((model.checkpoint.parents[1] / "split.json").read_bytes())
-        if record["kind"] != "cases":
-            return None
-        return KnownCases(frozenset(record["train"]) | frozenset(record["val"]), frozenset(record["test"]))
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+    """The cases that the run of a model knows; None where its checkpoint lies in no run folder that tells."""
+    folder = run_folder_of(model.checkpoint)
+    return None if folder is None else read_known_cases(folder)
 
 
 def views_that_held_out(views: Sequence[View], case_ids: Sequence[str]) -> dict[str, list[View]]:

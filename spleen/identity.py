@@ -2,38 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from spleen.build_data import find_dataset
-from spleen.config import PATH_KEYS, CasesData, PhantomData, TrainConfig
+from spleen.config import CasesData, PhantomData, TrainConfig
 from spleen.content_hash import content_hash
+from spleen.effect import COUNTING_BY_CONTENT, has_effect
 from spleen.launched import process_count
+from spleen.system.nested import flatten
 
 # Raised whenever the same settings and data train to another result, so that earlier results no longer count.
 FORMAT = 1
-
-# Keys, and groups with all that is in them, that change nothing about the result; and why.
-WITHOUT_EFFECT = {
-    "output_dir": "says where the run is kept",
-    "cache_dir": "says where preprocessed slices are kept",
-    "study": "is the name of a folder",
-    "debug": "says how an error is shown",
-    "search": "says which trial of a search the run is; one that is pruned never counts as finished",
-    "logger": "mirrors the run for looking",
-    "trainer.strategy": "says how processes share the work; their number counts, with trainer.devices",
-    "trainer.progress": "says what the terminal shows",
-    "loader.num_workers": "says which process reads a slice, not which slice",
-    "split.splits_file": "is where the file lies; its content counts instead",
-    "split.test_cases": "is where the file lies; its content counts instead",
-    **{f"data.{key}": "is where files lie; their content counts instead" for key in PATH_KEYS},
-}
-
-
-def has_effect(key: str) -> bool:
-    """Whether the setting with this dotted key may change the result of a run."""
-    return not any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)
 
 
 def identity(config: TrainConfig) -> str:
@@ -58,7 +38,11 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
 
     Of machines and devices only the product counts: the number of processes.
     """
-    settings = {key: value for key, value in _flat(asdict(config)) if has_effect(key)}
+    settings = {
+        key: _plain(value)
+        for key, value in flatten(asdict(config)).items()
+        if has_effect(key) and key not in COUNTING_BY_CONTENT
+    }
     del settings["trainer.num_nodes"]
     if config.trainer.num_nodes > 1:
         settings["trainer.devices"] = float(process_count(config.trainer))
@@ -78,14 +62,6 @@ def _file_hashes(config: TrainConfig) -> dict[str, str]:
         name = f"case {case.case_id}" if isinstance(config.data, CasesData) else "case"
         hashes[name] = " ".join([*files, case.group or ""])
     return hashes
-
-
-def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat({str(name): inner for name, inner in value.items()}, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _plain(value)
 
 
 def _plain(value: object) -> object:

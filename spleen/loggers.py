@@ -21,6 +21,7 @@ import psutil
 from jaxtyping import UInt8
 
 from spleen.patience import within
+from spleen.records.folder import RunFolder
 from spleen.wandb_mode import ResolvedMode, WandbMode, resolve_mode
 from spleen.wandb_parts import drop_parts, earlier_parts, forget_wandb, may_be_uploaded, wandb_id
 
@@ -224,7 +225,7 @@ def _init_run(settings: WandbSettings, mode: ResolvedMode, run_folder: Path, con
     # trigger a DNS lookup in an offline run; a user's own setting is respected. The data folder keeps tables
     # until they are uploaded; its default, in the home folder, would outlive the run.
     os.environ["WANDB_SILENT"] = "true"
-    os.environ["WANDB_DATA_DIR"] = str(run_folder.resolve() / "wandb")
+    os.environ["WANDB_DATA_DIR"] = str(RunFolder(run_folder.resolve()).wandb)
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     # A wandb service started by a parent program would keep our id if we were killed.
     os.environ.pop("WANDB_SERVICE", None)

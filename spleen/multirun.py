@@ -14,11 +14,10 @@ from typing import ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from spleen.job_folders import FAILURE_FILE, State, state_of
 from spleen.jobs import Job
+from spleen.records.folder import MARKERS, RunFolder, State, state_of
 
 _FAULT = 1
-_MARKERS = ("summary.json", FAILURE_FILE, "config.yaml")
 
 
 class Multirun(Callback):
@@ -95,14 +94,14 @@ def _plan(counts: Mapping[State, int], n_jobs: int) -> str:
 def _states(sweep_folder: Path, jobs: Sequence[Job] | None) -> dict[Path, State]:
     if jobs is not None:
         return {job.folder: state_of(job.folder, job.identity) for job in jobs}
-    marked = {path.parent for marker in _MARKERS for path in sweep_folder.glob(f"*/{marker}")}
+    marked = {path.parent for marker in MARKERS for path in sweep_folder.glob(f"*/{marker}")}
     return {folder: state_of(folder) for folder in sorted(marked)}
 
 
 def _report_failures(failed: set[Path]) -> int:
     if not failed:
         return 0
-    notes = {folder: json.loads((folder / FAILURE_FILE).read_text()) for folder in sorted(failed)}
+    notes = {folder: json.loads(RunFolder(folder).failure.read_text()) for folder in sorted(failed)}
     _print_error(f"{len(notes)} job(s) of the multirun in {Multirun.sweep_folder} failed:")
     _list({folder: note["message"].splitlines()[0] for folder, note in notes.items()})
     return max(int(note["exit_code"]) for note in notes.values())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spleen import build, build_model, record
+from spleen import build, build_model
 from spleen.build_data import find_dataset
 from spleen.case_folds import CaseFacts, CaseSplit, CaseSplitSettings, make_folds, split_cases
 from spleen.config import CasesData, TrainConfig
@@ -15,6 +15,8 @@ from spleen.errors import InputError
 from spleen.folds import SliceSplit, split_one_volume
 from spleen.layouts.splits_file import FoldCases, read_case_list, read_splits, write_splits
 from spleen.open_cases import OpenedCases, open_cases
+from spleen.records.folder import RunFolder
+from spleen.records.writing import write_case_split, write_split
 from spleen.stored_case import StoredCase
 
 log = logging.getLogger(__name__)
@@ -118,19 +120,18 @@ def _without(case_ids: tuple[str, ...], skipped: Collection[str]) -> tuple[str, 
 
 def record_split(run_folder: Path, data: SliceDataModule, config: TrainConfig) -> None:
     """Write split.json with the slices or cases of train, val and test; with folds, also splits_final.json."""
-    path = run_folder / "split.json"
     if not isinstance(config.data, CasesData):
         splits = {case.case_id: split for case, split in zip(data.cases, data.splits, strict=True)}
-        record.write_split(path, splits, data.cases[0].axis, build.build_split_settings(config))
+        write_split(run_folder, splits, data.cases[0].axis, build.build_split_settings(config))
         return
     train, val, test = (tuple(case.case_id for case in data.cases_in(stage)) for stage in STAGES)
     split = CaseSplit(train=train, val=val, test=test)
-    record.write_case_split(path, split, config.fold, _settings(config), data.skipped)
+    write_case_split(run_folder, split, config.fold, _settings(config), data.skipped)
     if isinstance(config.fold, int):
         tested = set(_test_cases(config, data.skipped))
         pool = [facts for facts in _facts(data.cases) if facts.case_id not in tested]
         folds = _given_folds(config, data.skipped) or make_folds(pool, config.split.folds, config.split.seed)
-        write_splits(run_folder / "splits_final.json", folds)
+        write_splits(RunFolder(run_folder).folds, folds)
 
 
 def _describe(data: SliceDataModule, config: TrainConfig) -> None:

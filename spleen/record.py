@@ -1,27 +1,24 @@
-"""The local record of a run: split.json, cases.csv, summary.json, and the link to the newest run."""
+"""What a finished run records: cases.csv, summary.json, and the link to the newest run."""
 
 import csv
-import json
 import math
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
 from platform import python_version
 
 from spleen.atomic import temporary_sibling, write_text
-from spleen.case_folds import CaseSplit, CaseSplitSettings, Fold
-from spleen.folds import SliceSplit, SplitSettings
 from spleen.hardware import Hardware
 from spleen.metrics.per_case import CaseScore, class_means, mean_scores
 from spleen.module import SCORED_STAGES, ScoredStage
+from spleen.system.nested import Json
 from spleen.system.resources import checkout
-from spleen.types import AxisName
 
-Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 Scores = Mapping[ScoredStage, Sequence[CaseScore]]
 
 _PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "nibabel", "numpy", "wandb", "monai")
@@ -37,24 +34,6 @@ class Timing:
     peak_memory_mb: float
 
 
-def write_split(path: Path, splits: Mapping[str, SliceSplit], axis: AxisName, settings: SplitSettings) -> None:
-    """Write which slices of which case were used for what."""
-    cases: dict[str, Json] = {
-        case_id: {name: list(indices) for name, indices in asdict(split).items()} for case_id, split in splits.items()
-    }
-    record: Json = {"kind": "slice_blocks", "axis": axis, **asdict(settings), "cases": cases}
-    write_text(path, json.dumps(record, indent=1) + "\n")
-
-
-def write_case_split(
-    path: Path, split: CaseSplit, fold: Fold, settings: CaseSplitSettings, skipped: Mapping[str, str]
-) -> None:
-    """Write which cases were used for what, and why others were left out."""
-    parts: dict[str, Json] = {part: list(case_ids) for part, case_ids in asdict(split).items()}
-    record: Json = {"kind": "cases", "fold": fold, **asdict(settings), **parts, "skipped": dict(skipped)}
-    write_text(path, json.dumps(record, indent=1) + "\n")
-
-
 def write_cases(path: Path, scores: Scores) -> None:
     """Write one row per split, case and class."""
     rows = [{"split": stage, **asdict(score)} for stage, cases in scores.items() for score in cases]
@@ -66,7 +45,7 @@ def write_cases(path: Path, scores: Scores) -> None:
 
 
 def summarise(
-    scores: Scores, setting: dict[str, Json], timing: Timing, hardware: Hardware, epochs_trained: int
+    scores: Scores, setting: dict[str, Json], timing: Timing, hardware: Hardware | None, epochs_trained: int
 ) -> dict[str, Json]:
     """The content of summary.json: scores by stage and class, cost, versions, machine. NaN becomes null.
 
@@ -79,9 +58,9 @@ def summarise(
         "wall_seconds": timing.wall_seconds,
         "seconds_to_first_step": timing.seconds_to_first_step,
         "peak_memory_mb": timing.peak_memory_mb,
-        "versions": {"python": python_version(), **{name: version(name) for name in _PACKAGES}},
+        "versions": {"python": python_version(), **_installed(_PACKAGES)},
         "git_commit": git_commit(),
-        "hardware": asdict(hardware),
+        "hardware": None if hardware is None else asdict(hardware),
     }
     for stage in SCORED_STAGES:
         cases = scores.get(stage, [])
@@ -90,17 +69,21 @@ def summarise(
     return {key: _without_nan(value) for key, value in summary.items()}
 
 
+def _installed(packages: Iterable[str]) -> dict[str, Json]:
+    """The versions of those packages that are installed."""
+    versions: dict[str, Json] = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
 def _without_nan(value: Json) -> Json:
     if isinstance(value, dict):
         return {key: _without_nan(inner) for key, inner in value.items()}
     if isinstance(value, float):
         return None if not math.isfinite(value) else float(f"{value:.9g}")
     return value
-
-
-def write_summary(path: Path, summary: dict[str, Json]) -> None:
-    """Write summary.json, whole or not at all."""
-    write_text(path, json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
 def git_commit() -> str | None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from spleen.errors import InputError
+from spleen.records.reading import FinishedRun, OtherRun, find_runs, read_run
 from spleen.results_arms import Arm, best_first, group_runs
 from spleen.results_columns import SettingColumn
 from spleen.results_comparison import Comparison, compare_arms
-from spleen.results_folders import FinishedRun, OtherRun, find_runs, read_run
 
 Sort = Literal["val", "test"]
 

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from spleen.results_cases import CaseRow, Metric, Stage, case_means, count_folds, read_cases
+from spleen.records.cases import CaseRow, count_folds, read_cases
+from spleen.records.reading import BrokenRunError, FinishedRun, OtherRun, Setting
 from spleen.results_columns import (
     SettingColumn,
     choose_columns,
@@ -17,8 +18,15 @@ from spleen.results_columns import (
     setting_text,
     settings_that_matter,
 )
-from spleen.results_folders import BrokenRunError, FinishedRun, OtherRun, Setting
-from spleen.results_statistics import Score, mean_of_known, score_over_cases, score_over_runs
+from spleen.results_statistics import (
+    Metric,
+    Score,
+    Stage,
+    case_means,
+    mean_of_known,
+    score_over_cases,
+    score_over_runs,
+)
 
 Repeat = tuple[Setting, ...]
 _Key = tuple[Stage, Metric]

@@ -1,7 +1,6 @@
 """Which settings tell the arms of a study apart, and by what name."""
 
 import os
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from spleen.effect import has_effect
 from spleen.errors import InputError
-from spleen.results_folders import BrokenRunError, FinishedRun, Setting, read_settings
+from spleen.records.reading import BrokenRunError, FinishedRun, Setting, read_settings
 
 Settings = Mapping[str, Setting]
 
 ALWAYS_SHOWN = {"model.name": "model", "axis": "axis", "img_size": "image size", "lr": "learning rate"}
 
-# What changes where a run is kept or shown, but not what it computes.
-_WITHOUT_EFFECT = re.compile(
-    r"(output_dir|cache_dir|study|experiment|resume|debug|search|logger|trainer\.progress)(\..*)?"
-)
 _NAMING = ("name", "kind", "_target_", "image")  # In a group, the other keys may merely follow from one of these.
 _FOLLOWING = "${seed}"
 _OPTIONS = Path(__file__).resolve().parents[1] / "conf"
@@ -35,7 +31,7 @@ class SettingColumn:
 
 def settings_that_matter(runs: Sequence[FinishedRun]) -> list[dict[str, Setting]]:
     """Of each run the settings that may change its result. A split.seed that follows the seed reads "${seed}"."""
-    kept = [{k: v for k, v in run.settings.items() if not _WITHOUT_EFFECT.fullmatch(k)} for run in runs]
+    kept = [{k: v for k, v in run.settings.items() if has_effect(k)} for run in runs]
     following = [each.get("split.seed") in (each.get("seed"), _FOLLOWING) for each in kept]
     alike: dict[frozenset[tuple[str, Setting]], list[int]] = {}
     for number, each in enumerate(kept):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spleen.metrics.statistics import FEWEST_PAIRS, Interval, bootstrap_mean_interval, wilcoxon_p
+from spleen.records.cases import CaseRow, read_cases, slices_of_test
+from spleen.records.reading import BrokenRunError, FinishedRun
 from spleen.results_arms import Arm
-from spleen.results_cases import CaseRow, read_cases, slices_of_test
-from spleen.results_folders import BrokenRunError, FinishedRun
 from spleen.results_statistics import mean_of_known, t_interval
 
 Unit = Literal["case", "run"]

@@ -1,13 +1,18 @@
 """How sure the mean of an arm is: over its runs, or over the cases of its folds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.special import stdtrit
 
 from spleen.metrics.statistics import Interval, bootstrap_mean_interval
+from spleen.records.cases import CaseRow
+
+Stage = Literal["val", "test"]
+Metric = Literal["dice", "jaccard"]
 
 
 @dataclass(frozen=True)
@@ -49,3 +54,18 @@ def mean_of_known(values: Sequence[float]) -> float:
 
 def _known(values: Sequence[float]) -> list[float]:
     return [value for value in values if not math.isnan(value)]
+
+
+def case_means(
+    runs: Iterable[Sequence[CaseRow]], stage: Stage, metric: Metric, class_name: str | None = None
+) -> dict[str, float]:
+    """Each case once: mean over its classes, or of one of them, then over the runs that scored it; NaN is left out."""
+    of_case: dict[str, list[float]] = {}
+    for rows in runs:
+        by_case: dict[str, list[float]] = {}
+        for row in rows:
+            if row.stage == stage and class_name in (None, row.class_name):
+                by_case.setdefault(row.case_id, []).append(row.dice if metric == "dice" else row.jaccard)
+        for case_id, values in by_case.items():
+            of_case.setdefault(case_id, []).append(mean_of_known(values))
+    return {case_id: mean_of_known(values) for case_id, values in of_case.items()}

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from spleen.callbacks import SETTINGS_KEY
-from spleen.checkpointing import BEST, CHECKPOINTS, LAST, best_row, keep_best
+from spleen.checkpointing import best_row, keep_best
+from spleen.effect import COUNTING_BY_CONTENT, has_effect
 from spleen.errors import InputError
-from spleen.identity import has_effect
 from spleen.legacy import RECIPE_KEY, config_of_recipe
 from spleen.models.checkpoint import read_checkpoint
 from spleen.models.spec import ModelSpec
+from spleen.records.folder import RunFolder
+from spleen.system.nested import flatten
 from spleen.system.resources import train_command
 from spleen.trained import spec_of
 from spleen.wandb_parts import forget_wandb
-
-SUMMARY = "summary.json"
 
 # A run may go on with other settings that do not decide what is trained, and on other hardware: then the numbers differ
 # in their last digits from those of the undisturbed run.
@@ -49,8 +49,9 @@ def find_unfinished(run_folder: Path) -> Unfinished | None:
 
     Raises InputError for checkpoints that cannot be gone on from.
     """
-    last = run_folder / CHECKPOINTS / LAST
-    if (run_folder / SUMMARY).exists() or not last.exists():
+    files = RunFolder(run_folder)
+    last, best = files.last_checkpoint, files.best_checkpoint
+    if files.summary.exists() or not last.exists():
         return None
     try:
         content = read_checkpoint(last)
@@ -64,8 +65,8 @@ def find_unfinished(run_folder: Path) -> Unfinished | None:
             f"{last} holds no state of a training to go on from ({error}); remove it to start afresh"
         ) from error
     keep_best(last.parent, rows, spec)
-    if best_row(rows) is not None and not (last.parent / BEST).exists():
-        raise InputError(f"{last.parent / BEST} is missing, so the run cannot be scored; remove {last} to start afresh")
+    if best_row(rows) is not None and not best.exists():
+        raise InputError(f"{best} is missing, so the run cannot be scored; remove {last} to start afresh")
     return Unfinished(last, len(rows), settings, spec)
 
 
@@ -77,11 +78,11 @@ def _settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> None:
     """Raise InputError if a setting that decides what is trained is another one than when the run began."""
-    then, now = _flat(unfinished.settings), _flat(json.loads(json.dumps(config)))
+    then, now = flatten(unfinished.settings), flatten(json.loads(json.dumps(config)))
     changed = [
         f"{key} was {_shown(then, key)} and is now {_shown(now, key)}"
         for key in dict.fromkeys([*then, *now])
-        if _shown(then, key) != _shown(now, key) and has_effect(key) and key not in _HARDWARE
+        if _shown(then, key) != _shown(now, key) and has_effect(key) and key not in (*COUNTING_BY_CONTENT, *_HARDWARE)
     ]
     if changed:
         run_folder = unfinished.checkpoint.parents[1]
@@ -105,26 +106,16 @@ def check_same_data(unfinished: Unfinished, now: ModelSpec) -> None:
         )
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _shown(flat: Mapping[str, Any], key: str) -> str:
     return json.dumps(flat[key]) if key in flat else "not set"
 
 
 def clear_record(run_folder: Path) -> None:
     """Remove what an earlier run has recorded in a folder, so that nothing of it is taken for the new one's."""
-    if (run_folder / "metrics.csv").exists():
+    files = RunFolder(run_folder)
+    if files.metrics.exists():
         forget_wandb(run_folder)  # it may know epochs of that run
-    for name in (SUMMARY, f"{CHECKPOINTS}/{LAST}", f"{CHECKPOINTS}/{BEST}", "metrics.csv", "cases.csv"):
-        (run_folder / name).unlink(missing_ok=True)
+    files.drop_results()
 
 
 def how_to_go_on(run_folder: Path) -> str:
@@ -134,7 +125,7 @@ def how_to_go_on(run_folder: Path) -> str:
 
 def what_is_kept(run_folder: Path) -> str:
     """What an interrupted run leaves, and how to go on: half a sentence."""
-    if (run_folder / SUMMARY).exists():
+    if RunFolder(run_folder).summary.exists():
         return f"the run is finished, everything is in {run_folder}"
     try:
         unfinished = find_unfinished(run_folder)

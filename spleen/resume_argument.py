@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from spleen.config import TrainConfig, explain, parse
 from spleen.config_checks import check
 from spleen.errors import InputError
-from spleen.job_folders import is_finished
+from spleen.records.folder import RunFolder, is_finished
 from spleen.system.resources import train_command
 
 _KEY = "resume="
@@ -56,19 +56,19 @@ def _run_folder(given: str) -> Path:
     folder = folder.resolve()
     if not folder.is_dir():
         raise InputError(f"resume={given}: no such folder; give a run folder, such as outputs/latest")
-    if (folder / "config.yaml").is_file():
+    if RunFolder(folder).config.is_file():
         return folder
-    inside = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
+    inside = sorted(run.name for run in folder.glob("*/") if RunFolder(run).config.is_file())
     if inside:
         raise InputError(
             f"resume={given}: this folder holds {len(inside)} run(s), such as {inside[0]}; give one of them. "
             f"A whole study goes on by its own command: {train_command()} experiment=NAME"
         )
-    raise InputError(f"resume={given}: there is no config.yaml in it, so no run has begun there")
+    raise InputError(f"resume={given}: there is no {RunFolder(folder).config.name} in it, so no run has begun there")
 
 
 def _recorded(run_folder: Path, others: list[str]) -> TrainConfig:
-    path = run_folder / "config.yaml"
+    path = RunFolder(run_folder).config
     try:
         tree = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(others))
         assert isinstance(tree, DictConfig)

@@ -26,7 +26,6 @@ from spleen.fit import FitSettings, Fitted, Part, fit
 from spleen.gallery import choose, show
 from spleen.hardware import choose_accelerator, choose_precision, describe_hardware
 from spleen.identity import known_identity
-from spleen.job_folders import is_finished
 from spleen.launched import Launched, check_launched, process_count
 from spleen.loggers import WandbRun, start_wandb_run
 from spleen.metrics.per_case import mean_scores
@@ -34,9 +33,10 @@ from spleen.models.factory import build_network
 from spleen.models.spec import ModelSpec
 from spleen.module import SCORED_STAGES, SegmentationModule, StageScores
 from spleen.open_data import open_data, record_split
+from spleen.records.folder import RunFolder, is_finished
+from spleen.records.writing import write_summary
 from spleen.report.run_report import RunTitle, draw, mirror, print_scores
 from spleen.resume import (
-    SUMMARY,
     Unfinished,
     check_same_data,
     check_same_settings,
@@ -46,6 +46,7 @@ from spleen.resume import (
     what_is_kept,
 )
 from spleen.signals import Interrupted, StopRequest, stop_on_signals
+from spleen.system.nested import Json
 
 if TYPE_CHECKING:
     from spleen.search import TrialReporter
@@ -118,12 +119,12 @@ def _run(
         stop.where = "while the report was written"
         _report(config, fitted, module, data, wandb_run, run_folder)
         summary = {**_summarise(config, fitted, module, settings), "identity": job_identity}
-        record.write_summary(run_folder / SUMMARY, summary)
+        write_summary(run_folder, summary)
         if reporter is not None:
             reporter.complete(mean_scores(module.scores["val"]).dice)
     except Pruned as pruned:
         wandb_run.finish()
-        record.write_summary(run_folder / SUMMARY, {"status": "pruned", "reason": str(pruned)})
+        write_summary(run_folder, {"status": "pruned", "reason": str(pruned)})
         print(pruned)
         return
     except Interrupted as interrupt:
@@ -138,15 +139,16 @@ def _run(
 
 def _open_folder(config: TrainConfig, run_folder: Path) -> Unfinished | None:
     """The run to go on with, if there is one; else the folder is made ready for a new one."""
+    files = RunFolder(run_folder)
     unfinished = find_unfinished(run_folder)
     if unfinished is not None:
         check_same_settings(unfinished, asdict(config))
         log.info("going on with %s: %d of %d epochs are kept", run_folder, unfinished.epochs, config.epochs)
         return unfinished
-    if (run_folder / "config.yaml").exists():
+    if files.config.exists():
         log.info("starting afresh in %s, where no unfinished run has kept an epoch", run_folder)
     clear_record(run_folder)
-    write_text(run_folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_text(files.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
     return None
 
 
@@ -204,8 +206,8 @@ def _report(
         (name, show(score, cases[score.case_index], config.context_slices, fitted.forward))
         for name, score in choose(module.test_slices)
     ]
-    record.write_cases(run_folder / "cases.csv", module.scores)
-    draw(run_folder / "figures", title, fitted.rows, views, names)
+    record.write_cases(RunFolder(run_folder).cases, module.scores)
+    draw(RunFolder(run_folder).figures, title, fitted.rows, views, names)
     mirror(wandb_run, module.scores, views, names)
     wandb_run.log_checkpoint(fitted.best_checkpoint)
     print_scores(title, module.scores)
@@ -230,10 +232,10 @@ def _tell_epoch(wandb_run: WandbRun, reporter: "TrialReporter | None", row: Epoc
 
 def _summarise(
     config: TrainConfig, fitted: Fitted, module: SegmentationModule, settings: FitSettings
-) -> dict[str, record.Json]:
+) -> dict[str, Json]:
     clock = fitted.clock
     timing = record.Timing(clock.slices_per_second, clock.seconds_to_first_step, clock.wall_seconds, _peak_memory_mb())
-    setting: dict[str, record.Json] = {
+    setting: dict[str, Json] = {
         "model": config.model.name,
         "axis": config.axis,
         "img_size": config.img_size,

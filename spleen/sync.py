@@ -14,6 +14,7 @@ from pathlib import Path
 
 from spleen.claim import claimed
 from spleen.errors import FolderInUse, InputError
+from spleen.records.folder import WANDB
 from spleen.wandb_mode import base_url, has_api_key
 
 # By default wandb retries an unreachable server for hours; with these settings it gives up after about a minute.
@@ -56,7 +57,7 @@ def find_offline_runs(folders: Sequence[Path]) -> list[OfflineRun]:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; expected a run folder or a folder of runs, such as outputs")
-    logs = {log for folder in folders for log in folder.resolve().glob("**/wandb/offline-run-*/run-*.wandb")}
+    logs = {log for folder in folders for log in folder.resolve().glob(f"**/{WANDB}/offline-run-*/run-*.wandb")}
     return [OfflineRun(log.parents[2], log) for log in sorted(logs)]
 
 

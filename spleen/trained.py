@@ -17,9 +17,9 @@ from spleen.listing import few
 from spleen.models.checkpoint import SPEC_KEY, network_weights, read_checkpoint
 from spleen.models.factory import build_network
 from spleen.models.spec import ModelSpec
+from spleen.records.folder import BEST, CHECKPOINTS, RunFolder, run_folder_of
 from spleen.trust_target import check_network_setting
 
-BEST_CHECKPOINT = Path("checkpoints", "best.ckpt")
 log = logging.getLogger(__name__)
 
 
@@ -55,8 +55,8 @@ def find_checkpoints(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path] if path.suffix == ".ckpt" else []
-    if (path / BEST_CHECKPOINT).is_file():
-        return [path / BEST_CHECKPOINT]
+    if (best := RunFolder(path).best_checkpoint).is_file():
+        return [best]
     if runs := _finished_runs(path):
         return runs
     sweeps = {sweep: _finished_runs(sweep) for sweep in sorted(path.glob("*/"))}
@@ -70,8 +70,8 @@ def find_checkpoints(path: Path) -> list[Path]:
 
 def _finished_runs(folder: Path) -> list[Path]:
     """The best checkpoints of the finished runs directly in a folder."""
-    best = sorted(run / BEST_CHECKPOINT for run in folder.glob("*/") if (run / BEST_CHECKPOINT).is_file())
-    finished = [checkpoint for checkpoint in best if (checkpoint.parents[1] / "summary.json").is_file()]
+    best = sorted(path for run in folder.glob("*/") if (path := RunFolder(run).best_checkpoint).is_file())
+    finished = [checkpoint for checkpoint in best if RunFolder(checkpoint.parents[1]).summary.is_file()]
     for checkpoint in set(best) - set(finished):
         log.warning("%s is not finished and left out", checkpoint.parents[1])
     return finished
@@ -135,7 +135,8 @@ def load_ensemble(paths: Sequence[Path], trust: bool = False) -> list[TrainedMod
 def _name(checkpoint: Path) -> str:
     """The run folder's name, or the file's where it lies elsewhere."""
     checkpoint = checkpoint.resolve()
-    return checkpoint.parents[1].name if checkpoint.parent.name == BEST_CHECKPOINT.parent.name else checkpoint.stem
+    folder = run_folder_of(checkpoint)
+    return checkpoint.stem if folder is None else folder.name
 
 
 def _not_one_run(path: Path, found: Sequence[Path]) -> str:
@@ -145,12 +146,10 @@ def _not_one_run(path: Path, found: Sequence[Path]) -> str:
         return f"{path}: no such run folder or checkpoint (looked from {Path.cwd()})"
     if path.is_file():
         return f"{path} is not a checkpoint; give a run folder, or a file that ends in .ckpt"
-    last = path / BEST_CHECKPOINT.with_name("last.ckpt")
+    best, last = Path(CHECKPOINTS, BEST), RunFolder(path).last_checkpoint
     if last.is_file():
-        return (
-            f"{path} has no {BEST_CHECKPOINT}, its training did not finish an epoch with validation; {last} can be used"
-        )
-    return f"{path} is not a run folder: it has no {BEST_CHECKPOINT}"
+        return f"{path} has no {best}, its training did not finish an epoch with validation; {last} can be used"
+    return f"{path} is not a run folder: it has no {best}"
 
 
 def _tell(classes: ClassMap) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spleen.atomic import write_text
+from spleen.records.folder import RunFolder
 
 
 def wandb_id(run_folder: Path) -> str:
     """The id of the folder's wandb run, created and stored by the first call."""
-    note = run_folder / "wandb" / "id"
+    note = RunFolder(run_folder).wandb_id
     if not note.exists():
         write_text(note, secrets.token_hex(4))
     return note.read_text().strip()
@@ -18,12 +19,12 @@ def wandb_id(run_folder: Path) -> str:
 
 def forget_wandb(run_folder: Path) -> None:
     """Forget the id, so that the folder's next wandb run is a new one."""
-    (run_folder / "wandb" / "id").unlink(missing_ok=True)
+    RunFolder(run_folder).wandb_id.unlink(missing_ok=True)
 
 
 def earlier_parts(run_folder: Path) -> list[Path]:
     """The folders that wandb has created for the segments of the folder's run."""
-    note = run_folder / "wandb" / "id"
+    note = RunFolder(run_folder).wandb_id
     if not note.exists():
         return []
     name = f"*run-*-{note.read_text().strip()}"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from spleen import identity as identities
 from spleen.config import parse
-from spleen.identity import WITHOUT_EFFECT, has_effect, identity, known_identity, settings_with_effect
+from spleen.effect import WITHOUT_EFFECT, has_effect
+from spleen.identity import identity, known_identity, settings_with_effect
 from tests.small_run import SmallCt, compose_config, small_ct
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from spleen.records.reading import read_settings
 from spleen.results import StudyResults, results
-from spleen.results_folders import read_settings
 from tests.run_folders import write_run
 from tests.small_run import REPOSITORY
 
@@ -107,3 +107,22 @@ number: '32'
         "empty": "{}",
         "number": "32",
     }
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["loader__num_workers", "trainer__strategy", "trainer__progress", "logger__mode", "cache_dir", "debug", "study"],
+)
+def test_what_cannot_change_the_result_makes_no_arm(tmp_path: Path, setting: str) -> None:
+    for seed, value in enumerate(("one", "other")):
+        write_run(tmp_path / value, 0.5, seed=seed, **{setting: value})
+    (arm,) = results(tmp_path).arms
+    assert arm.n_runs == 2
+
+
+@pytest.mark.parametrize("setting", ["data__image", "data__root", "split__splits_file", "trainer__devices"])
+def test_other_files_and_other_numbers_of_processes_make_an_arm(tmp_path: Path, setting: str) -> None:
+    """What the files hold is not recorded, so other names may be other data."""
+    for seed, value in enumerate(("one", "other")):
+        write_run(tmp_path / value, 0.5, seed=seed, **{setting: value})
+    assert len(results(tmp_path).arms) == 2

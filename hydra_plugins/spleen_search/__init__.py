@@ -4,7 +4,6 @@ Hydra imports this at every start, so nothing heavy is imported at the top.
 """
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,10 @@ from omegaconf import DictConfig
 
 from spleen.errors import InputError
 from spleen.hydra_grammar import quoted
-from spleen.job_folders import is_finished
 from spleen.jobs import Combination, Job, plan
 from spleen.launchers import check_installed, fit_to_jobs
 from spleen.multirun import Multirun
+from spleen.records.folder import is_finished, read_summary
 from spleen.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -134,8 +133,7 @@ def _known(search: "Search", trial: "Trial", job: Job) -> bool:
     """Whether the job is finished already, of another trial with the same settings; its score is then told."""
     if not is_finished(job.folder, job.identity):
         return False
-    dice = json.loads((job.folder / "summary.json").read_text())["val"]["dice"]
-    search.tell(trial, dice, job.folder)
+    search.tell(trial, read_summary(job.folder)["val"]["dice"], job.folder)
     return True
 
 

@@ -6,22 +6,22 @@ from pathlib import Path
 
 from spleen.errors import InputError
 from spleen.listing import in_lines
+from spleen.records.folder import CASES, RunFolder
 
 CaseClass = tuple[str, str]
 """Name of the case, name of the class."""
 ScoreTable = Mapping[CaseClass, Mapping[str, float]]
 
 _KEYS = ("case_id", "class_name")
-_RUN_TABLE = "cases.csv"
 
 
 def find_table(path: Path) -> Path:
     """The CSV file that a path stands for: itself, or the cases.csv of a run folder; InputError if there is none."""
     if path.is_dir():
-        if (path / _RUN_TABLE).exists():
-            return path / _RUN_TABLE
+        if (table := RunFolder(path).cases).exists():
+            return table
         raise InputError(
-            f"{path} holds no {_RUN_TABLE}, so it is no finished run; to compare two folders of predictions, give "
+            f"{path} holds no {CASES}, so it is no finished run; to compare two folders of predictions, give "
             "their REFERENCE too"
         )
     if not path.exists():
@@ -70,7 +70,7 @@ def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     if any(key not in columns for key in _KEYS):
         raise InputError(
             f"{path} has no columns {' and '.join(_KEYS)}: it is neither written by `spleen evaluate --csv` nor the "
-            f"{_RUN_TABLE} of a run"
+            f"{CASES} of a run"
         )
     return rows, columns
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from spleen.records.reading import FinishedRun, read_run
 from spleen.report.table import Cell, Column, print_table, scientific
 from spleen.results_columns import choose_columns, settings_that_matter
-from spleen.results_folders import FinishedRun, read_run
 
 
 def print_jobs(sweep_folder: Path, run_folders: Sequence[Path]) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import LineStyleType
 
+from spleen.records.folder import RunFolder
 from spleen.report.curves import DASHES, DPI, OKABE_ITO, save_figure
 from spleen.results import StudyResults
 from spleen.results_arms import Arm, best_first
@@ -49,7 +50,7 @@ def _curve(arm: Arm) -> Curve:
     """Epoch, then mean, lowest and highest validation Dice of the arm's runs."""
     of_epoch: dict[float, list[float]] = {}
     for run in arm.runs.values():
-        for epoch, dice in _read_dice(run.folder / "metrics.csv"):
+        for epoch, dice in _read_dice(RunFolder(run.folder).metrics):
             of_epoch.setdefault(epoch, []).append(dice)
     points = [(epoch, sum(dice) / len(dice), min(dice), max(dice)) for epoch, dice in sorted(of_epoch.items())]
     return np.array(points, dtype=np.float64).reshape(-1, 4)

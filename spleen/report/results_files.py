@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from spleen.atomic import write_text
 from spleen.errors import InputError
+from spleen.records.reading import Setting
 from spleen.report.results_text import (
     SELECTED,
     class_table,
@@ -28,7 +29,6 @@ from spleen.report.table import scientific, to_markdown
 from spleen.results import StudyResults
 from spleen.results_arms import Arm
 from spleen.results_columns import setting_text
-from spleen.results_folders import Setting
 from spleen.results_statistics import Score
 
 CURVES_NAME, HEAT_MAP_NAME = "validation_curves.png", "test_dice_by_size_and_rate.png"

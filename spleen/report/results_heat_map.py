@@ -13,12 +13,12 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from spleen.records.reading import Setting
 from spleen.report.curves import DPI, OKABE_ITO, save_figure
 from spleen.report.table import scientific
 from spleen.results import StudyResults
 from spleen.results_arms import Arm, best_first
 from spleen.results_columns import setting_text
-from spleen.results_folders import Setting
 
 _SIZE, _RATE = "img_size", "lr"
 _MOST_PANELS, _MOST_ACROSS = 12, 3

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spleen.metrics.statistics import FEWEST_PAIRS, Interval
+from spleen.records.reading import OtherRun, Setting
 from spleen.report.table import Cell, Column, print_table, render_table, scientific
 from spleen.results import StudyResults
 from spleen.results_arms import Arm, Folds
 from spleen.results_columns import ALWAYS_SHOWN, SettingColumn, is_fold, learning_rate_text, setting_text
 from spleen.results_comparison import Comparison
-from spleen.results_folders import OtherRun, Setting
 from spleen.results_statistics import Score
 
 SELECTED = "*"

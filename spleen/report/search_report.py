@@ -1,11 +1,11 @@
 """The table at the end of a search: what was tried, and how far the best validation score is from its test score."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
+from spleen.records.folder import read_summary
 from spleen.report.table import Cell, Column, print_table, scientific
 from spleen.search import run_folder_of
 
@@ -66,8 +66,5 @@ def _test_dice(trial: FrozenTrial) -> float | None:
     folder = run_folder_of(trial)
     if folder is None:
         return None
-    try:
-        dice = json.loads((folder / "summary.json").read_text())["test"]["dice"]
-    except (OSError, ValueError, KeyError):
-        return None
+    dice = read_summary(folder).get("test", {}).get("dice")
     return None if dice is None else float(dice)

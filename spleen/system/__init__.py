@@ -1,1 +1,1 @@
-"""What the operating system and the installation give; nothing here knows of images or networks."""
+"""What the operating system gives: files, locks, memory, signals, hardware; knows no domain."""

@@ -1,6 +1,6 @@
-"""The run folders below a folder, and what each one tells: finished, unfinished, failed or broken.
+"""The run folders below a folder, and what each one holds: settings, scores, or why there are none.
 
-Nothing heavy is imported here or in the other modules of `spleen results`: a table of runs needs no torch.
+Nothing heavy is imported here: a table of runs needs no torch.
 """
 
 import csv
@@ -19,10 +19,11 @@ from typing import Literal
 import yaml
 
 from spleen.errors import InputError
+from spleen.records.folder import MARKERS, RunFolder
+from spleen.system.nested import flatten
 
 Setting = str | int | float | bool | None
 
-_MARKERS = {"config.yaml", "summary.json", "failed.json"}  # Any of them makes a folder a run folder.
 _DEEPEST = 3
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # Compiled: a sixth of the time.
 _BLOCKS = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)  # A top-level key with all that is indented below it.
@@ -91,7 +92,7 @@ def find_runs(folder: Path) -> list[Path]:
         except OSError:  # Reading the run tells why.
             found.append(place)
             continue
-        if any(entry.name in _MARKERS for entry in inside):
+        if any(entry.name in MARKERS for entry in inside):
             found.append(place)
         elif depth < _DEEPEST:
             for entry in inside:
@@ -103,7 +104,7 @@ def find_runs(folder: Path) -> list[Path]:
 def read_run(folder: Path) -> FinishedRun | OtherRun:
     """What a run folder holds. Whatever cannot be read makes the run "broken"; nothing is raised."""
     try:
-        summary = _read_json(folder / "summary.json")
+        summary = _read_json(RunFolder(folder).summary)
         if summary is not None and summary.get("status") == "finished":
             return _finished(folder, summary)
         return _not_finished(folder, summary)
@@ -116,11 +117,11 @@ def read_run(folder: Path) -> FinishedRun | OtherRun:
 def _finished(folder: Path, summary: Mapping[str, object]) -> FinishedRun:
     return FinishedRun(
         folder=folder,
-        settings=_read_settings(folder / "config.yaml"),
+        settings=_read_settings(RunFolder(folder).config),
         val=_stage(summary, "val"),
         test=_stage(summary, "test"),
         wall_seconds=_number(summary.get("wall_seconds"), "wall_seconds"),
-        finished_at=(folder / "summary.json").stat().st_mtime,
+        finished_at=RunFolder(folder).summary.stat().st_mtime,
     )
 
 
@@ -149,13 +150,14 @@ def _number(value: object, name: str) -> float:
 
 
 def _not_finished(folder: Path, summary: Mapping[str, object] | None) -> OtherRun:
-    metrics, failure = folder / "metrics.csv", folder / "failed.json"
+    files = RunFolder(folder)
+    metrics, failure = files.metrics, files.failure
     written = metrics.stat().st_mtime if metrics.is_file() else None
     if failure.is_file() and (written is None or failure.stat().st_mtime >= written):  # Else it was started again.
-        message = str((_read_json(failure) or {}).get("message") or "failed.json holds no message")
+        message = str((_read_json(failure) or {}).get("message") or f"{failure.name} holds no message")
         return OtherRun(folder, "failed", message.strip().splitlines()[0])
     epochs = 0 if written is None else _count_rows(metrics)
-    wanted = _read_settings(folder / "config.yaml").get("epochs")
+    wanted = _read_settings(files.config).get("epochs")
     parts = [f"{epochs} of {wanted} epochs" if wanted else f"{epochs} epochs"]
     if summary is not None:
         parts.insert(0, f"summary.json says {summary.get('status')!r}")
@@ -224,19 +226,10 @@ def read_settings(path: Path) -> dict[str, Setting]:
 def _parse(text: str) -> dict[str, Setting]:
     """The settings in YAML text. Kept, since the runs of a study share nearly all of their top-level blocks."""
     content = yaml.load(text, Loader=_LOADER)
-    settings: dict[str, Setting] = {}
-    if isinstance(content, dict):
-        _flatten(content, "", settings)
-    return settings
+    return {key: _setting(value) for key, value in flatten(content).items()} if isinstance(content, dict) else {}
 
 
-def _flatten(node: Mapping[object, object], prefix: str, settings: dict[str, Setting]) -> None:
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            _flatten(value, f"{prefix}{key}.", settings)
-        elif isinstance(value, str) and _EXPONENT.fullmatch(value):
-            settings[f"{prefix}{key}"] = float(value)
-        elif value is None or isinstance(value, bool | int | float):
-            settings[f"{prefix}{key}"] = value
-        else:
-            settings[f"{prefix}{key}"] = str(value)
+def _setting(value: object) -> Setting:
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value if value is None or isinstance(value, bool | int | float) else str(value)

@@ -1,0 +1,38 @@
+"""Writing split.json and summary.json."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from spleen.atomic import write_text
+from spleen.case_folds import CaseSplit, CaseSplitSettings, Fold
+from spleen.folds import SliceSplit, SplitSettings
+from spleen.records.folder import RunFolder
+from spleen.system.nested import Json
+from spleen.types import AxisName
+
+
+def write_split(folder: Path, splits: Mapping[str, SliceSplit], axis: AxisName, settings: SplitSettings) -> None:
+    """Write which slices of which case were used for what."""
+    cases = {
+        case_id: {name: list(indices) for name, indices in asdict(split).items()} for case_id, split in splits.items()
+    }
+    _write(folder, {"kind": "slice_blocks", "axis": axis, **asdict(settings), "cases": cases})
+
+
+def write_case_split(
+    folder: Path, split: CaseSplit, fold: Fold, settings: CaseSplitSettings, skipped: Mapping[str, str]
+) -> None:
+    """Write which cases were used for what, and why others were left out."""
+    parts = {part: list(case_ids) for part, case_ids in asdict(split).items()}
+    _write(folder, {"kind": "cases", "fold": fold, **asdict(settings), **parts, "skipped": dict(skipped)})
+
+
+def _write(folder: Path, record: Mapping[str, object]) -> None:
+    write_text(RunFolder(folder).split, json.dumps(record, indent=1) + "\n")
+
+
+def write_summary(folder: Path, summary: Mapping[str, Json]) -> None:
+    """Write summary.json, whole or not at all."""
+    write_text(RunFolder(folder).summary, json.dumps(summary, indent=1, allow_nan=False) + "\n")
