@@ -245,7 +245,7 @@ def test_a_checkpoint_that_holds_code_or_is_damaged_is_refused(
     content = last.read_bytes()
     with last.open("wb") as file:
         torch.save({"callbacks": _Trap(tmp_path / "caught")}, file)
-    with pytest.raises(InputError, match="tensors and plain values only.*remove it to start the run afresh"):
+    with pytest.raises(InputError, match=r"tensors and plain values only.*remove it to start the run afresh"):
         train(tmp_path, *ct.overrides, *SETTINGS)
     last.write_bytes(pickle.dumps(_Trap(tmp_path / "caught")))
     with pytest.raises(InputError, match=r"last\.ckpt"):
