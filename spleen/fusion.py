@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, Float64, Integer, Num, UInt8
 from torch import Tensor
 
 from spleen.assemble import decide
-from spleen.inference import Hardware, Variant, view_probabilities
+from spleen.inference import Device, Variant, view_probabilities
 from spleen.native_image import NativeImage, read_native
 from spleen.pairing import ImageFiles
 from spleen.slicing import to_slices
@@ -44,7 +44,7 @@ class View:
     weight: float
     """Its share of the average; those of all views add up to 1."""
     variants: tuple[Variant, ...]
-    hardware: Hardware
+    hardware: Device
 
 
 class _Tally:

@@ -21,7 +21,7 @@ from spleen.slicing import InPlaneGrid, context_indices, slice_shape
 from spleen.trained import TrainedModel
 from spleen.types import AxisName, ImageBatch
 
-Device = Literal["auto", "cpu", "gpu", "mps"]
+DeviceName = Literal["auto", "cpu", "gpu", "mps"]
 # Shifts of the test-time augmentation. Odd, so that every level of a network that halves sees other pixels.
 _SHIFT_PIXELS = 3
 # Bounds the probabilities of one step on the native planes, float32.
@@ -71,7 +71,7 @@ def variants(axis: AxisName, flips: Sequence[str]) -> tuple[Variant, ...]:
 
 
 @dataclass(frozen=True)
-class Hardware:
+class Device:
     """Where and with which floats a network is run."""
 
     device: torch.device
@@ -79,14 +79,14 @@ class Hardware:
     """bfloat16 or float16; None is 32 bits throughout."""
 
 
-def choose_hardware(device: Device, precision: str) -> Hardware:
+def choose_hardware(device: DeviceName, precision: str) -> Device:
     """Resolve "auto"; raises InputError for hardware that is not there."""
     try:
         accelerator = choose_accelerator(device, 1)
     except InputError as error:  # its words are those of a training's settings
         raise InputError(f"--device {device}: this machine has no such device; use --device cpu") from error
     floats = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": None}
-    return Hardware(
+    return Device(
         torch.device("cuda" if accelerator == "gpu" else accelerator), floats[choose_precision(precision, accelerator)]
     )
 
@@ -101,7 +101,7 @@ def view_probabilities(
     image: NativeImage,
     name: str,
     shown_as: Sequence[Variant],
-    hardware: Hardware,
+    hardware: Device,
     batch_size: int,
 ) -> Iterator[tuple[slice, Float[Tensor, "variant b organ H W"]]]:
     """Foreground probabilities of all slices in order, on the native planes, one result per variant.
@@ -146,7 +146,7 @@ def _normalised(
     return planes
 
 
-def _run(model: TrainedModel, images: ImageBatch, hardware: Hardware) -> Float[Tensor, "b classes h w"]:
+def _run(model: TrainedModel, images: ImageBatch, hardware: Device) -> Float[Tensor, "b classes h w"]:
     autocast = torch.autocast(hardware.device.type, hardware.autocast, enabled=hardware.autocast is not None)
     with torch.inference_mode(), autocast:
         logits: Tensor = model.network(images.contiguous(memory_format=torch.channels_last))

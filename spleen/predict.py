@@ -20,7 +20,7 @@ from spleen.held_out import (
     warn_of_same_images,
     warn_of_same_names,
 )
-from spleen.inference import Device, Variant, choose_hardware, n_slices, variants
+from spleen.inference import DeviceName, Variant, choose_hardware, n_slices, variants
 from spleen.intensity import doubt, doubts_in_words
 from spleen.native_image import NativeImage, write_channels_like, write_like
 from spleen.pairing import find_volumes, group_channels
@@ -52,7 +52,7 @@ class PredictSettings:
     fill_holes: bool = False
     min_volume_mm3: float = 0.0
     batch_size: int = 8
-    device: Device = "auto"
+    device: DeviceName = "auto"
     precision: str | None = None
     """auto, 32, bf16 or 16; without, that of each run's training."""
     trust: bool = False

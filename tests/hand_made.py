@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from spleen.class_map import ClassMap
 from spleen.fusion import View
 from spleen.imaging.preprocessing import Preprocessing
-from spleen.inference import Hardware, Variant
+from spleen.inference import Device, Variant
 from spleen.intensity import CtWindow
 from spleen.models.spec import ModelSpec
 from spleen.native_image import NativeImage, read_native
 from spleen.trained import TrainedModel
 from tests.nifti import save
 
-CPU = Hardware(torch.device("cpu"), None)
+CPU = Device(torch.device("cpu"), None)
 PLAIN = (Variant(),)
 
 
