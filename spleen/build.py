@@ -1,18 +1,24 @@
 """From the configuration to the objects and values of a run. Past this module nobody sees a configuration."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
+import pytorch_lightning as pl
 from torch import nn
 
 from spleen.augment import AugmentSettings
-from spleen.build_model import build_classes, build_network, build_part
+from spleen.build_model import axis_of, build_classes, build_network, build_part
+from spleen.class_map import ClassMap
 from spleen.config import TrainConfig, size_text
-from spleen.datamodule import LoaderSettings
+from spleen.crop import CropSettings
+from spleen.datamodule import LoaderSettings, SliceDataModule
 from spleen.errors import InputError
+from spleen.fit import FitSettings
 from spleen.folds import SplitSettings
+from spleen.hardware import choose_accelerator, choose_precision
+from spleen.launched import process_count
 from spleen.loggers import WandbSettings
-from spleen.module import OptimiserSettings
+from spleen.module import SCORED_STAGES, OptimiserSettings, SegmentationModule, StageScores
 from spleen.wandb_mode import WandbMode, resolve_mode
 
 
@@ -39,12 +45,42 @@ def build_loss(config: TrainConfig) -> nn.Module:
     return build_part("loss", config.loss)
 
 
-def try_out(config: TrainConfig) -> None:
-    """Build once what needs no data, so that a wrong setting is told before any file is read."""
-    build_augment_settings(config)
-    build_loss(config)
-    build_network(config, len(build_classes(config).names))
-    resolve_mode(build_wandb_settings(config).mode)
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of besides its data; the network and the loss are the ones that are trained."""
+
+    classes: ClassMap
+    network: nn.Module
+    loss: nn.Module
+    augment: AugmentSettings
+
+
+def build_parts(config: TrainConfig) -> Parts:
+    """Seed all random numbers, and build what needs no data: so a wrong setting is told before any image is read.
+
+    Nothing else may draw from the seeded generators before the training, which goes on with them.
+    """
+    classes, augment = build_classes(config), build_augment_settings(config)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    network = build_network(config, len(classes.names))
+    return Parts(classes, network, build_loss(config), augment)
+
+
+def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> SegmentationModule:
+    """The untrained module that the configuration asks for, for these data."""
+    return SegmentationModule(
+        network=parts.network,
+        loss=parts.loss,
+        optimiser=build_optimiser_settings(config),
+        augment=parts.augment,
+        stages={
+            stage: StageScores([part.case for part in data.slices(stage)], parts.classes.names)
+            for stage in SCORED_STAGES
+        },
+        axis=axis_of(config),
+        seed=config.seed,
+        crop=CropSettings(config.crop_size, config.loader.foreground_share) if config.crop_size else None,
+    )
 
 
 def build_optimiser_settings(config: TrainConfig) -> OptimiserSettings:
@@ -74,11 +110,14 @@ def build_augment_settings(config: TrainConfig) -> AugmentSettings:
 
 
 def build_wandb_settings(config: TrainConfig) -> WandbSettings:
-    """Name, group and mode of the wandb run: the name tells axis, size and rate, the group is the study."""
+    """Name, group and mode of the wandb run: the name tells axis, size and rate, the group is the study.
+
+    Raises InputError for a mode that needs an API key where there is none.
+    """
     logger = config.logger
     return WandbSettings(
         project=logger.project,
-        mode=cast(WandbMode, logger.mode),
+        mode=resolve_mode(cast(WandbMode, logger.mode)),
         name=logger.name
         or " ".join(
             [
@@ -93,4 +132,27 @@ def build_wandb_settings(config: TrainConfig) -> WandbSettings:
         upload_checkpoint=logger.upload_checkpoint,
         init_timeout_seconds=logger.init_timeout_seconds,
         finish_timeout_seconds=logger.finish_timeout_seconds,
+    )
+
+
+def build_fit_settings(config: TrainConfig) -> FitSettings:
+    """How long and on what to fit; raises InputError for hardware that is not there."""
+    trainer, optimiser = config.trainer, config.optimiser
+    accelerator = choose_accelerator(trainer.accelerator, trainer.devices)
+    strategy = trainer.strategy if process_count(trainer) > 1 else "auto"
+    if strategy == "fsdp" and accelerator != "gpu":
+        raise InputError("trainer.strategy=fsdp needs CUDA GPUs, and this machine shows none; use trainer=ddp")
+    return FitSettings(
+        epochs=config.epochs,
+        val_every_epochs=trainer.val_every_epochs,
+        early_stopping_patience=trainer.early_stopping_patience,
+        gradient_clip=optimiser.gradient_clip,
+        ema_decay=optimiser.ema_decay,
+        accelerator=accelerator,
+        devices=trainer.devices,
+        precision=choose_precision(config.precision, accelerator),
+        compile=config.compile,
+        progress=trainer.progress,
+        strategy=strategy,
+        num_nodes=trainer.num_nodes,
     )
