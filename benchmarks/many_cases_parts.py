@@ -63,21 +63,22 @@ def main() -> None:
 
 def build(config: TrainConfig) -> dict[str, float]:
     """Fill an empty store."""
-    completed = complete(config)
+    dataset = find_dataset(config)
+    completed = complete(config, dataset)
     settings = build_model.build_preprocessing(completed, build_model.build_classes(completed))
-    cases = find_dataset(completed).cases
     before = time.perf_counter()
-    open_cases(cases, settings, Path(completed.cache_dir), skip_bad=False)
+    open_cases(dataset.cases, settings, Path(completed.cache_dir), skip_bad=False)
     return {"seconds": time.perf_counter() - before}
 
 
 def start(config: TrainConfig) -> dict[str, float]:
     """Start with a store that is complete."""
     begin = time.perf_counter()
-    completed = complete(config)
-    identity(completed)
+    dataset = find_dataset(config)
+    completed = complete(config, dataset)
+    identity(completed, dataset.cases)
     before = time.perf_counter()
-    open_data(completed)
+    open_data(completed, dataset.cases, build_model.build_spec(completed).preprocessing)
     end = time.perf_counter()
     find_dataset(completed)
     return {
@@ -90,7 +91,7 @@ def start(config: TrainConfig) -> dict[str, float]:
 
 def load(config: TrainConfig) -> dict[str, float]:
     """The loader alone."""
-    data = open_data(complete(config))
+    data = _open(config)
     case = data.slices("train")[0].case
     everything = SliceSplit(train=tuple(range(case.n_slices)), val=(), test=(), guard=())
     alone = SliceDataModule([case], [everything], data.settings)
@@ -100,6 +101,12 @@ def load(config: TrainConfig) -> dict[str, float]:
         "one_case": _slices_per_second(alone),
         "cases_in_a_batch": float(np.mean(mixed)),
     }
+
+
+def _open(config: TrainConfig) -> SliceDataModule:
+    dataset = find_dataset(config)
+    completed = complete(config, dataset)
+    return open_data(completed, dataset.cases, build_model.build_spec(completed).preprocessing).slices
 
 
 def _slices_per_second(data: SliceDataModule) -> float:
@@ -112,7 +119,7 @@ def _slices_per_second(data: SliceDataModule) -> float:
 def read(config: TrainConfig) -> dict[str, float]:
     """What a batch touches of the store."""
     files = list(Path(config.cache_dir).glob("slices/*/*"))
-    data = open_data(complete(config))
+    data = _open(config)
     loader = data.train_dataloader()
     numbers = [batch for _, batch in zip(range(_READ_BATCHES), loader.sampler, strict=False)]
     loader.dataset[numbers[0]]  # imports what a first batch imports
@@ -144,11 +151,10 @@ def _read_so_far() -> tuple[int, int]:
 
 def train(config: TrainConfig) -> dict[str, float]:
     """One run, watched."""
-    completed = complete(config)
-    open_data(completed)
+    _open(config)
     opened_mb = _memory_mb()["VmRSS"]
     with _Watch() as watch:
-        run.run(completed, Path(completed.output_dir) / "run", time.time())
+        run.run(config, Path(config.output_dir) / "run", time.time())
     return {
         "opened_mb": opened_mb,
         "peak_mb": watch.peak["VmRSS"],

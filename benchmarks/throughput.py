@@ -28,8 +28,8 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 from benchmarks.bare_loop import BareLoop, synchronised_time
 from benchmarks.header import header, verdict
 from benchmarks.jobs import configure, quoted
-from spleen import build, fit, run
-from spleen.build_model import build_spec
+from spleen import build, fit
+from spleen.build_data import find_dataset
 from spleen.callbacks import Clock
 from spleen.config import TrainConfig
 from spleen.dataset import SliceBatch
@@ -75,10 +75,10 @@ class TakingTurns(Callback):
 
 def measure(config: TrainConfig, folder: Path, seconds: float, rounds: int) -> TakingTurns:
     """Let both loops take turns with the network and the data of one configuration."""
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    settings = run.fit_settings(config)
-    data = open_data(config)
-    module = run.build_module(config, build_spec(config), data)
+    settings = build.build_fit_settings(config)
+    parts = build.build_parts(config)
+    data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
+    module = build.build_module(config, parts, data)
     bare = BareLoop(
         network=copy.deepcopy(module.network),
         loss=build.build_loss(config),

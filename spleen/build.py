@@ -1,19 +1,25 @@
 """From the configuration to the objects and values of a run. Past this module nobody sees a configuration."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
+import pytorch_lightning as pl
 from torch import nn
 
 from spleen.augment import AugmentSettings
 from spleen.build_model import build_spec
 from spleen.config import TrainConfig, size_text
-from spleen.datamodule import LoaderSettings
+from spleen.crop import CropSettings
+from spleen.datamodule import LoaderSettings, SliceDataModule
 from spleen.errors import InputError
+from spleen.fit import FitSettings
 from spleen.folds import SplitSettings
+from spleen.hardware import choose_accelerator, choose_precision
+from spleen.launched import process_count
 from spleen.loggers import WandbSettings
 from spleen.models.factory import build_network, build_part
-from spleen.module import OptimiserSettings
+from spleen.models.spec import ModelSpec
+from spleen.module import SCORED_STAGES, OptimiserSettings, SegmentationModule, StageScores
 from spleen.wandb_mode import WandbMode, resolve_mode
 
 
@@ -40,12 +46,41 @@ def build_loss(config: TrainConfig) -> nn.Module:
     return build_part("loss", config.loss)
 
 
-def try_out(config: TrainConfig) -> None:
-    """Build once what needs no data, so that a wrong setting is told before any file is read."""
-    build_augment_settings(config)
-    build_loss(config)
-    build_network(build_spec(config))
-    resolve_mode(build_wandb_settings(config).mode)
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run that need no data; the network and the loss are the ones that are trained."""
+
+    spec: ModelSpec
+    """Without what is read from the training cases."""
+    network: nn.Module
+    loss: nn.Module
+    augment: AugmentSettings
+
+
+def build_parts(config: TrainConfig) -> Parts:
+    """Seed all random number generators and build the parts, so that a wrong setting fails before any image is read.
+
+    Nothing else may draw from the seeded generators before the training, which continues with their state.
+    """
+    spec, augment = build_spec(config), build_augment_settings(config)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    return Parts(spec, build_network(spec), build_loss(config), augment)
+
+
+def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> SegmentationModule:
+    """The untrained module for these data."""
+    preprocessing = parts.spec.preprocessing
+    names = preprocessing.classes.names
+    return SegmentationModule(
+        network=parts.network,
+        loss=parts.loss,
+        optimiser=build_optimiser_settings(config),
+        augment=parts.augment,
+        stages={stage: StageScores([part.case for part in data.slices(stage)], names) for stage in SCORED_STAGES},
+        axis=preprocessing.axis,
+        seed=config.seed,
+        crop=CropSettings(config.crop_size, config.loader.foreground_share) if config.crop_size else None,
+    )
 
 
 def build_optimiser_settings(config: TrainConfig) -> OptimiserSettings:
@@ -75,11 +110,14 @@ def build_augment_settings(config: TrainConfig) -> AugmentSettings:
 
 
 def build_wandb_settings(config: TrainConfig) -> WandbSettings:
-    """Name, group and mode of the wandb run: the name tells axis, size and rate, the group is the study."""
+    """Name, group and mode of the wandb run: the name tells axis, size and rate, the group is the study.
+
+    Raises InputError for a mode that needs an API key where there is none.
+    """
     logger = config.logger
     return WandbSettings(
         project=logger.project,
-        mode=cast(WandbMode, logger.mode),
+        mode=resolve_mode(cast(WandbMode, logger.mode)),
         name=logger.name
         or " ".join(
             [
@@ -94,4 +132,27 @@ def build_wandb_settings(config: TrainConfig) -> WandbSettings:
         upload_checkpoint=logger.upload_checkpoint,
         init_timeout_seconds=logger.init_timeout_seconds,
         finish_timeout_seconds=logger.finish_timeout_seconds,
+    )
+
+
+def build_fit_settings(config: TrainConfig) -> FitSettings:
+    """How long and on what to fit; raises InputError for hardware that is not there."""
+    trainer, optimiser = config.trainer, config.optimiser
+    accelerator = choose_accelerator(trainer.accelerator, trainer.devices)
+    strategy = trainer.strategy if process_count(trainer) > 1 else "auto"
+    if strategy == "fsdp" and accelerator != "gpu":
+        raise InputError("trainer.strategy=fsdp needs CUDA GPUs, and this machine shows none; use trainer=ddp")
+    return FitSettings(
+        epochs=config.epochs,
+        val_every_epochs=trainer.val_every_epochs,
+        early_stopping_patience=trainer.early_stopping_patience,
+        gradient_clip=optimiser.gradient_clip,
+        ema_decay=optimiser.ema_decay,
+        accelerator=accelerator,
+        devices=trainer.devices,
+        precision=choose_precision(config.precision, accelerator),
+        compile=config.compile,
+        progress=trainer.progress,
+        strategy=strategy,
+        num_nodes=trainer.num_nodes,
     )

@@ -29,31 +29,36 @@ from spleen.layouts.dataset import Dataset
 from spleen.layouts.folders import pair_folders
 from spleen.layouts.readers import DATASET_READERS
 from spleen.layouts.table import read_groups, read_table
+from spleen.phantom_case import phantom_case, phantom_files
 from spleen.system.resources import conf_folder
 
 log = logging.getLogger(__name__)
 
 
 def find_dataset(config: TrainConfig) -> Dataset:
-    """The labelled cases that the configuration names; a phantom is computed here if the cache lacks it.
+    """The labelled cases that the configuration names; the files of a phantom may still have to be computed.
 
     Raises InputError for a layout that is not what it should be.
     """
     data = config.data
     if isinstance(data, PhantomData):
-        from spleen.phantom_case import phantom_case  # imports SciPy
-
-        case = phantom_case(Path(config.cache_dir), data.matrix, data.n_slices, data.seed, data.noise_hu)
-        return Dataset(cases=(case,), label_values=None, channels=(), modality="ct")
+        return Dataset(cases=(phantom_files(*_phantom(config)),), label_values=None, channels=(), modality="ct")
     if isinstance(data, NiftiData):
-        return Dataset(
-            cases=(case_from_files(Path(str(data.image)), Path(str(data.label))),),
-            label_values=None,
-            channels=(),
-            modality=None,
-        )
+        case = case_from_files(Path(str(data.image)), Path(str(data.label)))
+        return Dataset(cases=(case,), label_values=None, channels=(), modality=None)
     assert isinstance(data, CasesData)
     return _with_groups(_read_layout(data), data.groups)
+
+
+def compute_phantom(config: TrainConfig) -> None:
+    """Make the files of the phantom, if the data are one and the cache lacks it. Raises InputError if that fails."""
+    if isinstance(config.data, PhantomData):
+        phantom_case(*_phantom(config))
+
+
+def _phantom(config: TrainConfig) -> tuple[Path, int, int, int, float]:
+    data = config.data
+    return Path(config.cache_dir), data.matrix, data.n_slices, data.seed, data.noise_hu
 
 
 def _read_layout(data: CasesData) -> Dataset:
@@ -75,27 +80,23 @@ def _with_groups(dataset: Dataset, path: str | None) -> Dataset:
     return replace(dataset, cases=tuple(replace(case, group=groups[case.case_id]) for case in dataset.cases))
 
 
-def complete(config: TrainConfig) -> TrainConfig:
-    """The configuration with what the data's own files say, where it leaves that open; it changes nothing else.
+def complete(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """The configuration with what the dataset's own files say, where it leaves that open; it changes nothing else.
 
     So the record of a run says what was trained, and a prediction needs none of the training's files.
     Raises InputError for files that cannot be read, or that do not say it either.
     """
-    data = config.data
+    data, intensity = config.data, config.intensity
+    if isinstance(intensity, AutoIntensity):
+        intensity = _intensity(dataset.modality, data.kind)
+        if isinstance(data, CasesData):
+            log.info("intensity=%s, since the data's files say %s", intensity.kind, ", ".join(dataset.channels))
     if not isinstance(data, CasesData):
-        if isinstance(config.intensity, AutoIntensity):
-            kind = "ct" if isinstance(data, PhantomData) else None
-            return replace(config, intensity=_intensity(kind, data.kind))
-        return config
-    dataset = find_dataset(config)
+        return replace(config, intensity=intensity)
     label_values = data.label_values
     if label_values is None and dataset.label_values is not None:
         label_values = {name: list(values) for name, values in dataset.label_values.items()}
     channels = data.channels or _count_channels(dataset)
-    intensity = config.intensity
-    if isinstance(intensity, AutoIntensity):
-        intensity = _intensity(dataset.modality, data.kind)
-        log.info("intensity=%s, since the data's files say %s", intensity.kind, ", ".join(dataset.channels))
     return replace(config, data=replace(data, label_values=label_values, channels=channels), intensity=intensity)
 
 

@@ -74,9 +74,8 @@ def build_spec(config: TrainConfig) -> ModelSpec:
     )
 
 
-def describe(config: TrainConfig, training: Sequence[StoredCase], validation: Sequence[StoredCase]) -> ModelSpec:
-    """The specification of a model that is trained on these cases, and chosen by those."""
-    spec = build_spec(config)
+def describe(spec: ModelSpec, training: Sequence[StoredCase], validation: Sequence[StoredCase]) -> ModelSpec:
+    """The specification completed by what is read from the cases of the train and val splits."""
     classes = ClassMap(spec.preprocessing.classes.names, training[0].label_values)
     by_class = zip(*(case.volumes_mm3 for case in training), strict=True)
     return replace(

@@ -21,7 +21,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spleen.atomic import write_text
-from spleen.build_data import complete
 from spleen.config import TrainConfig, parse
 from spleen.config_checks import check
 from spleen.error_words import in_words
@@ -101,7 +100,7 @@ def run_job(tree: DictConfig) -> None:
         check(config)
         if one_of_several:
             share_cores(settings)
-        return complete(config)
+        return config
 
     _run_and_record(configure, run_folder, OmegaConf.select(tree, "debug") is True)
 

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from spleen.build_data import find_dataset
+from spleen.cases import Case
 from spleen.config import CasesData, PhantomData, TrainConfig
 from spleen.content_hash import content_hash
 from spleen.effect import COUNTING_BY_CONTENT, has_effect
@@ -16,19 +17,19 @@ from spleen.system.nested import flatten
 FORMAT = 1
 
 
-def identity(config: TrainConfig) -> str:
-    """SHA-256 of the settings that have an effect, of the content of the data files, and of `FORMAT`; 64 hex digits.
+def identity(config: TrainConfig, cases: Sequence[Case]) -> str:
+    """SHA-256 of the settings that have an effect, of the files of the cases, and of `FORMAT`; 64 hex digits.
 
     A number counts by its value: 1 and 1.0 are the same. Raises OSError for a file that cannot be read.
     """
-    content = {"format": FORMAT, "settings": settings_with_effect(config), "files": _file_hashes(config)}
+    content = {"format": FORMAT, "settings": settings_with_effect(config), "files": _file_hashes(config, cases)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def known_identity(config: TrainConfig) -> str | None:
+def known_identity(config: TrainConfig, cases: Sequence[Case]) -> str | None:
     """As `identity`; None where a file cannot be read, which whoever reads the data tells better."""
     try:
-        return identity(config)
+        return identity(config, cases)
     except OSError:
         return None
 
@@ -49,14 +50,14 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
     return settings
 
 
-def _file_hashes(config: TrainConfig) -> dict[str, str]:
+def _file_hashes(config: TrainConfig, cases: Sequence[Case]) -> dict[str, str]:
     """Content of the data files; the phantom follows from its settings."""
     if isinstance(config.data, PhantomData):
         return {}
     memory = Path(config.cache_dir) / "hashes"
     named = {"splits_file": config.split.splits_file, "test_cases": config.split.test_cases}
     hashes = {name: content_hash(Path(path), memory) for name, path in named.items() if path}
-    for case in find_dataset(config).cases:
+    for case in cases:
         files = [content_hash(path, memory) for path in (*case.images, case.label)]
         # The name of a single volume decides nothing; those of many cases decide their order, and so the split.
         name = f"case {case.case_id}" if isinstance(config.data, CasesData) else "case"

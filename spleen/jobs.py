@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from spleen.build_data import complete
+from spleen.build_data import complete, find_dataset
 from spleen.config import parse
 from spleen.config_checks import check
 from spleen.errors import InputError
@@ -151,7 +151,8 @@ def _identify(tree: DictConfig) -> _Identified:
     content = _hash(json.dumps(asdict(config), sort_keys=True))
     try:
         check(config)
-        return _Identified(content, identity(complete(config)), "")
+        dataset = find_dataset(config)
+        return _Identified(content, identity(complete(config, dataset), dataset.cases), "")
     except InputError as error:
         return _Identified(content, None, str(error))
     except OSError as error:

@@ -1,18 +1,21 @@
 """The data of a run: its cases opened from the slice store, split, and served."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from spleen import build, build_model
-from spleen.build_data import find_dataset
+from spleen import build
+from spleen.build_data import compute_phantom
 from spleen.case_folds import CaseFacts, CaseSplit, CaseSplitSettings, make_folds, split_cases
+from spleen.cases import Case
 from spleen.config import CasesData, TrainConfig
 from spleen.datamodule import STAGES, SliceDataModule
 from spleen.errors import InputError
 from spleen.folds import SliceSplit, split_one_volume
+from spleen.imaging.preprocessing import Preprocessing
 from spleen.layouts.splits_file import FoldCases, read_case_list, read_splits, write_splits
 from spleen.open_cases import OpenedCases, open_cases
 from spleen.records.folder import RunFolder
@@ -22,27 +25,36 @@ from spleen.stored_case import StoredCase
 log = logging.getLogger(__name__)
 
 
-def open_data(config: TrainConfig) -> SliceDataModule:
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run."""
+
+    slices: SliceDataModule
+    folds: tuple[FoldCases, ...] | None
+    """All folds of the cross-validation that the run is a part of; None where it is of none."""
+
+
+def open_data(config: TrainConfig, cases: Sequence[Case], preprocessing: Preprocessing) -> RunData:
     """Open the cases from the slice store (built if needed) and split them.
 
     Raises InputError if the files or the split are invalid.
     """
     many = isinstance(config.data, CasesData)
-    classes = build_model.build_classes(config)
+    compute_phantom(config)
     opened = open_cases(
-        find_dataset(config).cases,
-        build_model.build_preprocessing(config, classes),
+        cases,
+        preprocessing,
         Path(config.cache_dir),
         skip_bad=many and config.data.skip_bad,
         may_be_empty=many,
     )
     _check_same_values(opened.cases)
-    splits = _split_cases(config, opened) if many else [_split_slices(config, opened.cases[0])]
+    splits, folds = _split_cases(config, opened) if many else ([_split_slices(config, opened.cases[0])], None)
     data = SliceDataModule(opened.cases, splits, build.build_loader_settings(config), opened.skipped)
     if many:
-        _check_classes(data, classes.names)
+        _check_classes(data, preprocessing.classes.names)
     _describe(data, config)
-    return data
+    return RunData(data, folds)
 
 
 def _check_same_values(cases: tuple[StoredCase, ...]) -> None:
@@ -79,16 +91,22 @@ def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:
         raise InputError(f"{case.case_id}, {case.axis} slices: {error}") from error
 
 
-def _split_cases(config: TrainConfig, opened: OpenedCases) -> list[SliceSplit]:
-    """Many cases: all slices of a case are in one split, or in none."""
-    folds, test_cases = _given_folds(config, opened.skipped), _test_cases(config, opened.skipped)
-    part_of = split_cases(_facts(opened.cases), config.fold, _settings(config), folds, test_cases).part_of()
+def _split_cases(config: TrainConfig, opened: OpenedCases) -> tuple[list[SliceSplit], tuple[FoldCases, ...] | None]:
+    """Many cases: all slices of a case are in one split, or in none. Also the folds, if the run is one of them."""
+    test_cases = _test_cases(config, opened.skipped)
+    facts, folds = _facts(opened.cases), _given_folds(config, opened.skipped)
+    if not isinstance(config.fold, int):
+        folds = None
+    elif folds is None:
+        pool = [case for case in facts if case.case_id not in set(test_cases)]
+        folds = make_folds(pool, config.split.folds, config.split.seed)
+    part_of = split_cases(facts, config.fold, _settings(config), folds, test_cases).part_of()
     splits = []
     for case in opened.cases:
         everything = tuple(range(case.n_slices))
         parts = {part: everything if part_of.get(case.case_id) == part else () for part in STAGES}
         splits.append(SliceSplit(**parts, guard=()))
-    return splits
+    return splits, folds
 
 
 def _settings(config: TrainConfig) -> CaseSplitSettings:
@@ -118,20 +136,18 @@ def _without(case_ids: tuple[str, ...], skipped: Collection[str]) -> tuple[str, 
     return tuple(case_id for case_id in case_ids if case_id not in skipped)
 
 
-def record_split(run_folder: Path, data: SliceDataModule, config: TrainConfig) -> None:
+def record_split(run_folder: Path, data: RunData, config: TrainConfig) -> None:
     """Write split.json with the slices or cases of train, val and test; with folds, also splits_final.json."""
+    slices = data.slices
     if not isinstance(config.data, CasesData):
-        splits = {case.case_id: split for case, split in zip(data.cases, data.splits, strict=True)}
-        write_split(run_folder, splits, data.cases[0].axis, build.build_split_settings(config))
+        splits = {case.case_id: split for case, split in zip(slices.cases, slices.splits, strict=True)}
+        write_split(run_folder, splits, slices.cases[0].axis, build.build_split_settings(config))
         return
-    train, val, test = (tuple(case.case_id for case in data.cases_in(stage)) for stage in STAGES)
+    train, val, test = (tuple(case.case_id for case in slices.cases_in(stage)) for stage in STAGES)
     split = CaseSplit(train=train, val=val, test=test)
-    write_case_split(run_folder, split, config.fold, _settings(config), data.skipped)
-    if isinstance(config.fold, int):
-        tested = set(_test_cases(config, data.skipped))
-        pool = [facts for facts in _facts(data.cases) if facts.case_id not in tested]
-        folds = _given_folds(config, data.skipped) or make_folds(pool, config.split.folds, config.split.seed)
-        write_splits(RunFolder(run_folder).folds, folds)
+    write_case_split(run_folder, split, config.fold, _settings(config), slices.skipped)
+    if data.folds is not None:
+        write_splits(RunFolder(run_folder).folds, data.folds)
 
 
 def _describe(data: SliceDataModule, config: TrainConfig) -> None:

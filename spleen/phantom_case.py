@@ -7,10 +7,15 @@ from pathlib import Path
 from spleen.atomic import drop_abandoned, new_folder
 from spleen.cases import Case
 from spleen.errors import InputError
-from spleen.phantom import make_phantom
-from spleen.volume import write_volume
 
 log = logging.getLogger(__name__)
+
+
+def phantom_files(cache: Path, matrix: int, n_slices: int, seed: int, noise_hu: float) -> Case:
+    """Where the phantom's files are under `cache`, or will be."""
+    name = f"phantom-{matrix}x{matrix}x{n_slices}-seed{seed}-noise{noise_hu:g}"
+    folder = cache / "phantom" / _code_version() / name
+    return Case(f"phantom_{seed}", (folder / "image.nii.gz",), folder / "label.nii.gz")
 
 
 def phantom_case(cache: Path, matrix: int, n_slices: int, seed: int, noise_hu: float) -> Case:
@@ -18,19 +23,22 @@ def phantom_case(cache: Path, matrix: int, n_slices: int, seed: int, noise_hu: f
 
     Raises InputError for a folder that cannot be written and for an invalid geometry.
     """
-    name = f"phantom-{matrix}x{matrix}x{n_slices}-seed{seed}-noise{noise_hu:g}"
-    folder = cache / "phantom" / _code_version() / name
+    case = phantom_files(cache, matrix, n_slices, seed, noise_hu)
+    folder = case.label.parent
     try:
         if not folder.is_dir():
-            log.info("computing the phantom %s", name)
+            from spleen.phantom import make_phantom  # imports SciPy
+            from spleen.volume import write_volume
+
+            log.info("computing the phantom %s", folder.name)
             phantom = make_phantom(matrix, n_slices, seed, noise_hu)
             drop_abandoned(folder.parent)
             with new_folder(folder) as temporary:
-                write_volume(temporary / "image.nii.gz", phantom.hu, phantom.affine)
-                write_volume(temporary / "label.nii.gz", phantom.label, phantom.affine)
+                write_volume(temporary / case.images[0].name, phantom.hu, phantom.affine)
+                write_volume(temporary / case.label.name, phantom.label, phantom.affine)
     except OSError as error:
         raise InputError(f"cannot write the phantom under {cache}: {error}. Choose another cache_dir=…") from error
-    return Case(f"phantom_{seed}", (folder / "image.nii.gz",), folder / "label.nii.gz")
+    return case
 
 
 def _code_version() -> str:

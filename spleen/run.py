@@ -3,38 +3,40 @@
 import logging
 import resource
 import sys
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from spleen import build, build_model, record
+from spleen import build, record
 from spleen.atomic import write_text
+from spleen.build_data import complete, find_dataset
+from spleen.build_model import describe
 from spleen.callbacks import EpochRow
+from spleen.cases import Case
 from spleen.checkpointing import SELECTING_SCORE
 from spleen.claim import claimed
 from spleen.config import TrainConfig
-from spleen.crop import CropSettings
 from spleen.datamodule import SliceDataModule
 from spleen.distributed import Order, with_workers
-from spleen.errors import InputError, Pruned
+from spleen.errors import Pruned
 from spleen.fit import FitSettings, Fitted, Part, fit
 from spleen.gallery import choose, show
-from spleen.hardware import choose_accelerator, choose_precision, describe_hardware
+from spleen.hardware import describe_hardware
 from spleen.identity import known_identity
-from spleen.launched import Launched, check_launched, process_count
-from spleen.loggers import WandbRun, start_wandb_run
+from spleen.launched import check_launched
+from spleen.loggers import WandbRun, WandbSettings, start_wandb_run
 from spleen.metrics.per_case import mean_scores
-from spleen.models.factory import build_network
-from spleen.models.spec import ModelSpec
-from spleen.module import SCORED_STAGES, SegmentationModule, StageScores
+from spleen.module import SegmentationModule
 from spleen.open_data import open_data, record_split
 from spleen.records.folder import RunFolder, is_finished
 from spleen.records.writing import write_summary
+from spleen.report.figures import SliceView
 from spleen.report.run_report import RunTitle, draw, mirror, print_scores
 from spleen.resume import (
     Unfinished,
@@ -47,6 +49,7 @@ from spleen.resume import (
 )
 from spleen.signals import Interrupted, StopRequest, stop_on_signals
 from spleen.system.nested import Json
+from spleen.worker import work_for
 
 if TYPE_CHECKING:
     from spleen.search import TrialReporter
@@ -57,71 +60,80 @@ log = logging.getLogger(__name__)
 _INTERRUPT_PATIENCE_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One run, everything that needs no image composed and built."""
+
+    config: TrainConfig
+    cases: tuple[Case, ...]
+    fit: FitSettings
+    parts: build.Parts
+    wandb: WandbSettings
+    run_folder: Path
+    started: float
+
+    @cached_property
+    def identity(self) -> str | None:
+        return known_identity(self.config, self.cases)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.identity is not None and is_finished(self.run_folder, self.identity)
+
+
 def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     """Train, score and record one run in `run_folder`, or what is left of it after it was killed.
 
     A run that has kept an epoch and is not finished goes on from there, and ends as if it had never been disturbed;
-    anything else starts afresh. `started` is the job's start in seconds since the epoch.
+    anything else starts afresh. What the configuration leaves open is taken from the data's own files. `started` is the
+    job's start in seconds since the epoch.
     Raises InputError for whatever is wrong with the data, the settings, the hardware that they ask for or the disk, and
     Interrupted, with what is kept, when SIGINT or SIGTERM asks to stop.
     """
-    settings = fit_settings(config)
-    build.try_out(config)
+    dataset = find_dataset(config)
+    config = complete(config, dataset)
+    settings = build.build_fit_settings(config)
+    parts, wandb = build.build_parts(config), build.build_wandb_settings(config)
+    job = _Job(config, dataset.cases, settings, parts, wandb, run_folder, started)
     given = check_launched(config.trainer)
     if given is not None and given.place.rank > 0:
-        _train_along(config, run_folder, given)
+        if not job.is_finished:
+            with stop_on_signals() as stop:
+                work_for(given, stop)
         return
     with disk_trouble_told(run_folder), claimed(run_folder), stop_on_signals() as stop:
-        job_identity = known_identity(config)
-        if job_identity and is_finished(run_folder, job_identity):
+        if job.is_finished:
             log.info("finished already: %s", run_folder)
             return
         try:
-            _run(config, settings, run_folder, started, stop, job_identity)
+            _run(job, stop)
         except Interrupted as interrupt:
             raise Interrupted(f"{interrupt}; {what_is_kept(run_folder)}", interrupt.exit_code) from None
 
 
-def _train_along(config: TrainConfig, run_folder: Path, given: Launched) -> None:
-    """What a process that srun or torchrun has started beside rank 0 does."""
-    from spleen.worker import work_for  # which imports this module
-
-    job_identity = known_identity(config)
-    if not (job_identity and is_finished(run_folder, job_identity)):
-        with stop_on_signals() as stop:
-            work_for(given, stop)
-
-
-def _run(
-    config: TrainConfig,
-    settings: FitSettings,
-    run_folder: Path,
-    started: float,
-    stop: StopRequest,
-    job_identity: str | None,
-) -> None:
+def _run(job: _Job, stop: StopRequest) -> None:
+    config, run_folder = job.config, job.run_folder
     unfinished = _open_folder(config, run_folder)
     record.point_latest(Path(config.output_dir), run_folder)
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    data = open_data(config)
-    record_split(run_folder, data, config)
-    spec = build_model.describe(config, data.cases_in("train"), data.cases_in("val"))
+    opened = open_data(config, job.cases, job.parts.spec.preprocessing)
+    record_split(run_folder, opened, config)
+    data = opened.slices
+    spec = describe(job.parts.spec, data.cases_in("train"), data.cases_in("val"))
     if unfinished is not None:
         check_same_data(unfinished, spec)
-    module = build_module(config, spec, data)
-    part = Part(run_folder, started, unfinished.checkpoint if unfinished else None, stop)
-    epochs_kept = unfinished.epochs if unfinished else 0
-    wandb_run = start_wandb_run(build.build_wandb_settings(config), run_folder, asdict(config), epochs_kept)
+    module = build.build_module(config, job.parts, data)
+    part = Part(run_folder, job.started, unfinished.checkpoint if unfinished else None, stop)
+    wandb_run = start_wandb_run(job.wandb, run_folder, asdict(config), unfinished.epochs if unfinished else 0)
     reporter = _trial_reporter(config, run_folder)
     try:
-        with with_workers(Order(config, run_folder, part.checkpoint), settings.accelerator, stop):
-            fitted = fit(module, data, settings, part, spec, asdict(config), partial(_tell_epoch, wandb_run, reporter))
+        with with_workers(Order(config, run_folder, part.checkpoint), job.fit.accelerator, stop):
+            fitted = fit(module, data, job.fit, part, spec, asdict(config), partial(_tell_epoch, wandb_run, reporter))
         stop.where = "while the report was written"
-        _report(config, fitted, module, data, wandb_run, run_folder)
-        summary = {**_summarise(config, fitted, module, settings), "identity": job_identity}
-        write_summary(run_folder, summary)
+        _report(job, fitted, module, data, wandb_run)
+        write_summary(run_folder, _summarise(job, fitted, module))
         if reporter is not None:
             reporter.complete(mean_scores(module.scores["val"]).dice)
+        print_scores(_title(config), module.scores)
     except Pruned as pruned:
         wandb_run.finish()
         write_summary(run_folder, {"status": "pruned", "reason": str(pruned)})
@@ -152,65 +164,34 @@ def _open_folder(config: TrainConfig, run_folder: Path) -> Unfinished | None:
     return None
 
 
-def fit_settings(config: TrainConfig) -> FitSettings:
-    """How long and on what to fit; raises InputError for hardware that is not there."""
-    trainer, optimiser = config.trainer, config.optimiser
-    accelerator = choose_accelerator(trainer.accelerator, trainer.devices)
-    strategy = trainer.strategy if process_count(trainer) > 1 else "auto"
-    if strategy == "fsdp" and accelerator != "gpu":
-        raise InputError("trainer.strategy=fsdp needs CUDA GPUs, and this machine shows none; use trainer=ddp")
-    return FitSettings(
-        epochs=config.epochs,
-        val_every_epochs=trainer.val_every_epochs,
-        early_stopping_patience=trainer.early_stopping_patience,
-        gradient_clip=optimiser.gradient_clip,
-        ema_decay=optimiser.ema_decay,
-        accelerator=accelerator,
-        devices=trainer.devices,
-        precision=choose_precision(config.precision, accelerator),
-        compile=config.compile,
-        progress=trainer.progress,
-        strategy=strategy,
-        num_nodes=trainer.num_nodes,
-    )
+def _report(job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDataModule, wandb_run: WandbRun) -> None:
+    """Write cases.csv and the figures, and copy all of it to wandb."""
+    files, names = RunFolder(job.run_folder), job.parts.spec.preprocessing.classes.names
+    record.write_cases(files.cases, module.scores)
+    views: list[tuple[str, SliceView]] = []
+    with _never_fatal("the figures could not be drawn"):
+        cases = [part.case for part in data.slices("test")]
+        for name, score in choose(module.test_slices):
+            views.append((name, show(score, cases[score.case_index], job.config.context_slices, fitted.forward)))
+    with _never_fatal("the figures could not be drawn"):
+        draw(files.figures, _title(job.config), fitted.rows, views, names)
+    with _never_fatal("the scores could not be copied to wandb"):
+        mirror(wandb_run, module.scores, views, names)
+        wandb_run.log_checkpoint(fitted.best_checkpoint)
 
 
-def build_module(config: TrainConfig, spec: ModelSpec, data: SliceDataModule) -> SegmentationModule:
-    """The untrained module that the configuration and the specification ask for, for these data."""
-    class_names = spec.preprocessing.classes.names
-    return SegmentationModule(
-        network=build_network(spec),
-        loss=build.build_loss(config),
-        optimiser=build.build_optimiser_settings(config),
-        augment=build.build_augment_settings(config),
-        stages={stage: StageScores([part.case for part in data.slices(stage)], class_names) for stage in SCORED_STAGES},
-        axis=spec.preprocessing.axis,
-        seed=config.seed,
-        crop=CropSettings(config.crop_size, config.loader.foreground_share) if config.crop_size else None,
-    )
+@contextmanager
+def _never_fatal(what: str) -> Iterator[None]:
+    """Make any failure a warning: what is only shown must not lose a training that is finished."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s (%s: %s); the scores are kept", what, type(error).__name__, error)
+        log.debug("%s", what, exc_info=True)
 
 
-def _report(
-    config: TrainConfig,
-    fitted: Fitted,
-    module: SegmentationModule,
-    data: SliceDataModule,
-    wandb_run: WandbRun,
-    run_folder: Path,
-) -> None:
-    """Write cases.csv and the figures, print the table, copy all of it to wandb."""
-    names = build_model.build_classes(config).names
-    title = RunTitle(config.model.name, config.axis, config.img_size, config.lr)
-    cases = [part.case for part in data.slices("test")]
-    views = [
-        (name, show(score, cases[score.case_index], config.context_slices, fitted.forward))
-        for name, score in choose(module.test_slices)
-    ]
-    record.write_cases(RunFolder(run_folder).cases, module.scores)
-    draw(RunFolder(run_folder).figures, title, fitted.rows, views, names)
-    mirror(wandb_run, module.scores, views, names)
-    wandb_run.log_checkpoint(fitted.best_checkpoint)
-    print_scores(title, module.scores)
+def _title(config: TrainConfig) -> RunTitle:
+    return RunTitle(config.model.name, config.axis, config.img_size, config.lr)
 
 
 def _trial_reporter(config: TrainConfig, run_folder: Path) -> "TrialReporter | None":
@@ -230,10 +211,8 @@ def _tell_epoch(wandb_run: WandbRun, reporter: "TrialReporter | None", row: Epoc
         reporter.report(int(row["epoch"]), row[SELECTING_SCORE])
 
 
-def _summarise(
-    config: TrainConfig, fitted: Fitted, module: SegmentationModule, settings: FitSettings
-) -> dict[str, Json]:
-    clock = fitted.clock
+def _summarise(job: _Job, fitted: Fitted, module: SegmentationModule) -> dict[str, Json]:
+    config, clock = job.config, fitted.clock
     timing = record.Timing(clock.slices_per_second, clock.seconds_to_first_step, clock.wall_seconds, _peak_memory_mb())
     setting: dict[str, Json] = {
         "model": config.model.name,
@@ -241,10 +220,14 @@ def _summarise(
         "img_size": config.img_size,
         "lr": config.lr,
         "seed": config.seed,
-        "precision": settings.precision,
+        "precision": job.fit.precision,
         "resumed": clock.resumed,
     }
-    return record.summarise(module.scores, setting, timing, describe_hardware(), len(fitted.rows))
+    hardware = None
+    with _never_fatal("the hardware could not be described"):
+        hardware = describe_hardware()
+    summary = record.summarise(module.scores, setting, timing, hardware, len(fitted.rows))
+    return {**summary, "identity": job.identity}
 
 
 def _peak_memory_mb() -> float:

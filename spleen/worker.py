@@ -9,9 +9,10 @@ import time
 import traceback
 from dataclasses import asdict
 
-import pytorch_lightning as pl
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from spleen import build
+from spleen.build_data import find_dataset
 from spleen.build_model import describe
 from spleen.callbacks import EpochRow
 from spleen.distributed import connect, join, leave, take_order, tell_failure, tell_ready
@@ -19,7 +20,6 @@ from spleen.errors import InputError
 from spleen.fit import Part, fit
 from spleen.launched import Launched, Place
 from spleen.open_data import open_data
-from spleen.run import build_module, fit_settings
 from spleen.signals import StopRequest
 
 
@@ -46,11 +46,11 @@ def work_for(given: Launched, stop: StopRequest) -> None:
 def _train(store: Store, place: Place, count: int, stop: StopRequest) -> None:
     order = take_order(store)
     config = order.config
-    settings = fit_settings(config)
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    data = open_data(config)
-    spec = describe(config, data.cases_in("train"), data.cases_in("val"))
-    module = build_module(config, spec, data)
+    settings = build.build_fit_settings(config)
+    parts = build.build_parts(config)
+    data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
+    spec = describe(parts.spec, data.cases_in("train"), data.cases_in("val"))
+    module = build.build_module(config, parts, data)
     tell_ready(store, place)
     join(store, place, count, settings.accelerator)
     part = Part(order.run_folder, time.time(), order.checkpoint, stop, place)

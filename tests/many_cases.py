@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spleen.build_data import complete
+from spleen.build_data import complete, find_dataset
 from spleen.config import TrainConfig
 from spleen.config_checks import check
 from spleen.run import run
@@ -85,7 +85,9 @@ def relabel(cases: ManyCases, case_id: str, change: Callable[[np.ndarray], np.nd
 def quick(folder: Path, *overrides: str, name: str = "now") -> Path:
     """A training of a second under `folder`, as train.py would run it; returns the run folder, called `name`."""
     run_folder = folder / "outputs" / "study" / name
-    run(quick_config(folder, *overrides), run_folder, time.time())
+    config = compose_config(*quick_settings(folder, *overrides))
+    check(config)
+    run(config, run_folder, time.time())
     return run_folder
 
 
@@ -93,7 +95,7 @@ def quick_config(folder: Path, *overrides: str) -> TrainConfig:
     """The configuration of such a training, checked and completed from the files."""
     config = compose_config(*quick_settings(folder, *overrides))
     check(config)
-    return complete(config)
+    return complete(config, find_dataset(config))
 
 
 def quick_settings(folder: Path, *overrides: str) -> list[str]:

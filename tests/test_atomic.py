@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from spleen.atomic import link, new_folder, write_bytes, write_text
+from spleen.atomic import new_folder, write_bytes, write_text
 
 
 def test_a_text_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -35,18 +35,6 @@ def test_a_new_folder_appears_only_when_it_is_complete(tmp_path):
     build("second")  # another process was quicker: its folder stays
     assert (path / "array").read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_link_replaces_a_file_and_both_names_lead_to_one_content(tmp_path):
-    last, best = tmp_path / "last.ckpt", tmp_path / "best.ckpt"
-    last.write_text("epoch 1")
-    best.write_text("epoch 0")
-    link(last, best)
-    link(last, best)  # again, as after a kill
-    assert best.samefile(last)
-    write_bytes(last, b"epoch 2")
-    assert (best.read_text(), last.read_text()) == ("epoch 1", "epoch 2")
-    assert sorted(tmp_path.iterdir()) == [best, last]
 
 
 def test_a_file_that_cannot_be_written_is_named_and_what_was_there_stays(tmp_path):

@@ -24,8 +24,12 @@ def change(data: ManyCases, **entries: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
 
 
+def completed_by_files(config: TrainConfig) -> TrainConfig:
+    return complete(config, find_dataset(config))
+
+
 def completed(data: ManyCases, *overrides: str) -> TrainConfig:
-    return complete(compose_config(*data.decathlon, *overrides))
+    return completed_by_files(compose_config(*data.decathlon, *overrides))
 
 
 # What the files say --------------------------------------------------------------------------------------------------
@@ -36,7 +40,7 @@ def test_the_files_say_classes_channels_and_modality(data: ManyCases) -> None:
     assert config.data.label_values == {"front": [1], "back": [2]}
     assert config.data.channels == 1
     assert config.intensity == CtConfig("ct", 50.0, 400.0)  # those of conf/intensity/ct.yaml
-    assert complete(config) == config
+    assert completed_by_files(config) == config
 
 
 def test_mr_gets_the_intensity_of_mr_and_that_is_told(data: ManyCases, caplog: pytest.LogCaptureFixture) -> None:
@@ -61,9 +65,9 @@ def test_an_unknown_modality_asks_for_the_intensity(data: ManyCases) -> None:
 
 
 def test_intensity_auto_of_one_volume() -> None:
-    assert complete(compose_config("intensity=auto")).intensity.kind == "ct"  # of the phantom
+    assert completed_by_files(compose_config("intensity=auto")).intensity.kind == "ct"  # of the phantom
     with pytest.raises(InputError, match="the files of data=nifti do not say"):
-        complete(compose_config("data=nifti", "intensity=auto", "data.image=a.nii", "data.label=b.nii"))
+        completed_by_files(compose_config("data=nifti", "intensity=auto", "data.image=a.nii", "data.label=b.nii"))
 
 
 def test_the_fourth_dimension_holds_channels(tmp_path: Path) -> None:
@@ -76,7 +80,7 @@ def test_the_fourth_dimension_holds_channels(tmp_path: Path) -> None:
 
 
 def test_two_folders_say_channels_and_nothing_else(data: ManyCases) -> None:
-    config = complete(compose_config(*data.folder))
+    config = completed_by_files(compose_config(*data.folder))
     assert (config.data.channels, config.data.label_values, config.intensity.kind) == (1, None, "ct")
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from spleen import build, build_model
 from spleen.augment import AugmentSettings
-from spleen.build_data import complete
+from spleen.build_data import complete, find_dataset
 from spleen.config_checks import check
 from spleen.datamodule import LoaderSettings
 from spleen.errors import InputError
@@ -40,7 +40,7 @@ def test_every_option_composes_passes_the_checks_and_builds(option: str) -> None
     config = compose_config(f"{group}={name}", *FILES.get(option, ()))
     check(config)
     if option == "intensity/auto":
-        config = complete(config)
+        config = complete(config, find_dataset(config))
     classes = build_model.build_classes(config)
     build_model.build_preprocessing(config, classes)
     build.build_split_settings(config)

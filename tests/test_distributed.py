@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 import spleen.run
-from spleen import record
-from spleen.build_model import build_spec
+from spleen import build, record
+from spleen.build_data import find_dataset
 from spleen.dataset import BalancedBatches, CaseSlices, ScoredSlices
 from spleen.errors import InputError
 from spleen.fit import load_best, make_trainer, quieten
 from spleen.identity import identity
 from spleen.launched import Place, check_launched, launched, run_stamp
 from spleen.losses import DiceCrossEntropyLoss
+from spleen.open_data import open_data
 from spleen.signals import Interrupted
 from spleen.trained import load_trained
 from tests.small_run import SmallCt, compose_config, rows, small, small_ct, train
@@ -94,11 +95,11 @@ def test_the_same_weights_score_the_same_in_one_process(ct: SmallCt, together: P
     folders = f"output_dir={tmp_path}", f"cache_dir={together.parents[2] / 'cache'}"
     config = compose_config(*small(*ct.overrides, *SETTINGS, *folders))
     quieten()
-    data = spleen.run.open_data(config)
-    spec = build_spec(config)
-    module = spleen.run.build_module(config, spec, data)
-    scorer = make_trainer(spleen.run.fit_settings(config), tmp_path, [])
-    load_best(module, spec, together / "checkpoints")
+    parts = build.build_parts(config)
+    data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
+    module = build.build_module(config, parts, data)
+    scorer = make_trainer(build.build_fit_settings(config), tmp_path, [])
+    load_best(module, parts.spec, together / "checkpoints" / "best.ckpt")
     scorer.validate(module, data, verbose=False)
     scorer.test(module, data, verbose=False)
     record.write_cases(tmp_path / "cases.csv", module.scores)
@@ -186,7 +187,8 @@ def test_batches_that_cannot_be_shared_equally_are_refused() -> None:
 def test_each_scored_slice_goes_to_one_process_and_all_get_as_many_batches(
     ct: SmallCt, tmp_path: Path, n_ranks: int
 ) -> None:
-    case = spleen.run.open_data(compose_config(*small(*ct.overrides, *SETTINGS, f"cache_dir={tmp_path}"))).cases[0]
+    config = compose_config(*small(*ct.overrides, *SETTINGS, f"cache_dir={tmp_path}"))
+    case = open_data(config, find_dataset(config).cases, build_model.build_classes(config)).slices.cases[0]
     parts = [CaseSlices(case, np.arange(2, 9)), CaseSlices(case, np.arange(4, 8))]  # 11 slices
     dealt = [ScoredSlices(parts, 0, 3, rank, n_ranks) for rank in range(n_ranks)]
     assert len({len(batches) for batches in dealt}) == 1
@@ -221,9 +223,10 @@ def test_what_cannot_be_shared_is_refused_in_words(overrides: list[str], words: 
 
 def test_only_the_number_of_processes_makes_another_job() -> None:
     def of(*overrides: str) -> str:
-        return identity(compose_config("trainer=ddp", "trainer.accelerator=cpu", *overrides))
+        config = compose_config("trainer=ddp", "trainer.accelerator=cpu", *overrides)
+        return identity(config, find_dataset(config).cases)
 
-    assert of("trainer.devices=1") == identity(compose_config("trainer=cpu"))
+    assert of("trainer.devices=1") == identity(alone := compose_config("trainer=cpu"), find_dataset(alone).cases)
     assert of("trainer.devices=2", "trainer.num_nodes=2") == of("trainer.devices=4") != of("trainer.devices=2")
 
 

@@ -44,7 +44,7 @@ def test_a_dataset_with_its_own_description_is_trained_whole_with_its_own_classe
     config = config_of(exploration)
     assert (config.data.kind, exploration.suggestion.n_cases) == ("decathlon", 6)
     assert [case.case_id for case in find_dataset(config).cases] == ["c0", "c1", "c2", "c3", "c4", "c5"]
-    assert complete(config).data.label_values == {"front": [1], "back": [2]}
+    assert complete(config, find_dataset(config)).data.label_values == {"front": [1], "back": [2]}
     assert "for all 6 cases, judged on the most typical, " in str(exploration)
 
 
@@ -114,7 +114,7 @@ def test_two_folders_without_a_description_are_paired(data: ManyCases) -> None:
     (data.root / "dataset.json").unlink()
     config = config_of(explored(data))
     assert (config.data.kind, len(find_dataset(config).cases)) == ("folder", 6)
-    assert complete(config).data.label_values == {"label_1": 1, "label_2": 2}
+    assert complete(config, find_dataset(config)).data.label_values == {"label_1": 1, "label_2": 2}
 
 
 def test_a_part_of_a_folder_is_no_dataset_so_its_most_typical_case_is_trained(data: ManyCases) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spleen import identity as identities
-from spleen.config import parse
+from spleen.build_data import find_dataset
+from spleen.config import TrainConfig, parse
 from spleen.effect import WITHOUT_EFFECT, has_effect
 from spleen.identity import identity, known_identity, settings_with_effect
 from tests.small_run import SmallCt, compose_config, small_ct
@@ -20,8 +21,12 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
     return small_ct(tmp_path_factory.mktemp("ct"))
 
 
+def identity_with_files(config: TrainConfig) -> str:
+    return identity(config, find_dataset(config).cases)
+
+
 def identity_of(*overrides: str) -> str:
-    return identity(compose_config(*overrides))
+    return identity_with_files(compose_config(*overrides))
 
 
 @pytest.mark.parametrize(
@@ -88,9 +93,9 @@ def test_every_setting_counts_but_for_those_that_are_listed_with_a_reason() -> N
 def test_a_number_counts_by_its_value_not_by_its_type(number: int) -> None:
     config = compose_config("augment=none")
     config.augment["elastic_spacing"] = number
-    as_integer = identity(config)
+    as_integer = identity_with_files(config)
     config.augment["elastic_spacing"] = float(number)
-    assert identity(config) == as_integer
+    assert identity_with_files(config) == as_integer
 
 
 def test_the_way_through_the_recorded_configuration_keeps_the_identity() -> None:
@@ -98,7 +103,7 @@ def test_the_way_through_the_recorded_configuration_keeps_the_identity() -> None
 
     config = compose_config("lr=3e-4", "data.label_values=[1]", "model=monai_basic_unet")
     text = OmegaConf.to_yaml(OmegaConf.structured(config))
-    assert identity(parse(OmegaConf.create(text))) == identity(config)
+    assert identity_with_files(parse(OmegaConf.create(text))) == identity_with_files(config)
 
 
 def test_the_content_of_the_files_counts_not_their_place(ct: SmallCt, tmp_path: Path) -> None:
@@ -122,9 +127,9 @@ def test_the_content_of_the_files_counts_not_their_place(ct: SmallCt, tmp_path: 
 
 def test_a_file_that_is_missing_leaves_the_job_without_an_identity() -> None:
     config = compose_config("data=nifti", "data.image=/no/image.nii.gz", "data.label=/no/label.nii.gz")
-    assert known_identity(config) is None
+    assert known_identity(config, find_dataset(config).cases) is None
     with pytest.raises(OSError, match="image"):
-        identity(config)
+        identity_with_files(config)
 
 
 def test_raising_the_format_makes_every_job_another_one(monkeypatch: pytest.MonkeyPatch) -> None:

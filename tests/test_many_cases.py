@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import spleen.build_data
+import spleen.build_model
+import spleen.losses
+import spleen.models.unet
+import spleen.open_data
 from spleen.cli import app
 from spleen.errors import InputError
 from spleen.predict import PredictSettings, predict
@@ -367,3 +373,34 @@ def test_two_channels_with_their_neighbours_reach_the_network(tmp_path: Path) ->
     run = quick(tmp_path, *data.decathlon, "fold=0", "split.folds=2", "context_slices=1")
     assert first_weights(run)[1] == 6  # 2 channels of 3 slices
     assert_predicts_as_scored(run, data, tmp_path)
+
+
+def test_a_run_reads_and_builds_everything_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = many_cases(tmp_path / "data", 8)
+    splits_file = tmp_path / "splits.json"
+    folds = [{"train": [f"c{number}" for number in range(2, 8)], "val": ["c0", "c1"]}]
+    splits_file.write_text(json.dumps(folds))
+    calls: Counter[str] = Counter()
+
+    def count(owner: object, name: str) -> None:
+        function = getattr(owner, name)
+
+        def counted(*arguments: object, **named: object) -> object:
+            calls[name] += 1
+            return function(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(spleen.build_data, "pair_folders")
+    count(spleen.build_model, "parse_label_values")
+    count(spleen.models.unet.UNet, "__init__")
+    count(spleen.losses.DiceCrossEntropyLoss, "__init__")
+    count(spleen.open_data, "read_splits")
+    count(spleen.open_data, "split_cases")
+    classes = "data.label_values={front: [1], back: [2]}"
+    run_folder = quick(tmp_path, *data.folder, classes, "fold=0", f"split.splits_file={splits_file}")
+    assert summary(run_folder)["status"] == "finished"
+    assert json.loads((run_folder / "splits_final.json").read_text()) == folds
+    assert calls == {
+        "pair_folders": 1, "parse_label_values": 1, "__init__": 2, "read_splits": 1, "split_cases": 1,
+    }  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spleen.predict import PredictSettings, predict
-from tests.forged import forge_recipe
+from tests.forged import forge_spec
 from tests.nifti import ORIENTATIONS, ras_affine, save, save_stored_as, stored_as
 from tests.small_run import SPACING_MM, SmallCt, rows
 from tests.trained_runs import TWO_CLASSES, scan, three_views, trained, voxels
@@ -129,15 +129,15 @@ def test_every_kind_of_nifti_file_gives_the_same_mask(
 def test_scaled_integers_are_predicted_as_the_intensities_that_they_stand_for(
     ct: SmallCt, views: list[Path], tmp_path: Path, intensity: str
 ) -> None:
-    def change(recipe: dict[str, Any]) -> None:
+    def change(spec: dict[str, Any]) -> None:
         kinds = {
             "ct": {"window_level": 50.0, "window_width": 400.0},
             "mr": {"low_percentile": 1.0, "high_percentile": 99.0},
             "zscore": {"clip": 5.0},
         }
-        recipe["config"]["intensity"] = {"kind": intensity, **kinds[intensity]}
+        spec["intensity"] = {"kind": intensity, **kinds[intensity]}
 
-    run = forge_recipe(views[0], tmp_path / "run.ckpt", change)
+    run = forge_spec(views[0], tmp_path / "run.ckpt", change)
     stored = np.rint((ct.hu + 1024) * 4).astype(np.uint16)
     scaled = save(tmp_path / "scaled.nii.gz", stored, AFFINES["straight"], slope=0.25, inter=-1024)
     floats = save(tmp_path / "floats.nii.gz", (stored * 0.25 - 1024).astype(np.float32), AFFINES["straight"])
@@ -163,10 +163,10 @@ def test_a_class_of_several_values_gets_the_first_of_them(ct: SmallCt, views: li
 def test_the_smallest_type_that_holds_the_values_is_written(
     ct: SmallCt, views: list[Path], tmp_path: Path, value: int, dtype: type[np.integer]
 ) -> None:
-    def change(recipe: dict[str, Any]) -> None:
-        recipe["label_values"] = [[value, 2]]
+    def change(spec: dict[str, Any]) -> None:
+        spec["classes"][0]["label_values"] = [value, 2]
 
-    mask = predicted(forge_recipe(views[0], tmp_path / "run.ckpt", change), ct.image)
+    mask = predicted(forge_spec(views[0], tmp_path / "run.ckpt", change), ct.image)
     assert mask.get_data_dtype() == dtype
     assert sorted(np.unique(mask.dataobj).tolist()) == sorted([0, value])
 
