@@ -1,6 +1,7 @@
 """MkDocs hook: docs/reference/commands.md from the `spleen` command itself."""
 
 import re
+from html import escape
 from inspect import cleandoc
 from typing import Any
 
@@ -44,12 +45,12 @@ def _section(title: str, command: Any) -> str:
 def _table(heading: str, rows: list[tuple[str, str]]) -> str:
     if not rows:
         return ""
-    lines = [f"| `{_cell(name)}` | {_with_code(_cell(meaning))} |" for name, meaning in rows]
+    lines = [f"| <code>{_cell(escape(name))}</code> | {_with_code(_cell(meaning))} |" for name, meaning in rows]
     return "\n".join([f"| {heading} | Meaning |", "| --- | --- |", *lines])
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    return " ".join(text.replace("|", "&#124;").split())
 
 
 def _with_code(text: str) -> str:
