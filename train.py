@@ -2,7 +2,7 @@
 
 import sys
 
-from spleen.entry import main
+from spleen.runs.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from spleen.dataset import SliceBatch
-from spleen.module import OptimiserSettings
+from spleen.data.loading.batches import SliceBatch
+from spleen.training.optimiser import OptimiserSettings
 
 
 class BareLoop:

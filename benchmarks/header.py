@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from platform import python_version
 
-from spleen.hardware import describe_hardware
-from spleen.record import git_commit
+from spleen.runs.summary import git_commit
+from spleen.system.hardware import describe_hardware
 
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "spleen")
 

@@ -28,13 +28,13 @@ from jaxtyping import Bool
 from scipy.ndimage import distance_transform_edt
 
 from benchmarks.header import header
-from spleen.evaluate import evaluate
-from spleen.layouts.dataset import Dataset
-from spleen.layouts.decathlon import read_decathlon
-from spleen.pairing import match_by_name
-from spleen.predict import PredictSettings, predict
+from spleen.data.layouts.dataset import Dataset
+from spleen.data.layouts.decathlon import read_decathlon
+from spleen.evaluation.evaluate import evaluate
+from spleen.imaging.files import match_by_name
+from spleen.imaging.nifti import read_label
+from spleen.inference.predict import PredictSettings, predict
 from spleen.types import LabelVolume
-from spleen.volume import read_label
 
 Mask = Bool[np.ndarray, "i j k"]
 # Gain in Dice from which a label is taken to lie beside its image.

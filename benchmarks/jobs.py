@@ -10,8 +10,9 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from spleen.config import TrainConfig, parse
-from spleen.hydra_grammar import quoted as in_hydra_grammar
+from spleen.config.overrides import quoted as in_hydra_grammar
+from spleen.config.parsing import parse
+from spleen.config.schema import TrainConfig
 from spleen.system.resources import conf_folder, work_folder
 
 

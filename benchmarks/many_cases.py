@@ -28,8 +28,8 @@ from statistics import median
 import numpy as np
 
 from benchmarks.header import header, verdict
+from spleen.imaging.nifti import write_volume
 from spleen.system.resources import work_folder
-from spleen.volume import write_volume
 
 SHAPE, SPACING_MM = (64, 64, 32), (1.5, 1.5, 3.0)
 LARGE_SHAPE, N_LARGE = (512, 512, 90), 8

@@ -26,14 +26,16 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.jobs import configure, quoted  # noqa: E402
-from spleen import build_model, fit, run  # noqa: E402
-from spleen.build_data import complete, find_dataset  # noqa: E402
-from spleen.config import TrainConfig  # noqa: E402
-from spleen.datamodule import SliceDataModule  # noqa: E402
-from spleen.folds import SliceSplit  # noqa: E402
-from spleen.identity import identity  # noqa: E402
-from spleen.open_cases import open_cases  # noqa: E402
-from spleen.open_data import open_data  # noqa: E402
+from spleen.config import factory as build_model  # noqa: E402
+from spleen.config.datasets import complete, find_dataset  # noqa: E402
+from spleen.config.identity import identity  # noqa: E402
+from spleen.config.schema import TrainConfig  # noqa: E402
+from spleen.data.loading.datamodule import SliceDataModule  # noqa: E402
+from spleen.data.splits.blocks import SliceSplit  # noqa: E402
+from spleen.data.store.build import open_cases  # noqa: E402
+from spleen.runs import train as run  # noqa: E402
+from spleen.runs.data import open_data  # noqa: E402
+from spleen.training import fit  # noqa: E402
 
 _IMPORTS_SECONDS = time.perf_counter() - _started
 _LOADING_SECONDS = 3.0

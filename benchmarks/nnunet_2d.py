@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from benchmarks.header import header
-from spleen.layouts.decathlon import read_decathlon
+from spleen.data.layouts.decathlon import read_decathlon
 
 _DATASET = "Dataset004_Hippocampus"
 

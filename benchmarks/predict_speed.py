@@ -22,15 +22,15 @@ import torch
 
 from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted, train
+from spleen.data.phantom.case import phantom_case
+from spleen.imaging.intensity import fit_intensity
+from spleen.imaging.native import read_native
 from spleen.imaging.preprocessing import network_planes
-from spleen.inference import choose_hardware
-from spleen.intensity import fit_intensity
-from spleen.native_image import read_native
-from spleen.phantom_case import phantom_case
-from spleen.predict import PredictSettings, predict
-from spleen.slicing import context_indices
+from spleen.imaging.slicing import context_indices
+from spleen.inference.loading import TrainedModel, load_trained
+from spleen.inference.predict import PredictSettings, predict
+from spleen.system.hardware import choose_hardware
 from spleen.system.resources import work_folder
-from spleen.trained import TrainedModel, load_trained
 
 BAR = 1.25
 BATCH_SIZE = PredictSettings().batch_size

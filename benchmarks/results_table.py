@@ -26,10 +26,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.header import header, verdict
-from spleen.config import parse
-from spleen.entry import register_resolvers
+from spleen.config.parsing import parse
 from spleen.records import reading
-from spleen.results import results
+from spleen.runs.main import register_resolvers
+from spleen.runs.results.results import results
 from spleen.system.resources import conf_folder, work_folder
 
 SECONDS_BAR = 5.0
@@ -88,7 +88,7 @@ def _write_scores(run: Path, val: float, test: float, random: np.random.Generato
 
 def _print_times(folder: Path, repeats: int) -> None:
     n_runs = sum(1 for _ in folder.glob("*/summary.json"))
-    command = [sys.executable, "-c", "from spleen.cli import main; main()", "results", str(folder)]
+    command = [sys.executable, "-c", "from spleen.cli.main import main; main()", "results", str(folder)]
     rows = {
         "reading the summary.json files, in this process": _times(lambda: _read_json(folder), repeats),
         "`results(folder)`, in this process": _times(lambda: _results_afresh(folder), repeats),

@@ -21,17 +21,23 @@ from statistics import median
 
 from benchmarks.header import header, verdict
 from benchmarks.jobs import configure, quoted, train
-from spleen import build_model
-from spleen.build_data import compute_phantom, find_dataset
-from spleen.phantom import make_phantom
-from spleen.store import open_case
+from spleen.config import factory as build_model
+from spleen.config.datasets import compute_phantom, find_dataset
+from spleen.data.phantom.render import make_phantom
+from spleen.data.store.store import open_case
+from spleen.imaging.nifti import write_volume
 from spleen.system.resources import work_folder
-from spleen.volume import write_volume
 
 SECONDS_BAR, RATIO_BAR = 1.5, 0.2
 BASELINE = ["-c", "import torch"]
 # The last one is what every training job pays before it can read any data.
-COMMANDS = [["-c", "pass"], BASELINE, ["train.py", "--help"], ["train.py", "--cfg", "job"], ["-c", "import spleen.run"]]
+COMMANDS = [
+    ["-c", "pass"],
+    BASELINE,
+    ["train.py", "--help"],
+    ["train.py", "--cfg", "job"],
+    ["-c", "import spleen.runs.train"],
+]
 
 SHORTEST = ["epochs=1", "loader.slices_per_epoch=8", "logger=none"]
 

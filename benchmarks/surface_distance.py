@@ -27,7 +27,7 @@ from monai.metrics import compute_average_surface_distance, compute_hausdorff_di
 from scipy import ndimage
 
 from benchmarks.header import header, verdict
-from spleen.metrics.surface import (
+from spleen.evaluation.metrics.surface import (
     average_surface_distance_mm,
     hausdorff95_mm,
     hausdorff_mm,

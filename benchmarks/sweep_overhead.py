@@ -5,7 +5,7 @@ Run it from the repository, on an otherwise idle machine (about ten minutes):
     python -m benchmarks.sweep_overhead
 
 Overhead: the wall time of `python train.py -m …` with jobs one after the other in one process, less what the jobs spend
-in Lightning's fit, validate and test (`spleen.fit.fit`, timed in the same process), divided by the number of jobs. So
+in fit, validate and test (`spleen.training.fit.fit`, timed in the same process), divided by the number of jobs. So
 the start of Python, imports, composing, opening the store, figures, the record and wandb's offline mirror all count.
 The bar is 5 s. The first job's imports are shared by all, so fewer jobs cost more each: see the second column.
 
@@ -36,14 +36,14 @@ _TIMED = f"""
 import sys, time, runpy
 sys.argv[0] = "train.py"
 sys.path.insert(0, ".")
-import spleen.run
-fit = spleen.run.fit
+import spleen.runs.train
+fit = spleen.runs.train.fit
 def timed(*given):
     before = time.perf_counter()
     fitted = fit(*given)
     print("{_SPENT}", time.perf_counter() - before, flush=True)
     return fitted
-spleen.run.fit = timed
+spleen.runs.train.fit = timed
 runpy.run_path("train.py", run_name="__main__")
 """
 

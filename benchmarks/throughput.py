@@ -28,13 +28,14 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 from benchmarks.bare_loop import BareLoop, synchronised_time
 from benchmarks.header import header, verdict
 from benchmarks.jobs import configure, quoted
-from spleen import build, fit
-from spleen.build_data import find_dataset
-from spleen.callbacks import Clock
-from spleen.config import TrainConfig
-from spleen.dataset import SliceBatch
-from spleen.open_data import open_data
+from spleen.config import factory as build
+from spleen.config.datasets import find_dataset
+from spleen.config.schema import TrainConfig
+from spleen.data.loading.batches import SliceBatch
+from spleen.runs.data import open_data
 from spleen.system.resources import work_folder
+from spleen.training import fit
+from spleen.training.callbacks import Clock
 
 BARS = {"none": 0.95, "light": 0.85}
 # Neither the end of training nor a validation comes while the loops take turns.

@@ -25,15 +25,15 @@ from scipy.stats import spearmanr
 
 from benchmarks.header import header
 from benchmarks.jobs import quoted, train
-from spleen.labels import to_class_indices
-from spleen.metrics.overlap import ConfusionCounts, count_confusion, dice
-from spleen.pairing import pair_by_name
-from spleen.predict import PredictSettings, predict
-from spleen.slicing import AXES
+from spleen.evaluation.metrics.overlap import ConfusionCounts, count_confusion, dice
+from spleen.imaging.files import pair_by_name
+from spleen.imaging.labels import to_class_indices
+from spleen.imaging.nifti import read_label
+from spleen.imaging.slicing import AXES
+from spleen.inference.confidence import ClassTrust
+from spleen.inference.loading import load_trained
+from spleen.inference.predict import PredictSettings, predict
 from spleen.system.resources import work_folder
-from spleen.trained import load_trained
-from spleen.trust import ClassTrust
-from spleen.volume import read_label
 
 SIGNS = ("confidence", "agreement", "largest_component_share", "trust")
 

@@ -23,12 +23,12 @@ import torch
 
 from benchmarks.header import header
 from benchmarks.jobs import quoted, train
-from spleen.metrics.overlap import ConfusionCounts, count_confusion, dice
-from spleen.predict import PredictSettings, predict
-from spleen.slicing import AXES
+from spleen.evaluation.metrics.overlap import ConfusionCounts, count_confusion, dice
+from spleen.imaging.nifti import read_image, read_label, write_volume
+from spleen.imaging.slicing import AXES
+from spleen.inference.predict import PredictSettings, predict
 from spleen.system.resources import work_folder
 from spleen.types import LabelVolume
-from spleen.volume import read_image, read_label, write_volume
 
 
 @dataclass(frozen=True)

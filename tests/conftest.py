@@ -15,13 +15,13 @@ import scipy.spatial  # noqa: F401
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-import tests.typecheck  # noqa: F401  (the import hook names it, but does not import it)
+import tests._helpers.typecheck  # noqa: F401  (the import hook names it, but does not import it)
 
 os.environ.setdefault("WANDB_MODE", "offline")
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-install_import_hook("spleen", "tests.typecheck.checked")
+install_import_hook("spleen", "tests._helpers.typecheck.checked")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -17,10 +17,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from spleen.jobs import combinations, plan
-from spleen.launchers import check_installed, fit_to_jobs, prefer_own_files, where_jobs_print
-from spleen.multirun import Multirun, tell_plan
-from spleen.studies import GROUP, register_studies
+from spleen.runs.sweeps.launchers import check_installed, fit_to_jobs, prefer_own_files, where_jobs_print
+from spleen.runs.sweeps.outcome import Multirun, tell_plan
+from spleen.runs.sweeps.plan import combinations, plan
+from spleen.runs.sweeps.studies import GROUP, register_studies
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Hydra sweeper `hydra/sweeper=search`: the settings of each job come from a Bayesian search (spleen.search).
+"""Hydra sweeper `hydra/sweeper=search`: settings from a Bayesian search (spleen.runs.sweeps.search).
 
 Hydra imports this at every start, so nothing heavy is imported at the top.
 """
@@ -17,18 +17,17 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from spleen.errors import InputError
-from spleen.hydra_grammar import quoted
-from spleen.jobs import Combination, Job, plan
-from spleen.launchers import check_installed, fit_to_jobs
-from spleen.multirun import Multirun
+from spleen.config.overrides import quoted
+from spleen.errors import InputError, Interrupted
 from spleen.records.folder import is_finished, read_summary
-from spleen.signals import Interrupted
+from spleen.runs.sweeps.launchers import check_installed, fit_to_jobs
+from spleen.runs.sweeps.outcome import Multirun
+from spleen.runs.sweeps.plan import Combination, Job, plan
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-    from spleen.search import Search, Trial
+    from spleen.runs.sweeps.search import Search, Trial
 
 
 @dataclass
@@ -70,8 +69,8 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the search; `arguments` are the overrides of the command line."""
-        from spleen.report.search_report import print_search
-        from spleen.search import Search, SearchSettings
+        from spleen.runs.sweeps.report import print_search
+        from spleen.runs.sweeps.search import Search, SearchSettings
 
         hydra = self._config.hydra
         hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute())
@@ -138,7 +137,7 @@ def _known(search: "Search", trial: "Trial", job: Job) -> bool:
 
 
 def _distribution(key: str, override: Override) -> "BaseDistribution":
-    from spleen.search import space_from_bounds, space_from_choices
+    from spleen.runs.sweeps.search import space_from_bounds, space_from_choices
 
     sweep = override.value()
     if isinstance(sweep, IntervalSweep):

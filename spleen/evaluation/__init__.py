@@ -1,1 +1,1 @@
-"""The parts of `spleen evaluate` and `spleen compare`: scores of one case, their summary, and tables read back."""
+"""Scores against a reference, and comparisons of predictions."""

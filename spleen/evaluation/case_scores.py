@@ -9,7 +9,7 @@ import torch
 from jaxtyping import UInt16
 from scipy.ndimage import find_objects
 
-from spleen.metrics.diagnostic import (
+from spleen.evaluation.metrics.diagnostic import (
     accuracy,
     likelihood_ratio_negative,
     likelihood_ratio_positive,
@@ -17,8 +17,8 @@ from spleen.metrics.diagnostic import (
     post_test_probability,
     voxel_prevalence,
 )
-from spleen.metrics.overlap import ConfusionCounts, dice, jaccard, precision, sensitivity, specificity
-from spleen.metrics.surface import (
+from spleen.evaluation.metrics.overlap import ConfusionCounts, dice, jaccard, precision, sensitivity, specificity
+from spleen.evaluation.metrics.surface import (
     average_surface_distance_mm,
     hausdorff95_mm,
     hausdorff_mm,
@@ -88,7 +88,7 @@ class ClassScore:
     volume_error_relative: float
 
     def value(self, metric: str) -> float:
-        """A metric by its name in `spleen.metrics.catalogue`."""
+        """A metric by its name in `spleen.evaluation.metrics.catalogue`."""
         return float(getattr(self, metric))
 
     @property

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spleen.errors import InputError
-from spleen.listing import in_lines
 from spleen.records.folder import CASES, RunFolder
+from spleen.system.text import in_lines
 
 CaseClass = tuple[str, str]
 """Name of the case, name of the class."""

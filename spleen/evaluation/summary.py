@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from spleen.evaluation.case_scores import ClassScore
-from spleen.listing import few
-from spleen.metrics.catalogue import BY_NAME
-from spleen.metrics.statistics import Interval, bootstrap_mean_interval
+from spleen.evaluation.metrics.catalogue import BY_NAME
+from spleen.evaluation.metrics.statistics import Interval, bootstrap_mean_interval
+from spleen.system.text import few
 
 ALL_CLASSES = "all_classes"
 """In place of a class name: each case is first averaged over its classes."""

@@ -1,1 +1,1 @@
-"""What one should know about images and labels before training, fact by fact."""
+"""A look at data before training."""

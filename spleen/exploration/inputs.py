@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from spleen.cases import case_from_files
+from spleen.data.cases import case_from_files
+from spleen.data.layouts.registry import classes_beside
 from spleen.errors import InputError
-from spleen.layouts.readers import classes_beside
-from spleen.listing import in_lines
-from spleen.pairing import case_name, find_volumes, pair_by_name
+from spleen.imaging.files import case_name, find_volumes, pair_by_name
+from spleen.system.text import in_lines
 
 # nnU-Net's mark of an image's first channel; a label does not carry it.
 _FIRST_CHANNEL = "_0000"

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from spleen.exploration.case_facts import CaseFacts
+from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.quantities import Quantity, quantities
 
 MIN_CASES = 5

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from spleen.exploration.case_facts import CaseFacts
-from spleen.slicing import AXES
+from spleen.exploration.facts.case import CaseFacts
+from spleen.imaging.slicing import AXES
+from spleen.system.text import format_number
 from spleen.types import AxisName
 
 _MOST_VALUES = 12  # label values that are compared one by one
@@ -40,12 +41,6 @@ class Quantity:
     def with_unit(self, value: float) -> str:
         """The number with its unit."""
         return f"{format_number(value)} {self.unit}".strip()
-
-
-def format_number(value: float) -> str:
-    """A number with four digits, or all digits before the point, and a true minus sign."""
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return text.replace("-", "−")
 
 
 def quantities(cases: Sequence[CaseFacts]) -> list[Quantity]:

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from spleen.exploration.case_facts import CaseFacts
-from spleen.exploration.findings import Finding, Severity
+from spleen.exploration.facts.case import CaseFacts
+from spleen.exploration.facts.findings import Finding, Severity
 from spleen.exploration.outliers import Duplicates, Outlier, kinds_of
-from spleen.exploration.quantities import format_number
-from spleen.exploration.suggestion import Suggestion
-from spleen.listing import few
+from spleen.exploration.suggestion.suggest import Suggestion
+from spleen.system.text import few, format_number
 
 _SCALES_APART = 10
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")

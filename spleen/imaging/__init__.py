@@ -1,1 +1,1 @@
-"""Volumes and what becomes of them on the way to a network."""
+"""Volumes, grids, labels, intensities and slices."""

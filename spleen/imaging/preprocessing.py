@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Float16, Shaped
 
-from spleen.class_map import ClassMap
-from spleen.intensity import Intensity, IntensityMap
-from spleen.slicing import (
+from spleen.imaging.classes import ClassMap
+from spleen.imaging.intensity import Intensity, IntensityMap
+from spleen.imaging.slicing import (
     InPlaneGrid,
     InPlaneSize,
     Resize,

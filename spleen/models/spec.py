@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
-from spleen.class_map import ClassMap
 from spleen.errors import InputError
+from spleen.imaging.classes import ClassMap
+from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
 from spleen.imaging.preprocessing import Preprocessing
-from spleen.intensity import CtWindow, Intensity, MrPercentiles, ZScore
-from spleen.slicing import Resize
+from spleen.imaging.slicing import Resize
 from spleen.types import AxisName
 
 SPEC_VERSION = 1
@@ -46,7 +46,7 @@ class ModelSpec:
     training_volumes_mm3: tuple[tuple[float, float], ...] = ()
     """For each class, its smallest and its largest volume in the training cases."""
     seen_images: tuple[str, ...] = ()
-    """`spleen.fingerprint.fingerprint` of the images that were trained on, or that chose the best epoch, in order.
+    """Fingerprints (`spleen.imaging.fingerprint`) of the train and val images, sorted.
 
     Empty where an older checkpoint does not tell.
     """

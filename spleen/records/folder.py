@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from spleen.claim import is_claimed
+from spleen.system.locks import is_claimed
 
 State = Literal["finished", "pruned", "failed", "unfinished", "at work", "new"]
 

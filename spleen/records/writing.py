@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from spleen.atomic import write_text
-from spleen.case_folds import CaseSplit, CaseSplitSettings, Fold
-from spleen.folds import SliceSplit, SplitSettings
+from spleen.data.splits.blocks import SliceSplit, SplitSettings
+from spleen.data.splits.cases import CaseSplit, CaseSplitSettings, Fold
 from spleen.records.folder import RunFolder
+from spleen.system.files import write_text
 from spleen.system.nested import Json
 from spleen.types import AxisName
 

@@ -1,0 +1,38 @@
+"""`spleen explore`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explore(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="NIfTI files, folders, or quoted patterns.")],
+    label: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="LABEL", help="Their labels: a file, a folder, or a quoted pattern, paired by name; repeatable."
+        ),
+    ] = None,
+    organ: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VALUES", help="Label values that are the organ, such as 1 or 3,4.", show_default="all but 0"
+        ),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per case.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything, nested.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one self-contained HTML page with pictures.")
+    ] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one picture (.png, .pdf, .svg).")] = None,
+) -> None:
+    """Tell what to know before training: grids, intensities, labels, outliers, settings to begin with, and a verdict.
+
+    Exit code 0 where the verdict holds no error, 1 where it does, 2 for a wrong input.
+    """
+    from spleen.cli.exploring import run_explore
+
+    has_errors = run_explore(images, label or [], organ, {"csv": csv, "json": json, "html": output, "png": png})
+    if has_errors:
+        raise typer.Exit(code=1)

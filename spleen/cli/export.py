@@ -1,0 +1,32 @@
+"""`spleen export`: options, and what was written."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder or a checkpoint.", show_default=False)],
+    format: Annotated[Literal["onnx", "torchscript"], typer.Option("--format", help="What to write.")] = "onnx",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; by default model.onnx or model.pt.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Build a network of any class that RUN names; this runs its code.")
+    ] = False,
+) -> None:
+    """Write a trained network as ONNX or TorchScript, to run it without this package.
+
+    Beside it stands OUTPUT.json: how a volume becomes the network's slices, and its answer a mask (docs/export.md).
+    The file is run and compared with PyTorch before it appears.
+    """
+    from spleen.inference.export import export as export_run
+
+    report = export_run(run, output, format, trust, overwrite)
+    sizes = ", ".join(f"{height} × {width}" for *_, height, width in report.shapes)
+    print(
+        f"{report.path} ({report.path.stat().st_size / 1e6:.1f} MB) and {report.metadata_path}\n"
+        f"largest difference from PyTorch: {report.max_abs_difference:.2g} (random slices of {sizes} pixels)"
+    )

@@ -1,0 +1,121 @@
+"""`spleen fetch`: options, a progress bar, and what has arrived."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spleen.errors import InputError
+
+if TYPE_CHECKING:
+    from spleen.data.download.fetch import Fetched
+    from spleen.data.download.http import Advance
+
+_LIST_SECONDS = 4.0
+
+
+def fetch(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME|URL", help="A Decathlon task, such as Task09_Spleen, or the http(s) address of a tar or zip."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The folder that appears; by default named like the task or archive."),
+    ] = None,
+    checksum: Annotated[
+        str | None, typer.Option(metavar="md5:…|sha256:…", help="Verify the archive; known for the Decathlon.")
+    ] = None,
+    list_known: Annotated[bool, typer.Option("--list", help="List the Decathlon tasks and their sizes.")] = False,
+) -> None:
+    """Download a data set, verify it, and unpack it into a folder.
+
+    After a broken connection, Ctrl-C or a kill, the same command goes on where it stopped. A folder that was fetched
+    before is left as it is.
+    """
+    if list_known:
+        _list()
+        return
+    if source is None:
+        raise InputError("give the name of a data set or an address; `spleen fetch --list` shows the names")
+    from spleen.data.download.fetch import fetch as fetch_source
+
+    try:
+        with _progress() as advance:
+            fetched = fetch_source(source, output, checksum, advance)
+    except KeyboardInterrupt:
+        print("what was downloaded stays; the same command goes on from there", file=sys.stderr)
+        raise
+    _tell(fetched)
+
+
+def _list() -> None:
+    from rich.filesize import decimal
+
+    from spleen.data.download.decathlon import DECATHLON_ARCHIVES
+    from spleen.data.download.http import ask_sizes
+    from spleen.reporting.tables import print_table
+
+    archives = DECATHLON_ARCHIVES.values()
+    sizes = ask_sizes([archive.url for archive in archives], _LIST_SECONDS)
+    rows = []
+    for archive in archives:
+        told_bytes, about_bytes = sizes[archive.url], archive.about_bytes
+        size = decimal(told_bytes) if told_bytes else f"about {decimal(about_bytes)}" if about_bytes else None
+        rows.append((archive.name, archive.content, size))
+    print_table("Medical Segmentation Decathlon", ["name", "content", "archive"], rows)
+    if None in sizes.values():
+        print("-: the server did not tell the size; is this machine online?", file=sys.stderr)
+
+
+@contextmanager
+def _progress() -> Iterator["Advance"]:
+    """A bar on a terminal; elsewhere a line when something begins."""
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+    stage = ""
+
+    def advance(name: str, done_bytes: int, total_bytes: int | None) -> None:
+        nonlocal stage
+        if name != stage:
+            stage = name
+            for task_id in bar.task_ids:
+                bar.remove_task(task_id)
+            bar.add_task(name)
+            if bar.disable:
+                size = "" if total_bytes is None else f" {decimal(total_bytes)}"
+                begin = f", {decimal(done_bytes)} are here already" if done_bytes else ""
+                print(f"{name}{size}{begin}", file=sys.stderr, flush=True)
+        bar.update(bar.task_ids[0], completed=done_bytes, total=total_bytes)
+
+    with bar:
+        yield advance
+
+
+def _tell(fetched: "Fetched") -> None:
+    from rich.filesize import decimal
+
+    files = f"{fetched.n_files:,} file{'s' * (fetched.n_files != 1)}, {decimal(fetched.n_bytes)}"
+    if fetched.was_there:
+        print(f"{fetched.folder} is there already: {files}; nothing to do")
+    else:
+        proof = f"{fetched.checksum.partition(':')[0]} verified" if fetched.is_verified else "not verified"
+        print(f"{fetched.folder}: {files}, {proof}")
+    if not fetched.is_verified:
+        print(
+            "without a checksum nobody knows whether this is what it should be; if it is, this verifies it next time: "
+            f"--checksum {fetched.checksum}",
+            file=sys.stderr,
+        )
+    if (fetched.folder / "dataset.json").exists():
+        print(f"next: spleen train data=decathlon data.root={fetched.folder}")

@@ -1,0 +1,235 @@
+"""`spleen predict`: options, a progress bar, and the table at the end."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Never
+
+import typer
+
+from spleen.errors import InputError
+from spleen.evaluation.class_names import CSV_NAME
+from spleen.inference.predict import PredictionReport
+from spleen.reporting.tables import Cell, Column, print_table
+
+if TYPE_CHECKING:
+    from spleen.inference.predict import Advance, PredictionReport, PredictSettings
+
+
+def predict(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN... INPUT...",
+            help="RUN: run folders, folders of runs or checkpoints; several are averaged. "
+            "INPUT: NIfTI files, folders or quoted patterns; channels are CASE_0000, CASE_0001, …, or in one file.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A file for one input [out.nii.gz], a folder for several [predictions]."),
+    ] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write float32 probabilities too.")] = False,
+    weights: Annotated[str | None, typer.Option(help="Share of each RUN in the average, such as 2,1,1.")] = None,
+    fit_weights: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="IMAGES LABELS", help="Fit the shares on labelled cases that no RUN was trained on."),
+    ] = None,
+    held_out: Annotated[
+        bool,
+        typer.Option("--held-out", help="Predict each case by the RUNs that held it out alone, and no other image."),
+    ] = False,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over small shifts too, and over the flips of the training.")
+    ] = False,
+    flip: Annotated[
+        list[str] | None,
+        typer.Option(help="With --tta, mirror along this too: left_right, anterior_posterior, superior_inferior."),
+    ] = None,
+    keep_largest: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS", help="Keep only the largest component of CLASS, or of all.")
+    ] = None,
+    fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Fill holes inside a class.")] = False,
+    min_volume_mm3: Annotated[float, typer.Option(help="Drop components smaller than this, mm³.")] = 0.0,
+    batch_size: Annotated[int, typer.Option(help="Slices through the network at once.")] = 8,
+    device: Annotated[Literal["auto", "cpu", "gpu", "mps"], typer.Option(help="Where to run.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "32", "bf16", "16"] | None,
+        typer.Option(help="Floats of the network; by default those of the training."),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Build a network of any class that RUN names; this runs its code.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Compute only outputs that are missing.")
+    ] = False,
+) -> None:
+    """Segment images with one or several trained runs, each mask on its image's own grid.
+
+    Beside the masks stands predictions.csv: volumes, and how far each mask can be trusted. Exit code 1 if an image
+    failed.
+    """
+    from spleen.inference.predict import PredictSettings
+    from spleen.inference.predict import predict as predict_files
+
+    runs, inputs = _split(paths)
+    settings = PredictSettings(
+        weights=_parse_weights(weights),
+        tta=tta,
+        flips=tuple(flip or ()),
+        probabilities=probabilities,
+        keep_largest=tuple(keep_largest or ()),
+        fill_holes=fill_holes,
+        min_volume_mm3=min_volume_mm3,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        trust=trust,
+        held_out=held_out,
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+    )
+    if flip and not tta:
+        raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
+    if held_out and fit_weights:
+        raise InputError("--fit-weights needs cases that no RUN knows, --held-out those that each RUN held out")
+    with _progress() as advance:
+        if fit_weights is not None:
+            settings = _fit((runs, inputs, output), fit_weights, settings, advance)
+        report = predict_files(runs, inputs, output, settings, advance)
+    _tell(report)
+    if report.failures:
+        raise typer.Exit(code=1)
+
+
+def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Tell the runs, which come first, from the inputs."""
+    from spleen.inference.loading import find_checkpoints
+
+    runs = [path for path in paths if find_checkpoints(path)]
+    inputs = [path for path in paths if path not in runs]
+    if not runs:
+        from spleen.inference.loading import load_trained
+
+        load_trained(paths[0])  # tells what is wrong with it
+    if not inputs:
+        raise InputError("nothing to predict: after the run, give NIfTI files, a folder or a pattern")
+    if paths[0] not in runs:
+        raise InputError(f"{paths[0]} is neither a run folder nor a checkpoint; give the runs first, then the inputs")
+    return runs, inputs
+
+
+def _parse_weights(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--weights must be numbers with commas between them, such as 2,1,1; got '{text}'") from error
+
+
+def _fit(
+    files: tuple[Sequence[Path], Sequence[Path], Path | None],
+    cases: tuple[Path, Path],
+    settings: "PredictSettings",
+    advance: "Advance",
+) -> "PredictSettings":
+    """The settings with weights fitted on the cases; `files` are the runs, the inputs and the output."""
+    from dataclasses import replace
+
+    from spleen.imaging.files import pair_images
+    from spleen.inference.ensemble_weights import fit_weights
+    from spleen.inference.loading import load_ensemble
+    from spleen.inference.predict import find_targets, make_views, to_compute
+
+    if settings.weights is not None:
+        raise InputError("give either --weights or --fit-weights, not both")
+    runs, inputs, output = files
+    models = load_ensemble(runs, settings.trust)
+    n_channels = models[0].preprocessing.n_channels
+    to_compute(find_targets(inputs, output, n_channels), settings)  # tells what is wrong before anything is computed
+    views = make_views(models, settings)
+    pairs = pair_images(*cases, n_channels)
+    fitted = fit_weights(views, pairs, settings.batch_size, advance)
+    names = ", ".join(f"{view.model.name} {weight:.2f}" for view, weight in zip(views, fitted.weights, strict=True))
+    print(
+        f"weights fitted on {len(pairs)} case(s): {names}; mean Dice {fitted.dice:.4f} there, "
+        f"{fitted.dice_equal:.4f} with equal weights\n"
+        f"to use them again: --weights {','.join(f'{weight:g}' for weight in fitted.weights)}"
+    )
+    return replace(settings, weights=fitted.weights)
+
+
+@contextmanager
+def _progress() -> Iterator["Advance"]:
+    """A bar per case on a terminal; elsewhere nothing."""
+    from tqdm import tqdm
+
+    bar: tqdm[Never] | None = None
+    current = ""
+
+    def advance(case_id: str, done: int, total: int) -> None:
+        nonlocal bar, current
+        if bar is None or case_id != current:
+            if bar is not None:
+                bar.close()
+            bar, current = tqdm(total=total, desc=case_id, unit="slice", leave=False, dynamic_ncols=True), case_id
+        bar.update(done)
+
+    def silent(case_id: str, done: int, total: int) -> None:
+        del case_id, done, total
+
+    try:
+        yield advance if sys.stderr.isatty() else silent
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _tell(report: "PredictionReport") -> None:
+    """The table of all predictions, what it cost, and what failed."""
+    from spleen.cli.predict import print_predictions
+
+    print_predictions(report)
+    for failure in report.failures:
+        place = "" if str(failure.image) in failure.reason else f"{failure.image}: "
+        print(f"failed: {place}{failure.reason}", file=sys.stderr)
+
+
+def print_predictions(report: PredictionReport) -> None:
+    """Print one row per case and class, then the counts, the time and where everything lies."""
+    columns: list[str | Column] = [
+        Column("case", is_name=True),
+        Column("class", is_name=True),
+        Column("volume ml", ".1f"),
+        Column("pieces", "d"),
+        Column("trust", ".2f"),
+        "review",
+    ]
+    rows: list[list[Cell]] = [
+        [
+            case.case_id,
+            score.class_name,
+            score.volume_mm3 / 1000,
+            score.n_components,
+            score.trust,
+            score.reasons or "no",
+        ]
+        for case in report.cases
+        for score in case.trust
+    ]
+    if rows:
+        print_table("", columns, rows)
+    speed = report.slices / report.seconds if report.seconds else 0.0
+    print(
+        f"{len(report.cases)} predicted, {report.kept} kept, {len(report.failures)} failed"
+        f"{f', {report.left_out} left out that no run held out' if report.left_out else ''}: "
+        f"{report.slices} slices in {report.seconds:.1f} s, {speed:.1f} slices/s"
+    )
+    folders = dict.fromkeys(case.mask.parent for case in report.cases)
+    for folder in folders:
+        masks = [case.mask for case in report.cases if case.mask.parent == folder]
+        what = str(masks[0]) if len(masks) == 1 else f"{len(masks)} masks in {folder}"
+        print(f"  {what}, with {folder / CSV_NAME}")

@@ -1,1 +1,0 @@
-"""The subcommands of `spleen`: options and printing only; each calls the plain function of the same name."""

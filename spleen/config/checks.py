@@ -1,0 +1,257 @@
+"""Checks of values and of what must fit together, made before anything heavy is imported."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from spleen.config.schema import (
+    CasesData,
+    CtConfig,
+    DatasetData,
+    FolderData,
+    MrConfig,
+    NiftiData,
+    PhantomData,
+    TableData,
+    TrainConfig,
+    ZScoreConfig,
+    process_count,
+)
+from spleen.errors import InputError
+
+AXES = ("sagittal", "coronal", "axial")
+
+
+_SIZES = range(16, 4097)
+
+
+def check(config: TrainConfig) -> None:
+    """Raise InputError that names every impossible value at once."""
+    problems = [
+        *_top_level(config),
+        *data_problems(config),
+        *_intensity(config),
+        *_training(config),
+        *_logger(config),
+    ]
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _top_level(config: TrainConfig) -> Iterator[str]:
+    yield from one_of("axis", config.axis, AXES)
+    yield from one_of("resize", config.resize, ("keep_aspect", "stretch"))
+    yield from one_of("precision", config.precision, ("auto", "32", "bf16", "16"))
+    yield from between("lr", config.lr, 0, 10, low_included=False)
+    yield from _img_size(config)
+    if config.crop_size is not None:
+        yield from between("crop_size", config.crop_size, _SIZES.start, _SIZES[-1], unit="pixels")
+        if config.crop_size % max(1, config.model.size_multiple):
+            yield (
+                f"crop_size must be a multiple of {config.model.size_multiple} (model.size_multiple), or each window "
+                f"is padded; got {config.crop_size}"
+            )
+    yield from between("batch_size", config.batch_size, 1, 4096, unit="slices")
+    yield from between("epochs", config.epochs, 1, 1_000_000)
+    yield from between("seed", config.seed, 0, 2**32 - 1)
+    yield from between("context_slices", config.context_slices, 0, 32, unit="slices per side")
+    yield from between("grid_tolerance_mm", config.grid_tolerance_mm, 0, 10, unit="mm")
+    if config.study in ("", ".", "..") or "/" in config.study:
+        yield f"study must be a folder name without '/'; got {config.study!r}"
+
+
+def _img_size(config: TrainConfig) -> Iterator[str]:
+    size = config.img_size
+    if size == "native":
+        if config.resize == "stretch":
+            yield "img_size=native keeps the voxel grid, so resize=stretch has no meaning; leave it at keep_aspect"
+    elif isinstance(size, bool) or not isinstance(size, int):
+        yield f"img_size must be a whole number of pixels, or native to keep the voxel grid; got '{size}'"
+    else:
+        yield from between("img_size", size, _SIZES.start, _SIZES[-1], unit="pixels")
+
+
+def _intensity(config: TrainConfig) -> Iterator[str]:
+    intensity = config.intensity
+    if isinstance(intensity, CtConfig):
+        yield from between("intensity.window_level", intensity.window_level, -1e5, 1e5, unit="HU")
+        yield from between("intensity.window_width", intensity.window_width, 0, 1e5, low_included=False, unit="HU")
+    if isinstance(intensity, MrConfig):
+        low, high = intensity.low_percentile, intensity.high_percentile
+        if not 0 <= low < high <= 100:
+            yield (
+                "intensity.low_percentile and intensity.high_percentile must rise within 0 … 100; "
+                f"got {low:g} and {high:g}"
+            )
+    if isinstance(intensity, ZScoreConfig):
+        yield from between("intensity.clip", intensity.clip, 0, 1000, low_included=False)
+
+
+def _training(config: TrainConfig) -> Iterator[str]:
+    loader, optimiser, schedule, trainer = config.loader, config.optimiser, config.schedule, config.trainer
+    if loader.slices_per_epoch is not None and loader.slices_per_epoch < config.batch_size:
+        yield (
+            f"loader.slices_per_epoch={loader.slices_per_epoch} is less than one batch (batch_size="
+            f"{config.batch_size}); raise it, or use null for one pass over the training slices"
+        )
+    yield from between("loader.foreground_share", loader.foreground_share, 0, 1)
+    yield from between("loader.num_workers", loader.num_workers, 0, 256)
+    yield from between("model.size_multiple", config.model.size_multiple, 1, 512, unit="pixels")
+    yield from _target("model.network", config.model.network)
+    yield from _target("loss", config.loss)
+    yield from between("optimiser.weight_decay", optimiser.weight_decay, 0, 100)
+    for name in ("beta1", "beta2"):
+        yield from between(f"optimiser.{name}", getattr(optimiser, name), 0, 0.999999)
+    if optimiser.gradient_clip is not None:
+        yield from between("optimiser.gradient_clip", optimiser.gradient_clip, 0, 1e6, low_included=False)
+    if optimiser.ema_decay is not None:
+        yield from between("optimiser.ema_decay", optimiser.ema_decay, 0, 0.999999, low_included=False)
+    yield from one_of("schedule.kind", schedule.kind, ("cosine", "polynomial", "constant", "one_cycle"))
+    yield from between("schedule.warmup_share", schedule.warmup_share, 0, 0.9)
+    yield from between("schedule.final_factor", schedule.final_factor, 0, 1)
+    yield from between("schedule.power", schedule.power, 0, 10, low_included=False)
+    yield from one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu", "mps"))
+    yield from _processes(config)
+    yield from between("trainer.val_every_epochs", trainer.val_every_epochs, 1, max(1, config.epochs))
+    if trainer.early_stopping_patience is not None:
+        yield from between("trainer.early_stopping_patience", trainer.early_stopping_patience, 1, 1_000_000)
+
+
+def _logger(config: TrainConfig) -> Iterator[str]:
+    yield from one_of("logger.mode", config.logger.mode, ("auto", "online", "offline", "disabled"))
+    for name in ("init_timeout_seconds", "finish_timeout_seconds"):
+        yield from between(f"logger.{name}", getattr(config.logger, name), 1, 86_400, unit="seconds")
+    if not config.logger.project:
+        yield "logger.project must be a name; it is empty"
+
+
+def _processes(config: TrainConfig) -> Iterator[str]:
+    trainer = config.trainer
+    yield from one_of("trainer.strategy", trainer.strategy, ("auto", "ddp", "fsdp"))
+    yield from between("trainer.num_nodes", trainer.num_nodes, 1, 1024, unit="machines")
+    devices = trainer.devices
+    numbers = devices if isinstance(devices, list) else [devices]
+    whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
+    if not (whole and numbers and len(set(numbers)) == len(numbers) and devices != 0):
+        yield f"trainer.devices must be 1, or the number of one GPU in brackets such as [0]; got {devices}"
+        return
+    count = process_count(trainer)
+    if count > 1 and trainer.strategy == "auto":
+        yield (
+            "trainer.devices must be 1, or the number of one GPU in brackets such as [0]; got "
+            f"{devices}{f' on {trainer.num_nodes} machines' if trainer.num_nodes > 1 else ''}. Several processes train "
+            f"together with trainer=ddp trainer.devices={devices}"
+        )
+    if config.batch_size % max(1, count):
+        yield (
+            f"batch_size={config.batch_size} cannot be shared equally by {count} processes "
+            f"(trainer.devices × trainer.num_nodes); give a multiple of {count}"
+        )
+    if count > 1 and trainer.accelerator == "mps":
+        yield "trainer.accelerator=mps is one device; several processes need cpu or gpu"
+    if count > 1 and trainer.strategy == "fsdp":
+        yield from _fsdp(config)
+
+
+def _fsdp(config: TrainConfig) -> Iterator[str]:
+    if config.trainer.accelerator == "cpu":
+        yield "trainer.strategy=fsdp needs GPUs; on a processor use trainer=ddp"
+    if config.optimiser.ema_decay is not None:
+        yield "optimiser.ema_decay does not work with trainer.strategy=fsdp; use trainer=ddp, or null"
+    if config.img_size == "native" and config.crop_size is not None:
+        # Every window is a step that all processes take together, and cases of other sizes have other numbers of them.
+        yield "crop_size with img_size=native does not work with trainer.strategy=fsdp; use trainer=ddp"
+
+
+def _target(name: str, setting: Mapping[str, Any]) -> Iterator[str]:
+    if not isinstance(setting.get("_target_"), str):
+        yield f"{name} needs a _target_: the full Python name of the class to build"
+
+
+# What each kind of data cannot do without, and an example.
+_NEEDED = {
+    NiftiData: ("image", "label"),
+    DatasetData: ("root",),
+    FolderData: ("images", "labels"),
+    TableData: ("table",),
+}
+
+
+_EXAMPLES = {
+    "nifti": "data.image=IMAGE.nii.gz and data.label=LABEL.nii.gz",
+    "decathlon": "data.root=Task09_Spleen, the folder with dataset.json",
+    "nnunet": "data.root=Dataset009_Spleen, the folder with dataset.json",
+    "folder": "data.images=IMAGES and data.labels=LABELS, two folders",
+    "table": "data.table=CASES.csv, with the columns image, label and optionally group",
+}
+
+
+def data_problems(config: TrainConfig) -> Iterator[str]:
+    """A sentence for each impossible value."""
+    data = config.data
+    if isinstance(data, PhantomData):
+        yield from between("data.matrix", data.matrix, 32, 512, unit="pixels")
+        yield from between("data.n_slices", data.n_slices, 16, 450, unit="slices")
+        yield from between("data.noise_hu", data.noise_hu, 0, 200, unit="HU")
+        yield from between("data.seed", data.seed, 0, 2**32 - 1)
+    for name in _NEEDED.get(type(data), ()):
+        if not getattr(data, name):
+            yield f"data.{name} is missing: data={data.kind} needs {_EXAMPLES[data.kind]}"
+    if isinstance(data, CasesData) and data.channels is not None:
+        yield from between("data.channels", data.channels, 1, 64)
+    yield from _split(config)
+    yield from _fold(config)
+
+
+def _split(config: TrainConfig) -> Iterator[str]:
+    split = config.split
+    many = isinstance(config.data, CasesData)
+    yield from between("split.val_share", split.val_share, 0, 0.5, low_included=many)
+    yield from between("split.test_share", split.test_share, 0, 0.5, low_included=many)
+    yield from between("split.test_blocks", split.test_blocks, 1, 16, unit="blocks")
+    yield from between("split.guard_mm", split.guard_mm, 0, 1000, unit="mm")
+    yield from between("split.seed", split.seed, 0, 2**32 - 1)
+    yield from between("split.folds", split.folds, 2, 1000, unit="folds")
+    if split.val_share + split.test_share > 0.8:
+        yield (
+            f"split.val_share + split.test_share is {split.val_share + split.test_share:g}; "
+            "at most 0.8, or too little is left for training"
+        )
+
+
+def _fold(config: TrainConfig) -> Iterator[str]:
+    fold, split = config.fold, config.split
+    if not isinstance(config.data, CasesData):
+        given = {"fold": fold, "split.splits_file": split.splits_file, "split.test_cases": split.test_cases}
+        for name in [name for name, value in given.items() if value is not None]:
+            yield f"{name} is for many cases; data={config.data.kind} is one volume, which is split into blocks"
+    elif fold is not None and fold != "all":
+        if isinstance(fold, bool) or not isinstance(fold, int) or fold < 0:
+            yield f"fold must be a number from 0 on, all, or null for one split by shares; got '{fold}'"
+        elif split.splits_file is None and fold >= split.folds:
+            yield f"fold must be 0 to {split.folds - 1} with split.folds={split.folds}, or all; got {fold}"
+    elif fold is None and split.splits_file is not None:
+        yield "split.splits_file holds folds: say which one with fold=0, fold=1, …"
+    if _validates_nothing(config):
+        if config.trainer.early_stopping_patience is not None:
+            yield "trainer.early_stopping_patience needs validation cases; without any, give null"
+        if config.search is not None:
+            yield "a search needs validation cases: set split.val_share above 0, and do not use fold=all"
+
+
+def _validates_nothing(config: TrainConfig) -> bool:
+    return config.fold == "all" or config.split.val_share == 0
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> Iterator[str]:
+    """A sentence unless the value is among the allowed ones."""
+    if value not in allowed:
+        yield f"{name} must be one of {', '.join(allowed)}; got '{value}'"
+
+
+def between(
+    name: str, value: float, low: float, high: float, *, low_included: bool = True, unit: str = ""
+) -> Iterator[str]:
+    """A sentence unless the value lies in the range."""
+    if not (low <= value <= high and (low_included or value > low)):
+        start = f"from {low:.12g}" if low_included else f"above {low:.12g}"
+        yield f"{name} must be {start} to {high:.12g}{' ' * bool(unit)}{unit}; got {value:.12g}"

@@ -1,0 +1,128 @@
+"""From the configuration to the cases of a run, and what their files say back: classes, channels, modality.
+
+Nothing heavy is imported at the top: the jobs of a multirun are planned with this.
+"""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from omegaconf import OmegaConf
+
+from spleen.config.schema import (
+    INTENSITIES,
+    AutoIntensity,
+    CasesData,
+    CtConfig,
+    DatasetData,
+    FolderData,
+    MrConfig,
+    NiftiData,
+    PhantomData,
+    TableData,
+    TrainConfig,
+)
+from spleen.data.cases import case_from_files
+from spleen.data.layouts.dataset import Dataset
+from spleen.data.layouts.folder import pair_folders
+from spleen.data.layouts.registry import DATASET_READERS
+from spleen.data.layouts.table import read_groups, read_table
+from spleen.data.phantom.case import phantom_case, phantom_files
+from spleen.errors import InputError
+from spleen.system.resources import conf_folder
+
+log = logging.getLogger(__name__)
+
+
+def find_dataset(config: TrainConfig) -> Dataset:
+    """The labelled cases that the configuration names; the files of a phantom may still have to be computed.
+
+    Raises InputError for a layout that is not what it should be.
+    """
+    data = config.data
+    if isinstance(data, PhantomData):
+        return Dataset(cases=(phantom_files(*_phantom(config)),), label_values=None, channels=(), modality="ct")
+    if isinstance(data, NiftiData):
+        case = case_from_files(Path(str(data.image)), Path(str(data.label)))
+        return Dataset(cases=(case,), label_values=None, channels=(), modality=None)
+    assert isinstance(data, CasesData)
+    return _with_groups(_read_layout(data), data.groups)
+
+
+def compute_phantom(config: TrainConfig) -> None:
+    """Make the files of the phantom, if the data are one and the cache lacks it. Raises InputError if that fails."""
+    if isinstance(config.data, PhantomData):
+        phantom_case(*_phantom(config))
+
+
+def _phantom(config: TrainConfig) -> tuple[Path, int, int, int, float]:
+    data = config.data
+    return Path(config.cache_dir), data.matrix, data.n_slices, data.seed, data.noise_hu
+
+
+def _read_layout(data: CasesData) -> Dataset:
+    if isinstance(data, DatasetData):
+        return DATASET_READERS[data.kind](Path(str(data.root)), data.label_values is None)
+    if isinstance(data, FolderData):
+        return pair_folders(Path(str(data.images)), Path(str(data.labels)))
+    assert isinstance(data, TableData)
+    return read_table(Path(str(data.table)))
+
+
+def _with_groups(dataset: Dataset, path: str | None) -> Dataset:
+    if path is None:
+        return dataset
+    groups = read_groups(Path(path))
+    lacking = [case.case_id for case in dataset.cases if case.case_id not in groups]
+    if lacking:
+        raise InputError(f"{path} gives no group for {len(lacking)} cases, for example {lacking[0]}")
+    return replace(dataset, cases=tuple(replace(case, group=groups[case.case_id]) for case in dataset.cases))
+
+
+def complete(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """The configuration with what the dataset's own files say, where it leaves that open; it changes nothing else.
+
+    So the record of a run says what was trained, and a prediction needs none of the training's files.
+    Raises InputError for files that cannot be read, or that do not say it either.
+    """
+    data, intensity = config.data, config.intensity
+    if isinstance(intensity, AutoIntensity):
+        intensity = _intensity(dataset.modality, data.kind)
+        if isinstance(data, CasesData):
+            log.info("intensity=%s, since the data's files say %s", intensity.kind, ", ".join(dataset.channels))
+    if not isinstance(data, CasesData):
+        return replace(config, intensity=intensity)
+    label_values = data.label_values
+    if label_values is None and dataset.label_values is not None:
+        label_values = {name: list(values) for name, values in dataset.label_values.items()}
+    channels = data.channels or _count_channels(dataset)
+    return replace(config, data=replace(data, label_values=label_values, channels=channels), intensity=intensity)
+
+
+def _intensity(kind: str | None, source: str) -> CtConfig | MrConfig:
+    """The default values of an intensity, as its file in conf/ gives them."""
+    if kind is None:
+        raise InputError(
+            f"intensity=auto: the files of data={source} do not say whether the images are CT or MR; "
+            "choose intensity=ct, mr or zscore"
+        )
+    values = OmegaConf.load(conf_folder() / "intensity" / f"{kind}.yaml")
+    return cast(
+        CtConfig | MrConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(INTENSITIES[kind]), values))
+    )
+
+
+def _count_channels(dataset: Dataset) -> int:
+    """Channels of an image: its files, or the fourth dimension of the first one that can be read."""
+    if len(dataset.cases[0].images) > 1:
+        return len(dataset.cases[0].images)
+    import nibabel as nib
+
+    for case in dataset.cases:
+        try:
+            shape = cast(nib.nifti1.Nifti1Image, nib.load(case.images[0])).shape
+        except Exception:  # the slice store tells better what is wrong with the file
+            continue
+        return int(shape[3]) if len(shape) > 3 else 1
+    return max(1, len(dataset.channels))

@@ -1,0 +1,209 @@
+"""From the configuration to the objects and values of a run. Past this module nobody sees a configuration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
+
+import pytorch_lightning as pl
+from torch import nn
+
+from spleen import __version__
+from spleen.config.schema import CasesData, CtConfig, MrConfig, TrainConfig, ZScoreConfig, process_count
+from spleen.data.augmentation.crop import CropSettings
+from spleen.data.augmentation.spatial import AugmentSettings
+from spleen.data.loading.datamodule import LoaderSettings, SliceDataModule
+from spleen.data.splits.blocks import SplitSettings
+from spleen.data.store.entry import StoredCase
+from spleen.errors import InputError
+from spleen.imaging.classes import ClassMap, parse_label_values
+from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
+from spleen.imaging.preprocessing import Preprocessing
+from spleen.imaging.slicing import Resize
+from spleen.models.factory import build_network, build_part
+from spleen.models.spec import ModelSpec
+from spleen.system.hardware import choose_accelerator, choose_precision
+from spleen.training.fit import FitSettings
+from spleen.training.module import SegmentationModule
+from spleen.training.optimiser import OptimiserSettings
+from spleen.training.scores import SCORED_STAGES, StageScores
+from spleen.types import AxisName
+
+
+def build_split_settings(config: TrainConfig) -> SplitSettings:
+    """How one volume is split."""
+    split = config.split
+    return SplitSettings(split.val_share, split.test_share, split.test_blocks, split.guard_mm, split.seed)
+
+
+def build_loader_settings(config: TrainConfig) -> LoaderSettings:
+    """How slices become batches."""
+    return LoaderSettings(
+        batch_size=config.batch_size,
+        slices_per_epoch=config.loader.slices_per_epoch,
+        foreground_share=config.loader.foreground_share,
+        num_workers=config.loader.num_workers,
+        context_slices=config.context_slices,
+        seed=config.seed,
+    )
+
+
+def build_loss(config: TrainConfig) -> nn.Module:
+    """The loss, called as loss(logits, class indices)."""
+    return build_part("loss", config.loss)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run that need no data; the network and the loss are the ones that are trained."""
+
+    spec: ModelSpec
+    """Without what is read from the training cases."""
+    network: nn.Module
+    loss: nn.Module
+    augment: AugmentSettings
+
+
+def build_parts(config: TrainConfig) -> Parts:
+    """Seed all random number generators and build the parts, so that a wrong setting fails before any image is read.
+
+    Nothing else may draw from the seeded generators before the training, which continues with their state.
+    """
+    spec, augment = build_spec(config), build_augment_settings(config)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    return Parts(spec, build_network(spec), build_loss(config), augment)
+
+
+def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> SegmentationModule:
+    """The untrained module for these data."""
+    preprocessing = parts.spec.preprocessing
+    names = preprocessing.classes.names
+    return SegmentationModule(
+        network=parts.network,
+        loss=parts.loss,
+        optimiser=build_optimiser_settings(config),
+        augment=parts.augment,
+        stages={stage: StageScores([part.case for part in data.slices(stage)], names) for stage in SCORED_STAGES},
+        axis=preprocessing.axis,
+        seed=config.seed,
+        crop=CropSettings(config.crop_size, config.loader.foreground_share) if config.crop_size else None,
+    )
+
+
+def build_optimiser_settings(config: TrainConfig) -> OptimiserSettings:
+    """AdamW and the schedule of the learning rate."""
+    optimiser, schedule = config.optimiser, config.schedule
+    return OptimiserSettings(
+        lr=config.lr,
+        weight_decay=optimiser.weight_decay,
+        betas=(optimiser.beta1, optimiser.beta2),
+        schedule=schedule.kind,
+        warmup_share=schedule.warmup_share,
+        power=schedule.power,
+        final_factor=schedule.final_factor,
+    )
+
+
+def build_augment_settings(config: TrainConfig) -> AugmentSettings:
+    """Strength of the augmentation."""
+    known = [field.name for field in fields(AugmentSettings)]
+    unknown = [name for name in config.augment if name not in known]
+    if unknown:
+        raise InputError(f"unknown key 'augment.{unknown[0]}'; known are {', '.join(known)}")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in config.augment.items()
+    }
+    return AugmentSettings(**values)
+
+
+def build_fit_settings(config: TrainConfig) -> FitSettings:
+    """How long and on what to fit; raises InputError for hardware that is not there."""
+    trainer, optimiser = config.trainer, config.optimiser
+    accelerator = choose_accelerator(trainer.accelerator, trainer.devices)
+    strategy = trainer.strategy if process_count(trainer) > 1 else "auto"
+    if strategy == "fsdp" and accelerator != "gpu":
+        raise InputError("trainer.strategy=fsdp needs CUDA GPUs, and this machine shows none; use trainer=ddp")
+    return FitSettings(
+        epochs=config.epochs,
+        val_every_epochs=trainer.val_every_epochs,
+        early_stopping_patience=trainer.early_stopping_patience,
+        gradient_clip=optimiser.gradient_clip,
+        ema_decay=optimiser.ema_decay,
+        accelerator=accelerator,
+        devices=trainer.devices,
+        precision=choose_precision(config.precision, accelerator),
+        compile=config.compile,
+        progress=trainer.progress,
+        strategy=strategy,
+        num_nodes=trainer.num_nodes,
+    )
+
+
+def axis_of(config: TrainConfig) -> AxisName:
+    """The slicing axis, which `check` has found to be a known one."""
+    return cast(AxisName, config.axis)
+
+
+def channels_of(config: TrainConfig) -> int:
+    """Channels of the images."""
+    return (config.data.channels or 1) if isinstance(config.data, CasesData) else 1
+
+
+def build_classes(config: TrainConfig) -> ClassMap:
+    """The foreground classes."""
+    return parse_label_values(config.data.label_values, config.data.organ)
+
+
+def build_preprocessing(config: TrainConfig, classes: ClassMap) -> Preprocessing:
+    """How slices are cut, resampled and normalised."""
+    return Preprocessing(
+        axis=axis_of(config),
+        img_size=config.img_size,
+        resize=cast(Resize, config.resize),
+        size_multiple=config.model.size_multiple,
+        intensity=_intensity(config.intensity),
+        classes=classes,
+        grid_tolerance_mm=config.grid_tolerance_mm,
+        n_channels=channels_of(config),
+    )
+
+
+def _intensity(config: CtConfig | MrConfig | ZScoreConfig) -> Intensity:
+    match config:
+        case CtConfig():
+            return CtWindow(config.window_level, config.window_width)
+        case MrConfig():
+            return MrPercentiles(config.low_percentile, config.high_percentile)
+        case ZScoreConfig():
+            return ZScore(config.clip)
+
+
+def build_spec(config: TrainConfig) -> ModelSpec:
+    """What to train, before anything is read from the training cases."""
+    classes = build_classes(config)
+    preprocessing = build_preprocessing(config, classes)
+    model = config.model
+    channels = {
+        model.in_channels_argument: preprocessing.n_channels * (1 + 2 * config.context_slices),
+        model.out_channels_argument: 1 + len(classes.names),
+    }
+    return ModelSpec(
+        network={**model.network, **channels},
+        preprocessing=preprocessing,
+        context_slices=config.context_slices,
+        crop_size=config.crop_size,
+        precision=config.precision,
+        trained_flips=tuple(config.augment.get("flips", ())),
+        spleen_version=__version__,
+    )
+
+
+def describe(spec: ModelSpec, training: Sequence[StoredCase], validation: Sequence[StoredCase]) -> ModelSpec:
+    """The specification completed by what is read from the cases of the train and val splits."""
+    classes = ClassMap(spec.preprocessing.classes.names, training[0].label_values)
+    by_class = zip(*(case.volumes_mm3 for case in training), strict=True)
+    return replace(
+        spec,
+        preprocessing=replace(spec.preprocessing, classes=classes),
+        training_volumes_mm3=tuple((min(volumes), max(volumes)) for volumes in by_class),
+        seen_images=tuple(sorted({case.fingerprint for case in (*training, *validation)})),
+    )

@@ -1,0 +1,72 @@
+"""The identity of a job: a hash of everything that decides its result, by which a finished job is known again."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from spleen.config.effect import COUNTING_BY_CONTENT, has_effect
+from spleen.config.schema import CasesData, PhantomData, TrainConfig, process_count
+from spleen.data.cases import Case
+from spleen.system.hashing import content_hash
+from spleen.system.nested import flatten
+
+# Raised whenever the same settings and data train to another result, so that earlier results no longer count.
+FORMAT = 1
+
+
+def identity(config: TrainConfig, cases: Sequence[Case]) -> str:
+    """SHA-256 of the settings that have an effect, of the files of the cases, and of `FORMAT`; 64 hex digits.
+
+    A number counts by its value: 1 and 1.0 are the same. Raises OSError for a file that cannot be read.
+    """
+    content = {"format": FORMAT, "settings": settings_with_effect(config), "files": _file_hashes(config, cases)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def known_identity(config: TrainConfig, cases: Sequence[Case]) -> str | None:
+    """As `identity`; None where a file cannot be read, which whoever reads the data tells better."""
+    try:
+        return identity(config, cases)
+    except OSError:
+        return None
+
+
+def settings_with_effect(config: TrainConfig) -> dict[str, object]:
+    """The settings that may change the result, by dotted key, every number as a float.
+
+    Of machines and devices only the product counts: the number of processes.
+    """
+    settings = {
+        key: _plain(value)
+        for key, value in flatten(asdict(config)).items()
+        if has_effect(key) and key not in COUNTING_BY_CONTENT
+    }
+    del settings["trainer.num_nodes"]
+    if config.trainer.num_nodes > 1:
+        settings["trainer.devices"] = float(process_count(config.trainer))
+    return settings
+
+
+def _file_hashes(config: TrainConfig, cases: Sequence[Case]) -> dict[str, str]:
+    """Content of the data files; the phantom follows from its settings."""
+    if isinstance(config.data, PhantomData):
+        return {}
+    memory = Path(config.cache_dir) / "hashes"
+    named = {"splits_file": config.split.splits_file, "test_cases": config.split.test_cases}
+    hashes = {name: content_hash(Path(path), memory) for name, path in named.items() if path}
+    for case in cases:
+        files = [content_hash(path, memory) for path in (*case.images, case.label)]
+        # The name of a single volume decides nothing; those of many cases decide their order, and so the split.
+        name = f"case {case.case_id}" if isinstance(config.data, CasesData) else "case"
+        hashes[name] = " ".join([*files, case.group or ""])
+    return hashes
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return value

@@ -1,0 +1,83 @@
+"""From Hydra's tree to the typed configuration."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from spleen.config.effect import DATA_PATHS
+from spleen.config.schema import DATA, INTENSITIES, TrainConfig
+from spleen.errors import InputError
+from spleen.system.resources import train_command
+
+
+def parse(tree: DictConfig) -> TrainConfig:
+    """Check Hydra's tree against the schema, and return it as typed records.
+
+    Raises InputError for a key that the schema lacks (also one added with `+`), a value of the wrong type, or a value
+    without which nothing can start.
+    """
+    schema = OmegaConf.structured(TrainConfig)
+    for group, kinds in (("data", DATA), ("intensity", INTENSITIES)):
+        kind = OmegaConf.select(tree, f"{group}.kind")
+        if kind not in kinds:
+            raise InputError(f"{group}.kind must be one of {', '.join(kinds)}; got {kind!r}")
+        schema[group] = OmegaConf.structured(kinds[kind])
+    try:
+        merged = OmegaConf.merge(schema, tree)
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise InputError(explain(error)) from error
+    return _with_absolute_paths(cast(TrainConfig, config))
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Paths as seen from the caller's folder, so that the recorded configuration can be repeated from anywhere."""
+    config.output_dir, config.cache_dir = _absolute(config.output_dir), _absolute(config.cache_dir)
+    for part, keys in ((config.data, DATA_PATHS), (config.split, ("splits_file", "test_cases"))):
+        for key in keys:
+            if path := getattr(part, key, None):
+                setattr(part, key, _absolute(path))
+    return config
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    """A configuration error in one line, without the library's inner terms."""
+    key = error.full_key or ""
+    if isinstance(error, ConfigKeyError):
+        return unknown_key(key)
+    return f"{key}: {str(error.msg or error).splitlines()[0]}".removeprefix(": ")
+
+
+def unknown_key(key: str) -> str:
+    """The message for a key that does not exist, with the nearest ones that do."""
+    for group, options in (("data", DATA), ("intensity", INTENSITIES)):
+        having = [name for name, option in options.items() if key in {f"{group}.{f.name}" for f in fields(option)}]
+        if having:
+            return f"'{key}' belongs to {group}={having[0]}, which is not chosen; add {group}={having[0]} to use it"
+    known = sorted(set(_keys(TrainConfig)) | {f"data.{f}" for f in _option_keys(DATA)})
+    last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    near = difflib.get_close_matches(key, known, n=2, cutoff=0.6)
+    near += [last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1, cutoff=0.7)]
+    hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ";"
+    return f"unknown key '{key}'{hint} `{train_command()} --help` explains the keys, `--cfg job` lists them all"
+
+
+def _option_keys(options: dict[str, type]) -> Iterator[str]:
+    for option in options.values():
+        yield from (field.name for field in fields(option))
+
+
+def _keys(schema: type, prefix: str = "") -> Iterator[str]:
+    for field in fields(schema):
+        yield f"{prefix}{field.name}"
+        if is_dataclass(field.type):
+            yield from _keys(cast(type, field.type), f"{prefix}{field.name}.")

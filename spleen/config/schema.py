@@ -1,0 +1,245 @@
+"""The configuration as typed records: the schema that every key must fit, and its way from Hydra's tree.
+
+Nothing heavy is imported here: `spleen train --help` must answer at once.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class PhantomData:
+    """data=phantom."""
+
+    kind: str
+    organ: str
+    label_values: Any
+    matrix: int
+    n_slices: int
+    noise_hu: float
+    seed: int
+
+
+@dataclass
+class NiftiData:
+    """data=nifti."""
+
+    kind: str
+    organ: str
+    label_values: Any
+    image: str | None
+    label: str | None
+
+
+@dataclass
+class CasesData:
+    """What every kind of data with many cases has."""
+
+    kind: str
+    organ: str
+    label_values: Any
+    channels: int | None
+    groups: str | None
+    skip_bad: bool
+
+
+@dataclass
+class DatasetData(CasesData):
+    """data=decathlon and data=nnunet: a folder with a dataset.json."""
+
+    root: str | None
+
+
+@dataclass
+class FolderData(CasesData):
+    """data=folder: images and labels paired by name."""
+
+    images: str | None
+    labels: str | None
+
+
+@dataclass
+class TableData(CasesData):
+    """data=table: a CSV with one row for each case."""
+
+    table: str | None
+
+
+@dataclass
+class SplitConfig:
+    """split: how one volume is cut into blocks, and many cases into parts. Earlier runs knew one volume alone."""
+
+    val_share: float
+    test_share: float
+    test_blocks: int
+    guard_mm: float
+    seed: int
+    folds: int = 5
+    splits_file: str | None = None
+    test_cases: str | None = None
+
+
+@dataclass
+class LoaderConfig:
+    """loader: how slices become batches."""
+
+    slices_per_epoch: int | None
+    foreground_share: float
+    num_workers: int
+
+
+@dataclass
+class CtConfig:
+    """intensity=ct."""
+
+    kind: str
+    window_level: float
+    window_width: float
+
+
+@dataclass
+class MrConfig:
+    """intensity=mr."""
+
+    kind: str
+    low_percentile: float
+    high_percentile: float
+
+
+@dataclass
+class ZScoreConfig:
+    """intensity=zscore."""
+
+    kind: str
+    clip: float
+
+
+@dataclass
+class AutoIntensity:
+    """intensity=auto: what the data's files say of their modality; `complete` puts one of the others in its place."""
+
+    kind: str
+
+
+@dataclass
+class ModelConfig:
+    """model: any network, by `_target_`."""
+
+    name: str
+    size_multiple: int
+    in_channels_argument: str
+    out_channels_argument: str
+    network: dict[str, Any]
+
+
+@dataclass
+class OptimiserConfig:
+    """optimiser: AdamW."""
+
+    weight_decay: float
+    beta1: float
+    beta2: float
+    gradient_clip: float | None
+    ema_decay: float | None
+
+
+@dataclass
+class ScheduleConfig:
+    """schedule: the learning rate over the steps."""
+
+    kind: str
+    warmup_share: float
+    power: float
+    final_factor: float
+
+
+@dataclass
+class TrainerConfig:
+    """trainer: hardware and stopping. Runs recorded before there were several processes had one."""
+
+    accelerator: str
+    devices: Any
+    early_stopping_patience: int | None
+    val_every_epochs: int
+    progress: bool
+    strategy: str = "auto"
+    num_nodes: int = 1
+
+
+@dataclass
+class LoggerConfig:
+    """logger: wandb, or nothing."""
+
+    mode: str
+    project: str
+    entity: str | None
+    name: str | None
+    group: str | None
+    tags: list[str]
+    log_images: bool
+    upload_checkpoint: bool
+    init_timeout_seconds: float
+    finish_timeout_seconds: float
+
+
+@dataclass
+class TrainConfig:
+    """The whole configuration of one training run; conf/train.yaml explains every value."""
+
+    study: str
+    lr: float
+    img_size: Any  # pixels, or "native"
+    axis: str
+    batch_size: int
+    epochs: int
+    seed: int
+    context_slices: int
+    resize: str
+    precision: str
+    compile: bool
+    grid_tolerance_mm: float
+    output_dir: str
+    cache_dir: str
+    debug: bool
+    search: Any  # None, or which trial of which search this run is (spleen.runs.sweeps.search)
+    data: Any  # one of DATA
+    split: SplitConfig
+    loader: LoaderConfig
+    intensity: Any  # one of INTENSITIES
+    model: ModelConfig
+    loss: dict[str, Any]
+    optimiser: OptimiserConfig
+    schedule: ScheduleConfig
+    augment: dict[str, Any]
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    fold: Any = None  # None, a number from 0 on, or "all"
+    crop_size: int | None = None
+
+
+DATA: dict[str, type] = {
+    "phantom": PhantomData,
+    "nifti": NiftiData,
+    "decathlon": DatasetData,
+    "nnunet": DatasetData,
+    "folder": FolderData,
+    "table": TableData,
+}
+
+
+INTENSITIES: dict[str, type] = {"ct": CtConfig, "mr": MrConfig, "zscore": ZScoreConfig, "auto": AutoIntensity}
+
+
+def size_text(img_size: int | str) -> str:
+    """The slice size in words."""
+    return "native grid" if img_size == "native" else f"{img_size} px"
+
+
+def processes_per_node(trainer: TrainerConfig) -> int:
+    """Number of processes per node."""
+    return len(trainer.devices) if isinstance(trainer.devices, list) else int(trainer.devices)
+
+
+def process_count(trainer: TrainerConfig) -> int:
+    """Total number of training processes."""
+    return processes_per_node(trainer) * trainer.num_nodes

@@ -1,0 +1,118 @@
+"""The LightningDataModule: stored cases, their split, and the data loaders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from spleen.data.loading.batches import (
+    BalancedBatches,
+    CaseSlices,
+    ScoredBatch,
+    ScoredSlices,
+    SliceBatch,
+    TrainingSlices,
+)
+from spleen.data.splits.blocks import SliceSplit
+from spleen.data.store.entry import StoredCase
+
+Stage = Literal["train", "val", "test"]
+STAGES: tuple[Stage, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How slices become batches."""
+
+    batch_size: int
+    slices_per_epoch: int | None
+    foreground_share: float
+    num_workers: int
+    context_slices: int
+    seed: int
+
+
+class SliceDataModule(pl.LightningDataModule):
+    """Serves the slices of opened cases by split; `splits` has one SliceSplit per case, in the same order.
+
+    `skipped` maps the case_ids of excluded cases to the reason.
+
+    The loaders have their own generators: otherwise each new iterator would draw from torch's global state, and an
+    additional iterator, as in a resumed run, would change every dropout after it.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[StoredCase],
+        splits: Sequence[SliceSplit],
+        settings: LoaderSettings,
+        skipped: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.cases = tuple(cases)
+        self.skipped = dict(skipped or {})
+        self.splits = tuple(splits)
+        self.settings = settings
+        self._first_epoch = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch after a checkpoint; Lightning stores it there."""
+        assert self.trainer is not None
+        return {"next_epoch": self.trainer.current_epoch + 1}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Start with the epoch after the checkpoint."""
+        self._first_epoch = state_dict["next_epoch"]
+
+    def slices(self, stage: Stage) -> list[CaseSlices]:
+        """The cases with slices in a split, each with those slices."""
+        indices = [np.array(getattr(split, stage), dtype=np.int64) for split in self.splits]
+        return [CaseSlices(case, index) for case, index in zip(self.cases, indices, strict=True) if len(index)]
+
+    def cases_in(self, stage: Stage) -> list[StoredCase]:
+        """The cases with slices in a split."""
+        return [part.case for part in self.slices(stage)]
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Global rank and world size of this process."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def train_dataloader(self) -> DataLoader[SliceBatch]:
+        """The shuffled, foreground-balanced batches of one epoch."""
+        dataset = TrainingSlices(self.slices("train"), self.settings.context_slices)
+        sampler = BalancedBatches(
+            dataset.foreground,
+            self.settings.batch_size,
+            self.settings.slices_per_epoch,
+            self.settings.foreground_share,
+            self.settings.seed,
+            *self._place,
+        )
+        # Workers prefetch before the trainer sets the sampler's epoch.
+        sampler.set_epoch(self._first_epoch)
+        workers = self.settings.num_workers
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),
+        )
+
+    def val_dataloader(self) -> DataLoader[ScoredBatch]:
+        """The validation slices in order."""
+        return self._scored("val")
+
+    def test_dataloader(self) -> DataLoader[ScoredBatch]:
+        """The test slices in order."""
+        return self._scored("test")
+
+    def _scored(self, stage: Stage) -> DataLoader[ScoredBatch]:
+        dataset = ScoredSlices(self.slices(stage), self.settings.context_slices, self.settings.batch_size, *self._place)
+        return DataLoader(dataset, batch_size=None, generator=torch.Generator())

@@ -1,0 +1,120 @@
+"""One opened case of the slice store: its metadata, and its arrays, of which a batch reads only the planes it needs."""
+
+import math
+import os
+from dataclasses import dataclass
+from io import FileIO
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int64, Shaped
+
+from spleen.imaging.slicing import InPlaneGrid
+from spleen.types import AxisName
+
+PlaneIndex = int | slice | Int64[np.ndarray, "..."]
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array (n, …) in a .npy file of the store; each access reads only the requested planes.
+
+    Nothing stays open or mapped, so neither open files nor memory grow with the number of cases; the page cache keeps
+    frequently used planes. Unlike a memory map, a read does not load neighbouring data from disk.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    offset: int
+    """Start of the array data in the file, in bytes."""
+
+    @classmethod
+    def at(cls, path: Path) -> "StoredArray":
+        """The array of a file; only the header is read. Raises ValueError for a damaged file."""
+        with path.open("rb") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError(f"{path} does not have the .npy version that the store writes")
+            shape, in_fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+            array = cls(path, shape, dtype, file.tell())
+            size = os.fstat(file.fileno()).st_size
+        if in_fortran_order or size != array.offset + math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{path} has {size} bytes, which does not match its header")
+        return array
+
+    def __getitem__(self, index: PlaneIndex | tuple[PlaneIndex, *tuple[int | slice, ...]]) -> Shaped[np.ndarray, "..."]:
+        """A copy, with NumPy's indexing: the planes are read, then the other indices are applied."""
+        first, *rest = index if isinstance(index, tuple) else (index,)
+        numbers = np.arange(len(self))[first]
+        planes = self._read(numbers.ravel()).reshape(*numbers.shape, *self.shape[1:])
+        return planes[(slice(None),) * numbers.ndim + tuple(rest)]
+
+    def _read(self, numbers: Int64[np.ndarray, " m"]) -> Shaped[np.ndarray, "m ..."]:
+        """The planes with these numbers; consecutive planes, such as a slice with its context, in one read."""
+        planes = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        content = planes.reshape(-1).view(np.uint8).data
+        plane_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
+        with self.path.open("rb", buffering=0) as file:
+            for start, end in pairwise([*starts.tolist(), len(numbers)]):
+                file.seek(self.offset + int(numbers[start]) * plane_bytes)
+                self._fill(file, content[start * plane_bytes : end * plane_bytes])
+        return planes
+
+    def _fill(self, file: FileIO, content: memoryview) -> None:
+        while content:  # one system call reads at most 2 GiB
+            n_read = file.readinto(content)
+            if not n_read:
+                raise OSError(f"{self.path} has been truncated since it was opened")
+            content = content[n_read:]
+
+    def __array__(self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None) -> np.ndarray:
+        """The whole array."""
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+@dataclass(frozen=True)
+class StoredCase:
+    """One opened entry of the store."""
+
+    case_id: str
+    axis: AxisName
+    grid: InPlaneGrid
+    spacing_mm: tuple[float, float, float]
+    """Between slices, along h and along w of the native planes."""
+    images: StoredArray
+    """Normalised intensities (n c h w), float16."""
+    labels: StoredArray
+    """Class indices on the network's grid (n h w), uint8."""
+    reference: StoredArray
+    """Class indices on the native planes (n H W), uint8."""
+    foreground: Bool[np.ndarray, " n"]
+    label_values: tuple[tuple[int, ...], ...]
+    """For each class, its values in the label file."""
+    volumes_mm3: tuple[float, ...]
+    """Volume of each class in the reference, in mm³."""
+    fingerprint: str
+    """Hash of the image's voxels: identical for two files of the same image."""
+    doubt: str | None = None
+    """Why the intensities are implausible for the intensity setting, if they are."""
+    group: str | None = None
+    """The unit that must stay in one split, such as the patient."""
+
+    @property
+    def n_slices(self) -> int:
+        """Number of slices along the axis."""
+        return len(self.images)
+
+    @property
+    def n_channels(self) -> int:
+        """Number of image channels."""
+        return self.images.shape[1]
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one native voxel in mm³."""
+        return float(np.prod(self.spacing_mm))

@@ -1,0 +1,46 @@
+"""Which label value is which class, as the files beside masks tell it: predictions.csv, or a dataset.json."""
+
+import csv
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from spleen.data.layouts.registry import classes_beside
+
+CSV_NAME = "predictions.csv"
+VALUE_SEPARATOR = ";"
+"""Between the label values of a class that stands for several."""
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
+
+
+def recorded_classes(predictions: Path) -> dict[int, str] | None:
+    """The label values and names of the classes of a mask, or of a folder of masks.
+
+    None where nothing is told of these masks, or they have different classes.
+    """
+    folder, mask = (predictions, None) if predictions.is_dir() else (predictions.parent, predictions.name)
+    by_mask: dict[str, dict[int, str]] = {}
+    try:
+        with (folder / CSV_NAME).open(newline="") as file:
+            for row in csv.DictReader(file):
+                values = row["label_values"].split(VALUE_SEPARATOR)
+                if mask in (None, row["prediction"]) and all(map(_WHOLE_NUMBER.fullmatch, values)):
+                    by_mask.setdefault(row["prediction"], {}).update(dict.fromkeys(map(int, values), row["class_name"]))
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError):  # no such file, or something else
+        return None
+    return _agreed(by_mask.values())
+
+
+def told_classes(predictions: Iterable[Path], reference: Path) -> dict[int, str] | None:
+    """The label values and names of the classes to score.
+
+    Those that predictions.csv tells of all the predictions, else those of the dataset.json beside the reference's
+    folder; None where neither tells any.
+    """
+    return _agreed(map(recorded_classes, predictions)) or classes_beside(reference)
+
+
+def _agreed(told: Iterable[dict[int, str] | None]) -> dict[int, str] | None:
+    """The classes that all who tell any agree on; None where nobody does, or they contradict each other."""
+    known = [classes for classes in told if classes is not None]
+    return known[0] if known and all(other == known[0] for other in known) else None

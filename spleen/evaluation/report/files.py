@@ -1,0 +1,136 @@
+"""Evaluations and comparisons as CSV and as JSON; docs/metrics.md describes them."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+
+from spleen.evaluation.compare import Comparison
+from spleen.evaluation.differences import PairedSummary
+from spleen.evaluation.evaluate import Evaluation
+from spleen.evaluation.metrics.statistics import Interval
+from spleen.evaluation.summary import MetricSummary
+from spleen.reporting.numbers import csv_text, json_number
+from spleen.system.text import Json
+
+
+def json_interval(interval: Interval | None) -> Json:
+    """Both bounds as a list, or null."""
+    return None if interval is None else [json_number(interval.low), json_number(interval.high)]
+
+
+_STATISTICS: dict[str, Callable[[MetricSummary], Json]] = {
+    "mean": lambda summary: json_number(summary.mean),
+    "ci95": lambda summary: json_interval(summary.interval),
+    "median": lambda summary: json_number(summary.median),
+    "worst": lambda summary: (
+        {"case": summary.worst_case, "value": json_number(summary.worst)} if summary.worst is not None else None
+    ),
+    "n_values": lambda summary: summary.n_values,
+    "n_infinite": lambda summary: summary.n_infinite,
+}
+
+
+def to_csv(evaluation: Evaluation) -> str:
+    """One row per case and class; undefined is written nan and infinite inf."""
+    header = ["case_id", "class_name", *evaluation.metrics]
+    rows: list[list[str | float]] = [
+        [score.case_id, score.class_name, *(score.value(name) for name in evaluation.metrics)]
+        for score in evaluation.scores
+    ]
+    return csv_text(header, rows)
+
+
+def to_json(evaluation: Evaluation) -> str:
+    """`cases.<id>.<class>.<metric>`, `mean.<class>.<metric>`, `ci95`, `median`, `worst` and counts likewise.
+
+    Strict JSON: undefined is null, infinite the string "Infinity".
+    """
+    cases: defaultdict[str, dict[str, Json]] = defaultdict(dict)
+    for score in evaluation.scores:
+        values: dict[str, Json] = {name: json_number(score.value(name)) for name in evaluation.metrics}
+        cases[score.case_id][score.class_name] = values
+    statistics: dict[str, Json] = {
+        key: {
+            summary.class_name: {name: value_of(values) for name, values in summary.metrics.items()}
+            for summary in evaluation.summaries
+        }
+        for key, value_of in _STATISTICS.items()
+    }
+    counts: dict[str, Json] = {
+        summary.class_name: {
+            "n_cases": summary.n_cases,
+            "n_empty": summary.n_empty,
+            "n_missed": summary.n_missed,
+            "n_invented": summary.n_invented,
+        }
+        for summary in evaluation.summaries
+    }
+    record: dict[str, Json] = {
+        "settings": _settings(evaluation),
+        "cases": dict(cases),
+        **statistics,
+        "counts": counts,
+        "unpredicted": list(evaluation.unpredicted),
+        "failures": {failure.case_id: failure.reason for failure in evaluation.failures},
+    }
+    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+
+
+def _settings(evaluation: Evaluation) -> dict[str, Json]:
+    settings = evaluation.settings
+    return {
+        "classes": {name: list(values) for name, values in settings.classes.items()},
+        "tolerance_mm": dict(settings.tolerance_mm) if settings.surface else None,
+        "prevalence": settings.prevalence,
+    }
+
+
+def comparison_to_csv(comparison: Comparison) -> str:
+    """One row per metric, case and class."""
+    header = ["metric", "case_id", "class_name", "a", "b", "difference"]
+    rows: list[list[str | float]] = [
+        [p.metric, p.case_id, p.class_name, p.a, p.b, p.difference] for p in comparison.pairs
+    ]
+    return csv_text(header, rows)
+
+
+def comparison_to_json(comparison: Comparison) -> str:
+    """`summary.<metric>.<class>.…` and `cases.<id>.<class>.<metric>`; undefined is null, infinite "Infinity"."""
+    summaries: dict[str, dict[str, Json]] = {}
+    for summary in comparison.summaries:
+        summaries.setdefault(summary.metric, {})[summary.class_name] = _paired_summary(summary)
+    cases: dict[str, dict[str, dict[str, Json]]] = {}
+    for pair in comparison.pairs:
+        values: Json = {
+            "a": json_number(pair.a),
+            "b": json_number(pair.b),
+            "difference": json_number(pair.difference),
+        }
+        cases.setdefault(pair.case_id, {}).setdefault(pair.class_name, {})[pair.metric] = values
+    record = {
+        "a": comparison.name_a,
+        "b": comparison.name_b,
+        "summary": summaries,
+        "cases": cases,
+        "unpredicted": list(comparison.unpredicted),
+        "failures": [{"case": failure.case_id, "reason": failure.reason} for failure in comparison.failures],
+    }
+    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+
+
+def _paired_summary(summary: PairedSummary) -> Json:
+    return {
+        "n_pairs": summary.n_pairs,
+        "mean_a": json_number(summary.mean_a),
+        "mean_b": json_number(summary.mean_b),
+        "mean_difference": json_number(summary.mean_difference),
+        "ci95": json_interval(summary.interval),
+        "median_difference": json_number(summary.median_difference),
+        "wilcoxon_p": json_number(summary.wilcoxon_p),
+        "wins": summary.wins,
+        "ties": summary.ties,
+        "losses": summary.losses,
+        "n_infinite": summary.n_infinite,
+        "n_undefined": summary.n_undefined,
+        "one_sided": list(summary.one_sided),
+    }

@@ -1,0 +1,80 @@
+"""`explore`: what one should know about images and labels before training, with settings to begin with and a verdict.
+
+    from spleen.exploration.explore import explore
+    exploration = explore("ct.nii.gz", labels="spleen.nii.gz")
+    print(exploration)                                # the tables of `spleen explore`
+    exploration.cases[0].labels.values[0].volume_mm3
+    exploration.suggestion.command
+
+Cases are read one at a time; at most about 22 bytes per voxel of the largest one are in memory.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spleen.exploration.facts.case import CaseFacts, explore_case
+from spleen.exploration.inputs import find_cases
+from spleen.exploration.outliers import Distribution, Duplicates, Outlier, distributions, duplicates, outliers
+from spleen.exploration.suggestion.suggest import Suggestion, suggest, typical_case
+from spleen.exploration.verdict import Verdict, judge
+
+Paths = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Everything found out. Its text (`print`) is what the command prints."""
+
+    cases: tuple[CaseFacts, ...]
+    organ: tuple[int, ...]
+    """The label values asked for; empty for all but 0."""
+    distributions: tuple[Distribution, ...]
+    outliers: tuple[Outlier, ...]
+    duplicates: tuple[Duplicates, ...]
+    suggestion: Suggestion | None
+    """None where no case is free of errors."""
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        from spleen.exploration.text import to_text
+
+        return to_text(self.cases, self.distributions, self.outliers, self.suggestion, self.verdict)
+
+
+def explore(
+    images: Paths,
+    labels: Paths = (),
+    organ: Sequence[int] = (),
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Exploration:
+    """Explore images, with their labels if given: files, folders or glob patterns.
+
+    `organ` are the label values that make up the organ, by default all but 0. `progress` is called before each case
+    with its number from 0, the number of cases, and its name. A file that cannot be read becomes an error of the
+    verdict, the others are still explored. Raises InputError for a path that names nothing, and for files without a
+    partner.
+    """
+    files = find_cases(_paths(images), _paths(labels))
+    wanted = tuple(organ)
+    found = []
+    for number, case in enumerate(files):
+        if progress is not None:
+            progress(number, len(files), case.case_id)
+        found.append(explore_case(case, wanted))
+    outlying, copies = outliers(found), duplicates(found)
+    typical = typical_case(found, {outlier.case_id for outlier in outlying})
+    suggestion = suggest(found, typical, wanted) if typical is not None else None
+    return Exploration(
+        cases=tuple(found),
+        organ=wanted,
+        distributions=distributions(found),
+        outliers=outlying,
+        duplicates=copies,
+        suggestion=suggestion,
+        verdict=judge(found, outlying, copies, suggestion),
+    )
+
+
+def _paths(entries: Paths) -> list[Path]:
+    return [Path(entries)] if isinstance(entries, str | Path) else [Path(entry) for entry in entries]

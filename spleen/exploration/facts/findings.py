@@ -1,0 +1,167 @@
+"""What the doctor has to say about one case. An error keeps a training from being right; a warning wants a look."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from spleen.exploration.facts.header import NOT_SET, GeometryFacts, HeaderFacts
+from spleen.exploration.facts.intensity import IntensityFacts
+from spleen.exploration.facts.label import LabelFacts
+from spleen.system.text import few
+
+Severity = Literal["error", "warning", "note"]
+
+_FORM_TOLERANCE_MM = 0.1
+_PIXDIM_TOLERANCE = 0.01  # relative
+_SHEAR_DEGREES = 0.5
+_OBLIQUE_DEGREES = 10.0
+_ANISOTROPY = 3.0  # nnU-Net, too, calls a grid anisotropic from here on
+_FEW_VALUES = 32
+_AIR_HU, _PADDING_HU = -950.0, -1100.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found. Findings with the same topic are told together."""
+
+    severity: Severity
+    topic: str
+    message: str
+    case_id: str | None = None
+    """None for what concerns all cases together."""
+
+
+def header_findings(header: HeaderFacts) -> Iterator[Finding]:
+    """Warnings about the header of an image."""
+    if header.spatial_unit == NOT_SET:
+        yield Finding("warning", "spatial unit not set", "the header names no unit of length; mm is assumed")
+    elif header.spatial_unit != "mm":
+        yield Finding(
+            "warning", "unit other than mm", f"the header gives positions in {header.spatial_unit}; converted to mm"
+        )
+    if header.geometry is not None:
+        yield from _form_findings(header.geometry)
+        yield from _grid_findings(header.geometry)
+
+
+def _form_findings(geometry: GeometryFacts) -> Iterator[Finding]:
+    if not geometry.sform_code and not geometry.qform_code:
+        yield Finding(
+            "warning",
+            "neither sform nor qform set",
+            "the header does not say which way the patient lies; sagittal, coronal and axial may be wrong",
+        )
+    if geometry.form_distance_mm is not None and geometry.form_distance_mm > _FORM_TOLERANCE_MM:
+        yield Finding(
+            "warning",
+            "sform and qform disagree",
+            f"they place the same voxel up to {geometry.form_distance_mm:.3g} mm apart; the sform is used here, other "
+            "programs may use the qform",
+        )
+    pairs = zip(geometry.spacing_mm, geometry.pixdim_mm, strict=True)
+    if any(abs(pixdim - spacing) > _PIXDIM_TOLERANCE * spacing for spacing, pixdim in pairs):
+        yield Finding(
+            "warning",
+            "pixdim disagrees with the affine",
+            f"pixdim says {_times(geometry.pixdim_mm)} mm, the affine {_times(geometry.spacing_mm)} mm; the affine is "
+            "used here, other programs may use pixdim",
+        )
+
+
+def _grid_findings(geometry: GeometryFacts) -> Iterator[Finding]:
+    if geometry.shear_degrees > _SHEAR_DEGREES:
+        yield Finding(
+            "warning",
+            "sheared grid",
+            f"two array axes are {geometry.shear_degrees:.1f}° off the right angle (a tilted gantry?); distances in mm "
+            "along slices are not exact",
+        )
+    if geometry.oblique_degrees > _OBLIQUE_DEGREES:
+        yield Finding(
+            "warning",
+            "oblique grid",
+            f"the array is turned {geometry.oblique_degrees:.1f}° against the body; slices are only nearly axial",
+        )
+    if geometry.anisotropy >= _ANISOTROPY:
+        coarse = max(geometry.planes, key=lambda plane: plane.spacing_mm)
+        yield Finding(
+            "warning",
+            "anisotropic grid",
+            f"spacing {_times(geometry.spacing_mm)} mm ({geometry.anisotropy:.1f} : 1); only {coarse.axis} slices have "
+            "the fine pixels",
+        )
+
+
+def intensity_findings(facts: IntensityFacts) -> Iterator[Finding]:
+    """Errors and warnings about the intensities of an image."""
+    if facts.n_not_finite:
+        yield Finding(
+            "error",
+            "NaN or Inf",
+            f"{facts.n_not_finite:,} of {facts.n_not_finite + facts.whole.n_voxels:,} voxels are NaN or Inf; replace "
+            "them by a real intensity (in CT that of air, −1024)",
+        )
+    if facts.whole.minimum == facts.whole.maximum:
+        yield Finding("error", "constant image", f"{facts.modality_reason}; there is nothing to see")
+    elif facts.n_distinct is not None and facts.n_distinct <= _FEW_VALUES:
+        yield Finding(
+            "warning",
+            "looks like a label map",
+            f"only {facts.n_distinct} different values; if this is a label, give it with --label",
+        )
+    elif facts.modality == "unknown":
+        yield Finding("warning", "unknown modality", facts.modality_reason)
+    if facts.modality == "CT" and facts.whole.minimum < _PADDING_HU:
+        yield Finding(
+            "note",
+            "padding below air",
+            f"the smallest value is {facts.whole.minimum:g}, below air: padding around the scanner's field of view, "
+            "harmless with intensity=ct".replace("-", "−"),
+        )
+    if facts.modality == "CT" and facts.organ is not None and facts.organ.median < _AIR_HU:
+        yield Finding(
+            "warning",
+            "organ in air",
+            f"half of the organ lies below {facts.organ.median:.0f} HU, which is air; is the label flipped?",
+        )
+
+
+def label_findings(facts: LabelFacts, organ: tuple[int, ...]) -> Iterator[Finding]:
+    """Errors and warnings about a label; `organ` are the values asked for, if any."""
+    if not facts.values:
+        yield Finding("error", "empty label", "every voxel of the label is 0; there is no organ to learn")
+    elif not facts.organ_voxels:
+        present = few((value.value for value in facts.values), 12)
+        wanted = ", ".join(map(str, organ))
+        yield Finding("error", "organ absent", f"no voxel has the value {wanted}; the label holds {present}")
+    for value in facts.values:
+        if organ and value.value not in organ:
+            continue
+        if value.value < 0:
+            yield Finding("warning", "negative label value", f"the label holds {value.value}; usually all are above 0")
+        if value.touches:
+            yield Finding(
+                "warning",
+                "label touches the border",
+                f"{value.title} reaches the {_listed(value.touches)} of the volume; part of it may be cut off",
+            )
+        if value.n_components > 1:
+            yield Finding(
+                "warning",
+                "label in several pieces",
+                f"{value.title} has {value.n_components} separate pieces, the largest with "
+                f"{_below_all(value.largest_component_share)} of it; stray voxels, unless the organ is paired",
+            )
+
+
+def _listed(faces: tuple[str, ...]) -> str:
+    return f"{', '.join(faces[:-1])} and {faces[-1]} ends" if len(faces) > 1 else f"{faces[0]} end"
+
+
+def _times(lengths: tuple[float, ...]) -> str:
+    return " × ".join(f"{length:.4g}" for length in lengths)
+
+
+def _below_all(share: float) -> str:
+    """A share as per cent that never rounds up to 100 %."""
+    return "over 99.9 %" if share > 0.999 else f"{100 * share:.1f} %"

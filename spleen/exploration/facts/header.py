@@ -1,0 +1,179 @@
+"""What the header of a NIfTI file says, also where its voxels cannot be used."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from spleen.errors import InputError
+from spleen.imaging.geometry import check_affine, grid_distance_mm, orientation, spacing_mm
+from spleen.imaging.nifti import _in_mm, _open
+from spleen.imaging.slicing import AXES, slice_spacing_mm
+from spleen.types import Affine, AxisName, SpacingMm
+
+NOT_SET = "not set"
+BYTES_PER_VOXEL = 22
+"""What the exploration of one case needs at most, measured."""
+# Spacings whose ratio is below are the same to the eye, and isotropic.
+_SAME_SPACING = 1.01
+
+
+@dataclass(frozen=True)
+class PlaneFacts:
+    """One anatomical slicing axis, and where the file keeps it."""
+
+    axis: AxisName
+    array_axis: int
+    """Position of this axis in the file's array: 0, 1 or 2."""
+    n_slices: int
+    spacing_mm: float
+    """Between neighbouring slices."""
+    pixel_mm: tuple[float, float]
+    """Height and width of a pixel within the slice."""
+
+
+@dataclass(frozen=True)
+class GeometryFacts:
+    """Where the voxels lie. Spacings are along the file's array axes."""
+
+    spacing_mm: SpacingMm
+    pixdim_mm: SpacingMm
+    """The spacing that the header repeats beside its affine; other programs may read only this one."""
+    orientation: str
+    oblique_degrees: float
+    """Largest angle between an array axis and the body axis nearest to it."""
+    shear_degrees: float
+    """Largest departure of two array axes from the right angle."""
+    sform_code: int
+    qform_code: int
+    form_distance_mm: float | None
+    """How far apart sform and qform place the same voxel, at most; None unless both are set."""
+    planes: tuple[PlaneFacts, ...]
+    """Sagittal, coronal, axial."""
+
+    @property
+    def anisotropy(self) -> float:
+        """Largest spacing divided by the smallest."""
+        return max(self.spacing_mm) / min(self.spacing_mm)
+
+    @property
+    def is_isotropic(self) -> bool:
+        """Whether the three spacings agree within one per cent."""
+        return self.anisotropy < _SAME_SPACING
+
+    def plane(self, axis: AxisName) -> PlaneFacts:
+        """The plane of an anatomical axis."""
+        return self.planes[AXES.index(axis)]
+
+
+@dataclass(frozen=True)
+class HeaderFacts:
+    """The header of one file."""
+
+    format: str
+    file_bytes: int
+    shape: tuple[int, ...]
+    data_type: str
+    bits_per_voxel: int
+    scl_slope: float
+    scl_inter: float
+    spatial_unit: str
+    temporal_unit: str
+    geometry: GeometryFacts | None
+    """None where the affine is damaged, or the file has fewer than three dimensions."""
+
+
+def open_header(path: Path) -> tuple[nib.nifti1.Nifti1Pair | None, InputError | None]:
+    """Open a file without its voxels: the image, and the reason why its voxels must not be read.
+
+    The image is None where not even the header can be read. Both come where it can, but promises something that is
+    refused, such as a fourth dimension.
+    """
+    try:
+        nifti = _open(path, BYTES_PER_VOXEL)
+        nifti.header.get_xyzt_units()
+        return nifti, None
+    except KeyError:
+        return None, InputError(f"{path}: the header's code for units (xyzt_units) has no meaning; repair the header")
+    except InputError as error:
+        refused = error
+    with suppress(Exception):  # the reason is already known
+        loaded = nib.load(path)
+        return loaded if isinstance(loaded, nib.nifti1.Nifti1Pair) else None, refused
+    return None, refused
+
+
+def header_facts(nifti: nib.nifti1.Nifti1Pair, path: Path) -> HeaderFacts:
+    """Read the facts off an opened file."""
+    spatial, temporal = (NOT_SET if unit == "unknown" else str(unit) for unit in nifti.header.get_xyzt_units())
+    data_type, voxels = nifti.get_data_dtype(), nifti.dataobj
+    assert isinstance(voxels, nib.arrayproxy.ArrayProxy)
+    geometry = None
+    with suppress(InputError):  # told when the affine is needed
+        geometry = _geometry(nifti, path)
+    return HeaderFacts(
+        format="NIfTI-2" if isinstance(nifti.header, nib.nifti2.Nifti2Header) else "NIfTI-1",
+        file_bytes=path.stat().st_size,
+        shape=tuple(int(size) for size in nifti.shape),
+        data_type=data_type.name,
+        bits_per_voxel=8 * data_type.itemsize,
+        # nibabel clears the fields of the header when it hands the scaling on to the array.
+        scl_slope=float(voxels.slope),
+        scl_inter=float(voxels.inter),
+        spatial_unit=spatial,
+        temporal_unit=temporal,
+        geometry=geometry,
+    )
+
+
+def affine_in_mm(nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
+    """The affine of a file in mm. Raises InputError for one that places no voxels in space."""
+    affine = _in_mm(np.asarray(nifti.affine, dtype=np.float64), nifti, path)
+    check_affine(affine)
+    return affine
+
+
+def _geometry(nifti: nib.nifti1.Nifti1Pair, path: Path) -> GeometryFacts:
+    if len(nifti.shape) < 3 or min(nifti.shape) < 1:
+        raise InputError(f"{path} has no three dimensions")
+    i, j, k = (int(size) for size in nifti.shape[:3])
+    affine = affine_in_mm(nifti, path)
+    columns = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = (columns.T @ columns)[np.triu_indices(3, 1)]
+    x, y, z = (float(size) for size in nifti.header.get_zooms()[:3])
+    return GeometryFacts(
+        spacing_mm=spacing_mm(affine),
+        pixdim_mm=spacing_mm(_in_mm(np.diag([x, y, z, 1.0]), nifti, path)),
+        orientation=orientation(affine),
+        oblique_degrees=float(np.degrees(nib.affines.obliquity(affine)).max()),
+        shear_degrees=float(np.degrees(np.arcsin(np.clip(np.abs(cosines), 0, 1))).max()),
+        sform_code=int(nifti.header["sform_code"]),
+        qform_code=int(nifti.header["qform_code"]),
+        form_distance_mm=_form_distance_mm(nifti, path, (i, j, k)),
+        planes=_planes(affine, (i, j, k)),
+    )
+
+
+def _form_distance_mm(nifti: nib.nifti1.Nifti1Pair, path: Path, shape: tuple[int, int, int]) -> float | None:
+    try:
+        forms = nifti.header.get_sform(coded=True)[0], nifti.header.get_qform(coded=True)[0]
+    except (nib.spatialimages.HeaderDataError, ValueError):
+        return None  # a qform without a rotation in it; the sform is what counts
+    if forms[0] is None or forms[1] is None:
+        return None
+    first, second = (_in_mm(np.asarray(form, dtype=np.float64), nifti, path) for form in forms)
+    distance = grid_distance_mm(shape, first, second)
+    return distance if np.isfinite(distance) else None
+
+
+def _planes(affine: Affine, shape: tuple[int, int, int]) -> tuple[PlaneFacts, ...]:
+    spacing = spacing_mm(affine)
+    array_axes = [int(axis) for axis in np.argsort(nib.orientations.io_orientation(affine)[:, 0])]
+    right, anterior, superior = (spacing[axis] for axis in array_axes)
+    planes = []
+    for axis, array_axis in zip(AXES, array_axes, strict=True):
+        between, height, width = slice_spacing_mm((right, anterior, superior), axis)
+        planes.append(PlaneFacts(axis, array_axis, shape[array_axis], between, (height, width)))
+    return tuple(planes)

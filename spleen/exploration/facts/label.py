@@ -1,0 +1,149 @@
+"""What a label map holds: values, volumes, extents and pieces."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Integer
+from scipy import ndimage
+
+from spleen.imaging.nifti import Volume
+from spleen.types import LabelVolume, MaskVolume
+
+# Lower and upper end of each axis of a RAS grid.
+_ENDS = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
+_CORNERS_JOIN = np.ones((3, 3, 3), dtype=bool)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Slices along one anatomical axis: the first and last that hold a value, and how many do."""
+
+    first: int
+    last: int
+    n_slices: int
+
+
+@dataclass(frozen=True)
+class ValueFacts:
+    """One value of a label map."""
+
+    value: int
+    n_voxels: int
+    volume_mm3: float
+    extents: tuple[Extent, Extent, Extent]
+    """Along sagittal, coronal and axial slices, numbered from left, posterior and inferior, from 0."""
+    n_components: int
+    """Pieces that do not touch, not even by a corner (26 neighbours)."""
+    largest_component_share: float
+    """Share of the voxels that the largest piece holds."""
+    touches: tuple[str, ...]
+    """Faces of the volume that it reaches, such as "superior"."""
+    name: str | None = None
+    """Of its class, where the dataset's own file tells it."""
+
+    @property
+    def title(self) -> str:
+        """What tables and pictures call it: "label 1", or "label 1 (spleen)"."""
+        return f"label {self.value}" + (f" ({self.name})" if self.name else "")
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """One label map on its RAS grid."""
+
+    values: tuple[ValueFacts, ...]
+    """Every value but 0, in rising order."""
+    organ_per_slice: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    """Voxels of the organ in every sagittal, coronal and axial slice."""
+    voxel_mm3: float
+
+    @property
+    def organ_voxels(self) -> int:
+        """Voxels of the organ."""
+        return sum(self.organ_per_slice[0])
+
+
+def organ_mask(label: LabelVolume, organ: Sequence[int]) -> MaskVolume:
+    """Where the organ is: the given values, or every value but 0 if none is given."""
+    mask: MaskVolume = np.isin(label, organ) if organ else label != 0
+    return mask
+
+
+def label_facts(label: Volume, organ: Sequence[int], names: Mapping[int, str]) -> LabelFacts:
+    """Facts of a label map.
+
+    `organ` are the values that make up the organ, by default all but 0; `names` are those of label values.
+    """
+    voxel_mm3 = abs(float(np.linalg.det(label.affine[:3, :3])))
+    sagittal, coronal, axial = _per_slice(organ_mask(label.array, organ))
+    values = tuple(replace(facts, name=names.get(facts.value)) for facts in _values(label.array, voxel_mm3))
+    return LabelFacts(values, (sagittal, coronal, axial), voxel_mm3)
+
+
+def _per_slice(mask: MaskVolume) -> list[tuple[int, ...]]:
+    others = ((1, 2), (0, 2), (0, 1))
+    return [tuple(int(n) for n in np.count_nonzero(mask, axis=axes)) for axes in others]
+
+
+def _values(label: LabelVolume, voxel_mm3: float) -> tuple[ValueFacts, ...]:
+    window = _window(label != 0)
+    if window is None:
+        return ()
+    values, numbers = np.unique(label[window], return_inverse=True)
+    # Numbered 1, 2, …, so that a value such as 2,000,000 costs no list of that length.
+    numbered: Integer[np.ndarray, "i j k"] = (numbers.reshape(label[window].shape) + 1).astype(np.int32)
+    places = ndimage.find_objects(numbered)
+    facts = []
+    for number, (value, place) in enumerate(zip(values.tolist(), places, strict=True), start=1):
+        if value != 0:
+            offset = [axis.start + inner.start for axis, inner in zip(window, place, strict=True)]
+            facts.append(_value(value, numbered[place] == number, offset, label.shape, voxel_mm3))
+    return tuple(facts)
+
+
+def _window(mask: MaskVolume) -> tuple[slice, slice, slice] | None:
+    """The box around a mask."""
+    boxes = ndimage.find_objects(mask.view(np.uint8))
+    return boxes[0] if boxes else None
+
+
+def _value(
+    value: int, mask: Bool[np.ndarray, "i j k"], offset: Sequence[int], shape: tuple[int, ...], voxel_mm3: float
+) -> ValueFacts:
+    """Facts of one value from the box around it, which begins at `offset` of the volume."""
+    components, n_components = ndimage.label(mask, _CORNERS_JOIN)
+    sizes = np.bincount(components.ravel())[1:]
+    sagittal, coronal, axial = (
+        Extent(start, start + len(counts) - 1, sum(count > 0 for count in counts))
+        for start, counts in zip(offset, _per_slice(mask), strict=True)
+    )
+    extents = (sagittal, coronal, axial)
+    touches = [
+        name
+        for extent, size, (low, high) in zip(extents, shape, _ENDS, strict=True)
+        for name, touched in ((low, extent.first == 0), (high, extent.last == size - 1))
+        if touched
+    ]
+    n_voxels = int(sizes.sum())
+    return ValueFacts(
+        value=int(value),
+        n_voxels=n_voxels,
+        volume_mm3=n_voxels * voxel_mm3,
+        extents=extents,
+        n_components=int(n_components),
+        largest_component_share=float(sizes.max() / n_voxels),
+        touches=tuple(touches),
+    )
+
+
+def organ_diameter_mm(facts: LabelFacts, axis_index: int, pixel_mm2: float) -> float:
+    """Diameter of the circle that has the organ's median area on the slices (of one axis) that show it."""
+    areas = [count * pixel_mm2 for count in facts.organ_per_slice[axis_index] if count]
+    return 2 * math.sqrt(float(np.median(areas)) / math.pi) if areas else 0.0
+
+
+def middle_slice(counts: Sequence[int]) -> int:
+    """The slice with most of the organ, or the middle of the volume where there is none."""
+    return int(np.argmax(counts)) if any(counts) else len(counts) // 2

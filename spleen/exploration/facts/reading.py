@@ -1,0 +1,71 @@
+"""Reading a file for its facts: what is wrong with it becomes a finding, and what is right is kept."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from spleen.errors import InputError
+from spleen.exploration.facts.findings import Finding
+from spleen.exploration.facts.header import HeaderFacts, affine_in_mm, header_facts, open_header
+from spleen.imaging.geometry import reorient_to_ras
+from spleen.imaging.nifti import Volume, _decode, read_label
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """One file as far as it could be read; without voxels, the findings say why."""
+
+    header: HeaderFacts | None
+    volume: Volume | None
+    findings: tuple[Finding, ...]
+
+
+@contextmanager
+def _reader_quiet() -> Iterator[None]:
+    """Hold back the reader's warnings: the findings say the same."""
+    logger = logging.getLogger("spleen.imaging.nifti")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@_reader_quiet()
+def read_image_file(path: Path) -> ReadFile:
+    """Read an image on its RAS grid, NaN and Inf included: they are counted later."""
+    nifti, refused = open_header(path)
+    header = header_facts(nifti, path) if nifti is not None else None
+    if nifti is None or refused is not None:
+        return ReadFile(header, None, (_unreadable("image", refused),))
+    try:
+        array = np.asarray(_decode(nifti, path, np.dtype(np.float32)))
+    except InputError as error:
+        return ReadFile(header, None, (_unreadable("image", error),))
+    try:
+        file_affine = affine_in_mm(nifti, path)
+    except InputError as error:
+        return ReadFile(header, None, (Finding("error", "damaged affine", f"{path}: {error}"),))
+    return ReadFile(header, Volume(*reorient_to_ras(array, file_affine), file_affine), ())
+
+
+@_reader_quiet()
+def read_label_file(path: Path) -> ReadFile:
+    """Read a label map as a training would."""
+    nifti, refused = open_header(path)
+    header = header_facts(nifti, path) if nifti is not None else None
+    if refused is not None:
+        return ReadFile(header, None, (_unreadable("label", refused),))
+    try:
+        return ReadFile(header, read_label(path), ())
+    except InputError as error:
+        return ReadFile(header, None, (_unreadable("label", error),))
+
+
+def _unreadable(what: str, error: InputError | None) -> Finding:
+    return Finding("error", f"{what} cannot be used", str(error))

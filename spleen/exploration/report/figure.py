@@ -1,0 +1,204 @@
+"""The exploration as one picture: slices, distributions, verdict and command, to paste into a report or a talk."""
+
+import math
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec, SubplotSpec
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from spleen.exploration.explore import Exploration
+from spleen.exploration.facts.case import CaseFacts
+from spleen.exploration.facts.intensity import IntensityFacts
+from spleen.exploration.outliers import Distribution, Outlier
+from spleen.exploration.report.svg import LOG_FROM
+from spleen.exploration.report.views import MiddleSlice, middle_slices, to_display
+from spleen.exploration.wording import (
+    counted,
+    distinct_messages,
+    facts_of,
+    facts_of_set,
+    name_with_unit,
+    verdict_in_words,
+)
+from spleen.reporting.figures import COLOURS, DPI, EDGES, OKABE_ITO, save_figure, scale_bar_mm
+
+Row = Callable[[Figure, SubplotSpec], None]
+
+# In inches.
+_WIDTH, _MARGIN, _TITLE, _GAP = 11.0, 0.3, 0.7, 0.6
+_LINE, _SLICES, _PLOT, _STRIP = 0.175, 3.5, 2.3, 0.95
+_STRIP_COLUMNS = 3
+_LETTERS = 160  # in a line of text
+_MOST_VALUES = 6
+_HALO = withStroke(linewidth=2.5, foreground="black")
+
+
+def draw_exploration(exploration: Exploration, path: Path) -> None:
+    """Draw one case (slices, histograms, facts), or several (distributions, and slices of the most typical one).
+
+    The file appears whole or not at all; its suffix decides the format (.png, .pdf, .svg).
+    """
+    rows = list(_rows(exploration))
+    total = sum(height for height, _ in rows) + _GAP * (len(rows) - 1) + _TITLE + _MARGIN
+    figure = Figure(figsize=(_WIDTH, total), dpi=DPI, facecolor="white")
+    cases = exploration.cases
+    title = cases[0].case_id if len(cases) == 1 else f"{len(cases)} cases"
+    left, right, top = _MARGIN / _WIDTH, 1 - _MARGIN / _WIDTH, total - _TITLE
+    figure.text(left, (top + _TITLE / 2) / total, title, fontsize=15, weight="bold", va="center")
+    for height, draw in rows:
+        draw(figure, GridSpec(1, 1, figure, left, (top - height) / total, right, top / total)[0])
+        top -= height + _GAP
+    save_figure(figure, path)
+
+
+def _rows(exploration: Exploration) -> Iterator[tuple[float, Row]]:
+    """Height in inches and drawing function of each row."""
+    case = _drawn_case(exploration)
+    facts = _facts(exploration)
+    yield max(len(facts) * _LINE, _PLOT), lambda figure, place: _draw_top(figure, place, exploration, facts, case)
+    views = middle_slices(case, exploration.organ) if case is not None else []
+    if case is not None and views:
+        whose = case.case_id if len(exploration.cases) > 1 else ""
+        yield _SLICES, lambda figure, place: _draw_slices(figure, place, views, whose)
+    strips = [each for each in exploration.distributions if each.minimum < each.maximum]
+    if len(exploration.cases) > 1 and strips:
+        n_rows = math.ceil(len(strips) / _STRIP_COLUMNS)
+        yield n_rows * _STRIP, lambda figure, place: _draw_strips(figure, place, strips, exploration.outliers)
+    words = _closing_words(exploration)
+    yield len(words) * _LINE, lambda figure, place: _write(figure.add_subplot(place), words)
+
+
+def _drawn_case(exploration: Exploration) -> CaseFacts | None:
+    if exploration.suggestion is None or len(exploration.cases) == 1:
+        return exploration.cases[0] if len(exploration.cases) == 1 else None
+    return next(case for case in exploration.cases if case.case_id == exploration.suggestion.case_id)
+
+
+def _facts(exploration: Exploration) -> list[str]:
+    cases = exploration.cases
+    if len(cases) > 1:
+        return [line for name, text in facts_of_set(cases) for line in _folded(f"{name}: {text}", _LETTERS // 2)]
+    pairs = [pair for pair in facts_of(cases[0]) if pair[0] not in ("image", "label")]
+    lines = [line for name, text in pairs for line in _folded(f"{name}: {text}", _LETTERS // 2)]
+    for value in cases[0].labels.values[:_MOST_VALUES] if cases[0].labels is not None else ():
+        lines.append(f"{value.title}: {value.volume_mm3:,.0f} mm³ in {counted(value.n_components, 'piece')}")
+    return lines
+
+
+def _folded(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent="    ")
+
+
+def _closing_words(exploration: Exploration) -> list[str]:
+    verdict = exploration.verdict
+    lines = [f"Verdict: {verdict_in_words(verdict)}"]
+    for group in verdict.by_topic():
+        cases = {finding.case_id for finding in group if finding.case_id is not None}
+        count = f" ({counted(len(cases), 'case')})" if len(exploration.cases) > 1 and cases else ""
+        messages = distinct_messages(group, len(exploration.cases))
+        more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+        lines += _folded(f"  {group[0].severity}: {group[0].topic}{count} – {messages[0]}{more}", _LETTERS)
+    if exploration.suggestion is not None and exploration.suggestion.obstacle is None:
+        lines += ["", *_folded(exploration.suggestion.command, _LETTERS)]
+    return lines
+
+
+def _draw_top(
+    figure: Figure, place: SubplotSpec, exploration: Exploration, facts: Sequence[str], case: CaseFacts | None
+) -> None:
+    halves = place.subgridspec(1, 2, wspace=0.06)
+    _write(figure.add_subplot(halves[0]), facts)
+    if case is not None and case.intensity is not None:
+        whose = f" of {case.case_id}" if len(exploration.cases) > 1 else ""
+        _draw_histogram(figure.add_subplot(halves[1]), case.intensity, whose)
+
+
+def _write(axes: Axes, lines: Sequence[str]) -> None:
+    """Lines of text from the upper left corner of a panel."""
+    axes.set_axis_off()
+    axes.text(0, 1, "\n".join(lines), fontsize=8.5, va="top", ha="left", linespacing=1.35, transform=axes.transAxes)
+
+
+def _draw_histogram(axes: Axes, facts: IntensityFacts, whose: str) -> None:
+    parts = [(f"body {facts.body_rule}", facts.body_histogram, "#9aa4b1"), ("organ", facts.organ_histogram, COLOURS[0])]
+    for name, histogram, colour in parts:
+        if histogram is not None:
+            edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
+            shares = np.array(histogram.counts) / (max(histogram.counts) or 1)
+            axes.stairs(shares, edges, fill=True, color=colour, alpha=0.75, label=name)
+    axes.set_title(f"Intensities{whose}, each against its own peak", fontsize=9, loc="left")
+    axes.set(yticks=[], xlabel="HU" if facts.modality == "CT" else "")
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _draw_slices(figure: Figure, place: SubplotSpec, views: Sequence[MiddleSlice], case_id: str) -> None:
+    thirds = place.subgridspec(1, len(views), wspace=0.03)
+    for number, view in enumerate(views):
+        _draw_slice(
+            figure.add_subplot(thirds[number], anchor="N"), view, f"{case_id}, " if case_id and number == 0 else ""
+        )
+    labels = [
+        Line2D([], [], color=COLOURS[number % len(COLOURS)], linewidth=2, label=value.title)
+        for number, value in enumerate(views[0].values)
+    ]
+    below = (0.5, place.get_position(figure).y0)
+    figure.legend(handles=labels, loc="upper center", bbox_to_anchor=below, ncols=8, fontsize=8, frameon=False)
+
+
+def _draw_slice(axes: Axes, view: MiddleSlice, whose: str) -> None:
+    """One slice, in mm from its upper left corner downwards."""
+    height, width = view.size_mm
+    extent = (0.0, width, height, 0.0)
+    axes.imshow(to_display(view.image), "gray", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+    y, x = ((np.arange(n + 2) - 0.5) * size / n for n, size in zip(view.labels.shape, view.size_mm, strict=True))
+    for number in range(1, len(view.values) + 1):
+        region = to_display(view.labels == number)
+        if region.any():  # Matplotlib warns about a contour that does not exist
+            colour = COLOURS[(number - 1) % len(COLOURS)]
+            axes.contour(x, y, np.pad(region, 1).astype(np.float32), [0.5], colors=[colour], linewidths=1.4)
+    places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.98), (0.5, 0.02))
+    alignments = (("left", "center"), ("right", "center"), ("center", "top"), ("center", "bottom"))
+    for letter, place, (horizontal, vertical) in zip(EDGES[view.axis], places, alignments, strict=True):
+        text = axes.text(*place, letter, ha=horizontal, va=vertical, color="white", transform=axes.transAxes)
+        text.set(fontsize=9, path_effects=[_HALO])
+    length = scale_bar_mm(width)
+    axes.plot(
+        [0.03 * width, 0.03 * width + length], [0.96 * height] * 2, color="white", linewidth=2, path_effects=[_HALO]
+    )
+    text = axes.text(0.03 * width, 0.94 * height, f"{length:g} mm", color="white", fontsize=8, path_effects=[_HALO])
+    axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0), facecolor="black")
+    axes.set_title(f"{whose}{view.axis} slice {view.slice_index}", fontsize=9, loc="left")
+
+
+def _draw_strips(
+    figure: Figure, place: SubplotSpec, strips: Sequence[Distribution], outliers: Sequence[Outlier]
+) -> None:
+    n_rows = math.ceil(len(strips) / _STRIP_COLUMNS)
+    places = place.subgridspec(n_rows, _STRIP_COLUMNS, wspace=0.1, hspace=1.3)
+    for number, distribution in enumerate(strips):
+        axes = figure.add_subplot(places[number // _STRIP_COLUMNS, number % _STRIP_COLUMNS])
+        _draw_strip(axes, distribution, {each.case_id for each in outliers if each.quantity == distribution.name})
+
+
+def _draw_strip(axes: Axes, distribution: Distribution, outlying: set[str]) -> None:
+    values = np.array([value for _, value in distribution.values])
+    heights = (np.arange(len(values)) * 0.618034) % 1  # scattered evenly, the same each time
+    stands_out = np.array([case_id in outlying for case_id, _ in distribution.values])
+    axes.axvspan(distribution.p25, distribution.p75, color="#e3e6ea", zorder=0)
+    axes.axvline(distribution.median, color="black", linewidth=1)
+    axes.scatter(values[~stands_out], heights[~stands_out], s=5, color=OKABE_ITO["blue"], alpha=0.5, linewidths=0)
+    axes.scatter(values[stands_out], heights[stands_out], s=14, color=OKABE_ITO["vermillion"], linewidths=0)
+    if distribution.is_ratio and 0 < distribution.minimum < distribution.maximum / LOG_FROM:
+        axes.set_xscale("log")
+    axes.set_title(name_with_unit(distribution), fontsize=8.5, loc="left", pad=3)
+    axes.set(yticks=[], ylim=(-0.15, 1.15))
+    axes.tick_params(labelsize=7.5)
+    axes.spines[["top", "right", "left"]].set_visible(False)

@@ -1,0 +1,85 @@
+"""Three slices through the middle of the organ, as they are shown on the page and in the picture."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+
+from spleen.exploration.facts.case import CaseFacts
+from spleen.exploration.facts.label import ValueFacts, middle_slice
+from spleen.exploration.facts.reading import read_image_file, read_label_file
+from spleen.exploration.suggestion.suggest import DEFAULT_WINDOW_HU
+from spleen.imaging.slicing import AXES, slice_spacing_mm, to_slices
+from spleen.types import AxisName
+
+_MOST_VALUES = 24  # label values that are outlined
+
+
+@dataclass(frozen=True)
+class MiddleSlice:
+    """One slice, rows and columns rising along the RAS axes (see `spleen.imaging.slicing`)."""
+
+    axis: AxisName
+    slice_index: int
+    image: Float[np.ndarray, "h w"]
+    """From 0 (black) to 1 (white)."""
+    labels: UInt8[np.ndarray, "h w"]
+    """0, then 1, 2, … for the label values in `values`; all 0 where the grids of image and label differ."""
+    values: tuple[ValueFacts, ...]
+    size_mm: tuple[float, float]
+    """Height and width."""
+
+
+def middle_slices(case: CaseFacts, organ: tuple[int, ...]) -> list[MiddleSlice]:
+    """Sagittal, coronal and axial slice where the organ is largest, or the middle one; none where nothing can be read.
+
+    The files are read again, so that an exploration of many cases need not keep their voxels.
+    """
+    image = read_image_file(case.image).volume
+    if image is None or case.intensity is None:
+        return []
+    values, numbered = _numbered_labels(case, organ, image.array.shape)
+    low, high = display_range(case)
+    slices = []
+    for number, axis in enumerate(AXES):
+        counts = case.labels.organ_per_slice[number] if case.labels is not None else ()
+        planes = to_slices(image.array, axis)
+        usable = len(counts) == len(planes)
+        index = middle_slice(counts) if usable else len(planes) // 2
+        _, height_mm, width_mm = slice_spacing_mm(image.spacing_mm, axis)
+        plane = np.clip((np.nan_to_num(planes[index], nan=low) - low) / (high - low), 0.0, 1.0).astype(np.float32)
+        rows, columns = plane.shape
+        size_mm = (rows * height_mm, columns * width_mm)
+        slices.append(MiddleSlice(axis, index, plane, to_slices(numbered, axis)[index], values, size_mm))
+    return slices
+
+
+def display_range(case: CaseFacts) -> tuple[float, float]:
+    """Intensities shown black and white: in a CT soft tissue, widened to the organ; else the whole range."""
+    assert case.intensity is not None
+    facts = case.intensity
+    low, high = facts.whole.p0_5, facts.whole.p99_5
+    if facts.modality == "CT":
+        low, high = DEFAULT_WINDOW_HU
+        if facts.organ is not None:
+            low, high = min(low, facts.organ.p0_5), max(high, facts.organ.p99_5)
+    return (low, high) if high > low else (low, low + 1)
+
+
+def _numbered_labels(
+    case: CaseFacts, organ: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[tuple[ValueFacts, ...], UInt8[np.ndarray, "i j k"]]:
+    """The label values that are shown, and the label with 1, 2, … in their place."""
+    numbered = np.zeros(shape, dtype=np.uint8)
+    volume = read_label_file(case.label).volume if case.label is not None else None
+    if volume is None or volume.array.shape != shape or case.labels is None:
+        return (), numbered
+    present = [value for value in case.labels.values if not organ or value.value in organ]
+    for number, value in enumerate(present[:_MOST_VALUES], start=1):
+        numbered[volume.array == value.value] = number
+    return tuple(present[:_MOST_VALUES]), numbered
+
+
+def to_display(plane: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w"]:
+    """Turn rising RAS axes to the radiological picture: the patient's right on the left, anterior or superior up."""
+    return np.ascontiguousarray(plane[::-1, ::-1])

@@ -1,0 +1,1 @@
+"""Suggested training settings for a set of cases."""

@@ -1,0 +1,222 @@
+"""Finding NIfTI files, grouping them into multi-channel images, and pairing two folders by file name."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from glob import glob  # Path.glob takes no absolute pattern
+from pathlib import Path
+
+from spleen.errors import InputError
+from spleen.system.text import in_lines
+
+SUFFIXES = (".nii.gz", ".nii")
+# A NIfTI file pair, referred to by either file.
+_PAIR_SUFFIXES = (".hdr", ".img")
+# nnU-Net's suffix of the first channel of an image.
+_FIRST_CHANNEL = "_0000"
+_CHANNEL = re.compile(r"(.+)_(\d{4})", re.ASCII)
+PROBABILITIES_SUFFIX = "_probabilities"
+"""Suffix of probability maps, which are stored next to their mask."""
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The files of one image: one per channel, in order, or a single file with all channels."""
+
+    case_id: str
+    paths: tuple[Path, ...]
+
+    def check_channels(self, n_channels: int) -> None:
+        """Raise InputError unless there is a single file, or one for each channel from 0000 to n_channels - 1."""
+        if len(self.paths) == 1:
+            return  # its channels are checked when it is read
+        found = [case_name(path).removeprefix(f"{self.case_id}_") for path in self.paths]
+        if found != [f"{number:04d}" for number in range(n_channels)]:
+            raise InputError(
+                f"{self.paths[0]}: the image '{self.case_id}' has the channels {', '.join(found)}, but the run was "
+                f"trained on {n_channels}: {self.case_id}_0000 to {self.case_id}_{n_channels - 1:04d} are required"
+            )
+
+
+@dataclass(frozen=True)
+class NamePairs:
+    """The files of two folders, matched by case name."""
+
+    paired: dict[str, tuple[Path, Path]]
+    only_first: tuple[Path, ...]
+    only_second: tuple[Path, ...]
+
+    def check_complete(self, remedy: str = "add it, or move them away") -> None:
+        """Raise InputError with the list of unpaired files and the `remedy`."""
+        unpaired = [f"only in {path.parent}: {path.name}" for path in (*self.only_first, *self.only_second)]
+        if unpaired:
+            shown = in_lines(unpaired, 20)
+            raise InputError(f"{len(unpaired)} file(s) have no counterpart with the same name; {remedy}:{shown}")
+
+
+def case_name(path: Path) -> str:
+    """The file's name without .nii, .nii.gz, .hdr or .img."""
+    suffix = next((suffix for suffix in (*SUFFIXES, *_PAIR_SUFFIXES) if path.name.endswith(suffix)), "")
+    return path.name.removesuffix(suffix)
+
+
+def split_channel(name: str) -> tuple[str, int] | None:
+    """The case and channel number of a name in nnU-Net's form CASE_0000; None for other names."""
+    match = _CHANNEL.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
+
+
+def group_channels(files: Sequence[Path], n_channels: int) -> list[ImageFiles]:
+    """Group NIfTI files into images for a network with `n_channels` input channels.
+
+    With one channel, each file is an image. CASE_0000 is called CASE, unless its folder also contains CASE or
+    CASE_0001, CASE_0002, …, which are then separate cases.
+    With several channels, CASE_0000, CASE_0001, … form one image CASE, unless each contains several channels; any other
+    file is an image of its own. Missing channels are not checked here.
+    """
+    if n_channels == 1:
+        return _one_each(files)
+    numbered: dict[tuple[Path, str], list[Path]] = {}
+    for path in files:
+        if channel := split_channel(case_name(path)):
+            numbered.setdefault((path.parent, channel[0]), []).append(path)
+    of_first = {
+        group[0]: ImageFiles(case, tuple(sorted(group)))
+        for (_, case), group in numbered.items()
+        if not _is_multichannel(group[0])
+    }
+    grouped = {path for image in of_first.values() for path in image.paths}
+    alone = {image.paths[0]: image for image in _one_each([path for path in files if path not in grouped])}
+    images = {**of_first, **alone}
+    return [images[path] for path in files if path in images]
+
+
+def _one_each(files: Sequence[Path]) -> list[ImageFiles]:
+    """Each file as an image of its own; CASE_0000 is called CASE if that name is free."""
+    channels = [split_channel(case_name(path)) for path in files]
+    cases = [
+        (path.parent, channel[0] if channel else case_name(path)) for path, channel in zip(files, channels, strict=True)
+    ]
+    count = Counter(cases)
+    return [
+        ImageFiles(case[1] if channel and channel[1] == 0 and count[case] == 1 else case_name(path), (path,))
+        for path, channel, case in zip(files, channels, cases, strict=True)
+    ]
+
+
+def _is_multichannel(path: Path) -> bool:
+    """Whether the file has several channels in its fourth dimension; False if it cannot be read."""
+    import nibabel as nib  # deferred to keep the start-up fast
+
+    try:
+        shape: tuple[int, ...] = nib.load(path).shape  # type: ignore[attr-defined]
+    except Exception:  # reading the voxels later reports the problem in more detail
+        return False
+    return any(size != 1 for size in shape[3:])
+
+
+def find_volumes(inputs: Sequence[Path]) -> list[Path]:
+    """The NIfTI files given by `inputs`: files, folders (their direct content, sorted), and glob patterns.
+
+    Hidden files are skipped and duplicates removed. Raises InputError for an input without any match.
+    """
+    found: dict[Path, None] = {}
+    for entry in inputs:
+        found.update(dict.fromkeys(_named(entry)))
+    return list(found)
+
+
+def _named(entry: Path) -> list[Path]:
+    if entry.is_dir():
+        return list(volumes_by_name(entry).values())
+    if entry.exists():
+        return [entry]
+    if any(character in str(entry) for character in "*?["):
+        paths = sorted(glob(str(entry), recursive=True))  # noqa: PTH207
+        matches = [Path(path) for path in paths if path.endswith(SUFFIXES)]
+        if matches:
+            return matches
+        raise InputError(f"{entry}: no .nii or .nii.gz file matches this pattern (relative to {Path.cwd()})")
+    raise InputError(f"{entry}: no such file or folder (relative to {Path.cwd()})")
+
+
+def volumes_by_name(folder: Path) -> dict[str, Path]:
+    """The NIfTI files of a folder by case name, sorted; probability maps next to their mask are skipped.
+
+    Raises InputError for a folder without NIfTI files, and for two files with the same case name.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.name.endswith(SUFFIXES) or path.is_dir():
+            continue
+        name = case_name(path)
+        if name in files:
+            raise InputError(f"{folder} contains both {files[name].name} and {path.name}; keep one for case '{name}'")
+        files[name] = path
+    if not files:
+        raise InputError(f"{folder} contains no .nii or .nii.gz file")
+    maps = {f"{name}{PROBABILITIES_SUFFIX}" for name in files}
+    return {name: path for name, path in files.items() if name not in maps}
+
+
+def pair_by_name(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
+    """Pairs (file of `first`, file of `second`) by case name, matched by `match_by_name`.
+
+    Raises InputError with the list of unpaired files.
+    """
+    matched = match_by_name(first, second)
+    matched.check_complete()
+    return matched.paired
+
+
+def match_by_name(first: Path, second: Path) -> NamePairs:
+    """Match two files, or the files of two folders by case name.
+
+    CASE_0000.nii.gz, nnU-Net's name of an image, pairs with CASE.nii.gz. Raises InputError for a path that does not
+    exist, for one file and one folder, and for a folder without volumes.
+    """
+    for path in (first, second):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder (relative to {Path.cwd()})")
+    if first.is_dir() != second.is_dir():
+        raise InputError(f"expected two files or two folders; {first} and {second} are one of each")
+    if not first.is_dir():
+        return NamePairs({case_name(first): (first, second)}, (), ())
+    return _match(volumes_by_name(first), volumes_by_name(second))
+
+
+def pair_images(images: Path, labels: Path, n_channels: int) -> dict[str, tuple[ImageFiles, Path]]:
+    """Pairs (image, label) by case name, for two files or two folders; images are grouped by `group_channels`.
+
+    Raises InputError as `pair_by_name` does, and for two images with the same name.
+    """
+    if n_channels == 1 or not (images.is_dir() and labels.is_dir()):
+        pairs = pair_by_name(images, labels)
+        return {name: (ImageFiles(name, (image,)), label) for name, (image, label) in pairs.items()}
+    found = group_channels(list(volumes_by_name(images).values()), n_channels)
+    by_file = {image.paths[0]: image for image in found}
+    by_name = {image.case_id: image.paths[0] for image in found}
+    if len(by_name) < len(found):
+        twice = next(image for image in found if by_name[image.case_id] != image.paths[0])
+        raise InputError(
+            f"{images} contains case '{twice.case_id}' twice: {twice.paths[0].name} and {by_name[twice.case_id].name}"
+        )
+    matched = _match(by_name, volumes_by_name(labels))
+    matched.check_complete()
+    return {name: (by_file[image], label) for name, (image, label) in matched.paired.items()}
+
+
+def _match(left: Mapping[str, Path], right: Mapping[str, Path]) -> NamePairs:
+    left, right = _without_channel(left, right), _without_channel(right, left)
+    return NamePairs(
+        {name: (path, right[name]) for name, path in left.items() if name in right},
+        tuple(path for name, path in left.items() if name not in right),
+        tuple(path for name, path in right.items() if name not in left),
+    )
+
+
+def _without_channel(files: Mapping[str, Path], partners: Mapping[str, Path]) -> dict[str, Path]:
+    """Drop _0000 from names whose counterpart has the shorter name."""
+    short = {name: name.removesuffix(_FIRST_CHANNEL) for name in files}
+    return {short[name] if name not in partners and short[name] in partners else name: files[name] for name in files}

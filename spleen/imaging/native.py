@@ -1,0 +1,134 @@
+"""Images in their native data type and grid, for prediction: compact reading, and writing results on the same grid."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float32, Num
+
+from spleen.errors import InputError
+from spleen.imaging.geometry import check_same_grid, reorient_to_ras, restore_orientation, spacing_mm
+from spleen.imaging.nifti import _BYTES_PER_VOXEL, _check_finite, _checked_affine, _decode, _open, _save
+from spleen.types import Affine, SpacingMm
+
+_GRID_TOLERANCE_MM = 0.1
+
+
+@dataclass(frozen=True)
+class NativeImage:
+    """An image in its stored data type (integers stay integers), with the header for results on the same grid."""
+
+    channels: tuple[Num[np.ndarray, "i j k"], ...]
+    """RAS views of the files' arrays, without copies."""
+    affine: Affine
+    file_affine: Affine
+    """Affine of the first channel's file, whose orientation the written files get."""
+    header: nib.nifti1.Nifti1Header
+    """Header of the first channel, without the channel dimension."""
+    file_shape: tuple[int, ...]
+    """Shape of one channel in its file."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along i, j, k."""
+        i, j, k = self.channels[0].shape
+        return i, j, k
+
+    @property
+    def spacing_mm(self) -> SpacingMm:
+        """Voxel spacing along i, j, k in mm."""
+        return spacing_mm(self.affine)
+
+
+def read_native(
+    *paths: Path,
+    n_channels: int = 1,
+    tolerance_mm: float = _GRID_TOLERANCE_MM,
+    bytes_per_voxel: int = _BYTES_PER_VOXEL,
+) -> NativeImage:
+    """Read an image compactly, channel by channel: as stored integers where possible, otherwise as float32.
+
+    Several channels are one file each, or one file with the channels in its fourth dimension. `bytes_per_voxel` is the
+    memory that the caller will need per voxel of the grid, all channels included.
+    Raises InputError as `read_image` does, for a wrong number of channels, and for channels whose grids differ by more
+    than `tolerance_mm`.
+    """
+    if len(paths) == 1 and n_channels > 1:
+        return _read_one_file(paths[0], n_channels, bytes_per_voxel)
+    if len(paths) != n_channels:
+        raise InputError(f"{paths[0]}: {len(paths)} files for the {n_channels} channel(s) that the run was trained on")
+    opened = [
+        (_open(path, bytes_per_voxel), path) for path in paths
+    ]  # all headers are checked before any array is read
+    images = [_image(_stored(nifti, path), nifti, path) for nifti, path in opened]
+    for path, image in zip(paths[1:], images[1:], strict=True):
+        check_same_grid(
+            (images[0].shape, image.shape), (images[0].affine, image.affine), tolerance_mm, (str(paths[0]), str(path))
+        )
+    first = images[0]
+    channels = tuple(image.channels[0] for image in images)
+    return NativeImage(channels, first.affine, first.file_affine, first.header, first.file_shape)
+
+
+def _read_one_file(path: Path, n_channels: int, bytes_per_voxel: int) -> NativeImage:
+    """An image with the channels in its fourth dimension."""
+    nifti = _open(path, -(-bytes_per_voxel // n_channels), channels=True)
+    found = int(np.prod(nifti.shape[3:]))
+    if found != n_channels:
+        raise InputError(
+            f"{path} has {found} channel(s), but the run was trained on {n_channels}; provide one file with "
+            f"{n_channels} channels in its fourth dimension, or files named CASE_0000 to CASE_{n_channels - 1:04d}"
+        )
+    return _image(_stored(nifti, path, channels=True), nifti, path)
+
+
+def _stored(nifti: nib.nifti1.Nifti1Pair, path: Path, channels: bool = False) -> Num[np.ndarray, "..."]:
+    """The array in its stored integer type, or as float32 if the file contains scaled integers or floats."""
+    stored = nifti.dataobj
+    assert isinstance(stored, nib.arrayproxy.ArrayProxy)  # true for every image loaded from a file
+    unscaled = (stored.slope, stored.inter) == (1, 0)
+    keeps_integers = unscaled and np.issubdtype(nifti.get_data_dtype(), np.integer)
+    array = np.asarray(_decode(nifti, path, None if keeps_integers else np.dtype(np.float32), channels))
+    if not keeps_integers:
+        _check_finite(array, path)
+    return array
+
+
+def _image(array: Num[np.ndarray, "..."], nifti: nib.nifti1.Nifti1Pair, path: Path) -> NativeImage:
+    """The image of one file: a 3D array is its only channel, a 4D array has the channels last."""
+    file_affine = _checked_affine(nifti, path)
+    header, file_shape = nifti.header, tuple(int(size) for size in nifti.shape)
+    if array.ndim == 4:
+        header, file_shape = header.copy(), file_shape[:3]
+        header.set_data_shape(file_shape)  # also resets the spacing along the dropped dimensions
+    volumes = [array] if array.ndim == 3 else [array[..., number] for number in range(array.shape[3])]
+    ras = [reorient_to_ras(volume, file_affine) for volume in volumes]
+    return NativeImage(tuple(channel for channel, _ in ras), ras[0][1], file_affine, header, file_shape)
+
+
+def write_like(path: Path, array: Num[np.ndarray, "i j k"], image: NativeImage) -> None:
+    """Write a RAS array on the native grid of the image: same shape, affine, sform, qform, units and orientation.
+
+    Written atomically (temporary name, then rename). The file has the array's data type; nothing is scaled.
+    """
+    _write(path, restore_orientation(array, image.file_affine).reshape(image.file_shape), image)
+
+
+def write_channels_like(path: Path, channels: Float32[np.ndarray, "c i j k"], image: NativeImage) -> None:
+    """Write RAS maps as one file on the native grid of the image; several maps become its fourth dimension."""
+    restored = [restore_orientation(channel, image.file_affine) for channel in channels]
+    array = restored[0].reshape(image.file_shape) if len(restored) == 1 else np.stack(restored, axis=-1)
+    _write(path, array, image)
+
+
+def _write(path: Path, array: Num[np.ndarray, "..."], image: NativeImage) -> None:
+    header = image.header.copy()
+    header.set_data_dtype(array.dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0  # the image's display window does not apply to this array
+    header.set_intent("none")
+    del header.extensions[:]
+    second = isinstance(header, nib.nifti2.Nifti2Header)
+    kind: type[nib.nifti1.Nifti1Image] = nib.nifti2.Nifti2Image if second else nib.nifti1.Nifti1Image
+    _save(kind(array, None, header), path)

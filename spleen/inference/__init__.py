@@ -1,0 +1,1 @@
+"""Trained networks over volumes: prediction and export."""

@@ -1,0 +1,150 @@
+"""Export of a trained run to a file that runs without this package: `from spleen.inference.export import export`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spleen import __version__
+from spleen.errors import InputError
+from spleen.imaging.slicing import to_slices
+from spleen.inference.export_graph import (
+    INPUT,
+    OUTPUT,
+    ExportFormat,
+    SliceProbabilities,
+    check_installed,
+    largest_difference,
+    serialise,
+)
+from spleen.inference.loading import TrainedModel, load_trained
+from spleen.models.padding import PadToMultiple
+from spleen.models.windows import OverlappingWindows
+from spleen.system.files import temporary_sibling
+from spleen.types import AxisName
+
+TOLERANCE = 1e-3
+"""A probability in the exported file may differ from PyTorch's by this much; more is an error."""
+SUFFIXES: Mapping[ExportFormat, str] = {"onnx": ".onnx", "torchscript": ".pt"}
+# The version of the metadata, raised whenever a key changes its meaning.
+_METADATA_VERSION = 1
+
+Shape = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """One finished export."""
+
+    path: Path
+    metadata_path: Path
+    max_abs_difference: float
+    """Largest distance of a probability in the file, as run, from PyTorch's."""
+    shapes: tuple[Shape, ...]
+    """Shapes (b, c, h, w) of the random slices on which they were compared."""
+
+
+def export(
+    run: Path,
+    output: Path | None = None,
+    format: ExportFormat = "onnx",
+    trust: bool = False,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write the network of a run folder or checkpoint as ONNX or TorchScript, and its metadata as OUTPUT.json.
+
+    The graph maps slices as the network sees them, float32 (b, c, h, w) of any b, h and w, to probabilities
+    (b, 1 + classes, h, w). How a volume becomes such slices, and probabilities a mask, is told by the metadata, key by
+    key in docs/export.md. The file is run and compared with PyTorch before it appears. Without `output` it is
+    model.onnx or model.pt in the current folder.
+    Raises InputError for a run that is wrong or not trusted, an output that exists, a package that is missing, and a
+    network that the format cannot express.
+    """
+    path = output or Path(f"model{SUFFIXES[format]}")
+    metadata_path = path.with_name(f"{path.name}.json")
+    _check_output(path, metadata_path, overwrite)
+    check_installed(format)
+    model = load_trained(run, trust)
+    graph = SliceProbabilities(_without_windows(model)).eval()
+    metadata = describe(model)
+    content = serialise(graph, model.spec.n_input_channels, format, json.dumps(metadata))
+    shapes = _shapes_to_compare(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, temporary_metadata = temporary_sibling(path), temporary_sibling(metadata_path)
+    try:
+        temporary.write_bytes(content)
+        difference = largest_difference(temporary, format, graph, shapes)
+        if not difference <= TOLERANCE:
+            raise InputError(_differs(model, format, difference))
+        compared = {"max_abs_difference": difference, "shapes": shapes}
+        temporary_metadata.write_text(_to_text({**metadata, "compared_with_pytorch": compared}))
+        temporary_metadata.replace(metadata_path)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        temporary_metadata.unlink(missing_ok=True)
+    return ExportReport(path, metadata_path, difference, shapes)
+
+
+def describe(model: TrainedModel) -> dict[str, object]:
+    """The metadata: the model specification, and what concerns the graph. docs/export.md explains each key."""
+    sizes = ["height", "width"]
+    return {
+        "metadata_version": _METADATA_VERSION,
+        "run": model.name,
+        "input": {"name": INPUT, "shape": ["batch", model.spec.n_input_channels, *sizes], "rounded_to": "float16"},
+        "output": {"name": OUTPUT, "shape": ["batch", 1 + len(model.classes.names), *sizes]},
+        "slice_axes": _slice_axes(model.preprocessing.axis),
+        **model.spec.to_content(),
+        "written_with": {"spleen": __version__, "torch": torch.__version__},
+    }
+
+
+def _to_text(metadata: Mapping[str, object]) -> str:
+    """JSON with one key per line."""
+    lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in metadata.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _without_windows(model: TrainedModel) -> PadToMultiple:
+    """The network that sees one window, or a whole slice."""
+    network = model.network.network if isinstance(model.network, OverlappingWindows) else model.network
+    assert isinstance(network, PadToMultiple)  # as build_network has built it
+    return network
+
+
+def _slice_axes(axis: AxisName) -> list[int]:
+    """The axes of a RAS array in the order slice, row, column: each axis is told by its length."""
+    return [size - 1 for size in to_slices(np.empty((1, 2, 3)), axis).shape]
+
+
+def _shapes_to_compare(model: TrainedModel) -> tuple[Shape, ...]:
+    """One slice of the size of the training, and batches of two other sizes, one of which needs padding."""
+    multiple, channels = model.preprocessing.size_multiple, model.spec.n_input_channels
+    size = model.preprocessing.img_size
+    whole = 4 * multiple if size == "native" else -(-size // multiple) * multiple
+    return (
+        (1, channels, whole, whole),
+        (3, channels, 2 * multiple, 4 * multiple),
+        (2, channels, 4 * multiple + 1, 3 * multiple - 1),
+    )
+
+
+def _check_output(path: Path, metadata_path: Path, overwrite: bool) -> None:
+    for file in (path, metadata_path):
+        if file.is_dir():
+            raise InputError(f"{file} is a folder; give the name of a file as --output")
+        if file.exists() and not overwrite:
+            raise InputError(f"{file} exists already; --overwrite replaces it, or give another --output")
+
+
+def _differs(model: TrainedModel, file_format: ExportFormat, difference: float) -> str:
+    name = type(_without_windows(model).network).__name__
+    return (
+        f"the {file_format} file of {name} was not kept: run on random slices, its probabilities differ from PyTorch's "
+        f"by up to {difference:.3g}, allowed are {TOLERANCE:g}. The network seems to decide by the size or the content "
+        "of its input, which this format cannot express; try the other --format"
+    )

@@ -1,0 +1,161 @@
+"""Where predictions go: names of the outputs, what may be overwritten, and predictions.csv beside them."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from io import StringIO
+from pathlib import Path
+
+from spleen.errors import InputError
+from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
+from spleen.imaging.files import PROBABILITIES_SUFFIX, SUFFIXES, ImageFiles, case_name
+from spleen.inference.confidence import ClassTrust
+from spleen.system.files import temporary_sibling, write_text
+from spleen.system.text import few
+
+CHANNEL_SEPARATOR = ";"
+"""Between the files of an image in several channels, in predictions.csv as in data.table of a training."""
+_COLUMNS = ["case_id", "image", "prediction", "label_values", *(field.name for field in fields(ClassTrust))]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One image and the files that its prediction becomes."""
+
+    image: ImageFiles
+    mask: Path
+
+    @property
+    def case_id(self) -> str:
+        """The name of the image."""
+        return self.image.case_id
+
+    @property
+    def image_path(self) -> Path:
+        """The image's only file, or its first channel, which stands for it in messages."""
+        return self.image.paths[0]
+
+    @property
+    def probabilities(self) -> Path:
+        """The map of probabilities, written on request."""
+        return self.mask.with_name(f"{case_name(self.mask)}{PROBABILITIES_SUFFIX}.nii.gz")
+
+
+def plan_targets(images: Sequence[ImageFiles], output: Path | None) -> list[Target]:
+    """Name the output of each image: PATH itself for one image and a PATH that ends in .nii.gz, else a folder.
+
+    Without an output, one image gives out.nii.gz and several give the folder predictions. Raises InputError where two
+    images would write the same file, or an image would be overwritten by a prediction.
+    """
+    if output is None:
+        output = Path("out.nii.gz") if len(images) == 1 else Path("predictions")
+    if output.name.endswith(SUFFIXES) and not output.is_dir():
+        if len(images) > 1:
+            raise InputError(f"{len(images)} images cannot all become the one file {output}; give a folder as --output")
+        targets = [Target(images[0], output)]
+    else:
+        targets = [Target(image, output / f"{image.case_id}.nii.gz") for image in images]
+    read = {path.resolve() for image in images for path in image.paths}
+    by_mask: dict[Path, Path] = {}
+    for target in targets:
+        if target.mask in by_mask:
+            raise InputError(
+                f"{by_mask[target.mask]} and {target.image_path} have the same name, so both would become "
+                f"{target.mask}; predict them into different folders"
+            )
+        by_mask[target.mask] = target.image_path
+        if target.mask.resolve() in read:
+            raise InputError(f"the prediction of {target.image_path} would overwrite the image; give another --output")
+    return targets
+
+
+def missing_targets(
+    targets: Sequence[Target], probabilities: bool, overwrite: bool, skip_existing: bool
+) -> list[Target]:
+    """The targets to compute; with `skip_existing`, all that are not complete.
+
+    Raises InputError if a file would be overwritten unasked.
+    """
+    if overwrite and skip_existing:
+        raise InputError("give either --overwrite or --skip-existing, not both")
+    files = {target: [target.mask, *([target.probabilities] if probabilities else [])] for target in targets}
+    _check_apart(list(files.values()))
+    if overwrite:
+        return list(targets)
+    if skip_existing:
+        return [target for target in targets if not all(path.exists() for path in files[target])]
+    existing = [target for target in targets if any(path.exists() for path in files[target])]
+    if not existing:
+        return list(targets)
+    names = few(target.mask for target in existing)
+    raise InputError(
+        f"{len(existing)} of {len(targets)} outputs exist already ({names}); --overwrite replaces them, "
+        "--skip-existing keeps them and computes the others"
+    )
+
+
+def _check_apart(outputs: Sequence[Sequence[Path]]) -> None:
+    """A map of probabilities may have the name of another image's mask."""
+    masks = {paths[0] for paths in outputs}
+    for _, *maps in outputs:
+        if masks & set(maps):
+            raise InputError(
+                f"{maps[0]} would be a mask and a map of probabilities at once; predict into different folders"
+            )
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder of predictions if there is none, and try whether it can be written to.
+
+    Raises InputError if it cannot, or holds a predictions.csv that is something else.
+    """
+    probe = temporary_sibling(folder / CSV_NAME)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"nothing can be written into {folder} ({error.strerror}); give another --output") from error
+    read_record(folder / CSV_NAME)
+
+
+def record(target: Target, trust: Sequence[ClassTrust], label_values: Sequence[tuple[int, ...]]) -> None:
+    """Put the rows of one prediction into predictions.csv beside its mask; those of other predictions stay.
+
+    `label_values` are those that each class of `trust` stands for.
+    """
+    path = target.mask.with_name(CSV_NAME)
+    rows = [row for row in read_record(path) if row["prediction"] != target.mask.name]
+    images = CHANNEL_SEPARATOR.join(str(image.absolute()) for image in target.image.paths)
+    for score, values in zip(trust, label_values, strict=True):
+        told = {name: _cell(value) for name, value in asdict(score).items()}
+        told["label_values"] = VALUE_SEPARATOR.join(map(str, values))
+        rows.append({"case_id": target.case_id, "image": images, "prediction": target.mask.name, **told})
+    text = StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_record(path: Path) -> list[dict[str, str]]:
+    """The rows of a predictions.csv; none if there is no such file.
+
+    Raises InputError if the file is something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames == _COLUMNS:
+                return list(reader)
+    except (UnicodeDecodeError, csv.Error):
+        pass  # not even text
+    raise InputError(f"{path} was not written by this version of `spleen predict`; move it away first")
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,83 @@
+"""One trained network over one volume: probabilities on the native planes, a few slices at a time."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16
+from torch import Tensor
+
+from spleen.imaging.intensity import fit_intensity
+from spleen.imaging.native import NativeImage
+from spleen.imaging.preprocessing import network_planes
+from spleen.imaging.probabilities import foreground_probabilities
+from spleen.imaging.slicing import InPlaneGrid, context_indices, slice_shape
+from spleen.inference.loading import TrainedModel
+from spleen.inference.tta import Variant
+from spleen.system.hardware import Device
+from spleen.types import ImageBatch
+
+# Bounds the probabilities of one step on the native planes, float32.
+_STEP_BYTES = 128 * 2**20
+
+
+def n_slices(model: TrainedModel, image: NativeImage) -> int:
+    """How many slices the model cuts this image into."""
+    return slice_shape(image.shape, model.preprocessing.axis)[0]
+
+
+def view_probabilities(
+    model: TrainedModel,
+    image: NativeImage,
+    name: str,
+    shown_as: Sequence[Variant],
+    hardware: Device,
+    batch_size: int,
+) -> Iterator[tuple[slice, Float[Tensor, "variant b organ H W"]]]:
+    """Foreground probabilities of all slices in order, on the native planes, one result per variant.
+
+    Each item tells its slices along the model's axis. `name` stands in the messages.
+    Raises InputError for an image that cannot be normalised.
+    """
+    settings = model.preprocessing
+    count, height, width = slice_shape(image.shape, settings.axis)
+    grid = settings.plan(image.shape, image.spacing_mm)
+    planes = _normalised(model, image, grid, name)
+    bytes_per_slice = 4 * len(shown_as) * (len(settings.classes.names) + 1) * height * width
+    step = max(1, min(batch_size, _STEP_BYTES // bytes_per_slice))
+    for start in range(0, count, step):
+        index = np.arange(start, min(start + step, count))
+        # All channels of one slice, then of the next, as dataset.load_images has them in training.
+        stacks = planes[context_indices(index, count, model.spec.context_slices)].reshape(len(index), -1, *grid.padded)
+        images = torch.from_numpy(stacks).to(hardware.device).float()
+        answers = [variant.undo(_run(model, variant.show(images), hardware)) for variant in shown_as]
+        yield (
+            slice(start, start + len(index)),
+            torch.stack([foreground_probabilities(answer, grid) for answer in answers]),
+        )
+
+
+def _normalised(
+    model: TrainedModel, image: NativeImage, grid: InPlaneGrid, name: str
+) -> Float16[np.ndarray, "n c h w"]:
+    """All slices on the network's grid, each channel normalised by itself."""
+    settings = model.preprocessing
+    several = len(image.channels) > 1
+    planes: np.ndarray | None = None
+    for number, channel in enumerate(image.channels):
+        named = f"{name}, channel {number}" if several else name
+        of_channel = network_planes(channel, settings.axis, grid, fit_intensity(channel, settings.intensity, named))
+        if not several:
+            return of_channel[:, None]
+        if planes is None:
+            planes = np.empty((len(of_channel), len(image.channels), *grid.padded), np.float16)
+        planes[:, number] = of_channel
+    assert planes is not None  # an image has channels
+    return planes
+
+
+def _run(model: TrainedModel, images: ImageBatch, hardware: Device) -> Float[Tensor, "b classes h w"]:
+    autocast = torch.autocast(hardware.device.type, hardware.autocast, enabled=hardware.autocast is not None)
+    with torch.inference_mode(), autocast:
+        logits: Tensor = model.network(images.contiguous(memory_format=torch.channels_last))
+    return logits.float()

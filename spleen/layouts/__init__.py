@@ -1,1 +1,0 @@
-"""Dataset layouts (Decathlon, nnU-Net, paired folders, CSV table) and split files."""

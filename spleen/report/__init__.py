@@ -1,1 +1,0 @@
-"""What a run shows to its reader: pictures and tables."""

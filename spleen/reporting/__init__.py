@@ -1,0 +1,1 @@
+"""The kit for tables, figures and pages; knows no domain."""

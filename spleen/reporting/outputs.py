@@ -1,0 +1,59 @@
+"""Output files of a command: checked before the work, written after it."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from spleen.errors import InputError
+from spleen.system.files import temporary_sibling, write_text
+
+PICTURES = (".png", ".pdf", ".svg")
+
+
+def check_outputs(outputs: Mapping[str, Path | None]) -> None:
+    """Find out before the long work whether files can be written; the keys are the names of the options.
+
+    Raises InputError for a folder, a place that cannot be written, one name given twice, and a --plot that is no
+    picture.
+    """
+    given = {option: path for option, path in outputs.items() if path is not None}
+    for option, path in given.items():
+        twice = [other for other, same in given.items() if other != option and same.absolute() == path.absolute()]
+        if twice:
+            raise InputError(f"{option} and {twice[0]} would both write {path}; give them different names")
+        if path.is_dir():
+            raise InputError(f"{option}: {path} is a folder; give the name of a file to write")
+        if option == "--plot" and path.suffix.lower() not in PICTURES:
+            raise InputError(f"{option}: {path} must end in one of {', '.join(PICTURES)}")
+        trial = temporary_sibling(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            trial.touch()
+        except OSError as error:
+            raise InputError(f"{option}: {path} cannot be written: {error.strerror or error}") from error
+        finally:
+            with suppress(OSError):  # a parent that is a file
+                trial.unlink(missing_ok=True)
+
+
+def write_outputs(outputs: Mapping[str, tuple[Path | None, Callable[[Path], None]]]) -> None:
+    """Write every file that was asked for, whole or not at all; one that fails does not keep the others from it.
+
+    Raises InputError at the end, naming those that could not be written.
+    """
+    failed = []
+    for option, (path, write) in outputs.items():
+        if path is None:
+            continue
+        try:
+            write(path)
+            print(f"wrote {path}")
+        except OSError as error:
+            failed.append(f"{option}: {path} could not be written: {error.strerror or error}")
+    if failed:
+        raise InputError("\n".join([*failed, "the tables above are complete; free some space or give another place"]))
+
+
+def text_writer(make_text: Callable[[], str]) -> Callable[[Path], None]:
+    """A function for `write_outputs` that writes a text, made only when it is its turn."""
+    return lambda path: write_text(path, make_text())

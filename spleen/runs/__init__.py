@@ -1,0 +1,1 @@
+"""The application: one run, many runs, and what they say."""

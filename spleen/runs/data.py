@@ -1,0 +1,167 @@
+"""The data of a run: its cases opened from the slice store, split, and served."""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from spleen.config import factory as build
+from spleen.config.datasets import compute_phantom
+from spleen.config.schema import CasesData, TrainConfig
+from spleen.data.cases import Case
+from spleen.data.loading.datamodule import STAGES, SliceDataModule
+from spleen.data.splits.blocks import SliceSplit, split_one_volume
+from spleen.data.splits.cases import CaseFacts, CaseSplit, CaseSplitSettings, make_folds, split_cases
+from spleen.data.splits.files import FoldCases, read_case_list, read_splits, write_splits
+from spleen.data.store.build import OpenedCases, open_cases
+from spleen.data.store.entry import StoredCase
+from spleen.errors import InputError
+from spleen.imaging.preprocessing import Preprocessing
+from spleen.records.folder import RunFolder
+from spleen.records.writing import write_case_split, write_split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run."""
+
+    slices: SliceDataModule
+    folds: tuple[FoldCases, ...] | None
+    """All folds of the cross-validation that the run is a part of; None where it is of none."""
+
+
+def open_data(config: TrainConfig, cases: Sequence[Case], preprocessing: Preprocessing) -> RunData:
+    """Open the cases from the slice store (built if needed) and split them.
+
+    Raises InputError if the files or the split are invalid.
+    """
+    many = isinstance(config.data, CasesData)
+    compute_phantom(config)
+    opened = open_cases(
+        cases,
+        preprocessing,
+        Path(config.cache_dir),
+        skip_bad=many and config.data.skip_bad,
+        may_be_empty=many,
+    )
+    _check_same_values(opened.cases)
+    splits, folds = _split_cases(config, opened) if many else ([_split_slices(config, opened.cases[0])], None)
+    data = SliceDataModule(opened.cases, splits, build.build_loader_settings(config), opened.skipped)
+    if many:
+        _check_classes(data, preprocessing.classes.names)
+    _describe(data, config)
+    return RunData(data, folds)
+
+
+def _check_same_values(cases: tuple[StoredCase, ...]) -> None:
+    """If the single non-zero label value of each file is used, it must be the same in all files."""
+    differing = {case.label_values: case.case_id for case in cases}
+    if len(differing) > 1:
+        shown = "; ".join(f"{case_id}: {list(map(list, values))}" for values, case_id in list(differing.items())[:3])
+        raise InputError(
+            f"the label files contain different values ({shown}), so it is unclear which one is the organ. "
+            "Set data.label_values, for example data.label_values=[1]"
+        )
+
+
+def _check_classes(data: SliceDataModule, names: tuple[str, ...]) -> None:
+    """Single labels may be empty, but the training cases must contain foreground."""
+    training = data.cases_in("train")
+    absent = [
+        name for name, *volumes in zip(names, *(case.volumes_mm3 for case in training), strict=True) if not any(volumes)
+    ]
+    values = dict(zip(names, training[0].label_values, strict=True))
+    shown = ", ".join(f"{name} (label values {list(values[name])})" for name in absent)
+    if len(absent) == len(names):
+        raise InputError(f"no label of the {len(training)} training cases contains {shown}; correct data.label_values")
+    if absent:
+        log.warning("no label of the %d training cases contains %s, so it cannot be learned", len(training), shown)
+
+
+def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:
+    """One volume: split into blocks of slices."""
+    settings = build.build_split_settings(config)
+    try:
+        return split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, settings)
+    except InputError as error:
+        raise InputError(f"{case.case_id}, {case.axis} slices: {error}") from error
+
+
+def _split_cases(config: TrainConfig, opened: OpenedCases) -> tuple[list[SliceSplit], tuple[FoldCases, ...] | None]:
+    """Many cases: all slices of a case are in one split, or in none. Also the folds, if the run is one of them."""
+    test_cases = _test_cases(config, opened.skipped)
+    facts, folds = _facts(opened.cases), _given_folds(config, opened.skipped)
+    if not isinstance(config.fold, int):
+        folds = None
+    elif folds is None:
+        pool = [case for case in facts if case.case_id not in set(test_cases)]
+        folds = make_folds(pool, config.split.folds, config.split.seed)
+    part_of = split_cases(facts, config.fold, _settings(config), folds, test_cases).part_of()
+    splits = []
+    for case in opened.cases:
+        everything = tuple(range(case.n_slices))
+        parts = {part: everything if part_of.get(case.case_id) == part else () for part in STAGES}
+        splits.append(SliceSplit(**parts, guard=()))
+    return splits, folds
+
+
+def _settings(config: TrainConfig) -> CaseSplitSettings:
+    split = config.split
+    return CaseSplitSettings(split.val_share, split.test_share, split.folds, split.seed)
+
+
+def _facts(cases: tuple[StoredCase, ...]) -> list[CaseFacts]:
+    return [
+        CaseFacts(case.case_id, case.group or case.case_id, float(np.sum(case.volumes_mm3)), case.fingerprint)
+        for case in cases
+    ]
+
+
+def _given_folds(config: TrainConfig, skipped: Collection[str]) -> tuple[FoldCases, ...] | None:
+    if not config.split.splits_file:
+        return None
+    folds = read_splits(Path(config.split.splits_file))
+    return tuple(FoldCases(_without(fold.train, skipped), _without(fold.held_out, skipped)) for fold in folds)
+
+
+def _test_cases(config: TrainConfig, skipped: Collection[str]) -> tuple[str, ...]:
+    return _without(read_case_list(Path(config.split.test_cases)), skipped) if config.split.test_cases else ()
+
+
+def _without(case_ids: tuple[str, ...], skipped: Collection[str]) -> tuple[str, ...]:
+    return tuple(case_id for case_id in case_ids if case_id not in skipped)
+
+
+def record_split(run_folder: Path, data: RunData, config: TrainConfig) -> None:
+    """Write split.json with the slices or cases of train, val and test; with folds, also splits_final.json."""
+    slices = data.slices
+    if not isinstance(config.data, CasesData):
+        splits = {case.case_id: split for case, split in zip(slices.cases, slices.splits, strict=True)}
+        write_split(run_folder, splits, slices.cases[0].axis, build.build_split_settings(config))
+        return
+    train, val, test = (tuple(case.case_id for case in slices.cases_in(stage)) for stage in STAGES)
+    split = CaseSplit(train=train, val=val, test=test)
+    write_case_split(run_folder, split, config.fold, _settings(config), slices.skipped)
+    if data.folds is not None:
+        write_splits(RunFolder(run_folder).folds, data.folds)
+
+
+def _describe(data: SliceDataModule, config: TrainConfig) -> None:
+    if not isinstance(config.data, CasesData):
+        case = data.cases[0]
+        height, width = case.grid.padded
+        log.info(
+            "%s: %d %s slices, %d with %s; network input %d × %d pixels",
+            case.case_id, case.n_slices, case.axis, case.foreground.sum(), config.data.organ, height, width,
+        )  # fmt: skip
+        return
+    counts = {stage: len(data.slices(stage)) for stage in STAGES}
+    sides = np.array([case.grid.padded for case in data.cases])
+    log.info(
+        "%d cases: %d train, %d val, %d test; %s slices; network input up to %d × %d pixels",
+        len(data.cases), *counts.values(), config.axis, *sides.max(axis=0),
+    )  # fmt: skip

@@ -1,0 +1,176 @@
+"""Between Hydra and the training: one clear message and an exit code for whatever goes wrong.
+
+Exit codes: 0 done; 1 a fault of the program, or jobs of a multirun that failed or did not end; 2 a wrong input;
+130 interrupted (Ctrl-C), 143 terminated.
+Nothing heavy is imported at the top: `--help` and `--cfg` must answer at once.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+import psutil
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from spleen.config.checks import check
+from spleen.config.parsing import parse
+from spleen.config.schema import TrainConfig
+from spleen.errors import FolderInUse, InputError, Interrupted
+from spleen.records.folder import RunFolder
+from spleen.runs.help import help_text
+from spleen.runs.messages import in_words
+from spleen.runs.naming import run_stamp
+from spleen.runs.resume_command import asks_to_resume, log_as_hydra_does, read_resumed
+from spleen.runs.sweeps.launchers import default_jobs, share_cores
+from spleen.runs.sweeps.outcome import Multirun, report, what_is_left
+from spleen.runs.sweeps.plan import job_folder
+from spleen.runs.sweeps.studies import chosen_study
+from spleen.system.files import write_text
+from spleen.system.resources import conf_folder, python_path, train_command, work_folder
+from spleen.system.signals import stop_on_signals
+
+WRONG_INPUT, FAULT, INTERRUPTED = 2, 1, 130
+
+# With one of these Hydra shows something, or runs in the way that is asked for.
+_SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version")
+_MODES = ("--multirun", "-m", "--run", "-r")
+
+
+def main(arguments: list[str]) -> int:
+    """Train as the command line says, and return the exit code of the process."""
+    if {"--help", "-h"} & set(arguments):
+        print(help_text(train_command()))
+        return 0
+    try:
+        with stop_on_signals() as stop:
+            stop.where = "before the end"
+            _run(arguments)
+    except Interrupted as interrupt:
+        print(f"interrupted: {interrupt}{what_is_left()}", file=sys.stderr)
+        return interrupt.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; what was written so far stays in the run folder", file=sys.stderr)
+        return INTERRUPTED
+    except (HydraException, OmegaConfBaseException, InputError, OSError, ValueError) as error:
+        if "debug=true" in map(str.lower, arguments):
+            raise
+        _complain(in_words(error))
+        return WRONG_INPUT
+    return report() if Multirun.sweep_folder else _Process.exit_code
+
+
+def _run(arguments: list[str]) -> None:
+    _Process.first_job_started = psutil.Process().create_time()
+    if asks_to_resume(arguments):
+        _resume(arguments)
+        return
+    # Workers of any launcher find the sweepers in hydra_plugins/, whatever folder they start in.
+    os.environ["PYTHONPATH"] = python_path()
+    # Hydra then hands its exceptions on instead of printing and leaving with code 1 itself.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv[1:] = _with_mode(arguments)  # which Hydra reads
+    hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(run_job)()
+
+
+def _with_mode(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra wants them: a study is a sweep also without -m, and -m comes before the overrides."""
+    modes = [argument for argument in arguments if argument in _MODES]
+    if chosen_study(arguments) and not set(arguments) & {*_SHOWING, *_MODES}:
+        modes = ["--multirun"]
+    return [*modes, *(argument for argument in arguments if argument not in _MODES)]
+
+
+def run_job(tree: DictConfig) -> None:
+    """Run one job; a failure is told, and written into the run folder, and stops no other job of a multirun."""
+    settings = HydraConfig.instance().cfg.hydra  # type: ignore[union-attr]
+    run_folder = Path(settings.runtime.output_dir)
+    one_of_several = not OmegaConf.is_missing(settings.job, "num")
+    if one_of_several:
+        print(f"\n{run_folder.name}", flush=True)
+
+    def configure() -> TrainConfig:
+        config = parse(tree)
+        check(config)
+        if one_of_several:
+            share_cores(settings)
+        return config
+
+    _run_and_record(configure, run_folder, OmegaConf.select(tree, "debug") is True)
+
+
+def _resume(arguments: list[str]) -> None:
+    run_folder, config = read_resumed(arguments)
+    if config is None:
+        print(f"this run is finished; everything is in {run_folder}")
+        return
+    log_as_hydra_does()
+    _run_and_record(lambda: config, run_folder, config.debug)
+
+
+def _run_and_record(configure: Callable[[], TrainConfig], run_folder: Path, debug: bool) -> None:
+    started = _Process.next_start()
+    try:
+        config = configure()
+        RunFolder(run_folder).drop_failure()
+        from spleen.runs.train import run
+
+        run(config, run_folder, started)
+    except FolderInUse as error:  # not ours to say in its folder that anything failed
+        _complain(str(error))
+        _Process.exit_code = WRONG_INPUT
+    except Exception as error:
+        if debug:
+            raise
+        _Process.exit_code = _record_failure(error, run_folder)
+
+
+class _Process:
+    """What is known of this process besides its jobs."""
+
+    exit_code = 0
+    first_job_started: float | None = None
+    """Start of the process, where its only purpose is a job: the imports count as the job's."""
+
+    @classmethod
+    def next_start(cls) -> float:
+        """Start of the job that begins now, in seconds since the epoch."""
+        started, cls.first_job_started = cls.first_job_started, None
+        return started or time.time()
+
+
+def _record_failure(error: Exception, run_folder: Path) -> int:
+    files = RunFolder(run_folder)
+    if isinstance(error, InputError):
+        message, exit_code = str(error), WRONG_INPUT
+    else:
+        message, exit_code = f"{type(error).__name__}: {error}", FAULT
+        write_text(files.traceback, traceback.format_exc())
+        message += f"\nThis is a fault of the program; the traceback is in {files.traceback}"
+    _complain(message)
+    write_text(files.failure, json.dumps({"message": message, "exit_code": exit_code}, indent=1))
+    return exit_code
+
+
+def _complain(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+def register_resolvers() -> None:
+    """Register the names in ${…:} of conf/ with OmegaConf."""
+    stamp = run_stamp()
+    OmegaConf.register_new_resolver("work_folder", lambda: str(work_folder()), replace=True)
+    OmegaConf.register_new_resolver("run_stamp", lambda: stamp, replace=True)
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    OmegaConf.register_new_resolver("default_jobs", default_jobs, replace=True)
+
+
+# At import: a worker of any launcher imports this module to run a job.
+register_resolvers()

@@ -1,0 +1,34 @@
+"""Names of run folders, and outputs/latest."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from spleen.runs.launch_environment import launched
+from spleen.system.files import temporary_sibling
+
+
+def run_stamp() -> str:
+    """Name of the run folder: the time, or with a launcher a name that is the same in all processes."""
+    given = launched()
+    if given is not None and given.launcher == "srun":
+        return f"slurm-{os.environ.get('SLURM_JOB_ID')}.{os.environ.get('SLURM_STEP_ID', '0')}"
+    if given is not None and os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return f"torchrun-{os.environ.get('TORCHELASTIC_RUN_ID')}"
+    parent = psutil.Process().parent() if given is not None else None  # torchrun itself
+    moment = datetime.now() if parent is None else datetime.fromtimestamp(parent.create_time())
+    return moment.strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
+
+
+def point_latest(output_dir: Path, run_folder: Path) -> None:
+    """Make outputs/latest point to the run folder; without symbolic links it is a file that holds the path."""
+    link = output_dir / "latest"
+    output_dir.mkdir(parents=True, exist_ok=True)  # the run folder may lie elsewhere
+    temporary = temporary_sibling(link)
+    try:
+        temporary.symlink_to(os.path.relpath(run_folder, output_dir), target_is_directory=True)
+    except OSError:
+        temporary.write_text(str(run_folder))
+    temporary.replace(link)

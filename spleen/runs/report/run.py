@@ -1,0 +1,98 @@
+"""What a finished run shows: pictures, the table at the end, and their copies in wandb."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from spleen.config.schema import size_text
+from spleen.evaluation.metrics.per_case import CaseScore, MeanScores, class_means, mean_scores
+from spleen.reporting.overlays import SliceView, display_overlay, draw_overlays
+from spleen.reporting.tables import Column, print_table, scientific
+from spleen.runs.report.curves import draw_curves
+from spleen.runs.summary import Scores
+from spleen.runs.tracking.mirror import Overlay, WandbRun
+from spleen.training.callbacks import EpochRow
+
+
+@dataclass(frozen=True)
+class RunTitle:
+    """What distinguishes one run from the next in a table."""
+
+    model: str
+    axis: str
+    img_size: int | str
+    """Pixels, or "native"."""
+    lr: float
+
+
+def draw(
+    figures: Path,
+    title: RunTitle,
+    rows: list[EpochRow],
+    views: list[tuple[str, SliceView]],
+    names: tuple[str, ...],
+) -> None:
+    """Draw the training curves and the chosen slices into the folder `figures`."""
+    figures.mkdir(parents=True, exist_ok=True)
+    heading = f"{title.model}, {title.axis}, {size_text(title.img_size)}, lr {scientific(title.lr)}"
+    draw_curves(rows, figures / "curves.png", heading)
+    if views:
+        draw_overlays(views, figures / "overlays.png", names)
+
+
+def print_scores(title: RunTitle, scores: Scores) -> None:
+    """Print one row per split and class: model, axis, image size, learning rate, Dice, Jaccard and the rest."""
+    if not scores:
+        print("No case was held out, so there is no score.")
+        return
+    columns: list[str | Column] = [
+        "split",
+        "class",
+        "model",
+        "axis",
+        "size",
+        Column("lr", scientific),
+        "Dice",
+        "Jaccard",
+        "sens.",
+        "spec.",
+        "prec.",
+        Column("cases", "d"),
+    ]
+    rows = [
+        [stage, name, title.model, title.axis, str(title.img_size), title.lr, *_shown(means)]
+        for stage, cases in scores.items()
+        for name, means in _table_means(cases).items()
+    ]
+    print_table("Scores per case on the file's own grid (best checkpoint)", columns, rows)
+
+
+def _table_means(cases: Sequence[CaseScore]) -> dict[str, MeanScores]:
+    """Means of each class, and of all classes together where there are several."""
+    means = class_means(cases)
+    return means if len(means) == 1 else {**means, "mean": mean_scores(cases)}
+
+
+def _shown(means: MeanScores) -> list[float | int]:
+    return [means.dice, means.jaccard, means.sensitivity, means.specificity, means.precision, means.n_cases]
+
+
+def mirror(wandb_run: WandbRun, scores: Scores, views: list[tuple[str, SliceView]], names: tuple[str, ...]) -> None:
+    """Copy the final scores, the table of cases and the chosen slices to wandb."""
+    for stage, cases in scores.items():
+        means = mean_scores(cases)
+        wandb_run.log_summary({f"{stage}/{field.name}": getattr(means, field.name) for field in fields(means)})
+    columns = ["split", *(field.name for field in fields(CaseScore))]
+    wandb_run.log_table("cases", columns, [[stage, *astuple(score)] for stage, s in scores.items() for score in s])
+    wandb_run.log_overlays([_overlay(name, view, names) for name, view in views])
+
+
+def _overlay(name: str, view: SliceView, names: tuple[str, ...]) -> Overlay:
+    image, prediction, reference = display_overlay(view)
+    return Overlay(
+        caption=f"{name}: {view.case_id}, {view.axis} slice {view.slice_index}, Dice {view.dice:.4f}",
+        image=image,
+        prediction=prediction,
+        reference=reference,
+        class_names=dict(enumerate(names, start=1)),
+    )

@@ -1,0 +1,253 @@
+"""The arms of a study: runs that differ in seed and fold alone, and their scores."""
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from spleen.records.cases import CaseRow, count_folds, read_cases
+from spleen.records.reading import BrokenRunError, FinishedRun, OtherRun, Setting
+from spleen.runs.results.columns import (
+    SettingColumn,
+    choose_columns,
+    differing_keys,
+    is_fold,
+    keys_named,
+    learning_rate_text,
+    setting_text,
+    settings_that_matter,
+)
+from spleen.runs.results.statistics import (
+    Metric,
+    Score,
+    Stage,
+    case_means,
+    mean_of_known,
+    score_over_cases,
+    score_over_runs,
+)
+
+Repeat = tuple[Setting, ...]
+_Key = tuple[Stage, Metric]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """How many folds a cross-validation has, and which of them lack a finished run, for at least one seed."""
+
+    n: int
+    missing: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that were to be the same but for seed and fold.
+
+    `settings` are by the keys of the table's columns; `runs` are by what tells them apart within the arm, the values of
+    `Arms.repeat_keys`. A score is a mean over the runs, or over the cases of all folds; `minutes` are those of one run.
+    `test_dice_by_class` has an entry for each class where there are several. `folds` is None unless it is known of how
+    many folds the runs are.
+    """
+
+    settings: Mapping[str, Setting]
+    label: str
+    runs: Mapping[Repeat, FinishedRun]
+    val_dice: Score
+    test_dice: Score
+    test_jaccard: Score
+    minutes: float
+    test_dice_by_class: Mapping[str, Score]
+    folds: Folds | None
+
+    @property
+    def n_runs(self) -> int:
+        """How many runs were averaged."""
+        return len(self.runs)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The arms of a study, best validation Dice first.
+
+    `repeat_keys` are the settings in which the runs of an arm differ: at most the seed and the fold, unless the user
+    asked for larger groups. Scores are means over "cases" where there are folds, so that every case counts once.
+    A run without a number for its fold ("all", or none) is no part of a cross-validation and never joins its arm.
+    """
+
+    arms: tuple[Arm, ...]
+    columns: tuple[SettingColumn, ...]
+    repeat_keys: tuple[str, ...]
+    over: Literal["runs", "cases"]
+    left_out: tuple[OtherRun, ...]
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The scores of an arm."""
+
+    means: Mapping[_Key, Score]
+    test_dice_by_class: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A run with the settings that may change its result."""
+
+    run: FinishedRun
+    settings: Mapping[str, Setting]
+
+    @property
+    def fold(self) -> Setting:
+        """The number of its fold in a cross-validation; "all" or None where it is of none."""
+        return next((value for key, value in self.settings.items() if is_fold(key) and value is not None), None)
+
+    def at(self, keys: Sequence[str]) -> Repeat:
+        return tuple(self.settings.get(key) for key in keys)
+
+
+def group_runs(runs: Sequence[FinishedRun], group_by: Sequence[str] = ()) -> Arms:
+    """Group runs into arms and score those.
+
+    `group_by` names the settings that make an arm; by default all but the seed, a split that follows it, and the fold.
+    Of several runs with equal settings and seed the newest counts. Raises InputError for a name that no run knows.
+    """
+    if not runs:
+        return Arms((), (), (), "runs", ())
+    members = [_Member(run, settings) for run, settings in zip(runs, settings_that_matter(runs), strict=True)]
+    differing = differing_keys([member.settings for member in members])
+    groups = _groups(members, differing, group_by)
+    varying = {key for group in groups for key in differing_keys([member.settings for member in group])}
+    by_case = any(isinstance(member.fold, int) for member in members)
+    if by_case:  # a single fold is a part of a cross-validation, too
+        varying |= {key for member in members for key in member.settings if is_fold(key)}
+    repeat_keys = tuple(dict.fromkeys(key for member in members for key in member.settings if key in varying))
+    left_out: list[OtherRun] = []
+    newest = [_newest(group, repeat_keys, left_out) for group in groups]
+    scored = [(group, _scored(group, by_case, left_out)) for group in newest]
+    arms, columns = _name([(group, scores) for group, scores in scored if group], varying)
+    arms.sort(key=lambda arm: best_first(arm.val_dice.mean))
+    return Arms(tuple(arms), columns, repeat_keys, "cases" if by_case else "runs", tuple(left_out))
+
+
+def _groups(members: Sequence[_Member], differing: Sequence[str], group_by: Sequence[str]) -> list[list[_Member]]:
+    """The members of each arm."""
+    if group_by:
+        arm_keys = keys_named(group_by, [member.settings for member in members])
+    else:
+        arm_keys = [key for key in differing if key != "seed" and not is_fold(key)]
+    groups: dict[Repeat, list[_Member]] = defaultdict(list)
+    for member in members:
+        of_fold = "numbered" if isinstance(member.fold, int) else member.fold
+        groups[(of_fold, *member.at(arm_keys))].append(member)
+    return list(groups.values())
+
+
+def _name(
+    scored: Sequence[tuple[dict[Repeat, _Member], _Scores]], varying: Collection[str]
+) -> tuple[list[Arm], tuple[SettingColumn, ...]]:
+    """Give each arm the settings and the words by which it is told from the others."""
+    settings_of = [next(iter(group.values())).settings for group, _ in scored]
+    if len({isinstance(next(iter(group.values())).fold, int) for group, _ in scored}) > 1:
+        varying = {key for key in varying if not is_fold(key)}
+        settings_of = [_with_folds(group) for group, _ in scored]
+    columns, values = choose_columns(settings_of, varying)
+    arms = [
+        Arm(
+            settings=settings,
+            label=label,
+            runs={repeat: member.run for repeat, member in group.items()},
+            val_dice=scores.means["val", "dice"],
+            test_dice=scores.means["test", "dice"],
+            test_jaccard=scores.means["test", "jaccard"],
+            minutes=mean_of_known([member.run.wall_seconds / 60 for member in group.values()]),
+            test_dice_by_class=scores.test_dice_by_class,
+            folds=_folds(list(group.values())),
+        )
+        for (group, scores), settings, label in zip(scored, values, _labels(columns, values), strict=True)
+    ]
+    return arms, tuple(columns)
+
+
+def _with_folds(group: Mapping[Repeat, _Member]) -> dict[str, Setting]:
+    """The settings of an arm, with the folds that it has in the place of one of them."""
+    settings = dict(next(iter(group.values())).settings)
+    folds = sorted({member.fold for member in group.values() if isinstance(member.fold, int)})
+    return {key: ",".join(map(str, folds)) if folds and is_fold(key) else value for key, value in settings.items()}
+
+
+def _folds(members: Sequence[_Member]) -> Folds | None:
+    having: dict[Repeat, set[int]] = defaultdict(set)
+    known: list[int] = []
+    for member in members:
+        if isinstance(member.fold, int):
+            having[tuple(value for key, value in member.settings.items() if not is_fold(key))].add(member.fold)
+            count = count_folds(member.run.folder) or member.settings.get("split.folds")
+            known += [count] if isinstance(count, int) else []
+    if not known:
+        return None
+    missing = {fold for folds in having.values() for fold in set(range(max(known))) - folds}
+    return Folds(max(known), tuple(sorted(missing)))
+
+
+def best_first(score: float) -> float:
+    """A sorting key: the highest score first, NaN last."""
+    return math.inf if math.isnan(score) else -score
+
+
+def _newest(group: Sequence[_Member], repeat_keys: Sequence[str], left_out: list[OtherRun]) -> dict[Repeat, _Member]:
+    """The runs of an arm by what tells them apart, in its order; of equal ones the newest, the others are left out."""
+    kept: dict[Repeat, _Member] = {}
+    for member in sorted(group, key=lambda member: member.run.finished_at, reverse=True):
+        newer = kept.setdefault(member.at(repeat_keys), member)
+        if newer is not member:
+            left_out.append(OtherRun(member.run.folder, "repeated", f"{newer.run.folder} is the same run, and newer"))
+    return dict(sorted(kept.items(), key=lambda item: [(str(type(value)), value) for value in item[0]]))
+
+
+def _scored(group: dict[Repeat, _Member], by_case: bool, left_out: list[OtherRun]) -> _Scores:
+    """The scores of an arm. Runs without the cases that are needed are left out, also of `group`."""
+    wanted: list[_Key] = [("val", "dice"), ("test", "dice"), ("test", "jaccard")]
+    if not by_case:
+        means = {key: score_over_runs([_mean(member.run, *key) for member in group.values()]) for key in wanted}
+        of_runs = [member.run.test.dice_by_class for member in group.values()]
+        names = _several(name for of_run in of_runs for name in of_run)
+        nan = math.nan
+        return _Scores(means, {name: score_over_runs([of_run.get(name, nan) for of_run in of_runs]) for name in names})
+    cases: list[tuple[CaseRow, ...]] = []
+    for repeat, member in list(group.items()):
+        try:
+            cases.append(read_cases(member.run.folder))
+        except BrokenRunError as error:
+            left_out.append(OtherRun(member.run.folder, "broken", str(error)))
+            del group[repeat]
+    means = {key: score_over_cases(list(case_means(cases, *key).values())) for key in wanted}
+    names = _several(row.class_name for rows in cases for row in rows if row.stage == "test")
+    of_class = {name: case_means(cases, "test", "dice", name) for name in names}
+    return _Scores(means, {name: score_over_cases(list(of_case.values())) for name, of_case in of_class.items()})
+
+
+def _several(names: Iterable[str]) -> list[str]:
+    """Each name once, in their order; none if there is but one."""
+    different = list(dict.fromkeys(names))
+    return different if len(different) > 1 else []
+
+
+def _mean(run: FinishedRun, stage: Stage, metric: Metric) -> float:
+    means = run.val if stage == "val" else run.test
+    return means.dice if metric == "dice" else means.jaccard
+
+
+def _labels(columns: Sequence[SettingColumn], values: Sequence[Mapping[str, Setting]]) -> list[str]:
+    """Each arm in a few words: the values in which it differs from others, or the usual four where it is alone."""
+    differing = differing_keys(values) or [column.key for column in columns]
+    return [", ".join(_words(key, each.get(key)) for key in differing) or "all runs" for each in values]
+
+
+def _words(key: str, value: Setting) -> str:
+    text = learning_rate_text(value) if key == "lr" else setting_text(value)
+    if key in ("model.name", "axis"):
+        return text
+    if key == "img_size":
+        return "native grid" if text == "native" else f"{text} px"
+    return f"{key.rsplit('.', 1)[-1]} {text}"

@@ -1,0 +1,138 @@
+"""Validation Dice by epoch of the arms of a study."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Num
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import LineStyleType
+
+from spleen.records.folder import RunFolder
+from spleen.reporting.figures import DASHES, DPI, OKABE_ITO, save_figure
+from spleen.runs.results.arms import Arm, best_first
+from spleen.runs.results.results import StudyResults
+
+_MOST_NAMED, _MOST_BANDS = 12, 3  # More bands would hide the lines.
+_HUES = ("blue", "vermillion", "bluish green", "orange", "reddish purple", "sky blue")
+_STYLES: tuple[LineStyleType, ...] = ("-", DASHES)  # Six hues in two styles tell twelve arms apart.
+_REST = "#C4C4C4"
+_FEW_POINTS = 25
+_TICKS = (0, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
+
+Curve = Float[np.ndarray, "epoch 4"]
+Scale = Num[np.ndarray, "..."]  # whatever shape matplotlib asks for
+
+
+def draw_validation_curves(study: StudyResults, path: Path) -> None:
+    """Draw the mean validation Dice of each arm's runs over the epochs, and their range as a band.
+
+    The best twelve by validation are named in that order; the others are grey. Runs whose metrics.csv cannot be read
+    are left out of the mean.
+    """
+    ranked = sorted(study.arms, key=lambda arm: best_first(arm.val_dice.mean))
+    curves = [(arm, _curve(arm)) for arm in ranked]
+    figure = Figure(figsize=(8.8, 4.8), dpi=DPI, facecolor="white", layout="constrained")
+    axes = figure.subplots()
+    for _, curve in curves[_MOST_NAMED:]:
+        axes.plot(curve[:, 0], curve[:, 1], color=_REST, linewidth=0.7, zorder=1)
+    for rank, (arm, curve) in reversed(list(enumerate(curves[:_MOST_NAMED]))):
+        _draw_arm(axes, rank, f"{arm.val_dice.mean:.4f}  {arm.label}", curve)
+    _finish(axes, curves, study)
+    save_figure(figure, path)
+
+
+def _curve(arm: Arm) -> Curve:
+    """Epoch, then mean, lowest and highest validation Dice of the arm's runs."""
+    of_epoch: dict[float, list[float]] = {}
+    for run in arm.runs.values():
+        for epoch, dice in _read_dice(RunFolder(run.folder).metrics):
+            of_epoch.setdefault(epoch, []).append(dice)
+    points = [(epoch, sum(dice) / len(dice), min(dice), max(dice)) for epoch, dice in sorted(of_epoch.items())]
+    return np.array(points, dtype=np.float64).reshape(-1, 4)
+
+
+def _read_dice(path: Path) -> list[tuple[float, float]]:
+    """The epochs with a validation Dice, and that; nothing where the file cannot be read."""
+    try:
+        with path.open(newline="") as file:
+            rows = [(row.get("epoch"), row.get("val/dice")) for row in csv.DictReader(file)]
+        pairs = [(float(epoch), float(dice)) for epoch, dice in rows if epoch and dice]
+    except (OSError, ValueError, csv.Error):
+        return []
+    return [(epoch, dice) for epoch, dice in pairs if math.isfinite(dice)]
+
+
+def _draw_arm(axes: Axes, rank: int, label: str, curve: Curve) -> None:
+    colour = OKABE_ITO[_HUES[rank % len(_HUES)]]
+    axes.plot(
+        curve[:, 0],
+        curve[:, 1],
+        color=colour,
+        linestyle=_STYLES[rank // len(_HUES)],
+        linewidth=2.2 if rank == 0 else 1.4,
+        marker="o" if len(curve) < _FEW_POINTS else "",
+        ms=3,
+        label=label,
+        zorder=3 + _MOST_NAMED - rank,
+    )
+    if rank < _MOST_BANDS and (curve[:, 2] < curve[:, 3]).any():
+        axes.fill_between(curve[:, 0], curve[:, 2], curve[:, 3], color=colour, alpha=0.13, linewidth=0, zorder=2)
+
+
+def _finish(axes: Axes, curves: Sequence[tuple[Arm, Curve]], study: StudyResults) -> None:
+    axes.set_title(f"Validation by epoch: {study.folder.resolve().name}", fontsize=11, loc="left")
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_ylabel("validation Dice (stretched towards 1)", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    _stretch_the_top(axes, [curve for _, curve in curves])
+    axes.tick_params(labelsize=8.5)
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        handles[::-1],
+        labels[::-1],
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0.0,
+        fontsize=8.5,
+        frameon=False,
+        handlelength=2.8,
+        title="val Dice (best epoch), arm",
+        title_fontsize=8.5,
+        alignment="left",
+    )
+    notes = (
+        ["line: mean of an arm's runs", "band: range of the best arms' runs"]
+        if any(arm.n_runs > 1 for arm, _ in curves)
+        else []
+    )
+    if len(curves) > _MOST_NAMED:
+        notes.append(f"grey: {len(curves) - _MOST_NAMED} more, of lower validation Dice")
+    if notes:
+        axes.annotate("\n".join(notes), (1.02, 0.0), xycoords="axes fraction", fontsize=8, color="#555555")
+
+
+def _stretch_the_top(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Make the step from 0.9 to 0.95 as high as that from 0.8 to 0.9: good arms differ only up there."""
+    highest = max((float(curve[:, 1].max()) for curve in curves if len(curve)), default=0.0)
+    top = 1 - (1 - min(highest, 0.998)) / 1.3  # Room above the best curve, and 1 itself is infinitely far.
+    axes.set_yscale("function", functions=(_to_height, _from_height))
+    axes.set_ylim(0, top)
+    ticks = [tick for tick in _TICKS if tick <= top]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+
+
+def _to_height(dice: Scale) -> Scale:
+    height: Scale = -np.log(np.maximum(1 - dice, 1e-6))
+    return height
+
+
+def _from_height(height: Scale) -> Scale:
+    dice: Scale = 1 - np.exp(-height)
+    return dice

@@ -1,0 +1,258 @@
+"""The results of a study as files: Markdown with pictures, CSV for reckoning on, LaTeX for a paper."""
+
+import csv
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from urllib.parse import quote
+
+from spleen.errors import InputError
+from spleen.records.reading import Setting
+from spleen.reporting.tables import scientific, to_markdown
+from spleen.runs.results.arms import Arm
+from spleen.runs.results.columns import setting_text
+from spleen.runs.results.results import StudyResults
+from spleen.runs.results.statistics import Score
+from spleen.runs.results.text import (
+    SELECTED,
+    class_table,
+    conclusions,
+    count_names,
+    counts,
+    half_width,
+    listing,
+    shown_columns,
+    table,
+    title,
+)
+from spleen.system.files import write_text
+
+CURVES_NAME, HEAT_MAP_NAME = "validation_curves.png", "test_dice_by_size_and_rate.png"
+
+_ESCAPED = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: rf"\{character}" for character in "&%$#_{}"},
+}
+
+
+def write_results(
+    study: StudyResults,
+    markdown: Path | None = None,
+    csv: Path | None = None,
+    latex: Path | None = None,
+    plots: Path | None = None,
+) -> list[Path]:
+    """Write what is asked for and return the files. Raises InputError where one cannot be written."""
+    pictures = [] if plots is None else _draw(study, plots)
+    written = list(pictures)
+    texts: list[tuple[Path | None, Callable[[], str]]] = [
+        (markdown, lambda: as_markdown(study, _links(pictures, markdown))),
+        (csv, lambda: as_csv(study)),
+        (latex, lambda: as_latex(study)),
+    ]
+    for path, text in texts:
+        if path is not None:
+            _told(path, partial(write_text, path, text()))
+            written.append(path)
+    return written
+
+
+def _draw(study: StudyResults, folder: Path) -> list[Path]:
+    from spleen.runs.results.curves import draw_validation_curves
+    from spleen.runs.results.heat_map import draw_heat_map
+
+    curves, heat_map = folder / CURVES_NAME, folder / HEAT_MAP_NAME
+    _told(curves, lambda: draw_validation_curves(study, curves))
+    drawn = [curves]
+    _told(heat_map, lambda: drawn.extend([heat_map] if draw_heat_map(study, heat_map) else []))
+    return drawn
+
+
+def _told(path: Path, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _links(pictures: Sequence[Path], markdown: Path | None) -> list[str]:
+    """The pictures as seen from the Markdown file, so that both can be moved or committed together."""
+    start = Path() if markdown is None else markdown.parent
+    return [quote(Path(os.path.relpath(picture.resolve(), start.resolve())).as_posix()) for picture in pictures]
+
+
+def as_markdown(study: StudyResults, pictures: Sequence[str] = ()) -> str:
+    """The table, what it says, the pictures by their links, and the runs that are not in the table."""
+    parts = [f"**{_markdown_text(title(study))}**", to_markdown(*table(study))]
+    columns, rows = class_table(study)
+    parts += [to_markdown(columns, rows)] if rows else []
+    parts += [_markdown_text(line) for line in conclusions(study)]
+    parts += [f"![{Path(link).stem.replace('_', ' ')}]({link})" for link in pictures]
+    for heading, lines in listing(study):
+        parts.append("\n".join([f"{heading}:", "", *(f"- {_markdown_text(line)}" for line in lines)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_text(text: str) -> str:
+    return re.sub(r"([*_<>\[\]|])", r"\\\1", text)
+
+
+def as_csv(study: StudyResults) -> str:
+    """One row per arm: every setting that differs by its key, counts, means with the ends of their 95 % intervals.
+
+    Where there are several classes, the test Dice of each is a column too, as test_dice:CLASS.
+    """
+    scores: dict[str, Callable[[Arm], Score]] = {
+        "val_dice": lambda arm: arm.val_dice,
+        "test_dice": lambda arm: arm.test_dice,
+        "test_jaccard": lambda arm: arm.test_jaccard,
+        **{f"test_dice:{name}": partial(_of_class, name=name) for name in _classes(study)},
+    }
+    names = [f"{name}{end}" for name in scores for end in ("", "_low", "_high")]
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["selected", *(column.key for column in study.columns), *count_names(study), *names, "minutes"])
+    for arm in study.arms:
+        numbers: list[float | None] = []
+        for score in (of_arm(arm) for of_arm in scores.values()):
+            numbers += [score.mean, *((score.interval.low, score.interval.high) if score.interval else (None, None))]
+        settings = [_plain(arm.settings.get(column.key)) for column in study.columns]
+        selected = "true" if arm is study.selected else "false"
+        writer.writerow([selected, *settings, *counts(study, arm), *map(_full, [*numbers, arm.minutes])])
+    return text.getvalue()
+
+
+def _classes(study: StudyResults) -> list[str]:
+    return list(dict.fromkeys(name for arm in study.arms for name in arm.test_dice_by_class))
+
+
+def _of_class(arm: Arm, name: str) -> Score:
+    return arm.test_dice_by_class.get(name, Score(math.nan, None, 0))
+
+
+def _plain(value: Setting) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else setting_text(value)
+
+
+def _full(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.9g}"
+
+
+def as_latex(study: StudyResults) -> str:
+    r"""A table for a paper: needs \usepackage{booktabs}; the best value of each score is bold.
+
+    Where there are several classes, a second table has the test Dice of each.
+    """
+    shown, _ = shown_columns(study)
+    spread = r" $\pm$ 95\,\%" if study.over == "runs" else r" [95\,\% interval]"
+    headings = [*(column.title for column in shown), *count_names(study), "val Dice", "test Dice", "test Jaccard"]
+    cells = [escape_latex(heading[0].upper() + heading[1:]) for heading in headings]
+    cells[-2] += spread if any(arm.test_dice.interval for arm in study.arms) else ""
+    textual = [any(isinstance(arm.settings.get(column.key), str) for arm in study.arms) for column in shown]
+    alignment = "".join("l" if text else "r" for text in textual) + "r" * (len(cells) + 1 - len(shown))
+    best = [max(map(_shown, column)) for column in zip(*map(_scores, study.arms), strict=True)]
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_caption(study)}}}",
+        r"  \label{tab:results}",
+        rf"  \begin{{tabular}}{{{alignment}}}",
+        r"    \toprule",
+        rf"    {' & '.join([*cells, 'Minutes'])} \\",
+        r"    \midrule",
+        *(f"    {' & '.join(_latex_row(study, arm, best))} \\\\" for arm in study.arms),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join([*lines, *_latex_classes(study)]) + "\n"
+
+
+def _latex_classes(study: StudyResults) -> list[str]:
+    """The table of the classes: one row for each arm, one column for each class."""
+    names = _classes(study)
+    if not names:
+        return []
+    scores = [[_of_class(arm, name) for name in names] for arm in study.arms]
+    best = [max(map(_shown, column)) for column in zip(*scores, strict=True)]
+    rows = []
+    for arm, of_arm in zip(study.arms, scores, strict=True):
+        cells = [
+            _latex_score(score, high) + _latex_spread(study, score) for score, high in zip(of_arm, best, strict=True)
+        ]
+        mark = rf"\textsuperscript{{{SELECTED}}}" if arm is study.selected else ""
+        rows.append(" & ".join([escape_latex(arm.label) + mark, *cells]))
+    return [
+        r"\begin{table}",
+        r"  \centering",
+        r"  \caption{Test Dice by class.}",
+        r"  \label{tab:results_by_class}",
+        rf"  \begin{{tabular}}{{l{'r' * len(names)}}}",
+        r"    \toprule",
+        rf"    {' & '.join(['Arm', *map(escape_latex, names)])} \\",
+        r"    \midrule",
+        *(rf"    {row} \\" for row in rows),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+
+
+def _latex_score(score: Score, best: str) -> str:
+    text = _shown(score)
+    return rf"\textbf{{{text}}}" if text == best and text else text or "--"
+
+
+def _caption(study: StudyResults) -> str:
+    text = "Scores per case on the file's own grid."
+    if study.selected is None:
+        return escape_latex(f"{text} Nothing was validated, so no arm is chosen.")
+    chosen = f"Arms are chosen by validation Dice; the chosen one is marked {SELECTED}"
+    return escape_latex(f"{text} {chosen}, and its test Dice is the number to report.")
+
+
+def _latex_row(study: StudyResults, arm: Arm, best: Sequence[str]) -> list[str]:
+    shown, _ = shown_columns(study)
+    settings = [_latex_setting(column.key, arm.settings.get(column.key)) for column in shown]
+    if arm is study.selected and settings:
+        settings[0] += rf"\textsuperscript{{{SELECTED}}}"
+    scores = [_latex_score(score, highest) for score, highest in zip(_scores(arm), best, strict=True)]
+    scores[1] += _latex_spread(study, arm.test_dice)
+    return [*settings, *map(str, counts(study, arm)), *scores, f"{arm.minutes:.1f}"]
+
+
+def _scores(arm: Arm) -> tuple[Score, Score, Score]:
+    return arm.val_dice, arm.test_dice, arm.test_jaccard
+
+
+def _shown(score: Score) -> str:
+    """Four decimals; of scores that read the same, all are the best one."""
+    return "" if math.isnan(score.mean) else f"{score.mean:.4f}"
+
+
+def _latex_spread(study: StudyResults, score: Score) -> str:
+    if score.interval is None:
+        return ""
+    if study.over == "runs":
+        return rf" $\pm$ {half_width(score):.4f}"
+    return f" [{score.interval.low:.4f}, {score.interval.high:.4f}]"
+
+
+def _latex_setting(key: str, value: Setting) -> str:
+    if key != "lr" or isinstance(value, str | bool) or not value:
+        return escape_latex(setting_text(value))
+    mantissa, exponent = scientific(value).split("e")
+    power = f"10^{{{int(exponent)}}}"
+    return f"${power}$" if mantissa == "1" else rf"${mantissa} \times {power}$"
+
+
+def escape_latex(text: str) -> str:
+    """The text as LaTeX prints it, whatever characters it holds."""
+    return "".join(_ESCAPED.get(character, character) for character in text)

@@ -1,0 +1,98 @@
+"""The content of summary.json and cases.csv."""
+
+import csv
+import math
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
+from pathlib import Path
+from platform import python_version
+
+from spleen.evaluation.metrics.per_case import CaseScore, class_means, mean_scores
+from spleen.system.files import write_text
+from spleen.system.hardware import Hardware
+from spleen.system.nested import Json
+from spleen.system.resources import checkout
+from spleen.training.scores import SCORED_STAGES, ScoredStage
+
+Scores = Mapping[ScoredStage, Sequence[CaseScore]]
+
+
+_PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "nibabel", "numpy", "wandb", "monai")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What the run cost."""
+
+    slices_per_second: float
+    seconds_to_first_step: float
+    wall_seconds: float
+    peak_memory_mb: float
+
+
+def write_cases(path: Path, scores: Scores) -> None:
+    """Write one row per split, case and class."""
+    rows = [{"split": stage, **asdict(score)} for stage, cases in scores.items() for score in cases]
+    text = StringIO()
+    writer = csv.DictWriter(text, ["split", *(field.name for field in fields(CaseScore))], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def summarise(
+    scores: Scores, setting: dict[str, Json], timing: Timing, hardware: Hardware | None, epochs_trained: int
+) -> dict[str, Json]:
+    """The content of summary.json: scores by stage and class, cost, versions, machine. NaN becomes null.
+
+    A stage without cases is there too, with `n_cases` 0.
+    """
+    summary: dict[str, Json] = {
+        "status": "finished",
+        **setting,
+        "train": {"slices_per_second": timing.slices_per_second, "epochs": epochs_trained},
+        "wall_seconds": timing.wall_seconds,
+        "seconds_to_first_step": timing.seconds_to_first_step,
+        "peak_memory_mb": timing.peak_memory_mb,
+        "versions": {"python": python_version(), **_installed(_PACKAGES)},
+        "git_commit": git_commit(),
+        "hardware": None if hardware is None else asdict(hardware),
+    }
+    for stage in SCORED_STAGES:
+        cases = scores.get(stage, [])
+        of_class: dict[str, Json] = {name: asdict(means) for name, means in class_means(cases).items()}
+        summary[stage] = {**asdict(mean_scores(cases)), **of_class}
+    return {key: _without_nan(value) for key, value in summary.items()}
+
+
+def _installed(packages: Iterable[str]) -> dict[str, Json]:
+    """The versions of those packages that are installed."""
+    versions: dict[str, Json] = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
+def _without_nan(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, float):
+        return None if not math.isfinite(value) else float(f"{value:.9g}")
+    return value
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with "-dirty" if tracked files differ from it; None outside a checkout."""
+    root = checkout()
+    if root is None:  # a repository that holds the environment is not ours
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,176 @@
+"""The jobs of a multirun: from a study and a command line to one job folder each."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from spleen.config.checks import check
+from spleen.config.datasets import complete, find_dataset
+from spleen.config.identity import identity
+from spleen.config.overrides import quoted
+from spleen.config.parsing import parse
+from spleen.errors import InputError
+
+_LONGEST_FOLDER_NAME = 120
+_HASH_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class Combination:
+    """The overrides of one job, and those among them that distinguish it from the other jobs."""
+
+    overrides: tuple[str, ...]
+    telling: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: its Hydra overrides and its folder."""
+
+    overrides: tuple[str, ...]
+    folder: Path
+    identity: str | None
+    """None if settings or files are invalid; the job itself reports the error."""
+
+    def told(self) -> list[str]:
+        """The overrides for a launcher, including the folder, so that every process uses the same one."""
+        place, name = quoted(self.folder.parent), quoted(self.folder.name)
+        return [*self.overrides, f"hydra.sweep.dir={place}", f"hydra.sweep.subdir={name}"]
+
+
+# From a command line to combinations --------------------------------------------------------------------------------
+
+
+def combinations(
+    parser: OverridesParser,
+    params: Mapping[str, object],
+    arms: Mapping[str, Sequence[str]],
+    arguments: Sequence[str],
+) -> list[Combination]:
+    """Every combination of the values of `params`, for each of the `arms` if there are any.
+
+    `params` maps keys to Hydra's sweep grammar (64,128 or choice(…) or range(…)), an arm is a list of overrides, and
+    `arguments` are the command-line overrides, which replace those of a param or an arm for the same key.
+    Raises InputError for a key that is in both the params and an arm.
+    """
+    shared = parser.parse_overrides([f"{key}={_written(value)}" for key, value in params.items()])
+    given = parser.parse_overrides(list(arguments))
+    told_by_command = {_key(override) for override in given if override.is_sweep_override()}
+    found: list[Combination] = []
+    for name, arm in (arms or {"": []}).items():
+        own = parser.parse_overrides(list(arm))
+        if twice := {_key(override) for override in own} & {_key(override) for override in shared}:
+            raise InputError(f"hydra.sweeper: {', '.join(twice)} is in both params and the arm '{name}'")
+        telling = {_key(override) for override in (*shared, *own)} | told_by_command
+        merged = {_key(override): override for override in (*shared, *own, *given)}
+        for values in itertools.product(*(list(_values(override)) for override in merged.values())):
+            by_key = dict(zip(merged, values, strict=True))
+            found.append(Combination(values, tuple(sorted(text for key, text in by_key.items() if key in telling))))
+    return found
+
+
+def _written(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _key(override: Override) -> str:
+    """The key that an override sets: +key and ++key are the same as key; ~key (delete) is not."""
+    return str(override.get_key_element()).lstrip("+")
+
+
+def _values(override: Override) -> Iterator[str]:
+    key = override.get_key_element()
+    if override.is_delete():
+        yield str(override.input_line)
+    elif override.is_discrete_sweep():
+        yield from (f"{key}={value}" for value in override.sweep_string_iterator())
+    elif override.is_sweep_override():
+        raise InputError(
+            f"{override.input_line}: a sweep needs discrete values, such as {key}=1,2,3 or {key}=range(1,4); "
+            "intervals are for a search"
+        )
+    else:
+        yield f"{key}={override.get_value_element_as_str()}"
+
+
+# From combinations to jobs ------------------------------------------------------------------------------------------
+
+
+def plan(composed: Sequence[tuple[Combination, DictConfig]], in_study: bool, subdir_given: bool) -> list[Job]:
+    """One job per distinct combination; `composed` has Hydra's whole configuration tree of each.
+
+    In a study, jobs with the same identity are the same, and their folder is found by the suffix of its name. Otherwise
+    jobs are the same only if their configurations are. `subdir_given` keeps the names set by hydra.sweep.subdir.
+    Raises InputError for all problems with jobs of a study, before the first one starts.
+    """
+    jobs: dict[str, Job] = {}
+    problems: dict[str, None] = {}
+    for combination, tree in composed:
+        known = _identify(tree)
+        if in_study and known.problem:
+            problems[known.problem] = None
+            continue
+        key = known.identity if in_study and known.identity else known.content
+        if key in jobs:
+            continue
+        place = Path(tree.hydra.sweep.dir).absolute()
+        name = str(tree.hydra.sweep.subdir) if subdir_given else job_folder(",".join(combination.telling))
+        if in_study:
+            folder = _known_folder(place, key) or place / f"{name}-{key[:_HASH_DIGITS]}"
+        else:
+            taken = place / name in {job.folder for job in jobs.values()}
+            folder = place / (f"{name}-{key[:_HASH_DIGITS]}" if taken else name)
+        jobs[key] = Job(combination.overrides, folder, known.identity)
+    if problems:
+        raise InputError("\n".join(problems))
+    return list(jobs.values())
+
+
+@dataclass(frozen=True)
+class _Identified:
+    content: str
+    """A hash of all settings, including those without effect on the result."""
+    identity: str | None
+    problem: str
+
+
+def _identify(tree: DictConfig) -> _Identified:
+    settings = OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "hydra"])
+    try:
+        config = parse(settings)
+    except InputError as error:
+        return _Identified(_hash(OmegaConf.to_yaml(settings)), None, str(error))
+    content = _hash(json.dumps(asdict(config), sort_keys=True))
+    try:
+        check(config)
+        dataset = find_dataset(config)
+        return _Identified(content, identity(complete(config, dataset), dataset.cases), "")
+    except InputError as error:
+        return _Identified(content, None, str(error))
+    except OSError as error:
+        return _Identified(content, None, f"{error.filename}: {error.strerror}")
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _known_folder(place: Path, job_identity: str) -> Path | None:
+    """The folder of the same job in an earlier multirun, possibly with another prefix."""
+    return next(iter(sorted(place.glob(f"*-{job_identity[:_HASH_DIGITS]}"))), None)
+
+
+def job_folder(overrides: str) -> str:
+    """A folder name from a job's overrides: no path separators, and short enough for any file system."""
+    name = re.sub(r"[^\w.,=+\-\[\]]", "_", overrides) or "defaults"
+    if len(name) <= _LONGEST_FOLDER_NAME:
+        return name
+    return f"{name[: _LONGEST_FOLDER_NAME - _HASH_DIGITS - 1]}-{_hash(overrides)[:_HASH_DIGITS]}"

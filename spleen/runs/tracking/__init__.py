@@ -1,0 +1,1 @@
+"""The wandb mirror of a run."""

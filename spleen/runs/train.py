@@ -1,0 +1,246 @@
+"""One training run from its configuration to its record: prepare, fit, score, write, tell."""
+
+import logging
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from omegaconf import OmegaConf
+
+from spleen.config.datasets import complete, find_dataset
+from spleen.config.factory import Parts, build_fit_settings, build_module, build_parts, describe
+from spleen.config.identity import known_identity
+from spleen.config.schema import TrainConfig
+from spleen.data.cases import Case
+from spleen.data.loading.datamodule import SliceDataModule
+from spleen.errors import Interrupted, Pruned
+from spleen.evaluation.metrics.per_case import mean_scores
+from spleen.records.folder import RunFolder, is_finished
+from spleen.records.writing import write_summary
+from spleen.reporting.overlays import SliceView
+from spleen.runs.data import open_data, record_split
+from spleen.runs.launch_environment import check_launched
+from spleen.runs.naming import point_latest
+from spleen.runs.processes import Order, with_workers
+from spleen.runs.report.run import RunTitle, draw, mirror, print_scores
+from spleen.runs.resume import (
+    Unfinished,
+    check_same_data,
+    check_same_settings,
+    clear_record,
+    disk_trouble_told,
+    find_unfinished,
+    what_is_kept,
+)
+from spleen.runs.summary import Timing, summarise, write_cases
+from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
+from spleen.runs.tracking.settings import WandbSettings, build_wandb_settings
+from spleen.runs.worker import work_for
+from spleen.system.files import write_text
+from spleen.system.hardware import describe_hardware
+from spleen.system.locks import claimed
+from spleen.system.nested import Json
+from spleen.system.signals import StopRequest, stop_on_signals
+from spleen.training.callbacks import EpochRow
+from spleen.training.checkpoints import SELECTING_SCORE
+from spleen.training.fit import FitSettings, Fitted, Part, fit
+from spleen.training.module import SegmentationModule
+from spleen.training.preview import choose, show
+
+if TYPE_CHECKING:
+    from spleen.runs.sweeps.search import TrialReporter
+
+log = logging.getLogger(__name__)
+
+# How long an interrupted run waits for wandb's upload: a scheduler kills soon after its SIGTERM.
+_INTERRUPT_PATIENCE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One run, everything that needs no image composed and built."""
+
+    config: TrainConfig
+    cases: tuple[Case, ...]
+    fit: FitSettings
+    parts: Parts
+    wandb: WandbSettings
+    run_folder: Path
+    started: float
+
+    @cached_property
+    def identity(self) -> str | None:
+        return known_identity(self.config, self.cases)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.identity is not None and is_finished(self.run_folder, self.identity)
+
+
+def run(config: TrainConfig, run_folder: Path, started: float) -> None:
+    """Train, score and record one run in `run_folder`, or what is left of it after it was killed.
+
+    A run that has kept an epoch and is not finished goes on from there, and ends as if it had never been disturbed;
+    anything else starts afresh. What the configuration leaves open is taken from the data's own files. `started` is the
+    job's start in seconds since the epoch.
+    Raises InputError for whatever is wrong with the data, the settings, the hardware that they ask for or the disk, and
+    Interrupted, with what is kept, when SIGINT or SIGTERM asks to stop.
+    """
+    dataset = find_dataset(config)
+    config = complete(config, dataset)
+    settings = build_fit_settings(config)
+    parts, wandb = build_parts(config), build_wandb_settings(config)
+    job = _Job(config, dataset.cases, settings, parts, wandb, run_folder, started)
+    given = check_launched(config.trainer)
+    if given is not None and given.place.rank > 0:
+        if not job.is_finished:
+            with stop_on_signals() as stop:
+                work_for(given, stop)
+        return
+    with disk_trouble_told(run_folder), claimed(run_folder), stop_on_signals() as stop:
+        if job.is_finished:
+            log.info("finished already: %s", run_folder)
+            return
+        try:
+            _run(job, stop)
+        except Interrupted as interrupt:
+            raise Interrupted(f"{interrupt}; {what_is_kept(run_folder)}", interrupt.exit_code) from None
+
+
+def _run(job: _Job, stop: StopRequest) -> None:
+    config, run_folder = job.config, job.run_folder
+    unfinished = _open_folder(config, run_folder)
+    point_latest(Path(config.output_dir), run_folder)
+    opened = open_data(config, job.cases, job.parts.spec.preprocessing)
+    record_split(run_folder, opened, config)
+    data = opened.slices
+    spec = describe(job.parts.spec, data.cases_in("train"), data.cases_in("val"))
+    if unfinished is not None:
+        check_same_data(unfinished, spec)
+    module = build_module(config, job.parts, data)
+    part = Part(run_folder, job.started, unfinished.checkpoint if unfinished else None, stop)
+    wandb_run = start_wandb_run(job.wandb, run_folder, asdict(config), unfinished.epochs if unfinished else 0)
+    reporter = _trial_reporter(config, run_folder)
+    try:
+        with with_workers(Order(config, run_folder, part.checkpoint), job.fit.accelerator, stop):
+            fitted = fit(module, data, job.fit, part, spec, asdict(config), partial(_tell_epoch, wandb_run, reporter))
+        stop.where = "while the report was written"
+        _report(job, fitted, module, data, wandb_run)
+        write_summary(run_folder, _summarise(job, fitted, module))
+        if reporter is not None:
+            reporter.complete(mean_scores(module.scores["val"]).dice)
+        print_scores(_title(config), module.scores)
+    except Pruned as pruned:
+        wandb_run.finish()
+        write_summary(run_folder, {"status": "pruned", "reason": str(pruned)})
+        print(pruned)
+        return
+    except Interrupted as interrupt:
+        wandb_run.finish(interrupt.exit_code, patience_seconds=_INTERRUPT_PATIENCE_SECONDS)
+        raise
+    except BaseException:
+        wandb_run.finish(exit_code=1)
+        raise
+    wandb_run.finish()
+    _tell_where(wandb_run, run_folder)
+
+
+def _open_folder(config: TrainConfig, run_folder: Path) -> Unfinished | None:
+    """The run to go on with, if there is one; else the folder is made ready for a new one."""
+    files = RunFolder(run_folder)
+    unfinished = find_unfinished(run_folder)
+    if unfinished is not None:
+        check_same_settings(unfinished, asdict(config))
+        log.info("going on with %s: %d of %d epochs are kept", run_folder, unfinished.epochs, config.epochs)
+        return unfinished
+    if files.config.exists():
+        log.info("starting afresh in %s, where no unfinished run has kept an epoch", run_folder)
+    clear_record(run_folder)
+    write_text(files.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    return None
+
+
+def _report(job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDataModule, wandb_run: WandbRun) -> None:
+    """Write cases.csv and the figures, and copy all of it to wandb."""
+    files, names = RunFolder(job.run_folder), job.parts.spec.preprocessing.classes.names
+    write_cases(files.cases, module.scores)
+    views: list[tuple[str, SliceView]] = []
+    with _never_fatal("the figures could not be drawn"):
+        cases = [part.case for part in data.slices("test")]
+        for name, score in choose(module.test_slices):
+            views.append((name, show(score, cases[score.case_index], job.config.context_slices, fitted.forward)))
+    with _never_fatal("the figures could not be drawn"):
+        draw(files.figures, _title(job.config), fitted.rows, views, names)
+    with _never_fatal("the scores could not be copied to wandb"):
+        mirror(wandb_run, module.scores, views, names)
+        wandb_run.log_checkpoint(fitted.best_checkpoint)
+
+
+@contextmanager
+def _never_fatal(what: str) -> Iterator[None]:
+    """Make any failure a warning: what is only shown must not lose a training that is finished."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s (%s: %s); the scores are kept", what, type(error).__name__, error)
+        log.debug("%s", what, exc_info=True)
+
+
+def _title(config: TrainConfig) -> RunTitle:
+    return RunTitle(config.model.name, config.axis, config.img_size, config.lr)
+
+
+def _trial_reporter(config: TrainConfig, run_folder: Path) -> "TrialReporter | None":
+    """What tells a search about this run, if it is a trial of one."""
+    if config.search is None:
+        return None
+    from spleen.runs.sweeps.search import TrialReporter
+
+    return TrialReporter(Path(config.search["storage"]), config.search["name"], config.search["trial"], run_folder)
+
+
+def _tell_epoch(wandb_run: WandbRun, reporter: "TrialReporter | None", row: EpochRow) -> None:
+    """Hand an epoch on; raises Pruned if the run is a trial that is not worth going on."""
+    metrics = {name: value for name, value in row.items() if name not in ("epoch", "step")}
+    wandb_run.log_epoch(metrics, int(row["epoch"]))
+    if reporter is not None and SELECTING_SCORE in row:
+        reporter.report(int(row["epoch"]), row[SELECTING_SCORE])
+
+
+def _summarise(job: _Job, fitted: Fitted, module: SegmentationModule) -> dict[str, Json]:
+    config, clock = job.config, fitted.clock
+    timing = Timing(clock.slices_per_second, clock.seconds_to_first_step, clock.wall_seconds, _peak_memory_mb())
+    setting: dict[str, Json] = {
+        "model": config.model.name,
+        "axis": config.axis,
+        "img_size": config.img_size,
+        "lr": config.lr,
+        "seed": config.seed,
+        "precision": job.fit.precision,
+        "resumed": clock.resumed,
+    }
+    hardware = None
+    with _never_fatal("the hardware could not be described"):
+        hardware = describe_hardware()
+    summary = summarise(module.scores, setting, timing, hardware, len(fitted.rows))
+    return {**summary, "identity": job.identity}
+
+
+def _peak_memory_mb() -> float:
+    """Largest memory of the process so far; of the GPU, where one was used."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on a Mac, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _tell_where(wandb_run: WandbRun, run_folder: Path) -> None:
+    print(f"\nEverything is in {run_folder}")
+    for line in wandb_run.how_to_look():
+        print(f"  {line}")

@@ -1,0 +1,95 @@
+"""A worker process of a distributed training, started by rank 0; it records nothing."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict
+
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from spleen.config import factory as build
+from spleen.config.datasets import find_dataset
+from spleen.config.factory import describe
+from spleen.errors import InputError
+from spleen.runs.data import open_data
+from spleen.runs.launch_environment import Launched
+from spleen.runs.processes import connect, join, leave, take_order, tell_failure, tell_ready
+from spleen.system.signals import StopRequest
+from spleen.training.callbacks import EpochRow
+from spleen.training.fit import Part, fit
+from spleen.training.strategy import Place
+
+
+def work(store: Store, place: Place, count: int, stop: StopRequest) -> None:
+    """Receive the job from rank 0 and train. Raises InputError, and reports it to rank 0."""
+    logging.getLogger("spleen").setLevel(logging.WARNING)  # rank 0 already logs it
+    try:
+        _train(store, place, count, stop)
+    except InputError as error:
+        tell_failure(store, place, str(error))
+        raise
+    except Exception:
+        stop.check()  # if all processes received a signal, another one may have stopped first
+        raise
+    finally:
+        leave()
+
+
+def work_for(given: Launched, stop: StopRequest) -> None:
+    """`work` in a process started by srun or torchrun."""
+    work(connect(given), given.place, given.count, stop)
+
+
+def _train(store: Store, place: Place, count: int, stop: StopRequest) -> None:
+    order = take_order(store)
+    config = order.config
+    settings = build.build_fit_settings(config)
+    parts = build.build_parts(config)
+    data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
+    spec = describe(parts.spec, data.cases_in("train"), data.cases_in("val"))
+    module = build.build_module(config, parts, data)
+    tell_ready(store, place)
+    join(store, place, count, settings.accelerator)
+    part = Part(order.run_folder, time.time(), order.checkpoint, stop, place)
+    fit(module, data, settings, part, spec, asdict(config), _keep_to_itself)
+
+
+def _keep_to_itself(_: EpochRow) -> None:
+    """Only rank 0 records epochs."""
+
+
+def _end_with_rank_0() -> None:
+    """Exit when standard input is closed: rank 0 holds its other end for as long as it lives."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main() -> int:
+    """`python -m spleen.runs.worker PORT RANK COUNT`, started by spleen.runs.processes."""
+    port, rank, count = map(int, sys.argv[1:])
+    _end_with_rank_0()
+    for number in (signal.SIGINT, signal.SIGTERM):  # rank 0 decides
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        work(connect(port), Place(rank, rank), count, StopRequest())
+    except InputError:
+        return 2
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # rank 0 is waiting, and a regular interpreter exit is slow

@@ -1,0 +1,242 @@
+"""Lightning callbacks: the record of epochs, the clock, and what the terminal shows."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Never
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+from torch import Tensor
+from tqdm import tqdm
+
+from spleen.data.loading.batches import SliceBatch
+from spleen.models.checkpoint import SPEC_KEY
+from spleen.models.spec import ModelSpec
+from spleen.system.files import write_text
+
+EpochRow = dict[str, float]
+
+SETTINGS_KEY = "run_settings"
+"""Where last.ckpt holds all settings of the run, as JSON."""
+
+_SECONDS_BETWEEN_LOSSES = 0.3
+
+
+class EpochRecord(Callback):
+    """Writes metrics.csv, one row per epoch; the rows travel in the checkpoints, so a resumed run has each once.
+
+    The file holds nothing that depends on the clock: the same seed gives the same file. Without a path the rows are
+    only kept, as in the processes that train along.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.rows: list[EpochRow] = []
+        self._path = path
+        self._validated = False
+        self._losses: list[Tensor] = []
+
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, whatever the class is called."""
+        return "EpochRecord"
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: SliceBatch,
+        batch_idx: int,
+    ) -> None:
+        """Keep the step's loss, on its device: reading it would wait for a GPU."""
+        if isinstance(outputs, Mapping):
+            self._losses.append(outputs["loss"])
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that this epoch has validation scores of its own."""
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the row of the epoch that ends."""
+        validation = trainer.callback_metrics if self._validated else {}  # else they are those of an earlier epoch
+        loss = trainer.strategy.reduce(torch.stack(self._losses).double().mean(), reduce_op="mean")
+        metrics = {
+            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "train/loss": float(loss),
+            **{name: float(value) for name, value in validation.items()},
+        }
+        self._losses.clear()
+        self._validated = False
+        self.rows.append({"epoch": float(trainer.current_epoch), "step": float(trainer.global_step), **metrics})
+        self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after these rows; the file may hold one more, of an epoch that was not kept."""
+        self.rows = state_dict["rows"]
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        lines = [",".join(names)]
+        lines += [",".join(_cell(row.get(name)) for name in names) for row in self.rows]
+        write_text(self._path, "\n".join(lines) + "\n")
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"
+
+
+class Clock(Callback):
+    """Measures the time to the first step, and the throughput of training without validation.
+
+    Of a run in several parts it counts what led to a checkpoint: all of the last part, and each earlier one up to the
+    checkpoint that the next went on from. `started` is the start of this part in seconds since the epoch.
+    """
+
+    def __init__(self, started: float) -> None:
+        self.seconds_to_first_step = 0.0
+        """Of the first part."""
+        self.resumed = 0
+        """How many earlier processes have trained epochs of this run."""
+        self._started = started
+        self._earlier_seconds = 0.0
+        self._first_step_done = False
+        self._slices = 0
+        self._seconds = 0.0
+        self._since = 0.0
+
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, whatever the class is called."""
+        return "Clock"
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds since the start, of all parts."""
+        return self._earlier_seconds + time.time() - self._started
+
+    @property
+    def slices_per_second(self) -> float:
+        """Slices trained on per second by all processes, loading and augmentation included, the first step excluded."""
+        return self._slices / self._seconds if self._seconds else 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start of the epoch's clock."""
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: SliceBatch,
+        batch_idx: int,
+    ) -> None:
+        """Count a step."""
+        now = time.perf_counter()
+        if self._first_step_done:
+            self._slices += len(batch.image) * trainer.world_size
+            self._seconds += now - self._since
+        else:
+            self._first_step_done = True
+            self.seconds_to_first_step = self.seconds_to_first_step or time.time() - self._started
+        self._since = now
+
+    def state_dict(self) -> dict[str, Any]:
+        """The totals so far."""
+        return {
+            "resumed": self.resumed,
+            "wall_seconds": self.wall_seconds,
+            "seconds_to_first_step": self.seconds_to_first_step,
+            "slices": self._slices,
+            "seconds": self._seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from these totals."""
+        self.resumed = state_dict["resumed"] + 1
+        self._earlier_seconds = state_dict["wall_seconds"]
+        self.seconds_to_first_step = state_dict["seconds_to_first_step"]
+        self._slices, self._seconds = state_dict["slices"], state_dict["seconds"]
+
+
+class Progress(Callback):
+    """One bar for the whole training with the current loss and the best score; one line per epoch off a terminal."""
+
+    def __init__(self, epochs: EpochRecord) -> None:
+        self._epochs = epochs
+        self._bar: tqdm[Never] | None = None
+        self._shown = 0.0
+
+    @property
+    def _best(self) -> float:
+        scores = [row.get("val/dice", float("nan")) for row in self._epochs.rows]
+        return float(np.fmax.reduce(scores, initial=np.nan))  # leaves out NaN: an epoch without validation
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar, if someone can see it move."""
+        if sys.stderr.isatty():
+            total = int(trainer.estimated_stepping_batches)
+            self._bar = tqdm(total=total, initial=trainer.global_step, unit="step", dynamic_ncols=True)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: SliceBatch,
+        batch_idx: int,
+    ) -> None:
+        """Move the bar; the loss is read only a few times per second, since that waits for a GPU."""
+        if self._bar is None:
+            return
+        self._bar.update()
+        if isinstance(outputs, Mapping) and time.perf_counter() - self._shown > _SECONDS_BETWEEN_LOSSES:
+            self._shown = time.perf_counter()
+            self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
+            best = "-" if np.isnan(self._best) else f"{self._best:.4f}"
+            self._bar.set_postfix_str(f"loss {float(outputs['loss']):.4f}, best val dice {best}")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch where there is no bar."""
+        row = self._epochs.rows[-1]
+        if self._bar is None:
+            told = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"loss {row['train/loss']:.4f}"]
+            if "val/dice" in row:
+                told.append(f"val dice {row['val/dice']:.4f}")
+            if not np.isnan(self._best):
+                told.append(f"best {self._best:.4f}")
+            print("  ".join(told), flush=True)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Close the bar, also after an error."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class SelfDescribing(Callback):
+    """Puts into every checkpoint what model it holds, and the settings of the run, to go on with these alone."""
+
+    def __init__(self, spec: ModelSpec, settings: Mapping[str, Any]) -> None:
+        self._spec = spec.to_json()
+        self._settings = json.dumps(settings)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add both to what Lightning is about to write."""
+        checkpoint[SPEC_KEY] = self._spec
+        checkpoint[SETTINGS_KEY] = self._settings

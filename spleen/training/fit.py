@@ -1,0 +1,202 @@
+"""Fitting: Lightning's trainer with our callbacks, then the scores of the best checkpoint."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import Tensor
+
+from spleen.data.loading.datamodule import SliceDataModule
+from spleen.models.checkpoint import network_weights, read_checkpoint
+from spleen.models.factory import build_network
+from spleen.models.spec import ModelSpec
+from spleen.records.folder import RunFolder
+from spleen.system.hardware import Accelerator, LightningPrecision
+from spleen.system.signals import StopRequest
+from spleen.training.callbacks import Clock, EpochRecord, EpochRow, Progress, SelfDescribing
+from spleen.training.checkpoints import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints
+from spleen.training.module import SegmentationModule
+from spleen.training.stopping import StopAtBadLoss, StopAtBestScore, StopBetweenSteps
+from spleen.training.strategy import FIRST, Place, lightning_strategy
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How long and on what a module is fitted."""
+
+    epochs: int
+    val_every_epochs: int
+    early_stopping_patience: int | None
+    gradient_clip: float | None
+    ema_decay: float | None
+    accelerator: Accelerator
+    devices: int | list[int]
+    precision: LightningPrecision
+    compile: bool
+    progress: bool
+    strategy: str = "auto"
+    num_nodes: int = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process does of a run: all of it, or what is left after earlier processes were killed."""
+
+    run_folder: Path
+    started: float
+    """Start of the process's job in seconds since the epoch."""
+    checkpoint: Path | None
+    """Where to go on from; None is the beginning."""
+    stop: StopRequest
+    place: Place = FIRST
+    """Which of the training's processes this one is; only the first writes and shows anything."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting gives: the best checkpoint, whose weights and scores the module now holds, and what it cost."""
+
+    best_checkpoint: Path
+    rows: list[EpochRow]
+    clock: Clock
+    forward: Callable[[Tensor], Tensor]
+    """Logits of slices, computed as in the tests: same device, same precision."""
+
+
+def fit(
+    module: SegmentationModule,
+    data: SliceDataModule,
+    settings: FitSettings,
+    part: Part,
+    spec: ModelSpec,
+    recorded_settings: Mapping[str, Any],
+    hand_on: Callable[[EpochRow], None],
+) -> Fitted:
+    """Train the module, from the beginning or from a checkpoint, then validate and test it with its best checkpoint.
+
+    Writes metrics.csv and checkpoints/ into the run folder. `spec` goes into the checkpoints, `recorded_settings` into
+    last.ckpt alone; `hand_on` receives the row of every epoch once it is kept, those of earlier parts included.
+    Raises InputError for a loss that is no number, and Interrupted when a signal asks to stop.
+    """
+    quieten()
+    if settings.compile:
+        module.network.compile()
+    files = RunFolder(part.run_folder)
+    first = part.place.rank == 0
+    clock, stop = Clock(part.started), StopBetweenSteps(part.stop)
+    epochs = EpochRecord(files.metrics if first else None)
+    bad_loss = StopAtBadLoss([slices.case.case_id for slices in data.slices("train")])
+    callbacks = [
+        clock,
+        epochs,
+        bad_loss,
+        SelfDescribing(spec, recorded_settings),
+        *_optional_callbacks(settings, epochs, settings.progress and first),
+    ]
+    callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, hand_on), stop]
+    trainer = make_trainer(settings, part.run_folder, callbacks, part.place, validates=bool(data.slices("val")))
+    with _patiently(part.stop):
+        trainer.fit(module, data, ckpt_path=part.checkpoint, weights_only=True)
+    # Without those callbacks: weight averaging would put the weights before averaging back when it loads a checkpoint.
+    scorer = make_trainer(settings, part.run_folder, [stop], part.place)
+    part.stop.where = "while the best checkpoint was scored"
+    with _patiently(part.stop):
+        if data.slices("val"):
+            load_best(module, spec, files.best_checkpoint, settings.compile)
+            scorer.validate(module, data, verbose=False)
+        if data.slices("test"):
+            load_best(module, spec, files.best_checkpoint, settings.compile)
+            scorer.test(module, data, verbose=False)
+    load_best(module, spec, files.best_checkpoint, settings.compile)
+    return Fitted(files.best_checkpoint, epochs.rows, clock, _forward(scorer, module))
+
+
+def load_best(module: SegmentationModule, spec: ModelSpec, best: Path, compiled: bool = False) -> None:
+    """Give the module a network of its own with the weights of best.ckpt.
+
+    A new one, since a strategy may have cut up the one that was trained. Raises InputError as `read_checkpoint` does.
+    """
+    module.set_network(build_network(spec))
+    module.network.load_state_dict(network_weights(read_checkpoint(best)))
+    if compiled:
+        module.network.compile()
+
+
+@contextmanager
+def _patiently(stop: StopRequest) -> Iterator[None]:
+    """As `stop.patiently`; Lightning leaves by itself where SIGTERM comes between our checks."""
+    with stop.patiently():
+        try:
+            yield
+        except SIGTERMException:
+            stop.check()
+            raise
+
+
+def make_trainer(
+    settings: FitSettings, run_folder: Path, callbacks: list[Callback], place: Place = FIRST, validates: bool = True
+) -> pl.Trainer:
+    """Lightning's trainer, with nothing of its own on the terminal or on disk."""
+    return pl.Trainer(
+        max_epochs=settings.epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=lightning_strategy(settings.strategy, place),
+        sync_batchnorm=settings.strategy == "ddp" and settings.accelerator == "gpu",
+        precision=settings.precision,
+        gradient_clip_val=settings.gradient_clip,
+        check_val_every_n_epoch=settings.val_every_epochs,
+        limit_val_batches=None if validates else 0,
+        callbacks=callbacks,
+        default_root_dir=run_folder,
+        plugins=[WholeCheckpoints()],
+        logger=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        benchmark=True,
+    )
+
+
+def _optional_callbacks(settings: FitSettings, epochs: EpochRecord, progress: bool) -> list[Callback]:
+    callbacks: list[Callback] = []
+    if progress:
+        callbacks.append(Progress(epochs))
+    if settings.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+    if settings.early_stopping_patience is not None:
+        callbacks.append(StopAtBestScore(SELECTING_SCORE, mode="max", patience=settings.early_stopping_patience))
+    return callbacks
+
+
+def _forward(trainer: pl.Trainer, module: SegmentationModule) -> Callable[[Tensor], Tensor]:
+    device = trainer.strategy.root_device
+
+    def forward(image: Tensor) -> Tensor:
+        module.to(device).eval()
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            logits: Tensor = module(image.to(device))
+        return logits
+
+    return forward
+
+
+def quieten() -> None:
+    """Keep Lightning's announcements off the terminal: the run tells what matters itself."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # torchmetrics and we have summed up already
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need.*")
+    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")

@@ -1,0 +1,147 @@
+"""The LightningModule: network, loss, scores and optimiser, independent of the configuration."""
+
+import random
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import FSDPStrategy
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from spleen.data.augmentation.crop import CropSettings, crop_batch
+from spleen.data.augmentation.spatial import AugmentSettings, augment_batch
+from spleen.data.loading.batches import ScoredBatch, SliceBatch
+from spleen.evaluation.metrics.per_case import OVERLAP_SCORES, CaseScore, class_means, mean_scores
+from spleen.training.optimiser import OptimiserSettings, lr_factor
+from spleen.training.preview import SliceScore, slice_dice
+from spleen.training.scores import ScoredStage, StageScores
+from spleen.training.strategy import gathered
+from spleen.types import AxisName, LabelPlanes
+
+# Larger than any seed of rank 0.
+_SEEDS_PER_RANK = 2**53
+
+
+def seed_global_state(seed: int, epoch: int, rank: int = 0) -> None:
+    """Seed the global random states of torch, NumPy and Python, which networks use for example in dropout."""
+    for_torch, for_numpy, for_python = np.random.SeedSequence((seed, epoch, rank)).generate_state(3)
+    torch.manual_seed(int(for_torch))
+    np.random.seed(for_numpy)
+    random.seed(int(for_python))
+
+
+class SegmentationModule(pl.LightningModule):
+    """Trains a network on slices and scores it per case on the native grid.
+
+    `network` maps (b, c, h, w) to logits (b, 1 + classes, h, w); `loss` maps logits and class indices (b, 1, h, w) to a
+    scalar. With `crop`, training uses random windows of the slices.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        optimiser: OptimiserSettings,
+        augment: AugmentSettings,
+        stages: dict[ScoredStage, StageScores],
+        axis: AxisName,
+        seed: int,
+        crop: CropSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.set_network(network)
+        self.loss = loss
+        self._optimiser = optimiser
+        self._augment = augment
+        self._axis = axis
+        self._seed = seed
+        self._crop = crop
+        self._random = torch.Generator()
+        self._val, self._test = stages["val"], stages["test"]
+        self.scores: dict[ScoredStage, list[CaseScore]] = {}
+        self.test_slices: list[SliceScore] = []
+
+    def set_network(self, network: nn.Module) -> None:
+        """Take this network in place of the present one."""
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (b, classes, h, w) of slices (b, c, h, w)."""
+        logits: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    def on_train_epoch_start(self) -> None:
+        """Seed everything random in an epoch from seed, epoch and rank only, so that the epoch is reproducible."""
+        self._random.manual_seed(self._seed * 1_000_003 + self.current_epoch + self.global_rank * _SEEDS_PER_RANK)
+        seed_global_state(self._seed, self.current_epoch, self.global_rank)
+
+    def training_step(self, batch: SliceBatch) -> Tensor:
+        """One step on augmented slices."""
+        image, label = augment_batch(batch.image, batch.label, self._augment, self._axis, self._random)
+        if self._crop is not None:
+            image, label = crop_batch(image, label, self._crop.size, self._crop.foreground_share, self._random)
+        loss: Tensor = self.loss(self(image), label)
+        return loss
+
+    def validation_step(self, batch: ScoredBatch) -> None:
+        """Score one batch of validation slices."""
+        self._score(batch, self._val)
+
+    def test_step(self, batch: ScoredBatch) -> None:
+        """Score one batch of test slices, and keep each slice's Dice for the figures."""
+        prediction = self._score(batch, self._test)
+        self.test_slices += [
+            SliceScore(batch.case_index, int(index), dice)
+            for index, dice in zip(batch.slice_index, slice_dice(prediction, batch.reference), strict=True)
+        ]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation scores."""
+        self._log_scores("val", self._val)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test scores, and gather the slice scores of all processes."""
+        self.test_slices = sorted(gathered(self.test_slices), key=lambda score: (score.case_index, score.slice_index))
+        self._log_scores("test", self._test)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW; the learning rate follows the schedule step by step."""
+        settings = self._optimiser
+        optimiser = torch.optim.AdamW(
+            self.network.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = round(settings.warmup_share * total)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser,
+            lambda step: lr_factor(step, total, warmup, settings.schedule, settings.power, settings.final_factor),
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the whole gradient, even if it is sharded over processes (FSDP)."""
+        if gradient_clip_val is not None and isinstance(self.trainer.strategy, FSDPStrategy):
+            self.trainer.strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[union-attr,operator]
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def _score(self, batch: ScoredBatch, scores: StageScores) -> LabelPlanes:
+        logits = self(batch.image)
+        return scores.add(logits, self.loss(logits, batch.label), batch)
+
+    def _log_scores(self, stage: ScoredStage, scores: StageScores) -> None:
+        loss, cases = scores.finish()
+        self.scores[stage] = cases
+        self.log(f"{stage}/loss", loss)
+        means = mean_scores(cases)
+        for name in OVERLAP_SCORES:
+            self.log(f"{stage}/{name}", getattr(means, name))
+        if len(scores.class_names) > 1:
+            for name, means in class_means(cases).items():
+                self.log(f"{stage}/{name}/dice", means.dice)

@@ -1,0 +1,85 @@
+"""Learning rate schedules, as a factor of the peak learning rate."""
+
+from dataclasses import dataclass
+from math import cos, pi, pow
+from typing import Literal, get_args
+
+from spleen.errors import InputError
+
+ScheduleKind = Literal["cosine", "polynomial", "constant", "one_cycle"]
+
+
+# Initial factor of one_cycle, as in PyTorch's OneCycleLR.
+ONE_CYCLE_START = 1 / 25
+
+
+def lr_factor(
+    step: int,
+    total_steps: int,
+    warmup_steps: int,
+    kind: str,
+    power: float = 0.9,
+    final_factor: float = 0.01,
+) -> float:
+    """Factor of the peak learning rate at an optimiser step, 0 to 1.
+
+    The peak is at step ``warmup_steps`` and the final factor at step ``total_steps - 1``. The warm-up is
+    linear from ``1 / (warmup_steps + 1)``; for one_cycle it is a half cosine from 1/25.
+
+    Args:
+        step: optimiser steps done before this one, from 0; steps after the last keep the final factor.
+        total_steps: optimiser steps of the whole run, at least 1.
+        warmup_steps: steps of the warm-up, at least 0.
+        kind: the decay: "cosine" (Loshchilov and Hutter 2017), "polynomial" (Chen et al. 2017, DeepLab),
+            "constant" (none), or "one_cycle" (Smith and Topin 2018: cosine up, cosine down).
+        power: exponent of "polynomial", above 0.
+        final_factor: factor at the last step, 0 to 1; unused by "constant".
+
+    Raises:
+        InputError: an argument outside its range.
+    """
+    _check_arguments(step, total_steps, warmup_steps, kind, power, final_factor)
+    if step < warmup_steps:
+        if kind == "one_cycle":
+            return _half_cosine(ONE_CYCLE_START, 1.0, step / warmup_steps)
+        return (step + 1) / (warmup_steps + 1)
+    if kind == "constant":
+        return 1.0
+    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps))
+    if kind == "polynomial":
+        return final_factor + (1 - final_factor) * pow(1 - progress, power)
+    return _half_cosine(1.0, final_factor, progress)
+
+
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * 0.5 * (1 + cos(pi * progress))
+
+
+def _check_arguments(
+    step: int, total_steps: int, warmup_steps: int, kind: str, power: float, final_factor: float
+) -> None:
+    kinds = get_args(ScheduleKind)
+    if kind not in kinds:
+        raise InputError(f"schedule kind must be one of {', '.join(kinds)}; got {kind!r}")
+    if step < 0 or total_steps < 1 or warmup_steps < 0:
+        raise InputError(
+            "a schedule needs step >= 0, warmup_steps >= 0 and total_steps >= 1; "
+            f"got {step}, {warmup_steps} and {total_steps}"
+        )
+    if power <= 0:
+        raise InputError(f"the schedule's power must be above 0; got {power}")
+    if not 0 <= final_factor <= 1:
+        raise InputError(f"the schedule's final_factor must be between 0 and 1; got {final_factor}")
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """AdamW (Loshchilov & Hutter 2019) and the learning rate schedule."""
+
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float]
+    schedule: str
+    warmup_share: float
+    power: float
+    final_factor: float

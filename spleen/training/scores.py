@@ -1,0 +1,79 @@
+"""Scores of the validation and test splits, accumulated slice by slice."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Int64, Integer
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+
+from spleen.data.loading.batches import ScoredBatch
+from spleen.data.store.entry import StoredCase
+from spleen.evaluation.metrics.overlap import count_confusion
+from spleen.evaluation.metrics.per_case import CaseScore, case_scores
+from spleen.imaging.probabilities import native_prediction
+from spleen.types import LabelPlanes, Logits
+
+
+class PerCaseCounts(Metric):
+    """Confusion counts per case and foreground class, summed over batches and processes.
+
+    Counts are additive, so a case may be spread over any number of batches and processes.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    counts: Tensor
+
+    def __init__(self, n_cases: int, n_classes: int) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        self.add_state("counts", torch.zeros(n_cases, n_classes - 1, 4, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(
+        self, prediction: Integer[Tensor, "b H W"], reference: Integer[Tensor, "b H W"], case_index: int
+    ) -> None:
+        """Add slices of one case, both on the native grid."""
+        self.counts[case_index] += count_confusion(prediction, reference, self.n_classes)
+
+    def compute(self) -> Int64[Tensor, "case organ 4"]:
+        """The counts of all processes: true positive, false positive, false negative, true negative."""
+        return self.counts
+
+
+ScoredStage = Literal["val", "test"]
+
+
+SCORED_STAGES: tuple[ScoredStage, ...] = ("val", "test")
+
+
+class StageScores(nn.Module):
+    """Accumulates loss and per-case counts of one split; `cases` are in the order of the batches' case_index."""
+
+    def __init__(self, cases: Sequence[StoredCase], class_names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.cases = tuple(cases)
+        self.class_names = class_names
+        self.loss = MeanMetric()
+        self.counts = PerCaseCounts(len(self.cases), len(class_names) + 1)
+
+    def add(self, logits: Logits, loss: Tensor, batch: ScoredBatch) -> LabelPlanes:
+        """Add one batch; returns its class indices on the native planes."""
+        prediction = native_prediction(logits, self.cases[batch.case_index].grid)
+        self.counts.update(prediction, batch.reference, batch.case_index)
+        self.loss.update(loss, len(logits))
+        return prediction
+
+    def finish(self) -> tuple[Tensor, list[CaseScore]]:
+        """Mean loss and the scores of every case and class; resets the accumulators."""
+        loss, counts = self.loss.compute(), self.counts.compute()
+        scores = case_scores(
+            counts.clone(),
+            [case.case_id for case in self.cases],
+            self.class_names,
+            [case.voxel_volume_mm3 for case in self.cases],
+        )
+        self.loss.reset()
+        self.counts.reset()
+        return loss, scores

@@ -1,0 +1,59 @@
+"""The rank of a process in a training, and the Lightning strategy."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process of a training. Rank 0 records the run and is the only one visible to the user."""
+
+    rank: int = 0
+    local_rank: int = 0
+    """Rank among the processes on its node; also the index of its GPU."""
+    node: int = 0
+
+
+class _Standing(LightningEnvironment):
+    """Tells Lightning the rank of this process, and not to start any processes."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self._place = place
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    def local_rank(self) -> int:
+        return self._place.local_rank
+
+    def node_rank(self) -> int:
+        return self._place.node
+
+
+def lightning_strategy(name: str, place: Place) -> Strategy | str:
+    """Lightning's strategy: data parallel (ddp), sharded (fsdp), or a single process (auto)."""
+    if name == "ddp":
+        return DDPStrategy(cluster_environment=_Standing(place), gradient_as_bucket_view=True)
+    if name == "fsdp":  # with full checkpoints, which can be loaded anywhere
+        return FSDPStrategy(cluster_environment=_Standing(place), state_dict_type="full")
+    return "auto"
+
+
+def gathered(items: list[T]) -> list[T]:
+    """The items of all processes, in every process (all-gather)."""
+    if not torch.distributed.is_initialized():
+        return items
+    parts: list[list[T]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+FIRST = Place()

@@ -1,0 +1,44 @@
+"""Shared by the tests of predictions: small trainings, each done once per session, and what their files hold."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests._helpers.small_run import SmallCt, small_ct, train
+
+BRIGHT = ("data.label_values=[3,4]", "data.organ=bright")
+TWO_CLASSES = ("data.label_values={dark: 7, bright: [3, 4]}",)
+
+
+def scan(factory: pytest.TempPathFactory) -> SmallCt:
+    """The small CT that all of these trainings use."""
+    folder = factory.getbasetemp() / "scan"
+    folder.mkdir(exist_ok=True)
+    return small_ct(folder)
+
+
+def trained(factory: pytest.TempPathFactory, name: str, *overrides: str) -> Path:
+    """The run folder of a training on the small CT; later calls with the same name get the same run."""
+    folder = factory.getbasetemp() / "trained"
+    run_folder = folder / "outputs" / "small" / name
+    if not (run_folder / "summary.json").is_file():
+        train(folder, *scan(factory).overrides, *overrides, name=name)
+    return run_folder
+
+
+def three_views(factory: pytest.TempPathFactory) -> list[Path]:
+    """Runs on the bright organ along the three axes."""
+    axes = "axial", "coronal", "sagittal"
+    return [trained(factory, axis, *BRIGHT, f"axis={axis}", "split.guard_mm=1") for axis in axes]
+
+
+def voxels(path: Path) -> np.ndarray:
+    """The array of a file, as it is stored."""
+    return np.asarray(nib.load(path).dataobj)
+
+
+def file_names(folder: Path) -> set[str]:
+    """Everything in a folder, hidden files too."""
+    return {path.name for path in folder.iterdir()}

@@ -1,0 +1,127 @@
+"""`spleen fetch` as a user types it: its own process, its exit code, what it says, and what a kill leaves."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spleen.data.download.decathlon import DECATHLON_ARCHIVES
+from tests._helpers.file_server import FileServer, serve
+from tests.data.test_download_fetch import CONTENT, below, files_in, md5, pack
+
+COMMAND = (sys.executable, "-c", "from spleen.cli.main import main; main()", "fetch")
+
+
+@pytest.fixture
+def site() -> Iterator[FileServer]:
+    with serve() as server:
+        server.content = pack(below("Toy"))
+        yield server
+
+
+def environment() -> dict[str, str]:
+    """No way out of this machine."""
+    return {**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=folder, env=environment(), capture_output=True, text=True, timeout=60
+    )
+
+
+def stop_midway(folder: Path, site: FileServer, stop_signal: signal.Signals) -> tuple[int, str]:
+    """Run the command, send it a signal while it downloads, and return its exit code and what it said."""
+    site.seconds_per_piece = 0.05  # 43 pieces
+    process = subprocess.Popen(
+        [*COMMAND, site.url("toy.tar")], cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    part = folder / ".toy.download" / "part"
+    until = time.monotonic() + 30
+    while not (part.exists() and part.stat().st_size > 100_000):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.send_signal(stop_signal)
+    _, said = process.communicate(timeout=30)
+    site.seconds_per_piece = 0.0
+    return process.returncode, said
+
+
+def test_a_fetched_data_set_tells_what_comes_next(site: FileServer, tmp_path: Path) -> None:
+    done = run(tmp_path, site.url("toy.tar"), "--checksum", md5(site.content), "--output", "here")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "here: 3 files, 700.0 kB, md5 verified",
+        "next: python train.py data=decathlon data.root=here",
+    ]
+    assert done.stderr.splitlines() == ["downloading 706.6 kB", "verifying", "unpacking 700.0 kB"]
+    assert files_in(tmp_path / "here") == CONTENT
+    again = run(tmp_path, site.url("toy.tar"), "--output", "here")
+    assert again.stdout.splitlines()[0] == "here is there already: 3 files, 700.0 kB; nothing to do"
+    assert (again.returncode, again.stderr) == (0, "")
+
+
+def test_a_missing_checksum_is_told(site: FileServer, tmp_path: Path) -> None:
+    done = run(tmp_path, site.url("toy.tar"))
+    assert "toy: 3 files, 700.0 kB, not verified" in done.stdout
+    assert f"--checksum sha256:{hashlib.sha256(site.content).hexdigest()}" in done.stderr
+
+
+def test_ctrl_c_exits_130_and_the_next_call_goes_on(site: FileServer, tmp_path: Path) -> None:
+    code, said = stop_midway(tmp_path, site, signal.SIGINT)
+    assert code == 130
+    assert "what was downloaded stays; the same command goes on from there" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "toy").exists()
+    done = run(tmp_path, site.url("toy.tar"))
+    assert "are here already" in done.stderr
+    assert files_in(tmp_path / "toy") == CONTENT
+    assert int(str(site.ranges[1]).strip("bytes=-")) > 100_000
+
+
+def test_a_killed_process_is_continued_also_with_a_checksum(site: FileServer, tmp_path: Path) -> None:
+    stop_midway(tmp_path, site, signal.SIGKILL)
+    assert run(tmp_path, site.url("toy.tar"), "--checksum", md5(site.content)).returncode == 0
+    assert site.ranges[1] is not None
+    assert files_in(tmp_path / "toy") == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+def test_what_is_wrong_is_one_message_and_code_2(site: FileServer, tmp_path: Path) -> None:
+    for arguments, message in (
+        (("Task09_Spln",), "did you mean Task09_Spleen"),
+        ((), "spleen fetch --list"),
+        (("Task09_Spleen",), "cannot reach msd-for-monai.s3-us-west-2.amazonaws.com"),
+        ((site.url("toy.tar"), "--checksum", f"md5:{'0' * 32}"), f"got {md5(site.content).removeprefix('md5:')}"),
+    ):
+        done = run(tmp_path, *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("error: ")
+        assert "Traceback" not in done.stderr
+
+
+def test_the_list_needs_no_connection(tmp_path: Path) -> None:
+    done = run(tmp_path, "--list")
+    assert done.returncode == 0
+    lines = {line.split()[0]: line.strip() for line in done.stdout.splitlines() if line.strip().startswith("Task")}
+    assert list(lines) == list(DECATHLON_ARCHIVES)
+    assert lines["Task09_Spleen"].endswith("  about 1.6 GB")
+    assert lines["Task10_Colon"].endswith("-")
+    assert "the server did not tell the size" in done.stderr
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    python = (sys.executable, "-X", "importtime", *COMMAND[1:])
+    done = subprocess.run([*python, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "--checksum" in done.stdout
+    assert "spleen.cli.fetch" in imported
+    assert not imported & {"requests", "urllib3", "pooch", "torch", "numpy", "rich"}

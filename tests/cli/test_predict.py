@@ -1,0 +1,277 @@
+"""`spleen predict` from its arguments to its exit code: in this process what it says, in real ones what it leaves."""
+
+import os
+import pty
+import re
+import resource
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from spleen.cli.main import app
+from spleen.inference.outputs import read_record
+from tests._helpers.forged_checkpoints import forge_network
+from tests._helpers.nifti import ras_affine, save
+from tests._helpers.small_run import SPACING_MM, SmallCt
+from tests._helpers.trained_runs import file_names, scan, three_views, voxels
+
+SPLEEN = str(Path(sys.executable).with_name("spleen"))
+AFFINE = ras_affine(SPACING_MM)
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
+    return scan(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return three_views(tmp_path_factory)
+
+
+def spleen_predict(*arguments: str | Path) -> Result:
+    """The command in this process."""
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)])
+
+
+def in_its_own_process(
+    folder: Path, *arguments: str | Path, prepare: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command as a user runs it, in `folder`, without a terminal."""
+    return subprocess.run(
+        [SPLEEN, "predict", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        preexec_fn=prepare,
+    )
+
+
+# What it says -------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_tells_each_case_and_what_it_cost(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+    save(tmp_path / "one.nii", ct.hu, AFFINE)
+    save(tmp_path / "two.nii.gz", ct.hu, AFFINE)
+    done = spleen_predict(views[0], tmp_path / "*.nii*", "--output", tmp_path / "out")
+    assert (done.exit_code, done.stderr) == (0, "")
+    rows = read_record(tmp_path / "out" / "predictions.csv")
+    for row in rows:
+        line = next(line for line in done.stdout.splitlines() if line.split()[:1] == [row["case_id"]])
+        assert line.split()[1:5] == [
+            "bright",
+            f"{float(row['volume_mm3']) / 1000:.1f}",
+            "1",
+            f"{float(row['trust']):.2f}",
+        ]
+    assert re.search(r"2 predicted, 0 kept, 0 failed: 48 slices in \d+\.\d s, \d+\.\d slices/s", done.stdout)
+    assert f"2 masks in {tmp_path / 'out'}, with {tmp_path / 'out' / 'predictions.csv'}" in done.stdout
+
+
+def test_failed_images_are_listed_once_each_and_make_exit_code_1(
+    ct: SmallCt, views: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ac":
+        save(tmp_path / "images" / f"{name}.nii", ct.hu, AFFINE)
+    (tmp_path / "images" / "b.nii").write_bytes(b"no volume")
+    done = spleen_predict(views[0], tmp_path / "images", "-o", tmp_path / "out")
+    assert done.exit_code == 1
+    assert file_names(tmp_path / "out") == {"a.nii.gz", "c.nii.gz", "predictions.csv"}
+    assert "2 predicted, 0 kept, 1 failed" in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"failed: {tmp_path / 'images' / 'b.nii'} cannot be read as NIfTI")
+    assert "Traceback" not in done.output
+
+
+def test_fitted_weights_are_told_and_used(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+    label = save(tmp_path / "label.nii.gz", ct.values, AFFINE)
+    done = spleen_predict(*views, ct.image, "-o", tmp_path / "a.nii.gz", "--fit-weights", ct.image, label)
+    assert done.exit_code == 0, done.output
+    told = re.search(r"mean Dice (0\.\d+) there, (0\.\d+) with equal weights", done.stdout)
+    assert told is not None
+    assert float(told[1]) >= float(told[2])
+    again = re.search(r"--weights (\S+)", done.stdout)
+    assert again is not None
+    assert sum(float(weight) for weight in again[1].split(",")) == pytest.approx(1, abs=1e-4)
+    spleen_predict(*views, ct.image, "-o", tmp_path / "b.nii.gz", "--weights", again[1])
+    mask = voxels(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(mask, voxels(tmp_path / "b.nii.gz"))
+    reference = np.isin(ct.values, [3, 4])
+    dice = 2 * np.count_nonzero((mask == 3) & reference) / (np.count_nonzero(mask) + np.count_nonzero(reference))
+    assert dice == pytest.approx(float(told[1]), abs=1e-3)
+
+
+def test_all_options_together(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+    done = spleen_predict(
+        *views[:2], views[2] / "checkpoints" / "best.ckpt", ct.image, "-o", tmp_path / "m.nii", "--probabilities",
+        "--tta", "--flip", "left_right", "--flip", "superior_inferior", "--keep-largest", "bright", "--fill-holes",
+        "--min-volume-mm3", "20", "--batch-size", "3", "--device", "cpu", "--precision", "bf16", "--trust",
+        "--weights", "2,1,1",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert file_names(tmp_path) == {"m.nii", "m_probabilities.nii.gz", "predictions.csv"}
+    (row,) = read_record(tmp_path / "predictions.csv")
+    assert 0 < float(row["agreement"]) < 1
+
+
+# Wrong input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "Missing argument"),
+        ("RUN", "error: nothing to predict: after the run, give NIfTI files, a folder or a pattern"),
+        ("IMAGE RUN", "is neither a run folder nor a checkpoint; give the runs first, then the inputs"),
+        ("IMAGE", "is not a checkpoint; give a run folder, or a file that ends in .ckpt"),
+        ("nowhere IMAGE", "error: nowhere: no such run folder or checkpoint (looked from "),
+        ("RUN nowhere.nii", "error: nowhere.nii: no such file or folder (relative to "),
+        ("RUN no*where.nii", "no .nii or .nii.gz file matches this pattern"),
+        ("RUN EMPTY", "contains no .nii or .nii.gz file"),
+        ("EMPTY IMAGE", "is not a run folder: it has no checkpoints/best.ckpt"),
+        ("RUN IMAGE OTHER -o m.nii.gz", "2 images cannot all become the one file m.nii.gz; give a folder as --output"),
+        ("RUN IMAGE --weights 1,x", "--weights must be numbers with commas between them, such as 2,1,1; got '1,x'"),
+        ("RUN IMAGE --weights 1,1", "2 weights were given for 1 runs"),
+        ("RUN IMAGE --flip left_right", "--flip mirrors as part of the test-time augmentation; add --tta"),
+        ("RUN IMAGE --tta --flip up", "a flip must be among left_right, anterior_posterior, superior_inferior; got"),
+        ("RUN IMAGE --keep-largest liver", "keep-largest: no class 'liver'; the run knows bright, or say all"),
+        ("RUN IMAGE --min-volume-mm3 -1", "min-volume-mm3 must be 0 or more; got -1"),
+        ("RUN IMAGE --batch-size 0", "batch-size must be at least 1 slice; got 0"),
+        ("RUN IMAGE --device tpu", "'tpu' is not one of"),
+        ("RUN IMAGE --overwrite --skip-existing", "give either --overwrite or --skip-existing, not both"),
+        ("RUN IMAGE --fit-weights IMAGE LABEL", "fitting weights needs at least two runs"),
+        ("RUN RUN2 IMAGE --fit-weights IMAGE LABEL --weights 1,1", "give either --weights or --fit-weights, not both"),
+        ("RUN RUN2 IMAGE --fit-weights EMPTY LABEL", "expected two files or two folders"),
+        ("RUN RUN2 IMAGE --fit-weights nowhere LABEL", "nowhere: no such file or folder"),
+        ("RUN IMAGE -o FILE/out.nii.gz", "nothing can be written into "),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_told_in_one_line_with_exit_code_2(
+    ct: SmallCt, views: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    other = save(tmp_path / "other.nii", ct.hu, AFFINE)
+    words = {
+        "RUN": views[0], "RUN2": views[1], "IMAGE": ct.image, "OTHER": other, "LABEL": ct.label, "EMPTY": "empty",
+    }  # fmt: skip
+    done = spleen_predict(*(str(words.get(word, word)).replace("FILE", "file") for word in arguments.split()))
+    assert done.exit_code == 2, done.output
+    assert told in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
+    assert "Traceback" not in done.output
+    assert file_names(tmp_path) == {"empty", "file", "other.nii"}
+
+
+def test_outputs_are_looked_at_before_weights_are_fitted(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "m.nii").touch()
+    done = spleen_predict(*views, ct.image, "-o", tmp_path / "m.nii", "--fit-weights", ct.image, ct.label)
+    assert done.exit_code == 2
+    assert "1 of 1 outputs exist already" in done.stderr
+    assert "weights fitted" not in done.stdout
+
+
+# In a process of its own --------------------------------------------------------------------------------------------
+
+
+def test_a_strangers_network_is_refused_and_not_built(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    network = {"_target_": "os.makedirs", "name": str(trace)}
+    renamed = {"in_channels_argument": "mode", "out_channels_argument": "exist_ok"}
+    evil = forge_network(views[0], tmp_path / "evil.ckpt", network, **renamed)
+    done = in_its_own_process(tmp_path, evil, ct.image)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {evil}: its network is 'os.makedirs', and only network classes of ")
+    assert file_names(tmp_path) == {"evil.ckpt"}
+
+
+def test_a_full_disk_leaves_what_was_finished_and_nothing_half_written(
+    ct: SmallCt, views: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    save(tmp_path / "images" / "a_small.nii", ct.hu[:16, 12:28, 8:14], AFFINE)
+    save(tmp_path / "images" / "b_large.nii", ct.hu, AFFINE)
+    save(tmp_path / "images" / "c_small.nii", ct.hu[:16, 12:28, 8:14], AFFINE)
+
+    def fill_the_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = in_its_own_process(tmp_path, views[0], "images", "--output", "out", "--probabilities", prepare=fill_the_disk)
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("failed: images/b_large.nii: ")
+    assert "File too large" in line
+    written = {f"{name}{kind}.nii.gz" for name in ("a_small", "c_small") for kind in ("", "_probabilities")}
+    assert file_names(tmp_path / "out") == {*written, "predictions.csv"}
+    assert [row["case_id"] for row in read_record(tmp_path / "out" / "predictions.csv")] == ["a_small", "c_small"]
+
+
+def test_an_interruption_keeps_what_was_finished_and_leaves_nothing_else(
+    ct: SmallCt, views: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(60):
+        (tmp_path / "images" / f"{number:02d}.nii.gz").symlink_to(ct.image)
+    out = tmp_path / "out"
+    command = [SPLEEN, "predict", *map(str, views), "images", "--output", "out", "--probabilities", "--tta"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 120
+        while not (out / "01.nii.gz").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "interrupted; the files that were finished stay\n"
+    masks = sorted(path for path in out.glob("*.nii.gz") if "_probabilities" not in path.name)
+    assert 2 <= len(masks) < 60
+    for path in out.glob("*.nii.gz"):
+        assert np.asarray(nib.load(path).dataobj).any()
+    recorded = [row["prediction"] for row in read_record(out / "predictions.csv")]
+    assert recorded[:2] == ["00.nii.gz", "01.nii.gz"][: len(recorded)]
+    assert len(masks) - len(recorded) in (0, 1)
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_a_terminal_sees_the_progress(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 120))
+    command = [SPLEEN, "predict", str(views[0]), str(ct.image), "--output", "m.nii"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b""
+        with suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 4096):
+                seen += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert re.search(rb"scan7:.*/24 .*slice", seen)
+
+
+def test_a_notebook_calls_the_function_of_the_same_name(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+    """Strings are paths there, and neither Lightning nor wandb is imported."""
+    code = (
+        "import sys; from spleen.inference.predict import predict, PredictSettings\n"
+        f"report = predict({str(views[0])!r}, {str(ct.image)!r}, 'm.nii.gz', PredictSettings(tta=True))\n"
+        "print(report.cases[0].case_id, sorted({'wandb', 'pytorch_lightning', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "scan7 []\n"), done.stderr
+    assert file_names(tmp_path) == {"m.nii.gz", "predictions.csv"}

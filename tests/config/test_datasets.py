@@ -1,0 +1,149 @@
+"""From the configuration to the cases, and what their files say back."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spleen.config.datasets import complete, find_dataset
+from spleen.config.identity import identity
+from spleen.config.schema import CtConfig, MrConfig, TrainConfig
+from spleen.errors import InputError
+from tests._helpers.many_cases import ManyCases, many_cases, relabel
+from tests._helpers.small_run import compose_config
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> ManyCases:
+    return many_cases(tmp_path / "data", 4)
+
+
+def change(data: ManyCases, **entries: object) -> None:
+    """Other entries in dataset.json."""
+    path = data.root / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
+def completed_by_files(config: TrainConfig) -> TrainConfig:
+    return complete(config, find_dataset(config))
+
+
+def completed(data: ManyCases, *overrides: str) -> TrainConfig:
+    return completed_by_files(compose_config(*data.decathlon, *overrides))
+
+
+# What the files say --------------------------------------------------------------------------------------------------
+
+
+def test_the_files_say_classes_channels_and_modality(data: ManyCases) -> None:
+    config = completed(data)
+    assert config.data.label_values == {"front": [1], "back": [2]}
+    assert config.data.channels == 1
+    assert config.intensity == CtConfig("ct", 50.0, 400.0)  # those of conf/intensity/ct.yaml
+    assert completed_by_files(config) == config
+
+
+def test_mr_gets_the_intensity_of_mr_and_that_is_told(data: ManyCases, caplog: pytest.LogCaptureFixture) -> None:
+    change(data, modality={"0": "T2w"})
+    with caplog.at_level("INFO"):
+        assert completed(data).intensity == MrConfig("mr", 0.5, 99.5)
+    assert "intensity=mr, since the data's files say T2w" in caplog.text
+
+
+def test_what_is_given_goes_before_what_the_files_say(data: ManyCases) -> None:
+    config = completed(data, "intensity=zscore", "data.label_values={all: [1, 2]}", "data.channels=3")
+    assert config.intensity.kind == "zscore"
+    assert config.data.label_values == {"all": [1, 2]}
+    assert config.data.channels == 3
+
+
+def test_an_unknown_modality_asks_for_the_intensity(data: ManyCases) -> None:
+    change(data, modality={"0": "PET"})
+    with pytest.raises(InputError, match=r"intensity=auto: the files of data=decathlon do not say .* CT or MR"):
+        completed(data)
+    assert completed(data, "intensity=mr").intensity.kind == "mr"
+
+
+def test_intensity_auto_of_one_volume() -> None:
+    assert completed_by_files(compose_config("intensity=auto")).intensity.kind == "ct"  # of the phantom
+    with pytest.raises(InputError, match="the files of data=nifti do not say"):
+        completed_by_files(compose_config("data=nifti", "intensity=auto", "data.image=a.nii", "data.label=b.nii"))
+
+
+def test_the_fourth_dimension_holds_channels(tmp_path: Path) -> None:
+    data = many_cases(tmp_path / "two", 2, channels=2)
+    assert completed(data).data.channels == 2
+    data.image("c0").write_bytes(b"broken")  # the next case tells
+    assert completed(data).data.channels == 2
+    data.image("c1").write_bytes(b"broken")  # dataset.json tells
+    assert completed(data).data.channels == 2
+
+
+def test_two_folders_say_channels_and_nothing_else(data: ManyCases) -> None:
+    config = completed_by_files(compose_config(*data.folder))
+    assert (config.data.channels, config.data.label_values, config.intensity.kind) == (1, None, "ct")
+
+
+# Groups --------------------------------------------------------------------------------------------------------------
+
+
+def test_groups_come_from_a_file(data: ManyCases, tmp_path: Path) -> None:
+    groups = tmp_path / "groups.csv"
+    groups.write_text("case_id,group\nc0,p\nc1,p\nc2,q\nc3,r\nelsewhere,q\n")
+    cases = find_dataset(compose_config(*data.decathlon, f"data.groups={groups}")).cases
+    assert [case.group for case in cases] == ["p", "p", "q", "r"]
+    groups.write_text("case_id,group\nc0,p\nc3,r\n")
+    with pytest.raises(InputError, match=r"groups\.csv gives no group for 2 cases, for example c1"):
+        find_dataset(compose_config(*data.decathlon, f"data.groups={groups}"))
+
+
+def test_groups_stand_in_the_place_of_those_of_a_table(data: ManyCases, tmp_path: Path) -> None:
+    rows = [f"{data.image(case)},{data.label(case)},old" for case in data.labels]
+    (tmp_path / "cases.csv").write_text("\n".join(["image,label,group", *rows]))
+    table = ("data=table", f"data.table={tmp_path / 'cases.csv'}")
+    assert {case.group for case in find_dataset(compose_config(*table)).cases} == {"old"}
+    (tmp_path / "groups.csv").write_text("case_id,group\nc0,p\nc1,p\nc2,q\nc3,r\n")
+    cases = find_dataset(compose_config(*table, f"data.groups={tmp_path / 'groups.csv'}")).cases
+    assert [case.group for case in cases] == ["p", "p", "q", "r"]
+
+
+# Identity ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_place_of_the_files_does_not_matter_but_their_content_does(data: ManyCases, tmp_path: Path) -> None:
+    before = identity(completed(data))
+    moved = ManyCases(tmp_path / "elsewhere", data.labels)
+    data.root.rename(moved.root)
+    assert identity(completed(moved)) == before
+    relabel(moved, "c2", lambda label: label[::-1].copy())
+    assert identity(completed(moved)) != before
+
+
+def test_what_decides_the_split_decides_the_identity(data: ManyCases, tmp_path: Path) -> None:
+    def of(*overrides: str) -> str:
+        return identity(completed(data, *overrides))
+
+    def written(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    first = written("a.json", '[{"train": ["c0"], "val": ["c1"]}]')
+    same = written("b.json", '[{"train": ["c0"], "val": ["c1"]}]')
+    other = written("c.json", '[{"train": ["c0"], "val": ["c2"]}]')
+    lone = written("groups1.csv", "case_id,group\nc0,p\nc1,q\nc2,r\nc3,s\n")
+    paired = written("groups2.csv", "case_id,group\nc0,p\nc1,p\nc2,r\nc3,s\n")
+    assert of(f"split.splits_file={first}", "fold=0") == of(f"split.splits_file={same}", "fold=0")
+    listed = written("test.txt", "c1\n")
+    different = [
+        (), ("fold=0",), ("fold=1",), ("fold=all",), ("split.folds=4",), (f"split.splits_file={first}", "fold=0"),
+        (f"split.splits_file={other}", "fold=0"), (f"split.test_cases={listed}",), (f"data.groups={lone}",),
+        (f"data.groups={paired}",), ("img_size=native",), ("crop_size=32",),
+    ]  # fmt: skip
+    assert len({of(*overrides) for overrides in different}) == len(different)
+
+
+def test_classes_in_dataset_json_decide_the_identity(data: ManyCases) -> None:
+    before = identity(completed(data))
+    assert identity(completed(data, "data.label_values={front: [1], back: [2]}")) == before
+    change(data, labels={"0": "background", "1": "front", "2": "rear"})
+    assert identity(completed(data)) != before

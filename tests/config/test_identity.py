@@ -1,0 +1,139 @@
+"""The identity of a job: what changes it, and what leaves it as it is."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spleen.config import identity as identities
+from spleen.config.datasets import find_dataset
+from spleen.config.effect import WITHOUT_EFFECT, has_effect
+from spleen.config.identity import identity, known_identity, settings_with_effect
+from spleen.config.parsing import parse
+from spleen.config.schema import TrainConfig
+from tests._helpers.small_run import SmallCt, compose_config, small_ct
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
+    return small_ct(tmp_path_factory.mktemp("ct"))
+
+
+def identity_with_files(config: TrainConfig) -> str:
+    return identity(config, find_dataset(config).cases)
+
+
+def identity_of(*overrides: str) -> str:
+    return identity_with_files(compose_config(*overrides))
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ("lr=0.002", "lr=2e-3"),
+        ("split.seed=0",),
+        ("augment=light", "augment.shear=0.050"),
+        ("augment.shear=5e-2", "model.network.dropout=0"),
+        ("output_dir=/elsewhere", "cache_dir=/nowhere"),
+        ("study=another", "debug=true", "trainer.progress=false"),
+        ("logger=none",),
+        ("logger.mode=offline", "logger.tags=[a,b]", "logger.name=mine"),
+        ("loader.num_workers=2",),
+    ],
+    ids=" ".join,
+)
+def test_other_words_and_settings_without_effect_make_no_other_job(same: tuple[str, ...]) -> None:
+    assert identity_of(*same) == identity_of()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "lr=0.0020001",
+        "seed=1",
+        "split.seed=1",
+        "img_size=129",
+        "axis=axial",
+        "augment=none",
+        "augment.flips=[left_right]",
+        "augment.flips=[superior_inferior]",
+        "model=unet_wide",
+        "model.network.norm=group",
+        "loss.label_smoothing=0.1",
+        "loss=tversky",
+        "data.seed=1",
+        "data.noise_hu=0",
+        "epochs=11",
+        "precision=32",
+        "trainer=cpu",
+        "trainer.early_stopping_patience=5",
+        "optimiser.ema_decay=0.99",
+        "intensity.window_width=350",
+    ],
+)
+def test_every_setting_with_an_effect_makes_another_job(other: str) -> None:
+    assert identity_of(other) != identity_of()
+
+
+def test_every_setting_counts_but_for_those_that_are_listed_with_a_reason() -> None:
+    config = compose_config("data=nifti", "data.image=ct.nii.gz", "data.label=organ.nii.gz")
+    counted = settings_with_effect(config)
+    assert {"lr", "split.guard_mm", "model.network.width", "augment.flips", "trainer.accelerator"} <= set(counted)
+    groups = {key.split(".")[0] for key in counted}
+    left_out = {key for key in WITHOUT_EFFECT if "." not in key}
+    assert {"output_dir", "cache_dir", "study", "debug", "logger"} <= left_out
+    assert groups == set(vars(config)) - left_out
+    assert all(not has_effect(key) and reason for key, reason in WITHOUT_EFFECT.items())
+    assert has_effect("logger_of_mine")  # a name that only begins like a group
+
+
+@given(st.integers(0, 10**6))
+def test_a_number_counts_by_its_value_not_by_its_type(number: int) -> None:
+    config = compose_config("augment=none")
+    config.augment["elastic_spacing"] = number
+    as_integer = identity_with_files(config)
+    config.augment["elastic_spacing"] = float(number)
+    assert identity_with_files(config) == as_integer
+
+
+def test_the_way_through_the_recorded_configuration_keeps_the_identity() -> None:
+    from omegaconf import OmegaConf
+
+    config = compose_config("lr=3e-4", "data.label_values=[1]", "model=monai_basic_unet")
+    text = OmegaConf.to_yaml(OmegaConf.structured(config))
+    assert identity_with_files(parse(OmegaConf.create(text))) == identity_with_files(config)
+
+
+def test_the_content_of_the_files_counts_not_their_place(ct: SmallCt, tmp_path: Path) -> None:
+    def of(image: Path, label: Path) -> str:
+        return identity_of(
+            "data=nifti", f"data.image={image}", f"data.label={label}", f"cache_dir={tmp_path / 'cache'}"
+        )
+
+    here = of(ct.image, ct.label)
+    copied = [Path(shutil.copy(path, tmp_path / f"copy_of_{path.name}")) for path in (ct.image, ct.label)]
+    assert of(*copied) == here
+    os.utime(copied[0], (1, 1))
+    assert of(*copied) == here
+    content = bytearray(copied[0].read_bytes())
+    content[-1] ^= 1
+    copied[0].write_bytes(content)
+    changed = of(*copied)
+    assert changed != here
+    assert of(copied[1], copied[1]) not in (here, changed)
+
+
+def test_a_file_that_is_missing_leaves_the_job_without_an_identity() -> None:
+    config = compose_config("data=nifti", "data.image=/no/image.nii.gz", "data.label=/no/label.nii.gz")
+    assert known_identity(config, find_dataset(config).cases) is None
+    with pytest.raises(OSError, match="image"):
+        identity_with_files(config)
+
+
+def test_raising_the_format_makes_every_job_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identity_of()
+    monkeypatch.setattr(identities, "FORMAT", identities.FORMAT + 1)
+    assert identity_of() != before

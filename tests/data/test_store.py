@@ -1,0 +1,319 @@
+import hashlib
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from spleen.data.cases import Case
+from spleen.data.store.store import open_case
+from spleen.errors import InputError
+from spleen.imaging.classes import ClassMap
+from spleen.imaging.intensity import CtWindow, MrPercentiles, ZScore
+from spleen.imaging.preprocessing import Preprocessing
+from spleen.imaging.slicing import to_slices
+from spleen.system.hashing import content_hash
+from tests._helpers.nifti import SHAPE, box, counting, ras_affine, save, save_stored_as
+
+# Axial planes of 7 × 5 pixels, which img_size=7 leaves as they are; 105 voxels over the window -1 … 1.
+SETTINGS = Preprocessing(
+    axis="axial",
+    img_size=7,
+    resize="keep_aspect",
+    size_multiple=4,
+    intensity=CtWindow(window_level=0.0, window_width=200.0),
+    classes=ClassMap(("organ",), ((1,),)),
+    grid_tolerance_mm=0.1,
+)
+HU = counting() - 60
+
+_listeners: list[list[str]] = []
+
+
+def _tell_listeners(event, arguments):
+    if event == "open":
+        for listener in _listeners:
+            listener.append(str(arguments[0]))
+
+
+sys.addaudithook(_tell_listeners)
+
+
+@contextmanager
+def opened_files():
+    """The paths of the files that are opened meanwhile: Python reports them, whoever asks for the file."""
+    opened: list[str] = []
+    _listeners.append(opened)
+    try:
+        yield opened
+    finally:
+        _listeners.remove(opened)
+
+
+@pytest.fixture
+def case(tmp_path):
+    return Case(
+        "liver-3",
+        (save(tmp_path / "ct.nii.gz", HU.astype(np.int16), ras_affine()),),
+        save(tmp_path / "seg.nii.gz", box(), ras_affine()),
+    )
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def _entries(cache: Path):
+    return sorted(path for path in (cache / "slices").iterdir() if not path.name.startswith("."))
+
+
+def test_an_entry_holds_the_slices_of_the_volume(case, cache):
+    stored = open_case(case, SETTINGS, cache)
+    assert (stored.case_id, stored.axis, stored.n_slices) == ("liver-3", "axial", 3)
+    assert stored.spacing_mm == pytest.approx((5.0, 0.8, 0.8))
+    assert stored.voxel_volume_mm3 == pytest.approx(3.2)
+    assert stored.foreground.tolist() == [True, True, False]
+    np.testing.assert_array_equal(stored.reference, to_slices(box(), "axial"))
+    np.testing.assert_array_equal(stored.labels[:, :7, :5], to_slices(box(), "axial"))
+    # 16 bits keep numbers below 1 to half a step of 2⁻¹¹, far below the noise of one HU in any window.
+    np.testing.assert_allclose(stored.images[:, 0, :7, :5], to_slices(HU / 100, "axial"), rtol=0, atol=2**-12)
+
+
+def test_planes_are_padded_with_the_smallest_value_and_background(case, cache):
+    stored = open_case(case, SETTINGS, cache)
+    assert stored.images.shape == (3, 1, 8, 8)
+    assert stored.labels.shape == (3, 8, 8)
+    assert (stored.images[:, 0, 7:] == np.float16(-0.6)).all()
+    assert (stored.images[:, 0, :, 5:] == np.float16(-0.6)).all()
+    assert not stored.labels[:, 7:].any()
+    assert not stored.labels[:, :, 5:].any()
+
+
+def test_many_slices_of_several_classes_keep_their_order(tmp_path, cache):
+    """More slices than are resampled at once, each with a value of its own."""
+    shape = (40, 5, 7)
+    image = np.broadcast_to(np.arange(40, dtype=np.float32)[:, None, None], shape)
+    label = np.broadcast_to(np.array([0, 4, 9, 2] * 10, dtype=np.uint8)[:, None, None], shape)
+    affine = ras_affine((5.0, 0.8, 0.8))
+    case = Case("c", (save(tmp_path / "i.nii", image, affine),), save(tmp_path / "l.nii", label, affine))
+    classes = ClassMap(("a", "b"), ((9,), (2, 4)))
+    stored = open_case(case, replace(SETTINGS, axis="sagittal", img_size=12, classes=classes), cache)
+    assert stored.grid.resampled == (12, 9)  # 5.6 mm high, 4 mm wide
+    np.testing.assert_allclose(stored.images[:, 0, 4, 3], np.arange(40) / 100, atol=2**-12)
+    assert stored.labels[:, 4, 3].tolist() == [0, 2, 1, 2] * 10
+
+
+def test_opening_reads_no_plane_and_holds_no_file(case, cache):
+    stored = open_case(case, SETTINGS, cache)
+    before = len(psutil.Process().open_files())
+    for name, dtype in (("images", np.float16), ("labels", np.uint8), ("reference", np.uint8)):
+        array = getattr(stored, name)
+        assert array.dtype == dtype
+        assert array[np.array([2, 0])].shape == (2, *array.shape[1:])
+        assert not isinstance(array[0], np.memmap)  # a copy: nothing stays mapped
+    (images,) = (cache / "slices").glob("*/images.npy")
+    assert str(images) not in {mapped.path for mapped in psutil.Process().memory_maps()}
+    assert len(psutil.Process().open_files()) == before
+
+
+@pytest.mark.parametrize("layout", ["one file", "a file for each"])
+def test_each_channel_is_normalised_by_itself(tmp_path, cache, layout):
+    channels = [counting().astype(np.float32), 7 * counting()[::-1].astype(np.float32)]
+    label = save(tmp_path / "seg.nii", box(), ras_affine())
+    if layout == "one file":
+        images = (save(tmp_path / "both.nii", np.stack(channels, axis=-1), ras_affine()),)
+    else:
+        images = tuple(save(tmp_path / f"c_{n:04}.nii", channel, ras_affine()) for n, channel in enumerate(channels))
+    settings = replace(SETTINGS, intensity=MrPercentiles(0.0, 100.0), n_channels=2)
+    stored = open_case(Case("c", images, label), settings, cache)
+    assert stored.images.shape == (3, 2, 8, 8)
+    for number, channel in enumerate(channels):
+        signal = channel[channel != 0]
+        expected = 2 * (channel - signal.min()) / (signal.max() - signal.min()) - 1
+        found = stored.images[:, number, :7, :5]
+        np.testing.assert_allclose(found, to_slices(expected.clip(-1, 1), "axial"), atol=2**-10)
+    with pytest.raises(InputError, match=r"has 2 channels, expected 3 \(data.channels\)"):
+        open_case(Case("c", images, label), replace(settings, n_channels=3), cache)
+
+
+def test_channels_on_different_grids_are_refused(tmp_path, cache):
+    images = (
+        save(tmp_path / "c_0000.nii", counting(), ras_affine()),
+        save(tmp_path / "c_0001.nii", counting(), ras_affine((0.8, 0.8, 6.0))),
+    )
+    label = save(tmp_path / "seg.nii", box(), ras_affine())
+    with pytest.raises(InputError, match=r"c_0000\.nii and .*c_0001\.nii are on different grids"):
+        open_case(Case("c", images, label), replace(SETTINGS, n_channels=2), cache)
+
+
+def test_a_second_start_does_not_even_open_the_volumes(case, cache):
+    volumes = {str(case.images[0]), str(case.label)}
+    with opened_files() as at_first:
+        first = open_case(case, SETTINGS, cache)
+    assert volumes <= set(at_first)
+    with opened_files() as afterwards:
+        second = open_case(case, SETTINGS, cache)
+    assert afterwards
+    assert not volumes & set(afterwards)
+    np.testing.assert_array_equal(first.images, second.images)
+    assert first.grid == second.grid
+    assert len(_entries(cache)) == 1
+
+
+def test_every_setting_that_shapes_the_arrays_makes_an_entry_of_its_own(case, cache):
+    changes = {
+        "axis": "coronal",
+        "img_size": 8,
+        "resize": "stretch",
+        "size_multiple": 2,
+        "intensity": CtWindow(0.0, 201.0),
+        "classes": ClassMap(("organ",), ((1, 2),)),
+        "grid_tolerance_mm": 0.2,
+    }
+    assert {*changes, "n_channels"} == asdict(SETTINGS).keys()  # another number of channels needs other files
+    others = [{"intensity": MrPercentiles(0.0, 99.0)}, {"intensity": ZScore(3.0)}]
+    for change in [{}, *({name: value} for name, value in changes.items()), *others]:
+        open_case(case, replace(SETTINGS, **change), cache)
+    open_case(case, SETTINGS, cache, may_be_empty=True)
+    assert len(_entries(cache)) == 2 + len(changes) + len(others)
+
+
+@pytest.mark.parametrize("changed", ["image", "label"])
+def test_new_content_under_the_old_name_makes_a_new_entry(case, cache, changed):
+    before = open_case(case, SETTINGS, cache)
+    if changed == "image":
+        save(case.images[0], (HU + 1).astype(np.int16), ras_affine())
+    else:
+        save(case.label, box(high=(3, 5, 2)), ras_affine())
+    after = open_case(case, SETTINGS, cache)
+    assert len(_entries(cache)) == 2
+    assert (before.images[:] != after.images[:]).any() == (changed == "image")
+    assert (before.reference[:] != after.reference[:]).any() == (changed == "label")
+
+
+def test_image_and_label_may_be_stored_along_different_axes(tmp_path, cache):
+    image = save_stored_as(tmp_path / "ct.nii.gz", "LPS", HU.astype(np.int16))
+    label = save_stored_as(tmp_path / "seg.nii.gz", "LAS", box())
+    stored = open_case(Case("c", (image,), label), SETTINGS, cache)
+    np.testing.assert_array_equal(stored.reference, to_slices(box(), "axial"))
+    np.testing.assert_allclose(stored.images[:, 0, :7, :5], to_slices(HU / 100, "axial"), atol=2**-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "shift_mm", "message"),
+    [
+        (SHAPE, 1.0, r"ct\.nii\.gz and .*off\.nii\.gz are on different grids.* 1 mm apart, the tolerance is 0\.1 mm"),
+        ((5, 7, 4), 0.0, r"their shapes are 5 × 7 × 3 and 5 × 7 × 4"),
+    ],
+)
+def test_a_label_on_another_grid_is_refused_and_leaves_no_entry(case, cache, shape, shift_mm, message):
+    affine = ras_affine()
+    affine[1, 3] += shift_mm
+    label = save(case.label.with_name("off.nii.gz"), box(shape), affine)
+    with pytest.raises(InputError, match=message):
+        open_case(replace(case, label=label), SETTINGS, cache)
+    assert list((cache / "slices").iterdir()) == []
+
+
+def test_an_empty_label_is_refused_unless_it_may_be_empty(case, cache):
+    save(case.label, box(value=0), ras_affine())
+    with pytest.raises(InputError, match=r"seg\.nii\.gz: the label is empty"):
+        open_case(case, SETTINGS, cache)
+    stored = open_case(case, SETTINGS, cache, may_be_empty=True)
+    assert (stored.volumes_mm3, stored.label_values) == ((0.0,), ((1,),))
+
+
+@pytest.mark.parametrize("missing", ["image", "label"])
+def test_a_missing_file_is_refused(case, cache, missing):
+    path = case.images[0] if missing == "image" else case.label
+    path.unlink()
+    with pytest.raises(InputError, match=rf"{path}: no such file \(case 'liver-3'\)"):
+        open_case(case, SETTINGS, cache)
+
+
+def test_a_cache_that_cannot_be_written_is_refused_with_the_setting_to_change(case, tmp_path):
+    in_the_way = tmp_path / "cache"
+    in_the_way.write_text("a file where the folder should be")
+    with pytest.raises(InputError, match=rf"cannot use the slice store under {in_the_way}: .*cache_dir="):
+        open_case(case, SETTINGS, in_the_way)
+
+
+def _open_elsewhere(case, cache, until, barrier):
+    """In a process of its own: stop where the unfinished file `until` is opened, to wait for another or to die."""
+
+    def stop(event, arguments):
+        if event == "open" and Path(str(arguments[0])).name == until and ".tmp-" in str(arguments[0]):
+            if barrier is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            barrier.wait(60)
+
+    sys.addaudithook(stop)
+    np.testing.assert_array_equal(open_case(case, SETTINGS, cache).reference, to_slices(box(), "axial"))
+
+
+def _run(*processes):
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(90)
+    return [process.exitcode for process in processes]
+
+
+def test_a_killed_process_leaves_nothing_that_is_read_and_two_at_once_leave_one_entry(case, cache):
+    processes = get_context("forkserver")  # imports once, and knows nothing of what this process has open
+    processes.set_forkserver_preload([__name__])
+    killed = processes.Process(target=_open_elsewhere, args=(case, cache, "labels.npy", None))
+    assert _run(killed) == [-signal.SIGKILL]
+    assert _entries(cache) == []
+    assert list((cache / "slices").glob(".tmp-*/images.npy"))  # it was halfway
+
+    barrier = processes.Barrier(2)  # both have written their arrays before either finishes
+    arguments = (case, cache, "entry.json", barrier)
+    together = [processes.Process(target=_open_elsewhere, args=arguments) for _ in range(2)]
+    assert _run(*together) == [0, 0]
+    assert len(_entries(cache)) == 1
+    with opened_files() as opened:
+        stored = open_case(case, SETTINGS, cache)
+    assert str(case.images[0]) not in opened
+    np.testing.assert_allclose(stored.images[:, 0, :7, :5], to_slices(HU / 100, "axial"), atol=2**-12)
+
+
+def test_a_content_hash_is_sha256_and_read_once(tmp_path):
+    path, memory = tmp_path / "ct.nii.gz", tmp_path / "hashes"
+    path.write_bytes(b"voxels")
+    with opened_files() as opened:
+        assert content_hash(path, memory) == hashlib.sha256(b"voxels").hexdigest()
+    assert str(path) in opened
+    with opened_files() as opened:
+        assert content_hash(path, memory) == hashlib.sha256(b"voxels").hexdigest()
+    assert str(path) not in opened
+
+
+def test_a_content_hash_notices_a_change_that_keeps_size_and_modification_time(tmp_path):
+    path, memory = tmp_path / "ct.nii.gz", tmp_path / "hashes"
+    path.write_bytes(b"voxels")
+    content_hash(path, memory)
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of the file system ticks in milliseconds
+        path.write_bytes(b"VOXELS")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert content_hash(path, memory) == hashlib.sha256(b"VOXELS").hexdigest()
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"signature": 1}', b"\xff\x00"])
+def test_a_damaged_memory_of_hashes_is_written_anew(tmp_path, damage):
+    path, memory = tmp_path / "ct.nii.gz", tmp_path / "hashes"
+    path.write_bytes(b"voxels")
+    content_hash(path, memory)
+    (note,) = memory.iterdir()
+    note.write_bytes(damage)
+    assert content_hash(path, memory) == hashlib.sha256(b"voxels").hexdigest()
+    assert note.read_bytes() != damage

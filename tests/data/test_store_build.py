@@ -1,0 +1,173 @@
+"""The slice store of many cases: built side by side, gone on with, and what is wrong with a case told by its name."""
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from spleen.config.datasets import find_dataset
+from spleen.config.factory import build_classes, build_preprocessing
+from spleen.data.store.build import OpenedCases, open_cases
+from spleen.errors import InputError
+from tests._helpers.many_cases import VOXEL_MM3, ManyCases, many_cases, quick_config, relabel
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> ManyCases:
+    return many_cases(tmp_path / "data", 6)
+
+
+def opened(data: ManyCases, folder: Path, *overrides: str, skip_bad: bool = False) -> OpenedCases:
+    config = quick_config(folder, *data.decathlon, *overrides)
+    settings = build_preprocessing(config, build_classes(config))
+    return open_cases(find_dataset(config).cases, settings, folder / "cache", skip_bad)
+
+
+def entries(folder: Path) -> dict[str, int]:
+    """The entries of the store, with the time at which each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "cache" / "slices").iterdir()}
+
+
+def test_cases_come_in_their_order_with_what_their_files_hold(data: ManyCases, tmp_path: Path) -> None:
+    found = opened(data, tmp_path)
+    assert [case.case_id for case in found.cases] == ["c0", "c1", "c2", "c3", "c4", "c5"]
+    assert found.skipped == {}
+    for number, case in enumerate(found.cases):
+        assert case.volumes_mm3 == pytest.approx((24 * (number + 2) * VOXEL_MM3,) * 2)
+        assert case.foreground.tolist() == [index < number + 2 for index in range(8)]
+        assert case.reference.shape == (8, 20, 24)
+    assert len({case.fingerprint for case in found.cases}) == 6
+
+
+def test_the_same_image_has_one_fingerprint_however_it_is_stored(data: ManyCases, tmp_path: Path) -> None:
+    image = nib.load(data.image("c0"))
+    copy = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    copy.header["descrip"] = b"exported again"
+    nib.save(copy, data.image("c1"))
+    assert data.image("c1").read_bytes() != data.image("c0").read_bytes()
+    found = opened(data, tmp_path)
+    assert found.cases[0].fingerprint == found.cases[1].fingerprint
+    assert len({case.fingerprint for case in found.cases}) == 5
+
+
+def test_what_is_built_stays_and_only_the_rest_is_built(data: ManyCases, tmp_path: Path) -> None:
+    content = data.image("c3").read_bytes()
+    data.image("c3").write_bytes(content[:200])  # as if the download broke off
+    with pytest.raises(InputError, match="1 of 6 cases cannot be used"):
+        opened(data, tmp_path)
+    built = entries(tmp_path)
+    assert len(built) == 5
+    abandoned = tmp_path / "cache" / "slices" / ".tmp-1-aa-abandoned"  # as a kill leaves it
+    abandoned.mkdir()
+    data.image("c3").write_bytes(content)
+    assert len(opened(data, tmp_path).cases) == 6
+    after = entries(tmp_path)
+    assert len(after) == 7
+    assert {name: after[name] for name in built} == built
+    yesterday = time.time() - 25 * 60 * 60  # no living process builds one case for a day
+    os.utime(abandoned, (yesterday, yesterday))
+    opened(data, tmp_path)
+    assert len(entries(tmp_path)) == 6
+    assert not abandoned.exists()
+
+
+def test_every_bad_case_is_told_with_its_reason(data: ManyCases, tmp_path: Path) -> None:
+    data.image("c1").write_bytes(b"no image")
+    label = nib.load(data.label("c4"))
+    nib.save(nib.Nifti1Image(np.asarray(label.dataobj)[:, :-1], label.affine), data.label("c4"))
+    with pytest.raises(InputError) as caught:
+        opened(data, tmp_path)
+    first, one, other, advice = str(caught.value).splitlines()
+    assert first == "2 of 6 cases cannot be used:"
+    assert one.startswith(f"  c1: {data.image('c1')}")
+    assert other.startswith("  c4: ")
+    assert "24 × 19 × 8" in other or "(24, 19, 8)" in other, other
+    assert advice == "Fix them, or skip them with data.skip_bad=true"
+
+
+def test_bad_cases_may_be_left_out_and_are_listed(
+    data: ManyCases, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data.image("c1").write_bytes(b"no image")
+    with caplog.at_level(logging.WARNING):
+        found = opened(data, tmp_path, skip_bad=True)
+    assert [case.case_id for case in found.cases] == ["c0", "c2", "c3", "c4", "c5"]
+    assert list(found.skipped) == ["c1"]
+    assert "1 of 6 cases are skipped (data.skip_bad=true):\n  c1: " in caplog.text
+
+
+def test_without_any_good_case_nothing_is_left_out(data: ManyCases, tmp_path: Path) -> None:
+    for case_id in data.labels:
+        data.image(case_id).write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"none of the 6 cases can be used:\n  c0, c1, c2, c3, c4, c5: "):
+        opened(data, tmp_path, skip_bad=True)
+
+
+def test_what_is_wrong_with_several_cases_is_told_once(data: ManyCases, tmp_path: Path) -> None:
+    for case_id in ("c1", "c3", "c4"):
+        relabel(data, case_id, lambda label: label[:5])
+    data.image("c5").write_bytes(b"no image")
+    with pytest.raises(InputError) as caught:
+        opened(data, tmp_path)
+    first, alike, other, _ = str(caught.value).splitlines()
+    assert first == "4 of 6 cases cannot be used:"
+    assert alike.startswith("  c1, c3, c4: ")
+    assert f"{data.root}/labelsTr/*.nii.gz" in alike
+    assert other.startswith(f"  c5: {data.image('c5')}")
+
+
+def test_a_case_may_be_called_like_a_value_of_its_label(data: ManyCases, tmp_path: Path) -> None:
+    for path in [*data.root.glob("*/c*.nii.gz")]:
+        path.rename(path.with_name(path.name[1:]))
+    config = quick_config(tmp_path, *data.folder)
+    settings = build_preprocessing(config, build_classes(config))
+    with pytest.raises(InputError) as caught:
+        open_cases(find_dataset(config).cases, settings, tmp_path / "cache", skip_bad=False)
+    (_, alike) = str(caught.value).splitlines()
+    folder = f"{data.root}/labelsTr"
+    assert alike.startswith(f"  0, 1, 2, 3, 4, 5: {folder}/*.nii.gz: the label contains the values 1, 2, so ")
+
+
+def test_of_very_many_bad_cases_the_first_are_listed(tmp_path: Path) -> None:
+    data = many_cases(tmp_path / "data", 24)
+    for number in range(1, 24):  # each wrong in a way of its own
+        relabel(data, f"c{number}", lambda label, size=number: label[:size])
+    with pytest.raises(InputError) as caught:
+        opened(data, tmp_path)
+    lines = str(caught.value).splitlines()
+    assert (len(lines), lines[-2]) == (23, "  … and 3 more")
+
+
+def test_images_that_cannot_be_ct_are_warned_of_once_but_at_each_start(
+    data: ManyCases, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(data, tmp_path)
+    assert caplog.text == ""
+    for case_id in ("c2", "c4"):
+        image = nib.load(data.image(case_id))
+        values = np.asarray(image.dataobj)
+        nib.save(nib.Nifti1Image(values - values.min(), image.affine), data.image(case_id))
+    for _ in range(2):  # built, then found in the store
+        caplog.clear()
+        opened(data, tmp_path)
+        (record,) = caplog.records
+        told = record.getMessage()
+        assert told.startswith(f"{data.image('c2')}: intensities from 0 to ")
+        assert "cannot be Hounsfield units (no voxel is negative" in told
+        assert "2 of 6 images" in told
+        assert "intensity=mr" in told
+
+
+def test_a_fault_of_the_program_is_no_bad_case(
+    data: ManyCases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr("spleen.data.store.build.open_case", fault)
+    with pytest.raises(ZeroDivisionError):
+        opened(data, tmp_path, skip_bad=True)

@@ -1,0 +1,286 @@
+"""`compare`: paired differences by hand, where scores are no numbers, the kinds of input, the command."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+from typer.testing import CliRunner
+
+from spleen.cli.main import app
+from spleen.errors import InputError
+from spleen.evaluation.compare import Comparison, compare
+from spleen.evaluation.evaluate import evaluate
+from spleen.evaluation.metrics.per_case import CaseScore
+from spleen.evaluation.report.files import to_csv
+from spleen.evaluation.summary import ALL_CLASSES
+from spleen.runs.summary import write_cases
+from tests._helpers.nifti import SHAPE, ras_affine, save
+
+INF, NAN = math.inf, math.nan
+
+
+def bar(length: int, start: int = 0, value: int = 1) -> np.ndarray:
+    """A row of voxels along j."""
+    label = np.zeros(SHAPE, dtype=np.int16)
+    label[2, start : start + length, 1] = value
+    return label
+
+
+def table(path: Path, scores: dict, metric="dice") -> Path:
+    """A CSV file as `spleen evaluate` writes it, from {case or (case, class): value}."""
+    rows = [f"case_id,class_name,{metric}"]
+    for key, value in scores.items():
+        case_id, class_name = key if isinstance(key, tuple) else (key, "organ")
+        rows.append(f"{case_id},{class_name},{value}")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def compared(tmp_path: Path, a: dict, b: dict, metric="dice") -> Comparison:
+    return compare(table(tmp_path / "a.csv", a, metric), table(tmp_path / "b.csv", b, metric), metrics=[metric])
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["compare", *(str(argument) for argument in arguments)])
+
+
+# Numbers ------------------------------------------------------------------------------------------------------------
+
+
+def test_differences_wins_and_ties_by_hand(tmp_path):
+    a = {"one": 0.5, "two": 0.8, "three": 0.9, "four": 0.7}
+    b = {"one": 0.7, "two": 0.7, "three": 0.9, "four": 0.8}
+    (summary,) = compared(tmp_path, a, b).summaries
+    assert (summary.mean_a, summary.mean_b) == pytest.approx((0.725, 0.775))
+    assert summary.mean_difference == pytest.approx(0.05)
+    assert summary.median_difference == pytest.approx(0.05)
+    assert (summary.wins, summary.ties, summary.losses, summary.n_pairs) == (2, 1, 1, 4)
+    assert summary.interval is not None
+    assert summary.interval.low < 0.05 < summary.interval.high
+
+
+def test_a_lower_distance_and_an_error_nearer_to_0_win(tmp_path):
+    (distance,) = compared(tmp_path, {"one": 5.0, "two": 2.0}, {"one": 3.0, "two": 2.5}, "hausdorff95_mm").summaries
+    assert (distance.wins, distance.losses, distance.mean_difference) == (1, 1, -0.75)
+    errors = compared(tmp_path, {"one": -0.3, "two": 0.1}, {"one": 0.2, "two": -0.2}, "volume_error_relative")
+    assert [pair.difference for pair in errors.pairs] == pytest.approx([-0.1, 0.1])
+    assert [pair.is_better for pair in errors.pairs] == [True, False]
+
+
+def test_the_test_is_wilcoxons(tmp_path):
+    random = np.random.default_rng(0)
+    a = {f"case {n}": float(value) for n, value in enumerate(random.random(20))}
+    b = {case: value + float(random.normal(0.1, 0.2)) for case, value in a.items()}
+    (summary,) = compared(tmp_path, a, b).summaries
+    assert summary.wilcoxon_p == pytest.approx(wilcoxon(list(a.values()), list(b.values())).pvalue)
+
+
+def test_with_fewer_than_six_pairs_no_test_can_tell(tmp_path):
+    a, b = ({f"case {n}": base + n / 100 * base for n in range(6)} for base in (0.1, 0.8))
+    assert "fewer than 6" not in str(compared(tmp_path, a, b))
+    del a["case 5"], b["case 5"]
+    assert "fewer than 6 cases differ, so no signed-rank test can reach p < 0.05" in str(compared(tmp_path, a, b))
+
+
+def test_undefined_and_infinite_scores_are_counted_each_in_its_place(tmp_path):
+    a = {"both undefined": NAN, "only b": NAN, "both inf": INF, "found": INF, "lost": 1.0, "usual": 4.0}
+    b = {"both undefined": NAN, "only b": INF, "both inf": INF, "found": 2.0, "lost": INF, "usual": 3.0}
+    comparison = compared(tmp_path, a, b, "hausdorff95_mm")
+    (summary,) = comparison.summaries
+    assert (summary.n_pairs, summary.n_undefined, summary.one_sided) == (4, 1, ("only b",))
+    assert (summary.wins, summary.ties, summary.losses, summary.n_infinite) == (2, 1, 1, 2)
+    assert math.isnan(summary.mean_difference)  # inf and -inf
+    assert summary.interval is None
+    assert summary.median_difference == -0.5  # of -inf, -1, 0, inf
+    assert [pair.case_id for pair in comparison.moved_most("hausdorff95_mm")] == ["found", "lost", "usual"]
+    text = str(comparison)
+    assert "2 of 4 differences infinite" in text
+    assert "undefined on one side only, so without a difference and left out: only b" in text
+
+
+def test_one_infinite_difference_makes_the_mean_infinite(tmp_path):
+    (summary,) = compared(tmp_path, {"one": INF, "two": 2.0}, {"one": 2.0, "two": 2.0}, "hausdorff_mm").summaries
+    assert (summary.mean_difference, summary.median_difference) == (-INF, -INF)  # the middle of 0 and -inf
+    assert (summary.mean_a, summary.mean_b) == (INF, 2.0)
+
+
+def test_the_rounding_of_a_file_is_a_tie(tmp_path):
+    (summary,) = compared(tmp_path, {"one": 0.1 + 0.2, "two": 96671.76}, {"one": 0.3, "two": 96671.7600001}).summaries
+    assert (summary.ties, summary.mean_difference) == (2, 0.0)
+
+
+def test_the_mean_over_classes_averages_what_is_defined_on_both_sides(tmp_path):
+    a = {("one", "left"): 0.5, ("one", "right"): 0.5, ("two", "left"): 0.4, ("two", "right"): NAN}
+    b = {("one", "left"): 0.7, ("one", "right"): 0.9, ("two", "left"): 0.5, ("two", "right"): 0.0}
+    left, right, both = compared(tmp_path, a, b).summaries
+    assert (left.class_name, right.class_name, both.class_name) == ("left", "right", ALL_CLASSES)
+    assert right.one_sided == ("two",)
+    assert both.mean_difference == pytest.approx(((0.2 + 0.4) / 2 + 0.1) / 2)
+
+
+# Kinds of input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def predictions(tmp_path) -> tuple[Path, Path, Path]:
+    """Folders A, B and the reference. Dice of A: 1/2, 2/3, NaN; of B: 1, 0 (missed), NaN."""
+    cases = {
+        "shifted": (bar(2, 1), bar(2), bar(2)),
+        "short": (bar(2), bar(0), bar(4)),
+        "empty": (bar(0), bar(0), bar(0)),
+    }
+    for side, name in enumerate("abr"):
+        (tmp_path / name).mkdir()
+        for case_id, labels in cases.items():
+            save(tmp_path / name / f"{case_id}.nii.gz", labels[side], ras_affine())
+    return tmp_path / "a", tmp_path / "b", tmp_path / "r"
+
+
+def test_folders_of_predictions_are_scored_against_the_reference(predictions):
+    comparison = compare(*predictions, metrics=["dice", "hausdorff_mm"])
+    dice, distance = comparison.summaries
+    assert (dice.mean_a, dice.mean_b) == pytest.approx(((1 / 2 + 2 / 3) / 2, 1 / 2))
+    assert dice.n_undefined == 1
+    assert (distance.mean_b, distance.wins, distance.losses) == (INF, 1, 1)
+
+
+def test_files_of_evaluate_give_the_same_as_the_folders(predictions, tmp_path):
+    a, b, reference = predictions
+    for name, folder in (("a.csv", a), ("b.csv", b)):
+        (tmp_path / name).write_text(to_csv(evaluate(folder, reference, {1: "organ"})))
+    metrics = ["dice", "average_surface_distance_mm", "volume_error_relative"]
+    from_files = compare(tmp_path / "a.csv", tmp_path / "b.csv", metrics=metrics)
+    from_folders = compare(a, b, reference, metrics, classes={1: "organ"})
+    for one, other in zip(from_files.pairs, from_folders.pairs, strict=True):
+        assert (one.metric, one.case_id, one.class_name) == (other.metric, other.case_id, other.class_name)
+        assert (one.a, one.b) == pytest.approx((other.a, other.b), nan_ok=True)
+
+
+def test_single_files_are_the_case_of_the_reference(predictions):
+    a, b, reference = (folder / "shifted.nii.gz" for folder in predictions)
+    b = b.rename(b.with_name("another_name.nii.gz"))
+    (pair,) = compare(a, b, reference).pairs
+    assert (pair.case_id, pair.a, pair.b) == ("shifted", 0.5, 1.0)
+
+
+def test_runs_are_compared_by_the_rows_of_a_split(tmp_path):
+    for name, val, test in (("a", 0.1, 0.6), ("b", 0.2, 0.9)):
+        scores = {
+            stage: [CaseScore("case", "organ", dice, *[0.5] * 4, 10.0, 10.0)]
+            for stage, dice in (("val", val), ("test", test))
+        }
+        write_cases(tmp_path / name / "cases.csv", scores)
+    assert compare(tmp_path / "a", tmp_path / "b").summaries[0].mean_difference == pytest.approx(0.3)
+    assert compare(tmp_path / "a", tmp_path / "b", split="val").summaries[0].mean_difference == pytest.approx(0.1)
+    with pytest.raises(InputError, match="no row of the split 'train'; it has val, test"):
+        compare(tmp_path / "a", tmp_path / "b", split="train")
+
+
+def test_a_class_that_only_one_side_predicts_is_empty_on_the_other(predictions):
+    a, b, reference = predictions
+    save(a / "shifted.nii.gz", bar(2, 1) + bar(1, 5, value=3), ras_affine())
+    comparison = compare(a, b, reference)
+    extra = next(pair for pair in comparison.pairs if (pair.case_id, pair.class_name) == ("shifted", "3"))
+    assert (extra.a, math.isnan(extra.b)) == (0.0, True)
+
+
+def test_references_of_other_folds_are_left_out_when_asked_for(predictions, tmp_path):
+    a, b, reference = predictions
+    (a / "short.nii.gz").unlink()
+    for options, words in (([], "--only-predicted"), (["--only-predicted"], f"only in {b}: short")):
+        result = run(a, b, reference, *options)
+        assert (result.exit_code, words in result.stderr) == (2, True)
+    (b / "short.nii.gz").unlink()
+    result = run(a, b, reference, "--only-predicted", "--json", tmp_path / "c.json")
+    assert result.exit_code == 0
+    assert "left out, without a prediction: 1 (short)" in result.stdout
+    record = json.loads((tmp_path / "c.json").read_text())
+    assert (sorted(record["cases"]), record["unpredicted"]) == (["empty", "shifted"], ["short"])
+
+
+def test_a_bad_file_leaves_its_case_out_on_both_sides(predictions):
+    a, b, reference = predictions
+    (b / "short.nii.gz").write_bytes(b"no NIfTI")
+    comparison = compare(a, b, reference)
+    assert {pair.case_id for pair in comparison.pairs} == {"shifted", "empty"}
+    assert [failure.case_id for failure in comparison.failures] == ["short"]
+    assert run(a, b, reference).exit_code == 1
+
+
+def test_cases_that_one_side_has_alone_are_listed(tmp_path):
+    a, b = ({"one": 0.5, other: 0.8} for other in ("two", "three"))
+    with pytest.raises(InputError, match=r"(?s)only in .*a\.csv: two.*only in .*b\.csv: three"):
+        compared(tmp_path, a, b)
+    with pytest.raises(InputError, match="each case and class"):
+        compared(tmp_path, {("one", "left"): 0.5}, {("one", "right"): 0.5})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "has no columns case_id and class_name"),
+        ("name,value\na,1\n", "has no columns case_id and class_name"),
+        ("case_id,class_name,jaccard\na,organ,1\n", "has no column dice; it has jaccard"),
+        ("case_id,class_name,dice\n", "holds no case"),
+        ("case_id,class_name,dice\na,organ,good\n", "is no number: 'good'"),
+        ("case_id,class_name,dice\na,organ\n", "is no number"),
+        ("case_id,class_name,dice\na,organ,1\na,organ,1\n", "twice"),
+        (b"\xff\xfe\x00case", "cannot be read as CSV"),
+    ],
+)
+def test_a_file_of_another_kind_is_told(tmp_path, content, words):
+    (tmp_path / "b.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=words):
+        compare(table(tmp_path / "a.csv", {"a": 0.5}), tmp_path / "b.csv")
+
+
+def test_wrong_combinations_are_told(predictions, tmp_path):
+    a, b, reference = predictions
+    scores = table(tmp_path / "s.csv", {"a": 0.5})
+    for arguments, words in (
+        ((a, b), "give their REFERENCE too"),
+        ((a / "short.nii.gz", b / "short.nii.gz"), "give their REFERENCE too"),
+        ((scores, tmp_path / "missing.csv"), "no such file"),
+        ((scores, scores, reference), "leave .* out"),
+        ((a, tmp_path / "missing", reference), "no such file"),
+    ):
+        with pytest.raises(InputError, match=words):
+            compare(*arguments)
+    for metric in ("volume_reference_ml", "nice"):
+        with pytest.raises(InputError, match="a metric to compare is one of dice, "):
+            compare(scores, scores, metrics=[metric])
+
+
+# Command ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_and_writes_what_the_function_returns(predictions, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    outputs = ("--csv", tmp_path / "c.csv", "--json", tmp_path / "c.json")
+    result = run(*predictions, "--classes", "1=organ", "--metric", "dice", "--metric", "hausdorff_mm", *outputs)
+    assert result.exit_code == 0
+    assert max(len(line) for line in result.stdout.splitlines() if not line.startswith(("A:", "B:", "wrote"))) <= 100
+    row = next(line.split() for line in result.stdout.splitlines() if line.split()[:1] == ["organ"])
+    assert row[1:4] == ["0.5833", "0.5000", "-0.0833"]
+    assert row[-1] == "1/0/1"
+    lines = (tmp_path / "c.csv").read_text().splitlines()
+    assert lines[0] == "metric,case_id,class_name,a,b,difference"
+    assert "hausdorff_mm,short,organ,1.6,inf,inf" in [line.replace("1.60000002384", "1.6") for line in lines]
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    record = json.loads((tmp_path / "c.json").read_text(), parse_constant=refuse)
+    assert record["summary"]["dice"]["organ"]["mean_difference"] == pytest.approx(-1 / 12)
+    assert record["summary"]["hausdorff_mm"]["organ"]["mean_b"] == "Infinity"
+    assert record["cases"]["shifted"]["organ"]["dice"] == {"a": 0.5, "b": 1.0, "difference": 0.5}
+    assert record["cases"]["empty"]["organ"]["dice"] == {"a": None, "b": None, "difference": None}
+
+
+def test_a_wrong_input_is_told_in_words_with_exit_code_2(tmp_path):
+    result = run(tmp_path / "missing.csv", tmp_path / "missing.csv")
+    assert (result.exit_code, "Traceback" in result.output) == (2, False)
+    assert "no such file or folder" in result.stderr

@@ -1,0 +1,92 @@
+"""Pictures of an evaluation, read back from SVG, which carries each line of text as a comment too."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spleen.evaluation.evaluate import evaluate
+from spleen.evaluation.report.agreement import draw_agreement
+from tests._helpers.nifti import ras_affine, save
+
+SHAPE = (20, 7, 3)
+
+
+def rows(length: int, value: int = 1) -> np.ndarray:
+    """A bar of `length` voxels, 1 mm³ each, with its lower end in place."""
+    label = np.zeros(SHAPE, dtype=np.int16)
+    label[:length, 3, 1] = value
+    return label
+
+
+@pytest.fixture
+def words_of(tmp_path):
+    """The text of the picture of predictions and references of the given lengths."""
+
+    def draw(lengths: dict[str, tuple[int, int]], values=(1,)) -> str:
+        for side, name in enumerate(("p", "r")):
+            (tmp_path / name).mkdir()
+            for case_id, pair in lengths.items():
+                label = sum(np.roll(rows(pair[side], value), value - 1, 1) for value in values)
+                save(tmp_path / name / f"{case_id}.nii.gz", label, ras_affine(spacing_mm=(10.0, 10.0, 10.0)))
+        names = {value: f"organ {value}" for value in values}
+        draw_agreement(evaluate(tmp_path / "p", tmp_path / "r", names, surface=False), tmp_path / "a.svg")
+        return (tmp_path / "a.svg").read_text()
+
+    return draw
+
+
+def shown(text: str, words: str) -> bool:
+    return f"<!-- {text} -->" in words
+
+
+def test_the_limits_of_agreement_by_hand(words_of):
+    """Errors of -1, 0, 1, 2 ml: mean 0.5, SD 1.2910, limits 0.5 ± 2.5303."""
+    words = words_of({"a": (9, 10), "b": (10, 10), "c": (11, 10), "d": (12, 10)})
+    for text in ("mean", "+0.5", "+1.96 SD", "+3.0", "−1.96 SD", "−2.0"):
+        assert shown(text, words)
+
+
+def test_each_case_has_a_bar_with_its_name_and_dice(words_of):
+    """Dice of 9 in 10 voxels is 18/19, of 5 in 10 it is 10/15."""
+    words = words_of({"near": (9, 10), "far": (5, 10), "gone": (0, 10), "invented_here": (4, 0)})
+    for text in ("near", "0.947", "far", "0.667", "gone", "missed", "invented_here", "invented"):
+        assert shown(text, words)
+    assert "organ 1: Dice · mean 0.404" in words
+
+
+def test_many_cases_have_bars_without_names_but_the_worst(words_of):
+    words = words_of({f"case_{n:02}": (19 - n % 3, 19) for n in range(40)} | {"bad_one": (4, 19)})
+    assert shown("0.348  bad_one", words)  # 8/23
+    assert not shown("case_00", words)
+
+
+def test_an_outlier_of_the_volume_is_named(words_of):
+    words = words_of({f"case_{n:02}": (10 + n % 2, 10) for n in range(30)} | {"outlying": (19, 10)})
+    assert shown("outlying", words)
+
+
+def test_cases_without_volume_are_left_out(words_of):
+    words = words_of({"a": (9, 10), "b": (10, 10), "nothing": (0, 0)})
+    assert not shown("nothing", words)
+
+
+@pytest.mark.parametrize("lengths", [(9, 10), (0, 10), (4, 0), (0, 0)])
+def test_a_single_case_compares_its_classes(words_of, lengths):
+    words = words_of({"alone": lengths}, values=(1, 2))
+    assert shown("alone", words)
+    assert shown("organ 2", words) is (lengths != (0, 0))
+
+
+def test_of_many_classes_the_worst_are_drawn(words_of):
+    words = words_of({"a": (9, 10), "b": (10, 10)}, values=(1, 2, 3, 4, 5))
+    assert "the 4 of 5 classes with the lowest mean Dice" in words
+
+
+def test_a_picture_that_fails_leaves_the_former_one(tmp_path: Path):
+    path = save(tmp_path / "label.nii.gz", rows(5), ras_affine())
+    picture = tmp_path / "a.unknown"
+    picture.write_text("the former one")
+    with pytest.raises(ValueError, match="unknown"):
+        draw_agreement(evaluate(path, path), picture)
+    assert picture.read_text() == "the former one"

@@ -1,0 +1,252 @@
+"""Facts of one case, each against a value worked by hand or found by another library."""
+
+import math
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from spleen.exploration.facts.case import explore_case
+from spleen.exploration.facts.header import NOT_SET
+from spleen.exploration.facts.intensity import bin_edges, clip_level, histogram, intensity_facts, spread_of
+from spleen.exploration.facts.modality import guess_modality
+from spleen.exploration.inputs import CaseFiles
+from tests._helpers.nifti import ORIENTATIONS, SHAPE, SPACING_MM, box, counting, ras_affine, save, save_stored_as
+
+
+def facts_of(image, label=None, organ=()):
+    return explore_case(CaseFiles("case", image, label), organ)
+
+
+def topics(case, severity):
+    return [finding.topic for finding in case.findings if finding.severity == severity]
+
+
+# Header -------------------------------------------------------------------------------------------------------------
+
+
+def test_type_bits_scaling_units_and_shape_are_those_of_the_file(tmp_path):
+    nifti = nib.Nifti1Image(counting(dtype=np.int16), ras_affine())
+    nifti.header.set_slope_inter(2.5, -1000)
+    nifti.header.set_xyzt_units("mm", "msec")
+    nib.save(nifti, tmp_path / "ct.nii")
+    header = facts_of(tmp_path / "ct.nii").image_header
+    assert (header.format, header.shape, header.data_type, header.bits_per_voxel) == ("NIfTI-1", SHAPE, "int16", 16)
+    assert (header.scl_slope, header.scl_inter) == (2.5, -1000)
+    assert (header.spatial_unit, header.temporal_unit) == ("mm", "msec")
+    assert header.file_bytes == 352 + 2 * 5 * 7 * 3
+
+
+def test_units_that_are_not_set_are_said_to_be_so_and_warned_of(tmp_path):
+    case = facts_of(save(tmp_path / "ct.nii", counting(dtype=np.int16), ras_affine()))
+    assert (case.image_header.spatial_unit, case.image_header.temporal_unit) == (NOT_SET, NOT_SET)
+    assert "spatial unit not set" in topics(case, "warning")
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_planes_are_found_by_the_affine_in_every_orientation(tmp_path, orientation):
+    case = facts_of(save_stored_as(tmp_path / "ct.nii", orientation, counting()))
+    geometry = case.image_header.geometry
+    assert geometry.orientation == orientation
+    for plane, size, spacing, letters in zip(geometry.planes, SHAPE, SPACING_MM, ("RL", "AP", "SI"), strict=True):
+        assert orientation[plane.array_axis] in letters
+        assert (plane.n_slices, plane.spacing_mm) == (size, pytest.approx(spacing))
+    assert geometry.plane("coronal").pixel_mm == pytest.approx((5.0, 0.8))
+    assert geometry.plane("axial").pixel_mm == pytest.approx((0.8, 0.8))
+
+
+def test_metres_become_millimetres(tmp_path):
+    nifti = nib.Nifti1Image(counting(), np.diag([0.002, 0.003, 0.004, 1.0]))
+    nifti.header.set_xyzt_units("meter")
+    nib.save(nifti, tmp_path / "ct.nii")
+    case = facts_of(tmp_path / "ct.nii")
+    assert case.image_header.geometry.spacing_mm == pytest.approx((2, 3, 4))
+    assert "unit other than mm" in topics(case, "warning")
+
+
+def test_a_unit_code_without_meaning_is_an_error_and_no_crash(tmp_path):
+    path = save(tmp_path / "ct.nii", counting(), ras_affine())
+    content = bytearray(path.read_bytes())
+    content[123] = 7  # xyzt_units
+    path.write_bytes(content)
+    assert topics(facts_of(path), "error") == ["image cannot be used"]
+
+
+def test_an_oblique_grid_tells_its_angle(tmp_path):
+    angle = math.radians(20)
+    turn = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag(SPACING_MM)
+    case = facts_of(save(tmp_path / "ct.nii", counting(), affine))
+    assert case.image_header.geometry.oblique_degrees == pytest.approx(20, abs=1e-3)
+    assert case.image_header.geometry.shear_degrees == pytest.approx(0, abs=1e-3)
+    assert "oblique grid" in topics(case, "warning")
+
+
+def test_a_sheared_grid_tells_its_angle(tmp_path):
+    affine = np.eye(4)
+    affine[1, 2] = math.tan(math.radians(10))  # the third axis leans by ten degrees, as with a tilted gantry
+    nifti = nib.Nifti1Image(counting(), affine)
+    nib.save(nifti, tmp_path / "ct.nii")
+    case = facts_of(tmp_path / "ct.nii")
+    assert case.image_header.geometry.shear_degrees == pytest.approx(10, abs=1e-3)
+    assert "sheared grid" in topics(case, "warning")
+
+
+def test_the_distance_of_sform_and_qform_is_that_of_the_farthest_corner(tmp_path):
+    nifti = nib.Nifti1Image(counting(), None)
+    nifti.set_sform(np.diag([1.0, 1.0, 1.0, 1.0]), 1)
+    nifti.set_qform(np.diag([1.0, 1.0, 1.5, 1.0]), 2)
+    nib.save(nifti, tmp_path / "ct.nii")
+    case = facts_of(tmp_path / "ct.nii")
+    geometry = case.image_header.geometry
+    assert (geometry.sform_code, geometry.qform_code) == (1, 2)
+    assert geometry.form_distance_mm == pytest.approx(0.5 * 2)  # the last of three planes, half a millimetre each
+    assert "sform and qform disagree" in topics(case, "warning")
+    assert "pixdim disagrees with the affine" in topics(case, "warning")
+
+
+def test_a_file_without_sform_and_qform_is_warned_of(tmp_path):
+    nib.save(nib.Nifti1Image(counting(), None), tmp_path / "ct.nii")
+    case = facts_of(tmp_path / "ct.nii")
+    assert case.image_header.geometry.form_distance_mm is None
+    assert "neither sform nor qform set" in topics(case, "warning")
+
+
+def test_a_singular_affine_is_an_error_and_the_other_facts_stay(tmp_path):
+    affine = np.diag([1.0, 1.0, 0.0, 1.0])
+    nifti = nib.Nifti1Image(counting(), None)
+    nifti.set_sform(affine, 1)
+    nib.save(nifti, tmp_path / "ct.nii")
+    case = facts_of(tmp_path / "ct.nii")
+    assert topics(case, "error") == ["damaged affine"]
+    assert case.image_header.shape == SHAPE
+    assert case.image_header.geometry is None
+
+
+def test_a_4d_file_is_an_error_and_its_header_is_still_told(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((5, 7, 3, 2), np.int16), ras_affine()), tmp_path / "ct.nii")
+    case = facts_of(tmp_path / "ct.nii")
+    assert topics(case, "error") == ["image cannot be used"]
+    assert case.image_header.shape == (5, 7, 3, 2)
+    assert case.image_header.geometry.plane("axial").n_slices == 3
+
+
+# Intensities --------------------------------------------------------------------------------------------------------
+
+
+def test_the_spread_agrees_with_numpy():
+    values = np.sort(np.random.default_rng(1).normal(40, 15, 3_000_001).astype(np.float32))
+    spread = spread_of(values)
+    wanted = np.percentile(values.astype(np.float64), [0, 0.5, 5, 25, 50, 75, 95, 99.5, 100])
+    found = [spread.minimum, spread.p0_5, spread.p5, spread.p25, spread.median]
+    found += [spread.p75, spread.p95, spread.p99_5, spread.maximum]
+    assert found == pytest.approx(wanted.tolist(), rel=1e-6)
+    assert spread.mean == pytest.approx(values.mean(dtype=np.float64))
+    assert spread.standard_deviation == pytest.approx(values.std(dtype=np.float64))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_histogram_agrees_with_numpy(whole):
+    values = np.random.default_rng(2).normal(0, 300, 20_001)
+    values = np.sort(np.rint(values) if whole else values).astype(np.float32)
+    edges = bin_edges(values, float(values[100]), float(values[-100]))
+    counts, _ = np.histogram(values, edges)
+    assert list(histogram(values, edges).counts) == counts.tolist()
+    assert len(counts) <= 64
+    assert edges[0] <= values[100]
+    assert edges[-1] >= values[-100]
+
+
+def test_bins_of_whole_numbers_hold_the_same_count_of_them():
+    values = np.sort(np.tile(np.arange(100, 200, dtype=np.float32), 5))  # flat: every number five times
+    found = histogram(values, bin_edges(values, 100, 199))
+    assert (found.low, found.high) == (99.5, 199.5)
+    assert set(found.counts) == {10}  # two numbers each
+
+
+def test_nan_and_inf_are_counted_and_left_out(tmp_path):
+    array = counting()
+    array[0, 0, 0], array[1, 1, 1], array[2, 2, 2] = np.nan, np.inf, -np.inf
+    case = facts_of(save(tmp_path / "ct.nii", array, ras_affine()))
+    assert case.intensity.n_not_finite == 3
+    assert case.intensity.whole.n_voxels == array.size - 3
+    assert case.intensity.whole.maximum == array.size - 1
+    assert topics(case, "error") == ["NaN or Inf"]
+
+
+def test_an_image_of_nothing_but_nan_has_no_intensities(tmp_path):
+    case = facts_of(save(tmp_path / "ct.nii", np.full(SHAPE, np.nan, np.float32), ras_affine()))
+    assert case.intensity is None
+    assert topics(case, "error") == ["NaN or Inf"]
+
+
+def test_a_constant_image_is_an_error(tmp_path):
+    case = facts_of(save(tmp_path / "ct.nii", np.full(SHAPE, 7, np.int16), ras_affine()))
+    assert topics(case, "error") == ["constant image"]
+    assert case.intensity.body.n_voxels == 105
+
+
+def test_the_clip_level_is_half_the_median_of_what_lies_above():
+    # 60 voxels of air at 0 … 5, 40 of tissue at 100: the median above is 100, half of it 50.
+    values = np.sort(np.concatenate([np.tile(np.arange(6.0), 10), np.full(40, 100.0)]))
+    assert clip_level(values) == 50.0
+    # Counted from the smallest value: the same picture, shifted by −10 (0 → −10, 100 → 90).
+    assert clip_level(values - 10) == 40.0
+
+
+def test_the_body_of_a_ct_is_what_lies_above_minus_500(tmp_path):
+    hu = np.full((6, 7, 8), -1000, np.int16)
+    hu[:3] = np.arange(-20, 148).reshape(3, 7, 8)
+    hu[0, 0, 0] = -500
+    facts = facts_of(save(tmp_path / "ct.nii", hu, ras_affine())).intensity
+    assert facts.modality == "CT"
+    assert facts.body.n_voxels == 3 * 7 * 8 - 1
+    assert facts.body_rule == "> −500 HU"
+
+
+def test_organ_intensities_are_those_under_the_label_stored_along_other_axes(tmp_path):
+    label = box()
+    image = save_stored_as(tmp_path / "ct.nii", "LPS", counting())
+    case = facts_of(image, save_stored_as(tmp_path / "label.nii", "SAR", label))
+    inside = counting()[label == 1].astype(np.float64)
+    organ = case.intensity.organ
+    assert (organ.n_voxels, organ.minimum, organ.maximum) == (len(inside), inside.min(), inside.max())
+    assert (organ.mean, organ.median) == (pytest.approx(inside.mean()), pytest.approx(np.median(inside)))
+
+
+def _air_and(tissue, air=-1000.0, share=0.6):
+    rng = np.random.default_rng(4)
+    count = int(share / (1 - share) * len(tissue))
+    return np.sort(np.concatenate([tissue, rng.normal(air, 10, count)]))
+
+
+TISSUE = np.random.default_rng(5).normal(40, 40, 2000)
+
+
+@pytest.mark.parametrize(
+    ("values", "modality"),
+    [
+        (_air_and(TISSUE), "CT"),
+        (np.clip(_air_and(TISSUE), -160, 240), "CT"),  # clipped to a window
+        (np.abs(_air_and(TISSUE * 10, air=5.0)), "MR"),
+        (np.sort(TISSUE - TISSUE.mean()) / TISSUE.std(), "unknown"),  # z-scored
+        (np.linspace(0, 1, 500), "unknown"),  # scaled to 0 … 1
+        (np.sort(np.append(_air_and(TISSUE, air=-1000.0) + 1024, 2500.0)).clip(0), "unknown"),  # CT stored too high
+        (np.full(9, 3.0), "unknown"),
+    ],
+)
+def test_the_modality_is_guessed_only_where_the_values_tell(values, modality):
+    guess, reason = guess_modality(values)
+    assert guess == modality
+    assert reason
+
+
+def test_a_ct_stored_1024_too_high_is_recognised():
+    values = np.sort(np.append(_air_and(TISSUE) + 1024, 2500.0)).clip(0)
+    assert "CT stored 1,024 too high" in guess_modality(values)[1]
+
+
+def test_intensities_of_one_voxel_are_possible():
+    facts = intensity_facts(np.full((1, 1, 1), 5, np.float32), np.array([5], np.float32))
+    assert facts.organ.median == 5

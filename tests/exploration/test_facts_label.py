@@ -1,0 +1,107 @@
+"""Facts of labels, and what is wrong with them."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from spleen.exploration.facts.header import NOT_SET
+from tests._helpers.nifti import SHAPE, box, counting, ras_affine, save, save_stored_as
+from tests.exploration.test_facts import facts_of, topics
+
+
+def test_volume_extent_and_borders_by_hand(tmp_path):
+    label = box(low=(1, 2, 0), high=(3, 6, 2), value=4)  # 2 × 4 × 2 voxels, on the inferior border
+    image = save(tmp_path / "ct.nii", counting(), ras_affine())
+    case = facts_of(image, save_stored_as(tmp_path / "label.nii", "PIL", label))
+    (value,) = case.labels.values
+    assert (value.value, value.n_voxels, value.n_components) == (4, 16, 1)
+    assert value.volume_mm3 == pytest.approx(16 * 0.8 * 0.8 * 5)
+    assert [(e.first, e.last, e.n_slices) for e in value.extents] == [(1, 2, 2), (2, 5, 4), (0, 1, 2)]
+    assert value.touches == ("inferior",)
+    assert "label touches the border" in topics(case, "warning")
+    assert case.labels.organ_per_slice[1] == (0, 0, 4, 4, 4, 4, 0)
+
+
+def test_components_agree_with_simpleitk(tmp_path):
+    rng = np.random.default_rng(6)
+    label = (rng.random((11, 9, 7)) < 0.12).astype(np.uint8)
+    label[rng.random(label.shape) < 0.06] = 3
+    image = save(tmp_path / "ct.nii", counting((11, 9, 7)), ras_affine())
+    case = facts_of(image, save(tmp_path / "label.nii", label, ras_affine()))
+    for value in case.labels.values:
+        mask = sitk.GetImageFromArray((label == value.value).astype(np.uint8))
+        shapes = sitk.LabelShapeStatisticsImageFilter()
+        shapes.Execute(sitk.ConnectedComponent(mask, True))
+        sizes = [shapes.GetNumberOfPixels(number) for number in shapes.GetLabels()]
+        assert value.n_components == len(sizes) > 1
+        assert value.largest_component_share == pytest.approx(max(sizes) / sum(sizes))
+    assert "label in several pieces" in topics(case, "warning")
+
+
+def test_large_and_negative_label_values_cost_nothing(tmp_path):
+    label = box().astype(np.int32)
+    label[4, 6, 2], label[0, 0, 0] = 2_000_000_000, -5
+    image = save(tmp_path / "ct.nii", counting(), ras_affine())
+    case = facts_of(image, save(tmp_path / "label.nii", label, ras_affine()))
+    assert [(v.value, v.n_voxels) for v in case.labels.values] == [(-5, 1), (1, 16), (2_000_000_000, 1)]
+    assert "negative label value" in topics(case, "warning")
+
+
+def test_the_chosen_organ_decides_intensities_slices_and_warnings(tmp_path):
+    label = box(high=(3, 6, 3))
+    label[4, 3, 1] = 2
+    image = save(tmp_path / "ct.nii", counting(), ras_affine())
+    case = facts_of(image, save(tmp_path / "label.nii", label, ras_affine()), organ=(2,))
+    assert case.intensity.organ.n_voxels == 1
+    assert case.intensity.organ.median == counting()[4, 3, 1]
+    assert case.labels.organ_voxels == 1
+    messages = [f.message for f in case.findings if f.topic == "label touches the border"]
+    assert len(messages) == 1
+    assert messages[0].startswith("label 2 reaches the right end")
+
+
+@pytest.mark.parametrize(
+    ("label", "organ", "topic"),
+    [
+        (np.zeros(SHAPE, np.uint8), (), "empty label"),
+        (box(), (7,), "organ absent"),
+        (box() * np.float32(0.3), (), "label cannot be used"),  # a probability map
+        (box((5, 7, 4)), (), "grids disagree"),
+    ],
+)
+def test_labels_that_cannot_be_learnt_from_are_errors(tmp_path, label, organ, topic):
+    image = save(tmp_path / "ct.nii", counting(), ras_affine())
+    case = facts_of(image, save(tmp_path / "label.nii", label, ras_affine()), organ)
+    assert topics(case, "error") == [topic]
+    assert case.intensity.organ is None
+
+
+def test_a_label_of_another_spacing_lies_on_another_grid(tmp_path):
+    image = save(tmp_path / "ct.nii", counting(), ras_affine())
+    case = facts_of(image, save(tmp_path / "label.nii", box(), ras_affine((0.8, 0.8, 5.5))))
+    assert topics(case, "error") == ["grids disagree"]
+    assert case.labels.values[0].volume_mm3 == pytest.approx(16 * 0.8 * 0.8 * 5.5)
+
+
+def test_an_image_that_holds_two_values_looks_like_a_label(tmp_path):
+    case = facts_of(save(tmp_path / "ct.nii", box(), ras_affine()))
+    assert "looks like a label map" in topics(case, "warning")
+    assert case.intensity.n_distinct == 2
+
+
+def test_a_label_on_air_is_warned_of(tmp_path):
+    hu = np.full((9, 8, 7), -1000, np.int16)
+    hu[:4] = np.arange(4 * 8 * 7).reshape(4, 8, 7)
+    label = np.zeros(hu.shape, np.uint8)
+    label[6:8, 2:5, 2:5] = 1
+    case = facts_of(save(tmp_path / "ct.nii", hu, ras_affine()), save(tmp_path / "label.nii", label, ras_affine()))
+    assert "organ in air" in topics(case, "warning")
+
+
+def test_the_real_ct_has_its_published_volume(spleen_ct):
+    case = facts_of(spleen_ct / "image.nii.gz", spleen_ct / "label.nii.gz")
+    assert case.labels.values[0].volume_mm3 == pytest.approx(255_204)
+    assert case.intensity.modality == "CT"
+    assert case.labels.values[0].touches == ("inferior", "superior")
+    assert case.image_header.spatial_unit == NOT_SET
+    assert case.is_sound

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.affines import apply_affine
+from scipy.spatial.transform import Rotation
+
+from spleen.errors import InputError
+from spleen.imaging.geometry import (
+    check_affine,
+    check_same_grid,
+    grid_distance_mm,
+    orientation,
+    reorient_to_ras,
+    restore_orientation,
+    spacing_mm,
+)
+from spleen.imaging.nifti import read_image
+from spleen.imaging.slicing import to_slices
+from tests._helpers.nifti import ORIENTATIONS, SHAPE, SPACING_MM, counting, ras_affine, save, stored_as
+
+
+def _voxels_at(array, affine):
+    """Each voxel value with its world position in mm: what reorientation must keep."""
+    index = np.moveaxis(np.indices(array.shape), 0, -1).reshape(-1, 3)
+    return {
+        value: tuple(place) for value, place in zip(array.ravel(), apply_affine(affine, index).round(6), strict=True)
+    }
+
+
+def _oblique():
+    """RAS tilted by 20° and 10°, as a scan along a tilted gantry is."""
+    affine = ras_affine()
+    affine[:3, :3] = Rotation.from_euler("xz", [20, 10], degrees=True).as_matrix() @ affine[:3, :3]
+    return affine
+
+
+@pytest.mark.parametrize("world", [ras_affine(), _oblique()], ids=["straight", "oblique"])
+@pytest.mark.parametrize("stored", ORIENTATIONS)
+def test_every_orientation_becomes_ras_and_comes_back(stored, world):
+    array, affine = stored_as(stored, counting(), world)
+    assert orientation(affine) == stored
+    ras, reoriented = reorient_to_ras(array, affine)
+    np.testing.assert_array_equal(ras, counting())
+    np.testing.assert_allclose(reoriented, world, atol=1e-9)
+    assert _voxels_at(ras, reoriented) == _voxels_at(array, affine)
+    np.testing.assert_array_equal(restore_orientation(ras, affine), array)
+
+
+def test_the_spacing_follows_the_array_axes_whatever_the_tilt():
+    _, affine = stored_as("SLP", counting(), _oblique())
+    assert spacing_mm(affine) == pytest.approx((5.0, 0.8, 0.8))
+
+
+@pytest.mark.parametrize("stored", ["RAS", "PIR", "LSA", "ASL", "IPL"])
+@pytest.mark.parametrize(
+    ("axis", "across", "rows", "columns"), [("sagittal", 0, 2, 1), ("coronal", 1, 2, 0), ("axial", 2, 1, 0)]
+)
+def test_slices_are_cut_by_anatomy_and_not_by_array_position(tmp_path: Path, stored, axis, across, rows, columns):
+    """Three files of which each voxel holds its own world x, y or z in mm: constant across, rising in the plane."""
+    index = np.moveaxis(np.indices(SHAPE), 0, -1)
+    world = apply_affine(ras_affine(), index).astype(np.float32)
+    stacks = []
+    for direction in range(3):
+        path = save(tmp_path / f"{direction}.nii", *stored_as(stored, world[..., direction], ras_affine()))
+        stacks.append(to_slices(read_image(path).array, axis))
+    assert np.ptp(stacks[across], axis=(1, 2)).max() == 0
+    assert len(stacks[across]) == SHAPE[across]
+    np.testing.assert_allclose(np.diff(stacks[across], axis=0), SPACING_MM[across], rtol=1e-5)
+    np.testing.assert_allclose(np.diff(stacks[rows], axis=1), SPACING_MM[rows], rtol=1e-5)
+    np.testing.assert_allclose(np.diff(stacks[columns], axis=2), SPACING_MM[columns], rtol=1e-5)
+
+
+def test_the_distance_of_two_grids_is_that_of_their_farthest_voxels():
+    turned = ras_affine()
+    turned[:3, 0] = (0.8, 0.3, 0.4)  # 0.5 mm away per step along i, of which there are 4
+    assert grid_distance_mm(SHAPE, ras_affine(), turned) == pytest.approx(4 * 0.5)
+
+
+def test_grids_one_mm_apart_are_refused_with_the_distance():
+    shifted = ras_affine()
+    shifted[1, 3] += 1.0
+    with pytest.raises(InputError, match=r"1 mm apart, the tolerance is 0\.5 mm.*resample"):
+        check_same_grid((SHAPE, SHAPE), (ras_affine(), shifted), 0.5)
+    check_same_grid((SHAPE, SHAPE), (ras_affine(), shifted), 1.001)
+
+
+def test_grids_of_another_shape_are_refused_with_both_shapes():
+    with pytest.raises(InputError, match=r"5 × 7 × 3 and 5 × 7 × 4"):
+        check_same_grid((SHAPE, (5, 7, 4)), (ras_affine(), ras_affine()), 1e6)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ((0.0, 0.0, 0.0), "singular"),
+        ((1.6, 0.0, 0.0), "singular"),  # along the first axis
+        ((-4e34, 0.8, 0.0), "singular"),  # as good as along the first axis
+        ((np.nan, 0.8, 0.0), "NaN"),
+    ],
+)
+def test_an_affine_that_gives_voxels_no_volume_is_refused(column, message):
+    affine = ras_affine()
+    affine[:3, 1] = column
+    with pytest.raises(InputError, match=message):
+        check_affine(affine)
+
+
+def test_an_affine_of_half_a_micrometre_is_a_grid_like_any_other():
+    affine = ras_affine((0.0005, 0.0005, 0.0005))
+    check_affine(affine)
+    assert nib.aff2axcodes(affine) == ("R", "A", "S")

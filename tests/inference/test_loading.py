@@ -1,0 +1,260 @@
+"""Trained networks from their files: the right ones give what was trained, the wrong ones do nothing at all."""
+
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spleen.errors import InputError
+from spleen.imaging.intensity import CtWindow
+from spleen.inference.loading import find_checkpoints, load_ensemble, load_trained
+from spleen.models.unet import UNet
+from tests._helpers.forged_checkpoints import Bait, forge, forge_network, forge_spec
+from tests._helpers.trained_runs import TWO_CLASSES, three_views, trained
+
+BEST = Path("checkpoints", "best.ckpt")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return three_views(tmp_path_factory)[0]
+
+
+# What a run gives ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_gives_its_best_network_ready_to_be_used(run_folder: Path) -> None:
+    model = load_trained(run_folder)
+    weights = torch.load(run_folder / BEST, weights_only=True)["state_dict"]
+    expected = UNet(1, 2, width=4, depth=2)
+    expected.load_state_dict({name.removeprefix("network.network."): value for name, value in weights.items()})
+    image = torch.randn(2, 1, 20, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(model.network(image), expected.eval()(image))
+    assert not model.network.training
+
+
+def test_a_run_tells_how_volumes_become_its_input(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    model = load_trained(run_folder)
+    assert (model.name, model.spec.context_slices, model.spec.precision, model.spec.trained_flips) == (
+        "axial",
+        0,
+        "32",
+        (),
+    )
+    assert (model.preprocessing.axis, model.preprocessing.img_size, model.preprocessing.resize) == (
+        "axial",
+        32,
+        "keep_aspect",
+    )
+    assert model.preprocessing.intensity == CtWindow(50, 400)
+    assert (model.classes.names, model.classes.values) == (("bright",), ((3, 4),))
+    settings = (*TWO_CLASSES, "axis=coronal", "context_slices=1", "resize=stretch")
+    several = load_trained(trained(tmp_path_factory, "two_classes", *settings))
+    assert (several.spec.context_slices, several.preprocessing.resize) == (1, "stretch")
+    assert (several.classes.names, several.classes.values) == (("dark", "bright"), ((7,), (3, 4)))
+
+
+def test_the_flips_of_the_training_are_known(run_folder: Path, tmp_path: Path) -> None:
+    def flip(spec: dict[str, Any]) -> None:
+        spec["trained_flips"] = ["left_right"]
+
+    assert load_trained(forge_spec(run_folder, tmp_path / "flipped.ckpt", flip)).spec.trained_flips == ("left_right",)
+
+
+def test_a_checkpoint_is_enough_wherever_it_lies(run_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(run_folder / BEST, tmp_path / "abdomen.ckpt"))
+    assert load_trained(copy).name == "abdomen"
+    assert load_trained(run_folder / BEST).name == "axial"
+    assert load_trained(run_folder / "checkpoints" / "last.ckpt").name == "axial"
+
+
+def test_a_folder_of_runs_stands_for_all_of_them(tmp_path_factory: pytest.TempPathFactory) -> None:
+    views = three_views(tmp_path_factory)
+    folder = tmp_path_factory.mktemp("study")
+    for view in views:
+        shutil.copytree(view, folder / view.name)
+    (folder / "figures").mkdir()
+    assert find_checkpoints(folder) == [folder / view.name / BEST for view in views]
+    models = load_ensemble([folder])
+    assert [model.preprocessing.axis for model in models] == ["axial", "coronal", "sagittal"]
+    assert [model.name for model in load_ensemble([views[2], views[0]])] == ["sagittal", "axial"]
+    with pytest.raises(InputError, match=r"holds 3 runs; name one of them: .*axial"):
+        load_trained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"name": "left"}, r"left=\[3, 4\]"),
+        ({"label_values": [3]}, r"bright=\[3\]"),
+    ],
+    ids=["another name", "other values"],
+)
+def test_runs_of_other_classes_are_not_fused(
+    run_folder: Path, tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    other = forge_spec(run_folder, tmp_path / "other.ckpt", lambda spec: spec["classes"][0].update(change))
+    with pytest.raises(InputError, match=rf"axial knows bright=\[3, 4\], other knows {told}"):
+        load_ensemble([run_folder, other])
+
+
+# Nothing that came with a file is run -------------------------------------------------------------------------------
+
+
+def as_zip(bait: Bait, run_folder: Path, path: Path) -> None:
+    torch.save(bait, path)
+
+
+def as_old_file(bait: Bait, run_folder: Path, path: Path) -> None:
+    torch.save({"spleen": bait}, path, _use_new_zipfile_serialization=False)
+
+
+def as_bare_pickle(bait: Bait, run_folder: Path, path: Path) -> None:
+    path.write_bytes(pickle.dumps(bait))
+
+
+def among_the_rest(bait: Bait, run_folder: Path, path: Path) -> None:
+    forge(run_folder, path, lambda content: content.update(extra=bait))
+
+
+def among_the_weights(bait: Bait, run_folder: Path, path: Path) -> None:
+    forge(run_folder, path, lambda content: content["state_dict"].update({"network.extra": bait}))
+
+
+def in_the_specification(bait: Bait, run_folder: Path, path: Path) -> None:
+    forge(run_folder, path, lambda content: content.update(model_spec=bait))
+
+
+@pytest.mark.parametrize(
+    "hide", [as_zip, as_old_file, as_bare_pickle, among_the_rest, among_the_weights, in_the_specification]
+)
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_malicious_pickle_is_refused_and_not_run(
+    run_folder: Path, tmp_path: Path, hide: Callable[[Bait, Path, Path], None], trust: bool
+) -> None:
+    checkpoint, trace = tmp_path / "evil.ckpt", tmp_path / "trace"
+    hide(Bait(trace), run_folder, checkpoint)
+    with pytest.raises(InputError, match=r"names posix\.system|is no checkpoint of train\.py"):
+        load_trained(checkpoint, trust)
+    assert not trace.exists()
+    if hide is as_bare_pickle:
+        pickle.loads(checkpoint.read_bytes())
+    else:
+        torch.load(checkpoint, weights_only=False)
+    assert trace.exists()  # so the bait was real
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_malicious_target_is_refused_and_not_run(run_folder: Path, tmp_path: Path, nested: bool) -> None:
+    trace = tmp_path / "trace"
+    network = {"_target_": "os.makedirs", "name": str(trace)}
+    if nested:
+        network = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 2, "kernel_size": network}
+    evil = forge_network(run_folder, tmp_path / "evil.ckpt", network)
+    with pytest.raises(InputError, match=r"evil\.ckpt: its network is 'os\.makedirs', .* add --trust"):
+        load_trained(evil)
+    assert not trace.exists()
+    with pytest.raises(InputError, match=r"cannot be built|gives NoneType"):
+        load_trained(evil, trust=True)
+    assert trace.exists()  # so the bait was real
+
+
+OWN_NETWORK = """
+import torch
+class Own(torch.nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(in_channels, out_channels, 1)
+    def forward(self, image):
+        return self.layer(image)
+"""
+
+
+def test_trust_builds_a_network_of_the_users_own(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_networks.py").write_text(OWN_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def change(content: dict[str, Any]) -> None:
+        content["state_dict"] = {
+            "network.network.layer.weight": torch.tensor([[[[1.0]]], [[[-2.0]]]]),
+            "network.network.layer.bias": torch.tensor([0.5, 0.0]),
+        }
+
+    network = {"_target_": "own_networks.Own", "in_channels": 1, "out_channels": 2}
+    forged = forge_network(run_folder, tmp_path / "a" / "checkpoints" / "best.ckpt", network)
+    own = forge(forged.parents[1], tmp_path / "own.ckpt", change)
+    with pytest.raises(InputError, match=r"its network is 'own_networks\.Own'"):
+        load_trained(own)
+    answer = load_trained(own, trust=True).network(torch.full((1, 1, 4, 4), 3.0))
+    assert answer[0, :, 0, 0].tolist() == [3.5, -6.0]
+
+
+# Damaged and foreign files ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99, 0.9999])
+def test_a_truncated_checkpoint_is_told(run_folder: Path, tmp_path: Path, kept: float) -> None:
+    whole = (run_folder / BEST).read_bytes()
+    path = tmp_path / "cut.ckpt"
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(InputError, match=r"cut\.ckpt is no checkpoint of train\.py, or it is truncated; copy it again"):
+        load_trained(path)
+
+
+@pytest.mark.parametrize("damage", [b"\xff\x52\x00\x68", b"\x85R", b"QQQ", b"K\x01K\x02"], ids=bytes.hex)
+def test_any_damage_to_a_checkpoint_is_a_wrong_input_and_never_a_fault_of_the_program(
+    run_folder: Path, tmp_path: Path, damage: bytes
+) -> None:
+    """The first bytes of the file are pickled names, whose damage shows in many ways."""
+    whole, path, n_refused = (run_folder / BEST).read_bytes(), tmp_path / "damaged.ckpt", 0
+    for place in range(60, 400, 20):
+        path.write_bytes(whole[:place] + damage + whole[place + len(damage) :])
+        try:
+            load_trained(path)
+        except InputError as error:
+            assert "damaged.ckpt" in str(error)  # noqa: PT017 (some damage goes unnoticed, so nothing may be raised)
+            n_refused += 1
+    assert n_refused > 5
+
+
+@pytest.mark.parametrize(
+    "content", [torch.ones(3), {"state_dict": {}}, {"spleen": "{}"}, [], {"spleen": "x", "state_dict": 3}], ids=repr
+)
+def test_other_peoples_checkpoints_are_told(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match=r"other\.ckpt:? (it )?was not written by train\.py"):
+        load_trained(tmp_path / "other.ckpt")
+
+
+def test_weights_that_do_not_fit_their_network_are_told(run_folder: Path, tmp_path: Path) -> None:
+    wider = {"_target_": "spleen.models.unet.UNet", "in_channels": 1, "out_channels": 2, "width": 8, "depth": 2}
+    with pytest.raises(InputError, match=r"(?s)wider\.ckpt: .*size mismatch"):
+        load_trained(forge_network(run_folder, tmp_path / "wider.ckpt", wider))
+    lacking = forge(run_folder, tmp_path / "lacking.ckpt", lambda content: content["state_dict"].popitem())
+    with pytest.raises(InputError, match=r"(?s)lacking\.ckpt: .*Missing key"):
+        load_trained(lacking)
+
+
+def test_what_is_no_run_is_told(tmp_path: Path, run_folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "stopped" / "checkpoints").mkdir(parents=True)
+    shutil.copy(run_folder / "checkpoints" / "last.ckpt", tmp_path / "stopped" / "checkpoints")
+    for name, told in {
+        "nowhere": "no such run folder or checkpoint",
+        "empty": "is not a run folder: it has no checkpoints/best.ckpt",
+        "notes.txt": "is not a checkpoint; give a run folder, or a file that ends in .ckpt",
+        "stopped": r"did not finish an epoch with validation; .*last\.ckpt can be used",
+    }.items():
+        with pytest.raises(InputError, match=told):
+            load_trained(tmp_path / name)
+        assert find_checkpoints(tmp_path / name) == []
+        with pytest.raises(InputError, match=told):
+            load_ensemble([run_folder, tmp_path / name])

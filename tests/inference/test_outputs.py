@@ -1,0 +1,211 @@
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from spleen.errors import InputError
+from spleen.imaging.files import ImageFiles, case_name
+from spleen.inference.confidence import ClassTrust
+from spleen.inference.outputs import Target, missing_targets, plan_targets, read_record, record
+
+SCORE = ClassTrust(
+    class_name="left kidney, cyst",  # a comma, which CSV must quote
+    volume_mm3=151234.56,
+    n_components=2,
+    largest_component_share=0.75,
+    confidence=0.9,
+    agreement=math.nan,
+    volume_to_training=1.0,
+    trust=0.675,
+    review=True,
+    reasons="scattered pieces (0.75)",
+)
+
+
+def image(path: Path) -> ImageFiles:
+    return ImageFiles(case_name(path), (path,))
+
+
+def images(*names: str) -> list[ImageFiles]:
+    return [image(Path("scans", name)) for name in names]
+
+
+# Names --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["mask.nii.gz", "deep/er/mask.nii"])
+def test_one_image_becomes_the_file_that_was_asked_for(output: str) -> None:
+    (target,) = plan_targets(images("a.nii.gz"), Path(output))
+    assert (target.case_id, target.mask) == ("a", Path(output))
+    assert target.probabilities == Path(output).with_name("mask_probabilities.nii.gz")
+
+
+@pytest.mark.parametrize("names", [("a.nii.gz",), ("a.nii.gz", "b.nii", "c.hdr")])
+def test_in_a_folder_every_mask_has_the_name_of_its_image(names: tuple[str, ...]) -> None:
+    targets = plan_targets(images(*names), Path("out"))
+    assert [target.mask for target in targets] == [Path("out", f"{name[0]}.nii.gz") for name in names]
+    assert targets[0].probabilities == Path("out", "a_probabilities.nii.gz")
+
+
+def test_without_an_output_one_image_gives_a_file_and_several_a_folder() -> None:
+    assert [target.mask for target in plan_targets(images("a.nii"), None)] == [Path("out.nii.gz")]
+    masks = [target.mask for target in plan_targets(images("a.nii", "b.nii"), None)]
+    assert masks == [Path("predictions", "a.nii.gz"), Path("predictions", "b.nii.gz")]
+
+
+def test_a_folder_may_be_called_like_a_file(tmp_path: Path) -> None:
+    (tmp_path / "odd.nii").mkdir()
+    (target,) = plan_targets(images("a.nii"), tmp_path / "odd.nii")
+    assert target.mask == tmp_path / "odd.nii" / "a.nii.gz"
+
+
+def test_several_images_cannot_become_one_file() -> None:
+    with pytest.raises(InputError, match=r"2 images cannot all become the one file out\.nii\.gz; give a folder"):
+        plan_targets(images("a.nii", "b.nii"), Path("out.nii.gz"))
+
+
+@pytest.mark.parametrize("second", [Path("other", "a.nii.gz"), Path("scans", "a.nii.gz"), Path("scans", "a.img")])
+def test_two_images_of_one_name_are_refused(second: Path) -> None:
+    with pytest.raises(InputError, match=r"scans/a\.nii and .*/a\..* have the same name.*out/a\.nii\.gz"):
+        plan_targets([*images("a.nii"), image(second)], Path("out"))
+
+
+@pytest.mark.parametrize("output", ["scans/a.nii.gz", "scans", "scans/../scans", "link"])
+def test_an_image_is_never_overwritten_by_its_own_prediction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("scans").mkdir()
+    Path("scans", "a.nii.gz").touch()
+    Path("link").symlink_to("scans")
+    with pytest.raises(InputError, match=r"the prediction of scans/a\.nii\.gz would overwrite the image"):
+        plan_targets(images("a.nii.gz"), Path(output))
+
+
+def test_nor_is_one_by_the_prediction_of_another_or_of_its_own_channels() -> None:
+    first, other = ImageFiles("a", (Path("scans", "a_0000.nii.gz"),)), image(Path("scans", "a.nii.gz"))
+    with pytest.raises(InputError, match=r"the prediction of scans/a_0000\.nii\.gz would overwrite the image"):
+        plan_targets([first, ImageFiles("b", other.paths)], Path("scans"))
+    channels = ImageFiles("a", (Path("scans", "a_0000.nii.gz"), Path("scans", "a.nii.gz")))
+    with pytest.raises(InputError, match=r"would overwrite the image"):
+        plan_targets([channels], Path("scans"))
+
+
+def test_nor_is_another_image_by_a_map_of_probabilities() -> None:
+    both = images("a.nii.gz", "a_probabilities.nii.gz")
+    with pytest.raises(InputError, match=r"out/a_probabilities\.nii\.gz"):
+        missing_targets(plan_targets(both, Path("out")), probabilities=True, overwrite=False, skip_existing=False)
+    assert missing_targets(plan_targets(both, Path("out")), False, False, False)
+
+
+# What exists already ------------------------------------------------------------------------------------------------
+
+
+def three_targets(folder: Path, *existing: str) -> list[Target]:
+    folder.mkdir(exist_ok=True)
+    for name in existing:
+        (folder / name).touch()
+    return plan_targets(images("a.nii", "b.nii", "c.nii"), folder)
+
+
+def wanted(targets: list[Target], **options: bool) -> list[str]:
+    options = {"probabilities": False, "overwrite": False, "skip_existing": False, **options}
+    return [target.case_id for target in missing_targets(targets, **options)]
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    assert wanted(three_targets(tmp_path / "new")) == ["a", "b", "c"]
+    targets = three_targets(tmp_path, "a.nii.gz", "c.nii.gz")
+    with pytest.raises(InputError, match=r"2 of 3 outputs exist already \(.*/a\.nii\.gz, .*/c\.nii\.gz\); --overwrite"):
+        wanted(targets)
+    assert wanted(targets, overwrite=True) == ["a", "b", "c"]
+    assert wanted(targets, skip_existing=True) == ["b"]
+
+
+def test_probabilities_count_as_an_output_where_they_are_asked_for(tmp_path: Path) -> None:
+    targets = three_targets(tmp_path, "b_probabilities.nii.gz")
+    assert wanted(targets) == ["a", "b", "c"]
+    with pytest.raises(InputError, match="1 of 3 outputs"):
+        wanted(targets, probabilities=True)
+
+
+def test_what_is_half_there_is_computed_again(tmp_path: Path) -> None:
+    """An interruption between the two files of a case must not leave it incomplete for ever."""
+    targets = three_targets(tmp_path, "a.nii.gz", "b_probabilities.nii.gz", "c.nii.gz", "c_probabilities.nii.gz")
+    assert wanted(targets, probabilities=True, skip_existing=True) == ["a", "b"]
+
+
+def test_overwriting_and_skipping_together_is_a_contradiction(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="either --overwrite or --skip-existing"):
+        wanted(three_targets(tmp_path, "a.nii.gz"), overwrite=True, skip_existing=True)
+
+
+# predictions.csv ----------------------------------------------------------------------------------------------------
+
+
+def test_a_record_tells_every_sign_in_words_and_numbers(tmp_path: Path) -> None:
+    target = Target(image(Path("scans", "a.nii")), tmp_path / "mask.nii.gz")
+    record(
+        target, [SCORE, replace(SCORE, class_name="spleen", review=False, reasons="", agreement=0.5)], [(2, 5), (-1,)]
+    )
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first == {
+        "case_id": "a",
+        "image": str(Path.cwd() / "scans" / "a.nii"),
+        "prediction": "mask.nii.gz",
+        "label_values": "2;5",
+        "class_name": "left kidney, cyst",
+        "volume_mm3": "151235",
+        "n_components": "2",
+        "largest_component_share": "0.75",
+        "confidence": "0.9",
+        "agreement": "nan",
+        "volume_to_training": "1",
+        "trust": "0.675",
+        "review": "yes",
+        "reasons": "scattered pieces (0.75)",
+    }
+    told = {name: second[name] for name in ("class_name", "review", "reasons", "agreement")}
+    assert told == {"class_name": "spleen", "review": "no", "reasons": "", "agreement": "0.5"}
+
+
+def test_a_record_tells_all_files_of_an_image(tmp_path: Path) -> None:
+    files = tuple(Path("scans", f"a_{number:04d}.nii") for number in range(2))
+    record(Target(ImageFiles("a", files), tmp_path / "a.nii.gz"), [SCORE], [(1,)])
+    (row,) = read_record(tmp_path / "predictions.csv")
+    assert (row["case_id"], row["image"]) == ("a", ";".join(str(Path.cwd() / file) for file in files))
+
+
+def test_a_new_prediction_replaces_its_own_rows_and_no_others(tmp_path: Path) -> None:
+    a, b = (Target(image(Path(f"{name}.nii")), tmp_path / f"{name}.nii.gz") for name in "ab")
+    record(a, [SCORE, replace(SCORE, class_name="spleen")], [(1,), (2,)])
+    record(b, [SCORE], [(1,)])
+    record(a, [replace(SCORE, trust=0.1)], [(1,)])
+    rows = read_record(tmp_path / "predictions.csv")
+    assert [(row["case_id"], row["trust"]) for row in rows] == [("b", "0.675"), ("a", "0.1")]
+
+
+def test_a_folder_without_a_record_has_no_rows(tmp_path: Path) -> None:
+    assert read_record(tmp_path / "predictions.csv") == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"case,dice\na,0.9\n", b"\xff\xfe\x00binary", b'case_id,"image\n', b"\x1f\x8b\x08\x00"]
+)
+def test_a_foreign_file_of_that_name_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "predictions.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"predictions\.csv was not written by .*move it away first"):
+        record(Target(image(Path("a.nii")), tmp_path / "a.nii.gz"), [SCORE], [(1,)])
+    assert path.read_bytes() == content
+
+
+def test_a_row_that_someone_changed_by_hand_stops_nothing(tmp_path: Path) -> None:
+    record(Target(image(Path("a.nii")), tmp_path / "a.nii.gz"), [SCORE], [(1,)])
+    path = tmp_path / "predictions.csv"
+    path.write_text(path.read_text().rstrip() + ",my remark\n")
+    record(Target(image(Path("b.nii")), tmp_path / "b.nii.gz"), [SCORE], [(1,)])
+    assert [row["case_id"] for row in read_record(path)] == ["a", "b"]

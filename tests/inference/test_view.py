@@ -1,0 +1,241 @@
+"""One network over one volume, with networks whose answers are known."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import zoom
+
+from spleen.errors import InputError
+from spleen.imaging.slicing import FLIP_DIRECTIONS, to_slices
+from spleen.inference import view as inference
+from spleen.inference.tta import Variant, variants
+from spleen.inference.view import n_slices, view_probabilities
+from spleen.system.hardware import choose_hardware
+from tests._helpers.handmade import CPU, PLAIN, Places, Pointwise, image_of, intensities, model, probability
+
+SHAPE = (7, 9, 5)
+# The longest side of the planes of SHAPE, so that a network sees them as they are.
+SIZES = {"axial": 9, "coronal": 7, "sagittal": 9}
+AXES = pytest.mark.parametrize("axis", SIZES)
+# The array axis of a RAS volume along which a direction runs.
+ALONG = {"left_right": 0, "anterior_posterior": 1, "superior_inferior": 2}
+ACROSS = {"sagittal": "left_right", "coronal": "anterior_posterior", "axial": "superior_inferior"}
+
+
+def batch(height: int = 11, width: int = 14) -> torch.Tensor:
+    return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def collect(trained, image, shown_as=PLAIN, batch_size: int = 2) -> tuple[list[slice], np.ndarray]:
+    """The parts, and all probabilities as (variant, organ, i, j, k)."""
+    parts, planes = zip(*view_probabilities(trained, image, "ct", shown_as, CPU, batch_size), strict=True)
+    stack = torch.cat(planes, dim=1).movedim(1, 2).numpy()  # variant, organ, n, H, W
+    back = np.argsort({"sagittal": (0, 2, 1), "coronal": (1, 2, 0), "axial": (2, 1, 0)}[trained.preprocessing.axis])
+    return list(parts), stack.transpose(0, 1, *(2 + back))
+
+
+# Variants -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shift", "rows", "columns"),
+    [
+        ((3, 0), [0, 0, 0, 0, 1, 2, 3, 4], range(6)),
+        ((-3, 0), [3, 4, 5, 6, 7, 7, 7, 7], range(6)),
+        ((0, 2), range(8), [0, 0, 0, 1, 2, 3]),
+        ((1, -2), [0, 0, 1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 5, 5]),
+    ],
+)
+def test_a_shift_moves_the_slice_and_repeats_its_edge(shift: tuple[int, int], rows, columns) -> None:
+    planes = batch(8, 6)
+    expected = planes[:, :, list(rows)][:, :, :, list(columns)]
+    assert torch.equal(Variant(shift=shift).show(planes), expected)
+
+
+def test_a_flip_mirrors_the_axis_that_it_names() -> None:
+    planes = batch()
+    np.testing.assert_array_equal(Variant((2,)).show(planes), planes.numpy()[:, :, ::-1])
+    np.testing.assert_array_equal(Variant((3,)).show(planes), planes.numpy()[:, :, :, ::-1])
+    assert Variant().show(planes) is planes
+
+
+@AXES
+def test_undoing_what_was_shown_gives_the_slice_back_away_from_the_edge(axis: str) -> None:
+    planes = batch()
+    margin = 3
+    for variant in variants(axis, FLIP_DIRECTIONS):
+        back = variant.undo(variant.show(planes))
+        inner = (..., slice(margin, -margin), slice(margin, -margin))
+        assert torch.equal(back[inner], planes[inner]), variant
+        if variant.shift == (0, 0):
+            assert torch.equal(back, planes)
+
+
+def test_a_shift_and_a_flip_together_are_undone_in_turn() -> None:
+    planes = batch()
+    variant = Variant((3,), (2, -1))
+    inner = (..., slice(3, -3), slice(3, -3))
+    assert torch.equal(variant.undo(variant.show(planes))[inner], planes[inner])
+
+
+@AXES
+@pytest.mark.parametrize("direction", FLIP_DIRECTIONS)
+def test_a_direction_is_the_patients_and_mirrors_only_planes_that_it_lies_in(axis: str, direction: str) -> None:
+    volume = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    mirrored = [variant for variant in variants(axis, [direction]) if variant.flipped_dims]
+    if ACROSS[axis] == direction:
+        assert mirrored == []
+        return
+    (variant,) = mirrored
+    shown = variant.show(torch.from_numpy(np.ascontiguousarray(to_slices(volume, axis)))[:, None])[:, 0]
+    np.testing.assert_array_equal(shown, to_slices(np.flip(volume, ALONG[direction]), axis))
+
+
+@AXES
+def test_variants_are_the_slice_itself_four_shifts_and_the_flips_asked_for(axis: str) -> None:
+    plain = variants(axis, ())
+    assert plain[0] == Variant()
+    assert {variant.shift for variant in plain[1:]} == {(3, 0), (-3, 0), (0, 3), (0, -3)}
+    assert all(not variant.flipped_dims for variant in plain)
+    every = variants(axis, FLIP_DIRECTIONS)
+    assert [variant.flipped_dims for variant in every[len(plain) :]] == [(2,), (3,), (2, 3)]
+    assert variants(axis, [*FLIP_DIRECTIONS, "left_right"]) == every  # trained with and asked for: once
+
+
+def test_an_unknown_direction_is_told() -> None:
+    with pytest.raises(InputError, match="a flip must be among left_right, anterior_posterior, superior_inferior; got"):
+        variants("axial", ["up_down"])
+
+
+# Probabilities ------------------------------------------------------------------------------------------------------
+
+
+@AXES
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+def test_every_slice_comes_once_and_in_order_with_what_the_network_says(
+    tmp_path: Path, axis: str, batch_size: int
+) -> None:
+    array = intensities(SHAPE)
+    image = image_of(tmp_path / "ct.nii", array)
+    trained = model(Pointwise([2.0, -1.0], [0.5, 0.0]), axis, SIZES[axis], ("a", "b"))
+    parts, found = collect(trained, image, batch_size=batch_size)
+    count = to_slices(array, axis).shape[0]
+    assert n_slices(trained, image) == count
+    assert [index for part in parts for index in range(part.start, part.stop)] == list(range(count))
+    assert max(part.stop - part.start for part in parts) == min(batch_size, count)
+    powers = np.exp([np.zeros(SHAPE), 2 * array + 0.5, -array])
+    np.testing.assert_allclose(found[0], (powers / powers.sum(0))[1:], atol=1e-6)
+
+
+@AXES
+def test_a_network_sees_the_neighbours_of_a_slice_and_the_last_one_again_at_the_ends(tmp_path: Path, axis: str) -> None:
+    array = intensities(SHAPE)
+    image = image_of(tmp_path / "ct.nii", array)
+    along = ALONG[ACROSS[axis]]
+    for channel, offset in ((0, -1), (1, 0), (2, 1)):
+        trained = model(Pointwise([3.0], [0.0], channel), axis, SIZES[axis], context=1)
+        _, found = collect(trained, image)
+        count = SHAPE[along]
+        neighbour = np.take(array, np.clip(np.arange(count) + offset, 0, count - 1), axis=along)
+        np.testing.assert_allclose(found[0, 0], probability(neighbour, 3.0), atol=1e-6)
+
+
+@AXES
+def test_planes_have_their_own_directions(tmp_path: Path, axis: str) -> None:
+    """A network that knows places only: rows and columns of a slice run as `spleen.imaging.slicing` says."""
+    image = image_of(tmp_path / "ct.nii", intensities(SHAPE))
+    _, found = collect(model(Places(), axis, SIZES[axis]), image)
+    i, j, k = np.indices(SHAPE)
+    down, right = {"axial": (j, i), "coronal": (k, i), "sagittal": (k, j)}[axis]
+    np.testing.assert_allclose(found[0, 0], probability(right - 2 * down, 1.0), atol=1e-6)
+
+
+def test_each_variant_has_its_own_answer_in_the_place_of_the_unchanged_slice(tmp_path: Path) -> None:
+    """By hand, for a network that knows places only: mirrored, its ramp runs the other way; moved, it is moved back."""
+    image = image_of(tmp_path / "ct.nii", intensities(SHAPE))
+    shown_as = (Variant(), Variant((3,)), Variant(shift=(0, 3)), Variant(shift=(-3, 0)))
+    _, found = collect(model(Places(), "axial", SIZES["axial"]), image, shown_as)
+    i, j, _ = np.indices(SHAPE)
+    for answer, (down, right) in zip(
+        found[:, 0], [(j, i), (j, 6 - i), (j, np.minimum(i + 3, 6)), (np.maximum(j - 3, 0), i)], strict=True
+    ):
+        np.testing.assert_allclose(answer, probability(right - 2 * down, 1.0), atol=1e-6)
+
+
+def test_a_network_that_looks_at_each_pixel_alone_says_the_same_of_every_variant(tmp_path: Path) -> None:
+    image = image_of(tmp_path / "ct.nii", intensities(SHAPE))
+    _, found = collect(model(Pointwise([4.0], [0.0]), "axial", 9), image, variants("axial", FLIP_DIRECTIONS))
+    assert len(found) == 8
+    for mirrored in found[5:]:
+        np.testing.assert_allclose(mirrored, found[0], atol=1e-6)
+    for shifted in found[1:5]:  # but for the three pixels that a shift pushes out
+        np.testing.assert_allclose(shifted[:, 3:-3, 3:-3], found[0][:, 3:-3, 3:-3], atol=1e-6)
+        assert np.abs(shifted - found[0]).max() > 0.1
+
+
+def test_planes_of_another_size_are_resampled_there_and_back(tmp_path: Path) -> None:
+    """A ramp stays one: twice as fine for the network, and as coarse as before in the answer; SciPy agrees inside."""
+    array = np.broadcast_to(np.linspace(-1, 1, 16)[:, None, None], (16, 12, 3))
+    image = image_of(tmp_path / "ct.nii", array)
+    _, found = collect(model(Pointwise([1.0], [0.0]), "axial", 32), image)
+    fine = zoom(array[:, :, 0], 2, order=1, mode="nearest", grid_mode=True)
+    expected = probability(fine, 1.0).reshape(16, 2, 12, 2).mean((1, 3))
+    np.testing.assert_allclose(found[0, 0, 2:-2, 2:-2, 1], expected[2:-2, 2:-2], atol=2e-3)
+
+
+def test_steps_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two classes of 7 × 9 pixels in 4 bytes take 504 bytes per slice and variant."""
+    image = image_of(tmp_path / "ct.nii", intensities((7, 9, 11)))
+    trained = model(Pointwise([1.0], [0.0]), "axial", 9)
+    for limit, variant_count, slices_at_once in ((504 * 5, 1, 5), (504 * 5, 2, 2), (1, 1, 1), (10**9, 1, 8)):
+        monkeypatch.setattr(inference, "_STEP_BYTES", limit)
+        parts, _ = collect(trained, image, PLAIN * variant_count, batch_size=8)
+        assert parts[0] == slice(0, slices_at_once)
+        assert all(first.stop == second.start for first, second in pairwise(parts))
+
+
+def test_an_image_without_any_contrast_is_told(tmp_path: Path) -> None:
+    image = image_of(tmp_path / "ct.nii", np.full(SHAPE, 0.5))
+    with pytest.raises(InputError, match=r"ct: every voxel has the intensity 0\.5"):
+        collect(model(Pointwise([1.0], [0.0]), "axial", 9), image)
+
+
+# Hardware -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("precision", "autocast"), [("32", None), ("bf16", torch.bfloat16)])
+def test_a_processor_computes_in_32_bits_or_bf16(precision: str, autocast: torch.dtype | None) -> None:
+    hardware = choose_hardware("cpu", precision)
+    assert (hardware.device.type, hardware.autocast) == ("cpu", autocast)
+
+
+def test_hardware_that_is_not_there_is_told_in_the_words_of_this_command() -> None:
+    with pytest.raises(InputError, match=r"precision=16 needs a CUDA GPU"):
+        choose_hardware("cpu", "16")
+    if not torch.backends.mps.is_available():
+        with pytest.raises(InputError, match=r"^--device mps: .* use --device cpu$"):
+            choose_hardware("mps", "32")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match=r"^--device gpu: .* use --device cpu$"):
+            choose_hardware("gpu", "32")
+
+
+def test_bf16_is_used_where_it_is_asked_for(tmp_path: Path) -> None:
+    """A convolution under autocast answers in bf16: 1 + 2⁻¹⁰ is rounded to 1."""
+    layer = torch.nn.Conv2d(1, 2, 1)
+    with torch.no_grad():
+        layer.weight[:] = torch.tensor([0.0, 1 + 2**-10])[:, None, None, None]
+        layer.bias.zero_()
+    array = intensities(SHAPE)
+    image = image_of(tmp_path / "ct.nii", array)
+    trained = model(layer, "axial", 9)
+    answers = [
+        next(view_probabilities(trained, image, "ct", PLAIN, choose_hardware("cpu", precision), 9))[1][0, 0, 0]
+        for precision in ("32", "bf16")
+    ]
+    first = to_slices(array, "axial")[0]
+    np.testing.assert_allclose(answers[0], probability(first, 1 + 2**-10), atol=1e-7)
+    np.testing.assert_allclose(answers[1], probability(first, 1.0), atol=1e-7)

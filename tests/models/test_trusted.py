@@ -1,0 +1,140 @@
+"""Which networks are built for a stranger, and which are not."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from torch import nn
+
+from spleen.errors import InputError
+from spleen.models.trusted import check_network_setting
+
+MODELS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_every_network_of_this_repository_is_built_without_asking(path: Path) -> None:
+    check_network_setting(yaml.safe_load(path.read_text())["network"], trust=False)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "builtins.eval",
+        "builtins.exec",
+        "runpy.run_path",
+        "torch.load",
+        "torch.hub.load",
+        "hydra.utils.instantiate",
+        "monai.bundle.load",  # downloads
+        "monai.networks.utils.copy_model_state",  # in a trusted package, but no network
+        "monai.networks.nets.resnet.resnet18",  # a function
+        "torch.nn.Parameter",  # a class, but no network
+        "torch.nn.init.zeros_",
+        "spleen.models",  # a module
+        "spleen.runs.train.run",
+        "UNet",
+        "",
+        ".",
+        "monai.networks..nets.UNet",
+        "monai.networks.nets.UNet.__init__",
+    ],
+)
+def test_anything_but_a_network_class_of_a_known_library_is_refused(target: str) -> None:
+    with pytest.raises(InputError, match=r"its network (is|needs)"):
+        check_network_setting({"_target_": target}, trust=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("monai.networks.nets.resnet", "torch.hub.load"),
+        ("monai.networks.nets.resnet", "logging.os.system"),
+        ("torch.nn.modules.module", "functools.partial"),
+        ("torch.nn.modules.module", "warnings.sys.exit"),
+        ("spleen.models.unet", "torch.load"),
+    ],
+)
+def test_a_way_through_what_a_trusted_module_imported_is_refused(module: str, names: str) -> None:
+    found: object = importlib.import_module(module)
+    for name in names.split("."):
+        found = getattr(found, name)  # the way is open
+    assert found is not None
+    with pytest.raises(InputError, match=r"its network (is|needs)"):
+        check_network_setting({"_target_": f"{module}.{names}"}, trust=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "home"),
+    [("torch.nn", "torch.ao.elsewhere"), ("spleen.modelsmith", "spleen.modelsmith")],
+    ids=["imported into a trusted module", "in a module that only begins like a trusted one"],
+)
+def test_a_network_class_is_judged_by_its_home(monkeypatch: pytest.MonkeyPatch, module: str, home: str) -> None:
+    network = type("Elsewhere", (nn.Module,), {"__module__": home})
+    if module == home:
+        monkeypatch.setitem(sys.modules, module, ModuleType(module))
+    monkeypatch.setattr(sys.modules[module], "Elsewhere", network, raising=False)
+    with pytest.raises(InputError, match=rf"its network is '{module}\.Elsewhere'"):
+        check_network_setting({"_target_": f"{module}.Elsewhere"}, trust=False)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"kernel_size": {"_target_": "os.system", "command": "true"}},
+        {"layers": [3, [{"act": {"_target_": "os.system"}}]]},
+        {"_args_": [{"_target_": "os.system"}]},
+        {"kernel_size": {"_target_": ["os.system"]}},
+        {"kernel_size": {"_target_": {"_target_": "os.system"}}},
+    ],
+    ids=str,
+)
+def test_a_target_inside_an_argument_is_looked_at_too(argument: dict) -> None:
+    with pytest.raises(InputError, match="its network is '"):
+        check_network_setting({"_target_": "torch.nn.Conv2d", **argument}, trust=False)
+
+
+def test_a_trusted_network_inside_an_argument_is_fine() -> None:
+    inner = {"_target_": "torch.nn.Identity"}
+    check_network_setting({"_target_": "torch.nn.Sequential", "_args_": [inner]}, trust=False)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"pretrained": True},
+        {"use_pretrained": "yes"},
+        {"pretrained_url": "x"},
+        {"checkpoint": "weights"},
+        {"model_path": "weights"},
+        {"inner": {"weights_file": "x"}},
+        {"encoder_name": "tu-hf-hub:someone/something"},
+        {"backbone": "/tmp/weights"},
+        {"names": ["..\\weights"]},
+        {"weights": "https://example.org/weights.pt"},
+    ],
+    ids=str,
+)
+def test_an_argument_that_may_load_files_is_refused(argument: dict) -> None:
+    with pytest.raises(InputError, match=r"its network is built with .*, which may load files; .* --trust"):
+        check_network_setting({"_target_": "monai.networks.nets.UNet", **argument}, trust=False)
+
+
+@pytest.mark.parametrize("argument", [{"pretrained": False}, {"checkpoint": None}, {"norm": "instance"}], ids=str)
+def test_an_argument_that_loads_nothing_is_fine(argument: dict) -> None:
+    check_network_setting({"_target_": "monai.networks.nets.UNet", **argument}, trust=False)
+
+
+@pytest.mark.parametrize("target", ["os.system", "my.own.Network"])
+def test_trust_lets_everything_pass(target: str) -> None:
+    check_network_setting({"_target_": target, "pretrained": True}, trust=True)
+
+
+def test_a_library_that_is_not_installed_is_told() -> None:
+    with pytest.raises(InputError, match=r"needs the module 'monai\.networks\.nets\.nowhere', which is not installed"):
+        check_network_setting({"_target_": "monai.networks.nets.nowhere.UNet"}, trust=False)

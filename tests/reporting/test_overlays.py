@@ -1,0 +1,125 @@
+"""Pictures: orientation and millimetres checked by hand on the display arrays and on the files read back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spleen.reporting.overlays import SliceView, display_overlay, draw_overlays
+from spleen.types import AxisName
+
+NAN = float("nan")
+SKY_BLUE, ORANGE = (86, 180, 233), (230, 159, 0)
+
+
+def labels(shape: tuple[int, int], *pixels: tuple[int, int]) -> np.ndarray:
+    plane = np.zeros(shape, np.uint8)
+    for pixel in pixels:
+        plane[pixel] = 1
+    return plane
+
+
+def view(
+    reference: np.ndarray, prediction: np.ndarray, size_mm: tuple[float, float], axis: AxisName = "coronal"
+) -> SliceView:
+    image = np.full(reference.shape, 0.5, np.float32)
+    return SliceView("case_7", axis, 12, image, prediction, reference, size_mm, dice=0.25)
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+def test_display_is_radiological(axis: AxisName):
+    # Rows rise to anterior (axial) or superior, columns to the patient's right (axial, coronal) or anterior
+    # (sagittal): each of these must come out at the top, and at the left of the picture.
+    top_left, low_left = (3, 6), (0, 5)
+    shown = view(labels((5, 7), top_left), labels((5, 7), low_left), (5.0, 7.0), axis)
+    shown.image[0, 6] = 1.0
+    image, prediction, reference = display_overlay(shown)
+    assert np.argwhere(reference).tolist() == [[1, 0]]
+    assert np.argwhere(prediction).tolist() == [[4, 1]]
+    assert np.argwhere(image == 255).tolist() == [[4, 0]]
+    assert image.dtype == np.uint8
+    assert set(np.unique(image).tolist()) == {128, 255}
+
+
+def test_display_has_square_millimetres():
+    # 4 rows of 5 mm and 25 columns of 0.8 mm: 20 mm × 20 mm, so 25 × 25 pixels of 0.8 mm.
+    reference = np.zeros((4, 25), np.uint8)
+    reference[3] = 2  # The uppermost 5 mm: the pixels whose centres 0.4, 1.2, …, 4.4 mm lie in it are six.
+    _, prediction, shown = display_overlay(view(reference, np.zeros_like(reference), (20.0, 20.0)))
+    assert shown.shape == prediction.shape == (25, 25)
+    assert (shown[:6] == 2).all()
+    assert not shown[6:].any()
+
+
+def test_coarser_image_lies_on_the_same_millimetres():
+    empty = np.zeros((6, 10), np.uint8)
+    # Pixels of 4 mm whose value is the position of their centre, as a fraction of the 20 mm.
+    coarse = np.tile((np.arange(5, dtype=np.float32) * 4 + 2) / 20, (3, 1))
+    image, _, _ = display_overlay(replace(view(empty, empty, (12.0, 20.0)), image=coarse))
+    # Shown with 2 mm pixels from the right: centres at 19, 17, …, 1 mm; constant beyond the outer centres.
+    expected = np.clip(np.arange(19, 0, -2), 2, 18) / 20 * 255
+    assert image.shape == (6, 10)
+    np.testing.assert_allclose(image, np.tile(expected, (6, 1)), atol=0.51)
+
+
+def colour_centre(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Mean (row, column) of the pixels of a colour."""
+    found = np.argwhere((np.abs(picture.astype(int) - colour) < 12).all(axis=-1))
+    assert len(found) > 50
+    return found.mean(axis=0)
+
+
+def test_outlines_lie_where_the_labels_are(tmp_path: Path):
+    reference, prediction = np.zeros((2, 12, 60), np.uint8)
+    reference[8:11, 40:55] = 1  # Superior, at the patient's right.
+    prediction[1:4, 5:20] = 1
+    path = tmp_path / "figures" / "overlay.png"
+    draw_overlays([("worst", view(reference, prediction, (60.0, 48.0)))], path, ("spleen",))
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    picture = picture[: int(0.94 * len(picture))]  # The legend is below.
+    assert (colour_centre(picture, SKY_BLUE) < colour_centre(picture, ORANGE)).all()
+    assert [file.name for file in path.parent.iterdir()] == ["overlay.png"]
+
+
+def test_panel_is_true_in_millimetres_and_empty_masks_are_shown(tmp_path: Path):
+    empty = np.zeros((6, 50), np.uint8)
+    path = tmp_path / "overlay.png"
+    draw_overlays([("best", replace(view(empty, empty, (30.0, 40.0)), dice=NAN))], path, ("spleen",))
+    with Image.open(path) as file:
+        file.verify()
+    picture = np.asarray(Image.open(path).convert("L")).astype(int)
+    rows, columns = np.nonzero(np.abs(picture - 128) < 3)
+    in_rows, in_columns = (
+        np.bincount(rows) > 200,
+        np.bincount(columns) > 100,
+    )  # The plane, not edges of letters.
+    assert in_rows.sum() / in_columns.sum() == pytest.approx(30 / 40, rel=0.02)
+    # The scale bar is the longest white line: 10 mm of the plane's 40.
+    white = picture[: len(in_rows), : len(in_columns)][in_rows][:, in_columns] > 250
+    assert white.sum(axis=1).max() / in_columns.sum() == pytest.approx(10 / 40, abs=0.015)
+
+
+def test_title_and_legend(tmp_path: Path):
+    # An SVG carries each line of text as a comment too, which makes the words readable here.
+    one, none = labels((5, 7), (2, 2)), np.zeros((5, 7), np.uint8)
+    views = [
+        ("best", replace(view(none, none, (5.0, 7.0)), dice=NAN)),
+        ("median", view(one, none, (5.0, 7.0), "sagittal")),
+        ("worst", view(none, one, (5.0, 7.0))),
+    ]
+    draw_overlays(views, tmp_path / "overlay.svg", ("spleen", "liver"))
+    words = (tmp_path / "overlay.svg").read_text()
+    for text in ("best: case_7", "coronal slice 12, Dice n/a", "sagittal slice 12, Dice 0.2500"):
+        assert f"<!-- {text} -->" in words
+    assert "spleen, reference" in words
+    assert "liver" not in words
+
+
+def test_overlays_refuse_what_they_cannot_draw(tmp_path: Path):
+    third = 3 * labels((5, 7), (2, 2))
+    with pytest.raises(ValueError, match="label 3 has no name"):
+        draw_overlays([("best", view(third, third, (5.0, 7.0)))], tmp_path / "a.png", ("spleen", "liver"))
+    with pytest.raises(ValueError, match="at least one"):
+        draw_overlays([], tmp_path / "a.png", ("spleen",))

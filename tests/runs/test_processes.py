@@ -1,0 +1,282 @@
+"""One training over two real processes of this machine (gloo), against the same training in one process."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch import Tensor
+
+import spleen.runs.train
+from spleen.config import factory as build
+from spleen.config.datasets import find_dataset
+from spleen.config.identity import identity
+from spleen.data.loading.batches import BalancedBatches, CaseSlices, ScoredSlices
+from spleen.errors import InputError, Interrupted
+from spleen.inference.loading import load_trained
+from spleen.models.losses import DiceCrossEntropyLoss
+from spleen.records import writing as record
+from spleen.runs.data import open_data
+from spleen.runs.launch_environment import check_launched, launched
+from spleen.runs.naming import run_stamp
+from spleen.training.fit import load_best, make_trainer, quieten
+from spleen.training.strategy import Place
+from tests._helpers.small_run import REPOSITORY, SmallCt, compose_config, rows, small, small_ct, train
+from tests.config.test_parsing_and_checks import refusal
+
+# Nothing that depends on which slices share a batch, so that two processes compute what one does, up to rounding.
+SETTINGS = (
+    "data.label_values=[3,4]", "epochs=2", "augment=none", "model.network.norm=instance", "loss.dice_weight=0",
+    "loss.ce_weight=1", "lr=3e-3",
+)  # fmt: skip
+TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.progress=false")
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
+    return small_ct(tmp_path_factory.mktemp("ct"))
+
+
+@pytest.fixture(scope="module")
+def alone(ct: SmallCt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("alone"), *ct.overrides, *SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def together(ct: SmallCt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    wandb = "logger=wandb", "logger.mode=offline"
+    return train(tmp_path_factory.mktemp("together"), *ct.overrides, *SETTINGS, *TWO, *wandb)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    yield
+    left = [child for child in psutil.Process().children() if "spleen.runs.worker" in child.cmdline()]
+    assert not left
+    assert not torch.distributed.is_initialized()
+
+
+def assert_same_epochs(run_folder: Path, expected: Path) -> None:
+    found, wanted = rows(run_folder / "metrics.csv"), rows(expected / "metrics.csv")
+    assert [list(row) for row in found] == [list(row) for row in wanted]
+    for row, other in zip(found, wanted, strict=True):
+        assert (row["epoch"], row["step"], row["lr"]) == (other["epoch"], other["step"], other["lr"])
+        for name in set(row) - {"val/loss"}:  # its batches are cut differently
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=2e-3, abs=2e-3), name
+
+
+def test_two_processes_train_as_one_does_with_the_same_batches(together: Path, alone: Path) -> None:
+    assert_same_epochs(together, alone)
+    found, wanted = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (together, alone)
+    )
+    for name, weights in wanted.items():
+        torch.testing.assert_close(found[name], weights, rtol=0, atol=5e-3)
+
+
+def test_there_is_one_run_folder_with_one_wandb_run(together: Path, alone: Path) -> None:
+    def files(run_folder: Path) -> list[str]:
+        return sorted(str(path.relative_to(run_folder)) for path in run_folder.rglob("*") if "wandb" not in path.parts)
+
+    assert files(together) == files(alone)
+    assert len(list(together.glob("wandb/offline-run-*"))) == 1
+    assert [path.name for path in together.parent.iterdir()] == [together.name]
+
+
+def test_the_same_weights_score_the_same_in_one_process(ct: SmallCt, together: Path, tmp_path: Path) -> None:
+    """The checkpoint that two processes have written and scored, scored again by one: no slice twice, none left out."""
+    folders = f"output_dir={tmp_path}", f"cache_dir={together.parents[2] / 'cache'}"
+    config = compose_config(*small(*ct.overrides, *SETTINGS, *folders))
+    quieten()
+    parts = build.build_parts(config)
+    data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
+    module = build.build_module(config, parts, data)
+    scorer = make_trainer(build.build_fit_settings(config), tmp_path, [])
+    load_best(module, parts.spec, together / "checkpoints" / "best.ckpt")
+    scorer.validate(module, data, verbose=False)
+    scorer.test(module, data, verbose=False)
+    record.write_cases(tmp_path / "cases.csv", module.scores)
+    assert (tmp_path / "cases.csv").read_text() == (together / "cases.csv").read_text()
+
+
+def test_its_checkpoint_predicts(together: Path) -> None:
+    assert not any(name.startswith("module.") for name in load_trained(together).network.state_dict())
+
+
+def test_ctrl_c_stops_both_and_one_process_goes_on_from_there(
+    ct: SmallCt, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = spleen.runs.train._tell_epoch
+
+    def tell_then_interrupt(*arguments: object) -> None:
+        tell(*arguments)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spleen.runs.train, "_tell_epoch", tell_then_interrupt)
+        with pytest.raises(Interrupted, match="by SIGINT; 1 epoch is kept"):
+            train(tmp_path, *ct.overrides, *SETTINGS, *TWO)
+    assert_same_epochs(train(tmp_path, *ct.overrides, *SETTINGS), alone)
+
+
+class FailingLoss(DiceCrossEntropyLoss):
+    """A loss that fails in the second process at its third call, in the way that is asked for."""
+
+    def __init__(self, how: str, **settings: float) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]
+        self._how = how
+        self._calls = 0
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        loss = super().forward(logits, label)
+        self._calls += 1
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1 and self._calls == 3:
+            if self._how == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return loss * float("nan")
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("die", RuntimeError, "^process 2 of 2 was killed by signal 9"),
+        ("nan", InputError, "the loss became nan in step 3 .*on case scan7, slices"),
+    ],
+)
+def test_a_process_that_fails_ends_the_training_with_its_reason(
+    how: str, error: type[Exception], message: str, ct: SmallCt, tmp_path: Path
+) -> None:
+    start = time.monotonic()
+    failing = f"loss._target_={__name__}.FailingLoss", f"+loss.how={how}"
+    with pytest.raises(error, match=message):
+        train(tmp_path, *ct.overrides, "data.label_values=[3,4]", *TWO, *failing)
+    assert time.monotonic() - start < 100
+
+
+@pytest.mark.parametrize("n_ranks", [2, 4])
+def test_each_process_takes_its_share_of_every_batch(n_ranks: int) -> None:
+    foreground = np.arange(30) < 10
+    whole = list(BalancedBatches(foreground, 8, 64, foreground_share=0.5, seed=5))
+    shares = [
+        list(BalancedBatches(foreground, 8, 64, foreground_share=0.5, seed=5, rank=rank, n_ranks=n_ranks))
+        for rank in range(n_ranks)
+    ]
+    for number, batch in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert [len(part) for part in parts] == [8 // n_ranks] * n_ranks
+        assert sorted(np.concatenate(parts)) == sorted(batch)
+        assert all((foreground[part]).mean() >= 0.5 for part in parts)
+
+
+def test_batches_that_cannot_be_shared_equally_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"a global batch of 3 slices cannot be divided evenly among 2 processes.*3 training"
+    ):
+        BalancedBatches(np.ones(3, dtype=bool), 4, None, 0.5, 0, rank=0, n_ranks=2)
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 5, 11])
+def test_each_scored_slice_goes_to_one_process_and_all_get_as_many_batches(
+    ct: SmallCt, tmp_path: Path, n_ranks: int
+) -> None:
+    config = compose_config(*small(*ct.overrides, *SETTINGS, f"cache_dir={tmp_path}"))
+    case = open_data(config, find_dataset(config).cases, build_model.build_classes(config)).slices.cases[0]
+    parts = [CaseSlices(case, np.arange(2, 9)), CaseSlices(case, np.arange(4, 8))]  # 11 slices
+    dealt = [ScoredSlices(parts, 0, 3, rank, n_ranks) for rank in range(n_ranks)]
+    assert len({len(batches) for batches in dealt}) == 1
+    batches = [scored[number] for scored in dealt for number in range(len(scored))]
+    served = [(batch.case_index, int(index)) for batch in batches for index in batch.slice_index]
+    assert sorted(served) == [(0, index) for index in range(2, 9)] + [(1, index) for index in range(4, 8)]
+    with pytest.raises(InputError, match="11 slices to score are too few for 12 processes"):
+        ScoredSlices(parts, 0, 3, 0, 12)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["trainer.devices=2"], ["got 2", "trainer=ddp trainer.devices=2"]),
+        (["trainer.num_nodes=2"], ["2 machines", "trainer=ddp"]),
+        (["trainer=ddp", "trainer.devices=3"], ["batch_size=4", "3 processes", "a multiple of 3"]),
+        (["trainer=ddp", "trainer.num_nodes=3", "batch_size=8"], ["6 processes", "a multiple of 6"]),
+        (["trainer=ddp", "trainer.devices=0"], ["trainer.devices", "got 0"]),
+        (["trainer=ddp", "trainer.devices=[1,1]"], ["trainer.devices", "[1, 1]"]),
+        (["trainer=ddp", "trainer.accelerator=mps"], ["mps", "cpu or gpu"]),
+        (["trainer=fsdp", "trainer.accelerator=cpu"], ["fsdp needs GPUs", "trainer=ddp"]),
+        (["trainer=fsdp", "optimiser.ema_decay=0.9"], ["optimiser.ema_decay", "trainer=ddp"]),
+        (["trainer=fsdp", "img_size=native", "crop_size=64"], ["crop_size", "img_size=native", "trainer=ddp"]),
+        (["trainer.strategy=dp"], ["auto, ddp, fsdp", "dp"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_what_cannot_be_shared_is_refused_in_words(overrides: list[str], words: list[str]) -> None:
+    message = refusal(*overrides)
+    assert all(word in message for word in words), message
+
+
+def test_only_the_number_of_processes_makes_another_job() -> None:
+    def of(*overrides: str) -> str:
+        config = compose_config("trainer=ddp", "trainer.accelerator=cpu", *overrides)
+        return identity(config, find_dataset(config).cases)
+
+    assert of("trainer.devices=1") == identity(alone := compose_config("trainer=cpu"), find_dataset(alone).cases)
+    assert of("trainer.devices=2", "trainer.num_nodes=2") == of("trainer.devices=4") != of("trainer.devices=2")
+
+
+SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "2", "SLURM_STEP_NUM_TASKS": "6"}
+TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "0", "WORLD_SIZE": "2"}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in [*SLURM, *TORCHRUN]:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_a_launcher_says_where_a_process_stands(environment: pytest.MonkeyPatch) -> None:
+    assert launched() is None
+    for name, value in SLURM.items():
+        environment.setenv(name, value)
+    given = launched()
+    assert given is not None
+    assert (given.launcher, given.place, given.count) == ("srun", Place(5, 1, 2), 6)
+    environment.setenv("SLURM_JOB_ID", "4711")
+    environment.setenv("SLURM_STEP_ID", "0")
+    assert run_stamp() == "slurm-4711.0"
+    with pytest.raises(InputError, match="srun has started 6 processes, but the configuration requests 4"):
+        check_launched(compose_config("trainer=ddp", "trainer.num_nodes=2").trainer)
+    environment.setenv("SLURM_STEP_NUM_TASKS", "1")  # a job of a sweep
+    assert launched() is None
+    with pytest.raises(InputError, match="with several nodes, srun or torchrun must start the processes"):
+        check_launched(compose_config("trainer=ddp", "trainer.num_nodes=2").trainer)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_training_in_one_run_folder(ct: SmallCt, together: Path, tmp_path: Path) -> None:
+    folders = f"output_dir={tmp_path}", f"cache_dir={tmp_path / 'cache'}"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py",
+            *small(*ct.overrides, *SETTINGS, *TWO, *folders),
+        ],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run_folder,) = (path.parent for path in tmp_path.glob("train/*/metrics.csv"))
+    assert run_folder.joinpath("metrics.csv").read_text() == (together / "metrics.csv").read_text()
+    with (run_folder / "cases.csv").open(newline="") as ours, (together / "cases.csv").open(newline="") as theirs:
+        assert list(csv.reader(ours)) == list(csv.reader(theirs))

@@ -1,0 +1,211 @@
+"""Multiruns as a user runs them: what is skipped and reported, in this process and under each launcher."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from omegaconf import OmegaConf
+
+from spleen.errors import InputError
+from spleen.runs.sweeps.launchers import check_installed, default_jobs, fit_to_jobs, usable_cores
+from tests._helpers.small_run import REPOSITORY, rows, summary
+from tests._helpers.sweeps import job_folders, needs, seconds_each, started, study, wait_for
+from tests.system.test_train_command import HEAVY, TRAIN, imported, run_train
+
+JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> tuple[str, ...]:
+    return seconds_each(tmp_path)
+
+
+# A study in this process --------------------------------------------------------------------------------------------
+
+
+def test_a_study_runs_without_m_and_the_second_time_finds_its_jobs_finished(
+    tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    first = run_train(tmp_path, *study(settings))
+    assert first.returncode == 0, first.stderr
+    assert "2 jobs to run" in first.stdout
+    assert "2 finished job(s)" in first.stdout
+    folders = job_folders(tmp_path)
+    assert [re.sub("-[0-9a-f]{8}$", "", folder.name) for folder in folders] == [
+        "img_size=32,lr=0.01",
+        "img_size=32,lr=0.03",
+    ]
+    for folder in folders:
+        assert summary(folder)["identity"].startswith(folder.name[-8:])
+        assert not {".hydra", "train.log", "multirun.yaml"} & {path.name for path in folder.iterdir()}
+
+    failed, finished = folders
+    written = (finished / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    (failed / "summary.json").unlink()
+    shutil.rmtree(failed / "checkpoints")
+    (failed / "failed.json").write_text('{"message": "the disk was full", "exit_code": 2}')
+    second = run_train(tmp_path, "-m", *study(settings, "loader.num_workers=0", "lr=0.010,0.03"))
+    assert second.returncode == 0, second.stderr
+    assert "1 of 2 jobs are already finished; 1 failed and will be run again" in second.stdout
+    assert not (failed / "failed.json").exists()
+    assert summary(failed)["status"] == "finished"
+    assert (finished / "checkpoints" / "last.ckpt").stat().st_mtime_ns == written
+    assert (failed / "checkpoints" / "best.ckpt").exists()
+
+    third = run_train(tmp_path, *study(settings), python=("-X", "importtime"))
+    assert third.returncode == 0
+    assert "2 of 2 jobs are already finished" in third.stdout
+    assert "2 finished job(s)" in third.stdout
+    assert not imported(third) & (set(HEAVY) - {"matplotlib"})
+
+
+def test_wrong_studies_are_told_before_anything_runs(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    for arguments, told in (
+        (("experiment=size_and_rat",), "Did you mean size_and_rate?"),
+        (("experiment=size_and_rate,augmentation",), "one study at a time"),
+        (study(settings, "img_size=64,3"), "img_size must be from 16"),
+        (("experiment=size_and_rate", "imgsize=3"), "did you mean img_size"),
+    ):
+        done = run_train(tmp_path, *arguments)
+        assert done.returncode == 2, arguments
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_end_of_a_sweep_lists_what_failed_and_jobs_that_differ_in_one_word_run_once(
+    tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    done = run_train(tmp_path, "lr=1e-2,0.01", "axis=axail", "-m", *(s for s in settings if "axis" not in s), "study=s")
+    assert done.returncode == 2, done.stderr
+    assert "1 of 2 combinations are duplicates of another job" in done.stdout
+    assert "1 job(s) of the multirun" in done.stderr
+    ((folder,),) = [list(path.iterdir()) for path in (tmp_path / "out" / "s").iterdir()]
+    assert folder.name == "lr=0.01"
+    assert "axail" in json.loads((folder / "failed.json").read_text())["message"]
+
+
+# Launchers ----------------------------------------------------------------------------------------------------------
+
+
+def assert_a_study_runs_under(launcher: str, folder: Path, settings: tuple[str, ...]) -> None:
+    """Jobs in other processes, started from outside the checkout; two are wrong in a way that only training finds."""
+    wrong = "loss._target_=torch.nn.Identity,spleen.models.losses.DiceCrossEntropyLoss"
+    done = run_train(folder, *study(settings, f"hydra/launcher={launcher}", wrong))
+    assert done.returncode == 1, done.stderr
+    assert "2 finished job(s)" in done.stdout
+    assert "2 job(s) of the multirun" in done.stderr
+    assert "Traceback" not in done.stderr
+    folders = job_folders(folder)
+    assert len(folders) == 4
+    assert sum((each / "summary.json").exists() for each in folders) == 2
+    assert sum((each / "failed.json").exists() for each in folders) == 2
+    again = run_train(folder, *study(settings, f"hydra/launcher={launcher}"))
+    assert again.returncode == 0, again.stderr
+    assert "2 of 2 jobs are already finished" in again.stdout
+
+
+def test_joblib_runs_jobs_side_by_side_and_divides_the_cores(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    needs("hydra_plugins.hydra_joblib_launcher")
+    command = study(settings, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.progress=true")
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, TRAIN, *command],
+        cwd=tmp_path,
+        env={**environment, "OMP_NUM_THREADS": "64"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 finished job(s)" in done.stdout
+    threads = [summary(folder)["hardware"]["threads"] for folder in job_folders(tmp_path)]
+    assert threads == [max(1, usable_cores() // 2)] * 2
+    starts = [(each / "split.json").stat().st_mtime for each in job_folders(tmp_path)]
+    ends = [(each / "summary.json").stat().st_mtime for each in job_folders(tmp_path)]
+    assert max(starts) < min(ends)
+
+
+@pytest.mark.slow
+def test_a_sweep_with_joblib_has_one_time_stamp_and_reports_every_job(
+    tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    needs("hydra_plugins.hydra_joblib_launcher")
+    done = run_train(tmp_path, "-m", "hydra/launcher=joblib", *settings, "study=s", "lr=1e-2,20,2e-2")
+    assert done.returncode == 2, done.stderr
+    (sweep,) = (tmp_path / "out" / "s").iterdir()
+    assert {path.name for path in sweep.iterdir()} == {"lr=0.01", "lr=20", "lr=0.02"}
+    assert "2 finished job(s)" in done.stdout
+    assert "1 job(s) of the multirun" in done.stderr
+    assert "lr=20: lr must be above 0 to 10" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_joblib_worker_is_told_and_its_job_goes_on(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    needs("hydra_plugins.hydra_joblib_launcher")
+    command = study(settings, "hydra/launcher=joblib", "epochs=30")
+    with started(tmp_path, *command) as process:
+        wait_for(lambda: list(tmp_path.glob("out/size_and_rate/*/checkpoints/last.ckpt")), process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        workers = [child for child in children if "popen_loky" in " ".join(child.cmdline())]
+        workers[0].kill()
+        errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "2 job(s) did not finish (TerminatedWorkerError" in errors
+    done = run_train(tmp_path, *command)
+    assert done.returncode == 0, done.stderr
+    assert "will be resumed" in done.stdout
+    assert [len(rows(each / "metrics.csv")) for each in job_folders(tmp_path)] == [30, 30]
+
+
+@pytest.mark.slow
+def test_submitit_runs_a_study_from_any_folder(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    needs("hydra_plugins.hydra_submitit_launcher")
+    assert_a_study_runs_under("submitit_local", tmp_path, settings)
+    assert (tmp_path / "out" / "size_and_rate" / ".submitit").is_dir()
+
+
+@pytest.mark.slow
+def test_ray_runs_a_study_from_any_folder(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    needs("hydra_plugins.hydra_ray_launcher")
+    # Ray keeps its sockets under a path that must be short.
+    try:
+        assert_a_study_runs_under("ray", tmp_path, settings)
+    finally:
+        shutil.rmtree("/tmp/ray", ignore_errors=True)
+
+
+def test_a_launcher_that_is_not_installed_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name, package in (
+        ("joblib", "hydra-joblib-launcher==1.2.0"),
+        ("submitit_slurm", "hydra-submitit-launcher==1.2.0"),
+        ("submitit_local", "hydra-submitit-launcher==1.2.0"),
+        ("ray", "hydra-ray-launcher==1.2.2"),
+    ):
+        launcher = OmegaConf.load(REPOSITORY / "conf" / "hydra" / "launcher" / f"{name}.yaml")
+        with pytest.raises(InputError, match=f"pip install '{package}'"):
+            check_installed(launcher)
+    check_installed(OmegaConf.create({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "n_jobs", "got"), [(2, 12, 2), (5, 3, 3), (-1, 1000, usable_cores()), (-1, 1, 1), (-10_000, 4, 1)]
+)
+def test_joblib_starts_no_more_jobs_at_a_time_than_there_are(asked: int, n_jobs: int, got: int) -> None:
+    hydra = OmegaConf.create({"launcher": {"_target_": JOBLIB, "n_jobs": asked}})
+    fit_to_jobs(hydra, n_jobs)
+    assert hydra.launcher.n_jobs == got
+
+
+def test_joblib_starts_a_job_for_each_core_up_to_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, jobs in ((1, 1), (2, 2), (8, 8), (64, 8)):
+        monkeypatch.setattr("spleen.runs.sweeps.launchers.usable_cores", lambda cores=cores: cores)
+        assert default_jobs() == jobs

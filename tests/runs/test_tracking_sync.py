@@ -1,0 +1,104 @@
+"""`spleen sync` as a user runs it, with real offline runs, a server on this machine, one that is dead, and no key."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spleen.runs.tracking.mirror import start_wandb_run
+from spleen.runs.tracking.sync import find_offline_runs
+from spleen.system.locks import claimed
+from tests._helpers.wandb_server import WandbServer
+from tests.runs.test_tracking_mirror import KEY, REPOSITORY, settings
+
+NOBODY_THERE = "http://127.0.0.1:9"  # the discard port: refused at once
+
+
+def spleen_sync(home: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "NETRC"))}
+    return subprocess.run(
+        [sys.executable, "-c", "from spleen.cli.main import main; main()", "sync", *map(str, arguments)],
+        env={**clean, "HOME": str(home), "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120", **environment},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+def offline_run(run_folder: Path, epochs: int) -> None:
+    run_folder.mkdir(parents=True)
+    run = start_wandb_run(settings(), run_folder, {"lr": 0.5})
+    for epoch in range(epochs):
+        run.log_epoch({"val/dice": epoch / 10}, epoch)
+    run.finish()
+
+
+def marked(folder: Path) -> list[str]:
+    return sorted(run.run_folder.name for run in find_offline_runs([folder]) if run.is_uploaded)
+
+
+def test_a_study_is_uploaded_once_but_for_a_run_at_work(home: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    for name, epochs in (("a", 2), ("b", 3), ("c", 1)):
+        offline_run(study / name, epochs)
+    with WandbServer().serving() as server:
+        online = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+        with claimed(study / "c"):
+            first = spleen_sync(home, study, **online)
+        assert first.returncode == 0, first.stderr
+        assert f"left alone, a training is at work there: {study / 'c'}" in first.stdout
+        assert marked(study) == ["a", "b"]
+        epochs_of = {(run.run_folder.name): run.log.stem.removeprefix("run-") for run in find_offline_runs([study])}
+        assert set(server.runs) == {epochs_of["a"], epochs_of["b"]}
+        sent = sorted(server.runs[epochs_of["b"]].history.items())
+        assert [(row["epoch"], row["val/dice"]) for _, row in sent] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+        assert f"{server.url}/team/organs/runs/{epochs_of['a']}" in first.stdout
+
+        second = spleen_sync(home, study / "a", study / "c", **online)
+        assert "uploading 1 offline run(s)" in second.stdout
+        assert set(server.runs) == set(epochs_of.values())
+    third = spleen_sync(home, study)
+    assert third.returncode == 0
+    assert "nothing to upload: all 3 offline runs are uploaded already" in third.stdout
+
+
+def test_without_a_server_it_says_so_and_nothing_counts_as_uploaded(home: Path, tmp_path: Path) -> None:
+    offline_run(tmp_path / "study" / "a", 1)
+    done = spleen_sync(
+        home, tmp_path / "study", WANDB_BASE_URL=NOBODY_THERE, WANDB_API_KEY=KEY, WANDB_X_GRAPHQL_RETRY_MAX="1"
+    )
+    assert done.returncode == 1
+    assert "1 of 1 could not be uploaded" in done.stderr
+    assert "connection refused" in done.stderr
+    assert marked(tmp_path / "study") == []
+
+
+def test_without_a_key_it_says_how_to_get_one(home: Path, tmp_path: Path) -> None:
+    offline_run(tmp_path / "a", 1)
+    done = spleen_sync(home, tmp_path / "a")
+    assert done.returncode == 2
+    assert "wandb login" in done.stderr
+    assert "WANDB_API_KEY" in done.stderr
+    assert marked(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "exit_code", "said"), [(True, 0, "there is no offline wandb run"), (False, 2, "no such folder")]
+)
+def test_where_there_is_nothing_to_upload_it_says_so(home: Path, there: bool, exit_code: int, said: str) -> None:
+    folder = home / "runs"
+    if there:
+        folder.mkdir()
+    done = spleen_sync(home, folder)
+    assert done.returncode == exit_code
+    assert said in done.stdout + done.stderr

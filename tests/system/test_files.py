@@ -1,0 +1,52 @@
+import errno
+import re
+import resource
+
+import pytest
+
+from spleen.system.files import new_folder, write_bytes, write_text
+
+
+def test_a_text_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "summary.json"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new, then half a character: \ud83d")
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_new_folder_appears_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "entry"
+
+    def build(content, fail=False):
+        with new_folder(path) as folder:
+            (folder / "array").write_text(content)
+            assert not (path / "array").exists() or (path / "array").read_text() != content
+            if fail:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build("half", fail=True)
+    assert list(tmp_path.iterdir()) == []
+    build("first")
+    build("second")  # another process was quicker: its folder stays
+    assert (path / "array").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_is_named_and_what_was_there_stays(tmp_path):
+    path = tmp_path / "last.ckpt"
+    write_bytes(path, b"epoch 1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as on a full disk, a write ends early
+    try:
+        with pytest.raises(OSError, match=re.escape(str(path))) as caught:
+            write_bytes(path, bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_bytes() == b"epoch 1"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,294 @@
+"""Runs that are killed and resumed, compared bit for bit with one that nothing disturbed."""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+import spleen.runs.train
+import spleen.training.checkpoints
+import spleen.training.module
+from spleen.errors import FolderInUse, InputError
+from spleen.imaging.classes import ClassMap
+from spleen.imaging.intensity import CtWindow
+from spleen.imaging.preprocessing import Preprocessing
+from spleen.models.spec import ModelSpec
+from spleen.runs.resume import Unfinished, check_same_data
+from spleen.system.locks import claimed
+from spleen.training.checkpoints import WholeCheckpoints
+from spleen.training.scores import StageScores
+from tests._helpers.small_run import REPOSITORY, SmallCt, rows, small_ct, summary, train
+
+# Everything with a state: dropout, augmentation, averaged weights, a schedule, and validation every other epoch.
+SETTINGS = (
+    "data.label_values=[3,4]", "epochs=4", "loader.slices_per_epoch=16", "model.network.dropout=0.2", "augment=light",
+    "optimiser.ema_decay=0.9", "schedule=cosine", "trainer.val_every_epochs=2", "trainer.early_stopping_patience=9",
+)  # fmt: skip
+
+
+class Killed(BaseException):
+    """Ends a process that is not really killed, from the line where it is raised."""
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
+    return small_ct(tmp_path_factory.mktemp("ct"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ct: SmallCt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("undisturbed"), *ct.overrides, *SETTINGS)
+
+
+def assert_same(run_folder: Path, expected: Path) -> None:
+    """The record and every tensor of the checkpoints are the same, bit for bit."""
+    for name in ("metrics.csv", "cases.csv", "split.json"):
+        assert (run_folder / name).read_bytes() == (expected / name).read_bytes(), name
+    for name in ("best.ckpt", "last.ckpt"):
+        found, wanted = (
+            torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (run_folder, expected)
+        )
+        assert (found["epoch"], found["global_step"]) == (wanted["epoch"], wanted["global_step"])
+        for part in ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers"):
+            torch.testing.assert_close(found.get(part), wanted.get(part), rtol=0, atol=0)
+    assert summary(run_folder)["test"] == summary(expected)["test"]
+
+
+def call_fails(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number: int) -> None:
+    """Let call `number` (from 1) of a function raise Killed; the calls before it do their work."""
+    calls = 0
+    function: Callable[..., object] = getattr(owner, name)
+
+    def counted(*arguments: object, **named: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise Killed
+        return function(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+# An epoch has 4 steps. In order: where the process dies, and how many epochs are kept then.
+DEATHS = [
+    ("in the first epoch", spleen.training.module, "augment_batch", 3, 0),
+    ("before the first checkpoint is written", WholeCheckpoints, "save_checkpoint", 1, 0),
+    ("in a validation", StageScores, "add", 1, 1),
+    ("in a step after it", spleen.training.module, "augment_batch", 5, 2),
+    ("after last.ckpt is written and before best.ckpt", spleen.training.checkpoints, "write_best", 1, 4),
+    ("while the best checkpoint is scored", spleen.training.module, "slice_dice", 1, 4),
+    ("while the figures are drawn", spleen.runs.train, "draw", 1, 4),
+]
+
+
+def kept(run_folder: Path) -> int:
+    last = run_folder / "checkpoints" / "last.ckpt"
+    return len(torch.load(last, weights_only=True)["callbacks"]["EpochRecord"]["rows"]) if last.exists() else 0
+
+
+def test_a_run_that_is_killed_everywhere_ends_as_if_nothing_had_happened(
+    ct: SmallCt, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder = tmp_path / "outputs" / "small" / "now"
+    for _, owner, name, number, epochs in DEATHS:
+        with monkeypatch.context() as dying:
+            call_fails(dying, owner, name, number)
+            with pytest.raises(Killed):
+                train(tmp_path, *ct.overrides, *SETTINGS)
+        assert kept(run_folder) == epochs
+        assert not (run_folder / "summary.json").exists()
+    train(tmp_path, *ct.overrides, *SETTINGS)
+    assert_same(run_folder, undisturbed)
+    assert summary(run_folder)["resumed"] == 3  # earlier processes that left epochs: 1, 1 and 2 of them
+    assert summary(undisturbed)["resumed"] == 0
+
+
+def interrupted_after(
+    epochs: int, folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str, name: str = "now"
+) -> Path:
+    """The run folder of a training that died in the first step after so many epochs of 4 steps."""
+    with monkeypatch.context() as dying:
+        call_fails(dying, spleen.training.module, "augment_batch", 4 * epochs + 1)
+        with pytest.raises(Killed):
+            train(folder, *overrides, name=name)
+    return folder / "outputs" / "small" / name
+
+
+def test_worker_processes_fetch_the_batches_of_the_resumed_epoch(
+    ct: SmallCt, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # They fetch ahead as soon as they exist. The number of workers may change, as it decides nothing else.
+    run_folder = interrupted_after(2, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
+    train(tmp_path, *ct.overrides, *SETTINGS, "loader.num_workers=2")
+    assert_same(run_folder, undisturbed)
+
+
+def test_a_run_folder_can_be_moved_before_it_is_resumed(
+    ct: SmallCt, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder = interrupted_after(3, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
+    moved = tmp_path / "elsewhere" / "outputs" / "small" / "moved"
+    moved.parent.mkdir(parents=True)
+    run_folder.rename(moved)
+    # As in a copy to another file system, the best checkpoint is a file of its own.
+    best = moved / "checkpoints" / "best.ckpt"
+    content = best.read_bytes()
+    best.unlink()
+    best.write_bytes(content)
+    train(tmp_path / "elsewhere", *ct.overrides, *SETTINGS, name="moved")
+    assert_same(moved, undisturbed)
+    assert not run_folder.exists()
+
+
+def test_early_stopping_is_not_forgotten(ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing changes at this learning rate, and instance normalisation keeps no running mean that could.
+    settings = (
+        *ct.overrides, "data.label_values=[3,4]", "lr=1e-12", "epochs=9", "loader.slices_per_epoch=16",
+        "model.network.norm=instance", "trainer.early_stopping_patience=2",
+    )  # fmt: skip
+    expected = train(tmp_path, *settings, name="undisturbed")
+    run_folder = interrupted_after(2, tmp_path, monkeypatch, *settings)
+    with monkeypatch.context() as dying:  # after the training has stopped
+        call_fails(dying, spleen.training.module, "slice_dice", 1)
+        with pytest.raises(Killed):
+            train(tmp_path, *settings)
+    train(tmp_path, *settings)
+    assert_same(run_folder, expected)
+    assert len(rows(run_folder / "metrics.csv")) == 3  # the best one and the two in vain
+
+
+def test_time_and_throughput_count_all_parts(ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_folder = interrupted_after(3, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
+    last = run_folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["callbacks"]["Clock"] |= {"wall_seconds": 1000.0, "slices": 7000, "seconds": 100.0}
+    torch.save(content, last)
+    train(tmp_path, *ct.overrides, *SETTINGS)
+    record = summary(run_folder)
+    assert 1000 < record["wall_seconds"] < 1100
+    # The last part trains 16 slices, its first batch of 4 not counted: 7012 slices in 100 s and a few.
+    assert 60 < record["train"]["slices_per_second"] < 70.12
+    assert record["train"]["epochs"] == 4
+
+
+def test_a_finished_run_is_not_continued(ct: SmallCt, tmp_path: Path) -> None:
+    settings = (*ct.overrides, "data.label_values=[3,4]", "epochs=1", "loader.slices_per_epoch=16")
+    run_folder = train(tmp_path, *settings)
+    (run_folder / "checkpoints" / "last.ckpt").write_bytes(b"never read")
+    train(tmp_path, *settings, "seed=1")
+    assert summary(run_folder)["seed"] == 1
+    assert summary(run_folder)["resumed"] == 0
+
+
+def test_an_unfinished_run_goes_on_with_its_own_settings_only(
+    ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder = interrupted_after(1, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
+    recorded = (run_folder / "config.yaml").read_text()
+    with pytest.raises(InputError, match=r"lr was 0\.03 and is now 0\.001.*resume="):
+        train(tmp_path, *ct.overrides, *SETTINGS, "lr=1e-3")
+    moved = small_ct(tmp_path)
+    label = nibabel.load(moved.label)
+    values = np.asanyarray(label.dataobj).copy()
+    values[:12] = 0
+    nibabel.save(nibabel.Nifti1Image(values, label.affine), moved.label)
+    with pytest.raises(InputError, match="the images or labels are not those"):
+        train(tmp_path, *moved.overrides, *SETTINGS, "data.label_values=[3,4]")
+    assert (run_folder / "config.yaml").read_text() == recorded
+
+
+def test_an_unfinished_run_goes_on_with_its_own_image_only(
+    ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_after(1, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
+    brighter = nibabel.load(ct.image)
+    nibabel.save(nibabel.Nifti1Image(brighter.get_fdata() + 1, brighter.affine), tmp_path / ct.image.name)
+    overrides = [override.replace(str(ct.image), str(tmp_path / ct.image.name)) for override in ct.overrides]
+    with pytest.raises(InputError, match="the images or labels are not those"):
+        train(tmp_path, *overrides, *SETTINGS)
+
+
+def test_a_run_of_before_images_were_recorded_goes_on(tmp_path: Path) -> None:
+    classes = ClassMap(("organ",), ((1,),))
+    preprocessing = Preprocessing("axial", 32, "keep_aspect", 4, CtWindow(50.0, 400.0), classes, 0.1)
+    spec = ModelSpec({}, preprocessing, 0, None, "32", (), ((2.0, 3.0),), ("hash",))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    check_same_data(Unfinished(last, 1, {}, replace(spec, seen_images=())), spec)
+    others = replace(preprocessing, classes=ClassMap(("organ",), ((2,),)))
+    for then in (replace(spec, seen_images=("other",)), replace(spec, preprocessing=others)):
+        with pytest.raises(InputError, match="the images or labels are not those"):
+            check_same_data(Unfinished(last, 1, {}, then), spec)
+
+
+class _Trap:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Path]]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_checkpoint_that_holds_code_or_is_damaged_is_refused(
+    ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder = interrupted_after(3, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
+    last = run_folder / "checkpoints" / "last.ckpt"
+    content = last.read_bytes()
+    with last.open("wb") as file:
+        torch.save({"callbacks": _Trap(tmp_path / "caught")}, file)
+    with pytest.raises(InputError, match=r"tensors and plain values only.*remove it to start the run afresh"):
+        train(tmp_path, *ct.overrides, *SETTINGS)
+    last.write_bytes(pickle.dumps(_Trap(tmp_path / "caught")))
+    with pytest.raises(InputError, match=r"last\.ckpt"):
+        train(tmp_path, *ct.overrides, *SETTINGS)
+    assert not (tmp_path / "caught").exists()
+    last.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"truncated.*remove it to start the run afresh"):
+        train(tmp_path, *ct.overrides, *SETTINGS)
+    torch.save({"weights": torch.zeros(3)}, last)
+    with pytest.raises(InputError, match=r"lacks the weights.*remove it to start the run afresh"):
+        train(tmp_path, *ct.overrides, *SETTINGS)
+    torch.save({"state_dict": {}}, last)
+    with pytest.raises(InputError, match="no state of a training"):
+        train(tmp_path, *ct.overrides, *SETTINGS)
+    last.write_bytes(content)
+    last.with_name("best.ckpt").unlink()
+    with pytest.raises(InputError, match=r"best\.ckpt is missing"):
+        train(tmp_path, *ct.overrides, *SETTINGS)
+
+
+def test_two_processes_do_not_work_in_one_folder_and_leftovers_of_killed_ones_go(tmp_path: Path) -> None:
+    run_folder = tmp_path / "run"
+    program = f"""
+import sys
+from pathlib import Path
+from spleen.system.locks import claimed
+from spleen.imaging.classes import ClassMap
+with claimed(Path({str(run_folder)!r})):
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+    other = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "claimed\n"
+    leftover = run_folder / "checkpoints" / ".tmp-1-abcdef01-last.ckpt"
+    leftover.parent.mkdir()
+    leftover.write_bytes(b"half")
+    with pytest.raises(FolderInUse, match="another process is using"), claimed(run_folder, patience_seconds=0.1):
+        pass
+    assert leftover.exists()  # it may be the other one's
+    other.kill()
+    other.wait()
+    with claimed(run_folder):
+        assert not leftover.exists()

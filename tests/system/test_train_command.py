@@ -1,0 +1,305 @@
+"""`python train.py …` as a user runs it: its own process, its exit code, and what it says."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests._helpers.nifti import ras_affine, save_stored_as
+from tests._helpers.small_run import REPOSITORY, SPACING_MM, rows, small, small_ct, summary
+
+TRAIN = str(REPOSITORY / "train.py")
+HEAVY = ("torch", "pytorch_lightning", "wandb", "monai", "matplotlib")
+
+
+def run_train(folder: Path, *arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run the command in `folder`, without a terminal."""
+    return subprocess.run(
+        [sys.executable, *python, TRAIN, *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Top-level packages that a process started with -X importtime has imported."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}
+
+
+# Answers at once ----------------------------------------------------------------------------------------------------
+
+
+def test_help_explains_every_value_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    done = run_train(tmp_path, "--help", python=("-X", "importtime"))
+    assert done.returncode == 0
+    assert "hydra" in imported(done)
+    assert not imported(done) & set(HEAVY)
+    assert "python train.py lr=1e-4 img_size=512" in done.stdout
+    for name in ("lr", "img_size", "axis", "batch_size", "epochs", "seed", "context_slices", "guard_mm", "output_dir"):
+        line = next(line for line in done.stdout.splitlines() if line.strip().startswith(f"{name}:"))
+        assert "#" in line
+    assert "intensity=auto|ct|mr|zscore" in done.stdout
+    assert "data=decathlon|folder|nifti|nnunet|phantom|table" in done.stdout
+    assert "hydra=" not in done.stdout
+    studies = dict(re.findall(r"^  experiment=(\w+) +(.+)$", done.stdout, re.M))
+    assert studies["size_and_rate"].endswith("?")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cfg_job_imports_nothing_heavy_and_shows_folders_anchored_to_the_checkout(tmp_path: Path) -> None:
+    done = run_train(tmp_path, "--cfg", "job", "--resolve", "lr=1e-4", python=("-X", "importtime"))
+    assert done.returncode == 0
+    assert not imported(done) & set(HEAVY)
+    assert "lr: 0.0001\n" in done.stdout
+    assert f"output_dir: {REPOSITORY / 'outputs'}\n" in done.stdout
+    assert f"cache_dir: {REPOSITORY / '.cache'}\n" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_into_a_pipe_that_closes_does_not_complain_of_folders(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, TRAIN, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert b"output_dir" not in process.stderr.read()
+
+
+# Wrong input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["lr=-1", "img_size=3", "axis=axail"],
+            ["lr must be", "img_size must be", "sagittal, coronal, axial", "axail"],
+        ),
+        (["imgsize=64"], ["unknown key 'imgsize'", "did you mean img_size"]),
+        (["+anything=x"], ["unknown key 'anything'"]),
+        (["data.image=ct.nii.gz"], ["data.image", "data=nifti"]),
+        (["lr=fast"], ["lr", "fast"]),
+        (["model=resnet"], ["model=resnet", "unet", "monai_segresnet"]),
+        (["model=null"], ["model"]),
+        (["lr"], ["lr"]),
+        (["data=nifti"], ["data.image", "data.label"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_input_gives_one_clear_message_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], told: list[str]
+) -> None:
+    done = run_train(tmp_path, *arguments, f"output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("error: ") == 1
+    assert all(part in done.stderr for part in told), done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "HYDRA_FULL_ERROR" not in done.stderr
+
+
+@pytest.mark.parametrize("debug", ["debug=true", "debug=True"])
+def test_debug_shows_the_traceback(tmp_path: Path, debug: str) -> None:
+    for wrong in ("lr=-1", "imgsize=64"):  # found by our own checks, and by Hydra
+        done = run_train(tmp_path, wrong, debug, f"output_dir={tmp_path / 'out'}")
+        assert done.returncode != 0
+        assert "Traceback (most recent call last)" in done.stderr, (wrong, debug)
+
+
+def test_an_output_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run_train(tmp_path, f"output_dir={tmp_path / 'file'}")
+    assert done.returncode == 2
+    assert str(tmp_path / "file") in done.stderr
+    assert "output_dir=…" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _wrong_cases(folder: Path) -> dict[str, str]:
+    """One folder with image.nii.gz and label.nii.gz for each kind of wrong data, and what must be told of it."""
+    affine = ras_affine(SPACING_MM)
+    ct = small_ct(folder)
+    hu, values = ct.hu, np.isin(ct.values, [3, 4]).astype(np.uint8)
+    shifted = ras_affine(SPACING_MM, (0.0, 0.0, 0.0))
+    bad_voxel = hu.copy()
+    bad_voxel[3, 4, 5] = np.nan
+    pairs: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {
+        "two_dimensions": (hu[:, :, 0], values, affine),
+        "three_channels": (np.stack([hu] * 3, -1), values, affine),
+        "not_a_number": (bad_voxel, values, affine),
+        "empty_label": (hu, 0 * values, affine),
+        "label_of_fractions": (hu, values * np.float32(0.5), affine),
+        "label_elsewhere": (hu, values, shifted),
+        "label_of_another_size": (hu, values[:-1], affine),
+        "thin_organ": (hu, values * (np.arange(24) == 11).astype(np.uint8), affine),
+    }
+    for name, (image, label, label_affine) in pairs.items():
+        (folder / name).mkdir()
+        nib.save(nib.Nifti1Image(image, affine), folder / name / "image.nii.gz")
+        nib.save(nib.Nifti1Image(label, label_affine), folder / name / "label.nii.gz")
+    for name in ("missing", "text", "truncated", "huge", "good"):
+        (folder / name).mkdir()
+        save_stored_as(folder / name / "label.nii.gz", "RAS", values, affine)
+    (folder / "text" / "image.nii.gz").write_text("This is no volume.")
+    (folder / "truncated" / "image.nii.gz").write_bytes(ct.image.read_bytes()[:-2000])
+    (folder / "good" / "image.nii.gz").write_bytes(ct.image.read_bytes())
+    header = nib.Nifti1Header()
+    header.set_data_shape((32000, 32000, 32000))
+    header.set_data_dtype(np.float32)
+    (folder / "huge" / "image.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(8)))
+    return {
+        "two_dimensions": "2 dimensions",
+        "three_channels": "single channel",
+        "not_a_number": "NaN",
+        "empty_label": "empty",
+        "label_of_fractions": "must contain integers",
+        "label_elsewhere": "mm apart",
+        "label_of_another_size": "47 × 40 × 24",
+        "thin_organ": "Choose another axis",
+        "missing": "no such file",
+        "text": "NIfTI",
+        "truncated": "damaged or truncated",
+        "huge": "32000 × 32000 × 32000",
+    }
+
+
+def test_a_multirun_tells_each_wrong_case_and_goes_on_to_the_good_one(tmp_path: Path) -> None:
+    cases = tmp_path / "cases"
+    cases.mkdir()
+    told = _wrong_cases(cases)
+    names = ",".join([*told, "good"])
+    done = run_train(
+        tmp_path,
+        "-m",
+        *small("epochs=1", f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}", "study=wrong"),
+        f"logger.name={names}",
+        f"data.image={cases}/${{logger.name}}/image.nii.gz",
+        f"data.label={cases}/${{logger.name}}/label.nii.gz",
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    (sweep,) = (path for path in (tmp_path / "out" / "wrong").iterdir())
+    messages = [json.loads(path.read_text())["message"] for path in sweep.glob("*/failed.json")]
+    assert len(messages) == len(told)
+    for name, part in told.items():
+        assert any(part in message and (f"/{name}/" in message or name == "thin_organ") for message in messages), name
+    assert all(f"error: {message}" in done.stderr for message in messages)
+    listed = done.stderr.split("failed:\n")[1].splitlines()
+    assert f"{len(told)} job(s) of the multirun" in done.stderr
+    assert len(listed) == len(told)
+    (finished,) = sweep.glob("*/summary.json")
+    assert json.loads(finished.read_text())["status"] == "finished"
+
+
+# Whole runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_from_another_folder_with_relative_paths_and_without_wandb(tmp_path: Path) -> None:
+    small_ct(tmp_path)
+    done = run_train(
+        tmp_path,
+        *small("epochs=1", "data.image=scan7.nii.gz", "data.label=scan7_organs.nii.gz", "data.label_values=[3,4]"),
+        *("output_dir=mine", "cache_dir=cache", "study=s", "logger=none"),
+        python=("-X", "importtime"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "torch" in imported(done)
+    assert "wandb" not in imported(done)
+    (run_folder,) = (tmp_path / "mine" / "s").iterdir()
+    assert (tmp_path / "mine" / "latest").resolve() == run_folder.resolve()
+    assert str(run_folder) in done.stdout
+    assert "Dice" in done.stdout
+    assert summary(run_folder)["test"]["n_cases"] == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "cache", "scan7.nii.gz", "scan7_organs.nii.gz"}
+
+
+def _wandb_records(run_folder: Path) -> list[dict]:
+    """Every record of the run's wandb log, read by wandb's own inspector."""
+    from wandb.util import get_core_path
+
+    (log,) = run_folder.glob("wandb/offline-run-*/run-*.wandb")
+    inspector = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", str(log)]
+    done = subprocess.run([*inspector, str(log.parents[1])], check=True, capture_output=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _wandb(run_folder: Path) -> tuple[dict, int]:
+    """The start of the run's one wandb run, and its exit code."""
+    records = _wandb_records(run_folder)
+    (start,) = (record["run"] for record in records if record["type"] == "run")
+    (end,) = (record["exit"] for record in records if record["type"] == "exit")
+    return start, end.get("exit_code", 0)
+
+
+def test_a_multirun_goes_on_after_bad_jobs_and_gives_every_job_its_own_folder_and_wandb_run(tmp_path: Path) -> None:
+    ct = small_ct(tmp_path)
+    # The wrong axis is found by the checks; a loss that takes one argument only fails once the training has begun.
+    done = run_train(
+        tmp_path,
+        "-m",
+        "axis=axail,axial",
+        "loss._target_=torch.nn.Identity,spleen.models.losses.DiceCrossEntropyLoss",
+        *(setting for setting in small(*ct.overrides) if not setting.startswith(("axis=", "logger", "epochs="))),
+        *("epochs=1", "data.label_values=[3,4]", "logger=wandb", "logger.mode=offline", "study=s"),
+        *(f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "3 job(s) of the multirun" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("wandb sync") + done.stdout.count("wandb leet") >= 2
+    (sweep,) = (tmp_path / "out" / "s").iterdir()
+    jobs = [path for path in sweep.iterdir() if path.is_dir()]
+    assert len(jobs) == 4
+    assert sorted("axis=axail" in job.name for job in jobs) == [False, False, True, True]
+    (good,) = (job for job in jobs if (job / "summary.json").exists())
+    (crashed,) = (job for job in jobs if (job / "traceback.txt").exists())
+    assert len(list(sweep.glob("*/failed.json"))) == 3
+    assert str(crashed / "traceback.txt") in done.stderr
+    good_start, good_end = _wandb(good)
+    crashed_start, crashed_end = _wandb(crashed)
+    assert (good_end, crashed_end) == (0, 1)
+    assert good_start["run_id"] != crashed_start["run_id"]
+    assert good_start["run_group"] == crashed_start["run_group"] == "s"
+    assert all(part in good_start["display_name"] for part in ("axial", "32", "0.03"))
+    assert len(list(sweep.glob("*/wandb/offline-run-*"))) == 2
+    assert len(rows(good / "metrics.csv")) == 1
+
+
+def test_an_interrupt_keeps_what_was_written_and_marks_the_wandb_run_as_failed(tmp_path: Path) -> None:
+    ct = small_ct(tmp_path)
+    settings = small(*ct.overrides, "data.label_values=[3,4]", "epochs=100000", "logger=wandb", "study=s")
+    folders = f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"
+    with subprocess.Popen(
+        [sys.executable, TRAIN, *settings, "logger.mode=offline", *folders],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            while process.poll() is None and not list(tmp_path.glob("out/s/*/checkpoints/last.ckpt")):
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            errors = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    (run_folder,) = (tmp_path / "out" / "s").iterdir()
+    assert len(rows(run_folder / "metrics.csv")) >= 1
+    assert _wandb(run_folder)[1] != 0

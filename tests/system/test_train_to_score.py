@@ -1,0 +1,328 @@
+"""Whole runs from a file to its score, judged from outside: by nibabel, NumPy and Pillow on what a run leaves."""
+
+import json
+import math
+import re
+import subprocess
+from collections.abc import Callable
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from spleen.config.parsing import parse
+from spleen.errors import InputError
+from spleen.models.unet import UNet
+from tests._helpers.nifti import ras_affine, save_stored_as
+from tests._helpers.small_run import (
+    REPOSITORY,
+    SPACING_MM,
+    SmallCt,
+    compose_config,
+    rows,
+    small,
+    small_ct,
+    summary,
+    train,
+)
+
+BRIGHT = "data.label_values=[3,4]"
+# Array axes (i, j, k) of a RAS volume in the order slice, height, width.
+PLANES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
+    return small_ct(tmp_path_factory.mktemp("ct"))
+
+
+@pytest.fixture(scope="module")
+def finished(ct: SmallCt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a training on the bright organ."""
+    return train(tmp_path_factory.mktemp("finished"), *ct.overrides, BRIGHT, "data.organ=bright")
+
+
+# Independent scoring ------------------------------------------------------------------------------------------------
+
+
+def window(hu: np.ndarray) -> np.ndarray:
+    """Level 50, width 400 HU: -150 becomes -1, 250 becomes 1."""
+    return np.clip((hu - 50) / 200, -1, 1)
+
+
+def resized(plane: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear, anti-aliased where it shrinks, by Pillow."""
+    return np.asarray(Image.fromarray(plane.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def saved_network(run_folder: Path, in_channels: int, out_channels: int) -> UNet:
+    """The network of best.ckpt, loaded without running any code of the file."""
+    checkpoint = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)
+    network = UNet(in_channels, out_channels, width=4, depth=2)
+    prefix = "network.network."
+    network.load_state_dict({name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items()})
+    return network.eval()
+
+
+def predict(
+    network: UNet, volume: np.ndarray, axis: str, indices: list[int], size: tuple[int, int], context: int
+) -> np.ndarray:
+    """Classes of some slices on their native grid: resize to `size`, pad to multiples of 4, predict, resize back."""
+    planes = volume.transpose(PLANES[axis])
+    predicted = []
+    for index in indices:
+        neighbours = np.clip(np.arange(index - context, index + context + 1), 0, len(planes) - 1)
+        image = np.stack([resized(planes[n], *size) for n in neighbours])
+        image = np.pad(image, ((0, 0), (0, -size[0] % 4), (0, -size[1] % 4)), constant_values=float(volume.min()))
+        with torch.no_grad():
+            logits = network(torch.from_numpy(image.astype(np.float16).astype(np.float32))[None])
+        probabilities = torch.softmax(logits, 1)[0, :, : size[0], : size[1]].numpy()
+        predicted.append(np.argmax([resized(p, *planes.shape[1:]) for p in probabilities], axis=0))
+    return np.stack(predicted)
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
+
+
+def assert_scores(
+    run_folder: Path, volume: np.ndarray, classes: dict[str, np.ndarray], axis: str, size: tuple[int, int], context: int
+) -> None:
+    """cases.csv holds what an own prediction with the saved weights and counting by NumPy give, class by class."""
+    network = saved_network(run_folder, 1 + 2 * context, 1 + len(classes))
+    (split,) = json.loads((run_folder / "split.json").read_text())["cases"].values()
+    scores = {(row["split"], row["class_name"]): row for row in rows(run_folder / "cases.csv")}
+    assert set(scores) == {(stage, name) for stage in ("val", "test") for name in classes}
+    for stage in ("val", "test"):
+        predicted = predict(network, volume, axis, split[stage], size, context)
+        for number, (name, reference) in enumerate(classes.items(), start=1):
+            expected = reference.transpose(PLANES[axis])[split[stage]]
+            row = scores[stage, name]
+            # A voxel whose probability is 0.5 may fall to either side.
+            assert float(row["dice"]) == pytest.approx(dice(predicted == number, expected), abs=0.005)
+            volume_mm3 = np.count_nonzero(expected) * math.prod(SPACING_MM)
+            assert float(row["volume_reference_mm3"]) == pytest.approx(volume_mm3)
+
+
+# The record of a run ------------------------------------------------------------------------------------------------
+
+
+def test_the_scores_are_those_of_the_saved_weights_on_the_native_grid(ct: SmallCt, finished: Path) -> None:
+    # 40 × 48 pixels of 1.25 × 1.5 mm are 50 × 72 mm: the longer side gets 32 pixels of 2.25 mm, the other 22.
+    assert_scores(finished, window(ct.hu), {"bright": np.isin(ct.values, [3, 4])}, "axial", (22, 32), 0)
+    assert summary(finished)["test"]["dice"] > 0.5  # else the comparison would say little
+
+
+def test_the_run_folder_holds_the_whole_record_and_latest_leads_to_it(finished: Path) -> None:
+    files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    assert files == {
+        "config.yaml", "split.json", "metrics.csv", "cases.csv", "summary.json",
+        "checkpoints/best.ckpt", "checkpoints/last.ckpt", "figures/curves.png", "figures/overlays.png",
+    }  # fmt: skip
+    assert (finished.parents[1] / "latest").resolve() == finished.resolve()
+    for figure in ("curves", "overlays"):
+        with Image.open(finished / "figures" / f"{figure}.png") as picture:
+            assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+
+
+def test_the_written_configuration_makes_the_same_run_again(ct: SmallCt, finished: Path) -> None:
+    folder = finished.parents[2]
+    overrides = small(*ct.overrides, BRIGHT, "data.organ=bright", "study=small")
+    again = parse(OmegaConf.create((finished / "config.yaml").read_text()))
+    assert again == compose_config(*overrides, f"output_dir={folder / 'outputs'}", f"cache_dir={folder / 'cache'}")
+
+
+def test_the_split_uses_every_slice_once_and_keeps_its_distance(ct: SmallCt, finished: Path) -> None:
+    record = json.loads((finished / "split.json").read_text())
+    assert (record["axis"], record["guard_mm"], list(record["cases"])) == ("axial", 3.0, ["scan7"])
+    split = record["cases"]["scan7"]
+    assert sorted(index for part in ("train", "val", "test", "guard") for index in split[part]) == list(range(24))
+    has_organ = np.isin(ct.values, [3, 4]).any(axis=(0, 1))
+    assert has_organ[split["val"]].all()
+    assert has_organ[split["test"]].all()
+    assert has_organ[split["train"]].sum() >= 3
+    held_out = split["val"] + split["test"]
+    gap_mm = min(abs(a - b) for a in split["train"] for b in held_out) * SPACING_MM[2]
+    assert gap_mm > 3.0
+    assert np.ptp(split["val"]) == len(split["val"]) - 1  # one block
+
+
+def test_metrics_hold_one_row_per_epoch_and_the_best_one_is_kept(finished: Path) -> None:
+    metrics = rows(finished / "metrics.csv")
+    assert [(row["epoch"], row["step"]) for row in metrics] == [("0", "12"), ("1", "24"), ("2", "36")]
+    assert {"train/loss", "val/loss", "val/dice", "val/jaccard", "val/sensitivity", "lr"} <= set(metrics[0])
+    assert {row["lr"] for row in metrics} == {"0.03"}
+    best = max(float(row["val/dice"]) for row in metrics)
+    assert summary(finished)["val"]["dice"] == pytest.approx(best, abs=1e-6)
+    last = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 36
+
+
+def test_the_summary_agrees_with_the_cases_and_says_what_it_cost(finished: Path) -> None:
+    record = summary(finished)
+    for row in rows(finished / "cases.csv"):
+        means = record[row["split"]]
+        for name in ("dice", "jaccard", "sensitivity", "specificity", "precision"):
+            assert means[name] == means["bright"][name] == pytest.approx(float(row[name]), abs=1e-8)
+        assert (means["n_cases"], means["n_empty"], means["n_missed"]) == (1, 0, 0)
+    assert record["train"]["slices_per_second"] > 0
+    assert record["train"]["epochs"] == 3
+    assert 0 < record["seconds_to_first_step"] < record["wall_seconds"]
+    assert record["peak_memory_mb"] > 50
+    assert record["versions"]["torch"] == version("torch")
+    assert record["hardware"]["cores"] >= 1
+    settings = (record["model"], record["axis"], record["img_size"], record["lr"], record["precision"])
+    assert settings == ("unet", "axial", 32, 0.03, "32-true")
+
+
+def test_the_summary_names_the_commit_of_the_checkout(finished: Path) -> None:
+    done = subprocess.run(["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("this is no git checkout")
+    assert re.fullmatch(rf"{done.stdout.strip()}(-dirty)?", summary(finished)["git_commit"])
+
+
+# The same, and something else ---------------------------------------------------------------------------------------
+
+
+def test_image_and_label_in_other_orientations_give_the_very_same_run(finished: Path, tmp_path: Path) -> None:
+    # Also: the same seed gives the same bytes, whatever ran in between.
+    turned = small_ct(tmp_path, "LPS", "LAS")
+    again = train(tmp_path, *turned.overrides, BRIGHT, "data.organ=bright")
+    for name in ("metrics.csv", "cases.csv", "split.json"):
+        assert (again / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+def test_another_seed_gives_other_numbers(ct: SmallCt, finished: Path, tmp_path: Path) -> None:
+    other = train(tmp_path, *ct.overrides, BRIGHT, "data.organ=bright", "seed=1", "split.seed=0")
+    assert (other / "split.json").read_bytes() == (finished / "split.json").read_bytes()
+    assert (other / "metrics.csv").read_bytes() != (finished / "metrics.csv").read_bytes()
+
+
+def test_latest_follows_the_newest_run(ct: SmallCt, tmp_path: Path) -> None:
+    newest = train(tmp_path, *ct.overrides, BRIGHT, "epochs=1", name="first")
+    assert (tmp_path / "outputs" / "latest").resolve() == newest.resolve()
+    with pytest.raises(InputError):  # wrong data still makes a newest run, whose folder says what was asked for
+        train(tmp_path, *ct.overrides, "data.label_values=[99]", name="second")
+    assert (tmp_path / "outputs" / "latest").resolve() == newest.with_name("second").resolve()
+
+
+# Other settings -----------------------------------------------------------------------------------------------------
+
+
+def test_several_classes_with_context_slices_and_stretched_planes(ct: SmallCt, tmp_path: Path) -> None:
+    run_folder = train(
+        tmp_path, *ct.overrides, "data.label_values={dark: 7, bright: [3, 4]}", "context_slices=1", "axis=coronal",
+        "resize=stretch",
+    )  # fmt: skip
+    classes = {"dark": ct.values == 7, "bright": np.isin(ct.values, [3, 4])}
+    assert_scores(run_folder, window(ct.hu), classes, "coronal", (32, 32), 1)
+    test = summary(run_folder)["test"]
+    assert test["dice"] == pytest.approx((test["dark"]["dice"] + test["bright"]["dice"]) / 2, abs=1e-8)
+    assert max(test["dark"]["dice"], test["bright"]["dice"]) > 0.3
+    assert "val/dark/dice" in rows(run_folder / "metrics.csv")[0]
+    (split,) = json.loads((run_folder / "split.json").read_text())["cases"].values()
+    held_out = split["val"] + split["test"]
+    assert min(abs(a - b) for a in split["train"] for b in held_out) > 1  # no training slice shows a held-out one
+
+
+def test_averaged_weights_validated_every_other_epoch_are_the_ones_that_are_scored(ct: SmallCt, tmp_path: Path) -> None:
+    run_folder = train(
+        tmp_path, *ct.overrides, BRIGHT, "data.organ=bright", "optimiser.ema_decay=0.9", "trainer.val_every_epochs=2"
+    )
+    assert_scores(run_folder, window(ct.hu), {"bright": np.isin(ct.values, [3, 4])}, "axial", (22, 32), 0)
+    metrics = rows(run_folder / "metrics.csv")
+    assert [row["val/dice"] == "" for row in metrics] == [True, False, True]
+    assert all(row["train/loss"] for row in metrics)
+    assert summary(run_folder)["val"]["dice"] == pytest.approx(float(metrics[1]["val/dice"]), abs=1e-6)
+    last = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (last["epoch"], last["global_step"]) == (2, 36)
+
+
+def test_mr_intensities_from_percentile_to_percentile(ct: SmallCt, tmp_path: Path) -> None:
+    run_folder = train(
+        tmp_path, *ct.overrides, BRIGHT, "data.organ=bright", "intensity=mr", "intensity.low_percentile=40",
+        "intensity.high_percentile=99.5",
+    )  # fmt: skip
+    low, high = np.percentile(ct.hu, [40, 99.5])
+    volume = np.clip(2 * (ct.hu - low) / (high - low) - 1, -1, 1)
+    assert_scores(run_folder, volume, {"bright": np.isin(ct.values, [3, 4])}, "axial", (22, 32), 0)
+
+
+def test_early_stopping_ends_a_training_that_gets_no_better(ct: SmallCt, tmp_path: Path) -> None:
+    # Nothing changes at this learning rate, and instance normalisation keeps no running mean that could.
+    run_folder = train(
+        tmp_path, *ct.overrides, BRIGHT, "axis=sagittal", "intensity=zscore", "lr=1e-12", "epochs=9",
+        "model.network.norm=instance", "trainer.early_stopping_patience=2", "split.guard_mm=1",
+    )  # fmt: skip
+    assert len(rows(run_folder / "metrics.csv")) == 3  # the best one and the two in vain
+    assert summary(run_folder)["train"]["epochs"] == 3
+
+
+def test_a_network_of_monai_trains_and_is_scored(ct: SmallCt, tmp_path: Path) -> None:
+    run_folder = train(
+        tmp_path, *ct.overrides, BRIGHT, "model=monai_basic_unet", "model.network.features=[4,4,8,8,16,4]", "epochs=2",
+        "loss=dice_focal",
+    )  # fmt: skip
+    record = summary(run_folder)
+    assert record["model"] == "monai_basic_unet"
+    assert 0 <= record["test"]["dice"] <= 1
+    losses = [float(row["train/loss"]) for row in rows(run_folder / "metrics.csv")]
+    assert all(later < earlier for earlier, later in pairwise(losses))
+
+
+# Wrong data ---------------------------------------------------------------------------------------------------------
+
+
+def _empty(values: np.ndarray) -> np.ndarray:
+    return np.zeros_like(values)
+
+
+def _in_one_slice(values: np.ndarray) -> np.ndarray:
+    only = np.zeros_like(values)
+    only[:, :, 11] = values[:, :, 11]
+    return only
+
+
+def _several_values(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_empty, r"label is empty"),
+        (_in_one_slice, r"the organ is visible on 1 slices?.*Choose another axis"),
+        (_several_values, r"values 3, 4, 7.*data\.label_values"),
+    ],
+)
+def test_a_label_that_cannot_be_learned_is_told(
+    ct: SmallCt, tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], told: str
+) -> None:
+    label = save_stored_as(tmp_path / "label.nii.gz", "RAS", change(ct.values), ras_affine(SPACING_MM))
+    values = "null" if change is _several_values else "[3,4,7]"
+    with pytest.raises(InputError, match=f"(?s){told}"):
+        train(tmp_path, ct.overrides[0], f"data.label={label}", f"data.label_values={values}")
+
+
+def test_a_cache_that_cannot_be_written_is_told(ct: SmallCt, tmp_path: Path) -> None:
+    occupied = tmp_path / "file"
+    occupied.touch()
+    with pytest.raises(InputError, match=r"cache_dir=…"):
+        train(tmp_path, *ct.overrides, BRIGHT, f"cache_dir={occupied}")
+
+
+def test_the_embedded_phantom_goes_the_same_road_and_is_made_only_once(tmp_path: Path) -> None:
+    settings = ("data=phantom", "data.matrix=64", "data.n_slices=60", "epochs=1")
+    first = train(tmp_path, *settings, name="first")
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert {"image.nii.gz", "label.nii.gz", "images.npy"} <= {path.name for path in made}
+    second = train(tmp_path, *settings, name="second")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.is_file()} == made
+    assert (first / "metrics.csv").read_bytes() == (second / "metrics.csv").read_bytes()
+    assert "spleen" in summary(second)["test"]

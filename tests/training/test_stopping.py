@@ -1,0 +1,171 @@
+"""Trainings that end before their time: real signals to a real `train.py`, a loss that is no number, a full disk."""
+
+import json
+import math
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from torch import Tensor
+
+from spleen.data.loading.batches import BalancedBatches
+from spleen.errors import InputError
+from spleen.models.checkpoint import read_checkpoint
+from spleen.models.losses import DiceCrossEntropyLoss
+from tests._helpers.small_run import REPOSITORY, SmallCt, rows, small, small_ct, train
+
+BRIGHT = "data.label_values=[3,4]"
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
+    return small_ct(tmp_path_factory.mktemp("ct"))
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that do not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def start(processes: list[subprocess.Popen[str]], *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "train.py", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    processes.append(process)
+    return process
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> None:
+    """Read what a process prints up to a line that holds the text."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return
+    raise AssertionError("".join(lines))
+
+
+def overrides(ct: SmallCt, folder: Path, epochs: int, *more: str) -> list[str]:
+    settings = small(*ct.overrides, BRIGHT, "loader.slices_per_epoch=16", *more, f"epochs={epochs}")
+    return [
+        *settings, "trainer.progress=true", f"output_dir={folder}", f"cache_dir={folder / 'cache'}",
+        f"hydra.run.dir={folder / 'run'}",
+    ]  # fmt: skip
+
+
+def test_sigterm_stops_after_the_step_and_the_run_goes_on_as_it_says(
+    ct: SmallCt, tmp_path: Path, processes: list[subprocess.Popen[str]]
+) -> None:
+    run_folder = tmp_path / "run"
+    training = start(
+        processes, *overrides(ct, tmp_path, 300, "logger=wandb", "logger.mode=offline", "loader.num_workers=1")
+    )
+    read_until(training, "epoch 3/300")
+    training.send_signal(signal.SIGTERM)
+    told, _ = training.communicate(timeout=30)
+    assert training.returncode == 143
+    kept = len(read_checkpoint(run_folder / "checkpoints" / "last.ckpt")["callbacks"]["EpochRecord"]["rows"])
+    assert 2 <= kept < 300
+    assert f"{kept} epochs are kept in {run_folder / 'checkpoints' / 'last.ckpt'}" in told
+    assert "Traceback" not in told
+    assert not (run_folder / "summary.json").exists()
+
+    command = shlex.split(told.rsplit("python train.py ", 1)[1])
+    assert command == [f"resume={run_folder}"]
+    resumed = start(processes, *command)
+    read_until(resumed, f"epoch {kept + 1}/300")
+    os.killpg(resumed.pid, signal.SIGINT)  # as Ctrl-C does, to all of its processes
+    read_until(resumed, "another Ctrl-C stops immediately")
+    told, _ = resumed.communicate(timeout=30)
+    assert resumed.returncode == 130
+    assert "by SIGINT" in told
+    assert [float(row["epoch"]) for row in rows(run_folder / "metrics.csv")][: kept + 1] == list(range(kept + 1))
+
+
+def test_before_the_first_epoch_is_kept_a_signal_says_that_the_run_starts_afresh(
+    ct: SmallCt, tmp_path: Path, processes: list[subprocess.Popen[str]]
+) -> None:
+    training = start(processes, *overrides(ct, tmp_path, 2, "loader.slices_per_epoch=100000"))
+    read_until(training, "network input")  # the data are there, the training is about to begin
+    training.send_signal(signal.SIGINT)
+    told, _ = training.communicate(timeout=30)
+    assert training.returncode == 130
+    assert "no epoch is kept yet, so the run would start afresh" in told
+    assert "Traceback" not in told
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_a_message_and_the_last_checkpoint(
+    ct: SmallCt, tmp_path: Path, processes: list[subprocess.Popen[str]]
+) -> None:
+    training = start(processes, *overrides(ct, tmp_path, 300))
+    read_until(training, "epoch 3/300")
+    # From here on no file of this process may become larger than 64 KiB; a checkpoint is.
+    resource.prlimit(training.pid, resource.RLIMIT_FSIZE, (65536, 65536))
+    told, _ = training.communicate(timeout=30)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert training.returncode == 2
+    assert f"{checkpoints / 'last.ckpt'} cannot be written (File too large). Make room" in told
+    assert "Traceback" not in told
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    kept = len(read_checkpoint(checkpoints / "last.ckpt")["callbacks"]["EpochRecord"]["rows"])
+    assert f"{kept} epochs are kept" in told
+
+
+def test_a_checkpoint_folder_that_may_not_be_written_is_told(ct: SmallCt, tmp_path: Path) -> None:
+    run_folder = tmp_path / "outputs" / "small" / "now"
+    run_folder.mkdir(parents=True)
+    (run_folder / "checkpoints").touch()  # permissions would not stop the superuser
+    with pytest.raises(InputError, match=r"/now/checkpoints.* cannot be written"):
+        train(tmp_path, *ct.overrides, BRIGHT, "epochs=1", "loader.slices_per_epoch=16")
+
+
+class LossWithoutNumberInCall6(DiceCrossEntropyLoss):
+    calls = 0
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        self.calls += 1
+        loss = super().forward(logits, label)
+        return loss * math.nan if self.calls == 6 else loss
+
+
+def test_a_loss_that_is_no_number_names_step_case_and_slices(ct: SmallCt, tmp_path: Path) -> None:
+    settings = (*ct.overrides, BRIGHT, "loader.slices_per_epoch=16", "trainer.val_every_epochs=3")
+    with pytest.raises(InputError) as caught:
+        train(tmp_path, *settings, "loss._target_=tests.training.test_stopping.LossWithoutNumberInCall6")
+    run_folder = tmp_path / "outputs" / "small" / "now"
+    (split,) = json.loads((run_folder / "split.json").read_text())["cases"].values()
+    train_indices = np.array(split["train"])
+    organ = np.isin(np.asanyarray(nibabel.load(ct.label).dataobj), [3, 4]).any(axis=(0, 1))[train_indices]
+    batches = BalancedBatches(organ, batch_size=4, slices_per_epoch=16, foreground_share=0.5, seed=0)
+    batches.set_epoch(1)
+    _, second, *_ = batches
+    slices = ", ".join(map(str, sorted(set(train_indices[second]))))
+    assert (
+        f"the loss became nan in step 6 (epoch 2 of 3) on case scan7, slices {slices}, so training was stopped"
+        in str(caught.value)
+    )
+    assert "Try a lower lr (it was 0.03), precision=32 (it was 32-true)" in str(caught.value)
+    assert read_checkpoint(run_folder / "checkpoints" / "last.ckpt")["global_step"] == 4  # the epoch before
+    assert not (run_folder / "summary.json").exists()
