@@ -19,6 +19,7 @@ lint: setup             ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/codespell
 
 docs: setup             ## the documentation, into site/; a broken link or a missing docstring is an error
