@@ -29,8 +29,8 @@ from spleen.types import AxisName
 TOLERANCE = 1e-3
 """A probability in the exported file may differ from PyTorch's by this much; more is an error."""
 SUFFIXES: Mapping[ExportFormat, str] = {"onnx": ".onnx", "torchscript": ".pt"}
-# The version of the metadata, raised whenever a key changes its meaning.
-_METADATA_VERSION = 1
+# The version of the metadata, raised whenever a key changes its meaning; 2 added those of the model specification.
+_METADATA_VERSION = 2
 
 Shape = tuple[int, int, int, int]
 

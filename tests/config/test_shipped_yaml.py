@@ -66,8 +66,9 @@ def test_every_loss_falls_when_the_logits_approach_the_label(option: str) -> Non
 def test_every_network_maps_slices_of_any_size_to_logits_and_passes_gradients(option: str) -> None:
     torch.manual_seed(0)
     config = compose_config(
-        f"model={option.removeprefix('model/')}", "context_slices=1", "data.label_values={front: 1, back: 2}"
-    )
+        "data=nifti", "data.label_values={front: 1, back: 2}", "context_slices=1",
+        f"model={option.removeprefix('model/')}",
+    )  # fmt: skip
     network = build_network(build_model.build_spec(config))
     image = torch.randn(2, 3, 33, 18, requires_grad=True)
     logits = network(image)

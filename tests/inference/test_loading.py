@@ -40,18 +40,10 @@ def test_a_run_gives_its_best_network_ready_to_be_used(run_folder: Path) -> None
 
 def test_a_run_tells_how_volumes_become_its_input(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     model = load_trained(run_folder)
-    assert (model.name, model.spec.context_slices, model.spec.precision, model.spec.trained_flips) == (
-        "axial",
-        0,
-        "32",
-        (),
-    )
-    assert (model.preprocessing.axis, model.preprocessing.img_size, model.preprocessing.resize) == (
-        "axial",
-        32,
-        "keep_aspect",
-    )
-    assert model.preprocessing.intensity == CtWindow(50, 400)
+    spec, preprocessing = model.spec, model.preprocessing
+    assert (model.name, spec.context_slices, spec.precision, spec.trained_flips) == ("axial", 0, "32", ())
+    assert (preprocessing.axis, preprocessing.img_size, preprocessing.resize) == ("axial", 32, "keep_aspect")
+    assert preprocessing.intensity == CtWindow(50, 400)
     assert (model.classes.names, model.classes.values) == (("bright",), ((3, 4),))
     settings = (*TWO_CLASSES, "axis=coronal", "context_slices=1", "resize=stretch")
     several = load_trained(trained(tmp_path_factory, "two_classes", *settings))
