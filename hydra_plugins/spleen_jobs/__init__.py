@@ -17,8 +17,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from spleen.runs.sweeps.launchers import check_installed, fit_to_jobs, prefer_own_files, where_jobs_print
-from spleen.runs.sweeps.outcome import Multirun, tell_plan
+from spleen.runs.sweeps.launchers import check_installed, job_output_folder, limit_concurrency, use_own_launcher_configs
+from spleen.runs.sweeps.outcome import Multirun, print_plan
 from spleen.runs.sweeps.plan import combinations, plan
 from spleen.runs.sweeps.studies import GROUP, register_studies
 
@@ -31,7 +31,7 @@ class StudiesAndLaunchers(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:  # noqa: ARG002 (Hydra gives it)
         """Called by Hydra at every start."""
         register_studies()
-        prefer_own_files()
+        use_own_launcher_configs()
 
 
 @dataclass
@@ -78,9 +78,9 @@ class JobSweeper(Sweeper):
         subdir_given = any(text.startswith("hydra.sweep.subdir=") for text in hydra.overrides.hydra)
         Multirun.in_study = in_study
         Multirun.jobs = plan(composed, in_study, subdir_given)
-        if todo := tell_plan(Multirun.jobs, len(found), in_study):
-            fit_to_jobs(hydra, len(todo))
-            if place := where_jobs_print(hydra.launcher):
+        if todo := print_plan(Multirun.jobs, len(found), in_study):
+            limit_concurrency(hydra, len(todo))
+            if place := job_output_folder(hydra.launcher):
                 print(f"what the jobs print goes to {place}", flush=True)
             self._launch([job.told() for job in todo])
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from spleen.config.overrides import quoted
 from spleen.errors import InputError, Interrupted
 from spleen.records.folder import is_finished, read_summary
-from spleen.runs.sweeps.launchers import check_installed, fit_to_jobs
+from spleen.runs.sweeps.launchers import check_installed, limit_concurrency
 from spleen.runs.sweeps.outcome import Multirun
 from spleen.runs.sweeps.plan import Combination, Job, plan
 
@@ -80,7 +80,7 @@ class SearchSweeper(Sweeper):
         search = Search(
             SearchSettings(storage, name, self._n_trials, self._seed, self._startup_trials, self._warmup_epochs), space
         )
-        fit_to_jobs(hydra, self._at_once)
+        limit_concurrency(hydra, self._at_once)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self._context, task_function=self._task, config=self._config
         )

@@ -58,11 +58,11 @@ def _list() -> None:
     from rich.filesize import decimal
 
     from spleen.data.download.decathlon import DECATHLON_ARCHIVES
-    from spleen.data.download.http import ask_sizes
+    from spleen.data.download.http import remote_sizes
     from spleen.reporting.tables import print_table
 
     archives = DECATHLON_ARCHIVES.values()
-    sizes = ask_sizes([archive.url for archive in archives], _LIST_SECONDS)
+    sizes = remote_sizes([archive.url for archive in archives], _LIST_SECONDS)
     rows = []
     for archive in archives:
         told_bytes, about_bytes = sizes[archive.url], archive.about_bytes
@@ -106,7 +106,7 @@ def _tell(fetched: "Fetched") -> None:
     from rich.filesize import decimal
 
     files = f"{fetched.n_files:,} file{'s' * (fetched.n_files != 1)}, {decimal(fetched.n_bytes)}"
-    if fetched.was_there:
+    if fetched.was_cached:
         print(f"{fetched.folder} is there already: {files}; nothing to do")
     else:
         proof = f"{fetched.checksum.partition(':')[0]} verified" if fetched.is_verified else "not verified"

@@ -25,7 +25,7 @@ from spleen.system.hardware import choose_accelerator, choose_precision
 from spleen.training.fit import FitSettings
 from spleen.training.module import SegmentationModule
 from spleen.training.optimiser import OptimiserSettings
-from spleen.training.scores import SCORED_STAGES, StageScores
+from spleen.training.scores import SCORED_SPLITS, SplitScores
 from spleen.types import AxisName
 
 
@@ -82,7 +82,7 @@ def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> Se
         loss=parts.loss,
         optimiser=build_optimiser_settings(config),
         augment=parts.augment,
-        stages={stage: StageScores([part.case for part in data.slices(stage)], names) for stage in SCORED_STAGES},
+        stages={stage: SplitScores([part.case for part in data.slices(stage)], names) for stage in SCORED_SPLITS},
         axis=preprocessing.axis,
         seed=config.seed,
         crop=CropSettings(config.crop_size, config.loader.foreground_share) if config.crop_size else None,

@@ -9,7 +9,7 @@ from spleen.evaluation.metrics.catalogue import BY_NAME, Metric
 from spleen.evaluation.metrics.statistics import FEWEST_PAIRS
 from spleen.evaluation.summary import class_words, left_out
 from spleen.reporting.tables import Cell, Column, render_table
-from spleen.system.text import few
+from spleen.system.text import shortened
 
 _WIDTH = 100
 _DIRECTIONS = {"higher": "higher is better", "lower": "lower is better", "zero": "nearer to 0 is better"}
@@ -137,6 +137,6 @@ def _value_notes(summary: PairedSummary) -> list[str]:
     if summary.n_undefined:
         lines.append(f"{where}: undefined on both sides and left out: {summary.n_undefined}.")
     if summary.one_sided:
-        shown = few(summary.one_sided, 8)
+        shown = shortened(summary.one_sided, 8)
         lines.append(f"{where}: undefined on one side only, so without a difference and left out: {shown}.")
     return lines

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spleen.errors import InputError
 from spleen.records.folder import CASES, RunFolder
-from spleen.system.text import in_lines
+from spleen.system.text import bullets
 
 CaseClass = tuple[str, str]
 """Name of the case, name of the class."""
@@ -95,5 +95,5 @@ def check_same_names(names: tuple[str, str], sides: tuple[Sequence[str], Sequenc
     lonely = [f"only in {names[0]}: {key}" for key in first if key not in second]
     lonely += [f"only in {names[1]}: {key}" for key in second if key not in first]
     if lonely:
-        told = in_lines(lonely, 20)
+        told = bullets(lonely, 20)
         raise InputError(f"both sides must hold the same cases and classes; each {word} that only one has:{told}")

@@ -69,12 +69,12 @@ def pair_files(prediction: Path, reference: Path, only_predicted: bool) -> FileP
     """
     matched = match_by_name(prediction, reference)
     if only_predicted:
-        replace(matched, only_second=()).check_complete()
-    elif matched.only_first:
+        replace(matched, unmatched_second=()).check_complete()
+    elif matched.unmatched_first:
         matched.check_complete()
     else:
         matched.check_complete("add it, or leave such references out with --only-predicted")
-    return FilePairs(matched.paired, tuple(map(case_name, matched.only_second)))
+    return FilePairs(matched.paired, tuple(map(case_name, matched.unmatched_second)))
 
 
 def score_pairs(

@@ -9,7 +9,7 @@ import numpy as np
 from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.metrics.catalogue import BY_NAME
 from spleen.evaluation.metrics.statistics import Interval, bootstrap_mean_interval
-from spleen.system.text import few
+from spleen.system.text import shortened
 
 ALL_CLASSES = "all_classes"
 """In place of a class name: each case is first averaged over its classes."""
@@ -82,7 +82,7 @@ def mean_by_case(scores: Sequence[ClassScore], metric: str) -> dict[str, float]:
 
 def left_out(unpredicted: Sequence[str]) -> str:
     """The cases that were not scored for want of a prediction, in words."""
-    return f"left out, without a prediction: {len(unpredicted)} ({few(unpredicted, 3)})"
+    return f"left out, without a prediction: {len(unpredicted)} ({shortened(unpredicted, 3)})"
 
 
 def class_words(name: str) -> str:

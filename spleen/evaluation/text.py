@@ -9,7 +9,7 @@ from spleen.evaluation.case_scores import ClassScore, ScoreSettings
 from spleen.evaluation.metrics.catalogue import BY_NAME, Metric
 from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, MetricSummary, class_words, left_out
 from spleen.reporting.tables import Cell, Column, render_table
-from spleen.system.text import few
+from spleen.system.text import shortened
 
 # So many classes fit side by side (one case) or one below the other (a full summary each).
 _FEW_CLASSES = 3
@@ -211,7 +211,7 @@ def _empty_notes(scores: Sequence[ClassScore]) -> list[str]:
         "invented, the reference is empty (Dice 0, distances inf)": [s for s in scores if s.is_invented],
     }
     named = {words: [f"{s.case_id} {class_words(s.class_name)}" for s in at] for words, at in found.items()}
-    return [f"{words}: {few(at, 8)}" for words, at in named.items() if at]
+    return [f"{words}: {shortened(at, 8)}" for words, at in named.items() if at]
 
 
 def _value_notes(summaries: Sequence[ClassSummary]) -> list[str]:

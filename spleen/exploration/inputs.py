@@ -8,7 +8,7 @@ from spleen.data.cases import case_from_files
 from spleen.data.layouts.registry import classes_beside
 from spleen.errors import InputError
 from spleen.imaging.files import case_name, find_volumes, pair_by_name
-from spleen.system.text import in_lines
+from spleen.system.text import bullets
 
 # nnU-Net's mark of an image's first channel; a label does not carry it.
 _FIRST_CHANNEL = "_0000"
@@ -80,7 +80,7 @@ def _pair(images: Sequence[Path], labels: Sequence[Path]) -> list[Path]:
     raise InputError(
         f"{len(images)} image(s) and {len(labels)} label(s) do not pair by name; {len(lonely)} have no partner "
         "(a pattern after --label needs quotes, or the shell makes images of all its files but one):"
-        + in_lines(lonely, _SHOWN)
+        + bullets(lonely, _SHOWN)
     )
 
 

@@ -8,7 +8,7 @@ from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.findings import Finding, Severity
 from spleen.exploration.outliers import Duplicates, Outlier, kinds_of
 from spleen.exploration.suggestion.suggest import Suggestion
-from spleen.system.text import few, format_number
+from spleen.system.text import format_number, shortened
 
 _SCALES_APART = 10
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")
@@ -53,7 +53,7 @@ def judge(
 
 def _about_copies(duplicates: Sequence[Duplicates]) -> Iterator[Finding]:
     for group in duplicates:
-        names = few(group.case_ids)
+        names = shortened(group.case_ids)
         if group.what == "image":
             message = f"{names}: the same voxels; split between training and test, they would make the score too good"
         else:
@@ -64,7 +64,7 @@ def _about_copies(duplicates: Sequence[Duplicates]) -> Iterator[Finding]:
 def _about_the_set(cases: Sequence[CaseFacts], outliers: Sequence[Outlier]) -> Iterator[Finding]:
     names = list(dict.fromkeys(outlier.case_id for outlier in outliers))
     if names:
-        yield Finding("warning", "outliers", f"these cases stand out: {few(names)}")
+        yield Finding("warning", "outliers", f"these cases stand out: {shortened(names)}")
     yield from _about_scale(cases)
     kinds = kinds_of(cases)
     modalities, orientations = (set(kinds.get(name, {}).values()) for name in ("modality", "orientation"))

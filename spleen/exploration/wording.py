@@ -10,7 +10,7 @@ from spleen.exploration.facts.label import Extent
 from spleen.exploration.outliers import Distribution, kinds_of
 from spleen.exploration.suggestion.suggest import Suggestion
 from spleen.exploration.verdict import Verdict
-from spleen.system.text import few, format_number
+from spleen.system.text import format_number, shortened
 
 _DIRECTIONS = {
     "R": "Right", "L": "Left", "A": "Anterior", "P": "Posterior", "S": "Superior", "I": "Inferior",
@@ -159,7 +159,7 @@ def distinct_messages(group: Sequence[Finding], n_cases: int) -> list[str]:
     for finding in group:
         cases.setdefault(finding.message, []).extend([finding.case_id] if finding.case_id is not None else [])
     return [
-        message if len(case_ids) in (0, n_cases) else f"{few(case_ids, 3)}: {message}"
+        message if len(case_ids) in (0, n_cases) else f"{shortened(case_ids, 3)}: {message}"
         for message, case_ids in cases.items()
     ]
 

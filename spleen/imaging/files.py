@@ -8,7 +8,7 @@ from glob import glob  # Path.glob takes no absolute pattern
 from pathlib import Path
 
 from spleen.errors import InputError
-from spleen.system.text import in_lines
+from spleen.system.text import bullets
 
 SUFFIXES = (".nii.gz", ".nii")
 # A NIfTI file pair, referred to by either file.
@@ -40,18 +40,18 @@ class ImageFiles:
 
 
 @dataclass(frozen=True)
-class NamePairs:
+class MatchedFiles:
     """The files of two folders, matched by case name."""
 
     paired: dict[str, tuple[Path, Path]]
-    only_first: tuple[Path, ...]
-    only_second: tuple[Path, ...]
+    unmatched_first: tuple[Path, ...]
+    unmatched_second: tuple[Path, ...]
 
     def check_complete(self, remedy: str = "add it, or move them away") -> None:
         """Raise InputError with the list of unpaired files and the `remedy`."""
-        unpaired = [f"only in {path.parent}: {path.name}" for path in (*self.only_first, *self.only_second)]
+        unpaired = [f"only in {path.parent}: {path.name}" for path in (*self.unmatched_first, *self.unmatched_second)]
         if unpaired:
-            shown = in_lines(unpaired, 20)
+            shown = bullets(unpaired, 20)
             raise InputError(f"{len(unpaired)} file(s) have no counterpart with the same name; {remedy}:{shown}")
 
 
@@ -170,7 +170,7 @@ def pair_by_name(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
     return matched.paired
 
 
-def match_by_name(first: Path, second: Path) -> NamePairs:
+def match_by_name(first: Path, second: Path) -> MatchedFiles:
     """Match two files, or the files of two folders by case name.
 
     CASE_0000.nii.gz, nnU-Net's name of an image, pairs with CASE.nii.gz. Raises InputError for a path that does not
@@ -182,7 +182,7 @@ def match_by_name(first: Path, second: Path) -> NamePairs:
     if first.is_dir() != second.is_dir():
         raise InputError(f"expected two files or two folders; {first} and {second} are one of each")
     if not first.is_dir():
-        return NamePairs({case_name(first): (first, second)}, (), ())
+        return MatchedFiles({case_name(first): (first, second)}, (), ())
     return _match(volumes_by_name(first), volumes_by_name(second))
 
 
@@ -207,9 +207,9 @@ def pair_images(images: Path, labels: Path, n_channels: int) -> dict[str, tuple[
     return {name: (by_file[image], label) for name, (image, label) in matched.paired.items()}
 
 
-def _match(left: Mapping[str, Path], right: Mapping[str, Path]) -> NamePairs:
+def _match(left: Mapping[str, Path], right: Mapping[str, Path]) -> MatchedFiles:
     left, right = _without_channel(left, right), _without_channel(right, left)
-    return NamePairs(
+    return MatchedFiles(
         {name: (path, right[name]) for name, path in left.items() if name in right},
         tuple(path for name, path in left.items() if name not in right),
         tuple(path for name, path in right.items() if name not in left),

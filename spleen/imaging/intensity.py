@@ -76,7 +76,7 @@ def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> Intens
     return IntensityMap(mean, variance**-0.5, intensity.clip)
 
 
-def doubts_in_words(doubts: Mapping[str, str], total: int) -> str:
+def describe_implausible_units(doubts: Mapping[str, str], total: int) -> str:
     """The implausible intensities of the first image (`doubts` is keyed by name), and the number of such images."""
     name, first = next(iter(doubts.items()))
     return f"{name}: {first}{f' (same problem in {len(doubts)} of {total} images)' if len(doubts) > 1 else ''}"

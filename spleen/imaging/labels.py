@@ -7,22 +7,22 @@ from jaxtyping import UInt8
 
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
-from spleen.system.text import few
+from spleen.system.text import shortened
 from spleen.types import LabelVolume
 
 log = logging.getLogger(__name__)
 
 
-def resolve(label: LabelVolume, classes: ClassMap, may_be_empty: bool = False) -> ClassMap:
+def resolve(label: LabelVolume, classes: ClassMap, allow_empty_label: bool = False) -> ClassMap:
     """The classes with their label values in this file: an empty tuple becomes the file's single non-zero value.
 
-    Raises InputError if it is ambiguous which value is the organ; and, unless `may_be_empty`, if the label is empty or
-    contains none of the values of the classes.
+    Raises InputError if it is ambiguous which value is the organ; and, unless `allow_empty_label`, if the label is empty
+    or contains none of the values of the classes.
     """
-    if may_be_empty and () not in classes.values:
+    if allow_empty_label and () not in classes.values:
         return classes
     present = [int(value) for value in np.unique(label) if value != 0]
-    if not present and may_be_empty:
+    if not present and allow_empty_label:
         raise InputError(
             "the label is empty, so the label value of the organ is unknown; set data.label_values, "
             "for example data.label_values=[1]"
@@ -31,14 +31,15 @@ def resolve(label: LabelVolume, classes: ClassMap, may_be_empty: bool = False) -
         raise InputError("the label is empty: every voxel is 0, so there is no organ to learn")
     if () in classes.values and len(present) > 1:
         raise InputError(
-            f"the label contains the values {few(present, 12)}, so it is unclear which one is the organ. "
+            f"the label contains the values {shortened(present, 12)}, so it is unclear which one is the organ. "
             f"Set data.label_values, for example data.label_values=[{present[0]}]"
         )
     resolved = ClassMap(classes.names, tuple(values or tuple(present) for values in classes.values))
     requested = [value for values in resolved.values for value in values]
     if not set(requested) & set(present):
         raise InputError(
-            f"the label has no voxels with {few(requested, 12)} (data.label_values); it contains {few(present, 12)}"
+            f"the label has no voxels with {shortened(requested, 12)} (data.label_values); "
+            f"it contains {shortened(present, 12)}"
         )
     for name, values in zip(resolved.names, resolved.values, strict=True):
         if not set(values) & set(present):

@@ -54,10 +54,10 @@ def network_planes(
     def resample(planes: Shaped[np.ndarray, "n H W"]) -> Float16[np.ndarray, "n h w"]:
         return resample_images(torch.from_numpy(intensity(planes)), grid, fill).half().numpy()
 
-    return in_chunks(to_slices(array, axis), resample)
+    return map_chunks(to_slices(array, axis), resample)
 
 
-def in_chunks(
+def map_chunks(
     slices: Shaped[np.ndarray, "n H W"],
     resample: Callable[[Shaped[np.ndarray, "m H W"]], Shaped[np.ndarray, "m h w"]],
 ) -> Shaped[np.ndarray, "n h w"]:

@@ -13,7 +13,7 @@ def foreground_probabilities(logits: Logits, grid: InPlaneGrid) -> Float[Tensor,
     return restore_planes(torch.softmax(logits.float(), dim=1)[:, 1:], grid)
 
 
-def decide(foreground: Float[Tensor, "b organ *voxels"]) -> Integer[Tensor, "b *voxels"]:
+def most_probable_class(foreground: Float[Tensor, "b organ *voxels"]) -> Integer[Tensor, "b *voxels"]:
     """Class indices: the most probable class of each voxel, including background; ties go to the background."""
     if foreground.shape[1] == 1:
         return (foreground[:, 0] > 0.5).to(torch.uint8)
@@ -23,4 +23,4 @@ def decide(foreground: Float[Tensor, "b organ *voxels"]) -> Integer[Tensor, "b *
 
 def native_prediction(logits: Logits, grid: InPlaneGrid) -> Integer[Tensor, "b H W"]:
     """Class indices on the native planes: probabilities are resampled first, then the class is decided."""
-    return decide(foreground_probabilities(logits, grid))
+    return most_probable_class(foreground_probabilities(logits, grid))

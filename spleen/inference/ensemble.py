@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spleen.imaging.files import ImageFiles
 from spleen.imaging.native import NativeImage, read_native
-from spleen.imaging.probabilities import decide
+from spleen.imaging.probabilities import most_probable_class
 from spleen.imaging.slicing import to_slices
 from spleen.inference.loading import TrainedModel
 from spleen.inference.tta import Variant
@@ -142,7 +142,7 @@ def _one_view(
     tally = _Tally(n_organs)
     for part, planes in view_probabilities(view.model, image, name, view.variants, view.hardware, batch_size):
         foreground = planes.mean(0)
-        decision = decide(foreground)
+        decision = most_probable_class(foreground)
         tally.add_decision(foreground, decision)
         if len(view.variants) > 1:
             tally.add_votes(_votes(planes))
@@ -174,7 +174,7 @@ def _fused(
     mask, tally = _zeros(image, np.uint8), _Tally(n_organs)
     for k in range(mask.shape[2]):
         foreground = torch.from_numpy(fused[None, ..., k])
-        decision = decide(foreground)
+        decision = most_probable_class(foreground)
         tally.add_decision(foreground, decision)
         tally.add_votes(torch.from_numpy(ballots[None, ..., k]))
         mask[..., k] = decision[0].numpy()
@@ -196,5 +196,5 @@ def _add(volumes: np.ndarray, planes: Num[Tensor, "b organ H W"], axis: AxisName
 
 def _votes(planes: Float[Tensor, "variant b organ H W"]) -> UInt8[Tensor, "b organ H W"]:
     """How many variants chose each class."""
-    decision = decide(planes.flatten(0, 1)).unflatten(0, planes.shape[:2])
+    decision = most_probable_class(planes.flatten(0, 1)).unflatten(0, planes.shape[:2])
     return torch.stack([(decision == organ + 1).sum(0) for organ in range(planes.shape[2])], dim=1).to(torch.uint8)

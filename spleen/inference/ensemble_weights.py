@@ -16,7 +16,7 @@ from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import check_same_grid
 from spleen.imaging.labels import to_class_indices
 from spleen.imaging.nifti import read_label
-from spleen.imaging.probabilities import decide
+from spleen.imaging.probabilities import most_probable_class
 from spleen.inference.ensemble import View, predict_volume, read_for
 from spleen.inference.leakage import views_that_saw, warn_of_same_images
 
@@ -168,7 +168,7 @@ def _mean_dice(contests: Sequence[_Contest], weights: Float64[np.ndarray, " view
 
 def _dice(contest: _Contest, weights: Float64[np.ndarray, " view"]) -> Float64[np.ndarray, " organ"]:
     fused = np.tensordot(weights.astype(np.float32), contest.probabilities, axes=1)
-    decision = decide(torch.from_numpy(fused)[None])[0].numpy()
+    decision = most_probable_class(torch.from_numpy(fused)[None])[0].numpy()
     organs = np.arange(1, len(contest.settled) + 1)[:, None]
     predicted, expected = decision == organs, contest.reference == organs
     counts = contest.settled + np.stack([(predicted & expected).sum(1), predicted.sum(1), expected.sum(1)], axis=1)

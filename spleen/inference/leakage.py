@@ -12,7 +12,7 @@ from spleen.inference.ensemble import View
 from spleen.inference.loading import TrainedModel
 from spleen.records.cases import KnownCases, read_known_cases
 from spleen.records.folder import run_folder_of
-from spleen.system.text import few
+from spleen.system.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def views_that_held_out(views: Sequence[View], case_ids: Sequence[str]) -> dict[
             chosen[case_id] = [replace(view, weight=view.weight / total) for view in fitting]
     if not chosen:
         held_out = sorted(frozenset().union(*(cases.held_out for _, cases in known if cases is not None)))
-        told = f"they held out {few(held_out)}" if held_out else "none"
+        told = f"they held out {shortened(held_out)}" if held_out else "none"
         raise InputError(f"--held-out: none of the images is called as a case that these runs held out ({told})")
     return chosen
 
@@ -76,7 +76,7 @@ def warn_of_same_images(case_ids: Sequence[str], n_images: int, consequence: str
             "%d of %d images are, voxel by voxel, images that these runs learnt from: %s. %s",
             len(case_ids),
             n_images,
-            few(case_ids, 3),
+            shortened(case_ids, 3),
             consequence,
         )
 
@@ -95,6 +95,6 @@ def warn_of_same_names(case_ids: Sequence[str], n_images: int) -> None:
             "the runs that held it out alone",
             len(case_ids),
             n_images,
-            few(case_ids, 3),
+            shortened(case_ids, 3),
             NOTHING_NEW,
         )

@@ -18,7 +18,7 @@ from spleen.models.factory import build_network
 from spleen.models.spec import ModelSpec
 from spleen.models.trusted import check_network_setting
 from spleen.records.folder import BEST, CHECKPOINTS, RunFolder, run_folder_of
-from spleen.system.text import few
+from spleen.system.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def _name(checkpoint: Path) -> str:
 
 def _not_one_run(path: Path, found: Sequence[Path]) -> str:
     if found:
-        return f"{path} holds {len(found)} runs; name one of them: {few(c.parents[1] for c in found)}"
+        return f"{path} holds {len(found)} runs; name one of them: {shortened(c.parents[1] for c in found)}"
     if not path.exists():
         return f"{path}: no such run folder or checkpoint (looked from {Path.cwd()})"
     if path.is_file():

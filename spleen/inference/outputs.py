@@ -11,7 +11,7 @@ from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
 from spleen.imaging.files import PROBABILITIES_SUFFIX, SUFFIXES, ImageFiles, case_name
 from spleen.inference.confidence import ClassTrust
 from spleen.system.files import temporary_sibling, write_text
-from spleen.system.text import few
+from spleen.system.text import shortened
 
 CHANNEL_SEPARATOR = ";"
 """Between the files of an image in several channels, in predictions.csv as in data.table of a training."""
@@ -87,7 +87,7 @@ def missing_targets(
     existing = [target for target in targets if any(path.exists() for path in files[target])]
     if not existing:
         return list(targets)
-    names = few(target.mask for target in existing)
+    names = shortened(target.mask for target in existing)
     raise InputError(
         f"{len(existing)} of {len(targets)} outputs exist already ({names}); --overwrite replaces them, "
         "--skip-existing keeps them and computes the others"

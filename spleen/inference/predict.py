@@ -12,7 +12,7 @@ from jaxtyping import Integer, UInt8
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.files import find_volumes, group_channels
-from spleen.imaging.intensity import doubt, doubts_in_words
+from spleen.imaging.intensity import describe_implausible_units, doubt
 from spleen.imaging.native import NativeImage, write_channels_like, write_like
 from spleen.imaging.postprocessing import PostprocessSettings, postprocess
 from spleen.inference.confidence import ClassTrust, trust_scores
@@ -151,7 +151,7 @@ def predict(
 def _warn(cases: Sequence[PredictedCase], named: Collection[str]) -> None:
     """Tell what the images turned out to be; it is known already that those `named` are called as training cases."""
     if doubts := {case.case_id: case.doubt for case in cases if case.doubt}:
-        log.warning("%s; the runs expect Hounsfield units", doubts_in_words(doubts, len(cases)))
+        log.warning("%s; the runs expect Hounsfield units", describe_implausible_units(doubts, len(cases)))
     warn_of_same_images([case.case_id for case in cases if case.is_seen and case.case_id not in named], len(cases))
 
 

@@ -11,11 +11,11 @@ from spleen.config import factory as build
 from spleen.config.datasets import compute_phantom
 from spleen.config.schema import CasesData, TrainConfig
 from spleen.data.cases import Case
-from spleen.data.loading.datamodule import STAGES, SliceDataModule
+from spleen.data.loading.datamodule import SPLITS, SliceDataModule
 from spleen.data.splits.blocks import SliceSplit, split_one_volume
 from spleen.data.splits.cases import CaseFacts, CaseSplit, CaseSplitSettings, make_folds, split_cases
 from spleen.data.splits.files import FoldCases, read_case_list, read_splits, write_splits
-from spleen.data.store.build import OpenedCases, open_cases
+from spleen.data.store.build import LoadedCases, open_cases
 from spleen.data.store.entry import StoredCase
 from spleen.errors import InputError
 from spleen.imaging.preprocessing import Preprocessing
@@ -46,7 +46,7 @@ def open_data(config: TrainConfig, cases: Sequence[Case], preprocessing: Preproc
         preprocessing,
         Path(config.cache_dir),
         skip_bad=many and config.data.skip_bad,
-        may_be_empty=many,
+        allow_empty_label=many,
     )
     _check_same_values(opened.cases)
     splits, folds = _split_cases(config, opened) if many else ([_split_slices(config, opened.cases[0])], None)
@@ -91,7 +91,7 @@ def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:
         raise InputError(f"{case.case_id}, {case.axis} slices: {error}") from error
 
 
-def _split_cases(config: TrainConfig, opened: OpenedCases) -> tuple[list[SliceSplit], tuple[FoldCases, ...] | None]:
+def _split_cases(config: TrainConfig, opened: LoadedCases) -> tuple[list[SliceSplit], tuple[FoldCases, ...] | None]:
     """Many cases: all slices of a case are in one split, or in none. Also the folds, if the run is one of them."""
     test_cases = _test_cases(config, opened.skipped)
     facts, folds = _facts(opened.cases), _given_folds(config, opened.skipped)
@@ -104,7 +104,7 @@ def _split_cases(config: TrainConfig, opened: OpenedCases) -> tuple[list[SliceSp
     splits = []
     for case in opened.cases:
         everything = tuple(range(case.n_slices))
-        parts = {part: everything if part_of.get(case.case_id) == part else () for part in STAGES}
+        parts = {part: everything if part_of.get(case.case_id) == part else () for part in SPLITS}
         splits.append(SliceSplit(**parts, guard=()))
     return splits, folds
 
@@ -143,7 +143,7 @@ def record_split(run_folder: Path, data: RunData, config: TrainConfig) -> None:
         splits = {case.case_id: split for case, split in zip(slices.cases, slices.splits, strict=True)}
         write_split(run_folder, splits, slices.cases[0].axis, build.build_split_settings(config))
         return
-    train, val, test = (tuple(case.case_id for case in slices.cases_in(stage)) for stage in STAGES)
+    train, val, test = (tuple(case.case_id for case in slices.cases_in(stage)) for stage in SPLITS)
     split = CaseSplit(train=train, val=val, test=test)
     write_case_split(run_folder, split, config.fold, _settings(config), slices.skipped)
     if data.folds is not None:
@@ -159,7 +159,7 @@ def _describe(data: SliceDataModule, config: TrainConfig) -> None:
             case.case_id, case.n_slices, case.axis, case.foreground.sum(), config.data.organ, height, width,
         )  # fmt: skip
         return
-    counts = {stage: len(data.slices(stage)) for stage in STAGES}
+    counts = {stage: len(data.slices(stage)) for stage in SPLITS}
     sides = np.array([case.grid.padded for case in data.cases])
     log.info(
         "%d cases: %d train, %d val, %d test; %s slices; network input up to %d × %d pixels",

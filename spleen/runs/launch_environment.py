@@ -12,7 +12,7 @@ from spleen.training.strategy import Place
 
 
 @dataclass(frozen=True)
-class Launched:
+class LaunchEnvironment:
     """The launcher's environment of this process, one of `count`."""
 
     launcher: str
@@ -20,7 +20,7 @@ class Launched:
     count: int
 
 
-def launched() -> Launched | None:
+def launch_environment() -> LaunchEnvironment | None:
     """The environment set by srun or torchrun; None unless one of them has started several processes."""
     for launcher, names in (
         ("torchrun", ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE")),
@@ -29,13 +29,13 @@ def launched() -> Launched | None:
         if all(os.environ.get(name, "").isdigit() for name in names):
             rank, local_rank, node, count = (int(os.environ[name]) for name in names)
             if count > 1:
-                return Launched(launcher, Place(rank, local_rank, node), count)
+                return LaunchEnvironment(launcher, Place(rank, local_rank, node), count)
     return None
 
 
-def check_launched(trainer: TrainerConfig) -> Launched | None:
-    """Like `launched`; raises InputError if it does not match the configuration."""
-    given, count = launched(), process_count(trainer)
+def check_launched(trainer: TrainerConfig) -> LaunchEnvironment | None:
+    """Like `launch_environment`; raises InputError if it does not match the configuration."""
+    given, count = launch_environment(), process_count(trainer)
     if given is not None and given.count != count:
         raise InputError(
             f"{given.launcher} has started {given.count} processes, but the configuration requests {count}: "

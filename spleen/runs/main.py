@@ -30,7 +30,7 @@ from spleen.runs.messages import in_words
 from spleen.runs.naming import run_stamp
 from spleen.runs.resume_command import asks_to_resume, log_as_hydra_does, read_resumed
 from spleen.runs.sweeps.launchers import default_jobs, share_cores
-from spleen.runs.sweeps.outcome import Multirun, report, what_is_left
+from spleen.runs.sweeps.outcome import Multirun, progress_summary, report
 from spleen.runs.sweeps.plan import job_folder
 from spleen.runs.sweeps.studies import chosen_study
 from spleen.system.files import write_text
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
             stop.where = "before the end"
             _run(arguments)
     except Interrupted as interrupt:
-        print(f"interrupted: {interrupt}{what_is_left()}", file=sys.stderr)
+        print(f"interrupted: {interrupt}{progress_summary()}", file=sys.stderr)
         return interrupt.exit_code
     except KeyboardInterrupt:
         print("interrupted; what was written so far stays in the run folder", file=sys.stderr)

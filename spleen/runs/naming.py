@@ -6,13 +6,13 @@ from pathlib import Path
 
 import psutil
 
-from spleen.runs.launch_environment import launched
+from spleen.runs.launch_environment import launch_environment
 from spleen.system.files import temporary_sibling
 
 
 def run_stamp() -> str:
     """Name of the run folder: the time, or with a launcher a name that is the same in all processes."""
-    given = launched()
+    given = launch_environment()
     if given is not None and given.launcher == "srun":
         return f"slurm-{os.environ.get('SLURM_JOB_ID')}.{os.environ.get('SLURM_STEP_ID', '0')}"
     if given is not None and os.environ.get("GROUP_WORLD_SIZE", "1") != "1":

@@ -28,7 +28,7 @@ from torch.distributed.rendezvous import rendezvous
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig, process_count, processes_per_node
 from spleen.errors import InputError
-from spleen.runs.launch_environment import Launched, check_launched
+from spleen.runs.launch_environment import LaunchEnvironment, check_launched
 from spleen.system.hardware import Accelerator
 from spleen.system.resources import python_path
 from spleen.system.signals import StopRequest
@@ -97,7 +97,7 @@ class _Worker:
 
 
 @contextmanager
-def with_workers(order: Order, accelerator: Accelerator, stop: StopRequest) -> Iterator[None]:
+def worker_processes(order: Order, accelerator: Accelerator, stop: StopRequest) -> Iterator[None]:
     """Run the block in rank 0 together with the other processes; with a single process, do nothing.
 
     Workers are started here unless srun or torchrun has started them, and none outlives the block: if one fails, the
@@ -144,24 +144,24 @@ def leave() -> None:
             torch.distributed.destroy_process_group()
 
 
-def connect(given: Launched | int) -> Store:
+def connect(given: LaunchEnvironment | int) -> Store:
     """Connect to the store of rank 0: via the launcher, or on a port of this machine."""
-    if isinstance(given, Launched):
+    if isinstance(given, LaunchEnvironment):
         return _rendezvous(given)
     return TCPStore("127.0.0.1", given, is_master=False, timeout=_PATIENCE)
 
 
-def take_order(store: Store) -> Order:
+def receive_job(store: Store) -> Order:
     """Wait for the job from rank 0."""
     return Order.from_json(store.get(_ORDER))
 
 
-def tell_ready(store: Store, place: Place) -> None:
+def report_ready(store: Store, place: Place) -> None:
     """Report to rank 0 that this process is ready to join the group."""
     store.set(f"{_READY}/{place.rank}", "")
 
 
-def tell_failure(store: Store, place: Place, message: str) -> None:
+def report_failure(store: Store, place: Place, message: str) -> None:
     """Report invalid input to rank 0."""
     store.set(f"{_FAILURE}/{place.rank}", message)
 
@@ -170,13 +170,13 @@ def _open_store() -> TCPStore:
     return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=_PATIENCE)
 
 
-def _rendezvous(given: Launched) -> Store:
+def _rendezvous(given: LaunchEnvironment) -> Store:
     # The jobs of a sweep use the same rendezvous one after the other.
     return PrefixStore(f"training {next(_trainings)}", _meeting_place(given))
 
 
 @cache
-def _meeting_place(given: Launched) -> Store:
+def _meeting_place(given: LaunchEnvironment) -> Store:
     if given.launcher == "srun":
         slurm = SLURMEnvironment(auto_requeue=False)
         os.environ.setdefault("MASTER_ADDR", slurm.main_address)

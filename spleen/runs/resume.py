@@ -123,7 +123,7 @@ def how_to_go_on(run_folder: Path) -> str:
     return f"{train_command()} {shlex.quote(f'resume={run_folder}')}"
 
 
-def what_is_kept(run_folder: Path) -> str:
+def describe_kept_progress(run_folder: Path) -> str:
     """What an interrupted run leaves, and how to go on: half a sentence."""
     if RunFolder(run_folder).summary.exists():
         return f"the run is finished, everything is in {run_folder}"
@@ -139,7 +139,7 @@ def what_is_kept(run_folder: Path) -> str:
 
 
 @contextmanager
-def disk_trouble_told(run_folder: Path) -> Iterator[None]:
+def disk_errors_explained(run_folder: Path) -> Iterator[None]:
     """Turn the errors of a full disk and of a folder that may not be written into an InputError with the path."""
     try:
         yield
@@ -149,7 +149,7 @@ def disk_trouble_told(run_folder: Path) -> Iterator[None]:
         name = error.filename or run_folder
         kept = ""
         with suppress(OSError):
-            kept = f"; {what_is_kept(run_folder)}"
+            kept = f"; {describe_kept_progress(run_folder)}"
         raise InputError(
             f"{name} cannot be written ({error.strerror}). Make room, or see to the permissions{kept}"
         ) from error

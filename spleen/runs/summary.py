@@ -16,9 +16,9 @@ from spleen.system.files import write_text
 from spleen.system.hardware import Hardware
 from spleen.system.nested import Json
 from spleen.system.resources import checkout
-from spleen.training.scores import SCORED_STAGES, ScoredStage
+from spleen.training.scores import SCORED_SPLITS, ScoredSplit
 
-Scores = Mapping[ScoredStage, Sequence[CaseScore]]
+Scores = Mapping[ScoredSplit, Sequence[CaseScore]]
 
 
 _PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "nibabel", "numpy", "wandb", "monai")
@@ -62,7 +62,7 @@ def summarise(
         "git_commit": git_commit(),
         "hardware": None if hardware is None else asdict(hardware),
     }
-    for stage in SCORED_STAGES:
+    for stage in SCORED_SPLITS:
         cases = scores.get(stage, [])
         of_class: dict[str, Json] = {name: asdict(means) for name, means in class_means(cases).items()}
         summary[stage] = {**asdict(mean_scores(cases)), **of_class}

@@ -27,16 +27,16 @@ from spleen.reporting.overlays import SliceView
 from spleen.runs.data import open_data, record_split
 from spleen.runs.launch_environment import check_launched
 from spleen.runs.naming import point_latest
-from spleen.runs.processes import Order, with_workers
+from spleen.runs.processes import Order, worker_processes
 from spleen.runs.report.run import RunTitle, draw, mirror, print_scores
 from spleen.runs.resume import (
     Unfinished,
     check_same_data,
     check_same_settings,
     clear_record,
-    disk_trouble_told,
+    describe_kept_progress,
+    disk_errors_explained,
     find_unfinished,
-    what_is_kept,
 )
 from spleen.runs.summary import Timing, summarise, write_cases
 from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
@@ -44,7 +44,7 @@ from spleen.runs.tracking.settings import WandbSettings, build_wandb_settings
 from spleen.runs.worker import work_for
 from spleen.system.files import write_text
 from spleen.system.hardware import describe_hardware
-from spleen.system.locks import claimed
+from spleen.system.locks import folder_lock
 from spleen.system.nested import Json
 from spleen.system.signals import StopRequest, stop_on_signals
 from spleen.training.callbacks import EpochRow
@@ -103,14 +103,14 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
             with stop_on_signals() as stop:
                 work_for(given, stop)
         return
-    with disk_trouble_told(run_folder), claimed(run_folder), stop_on_signals() as stop:
+    with disk_errors_explained(run_folder), folder_lock(run_folder), stop_on_signals() as stop:
         if job.is_finished:
             log.info("finished already: %s", run_folder)
             return
         try:
             _run(job, stop)
         except Interrupted as interrupt:
-            raise Interrupted(f"{interrupt}; {what_is_kept(run_folder)}", interrupt.exit_code) from None
+            raise Interrupted(f"{interrupt}; {describe_kept_progress(run_folder)}", interrupt.exit_code) from None
 
 
 def _run(job: _Job, stop: StopRequest) -> None:
@@ -128,7 +128,7 @@ def _run(job: _Job, stop: StopRequest) -> None:
     wandb_run = start_wandb_run(job.wandb, run_folder, asdict(config), unfinished.epochs if unfinished else 0)
     reporter = _trial_reporter(config, run_folder)
     try:
-        with with_workers(Order(config, run_folder, part.checkpoint), job.fit.accelerator, stop):
+        with worker_processes(Order(config, run_folder, part.checkpoint), job.fit.accelerator, stop):
             fitted = fit(module, data, job.fit, part, spec, asdict(config), partial(_tell_epoch, wandb_run, reporter))
         stop.where = "while the report was written"
         _report(job, fitted, module, data, wandb_run)
@@ -142,7 +142,7 @@ def _run(job: _Job, stop: StopRequest) -> None:
         print(pruned)
         return
     except Interrupted as interrupt:
-        wandb_run.finish(interrupt.exit_code, patience_seconds=_INTERRUPT_PATIENCE_SECONDS)
+        wandb_run.finish(interrupt.exit_code, timeout_seconds=_INTERRUPT_PATIENCE_SECONDS)
         raise
     except BaseException:
         wandb_run.finish(exit_code=1)
@@ -242,5 +242,5 @@ def _peak_memory_mb() -> float:
 
 def _tell_where(wandb_run: WandbRun, run_folder: Path) -> None:
     print(f"\nEverything is in {run_folder}")
-    for line in wandb_run.how_to_look():
+    for line in wandb_run.view_instructions():
         print(f"  {line}")

@@ -16,8 +16,8 @@ from spleen.config.datasets import find_dataset
 from spleen.config.factory import describe
 from spleen.errors import InputError
 from spleen.runs.data import open_data
-from spleen.runs.launch_environment import Launched
-from spleen.runs.processes import connect, join, leave, take_order, tell_failure, tell_ready
+from spleen.runs.launch_environment import LaunchEnvironment
+from spleen.runs.processes import connect, join, leave, receive_job, report_failure, report_ready
 from spleen.system.signals import StopRequest
 from spleen.training.callbacks import EpochRow
 from spleen.training.fit import Part, fit
@@ -30,7 +30,7 @@ def work(store: Store, place: Place, count: int, stop: StopRequest) -> None:
     try:
         _train(store, place, count, stop)
     except InputError as error:
-        tell_failure(store, place, str(error))
+        report_failure(store, place, str(error))
         raise
     except Exception:
         stop.check()  # if all processes received a signal, another one may have stopped first
@@ -39,20 +39,20 @@ def work(store: Store, place: Place, count: int, stop: StopRequest) -> None:
         leave()
 
 
-def work_for(given: Launched, stop: StopRequest) -> None:
+def work_for(given: LaunchEnvironment, stop: StopRequest) -> None:
     """`work` in a process started by srun or torchrun."""
     work(connect(given), given.place, given.count, stop)
 
 
 def _train(store: Store, place: Place, count: int, stop: StopRequest) -> None:
-    order = take_order(store)
+    order = receive_job(store)
     config = order.config
     settings = build.build_fit_settings(config)
     parts = build.build_parts(config)
     data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
     spec = describe(parts.spec, data.cases_in("train"), data.cases_in("val"))
     module = build.build_module(config, parts, data)
-    tell_ready(store, place)
+    report_ready(store, place)
     join(store, place, count, settings.accelerator)
     part = Part(order.run_folder, time.time(), order.checkpoint, stop, place)
     fit(module, data, settings, part, spec, asdict(config), _keep_to_itself)

@@ -48,7 +48,7 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def drop_leftovers(folder: Path) -> None:
+def remove_temporary(folder: Path) -> None:
     """Remove temporary files of killed processes in a folder that no other process is writing to."""
     for leftover in folder.glob(".tmp-*"):
         with suppress(OSError):
@@ -60,7 +60,7 @@ def temporary_sibling(path: Path) -> Path:
     return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
-def drop_abandoned(folder: Path) -> None:
+def remove_stale(folder: Path) -> None:
     """Remove temporary files older than a day in a folder that other processes may be writing to."""
     for leftover in folder.glob(".tmp-*"):
         with suppress(OSError):  # another process may be removing it too

@@ -7,23 +7,23 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from spleen.errors import FolderInUse
-from spleen.system.files import drop_leftovers
+from spleen.system.files import remove_temporary
 
 # Data workers of a killed process hold its lock until they notice, within 5 seconds.
 _CLAIM_SECONDS = 10.0
 
 
 @contextmanager
-def claimed(folder: Path, patience_seconds: float = _CLAIM_SECONDS) -> Iterator[None]:
+def folder_lock(folder: Path, timeout_seconds: float = _CLAIM_SECONDS) -> Iterator[None]:
     """Lock a folder for this process, and remove half-written files of killed ones in it and its subfolders.
 
     The lock is released when the process ends, however it ends. Raises FolderInUse if another process holds the lock.
     File systems without locks are used unlocked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder, patience_seconds) if os.name == "posix" else nullcontext():
+    with _lock(folder, timeout_seconds) if os.name == "posix" else nullcontext():
         for place in (folder, *folder.glob("*/")):
-            drop_leftovers(place)
+            remove_temporary(place)
         yield
 
 
@@ -46,19 +46,19 @@ def is_claimed(folder: Path) -> bool:
 
 
 @contextmanager
-def _lock(folder: Path, patience_seconds: float) -> Iterator[None]:
+def _lock(folder: Path, timeout_seconds: float) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _wait_for_lock(descriptor, folder, patience_seconds)
+        _wait_for_lock(descriptor, folder, timeout_seconds)
         yield
     finally:
         os.close(descriptor)
 
 
-def _wait_for_lock(descriptor: int, folder: Path, patience_seconds: float) -> None:
+def _wait_for_lock(descriptor: int, folder: Path, timeout_seconds: float) -> None:
     import fcntl  # POSIX only
 
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + timeout_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -52,7 +52,7 @@ def _left(group: Path, names: _Names) -> int | None:
     return max(0, limit - used + int(stat.get(droppable_name, 0)))
 
 
-class MemoryRoom:
+class MemoryBudget:
     """A memory budget for threads: each reserves what it needs, and waits until it is available.
 
     A thread that needs more than the whole budget runs alone.

@@ -18,7 +18,7 @@ _STANDARD_ERROR = 2
 class StopRequest:
     """Whether a signal has requested a stop, and where the run is.
 
-    A signal raises Interrupted immediately; inside `patiently` it is deferred to the next `check`. A second SIGINT ends
+    A signal raises Interrupted immediately; inside `deferred` it is deferred to the next `check`. A second SIGINT ends
     the process immediately, which is also safe because files are written atomically.
     """
 
@@ -35,7 +35,7 @@ class StopRequest:
             raise Interrupted(f"stopped {self.where} by {self._asked.name}", 128 + self._asked)
 
     @contextmanager
-    def patiently(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Defer signals inside the block to the next `check`; the end of the block is one."""
         self._patient = True
         try:

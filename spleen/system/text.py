@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 
 
-def few(names: Iterable[object], most: int = 5) -> str:
+def shortened(names: Iterable[object], most: int = 5) -> str:
     """The first names and the number of the others: "a, b, c, d, e and 2 more"."""
     listed = list(map(str, names))
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
-def in_lines(entries: Sequence[object], most: int = 10) -> str:
+def bullets(entries: Sequence[object], most: int = 10) -> str:
     """The first entries, each on its own line with a leading line break, and the number of the others."""
     more = [f"… and {len(entries) - most} more"] * (len(entries) > most)
     return "".join(f"\n  {entry}" for entry in [*entries[:most], *more])

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 
-def within(seconds: float, action: Callable[[], object]) -> None:
+def run_with_timeout(seconds: float, action: Callable[[], object]) -> None:
     """Run `action` in a daemon thread. Raises TimeoutError if it is not done in time, else whatever it raises."""
     failures: list[BaseException] = []
 

@@ -24,7 +24,7 @@ from spleen.system.signals import StopRequest
 from spleen.training.callbacks import Clock, EpochRecord, EpochRow, Progress, SelfDescribing
 from spleen.training.checkpoints import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints
 from spleen.training.module import SegmentationModule
-from spleen.training.stopping import StopAtBadLoss, StopAtBestScore, StopBetweenSteps
+from spleen.training.stopping import ResumableEarlyStopping, StopOnNonFiniteLoss, StopOnSignal
 from spleen.training.strategy import FIRST, Place, lightning_strategy
 
 
@@ -91,9 +91,9 @@ def fit(
         module.network.compile()
     files = RunFolder(part.run_folder)
     first = part.place.rank == 0
-    clock, stop = Clock(part.started), StopBetweenSteps(part.stop)
+    clock, stop = Clock(part.started), StopOnSignal(part.stop)
     epochs = EpochRecord(files.metrics if first else None)
-    bad_loss = StopAtBadLoss([slices.case.case_id for slices in data.slices("train")])
+    bad_loss = StopOnNonFiniteLoss([slices.case.case_id for slices in data.slices("train")])
     callbacks = [
         clock,
         epochs,
@@ -133,7 +133,7 @@ def load_best(module: SegmentationModule, spec: ModelSpec, best: Path, compiled:
 @contextmanager
 def _patiently(stop: StopRequest) -> Iterator[None]:
     """As `stop.patiently`; Lightning leaves by itself where SIGTERM comes between our checks."""
-    with stop.patiently():
+    with stop.deferred():
         try:
             yield
         except SIGTERMException:
@@ -175,7 +175,7 @@ def _optional_callbacks(settings: FitSettings, epochs: EpochRecord, progress: bo
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.early_stopping_patience is not None:
-        callbacks.append(StopAtBestScore(SELECTING_SCORE, mode="max", patience=settings.early_stopping_patience))
+        callbacks.append(ResumableEarlyStopping(SELECTING_SCORE, mode="max", patience=settings.early_stopping_patience))
     return callbacks
 
 

@@ -15,8 +15,8 @@ from spleen.data.loading.batches import ScoredBatch, SliceBatch
 from spleen.evaluation.metrics.per_case import OVERLAP_SCORES, CaseScore, class_means, mean_scores
 from spleen.training.optimiser import OptimiserSettings, lr_factor
 from spleen.training.preview import SliceScore, slice_dice
-from spleen.training.scores import ScoredStage, StageScores
-from spleen.training.strategy import gathered
+from spleen.training.scores import ScoredSplit, SplitScores
+from spleen.training.strategy import all_gather
 from spleen.types import AxisName, LabelPlanes
 
 # Larger than any seed of rank 0.
@@ -44,7 +44,7 @@ class SegmentationModule(pl.LightningModule):
         loss: nn.Module,
         optimiser: OptimiserSettings,
         augment: AugmentSettings,
-        stages: dict[ScoredStage, StageScores],
+        stages: dict[ScoredSplit, SplitScores],
         axis: AxisName,
         seed: int,
         crop: CropSettings | None = None,
@@ -59,7 +59,7 @@ class SegmentationModule(pl.LightningModule):
         self._crop = crop
         self._random = torch.Generator()
         self._val, self._test = stages["val"], stages["test"]
-        self.scores: dict[ScoredStage, list[CaseScore]] = {}
+        self.scores: dict[ScoredSplit, list[CaseScore]] = {}
         self.test_slices: list[SliceScore] = []
 
     def set_network(self, network: nn.Module) -> None:
@@ -102,7 +102,7 @@ class SegmentationModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the test scores, and gather the slice scores of all processes."""
-        self.test_slices = sorted(gathered(self.test_slices), key=lambda score: (score.case_index, score.slice_index))
+        self.test_slices = sorted(all_gather(self.test_slices), key=lambda score: (score.case_index, score.slice_index))
         self._log_scores("test", self._test)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -131,11 +131,11 @@ class SegmentationModule(pl.LightningModule):
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def _score(self, batch: ScoredBatch, scores: StageScores) -> LabelPlanes:
+    def _score(self, batch: ScoredBatch, scores: SplitScores) -> LabelPlanes:
         logits = self(batch.image)
         return scores.add(logits, self.loss(logits, batch.label), batch)
 
-    def _log_scores(self, stage: ScoredStage, scores: StageScores) -> None:
+    def _log_scores(self, stage: ScoredSplit, scores: SplitScores) -> None:
         loss, cases = scores.finish()
         self.scores[stage] = cases
         self.log(f"{stage}/loss", loss)

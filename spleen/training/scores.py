@@ -42,13 +42,13 @@ class PerCaseCounts(Metric):
         return self.counts
 
 
-ScoredStage = Literal["val", "test"]
+ScoredSplit = Literal["val", "test"]
 
 
-SCORED_STAGES: tuple[ScoredStage, ...] = ("val", "test")
+SCORED_SPLITS: tuple[ScoredSplit, ...] = ("val", "test")
 
 
-class StageScores(nn.Module):
+class SplitScores(nn.Module):
     """Accumulates loss and per-case counts of one split; `cases` are in the order of the batches' case_index."""
 
     def __init__(self, cases: Sequence[StoredCase], class_names: tuple[str, ...]) -> None:

@@ -24,7 +24,7 @@ from spleen.system.signals import StopRequest
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
 
-class StopBetweenSteps(Callback):
+class StopOnSignal(Callback):
     """Updates the position of the run in the stop request, and checks for a stop after each batch."""
 
     def __init__(self, request: StopRequest) -> None:
@@ -80,7 +80,7 @@ class StopBetweenSteps(Callback):
         self._request.check()
 
 
-class StopAtBestScore(EarlyStopping):
+class ResumableEarlyStopping(EarlyStopping):
     """Lightning's early stopping, except that a run it has stopped does not continue when resumed."""
 
     @property
@@ -110,7 +110,7 @@ class _Step:
         return float(self.loss)
 
 
-class StopAtBadLoss(Callback):
+class StopOnNonFiniteLoss(Callback):
     """Stops training on a non-finite loss, before the next checkpoint is written, and reports the slices.
 
     On a GPU, the loss is checked after the next step has been queued, so that the GPU never waits.

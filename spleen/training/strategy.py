@@ -47,7 +47,7 @@ def lightning_strategy(name: str, place: Place) -> Strategy | str:
     return "auto"
 
 
-def gathered(items: list[T]) -> list[T]:
+def all_gather(items: list[T]) -> list[T]:
     """The items of all processes, in every process (all-gather)."""
     if not torch.distributed.is_initialized():
         return items

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spleen.data.download.archive import RefusedArchive, unpack
+from spleen.data.download.archive import UnsafeArchive, unpack
 from spleen.errors import InputError
 
 NOISE = np.random.default_rng(0).bytes(100_000)
@@ -162,7 +162,7 @@ HOSTILE_TARS = {
 @pytest.mark.parametrize("name", HOSTILE_TARS)
 def test_a_hostile_tar_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
     members, reason = HOSTILE_TARS[name]
-    with pytest.raises(RefusedArchive, match=reason):
+    with pytest.raises(UnsafeArchive, match=reason):
         unpack_bytes(make_tar(ORDINARY, *members), tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"archive", "deep"}
 
@@ -176,7 +176,7 @@ def test_whatever_tarfile_refuses_is_refused_here_too(tmp_path: Path, name: str)
             for one in tar:
                 tarfile.data_filter(one, str(tmp_path))
         except tarfile.FilterError:
-            with pytest.raises(RefusedArchive):
+            with pytest.raises(UnsafeArchive):
                 unpack_bytes(make_tar(ORDINARY, *members), tmp_path)
 
 
@@ -194,7 +194,7 @@ def test_whatever_tarfile_refuses_is_refused_here_too(tmp_path: Path, name: str)
     ],
 )
 def test_a_hostile_zip_is_refused(tmp_path: Path, member_name: str | zipfile.ZipInfo, text: bytes, reason: str) -> None:
-    with pytest.raises(RefusedArchive, match=reason):
+    with pytest.raises(UnsafeArchive, match=reason):
         unpack_bytes(make_zip(ORDINARY, (member_name, text)), tmp_path)
     assert not (tmp_path / "deep" / "out").exists()
 
@@ -208,7 +208,7 @@ def test_a_bomb_is_found_by_what_it_declares(tmp_path: Path) -> None:
 
 def test_a_bomb_of_many_files_is_found_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spleen.data.download.archive._MAX_ENTRIES", 100)
-    with pytest.raises(RefusedArchive, match="more than 100 entries"):
+    with pytest.raises(UnsafeArchive, match="more than 100 entries"):
         unpack_bytes(make_tar(*((f"T/{number}", b"") for number in range(101))), tmp_path)
 
 
@@ -217,7 +217,7 @@ def test_a_zip_that_lies_about_a_size_is_refused_and_writes_no_more(tmp_path: Pa
     archive = make_zip(ORDINARY, ("T/x", bytes(100_000)))
     where = archive.rindex((100_000).to_bytes(4, "little"))  # in the central directory
     lying = archive[:where] + declared_bytes.to_bytes(4, "little") + archive[where + 4 :]
-    with pytest.raises(RefusedArchive, match="damaged"):
+    with pytest.raises(UnsafeArchive, match="damaged"):
         unpack_bytes(lying, tmp_path)
     assert (tmp_path / "deep" / "out" / "x").stat().st_size <= declared_bytes
 
@@ -226,25 +226,25 @@ def test_a_zip_that_lies_about_a_size_is_refused_and_writes_no_more(tmp_path: Pa
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_a_truncated_tar_is_refused(tmp_path: Path, compress: Callable[[bytes], bytes], share: float) -> None:
     archive = compress(make_tar(("T/x", NOISE)))
-    with pytest.raises(RefusedArchive, match=r"damaged|not a tar or zip archive"):
+    with pytest.raises(UnsafeArchive, match=r"damaged|not a tar or zip archive"):
         unpack_bytes(archive[: int(share * len(archive))], tmp_path)
 
 
 @pytest.mark.parametrize("compressed", [gzip.compress(make_tar(("T/x", NOISE))), make_zip(("T/x", NOISE))])
 def test_damage_inside_a_compressed_archive_is_refused(tmp_path: Path, compressed: bytes) -> None:
     damaged = compressed[:50_000] + bytes([compressed[50_000] ^ 255]) + compressed[50_001:]
-    with pytest.raises(RefusedArchive, match="damaged"):
+    with pytest.raises(UnsafeArchive, match="damaged"):
         unpack_bytes(damaged, tmp_path)
 
 
 def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     archive = bytearray(make_zip(("x", b"1")))
     archive[archive.index(b"PK\x01\x02") + 8] |= 1
-    with pytest.raises(RefusedArchive, match="'x' is encrypted"):
+    with pytest.raises(UnsafeArchive, match="'x' is encrypted"):
         unpack_bytes(bytes(archive), tmp_path)
 
 
 @pytest.mark.parametrize("archive", [make_tar(), make_tar(member("T", tarfile.DIRTYPE)), make_tar(("._x", b"mac"))])
 def test_an_archive_without_files_is_refused(tmp_path: Path, archive: bytes) -> None:
-    with pytest.raises(RefusedArchive, match="contains no files"):
+    with pytest.raises(UnsafeArchive, match="contains no files"):
         unpack_bytes(archive, tmp_path)

@@ -14,9 +14,9 @@ import pytest
 
 from spleen.data.download.decathlon import DECATHLON_ARCHIVES
 from spleen.data.download.fetch import fetch
-from spleen.data.download.http import ResumingDownloader, ask_sizes
+from spleen.data.download.http import ResumingDownloader, remote_sizes
 from spleen.errors import InputError
-from spleen.system.locks import claimed
+from spleen.system.locks import folder_lock
 from tests._helpers.file_server import FileServer, serve
 
 CONTENT = {
@@ -78,7 +78,7 @@ def test_an_address_becomes_a_folder_and_nothing_else_stays(site: FileServer, tm
     assert files_in(tmp_path / "My Toy") == CONTENT
     assert [path.name for path in tmp_path.iterdir()] == ["My Toy"]
     assert (fetched.folder, fetched.n_files, fetched.n_bytes) == (Path("My Toy"), 3, 700_020)
-    assert (fetched.checksum, fetched.is_verified, fetched.was_there) == (md5(site.content), True, False)
+    assert (fetched.checksum, fetched.is_verified, fetched.was_cached) == (md5(site.content), True, False)
     stages = {stage: (done, total) for stage, done, total in told}
     size = len(site.content)
     assert stages == {"downloading": (size, size), "verifying": (0, None), "unpacking": (700_020, 700_020)}
@@ -88,7 +88,7 @@ def test_a_second_call_asks_the_server_nothing(site: FileServer) -> None:
     first = fetch(site.url("toy.tar"), Path("new/place"), md5(site.content))
     n_requests = len(site.ranges)
     again = fetch(site.url("toy.tar"), Path("new/place"), md5(site.content))
-    assert again == replace(first, was_there=True)
+    assert again == replace(first, was_cached=True)
     assert len(site.ranges) == n_requests == 1
 
 
@@ -123,7 +123,7 @@ def test_a_file_of_unknown_size_arrives_whole(site: FileServer) -> None:
 
 def test_sizes_are_asked_and_what_is_not_told_stays_unknown(site: FileServer) -> None:
     unknown = [f"{site.address}/nothing/here.tar", "http://127.0.0.1:9/b.tar", "nonsense"]
-    told = ask_sizes([site.url("a.tar"), *unknown], patience_seconds=5.0)
+    told = remote_sizes([site.url("a.tar"), *unknown], timeout_seconds=5.0)
     assert told == {site.url("a.tar"): len(site.content), **dict.fromkeys(unknown)}
 
 
@@ -339,11 +339,11 @@ def test_a_fetched_folder_is_trusted_only_for_the_same_file_and_whole(
 def test_an_archive_cannot_bring_its_own_marker(site: FileServer) -> None:
     site.content = pack({"Toy/a": b"1", "Toy/.fetched.json": b"{}"})
     assert fetch(site.url("toy.tar")).n_files == 1
-    assert fetch(site.url("toy.tar")).was_there
+    assert fetch(site.url("toy.tar")).was_cached
 
 
 def test_two_calls_do_not_work_on_one_folder(site: FileServer, tmp_path: Path) -> None:
-    with claimed(tmp_path / ".toy.download"), pytest.raises(InputError, match="another process is using"):
+    with folder_lock(tmp_path / ".toy.download"), pytest.raises(InputError, match="another process is using"):
         fetch(site.url("toy.tar"))
 
 
@@ -356,4 +356,4 @@ def test_a_key_in_an_address_is_neither_kept_nor_shown(site: FileServer, tmp_pat
     marker = (tmp_path / "toy" / ".fetched.json").read_text()
     assert "SECRET" not in marker
     assert json.loads(marker)["files"] == {name: len(text) for name, text in CONTENT.items()}
-    assert fetch(url).was_there
+    assert fetch(url).was_cached

@@ -181,7 +181,7 @@ def test_every_setting_that_shapes_the_arrays_makes_an_entry_of_its_own(case, ca
     others = [{"intensity": MrPercentiles(0.0, 99.0)}, {"intensity": ZScore(3.0)}]
     for change in [{}, *({name: value} for name, value in changes.items()), *others]:
         open_case(case, replace(SETTINGS, **change), cache)
-    open_case(case, SETTINGS, cache, may_be_empty=True)
+    open_case(case, SETTINGS, cache, allow_empty_label=True)
     assert len(_entries(cache)) == 2 + len(changes) + len(others)
 
 
@@ -226,7 +226,7 @@ def test_an_empty_label_is_refused_unless_it_may_be_empty(case, cache):
     save(case.label, box(value=0), ras_affine())
     with pytest.raises(InputError, match=r"seg\.nii\.gz: the label is empty"):
         open_case(case, SETTINGS, cache)
-    stored = open_case(case, SETTINGS, cache, may_be_empty=True)
+    stored = open_case(case, SETTINGS, cache, allow_empty_label=True)
     assert (stored.volumes_mm3, stored.label_values) == ((0.0,), ((1,),))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from spleen.config.datasets import find_dataset
 from spleen.config.factory import build_classes, build_preprocessing
-from spleen.data.store.build import OpenedCases, open_cases
+from spleen.data.store.build import LoadedCases, open_cases
 from spleen.errors import InputError
 from tests._helpers.many_cases import VOXEL_MM3, ManyCases, many_cases, quick_config, relabel
 
@@ -21,7 +21,7 @@ def data(tmp_path: Path) -> ManyCases:
     return many_cases(tmp_path / "data", 6)
 
 
-def opened(data: ManyCases, folder: Path, *overrides: str, skip_bad: bool = False) -> OpenedCases:
+def opened(data: ManyCases, folder: Path, *overrides: str, skip_bad: bool = False) -> LoadedCases:
     config = quick_config(folder, *data.decathlon, *overrides)
     settings = build_preprocessing(config, build_classes(config))
     return open_cases(find_dataset(config).cases, settings, folder / "cache", skip_bad)

@@ -17,7 +17,7 @@ from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.intensity import CtWindow
 from spleen.imaging.preprocessing import Preprocessing
-from spleen.system.memory import MemoryRoom
+from spleen.system.memory import MemoryBudget
 from tests._helpers.nifti import ras_affine, save
 
 SIDE = 64
@@ -105,7 +105,7 @@ def test_what_building_takes_is_known_before(cases, tmp_path, n_channels, img_si
     assert peak < room.noted[0] < 2 * peak
 
 
-class _NotedRoom(MemoryRoom):
+class _NotedRoom(MemoryBudget):
     """Remembers what was asked for."""
 
     def __init__(self, n_bytes):

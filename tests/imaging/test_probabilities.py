@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from scipy.special import softmax
 
-from spleen.imaging.probabilities import decide, foreground_probabilities, native_prediction
+from spleen.imaging.probabilities import foreground_probabilities, most_probable_class, native_prediction
 from spleen.imaging.slicing import InPlaneGrid
 
 
@@ -63,15 +63,15 @@ def test_decisions_by_hand():
     foreground = torch.tensor([[0.5, 0.51, 0.3, 0.2, 0.45, 0.0, 0.4], [0.0, 0.0, 0.3, 0.5, 0.45, 1.0, 0.25]])
     # 0.5 : 0 : 0.5 and 0.4 : 0.25 : 0.35, and so on; a tie with the background goes to it, one of two organs to the
     # first.
-    assert decide(foreground[None])[0].tolist() == [0, 1, 0, 2, 1, 2, 1]
+    assert most_probable_class(foreground[None])[0].tolist() == [0, 1, 0, 2, 1, 2, 1]
     one = torch.tensor([[[0.5, 0.5000001, 0.0, 1.0]]])
-    assert decide(one)[0].tolist() == [0, 1, 0, 1]
+    assert most_probable_class(one)[0].tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("n_organs", [1, 2, 5])
 @pytest.mark.parametrize("shape", [(7,), (5, 7), (5, 7, 3)])
 def test_the_likeliest_class_wins_in_any_number_of_dimensions(n_organs, shape):
     shares = softmax(np.random.default_rng(n_organs).normal(0, 2, (2, n_organs + 1, *shape)), axis=1)
-    decision = decide(torch.from_numpy(shares[:, 1:]))
+    decision = most_probable_class(torch.from_numpy(shares[:, 1:]))
     assert decision.dtype == torch.uint8
     np.testing.assert_array_equal(decision, shares.argmax(1))

@@ -25,7 +25,7 @@ from spleen.inference.loading import load_trained
 from spleen.models.losses import DiceCrossEntropyLoss
 from spleen.records import writing as record
 from spleen.runs.data import open_data
-from spleen.runs.launch_environment import check_launched, launched
+from spleen.runs.launch_environment import check_launched, launch_environment
 from spleen.runs.naming import run_stamp
 from spleen.training.fit import load_best, make_trainer, quieten
 from spleen.training.strategy import Place
@@ -244,10 +244,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_a_launcher_says_where_a_process_stands(environment: pytest.MonkeyPatch) -> None:
-    assert launched() is None
+    assert launch_environment() is None
     for name, value in SLURM.items():
         environment.setenv(name, value)
-    given = launched()
+    given = launch_environment()
     assert given is not None
     assert (given.launcher, given.place, given.count) == ("srun", Place(5, 1, 2), 6)
     environment.setenv("SLURM_JOB_ID", "4711")
@@ -256,7 +256,7 @@ def test_a_launcher_says_where_a_process_stands(environment: pytest.MonkeyPatch)
     with pytest.raises(InputError, match="srun has started 6 processes, but the configuration requests 4"):
         check_launched(compose_config("trainer=ddp", "trainer.num_nodes=2").trainer)
     environment.setenv("SLURM_STEP_NUM_TASKS", "1")  # a job of a sweep
-    assert launched() is None
+    assert launch_environment() is None
     with pytest.raises(InputError, match="with several nodes, srun or torchrun must start the processes"):
         check_launched(compose_config("trainer=ddp", "trainer.num_nodes=2").trainer)
 

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from spleen.errors import InputError
-from spleen.runs.sweeps.launchers import check_installed, default_jobs, fit_to_jobs, usable_cores
+from spleen.runs.sweeps.launchers import check_installed, default_jobs, limit_concurrency, usable_cores
 from tests._helpers.small_run import REPOSITORY, rows, summary
 from tests._helpers.sweeps import job_folders, needs, seconds_each, started, study, wait_for
 from tests.system.test_train_command import HEAVY, TRAIN, imported, run_train
@@ -201,7 +201,7 @@ def test_a_launcher_that_is_not_installed_names_the_command_that_installs_it(mon
 )
 def test_joblib_starts_no_more_jobs_at_a_time_than_there_are(asked: int, n_jobs: int, got: int) -> None:
     hydra = OmegaConf.create({"launcher": {"_target_": JOBLIB, "n_jobs": asked}})
-    fit_to_jobs(hydra, n_jobs)
+    limit_concurrency(hydra, n_jobs)
     assert hydra.launcher.n_jobs == got
 
 

@@ -138,7 +138,7 @@ def test_the_printed_commands_work(tmp_path: Path) -> None:
     run.log_epoch({"val/dice": 0.5}, 1)
     run.finish()
 
-    sync, leet = (shlex.split(command) for command in run.how_to_look())
+    sync, leet = (shlex.split(command) for command in run.view_instructions())
     assert sync[1:] == ["sync", str(run.folder)]
     assert leet[1:] == ["leet", str(run.folder)]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -156,7 +156,7 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
     run.log_table("cases", ["case_id"], [["a"]])
     run.finish(1)
     assert run.folder is None
-    assert run.how_to_look() == []
+    assert run.view_instructions() == []
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from spleen.runs.tracking.mirror import start_wandb_run
 from spleen.runs.tracking.sync import find_offline_runs
-from spleen.system.locks import claimed
+from spleen.system.locks import folder_lock
 from tests._helpers.wandb_server import WandbServer
 from tests.runs.test_tracking_mirror import KEY, REPOSITORY, settings
 
@@ -53,7 +53,7 @@ def test_a_study_is_uploaded_once_but_for_a_run_at_work(home: Path, tmp_path: Pa
         offline_run(study / name, epochs)
     with WandbServer().serving() as server:
         online = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
-        with claimed(study / "c"):
+        with folder_lock(study / "c"):
             first = spleen_sync(home, study, **online)
         assert first.returncode == 0, first.stderr
         assert f"left alone, a training is at work there: {study / 'c'}" in first.stdout

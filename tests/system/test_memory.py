@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from spleen.system.memory import MemoryRoom, free_memory_bytes
+from spleen.system.memory import MemoryBudget, free_memory_bytes
 
 MIB = 2**20
 
@@ -59,7 +59,7 @@ def test_without_a_limit_it_is_what_the_machine_has_free(tmp_path: Path, members
     assert free_memory_bytes(tmp_path, membership) == pytest.approx(free, rel=0.2)
 
 
-def most_at_once(room: MemoryRoom, needs: Sequence[int]) -> int:
+def most_at_once(room: MemoryBudget, needs: Sequence[int]) -> int:
     """How much threads with these needs took together at most."""
     lock, now, most = threading.Lock(), 0, 0
 
@@ -82,11 +82,11 @@ def most_at_once(room: MemoryRoom, needs: Sequence[int]) -> int:
 def test_threads_together_take_no_more_than_there_is_and_a_larger_one_works_alone(
     needs: tuple[int, ...], most: int
 ) -> None:
-    assert max(needs) <= most_at_once(MemoryRoom(10), needs) <= most
+    assert max(needs) <= most_at_once(MemoryBudget(10), needs) <= most
 
 
 def test_threads_for_which_there_is_room_work_side_by_side() -> None:
-    room, both = MemoryRoom(10), threading.Barrier(2, timeout=60)
+    room, both = MemoryBudget(10), threading.Barrier(2, timeout=60)
 
     def meet() -> int:
         with room.taken(5):
@@ -97,14 +97,14 @@ def test_threads_for_which_there_is_room_work_side_by_side() -> None:
 
 
 def test_who_fails_gives_back_what_it_took() -> None:
-    room = MemoryRoom(10)
+    room = MemoryBudget(10)
     with pytest.raises(ValueError, match="bad case"), room.taken(10):
         raise ValueError("bad case")
     assert most_at_once(room, (10,)) == 10
 
 
 def test_a_closed_room_sends_away_who_waits() -> None:
-    room = MemoryRoom(10)
+    room = MemoryBudget(10)
     with room.taken(10), ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(most_at_once, room, (10,))
         room.close()

@@ -21,9 +21,9 @@ from spleen.imaging.intensity import CtWindow
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.models.spec import ModelSpec
 from spleen.runs.resume import Unfinished, check_same_data
-from spleen.system.locks import claimed
+from spleen.system.locks import folder_lock
 from spleen.training.checkpoints import WholeCheckpoints
-from spleen.training.scores import StageScores
+from spleen.training.scores import SplitScores
 from tests._helpers.small_run import REPOSITORY, SmallCt, rows, small_ct, summary, train
 
 # Everything with a state: dropout, augmentation, averaged weights, a schedule, and validation every other epoch.
@@ -80,7 +80,7 @@ def call_fails(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number
 DEATHS = [
     ("in the first epoch", spleen.training.module, "augment_batch", 3, 0),
     ("before the first checkpoint is written", WholeCheckpoints, "save_checkpoint", 1, 0),
-    ("in a validation", StageScores, "add", 1, 1),
+    ("in a validation", SplitScores, "add", 1, 1),
     ("in a step after it", spleen.training.module, "augment_batch", 5, 2),
     ("after last.ckpt is written and before best.ckpt", spleen.training.checkpoints, "write_best", 1, 4),
     ("while the best checkpoint is scored", spleen.training.module, "slice_dice", 1, 4),
@@ -285,10 +285,10 @@ with claimed(Path({str(run_folder)!r})):
     leftover = run_folder / "checkpoints" / ".tmp-1-abcdef01-last.ckpt"
     leftover.parent.mkdir()
     leftover.write_bytes(b"half")
-    with pytest.raises(FolderInUse, match="another process is using"), claimed(run_folder, patience_seconds=0.1):
+    with pytest.raises(FolderInUse, match="another process is using"), folder_lock(run_folder, timeout_seconds=0.1):
         pass
     assert leftover.exists()  # it may be the other one's
     other.kill()
     other.wait()
-    with claimed(run_folder):
+    with folder_lock(run_folder):
         assert not leftover.exists()

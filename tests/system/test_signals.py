@@ -33,7 +33,7 @@ def test_inside_patiently_it_waits_for_the_next_check() -> None:
     done = []
 
     def train() -> None:
-        with stop_on_signals() as stop, stop.patiently():
+        with stop_on_signals() as stop, stop.deferred():
             stop.where = "in epoch 3"
             stop.check()
             os.kill(os.getpid(), signal.SIGTERM)
@@ -47,7 +47,7 @@ def test_inside_patiently_it_waits_for_the_next_check() -> None:
 
 
 def test_the_end_of_the_patience_is_a_check() -> None:
-    with pytest.raises(Interrupted), stop_on_signals() as stop, stop.patiently():
+    with pytest.raises(Interrupted), stop_on_signals() as stop, stop.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
 
 

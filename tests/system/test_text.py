@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from spleen.system.text import few, in_lines
+from spleen.system.text import bullets, shortened
 
 
 @pytest.mark.parametrize(
@@ -16,10 +16,10 @@ from spleen.system.text import few, in_lines
     ],
 )
 def test_few_names_are_told_in_their_order_and_many_are_counted(names, words):
-    assert few(names, most=3) == words
+    assert shortened(names, most=3) == words
 
 
 def test_many_entries_in_lines_are_the_first_and_how_many_more():
-    assert in_lines(["a", 2]) == "\n  a\n  2"
-    assert in_lines(["a", "b", "c"], 2) == "\n  a\n  b\n  … and 1 more"
-    assert in_lines([]) == ""
+    assert bullets(["a", 2]) == "\n  a\n  2"
+    assert bullets(["a", "b", "c"], 2) == "\n  a\n  b\n  … and 1 more"
+    assert bullets([]) == ""

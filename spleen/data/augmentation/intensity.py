@@ -38,7 +38,7 @@ def replace_samples(batch: Tensor, index: Tensor, samples: Tensor) -> Tensor:
     return replaced
 
 
-def shift_and_stretch(
+def change_brightness_and_contrast(
     image: ImageBatch,
     brightness: float,
     brightness_probability: float,
@@ -93,7 +93,9 @@ def add_noise(image: ImageBatch, noise_std: float, probability: float, generator
     return replace_samples(image, index, torch.addcmul(chosen, _normal_like(chosen, generator), std))
 
 
-def lower_resolution(image: ImageBatch, largest_factor: float, probability: float, generator: Generator) -> ImageBatch:
+def simulate_low_resolution(
+    image: ImageBatch, largest_factor: float, probability: float, generator: Generator
+) -> ImageBatch:
     """Simulated low resolution: downsampled by a factor of 1 to ``largest_factor`` and interpolated back."""
     index = chosen_samples(image.shape[0], probability, generator)
     if not len(index):

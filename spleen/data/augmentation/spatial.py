@@ -13,11 +13,11 @@ from torch import Generator, Tensor
 
 from spleen.data.augmentation.intensity import (
     add_noise,
+    change_brightness_and_contrast,
     change_gamma,
     chosen_samples,
-    lower_resolution,
     replace_samples,
-    shift_and_stretch,
+    simulate_low_resolution,
     symmetric_factor,
     uniform,
 )
@@ -120,9 +120,9 @@ def augment_batch(
     image, label = _flip(image, label, settings, axis, generator)
     image, label = _deform(image, label, settings, generator)
     s = settings
-    image = lower_resolution(image, s.low_resolution_factor, s.low_resolution_probability, generator)
+    image = simulate_low_resolution(image, s.low_resolution_factor, s.low_resolution_probability, generator)
     image = add_noise(image, s.noise_std, s.noise_probability, generator)
-    image = shift_and_stretch(
+    image = change_brightness_and_contrast(
         image, s.brightness, s.brightness_probability, s.contrast, s.contrast_probability, generator
     )
     return change_gamma(image, s.gamma, s.gamma_probability, generator), label

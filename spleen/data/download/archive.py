@@ -15,7 +15,7 @@ from typing import Literal, NoReturn, cast
 
 from rich.filesize import decimal
 
-from spleen.data.download.http import Advance, require_space
+from spleen.data.download.http import Advance, check_free_space
 from spleen.errors import InputError
 
 _CHUNK_BYTES = 1024 * 1024
@@ -26,7 +26,7 @@ _MAX_PADDING_BYTES = 16 * 1024 * 1024
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError)
 
 
-class RefusedArchive(InputError):
+class UnsafeArchive(InputError):
     """An archive that is damaged or unsafe, and not worth keeping."""
 
 
@@ -72,7 +72,7 @@ class _ZipReader:
         for member in self._file.infolist():
             mode = member.external_attr >> 16  # set by Unix zip tools; 0 otherwise
             if member.flag_bits & 1:
-                raise RefusedArchive(f"'{member.filename}' is encrypted; unpack the archive yourself")
+                raise UnsafeArchive(f"'{member.filename}' is encrypted; unpack the archive yourself")
             if S_ISLNK(mode):
                 yield _Entry(member.filename, "symlink", 0, member, self._target(member))
             elif member.is_dir() or S_ISDIR(mode):
@@ -127,13 +127,13 @@ def _damage_as_refused_archive() -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise RefusedArchive(f"the archive is damaged: {error}") from error
+        raise UnsafeArchive(f"the archive is damaged: {error}") from error
     except OSError as error:
         if error.errno is None:  # raised by gzip and bzip2, not by the system
-            raise RefusedArchive(f"the archive is damaged: {error}") from error
+            raise UnsafeArchive(f"the archive is damaged: {error}") from error
         raise
     except ValueError as error:  # a name with a null byte
-        raise RefusedArchive(f"the archive contains an invalid file name: {error}") from error
+        raise UnsafeArchive(f"the archive contains an invalid file name: {error}") from error
 
 
 @contextmanager
@@ -147,7 +147,7 @@ def _open(archive: Path) -> Iterator[_Reader]:
     else:
         with archive.open("rb") as file:
             start = file.read(60)
-        raise RefusedArchive(f"not a tar or zip archive; the file starts with {start!r}. Check the URL")
+        raise UnsafeArchive(f"not a tar or zip archive; the file starts with {start!r}. Check the URL")
 
 
 def _read_entries(reader: _Reader, disk: Path) -> list[_Entry]:
@@ -161,13 +161,13 @@ def _read_entries(reader: _Reader, disk: Path) -> list[_Entry]:
         if entry.kind == "device":
             _refuse(entry, "is not a file, folder or link")
         needed_bytes += entry.size_bytes + _BLOCK_BYTES
-        require_space(disk, needed_bytes, "or more, to unpack the archive")
+        check_free_space(disk, needed_bytes, "or more, to unpack the archive")
         if path.parts:
             entries.append(replace(entry, path=path))
         if len(entries) > _MAX_ENTRIES:
-            raise RefusedArchive(f"the archive contains more than {_MAX_ENTRIES:,} entries")
+            raise UnsafeArchive(f"the archive contains more than {_MAX_ENTRIES:,} entries")
     if not any(entry.kind == "file" for entry in entries):
-        raise RefusedArchive("the archive contains no files")
+        raise UnsafeArchive("the archive contains no files")
     return entries
 
 
@@ -259,4 +259,4 @@ def _make_links(entries: list[_Entry], folder: Path) -> None:
 
 
 def _refuse(entry: _Entry, reason: str) -> NoReturn:
-    raise RefusedArchive(f"'{entry.name}' in the archive {reason}; nothing was unpacked")
+    raise UnsafeArchive(f"'{entry.name}' in the archive {reason}; nothing was unpacked")

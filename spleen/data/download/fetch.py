@@ -10,12 +10,12 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from spleen.data.download.archive import RefusedArchive, unpack
+from spleen.data.download.archive import UnsafeArchive, unpack
 from spleen.data.download.decathlon import DECATHLON_ARCHIVES
 from spleen.data.download.http import Advance, ResumingDownloader, without_secrets
 from spleen.errors import InputError
 from spleen.system.files import write_text
-from spleen.system.locks import claimed
+from spleen.system.locks import folder_lock
 
 _DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
 _MARKER = ".fetched.json"
@@ -28,7 +28,7 @@ _SUFFIXES = re.compile(r"\.(tar|tgz|tbz2?|txz|zip|tar\.(gz|bz2|xz))$", re.IGNORE
 class Fetched:
     """A data set in `folder`, and the checksum of its archive, such as `md5:…`.
 
-    `is_verified`: the archive matched a known checksum. `was_there`: an earlier call fetched it.
+    `is_verified`: the archive matched a known checksum. `was_cached`: an earlier call fetched it.
     """
 
     folder: Path
@@ -36,7 +36,7 @@ class Fetched:
     n_bytes: int
     checksum: str
     is_verified: bool
-    was_there: bool
+    was_cached: bool
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ def fetch(
     if existing := _find(folder, requested):
         return existing
     downloads = folder.absolute().with_name(f".{folder.absolute().name}.download")
-    with claimed(downloads, patience_seconds=0):
+    with folder_lock(downloads, timeout_seconds=0):
         try:
             marker = _fetch_into(folder, requested, downloads, advance)
         finally:
             if not any((downloads / name).exists() for name in _WORTH_KEEPING):
                 shutil.rmtree(downloads, ignore_errors=True)
-    return _fetched(folder, marker, was_there=False)
+    return _fetched(folder, marker, was_cached=False)
 
 
 def _fetch_into(folder: Path, requested: _Source, downloads: Path, advance: Advance) -> _Marker:
@@ -96,9 +96,9 @@ def _fetch_into(folder: Path, requested: _Source, downloads: Path, advance: Adva
     unpacked = downloads / "unpacked"
     try:
         files = unpack(archive, unpacked, advance)
-    except RefusedArchive as error:
+    except UnsafeArchive as error:
         archive.unlink()
-        raise RefusedArchive(f"{without_secrets(requested.url)}: {error}") from error
+        raise UnsafeArchive(f"{without_secrets(requested.url)}: {error}") from error
     files.pop(_MARKER, None)
     marker = _Marker(requested.identity, known, requested.checksum is not None, files)
     write_text(unpacked / _MARKER, json.dumps(asdict(marker)))
@@ -164,7 +164,7 @@ def _find(folder: Path, requested: _Source) -> Fetched | None:
             f"{folder} was fetched, but {len(changed)} of its {len(marker.files)} files are missing or have a "
             f"different size, such as {changed[0]}; {remedy}"
         )
-    return _fetched(folder, marker, was_there=True)
+    return _fetched(folder, marker, was_cached=True)
 
 
 def _has_size(path: Path, size_bytes: int) -> bool:
@@ -207,6 +207,6 @@ def _download(requested: _Source, downloads: Path, advance: Advance) -> tuple[Pa
     return archive, requested.checksum or f"sha256:{pooch.file_hash(str(archive))}"
 
 
-def _fetched(folder: Path, marker: _Marker, was_there: bool) -> Fetched:
+def _fetched(folder: Path, marker: _Marker, was_cached: bool) -> Fetched:
     n_bytes = sum(marker.files.values())
-    return Fetched(folder, len(marker.files), n_bytes, marker.checksum, marker.is_verified, was_there)
+    return Fetched(folder, len(marker.files), n_bytes, marker.checksum, marker.is_verified, was_cached)

@@ -38,7 +38,7 @@ def without_secrets(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def require_space(folder: Path, needed_bytes: int, what_for: str) -> None:
+def check_free_space(folder: Path, needed_bytes: int, what_for: str) -> None:
     """Raise InputError if fewer than `needed_bytes` are free on the disk of `folder`."""
     free_bytes = shutil.disk_usage(folder).free
     if needed_bytes > free_bytes:
@@ -48,19 +48,19 @@ def require_space(folder: Path, needed_bytes: int, what_for: str) -> None:
         )
 
 
-def ask_sizes(urls: Iterable[str], patience_seconds: float) -> dict[str, int | None]:
-    """File sizes in bytes as reported by the servers within `patience_seconds`; None where unknown."""
+def remote_sizes(urls: Iterable[str], timeout_seconds: float) -> dict[str, int | None]:
+    """File sizes in bytes as reported by the servers within `timeout_seconds`; None where unknown."""
     sizes: dict[str, int | None] = dict.fromkeys(urls)
 
     def ask(url: str) -> None:
         with contextlib.suppress(requests.RequestException, ValueError, KeyError):
-            response = requests.head(url, timeout=patience_seconds, allow_redirects=True)
+            response = requests.head(url, timeout=timeout_seconds, allow_redirects=True)
             if response.ok:
                 sizes[url] = int(response.headers["Content-Length"])
 
     # Daemon threads, because a DNS lookup without a network can block for a long time and cannot be cancelled.
     threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in sizes]
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + timeout_seconds
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -176,12 +176,12 @@ class ResumingDownloader:
         total_bytes = origin.size_bytes
         if total_bytes is not None:
             what_for = f"{decimal(total_bytes - done_bytes)} to download and about {decimal(total_bytes)} to unpack"
-            require_space(self._part.parent, 2 * total_bytes - done_bytes, what_for)
+            check_free_space(self._part.parent, 2 * total_bytes - done_bytes, what_for)
         with self._part.open("ab") as file:
             self._advance("downloading", done_bytes, total_bytes)
             for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=False):
                 if total_bytes is None and done_bytes % _CHECK_EVERY_BYTES < _CHUNK_BYTES:
-                    require_space(self._part.parent, _RESERVE_BYTES, "as reserve for a download of unknown size")
+                    check_free_space(self._part.parent, _RESERVE_BYTES, "as reserve for a download of unknown size")
                 file.write(chunk)
                 done_bytes += len(chunk)
                 self._advance("downloading", done_bytes, total_bytes)

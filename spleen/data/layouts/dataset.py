@@ -12,7 +12,7 @@ from spleen.data.cases import Case
 from spleen.errors import InputError
 from spleen.imaging.classes import parse_label_values
 from spleen.imaging.files import SUFFIXES
-from spleen.system.text import in_lines
+from spleen.system.text import bullets
 
 Modality = Literal["ct", "mr"]
 
@@ -186,7 +186,7 @@ def check_files_exist(source: Path, cases: Iterable[Case], advice: str = "") -> 
     """Raise an InputError with the number of missing files of the cases, the first few of them, and the advice."""
     missing = missing_files(path for case in cases for path in (*case.images, case.label))
     if missing:
-        raise InputError(f"{len(missing)} file(s) listed in {source} do not exist:{in_lines(missing)}{advice}")
+        raise InputError(f"{len(missing)} file(s) listed in {source} do not exist:{bullets(missing)}{advice}")
 
 
 def _listed(folder: Path) -> set[str]:

@@ -7,7 +7,7 @@ from spleen.data.cases import Case
 from spleen.data.layouts.dataset import Dataset, make_dataset
 from spleen.errors import InputError
 from spleen.imaging.files import split_channel, volumes_by_name
-from spleen.system.text import in_lines
+from spleen.system.text import bullets
 
 
 def pair_folders(images: Path, labels: Path) -> Dataset:
@@ -30,7 +30,7 @@ def pair_folders(images: Path, labels: Path) -> Dataset:
     if problems:
         raise InputError(
             f"{len(problems)} file(s) in {images} and {labels} have no counterpart with the same name; add it, or "
-            "move them away:" + in_lines(problems)
+            "move them away:" + bullets(problems)
         )
     _check_channels(images, channels)
     return make_dataset(
@@ -70,5 +70,5 @@ def _check_channels(images: Path, channels: Mapping[str, Mapping[int, Path]]) ->
     if missing:
         raise InputError(
             f"{images}: every case needs the same channels, numbered from _0000; {len(missing)} are missing:"
-            + in_lines(missing)
+            + bullets(missing)
         )

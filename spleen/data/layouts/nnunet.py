@@ -9,7 +9,7 @@ from spleen.data.layouts.dataset import Dataset, check_files_exist, file_names, 
 from spleen.data.layouts.dataset_json import DATASET_JSON, names_by_number, read_dataset_json, warn_of_count
 from spleen.errors import InputError
 from spleen.imaging.files import SUFFIXES, split_channel
-from spleen.system.text import in_lines
+from spleen.system.text import bullets
 
 _LABELS_EXAMPLE = 'such as {"background": 0, "spleen": 1, "kidneys": [2, 3]}'
 
@@ -143,7 +143,7 @@ def _found_cases(root: Path, ending: str, channels: tuple[str, ...]) -> list[Cas
         raise InputError(
             f"{root}: every labelsTr/CASE{ending} needs one image per channel ({', '.join(channels)}), "
             f"imagesTr/CASE_0000{ending} and so on, and vice versa; {len(problems)} file(s) are missing or surplus:"
-            + in_lines(problems)
+            + bullets(problems)
         )
     return [
         Case(case_id=case, images=tuple(images / name for name in names), label=labels / f"{case}{ending}")

@@ -9,7 +9,7 @@ from spleen.data.cases import Case, case_from_files
 from spleen.data.layouts.dataset import Dataset, file_path, make_dataset, missing_files
 from spleen.errors import InputError
 from spleen.imaging.files import case_name, split_channel
-from spleen.system.text import few, in_lines
+from spleen.system.text import bullets, shortened
 
 _CHANNEL_SEPARATOR = ";"
 Row = Mapping[str, str]
@@ -29,7 +29,7 @@ def read_table(path: Path) -> Dataset:
     _check_groups(path, cases)
     lines = {file: line for line, case in cases.items() for file in (*case.images, case.label)}
     if missing := missing_files(lines):
-        shown = in_lines([f"line {lines[file]}: {file}" for file in missing])
+        shown = bullets([f"line {lines[file]}: {file}" for file in missing])
         raise InputError(f"{len(missing)} file(s) listed in {path} do not exist:{shown}")
     return make_dataset(path, cases.values())
 
@@ -66,7 +66,7 @@ def _check_groups(path: Path, cases: Mapping[int, Case]) -> None:
     empty = [line for line, case in cases.items() if case.group is None]
     if empty and len(empty) < len(cases):
         raise InputError(
-            f"{path}: {len(empty)} line(s) have no group while others do (line {few(empty, 10)}); fill in the "
+            f"{path}: {len(empty)} line(s) have no group while others do (line {shortened(empty, 10)}); fill in the "
             "column for every case, using the case_id for a case without a group, or leave it empty for all"
         )
 
@@ -79,7 +79,7 @@ def _check_unique(path: Path, case_ids: Mapping[int, str]) -> None:
     if duplicates:
         raise InputError(
             f"{path}: {len(duplicates)} case(s) appear more than once; give each line a unique case_id in the column "
-            "case_id:" + in_lines(duplicates)
+            "case_id:" + bullets(duplicates)
         )
 
 

@@ -21,7 +21,7 @@ from spleen.data.splits.blocks import SliceSplit
 from spleen.data.store.entry import StoredCase
 
 Stage = Literal["train", "val", "test"]
-STAGES: tuple[Stage, ...] = ("train", "val", "test")
+SPLITS: tuple[Stage, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spleen.data.cases import Case
 from spleen.errors import InputError
-from spleen.system.files import drop_abandoned, new_folder
+from spleen.system.files import new_folder, remove_stale
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def phantom_case(cache: Path, matrix: int, n_slices: int, seed: int, noise_hu: f
 
             log.info("computing the phantom %s", folder.name)
             phantom = make_phantom(matrix, n_slices, seed, noise_hu)
-            drop_abandoned(folder.parent)
+            remove_stale(folder.parent)
             with new_folder(folder) as temporary:
                 write_volume(temporary / case.images[0].name, phantom.hu, phantom.affine)
                 write_volume(temporary / case.label.name, phantom.label, phantom.affine)

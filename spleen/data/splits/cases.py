@@ -10,7 +10,7 @@ import numpy as np
 
 from spleen.data.splits.files import FoldCases
 from spleen.errors import InputError
-from spleen.system.text import few
+from spleen.system.text import shortened
 
 Fold = int | Literal["all"] | None
 
@@ -97,7 +97,7 @@ def split_cases(
         chosen = folds[fold]
         _check_known([*chosen.train, *chosen.held_out], cases, "split.splits_file")
         if both := set(chosen.held_out + chosen.train) & set(test_cases):
-            raise InputError(f"{few(sorted(both))} are in both split.test_cases and split.splits_file")
+            raise InputError(f"{shortened(sorted(both))} are in both split.test_cases and split.splits_file")
         held_out, pool = chosen.held_out, [case for case in pool if case.case_id in set(chosen.train)]
     elif fold is None and not test_cases and settings.test_share:
         held_out = _draw_fraction(pool, settings.test_share, settings.seed, "split.test_share")
@@ -144,7 +144,7 @@ def _draw_fraction(cases: Sequence[CaseFacts], fraction: float, seed: int, key: 
 
 def _check_known(case_ids: Collection[str], cases: Sequence[CaseFacts], source: str) -> None:
     if unknown := set(case_ids) - {case.case_id for case in cases}:
-        raise InputError(f"{source} lists {few(sorted(unknown))}, not found in the data")
+        raise InputError(f"{source} lists {shortened(sorted(unknown))}, not found in the data")
 
 
 def _check_leaks(split_of: Mapping[str, str], cases: Sequence[CaseFacts]) -> None:

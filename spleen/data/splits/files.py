@@ -10,7 +10,7 @@ from pathlib import Path
 from spleen.data.layouts.dataset_json import read_json
 from spleen.errors import InputError
 from spleen.system.files import write_text
-from spleen.system.text import few
+from spleen.system.text import shortened
 
 _COMMENT = re.compile(r"(^|\s)#.*")
 _EXAMPLE = '[{"train": ["case_1", "case_2"], "val": ["case_3"]}, …]'
@@ -71,7 +71,7 @@ def read_case_list(path: Path) -> tuple[str, ...]:
     if not case_ids:
         raise InputError(f"{path} lists no cases; write one case_id per line, or a JSON list")
     if duplicates := _duplicates(case_ids):
-        raise InputError(f"{path} lists {few(map(repr, duplicates))} more than once")
+        raise InputError(f"{path} lists {shortened(map(repr, duplicates))} more than once")
     return case_ids
 
 
@@ -93,10 +93,10 @@ def _check(where: str, fold: FoldCases) -> None:
         raise InputError(f'{where}: "train" and "val" must each list at least one case')
     for key, case_ids in (("train", fold.train), ("val", fold.held_out)):
         if duplicates := _duplicates(case_ids):
-            raise InputError(f'{where}: "{key}" lists {few(map(repr, duplicates))} more than once')
+            raise InputError(f'{where}: "{key}" lists {shortened(map(repr, duplicates))} more than once')
     if both := sorted(set(fold.train) & set(fold.held_out)):
         raise InputError(
-            f'{where}: {few(map(repr, both))} is in both "train" and "val"; a training case cannot be held out'
+            f'{where}: {shortened(map(repr, both))} is in both "train" and "val"; a training case cannot be held out'
         )
 
 

@@ -16,11 +16,11 @@ from spleen.data.cases import Case
 from spleen.data.store.entry import StoredCase
 from spleen.data.store.store import entries_folder, open_case
 from spleen.errors import InputError
-from spleen.imaging.intensity import doubts_in_words
+from spleen.imaging.intensity import describe_implausible_units
 from spleen.imaging.preprocessing import Preprocessing
-from spleen.system.files import drop_abandoned
-from spleen.system.memory import MemoryRoom, free_memory_bytes
-from spleen.system.text import few, in_lines
+from spleen.system.files import remove_stale
+from spleen.system.memory import MemoryBudget, free_memory_bytes
+from spleen.system.text import bullets, shortened
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _MEMORY_FRACTION = 0.8
 
 
 @dataclass(frozen=True)
-class OpenedCases:
+class LoadedCases:
     """The opened cases in order, and the reason for each skipped one, by case_id."""
 
     cases: tuple[StoredCase, ...]
@@ -40,8 +40,8 @@ class OpenedCases:
 
 
 def open_cases(
-    cases: Sequence[Case], preprocessing: Preprocessing, cache: Path, skip_bad: bool, may_be_empty: bool = False
-) -> OpenedCases:
+    cases: Sequence[Case], preprocessing: Preprocessing, cache: Path, skip_bad: bool, allow_empty_label: bool = False
+) -> LoadedCases:
     """Open the entries of all cases; missing entries are built in parallel.
 
     Completed entries are kept even if other cases fail, so an interrupted call resumes where it stopped. Threads are
@@ -50,16 +50,16 @@ def open_cases(
     Raises InputError with the name and reason of each unusable case; with `skip_bad` they are skipped, unless all are
     unusable.
     """
-    drop_abandoned(entries_folder(cache))  # only once: the folder may contain many thousand entries
+    remove_stale(entries_folder(cache))  # only once: the folder may contain many thousand entries
     opened: dict[str, StoredCase] = {}
     bad: dict[str, str] = {}
     cores = torch.get_num_threads()
     n_threads = max(1, min(_MOST_THREADS, cores, len(cases)))
     # Each thread gets its share of torch's threads; by default each would use all cores.
     pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(cores // n_threads,))
-    room = MemoryRoom(int(_MEMORY_FRACTION * free_memory_bytes()))
+    room = MemoryBudget(int(_MEMORY_FRACTION * free_memory_bytes()))
     try:
-        waiting = {pool.submit(open_case, case, preprocessing, cache, room, may_be_empty): case for case in cases}
+        waiting = {pool.submit(open_case, case, preprocessing, cache, room, allow_empty_label): case for case in cases}
         with _progress(len(cases)) as progress:
             task = progress.add_task("slice store", total=len(cases))
             for done in as_completed(waiting):
@@ -73,7 +73,7 @@ def open_cases(
     if bad:
         _report_bad(bad, len(cases), skip_bad)
     _warn_of_implausible_units(cases, opened)
-    return OpenedCases(tuple(opened[case.case_id] for case in cases if case.case_id in opened), bad)
+    return LoadedCases(tuple(opened[case.case_id] for case in cases if case.case_id in opened), bad)
 
 
 def _collect(done: Future[StoredCase], case_id: str, opened: dict[str, StoredCase], bad: dict[str, str]) -> None:
@@ -87,12 +87,12 @@ def _collect(done: Future[StoredCase], case_id: str, opened: dict[str, StoredCas
 def _warn_of_implausible_units(cases: Sequence[Case], opened: Mapping[str, StoredCase]) -> None:
     found = {str(case.images[0]): opened[case.case_id].doubt for case in cases if case.case_id in opened}
     if doubts := {image: doubt for image, doubt in found.items() if doubt}:
-        log.warning("%s; is this CT? For MR use intensity=mr", doubts_in_words(doubts, len(found)))
+        log.warning("%s; is this CT? For MR use intensity=mr", describe_implausible_units(doubts, len(found)))
 
 
 def _report_bad(bad: Mapping[str, str], total: int, skip_bad: bool) -> None:
-    lines = [f"{few(case_ids, _MOST_SHOWN)}: {reason}" for reason, case_ids in _by_reason(bad).items()]
-    shown = in_lines(lines, _MOST_SHOWN)
+    lines = [f"{shortened(case_ids, _MOST_SHOWN)}: {reason}" for reason, case_ids in _by_reason(bad).items()]
+    shown = bullets(lines, _MOST_SHOWN)
     if len(bad) == total:
         raise InputError(f"none of the {total} cases can be used:{shown}")
     if not skip_bad:

@@ -25,11 +25,11 @@ from spleen.imaging.geometry import check_same_grid
 from spleen.imaging.intensity import doubt, fit_intensity
 from spleen.imaging.labels import resolve, to_class_indices
 from spleen.imaging.nifti import Channels, read_channels, read_label, read_shape
-from spleen.imaging.preprocessing import Preprocessing, in_chunks, network_planes
+from spleen.imaging.preprocessing import Preprocessing, map_chunks, network_planes
 from spleen.imaging.slicing import InPlaneGrid, resample_labels, slice_shape, slice_spacing_mm, to_slices
 from spleen.system.files import new_folder
 from spleen.system.hashing import content_hash
-from spleen.system.memory import MemoryRoom
+from spleen.system.memory import MemoryBudget
 from spleen.types import AxisName, LabelVolume
 
 # Increase whenever the arrays of an entry change for the same settings.
@@ -45,12 +45,12 @@ def open_case(
     case: Case,
     preprocessing: Preprocessing,
     cache: Path,
-    room: MemoryRoom | None = None,
-    may_be_empty: bool = False,
+    room: MemoryBudget | None = None,
+    allow_empty_label: bool = False,
 ) -> StoredCase:
     """Open the entry of a case; a missing entry is built first, once `room` has enough memory for it.
 
-    `may_be_empty` allows a label without foreground, for data in which some patients lack the organ.
+    `allow_empty_label` allows a label without foreground, for data in which some patients lack the organ.
     Raises InputError for invalid files, and for a cache folder that cannot be written.
     """
     for path in (*case.images, case.label):
@@ -59,13 +59,13 @@ def open_case(
         if not os.access(path, os.R_OK):
             raise InputError(f"{path} is not readable by this user; change its permissions")
     try:
-        entry = entries_folder(cache) / _key(case, preprocessing, cache, may_be_empty)
+        entry = entries_folder(cache) / _key(case, preprocessing, cache, allow_empty_label)
         if not entry.is_dir():
             with (
                 room.taken(_bytes_to_build(case, preprocessing)) if room else nullcontext(),
                 new_folder(entry) as folder,
             ):
-                _build(case, preprocessing, folder, may_be_empty)
+                _build(case, preprocessing, folder, allow_empty_label)
     except OSError as error:
         raise InputError(
             f"cannot use the slice store under {cache}: {error}. Free some space or choose another cache_dir=…"
@@ -76,12 +76,12 @@ def open_case(
         raise InputError(f"{entry} is damaged: {error!r}. Delete it, and it will be rebuilt") from error
 
 
-def _key(case: Case, preprocessing: Preprocessing, cache: Path, may_be_empty: bool) -> str:
+def _key(case: Case, preprocessing: Preprocessing, cache: Path, allow_empty_label: bool) -> str:
     shaping = {
         "format": _FORMAT,
         "images": [content_hash(image, cache / "hashes") for image in case.images],
         "label": content_hash(case.label, cache / "hashes"),
-        "settings": {**asdict(preprocessing), "may_be_empty": may_be_empty},
+        "settings": {**asdict(preprocessing), "may_be_empty": allow_empty_label},
     }
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -121,8 +121,8 @@ def _bytes_to_build(case: Case, preprocessing: Preprocessing) -> int:
     return read + written
 
 
-def _build(case: Case, preprocessing: Preprocessing, folder: Path, may_be_empty: bool) -> None:
-    image, label, classes = _read_case(case, preprocessing, may_be_empty)
+def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_label: bool) -> None:
+    image, label, classes = _read_case(case, preprocessing, allow_empty_label)
     spacing = slice_spacing_mm(image.spacing_mm, preprocessing.axis)
     reference = np.ascontiguousarray(to_slices(to_class_indices(label, classes), preprocessing.axis))
     grid = preprocessing.plan(label.shape, image.spacing_mm)
@@ -132,7 +132,7 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, may_be_empty:
         name = case.images[0] if len(image.arrays) == 1 else f"{case.images[0]}, channel {number}"
         intensity = fit_intensity(channel, preprocessing.intensity, str(name))
         images[:, number] = network_planes(channel, preprocessing.axis, grid, intensity)
-    labels = in_chunks(reference, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_classes).numpy())
+    labels = map_chunks(reference, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_classes).numpy())
     np.save(folder / "images.npy", images)
     np.save(folder / "labels.npy", labels)
     np.save(folder / "reference.npy", reference)
@@ -153,7 +153,9 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, may_be_empty:
     (folder / "entry.json").write_text(json.dumps(facts, indent=1))
 
 
-def _read_case(case: Case, preprocessing: Preprocessing, may_be_empty: bool) -> tuple[Channels, LabelVolume, ClassMap]:
+def _read_case(
+    case: Case, preprocessing: Preprocessing, allow_empty_label: bool
+) -> tuple[Channels, LabelVolume, ClassMap]:
     image, label = read_channels(case.images, preprocessing.grid_tolerance_mm), read_label(case.label)
     if len(image.arrays) != preprocessing.n_channels:
         raise InputError(_wrong_channels(case.images[0], len(image.arrays), preprocessing.n_channels))
@@ -164,7 +166,7 @@ def _read_case(case: Case, preprocessing: Preprocessing, may_be_empty: bool) -> 
         (str(case.images[0]), str(case.label)),
     )
     try:
-        return image, label.array, resolve(label.array, preprocessing.classes, may_be_empty)
+        return image, label.array, resolve(label.array, preprocessing.classes, allow_empty_label)
     except InputError as error:
         raise InputError(f"{case.label}: {error}") from error
 

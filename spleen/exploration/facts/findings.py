@@ -7,7 +7,7 @@ from typing import Literal
 from spleen.exploration.facts.header import NOT_SET, GeometryFacts, HeaderFacts
 from spleen.exploration.facts.intensity import IntensityFacts
 from spleen.exploration.facts.label import LabelFacts
-from spleen.system.text import few
+from spleen.system.text import shortened
 
 Severity = Literal["error", "warning", "note"]
 
@@ -131,7 +131,7 @@ def label_findings(facts: LabelFacts, organ: tuple[int, ...]) -> Iterator[Findin
     if not facts.values:
         yield Finding("error", "empty label", "every voxel of the label is 0; there is no organ to learn")
     elif not facts.organ_voxels:
-        present = few((value.value for value in facts.values), 12)
+        present = shortened((value.value for value in facts.values), 12)
         wanted = ", ".join(map(str, organ))
         yield Finding("error", "organ absent", f"no voxel has the value {wanted}; the label holds {present}")
     for value in facts.values:

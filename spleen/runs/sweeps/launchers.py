@@ -21,7 +21,7 @@ _PACKAGES = {
 }
 
 
-def prefer_own_files() -> None:
+def use_own_launcher_configs() -> None:
     """Let conf/hydra/launcher/NAME.yaml replace the launcher package's configuration of the same name."""
     group = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
     for path in (conf_folder() / "hydra" / "launcher").glob("*.yaml"):
@@ -39,7 +39,7 @@ def check_installed(launcher: DictConfig) -> None:
             )
 
 
-def where_jobs_print(launcher: DictConfig) -> str | None:
+def job_output_folder(launcher: DictConfig) -> str | None:
     """The folder for the jobs' output; None if it is printed here."""
     folder = launcher.get("submitit_folder")
     return None if folder is None else str(Path(folder).parent)
@@ -55,7 +55,7 @@ def default_jobs() -> int:
     return min(usable_cores(), _MOST_JOBS)
 
 
-def fit_to_jobs(hydra: DictConfig, n_jobs: int) -> None:
+def limit_concurrency(hydra: DictConfig, n_jobs: int) -> None:
     """Limit joblib's concurrency to the number of jobs, so that together they use all cores."""
     if _is_joblib(hydra):
         hydra.launcher.n_jobs = min(_at_once(hydra), n_jobs)

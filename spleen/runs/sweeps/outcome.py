@@ -54,7 +54,7 @@ def report() -> int:
     return exit_code
 
 
-def what_is_left() -> str:
+def progress_summary() -> str:
     """Progress of an interrupted multirun, as the end of a sentence; empty if nothing was launched."""
     if not Multirun.jobs:
         return ""
@@ -63,7 +63,7 @@ def what_is_left() -> str:
     return f"; {done} of {len(Multirun.jobs)} jobs are finished{again}"
 
 
-def tell_plan(jobs: Sequence[Job], combinations: int, in_study: bool) -> list[Job]:
+def print_plan(jobs: Sequence[Job], combinations: int, in_study: bool) -> list[Job]:
     """Print the plan, and return the jobs that are not finished."""
     states = [state_of(job.folder, job.identity) for job in jobs]
     counts = Counter(states)

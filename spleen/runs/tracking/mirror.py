@@ -22,9 +22,9 @@ from jaxtyping import UInt8
 
 from spleen.records.folder import RunFolder
 from spleen.runs.tracking.mode import ResolvedMode, resolve_mode
-from spleen.runs.tracking.parts import drop_parts, earlier_parts, forget_wandb, may_be_uploaded, wandb_id
+from spleen.runs.tracking.parts import earlier_segments, forget_wandb, may_be_uploaded, remove_segments, wandb_id
 from spleen.runs.tracking.settings import WandbSettings
-from spleen.system.timeouts import within
+from spleen.system.timeouts import run_with_timeout
 
 if TYPE_CHECKING:
     import wandb
@@ -96,10 +96,10 @@ class WandbRun:
         if self.mode == "online" and self._settings.upload_checkpoint:
             self._attempt(f"upload {path.name}", lambda run: _log_checkpoint(run, path, alias))
 
-    def finish(self, exit_code: int = 0, patience_seconds: float | None = None) -> None:
+    def finish(self, exit_code: int = 0, timeout_seconds: float | None = None) -> None:
         """Close the run; a non-zero exit code marks it as not finished. Later calls have no effect.
 
-        Waits for the upload for finish_timeout_seconds, or for `patience_seconds` if that is shorter.
+        Waits for the upload for finish_timeout_seconds, or for `timeout_seconds` if that is shorter.
         """
         if self._finished:
             return
@@ -107,8 +107,8 @@ class WandbRun:
         _open_runs.discard(self)
         # wandb respects its own timeout unless its process hangs.
         patience = self._settings.finish_timeout_seconds + _ANSWER_SECONDS
-        if patience_seconds is not None:
-            patience = min(patience, patience_seconds)
+        if timeout_seconds is not None:
+            patience = min(patience, timeout_seconds)
         self._attempt("finish the run", lambda run: run.finish(exit_code=exit_code), patience)
 
     def _log(self, what: str, values: Callable[[], dict[str, object]], complete: bool = False) -> None:
@@ -120,7 +120,7 @@ class WandbRun:
         if step >= self._first_step:
             self._attempt(f"log {what}", lambda run: run.log(values(), step=step, commit=complete))
 
-    def how_to_look(self) -> list[str]:
+    def view_instructions(self) -> list[str]:
         """Online, the run's URL; offline, the commands that upload it and show it in the terminal."""
         if self._run is None:
             return []
@@ -130,14 +130,14 @@ class WandbRun:
         return [f"{command} sync {folder}", f"{command} leet {folder}"]
 
     def _attempt(
-        self, what: str, action: Callable[["wandb.Run"], object], patience_seconds: float = _ANSWER_SECONDS
+        self, what: str, action: Callable[["wandb.Run"], object], timeout_seconds: float = _ANSWER_SECONDS
     ) -> None:
         # No failure of the mirror (its process died or hangs, the disk is full) may stop the training.
         run = self._run
         if run is None:
             return
         try:
-            within(patience_seconds, lambda: action(run))
+            run_with_timeout(timeout_seconds, lambda: action(run))
         except TimeoutError as error:
             self._run = None
             _end_service()
@@ -158,7 +158,7 @@ def _end_service() -> None:
     with suppress(Exception, SystemExit):  # wandb exits with the killed process's exit code
         import wandb
 
-        within(_ANSWER_SECONDS, wandb.teardown)
+        run_with_timeout(_ANSWER_SECONDS, wandb.teardown)
 
 
 def start_wandb_run(
@@ -178,12 +178,14 @@ def start_wandb_run(
         return WandbRun(None, settings, mode)
     attempts: tuple[ResolvedMode, ...] = ("online", "offline") if mode == "online" else (mode,)
     for attempt in attempts:
-        earlier = earlier_parts(run_folder)
+        earlier = earlier_segments(run_folder)
         try:
             run = _init_run(settings, attempt, run_folder, config)
         except Exception as error:
             _warn(f"wandb could not start {attempt}", error)
-            drop_parts(part for part in earlier_parts(run_folder) if part not in earlier)  # the attempt's, empty
+            remove_segments(
+                part for part in earlier_segments(run_folder) if part not in earlier
+            )  # the attempt's, empty
             forget_wandb(run_folder) if _open_runs else _end_service()
         else:
             opened = WandbRun(run, settings, attempt, _first_epoch(run, attempt, earlier, epochs_kept))
@@ -202,7 +204,7 @@ def _first_epoch(run: "wandb.Run", mode: ResolvedMode, earlier: Sequence[Path], 
         return int(run.starting_step)
     if any(map(may_be_uploaded, earlier)):
         return epochs_kept
-    drop_parts(earlier)
+    remove_segments(earlier)
     return 0
 
 

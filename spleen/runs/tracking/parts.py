@@ -22,7 +22,7 @@ def forget_wandb(run_folder: Path) -> None:
     RunFolder(run_folder).wandb_id.unlink(missing_ok=True)
 
 
-def earlier_parts(run_folder: Path) -> list[Path]:
+def earlier_segments(run_folder: Path) -> list[Path]:
     """The folders that wandb has created for the segments of the folder's run."""
     note = RunFolder(run_folder).wandb_id
     if not note.exists():
@@ -38,7 +38,7 @@ def may_be_uploaded(part: Path) -> bool:
     return not part.name.startswith("offline-") or any(part.glob("*.synced"))
 
 
-def drop_parts(parts: Iterable[Path]) -> None:
+def remove_segments(parts: Iterable[Path]) -> None:
     """Remove segments whose content is not needed."""
     for part in parts:
         shutil.rmtree(part, ignore_errors=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from spleen.errors import FolderInUse, InputError
 from spleen.records.folder import WANDB
 from spleen.runs.tracking.mode import base_url, has_api_key
-from spleen.system.locks import claimed
+from spleen.system.locks import folder_lock
 
 # By default wandb retries an unreachable server for hours; with these settings it gives up after about a minute.
 _FEW_RETRIES = {"WANDB_X_GRAPHQL_RETRY_MAX": "4", "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": "10"}
@@ -75,7 +75,7 @@ def upload(runs: Sequence[OfflineRun]) -> Uploaded:
         busy = []
         for folder in dict.fromkeys(run.run_folder for run in runs):
             try:
-                held.enter_context(claimed(folder, patience_seconds=0))
+                held.enter_context(folder_lock(folder, timeout_seconds=0))
             except FolderInUse:
                 busy.append(folder)
         free = [run for run in runs if run.run_folder not in busy]
