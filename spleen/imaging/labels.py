@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 def resolve(label: LabelVolume, classes: ClassMap, allow_empty_label: bool = False) -> ClassMap:
     """The classes with their label values in this file: an empty tuple becomes the file's single non-zero value.
 
-    Raises InputError if it is ambiguous which value is the organ; and, unless `allow_empty_label`, if the label is empty
+    Raises InputError if it is ambiguous which value is the organ; and, unless `allow_empty_label`, if it is empty
     or contains none of the values of the classes.
     """
     if allow_empty_label and () not in classes.values:
