@@ -1,7 +1,6 @@
 """The run folder: the names of its files, and what they say about the state of the run."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,81 +15,24 @@ MARKERS = (_CONFIG, _SUMMARY, _FAILURE)
 """Any of these files makes a folder a run folder."""
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """The paths of the files in the folder of one run."""
+    """The paths of the files in the folder of one run, whether they exist or not."""
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """The complete configuration; written first."""
-        return self.path / _CONFIG
-
-    @property
-    def split(self) -> Path:
-        """Which slices, or which cases, train, validate and test."""
-        return self.path / "split.json"
-
-    @property
-    def folds(self) -> Path:
-        """The folds of a cross-validation, in nnU-Net's form."""
-        return self.path / "splits_final.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One row per epoch."""
-        return self.path / "metrics.csv"
-
-    @property
-    def cases(self) -> Path:
-        """The scores of each case."""
-        return self.path / CASES
-
-    @property
-    def summary(self) -> Path:
-        """Scores, cost and versions; written last, so a run that has it is finished or pruned."""
-        return self.path / _SUMMARY
-
-    @property
-    def failure(self) -> Path:
-        """Why the job failed, in words."""
-        return self.path / _FAILURE
-
-    @property
-    def traceback(self) -> Path:
-        """The traceback of a fault of the program."""
-        return self.path / "traceback.txt"
-
-    @property
-    def figures(self) -> Path:
-        """The folder of the pictures."""
-        return self.path / "figures"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
-        return self.path / CHECKPOINTS
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """The checkpoint of the epoch with the best validation score."""
-        return self.checkpoints / BEST
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The checkpoint that an interrupted run resumes from."""
-        return self.checkpoints / LAST
-
-    @property
-    def wandb(self) -> Path:
-        """The folder in which wandb keeps its files."""
-        return self.path / WANDB
-
-    @property
-    def wandb_id(self) -> Path:
-        """The id of the run in wandb, which all parts of a resumed run share."""
-        return self.wandb / "id"
+    def __init__(self, path: Path) -> None:
+        self.config = path / _CONFIG  # the complete configuration; written first
+        self.split = path / "split.json"  # which slices, or which cases, train, validate and test
+        self.folds = path / "splits_final.json"  # the folds of a cross-validation, in nnU-Net's form
+        self.metrics = path / "metrics.csv"  # one row per epoch
+        self.cases = path / CASES  # the scores of each case
+        self.summary = path / _SUMMARY  # scores, cost and versions; written last, of finished and pruned runs only
+        self.failure = path / _FAILURE  # why the job failed, in words
+        self.traceback = path / "traceback.txt"  # of a fault of the program
+        self.figures = path / "figures"
+        self.checkpoints = path / CHECKPOINTS
+        self.best_checkpoint = self.checkpoints / BEST  # of the epoch with the best validation score
+        self.last_checkpoint = self.checkpoints / LAST  # what an interrupted run resumes from
+        self.wandb = path / WANDB
+        self.wandb_id = self.wandb / "id"  # of the run in wandb, which all parts of a resumed run share
 
     def drop_failure(self) -> None:
         """Remove what an earlier attempt at the job has left about its failure."""

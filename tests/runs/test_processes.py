@@ -228,7 +228,8 @@ def test_only_the_number_of_processes_makes_another_job() -> None:
         config = compose_config("trainer=ddp", "trainer.accelerator=cpu", *overrides)
         return identity(config, find_dataset(config).cases)
 
-    assert of("trainer.devices=1") == identity(alone := compose_config("trainer=cpu"), find_dataset(alone).cases)
+    alone = compose_config("trainer=cpu")
+    assert of("trainer.devices=1") == identity(alone, find_dataset(alone).cases)
     assert of("trainer.devices=2", "trainer.num_nodes=2") == of("trainer.devices=4") != of("trainer.devices=2")
 
 
