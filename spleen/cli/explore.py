@@ -33,6 +33,8 @@ def explore(
     """
     from spleen.cli.exploring import run_explore
 
-    has_errors = run_explore(images, label or [], organ, {"csv": csv, "json": json, "html": output, "png": png})
+    has_errors = run_explore(
+        images, label or [], organ, {"--csv": csv, "--json": json, "--output": output, "--png": png}
+    )
     if has_errors:
         raise typer.Exit(code=1)

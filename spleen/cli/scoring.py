@@ -28,7 +28,7 @@ def run_evaluate(
     The tables come before the files, so that nothing is lost where a file cannot be written. Raises InputError for a
     wrong input, and before anything is read for an output that cannot be written.
     """
-    check_outputs(outputs)
+    check_outputs(outputs, picture="--plot")
     with _progress() as progress:
         evaluation = evaluate(
             prediction,
@@ -47,11 +47,12 @@ def run_evaluate(
         from spleen.evaluation.report.agreement import draw_agreement
 
         write_outputs(
+            outputs,
             {
-                "--csv": (outputs["--csv"], text_writer(lambda: evaluation_files.to_csv(evaluation))),
-                "--json": (outputs["--json"], text_writer(lambda: evaluation_files.to_json(evaluation))),
-                "--plot": (outputs["--plot"], lambda path: draw_agreement(evaluation, path)),
-            }
+                "--csv": text_writer(lambda: evaluation_files.to_csv(evaluation)),
+                "--json": text_writer(lambda: evaluation_files.to_json(evaluation)),
+                "--plot": lambda path: draw_agreement(evaluation, path),
+            },
         )
     return not evaluation.failures
 
@@ -86,10 +87,11 @@ def run_compare(
     print(comparison, flush=True)
     _tell(comparison.failures)
     write_outputs(
+        outputs,
         {
-            "--csv": (outputs["--csv"], text_writer(lambda: evaluation_files.comparison_to_csv(comparison))),
-            "--json": (outputs["--json"], text_writer(lambda: evaluation_files.comparison_to_json(comparison))),
-        }
+            "--csv": text_writer(lambda: evaluation_files.comparison_to_csv(comparison)),
+            "--json": text_writer(lambda: evaluation_files.comparison_to_json(comparison)),
+        },
     )
     return not comparison.failures
 

@@ -108,8 +108,8 @@ def _notes(summaries: Sequence[PairedSummary], metrics: Sequence[str]) -> str:
         too_few = [s for s in summaries if s.metric == metric and s.wins + s.losses < FEWEST_PAIRS]
         if too_few:
             lines.append(
-                f"{_where(too_few)}: fewer than {FEWEST_PAIRS} cases differ, so no signed-rank test reaches p < 0.05, "
-                "however large the differences are."
+                f"{_where(too_few)}: fewer than {FEWEST_PAIRS} cases differ, so no signed-rank test can reach "
+                "p < 0.05, however large the differences are."
             )
     n_tests = sum(not math.isnan(s.wilcoxon_p) for s in summaries)
     corrected = f", not corrected for {n_tests} tests" if n_tests > 1 else ""

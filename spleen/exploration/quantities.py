@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64
 
 from spleen.exploration.facts.case import CaseFacts
 from spleen.imaging.slicing import AXES
-from spleen.system.text import format_number
+from spleen.reporting.numbers import format_number
 from spleen.types import AxisName
 
 _MOST_VALUES = 12  # label values that are compared one by one

@@ -21,8 +21,8 @@ from spleen.exploration.wording import (
     verdict_in_words,
     whose_suggestion,
 )
+from spleen.reporting.numbers import format_number
 from spleen.reporting.tables import Cell, Column, render_table
-from spleen.system.text import format_number
 
 _MOST_ROWS = 20
 _MOST_MESSAGES = 3

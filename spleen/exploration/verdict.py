@@ -8,7 +8,8 @@ from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.findings import Finding, Severity
 from spleen.exploration.outliers import Duplicates, Outlier, kinds_of
 from spleen.exploration.suggestion.suggest import Suggestion
-from spleen.system.text import format_number, shortened
+from spleen.reporting.numbers import format_number
+from spleen.system.text import shortened
 
 _SCALES_APART = 10
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")

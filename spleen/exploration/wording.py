@@ -10,7 +10,8 @@ from spleen.exploration.facts.label import Extent
 from spleen.exploration.outliers import Distribution, kinds_of
 from spleen.exploration.suggestion.suggest import Suggestion
 from spleen.exploration.verdict import Verdict
-from spleen.system.text import format_number, shortened
+from spleen.reporting.numbers import format_number
+from spleen.system.text import shortened
 
 _DIRECTIONS = {
     "R": "Right", "L": "Left", "A": "Anterior", "P": "Posterior", "S": "Superior", "I": "Inferior",

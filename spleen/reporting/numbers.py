@@ -1,27 +1,49 @@
-"""Numbers in the files that `spleen evaluate` and `spleen compare` write, and how such a file is written."""
+"""How numbers are written: for people, in strict JSON, and in CSV as pandas reads it."""
 
 import csv
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 
-
-def json_number(value: float) -> float | str | None:
-    """A number for strict JSON: NaN is null, inf the string "Infinity" (read by float() and Number())."""
-    if math.isnan(value):
-        return None
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return _rounded(value)
+Value = str | int | float | None
 
 
-def csv_text(header: Sequence[str], rows: Sequence[Sequence[str | float]]) -> str:
-    """The content of a CSV file; NaN is written nan and infinity inf, as pandas reads them."""
+def format_number(value: float) -> str:
+    """A number with four digits, or all digits before the point, and a true minus sign."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def json_text(content: Mapping[str, object]) -> str:
+    """The content of a JSON file: NaN is null, inf the string "Infinity" (read by float() and Number()).
+
+    Keys and whatever JSON has no type for, such as paths, become text.
+    """
+    return json.dumps(_strict(content), indent=1, allow_nan=False, ensure_ascii=False, default=str) + "\n"
+
+
+def csv_text(header: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
+    """The content of a CSV file; NaN is written nan and infinity inf, as pandas reads them, None as nothing."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows([_rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
     return text.getvalue()
+
+
+def _strict(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _strict(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(entry) for entry in value]
+    if not isinstance(value, float):
+        return value
+    if math.isnan(value):
+        return None
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return _rounded(value)
 
 
 def _rounded(value: float) -> float:

@@ -1,4 +1,4 @@
-"""Output files of a command: checked before the work, written after it."""
+"""Files that a command writes on request (--csv, --json, --plot): checked before the long work, written after it."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,11 +10,11 @@ from spleen.system.files import temporary_sibling, write_text
 PICTURES = (".png", ".pdf", ".svg")
 
 
-def check_outputs(outputs: Mapping[str, Path | None]) -> None:
+def check_outputs(outputs: Mapping[str, Path | None], picture: str = "") -> None:
     """Find out before the long work whether files can be written; the keys are the names of the options.
 
-    Raises InputError for a folder, a place that cannot be written, one name given twice, and a --plot that is no
-    picture.
+    `picture` is the option that takes the name of a picture. Raises InputError for a folder, a place that cannot be
+    written, one name given twice, and a picture of another kind than .png, .pdf or .svg.
     """
     given = {option: path for option, path in outputs.items() if path is not None}
     for option, path in given.items():
@@ -23,7 +23,7 @@ def check_outputs(outputs: Mapping[str, Path | None]) -> None:
             raise InputError(f"{option} and {twice[0]} would both write {path}; give them different names")
         if path.is_dir():
             raise InputError(f"{option}: {path} is a folder; give the name of a file to write")
-        if option == "--plot" and path.suffix.lower() not in PICTURES:
+        if option == picture and path.suffix.lower() not in PICTURES:
             raise InputError(f"{option}: {path} must end in one of {', '.join(PICTURES)}")
         trial = temporary_sibling(path)
         try:
@@ -36,17 +36,18 @@ def check_outputs(outputs: Mapping[str, Path | None]) -> None:
                 trial.unlink(missing_ok=True)
 
 
-def write_outputs(outputs: Mapping[str, tuple[Path | None, Callable[[Path], None]]]) -> None:
+def write_outputs(outputs: Mapping[str, Path | None], writers: Mapping[str, Callable[[Path], None]]) -> None:
     """Write every file that was asked for, whole or not at all; one that fails does not keep the others from it.
 
-    Raises InputError at the end, naming those that could not be written.
+    Both arguments have the names of the options as keys. Raises InputError at the end, naming the files that could not
+    be written.
     """
     failed = []
-    for option, (path, write) in outputs.items():
+    for option, path in outputs.items():
         if path is None:
             continue
         try:
-            write(path)
+            writers[option](path)
             print(f"wrote {path}")
         except OSError as error:
             failed.append(f"{option}: {path} could not be written: {error.strerror or error}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped, UInt8
+from jaxtyping import Bool, Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,15 +17,21 @@ from matplotlib.patheffects import withStroke
 from matplotlib.typing import LineStyleType
 from scipy.ndimage import map_coordinates
 
-from spleen.reporting.figures import DASHES, DPI, OKABE_ITO, save_figure
+from spleen.reporting.figures import (
+    DASHES,
+    DPI,
+    OKABE_ITO,
+    draw_scale_bar,
+    label_edges,
+    padded_region,
+    save_figure,
+    to_display,
+)
 from spleen.types import AxisName
 
 # Reference and prediction of a class. With more classes than pairs a class has one hue, and the dashes tell.
 _PAIRS = (("sky blue", "orange"), ("bluish green", "reddish purple"), ("yellow", "vermillion"))
 _HUES = tuple(hue for pair in _PAIRS for hue in pair)
-
-# What lies at the left, right, top and bottom edge of the picture.
-_EDGES: dict[AxisName, str] = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 
 # Layout of the overlays, in inches.
 _PANEL_WIDTH, _GAP, _TITLE_HEIGHT, _LEGEND_LINE = 3.6, 0.12, 0.5, 0.24
@@ -33,8 +39,6 @@ _TALLEST_PANEL = 1.25  # Height of a row at most, in panel widths.
 _ZOOM_ASPECT = 0.8  # Height of the enlarged window in its widths, where the plane has room for it.
 _ZOOM_MARGIN = 0.15  # Room around the organ on each side, in its longer extents.
 _ZOOM_SMALLEST_PIXELS = 16  # Width of the enlarged window at least.
-
-_HALO = withStroke(linewidth=2.5, foreground="black")  # Keeps white letters legible on white bone.
 
 
 @dataclass(frozen=True)
@@ -84,20 +88,15 @@ def display_overlay(
         *(np.floor(_source_centres(n, m) + 0.5).astype(int) for n, m in zip(shape, view.reference.shape, strict=True))
     )
     return (
-        _to_display(np.round(255.0 * shown).astype(np.uint8)),
-        _to_display(view.prediction[nearest]),
-        _to_display(view.reference[nearest]),
+        to_display(np.round(255.0 * shown).astype(np.uint8)),
+        to_display(view.prediction[nearest]),
+        to_display(view.reference[nearest]),
     )
 
 
 def _source_centres(count: int, source_count: int) -> Float[np.ndarray, " n"]:
     """Positions, in source pixels, of the centres of ``count`` pixels over the same length."""
     return (np.arange(count) + 0.5) * source_count / count - 0.5
-
-
-def _to_display(plane: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w"]:
-    """Turn rising RAS axes to the radiological picture: for all three planes both directions are reversed."""
-    return np.ascontiguousarray(plane[::-1, ::-1])
 
 
 def draw_overlays(views: list[tuple[str, SliceView]], path: Path, class_names: tuple[str, ...]) -> None:
@@ -177,17 +176,8 @@ def _draw_full(axes: Axes, view: SliceView, window: _Window | None, n_classes: i
         corner = (window.left, window.top)
         frame = Rectangle(corner, window.width, window.height, fill=False, ec="white", lw=0.8, alpha=0.8)
         axes.add_patch(frame)
-    _label_edges(axes, _EDGES[view.axis])
-    _draw_scale_bar(axes, width_mm)
-
-
-def _label_edges(axes: Axes, letters: str) -> None:
-    """Write the letters of the left, right, top and bottom edge."""
-    places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.98), (0.5, 0.02))
-    alignments = (("left", "center"), ("right", "center"), ("center", "top"), ("center", "bottom"))
-    for letter, place, (horizontal, vertical) in zip(letters, places, alignments, strict=True):
-        text = axes.text(*place, letter, ha=horizontal, va=vertical, transform=axes.transAxes)
-        text.set(color="white", fontsize=9, path_effects=[_HALO])
+    label_edges(axes, view.axis)
+    draw_scale_bar(axes, width_mm, _PANEL_WIDTH)
 
 
 def _draw_enlarged(axes: Axes, view: SliceView, window: _Window | None, n_classes: int) -> None:
@@ -201,20 +191,20 @@ def _draw_enlarged(axes: Axes, view: SliceView, window: _Window | None, n_classe
     axes.set_xlim(window.left, window.left + window.width)
     axes.set_ylim(window.top + window.height, window.top)
     axes.set_anchor("N")
-    _draw_scale_bar(axes, window.width)
+    draw_scale_bar(axes, window.width, _PANEL_WIDTH)
 
 
 def _draw_plane(axes: Axes, view: SliceView, n_classes: int, line_width: float) -> None:
     """Image and outlines in millimetres from the upper left corner of the picture, downwards."""
     height_mm, width_mm = view.size_mm
-    image = np.clip(_to_display(view.image).astype(np.float32), 0.0, 1.0)
+    image = np.clip(to_display(view.image).astype(np.float32), 0.0, 1.0)
     extent = (0.0, width_mm, height_mm, 0.0)
     axes.imshow(image, "gray", vmin=0.0, vmax=1.0, extent=extent, interpolation="bicubic", aspect="equal")
     axes.set(xticks=[], yticks=[], facecolor="black")
     axes.spines[:].set_visible(False)
     for label in range(1, n_classes + 1):
         for labels, look in zip((view.reference, view.prediction), _looks(label, n_classes), strict=True):
-            _outline(axes, _to_display(labels == label), view.size_mm, *look, line_width)
+            _outline(axes, to_display(labels == label), view.size_mm, *look, line_width)
 
 
 def _outline(
@@ -228,23 +218,15 @@ def _outline(
     """Draw the line half-way between the pixel centres inside and outside of the region."""
     if not region.any():
         return  # Matplotlib warns about a contour that does not exist.
-    # One pixel of background all around closes the outlines that touch the border.
-    y, x = ((np.arange(n + 2) - 0.5) * size / n for n, size in zip(region.shape, size_mm, strict=True))
-    lines = axes.contour(
-        x,
-        y,
-        np.pad(region, 1).astype(np.float32),
-        [0.5],
-        colors=[colour],
-        linestyles=[style],
-        linewidths=line_width,
+    outline = axes.contour(
+        *padded_region(region, size_mm), [0.5], colors=[colour], linestyles=[style], linewidths=line_width
     )
-    lines.set_path_effects([withStroke(linewidth=line_width + 0.9, foreground="black", alpha=0.7)])
+    outline.set_path_effects([withStroke(linewidth=line_width + 0.9, foreground="black", alpha=0.7)])
 
 
 def _organ_window(view: SliceView) -> _Window | None:
     """The part of the picture to enlarge, within the plane; None where there is no organ."""
-    organ = _to_display((view.reference > 0) | (view.prediction > 0))
+    organ = to_display((view.reference > 0) | (view.prediction > 0))
     if not organ.any():
         return None
     pixel_mm = [size / count for size, count in zip(view.size_mm, organ.shape, strict=True)]
@@ -262,16 +244,3 @@ def _organ_window(view: SliceView) -> _Window | None:
         width=float(width),
         height=float(height),
     )
-
-
-def _draw_scale_bar(axes: Axes, width_mm: float) -> None:
-    """A bar of 1, 2 or 5 times a power of ten, at most a quarter of the panel, in its lower left corner."""
-    power = 10.0 ** math.floor(math.log10(width_mm / 4))
-    length_mm = next(step * power for step in (5, 2, 1) if step * power <= width_mm / 4)
-    left, bottom = axes.get_xlim()[0], axes.get_ylim()[0]
-    mm_per_inch = width_mm / _PANEL_WIDTH
-    x, y = left + 0.1 * mm_per_inch, bottom - 0.1 * mm_per_inch
-    bar = axes.plot([x, x + length_mm], [y, y], color="white", linewidth=2.2, solid_capstyle="butt")[0]
-    text = axes.text(x, y - 0.05 * mm_per_inch, f"{length_mm:g} mm", color="white", fontsize=8)
-    for artist in (bar, text):
-        artist.set_path_effects([_HALO])

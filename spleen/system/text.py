@@ -13,12 +13,3 @@ def bullets(entries: Sequence[object], most: int = 10) -> str:
     """The first entries, each on its own line with a leading line break, and the number of the others."""
     more = [f"… and {len(entries) - most} more"] * (len(entries) > most)
     return "".join(f"\n  {entry}" for entry in [*entries[:most], *more])
-
-
-def format_number(value: float) -> str:
-    """A number with four digits, or all digits before the point, and a true minus sign."""
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return text.replace("-", "−")
-
-
-Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]

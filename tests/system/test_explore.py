@@ -25,7 +25,7 @@ from tests._helpers.nifti import ras_affine, save, save_stored_as
 from tests._helpers.small_run import REPOSITORY, small_ct
 from tests.exploration.test_outliers import write_case
 
-NOTHING = {"csv": None, "json": None, "html": None, "png": None}
+NOTHING = {"--csv": None, "--json": None, "--output": None, "--png": None}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_the_text_tells_what_one_wants_to_know(ct, monkeypatch):
 
 
 def test_the_csv_has_a_row_and_the_json_everything(ct, tmp_path):
-    outputs = {**NOTHING, "csv": tmp_path / "new" / "a.csv", "json": tmp_path / "a.json"}
+    outputs = {**NOTHING, "--csv": tmp_path / "new" / "a.csv", "--json": tmp_path / "a.json"}
     assert run_explore([ct.image], [ct.label], "3,4", outputs) is False
     (row,) = csv.DictReader((tmp_path / "new" / "a.csv").read_text().splitlines())
     content = json.loads((tmp_path / "a.json").read_text())
@@ -114,7 +114,7 @@ def test_the_page_is_self_contained_and_escapes_names(ct, tmp_path):
 
 
 def test_the_picture_is_drawn_with_the_organ_outlined(ct, tmp_path):
-    run_explore([ct.image], [ct.label], "3,4", {**NOTHING, "png": tmp_path / "a.png"})
+    run_explore([ct.image], [ct.label], "3,4", {**NOTHING, "--png": tmp_path / "a.png"})
     picture = imread(tmp_path / "a.png")
     assert picture.shape[1] == 1650
     orange = np.abs(picture[..., :3] - np.array([0xE6, 0x9F, 0]) / 255).max(axis=-1) < 0.02
@@ -177,7 +177,12 @@ def test_a_faulty_file_stops_no_other(tmp_path):
 def test_all_files_faulty_still_gives_a_verdict_and_a_page(tmp_path):
     for name in ("a.nii", "b.nii.gz"):
         (tmp_path / name).write_bytes(b"no volume at all")
-    outputs = {"html": tmp_path / "p.html", "png": tmp_path / "p.png", "json": tmp_path / "p.json", "csv": None}
+    outputs = {
+        "--output": tmp_path / "p.html",
+        "--png": tmp_path / "p.png",
+        "--json": tmp_path / "p.json",
+        "--csv": None,
+    }
     assert run_explore([tmp_path], [], None, outputs) is True
     assert json.loads((tmp_path / "p.json").read_text())["suggestion"] is None
     assert (tmp_path / "p.html").exists()
@@ -187,7 +192,7 @@ def test_all_files_faulty_still_gives_a_verdict_and_a_page(tmp_path):
 def test_two_cases_are_told_together(tmp_path, capsys):
     for number in range(2):
         write_case(tmp_path, f"case_{number}", number)
-    run_explore([tmp_path / "images"], [tmp_path / "labels"], None, {**NOTHING, "png": tmp_path / "a.png"})
+    run_explore([tmp_path / "images"], [tmp_path / "labels"], None, {**NOTHING, "--png": tmp_path / "a.png"})
     text = capsys.readouterr().out
     assert "2 cases, 2 with a label" in text
     assert "label 1 volume (mm³)" in text
@@ -201,7 +206,7 @@ def test_an_organ_that_is_no_list_of_numbers_is_refused(text):
 
 def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(ct, tmp_path, capsys):
     (tmp_path / "file").touch()
-    for outputs in ({"csv": tmp_path}, {"json": tmp_path / "file" / "a.json"}, {"png": tmp_path / "a.bmp"}):
+    for outputs in ({"--csv": tmp_path}, {"--json": tmp_path / "file" / "a.json"}, {"--png": tmp_path / "a.bmp"}):
         with pytest.raises(InputError):
             run_explore([ct.image], [], None, {**NOTHING, **outputs})
     assert capsys.readouterr().out == ""
@@ -217,7 +222,7 @@ def test_a_full_disk_leaves_the_printed_text_and_no_half_file(ct, tmp_path):
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "try:\n"
-        "    run_explore([Path(sys.argv[1])], [], None, {'html': Path(sys.argv[2])})\n"
+        "    run_explore([Path(sys.argv[1])], [], None, {'--output': Path(sys.argv[2])})\n"
         "except InputError as error:\n"
         "    print('told:', error)\n"
     )
@@ -231,7 +236,7 @@ def test_a_full_disk_leaves_the_printed_text_and_no_half_file(ct, tmp_path):
         check=True,
     )
     assert "Verdict: 0 errors" in done.stdout
-    assert re.search(r"told: .*page\.html cannot be written: .*File too large", done.stdout)
+    assert re.search(r"told: .*page\.html could not be written: .*File too large", done.stdout)
     assert list(tmp_path.iterdir()) == []
 
 

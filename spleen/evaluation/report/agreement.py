@@ -1,7 +1,7 @@
 """Pictures of an evaluation: Bland–Altman plots of the volumes, and a bar for each case.
 
 Bland & Altman 1986, "Statistical methods for assessing agreement between two methods of clinical measurement",
-Lancet 327:307. Only matplotlib's object interface is used, as in `spleen.runs.report.curves`.
+Lancet 327:307. Only matplotlib's object interface is used.
 """
 
 import math
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.evaluate import Evaluation
 from spleen.evaluation.summary import ClassSummary, class_words
-from spleen.reporting.figures import DASHES, DPI, OKABE_ITO, save_figure
+from spleen.reporting.figures import DASHES, DPI, GREY, OKABE_ITO, save_figure
 
 _MOST_CLASSES = 4
 _MOST_NAMED_BARS = 25
@@ -25,7 +25,6 @@ _MOST_NAMED_POINTS = 3
 _LONGEST_NAME = 24
 _NAME_HEAD = 15
 _FEWEST_FOR_LIMITS = 3
-_GREY = "#666666"
 _INK = "#222222"
 _BAR = "#9AD0F0"  # sky blue, lighter: a wall of bars should not shout
 
@@ -105,7 +104,7 @@ def _draw_bland_altman(axes: Axes, scores: Sequence[ClassScore], title: str) -> 
     axes.set_xlabel("mean of prediction and reference, ml", fontsize=9)
     axes.set_ylabel("prediction − reference, ml", fontsize=9)
     axes.grid(color="#E4E4E4", linewidth=0.6)
-    axes.axhline(0, color=_GREY, linewidth=0.8)
+    axes.axhline(0, color=GREY, linewidth=0.8)
     if not scores:
         return
     middles = np.array([(s.volume_prediction_ml + s.volume_reference_ml) / 2 for s in scores])

@@ -1,6 +1,5 @@
 """Evaluations and comparisons as CSV and as JSON; docs/metrics.md describes them."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -9,21 +8,14 @@ from spleen.evaluation.differences import PairedSummary
 from spleen.evaluation.evaluate import Evaluation
 from spleen.evaluation.metrics.statistics import Interval
 from spleen.evaluation.summary import MetricSummary
-from spleen.reporting.numbers import csv_text, json_number
-from spleen.system.text import Json
+from spleen.reporting.numbers import csv_text, json_text
 
-
-def json_interval(interval: Interval | None) -> Json:
-    """Both bounds as a list, or null."""
-    return None if interval is None else [json_number(interval.low), json_number(interval.high)]
-
-
-_STATISTICS: dict[str, Callable[[MetricSummary], Json]] = {
-    "mean": lambda summary: json_number(summary.mean),
-    "ci95": lambda summary: json_interval(summary.interval),
-    "median": lambda summary: json_number(summary.median),
+_STATISTICS: dict[str, Callable[[MetricSummary], object]] = {
+    "mean": lambda summary: summary.mean,
+    "ci95": lambda summary: _bounds(summary.interval),
+    "median": lambda summary: summary.median,
     "worst": lambda summary: (
-        {"case": summary.worst_case, "value": json_number(summary.worst)} if summary.worst is not None else None
+        {"case": summary.worst_case, "value": summary.worst} if summary.worst is not None else None
     ),
     "n_values": lambda summary: summary.n_values,
     "n_infinite": lambda summary: summary.n_infinite,
@@ -45,18 +37,18 @@ def to_json(evaluation: Evaluation) -> str:
 
     Strict JSON: undefined is null, infinite the string "Infinity".
     """
-    cases: defaultdict[str, dict[str, Json]] = defaultdict(dict)
+    cases: defaultdict[str, dict[str, object]] = defaultdict(dict)
     for score in evaluation.scores:
-        values: dict[str, Json] = {name: json_number(score.value(name)) for name in evaluation.metrics}
+        values: dict[str, object] = {name: score.value(name) for name in evaluation.metrics}
         cases[score.case_id][score.class_name] = values
-    statistics: dict[str, Json] = {
+    statistics: dict[str, object] = {
         key: {
             summary.class_name: {name: value_of(values) for name, values in summary.metrics.items()}
             for summary in evaluation.summaries
         }
         for key, value_of in _STATISTICS.items()
     }
-    counts: dict[str, Json] = {
+    counts: dict[str, object] = {
         summary.class_name: {
             "n_cases": summary.n_cases,
             "n_empty": summary.n_empty,
@@ -65,7 +57,7 @@ def to_json(evaluation: Evaluation) -> str:
         }
         for summary in evaluation.summaries
     }
-    record: dict[str, Json] = {
+    record: dict[str, object] = {
         "settings": _settings(evaluation),
         "cases": dict(cases),
         **statistics,
@@ -73,10 +65,10 @@ def to_json(evaluation: Evaluation) -> str:
         "unpredicted": list(evaluation.unpredicted),
         "failures": {failure.case_id: failure.reason for failure in evaluation.failures},
     }
-    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+    return json_text(record)
 
 
-def _settings(evaluation: Evaluation) -> dict[str, Json]:
+def _settings(evaluation: Evaluation) -> dict[str, object]:
     settings = evaluation.settings
     return {
         "classes": {name: list(values) for name, values in settings.classes.items()},
@@ -96,15 +88,15 @@ def comparison_to_csv(comparison: Comparison) -> str:
 
 def comparison_to_json(comparison: Comparison) -> str:
     """`summary.<metric>.<class>.…` and `cases.<id>.<class>.<metric>`; undefined is null, infinite "Infinity"."""
-    summaries: dict[str, dict[str, Json]] = {}
+    summaries: dict[str, dict[str, object]] = {}
     for summary in comparison.summaries:
         summaries.setdefault(summary.metric, {})[summary.class_name] = _paired_summary(summary)
-    cases: dict[str, dict[str, dict[str, Json]]] = {}
+    cases: dict[str, dict[str, dict[str, object]]] = {}
     for pair in comparison.pairs:
-        values: Json = {
-            "a": json_number(pair.a),
-            "b": json_number(pair.b),
-            "difference": json_number(pair.difference),
+        values: object = {
+            "a": pair.a,
+            "b": pair.b,
+            "difference": pair.difference,
         }
         cases.setdefault(pair.case_id, {}).setdefault(pair.class_name, {})[pair.metric] = values
     record = {
@@ -115,18 +107,18 @@ def comparison_to_json(comparison: Comparison) -> str:
         "unpredicted": list(comparison.unpredicted),
         "failures": [{"case": failure.case_id, "reason": failure.reason} for failure in comparison.failures],
     }
-    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+    return json_text(record)
 
 
-def _paired_summary(summary: PairedSummary) -> Json:
+def _paired_summary(summary: PairedSummary) -> object:
     return {
         "n_pairs": summary.n_pairs,
-        "mean_a": json_number(summary.mean_a),
-        "mean_b": json_number(summary.mean_b),
-        "mean_difference": json_number(summary.mean_difference),
-        "ci95": json_interval(summary.interval),
-        "median_difference": json_number(summary.median_difference),
-        "wilcoxon_p": json_number(summary.wilcoxon_p),
+        "mean_a": summary.mean_a,
+        "mean_b": summary.mean_b,
+        "mean_difference": summary.mean_difference,
+        "ci95": _bounds(summary.interval),
+        "median_difference": summary.median_difference,
+        "wilcoxon_p": summary.wilcoxon_p,
         "wins": summary.wins,
         "ties": summary.ties,
         "losses": summary.losses,
@@ -134,3 +126,7 @@ def _paired_summary(summary: PairedSummary) -> Json:
         "n_undefined": summary.n_undefined,
         "one_sided": list(summary.one_sided),
     }
+
+
+def _bounds(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]

@@ -10,14 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec, SubplotSpec
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 
 from spleen.exploration.explore import Exploration
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.intensity import IntensityFacts
 from spleen.exploration.outliers import Distribution, Outlier
-from spleen.exploration.report.svg import LOG_FROM
-from spleen.exploration.report.views import MiddleSlice, middle_slices, to_display
+from spleen.exploration.report.svg import is_logarithmic
+from spleen.exploration.report.views import MiddleSlice, middle_slices
 from spleen.exploration.wording import (
     counted,
     distinct_messages,
@@ -26,7 +25,16 @@ from spleen.exploration.wording import (
     name_with_unit,
     verdict_in_words,
 )
-from spleen.reporting.figures import COLOURS, DPI, EDGES, OKABE_ITO, save_figure, scale_bar_mm
+from spleen.reporting.figures import (
+    DPI,
+    LABEL_COLOURS,
+    OKABE_ITO,
+    draw_scale_bar,
+    label_edges,
+    padded_region,
+    save_figure,
+    to_display,
+)
 
 Row = Callable[[Figure, SubplotSpec], None]
 
@@ -36,7 +44,6 @@ _LINE, _SLICES, _PLOT, _STRIP = 0.175, 3.5, 2.3, 0.95
 _STRIP_COLUMNS = 3
 _LETTERS = 160  # in a line of text
 _MOST_VALUES = 6
-_HALO = withStroke(linewidth=2.5, foreground="black")
 
 
 def draw_exploration(exploration: Exploration, path: Path) -> None:
@@ -126,7 +133,10 @@ def _write(axes: Axes, lines: Sequence[str]) -> None:
 
 
 def _draw_histogram(axes: Axes, facts: IntensityFacts, whose: str) -> None:
-    parts = [(f"body {facts.body_rule}", facts.body_histogram, "#9aa4b1"), ("organ", facts.organ_histogram, COLOURS[0])]
+    parts = [
+        (f"body {facts.body_rule}", facts.body_histogram, "#9aa4b1"),
+        ("organ", facts.organ_histogram, LABEL_COLOURS[0]),
+    ]
     for name, histogram, colour in parts:
         if histogram is not None:
             edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
@@ -146,7 +156,7 @@ def _draw_slices(figure: Figure, place: SubplotSpec, views: Sequence[MiddleSlice
             figure.add_subplot(thirds[number], anchor="N"), view, f"{case_id}, " if case_id and number == 0 else ""
         )
     labels = [
-        Line2D([], [], color=COLOURS[number % len(COLOURS)], linewidth=2, label=value.title)
+        Line2D([], [], color=LABEL_COLOURS[number % len(LABEL_COLOURS)], linewidth=2, label=value.title)
         for number, value in enumerate(views[0].values)
     ]
     below = (0.5, place.get_position(figure).y0)
@@ -158,23 +168,14 @@ def _draw_slice(axes: Axes, view: MiddleSlice, whose: str) -> None:
     height, width = view.size_mm
     extent = (0.0, width, height, 0.0)
     axes.imshow(to_display(view.image), "gray", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
-    y, x = ((np.arange(n + 2) - 0.5) * size / n for n, size in zip(view.labels.shape, view.size_mm, strict=True))
     for number in range(1, len(view.values) + 1):
         region = to_display(view.labels == number)
         if region.any():  # Matplotlib warns about a contour that does not exist
-            colour = COLOURS[(number - 1) % len(COLOURS)]
-            axes.contour(x, y, np.pad(region, 1).astype(np.float32), [0.5], colors=[colour], linewidths=1.4)
-    places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.98), (0.5, 0.02))
-    alignments = (("left", "center"), ("right", "center"), ("center", "top"), ("center", "bottom"))
-    for letter, place, (horizontal, vertical) in zip(EDGES[view.axis], places, alignments, strict=True):
-        text = axes.text(*place, letter, ha=horizontal, va=vertical, color="white", transform=axes.transAxes)
-        text.set(fontsize=9, path_effects=[_HALO])
-    length = scale_bar_mm(width)
-    axes.plot(
-        [0.03 * width, 0.03 * width + length], [0.96 * height] * 2, color="white", linewidth=2, path_effects=[_HALO]
-    )
-    text = axes.text(0.03 * width, 0.94 * height, f"{length:g} mm", color="white", fontsize=8, path_effects=[_HALO])
+            colour = LABEL_COLOURS[(number - 1) % len(LABEL_COLOURS)]
+            axes.contour(*padded_region(region, view.size_mm), [0.5], colors=[colour], linewidths=1.4)
     axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0), facecolor="black")
+    label_edges(axes, view.axis)
+    draw_scale_bar(axes, width, _WIDTH / 3)
     axes.set_title(f"{whose}{view.axis} slice {view.slice_index}", fontsize=9, loc="left")
 
 
@@ -196,7 +197,7 @@ def _draw_strip(axes: Axes, distribution: Distribution, outlying: set[str]) -> N
     axes.axvline(distribution.median, color="black", linewidth=1)
     axes.scatter(values[~stands_out], heights[~stands_out], s=5, color=OKABE_ITO["blue"], alpha=0.5, linewidths=0)
     axes.scatter(values[stands_out], heights[stands_out], s=14, color=OKABE_ITO["vermillion"], linewidths=0)
-    if distribution.is_ratio and 0 < distribution.minimum < distribution.maximum / LOG_FROM:
+    if is_logarithmic(distribution):
         axes.set_xscale("log")
     axes.set_title(name_with_unit(distribution), fontsize=8.5, loc="left", pad=3)
     axes.set(yticks=[], ylim=(-0.15, 1.15))

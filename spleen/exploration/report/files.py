@@ -1,12 +1,7 @@
 """An exploration as JSON (everything, nested) and as CSV (one row per case)."""
 
-import csv
-import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from io import StringIO
-from pathlib import Path
 
 from spleen.exploration.explore import Exploration
 from spleen.exploration.facts.case import CaseFacts
@@ -14,8 +9,7 @@ from spleen.exploration.facts.header import GeometryFacts, HeaderFacts
 from spleen.exploration.facts.intensity import IntensityFacts
 from spleen.exploration.facts.label import LabelFacts
 from spleen.imaging.slicing import AXES
-
-Value = str | int | float | None
+from spleen.reporting.numbers import Value, csv_text, json_text
 
 
 def to_json(exploration: Exploration) -> str:
@@ -37,18 +31,7 @@ def to_json(exploration: Exploration) -> str:
             "findings": [asdict(finding) for finding in verdict.findings],
         },
     }
-    return json.dumps(_strict(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _strict(value: object) -> object:
-    """As strict JSON has it: no NaN, no infinity, paths as text."""
-    if isinstance(value, Mapping):
-        return {str(key): _strict(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+    return json_text(content)
 
 
 def _case(case: CaseFacts) -> dict[str, object]:
@@ -69,12 +52,9 @@ def _without(content: Mapping[str, object], key: str) -> dict[str, object]:
 def to_csv(exploration: Exploration) -> str:
     """One row per case; a column that a case lacks is empty in its row."""
     rows = [_row(case, exploration) for case in exploration.cases]
-    columns = dict.fromkeys(name for row in rows for name in row)
-    text = StringIO()
-    writer = csv.DictWriter(text, [*(name for name in columns if name not in _LAST), *_LAST], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    found = dict.fromkeys(name for row in rows for name in row)
+    columns = [*(name for name in found if name not in _LAST), *_LAST]
+    return csv_text(columns, [[row.get(name) for name in columns] for row in rows])
 
 
 _LAST = ("stands_out_in", "errors", "warnings")

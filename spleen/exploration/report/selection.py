@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from spleen.exploration.explore import Exploration
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.outliers import Outlier
-from spleen.system.text import format_number
+from spleen.reporting.numbers import format_number
 
 _SHOW_ALL = 6
 _MOST_FAULTY, _MOST_OUTLIERS, _N_TYPICAL = 4, 6, 2

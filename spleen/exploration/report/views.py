@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, UInt8
 
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.label import ValueFacts, middle_slice
@@ -78,8 +78,3 @@ def _numbered_labels(
     for number, value in enumerate(present[:_MOST_VALUES], start=1):
         numbered[volume.array == value.value] = number
     return tuple(present[:_MOST_VALUES]), numbered
-
-
-def to_display(plane: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w"]:
-    """Turn rising RAS axes to the radiological picture: the patient's right on the left, anterior or superior up."""
-    return np.ascontiguousarray(plane[::-1, ::-1])

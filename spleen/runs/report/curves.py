@@ -1,7 +1,4 @@
-"""Training curves, and how a figure becomes a file.
-
-Only matplotlib's object interface is used, so nothing here touches pyplot's global state or needs a display.
-"""
+"""Training curves."""
 
 import math
 from dataclasses import dataclass
@@ -14,10 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import LineStyleType
 
-from spleen.reporting.figures import DASHES, DPI, OKABE_ITO, save_figure
-
-_GREY = "#666666"
-
+from spleen.reporting.figures import DASHES, DPI, GREY, OKABE_ITO, save_figure
 
 _FEW_POINTS = 25  # A curve of fewer points shows them.
 
@@ -34,15 +28,11 @@ _LOSS = _Panel(
     2.0,
     (("train/loss", "train", "blue", "-"), ("val/loss", "validation", "vermillion", DASHES)),
 )
-
-
 _SCORES = _Panel(
     "validation score",
     2.2,
     (("val/dice", "Dice", "blue", "-"), ("val/jaccard", "Jaccard", "bluish green", DASHES)),
 )
-
-
 _LEARNING_RATE = _Panel("learning rate", 1.1, (("lr", "", "blue", "-"),))
 
 
@@ -68,7 +58,7 @@ def draw_curves(rows: list[dict[str, float]], path: Path, title: str) -> None:
         _draw_lines(axes, panel, rows)
         if dice.size:
             best = int(np.argmax(dice))
-            axes.axvline(epochs[best], color=_GREY, linewidth=0.8, linestyle=":", zorder=1)
+            axes.axvline(epochs[best], color=GREY, linewidth=0.8, linestyle=":", zorder=1)
             if panel is _SCORES:
                 _mark_best(axes, float(epochs[best]), float(dice[best]))
     stack[-1].set_xlabel("epoch", fontsize=9)
