@@ -15,6 +15,7 @@ setup(
     package_dir={"spleen.conf": "conf", "spleen.experiments": "experiments"},
     package_data={
         "spleen": ["py.typed"],
+        "spleen.reporting": ["pages/*"],
         "spleen.conf": ["**/*.yaml"],
         "spleen.experiments": ["**/*.yaml", "**/*.md"],
     },
