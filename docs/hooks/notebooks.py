@@ -4,6 +4,7 @@ Notebooks are kept without outputs. A cell that raises stops the build.
 """
 
 import base64
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 SECONDS_PER_CELL = 600
+
+# The notebooks train tiny networks: more threads than one only wait for each other, above all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

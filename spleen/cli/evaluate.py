@@ -41,8 +41,9 @@ def evaluate(
         Path | None, typer.Option(help="Draw Bland–Altman plots and a bar per case: .png, .pdf or .svg.")
     ] = None,
 ) -> None:
-    """Score predictions against references: overlap, surface distances, volumes; docs/metrics.md explains each.
+    """Score predictions against references: overlap, surface distances, volumes.
 
+    docs/reference/metrics.md explains each metric.
     Give two files, or two folders paired by name. Exit code 1 where a pair of a folder could not be scored, 2 for a
     wrong input.
     """

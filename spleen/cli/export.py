@@ -19,8 +19,8 @@ def export(
 ) -> None:
     """Write a trained network as ONNX or TorchScript, to run it without this package.
 
-    Beside it stands OUTPUT.json: how a volume becomes the network's slices, and its answer a mask (docs/export.md).
-    The file is run and compared with PyTorch before it appears.
+    Beside it stands OUTPUT.json: how a volume becomes the network's slices, and its answer a mask
+    (docs/how-to/export.md). The file is run and compared with PyTorch before it appears.
     """
     from spleen.inference.export import export as export_run
 

@@ -61,7 +61,10 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Every metric of one class in one case: docs/metrics.md. NaN is undefined, inf a surface without a partner."""
+    """Every metric of one class in one case: docs/reference/metrics.md.
+
+    NaN is undefined, inf a surface without a partner.
+    """
 
     case_id: str
     class_name: str

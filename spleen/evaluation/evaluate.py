@@ -1,4 +1,4 @@
-"""`evaluate`: predictions against references, per case and class, with every metric of docs/metrics.md.
+"""`evaluate`: predictions against references, per case and class, with every metric of docs/reference/metrics.md.
 
     from spleen.evaluation.evaluate import evaluate
     evaluation = evaluate("predictions", "references", classes={1: "spleen"})

@@ -1,6 +1,6 @@
 """How far a prediction can be trusted when there is no reference to compare it with.
 
-Nothing here has seen a reference. How well the score ranks cases by their true Dice is measured: docs/predict.md.
+Nothing here has seen a reference. How well the score ranks cases by their true Dice: docs/explanation/measured.md.
 """
 
 import math

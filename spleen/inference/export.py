@@ -58,7 +58,7 @@ def export(
 
     The graph maps slices as the network sees them, float32 (b, c, h, w) of any b, h and w, to probabilities
     (b, 1 + classes, h, w). How a volume becomes such slices, and probabilities a mask, is told by the metadata, key by
-    key in docs/export.md. The file is run and compared with PyTorch before it appears. Without `output` it is
+    key in docs/how-to/export.md. The file is run and compared with PyTorch before it appears. Without `output` it is
     model.onnx or model.pt in the current folder.
     Raises InputError for a run that is wrong or not trusted, an output that exists, a package that is missing, and a
     network that the format cannot express.
@@ -90,7 +90,7 @@ def export(
 
 
 def describe(model: TrainedModel) -> dict[str, object]:
-    """The metadata: the model specification, and what concerns the graph. docs/export.md explains each key."""
+    """The metadata: the model specification, and what concerns the graph. docs/how-to/export.md explains each key."""
     sizes = ["height", "width"]
     return {
         "metadata_version": _METADATA_VERSION,

@@ -59,7 +59,7 @@ class ModelSpec:
         return self.preprocessing.n_channels * (1 + 2 * self.context_slices)
 
     def to_content(self) -> dict[str, Any]:
-        """As plain values; docs/export.md explains each key."""
+        """As plain values; docs/how-to/export.md explains each key."""
         preprocessing = self.preprocessing
         classes = zip(preprocessing.classes.names, preprocessing.classes.values, self.training_volumes_mm3, strict=True)
         return {

@@ -44,6 +44,6 @@ def check_launched(trainer: TrainerConfig) -> LaunchEnvironment | None:
     if given is None and trainer.num_nodes > 1:
         raise InputError(
             f"trainer.num_nodes={trainer.num_nodes}: with several nodes, srun or torchrun must start the processes; "
-            "see the script in docs/cluster.md"
+            "see the script in docs/how-to/cluster.md"
         )
     return given

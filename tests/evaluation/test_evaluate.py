@@ -357,5 +357,5 @@ def test_a_wrong_setting_is_told_before_any_file_is_read(tmp_path, settings, wor
 
 
 def test_every_metric_has_its_place_in_the_documentation():
-    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text()
     assert [metric.name for metric in METRICS if f"`{metric.name}`" not in text] == []

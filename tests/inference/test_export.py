@@ -30,7 +30,7 @@ from spleen.models.padding import PadToMultiple
 from spleen.models.unet import UNet
 from tests._helpers.small_run import REPOSITORY, SmallCt, compose_config, small_ct, train
 
-# PyTorch gives TorchScript no new features any more; docs/export.md says so.
+# PyTorch gives TorchScript no new features any more; docs/how-to/export.md says so.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
 
 COMMAND = "import typer; from spleen.cli.export import export; typer.run(export)"
@@ -75,7 +75,7 @@ def torchscript(run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportRe
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example of the documentation."""
-    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "export.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "how-to" / "export.md").read_text(), re.DOTALL)
     path = tmp_path_factory.mktemp("program") / "mask.py"
     path.write_text(code)
     return path
@@ -193,7 +193,9 @@ def test_both_files_carry_their_metadata_inside(onnx_file: Path, torchscript: Ex
 
 
 def test_the_documentation_explains_every_key(torchscript: ExportReport) -> None:
-    documented = set(re.findall(r"^\| .*? \|", (REPOSITORY / "docs" / "export.md").read_text(), re.MULTILINE))
+    documented = set(
+        re.findall(r"^\| .*? \|", (REPOSITORY / "docs" / "how-to" / "export.md").read_text(), re.MULTILINE)
+    )
     named = {key for cell in documented for key in re.findall(r"`(\w+)`", cell)}
     assert set(json.loads(torchscript.metadata_path.read_text())) <= named
 

@@ -1,4 +1,4 @@
-"""Evaluations and comparisons as CSV and as JSON; docs/metrics.md describes them."""
+"""Evaluations and comparisons as CSV and as JSON; docs/reference/metrics.md describes them."""
 
 from collections import defaultdict
 from collections.abc import Callable
