@@ -1,6 +1,7 @@
 """Build a network from its specification; training, prediction and export take the same way."""
 
 import functools
+import importlib.util
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,9 @@ from spleen.errors import InputError
 from spleen.models.padding import PadToMultiple
 from spleen.models.spec import ModelSpec
 from spleen.models.windows import OverlappingWindows
+
+# Packages that only some of the shipped configurations need.
+_OPTIONAL = {"monai": "monai>=1.5"}
 
 
 def build_network(spec: ModelSpec) -> nn.Module:
@@ -28,8 +32,14 @@ def build_part(name: str, setting: Mapping[str, Any]) -> nn.Module:
 
     The rest of the setting are the arguments, of which each may be such a setting again. `_args_` holds positional
     arguments; with `_partial_: true` the target is not called but given these arguments in advance.
-    Raises InputError if it cannot be built, or is no torch.nn.Module.
+    Raises InputError if its package is missing, if it cannot be built, or is not a torch.nn.Module.
     """
+    package = str(setting["_target_"]).partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        install = f"; install it with: pip install '{_OPTIONAL[package]}'" if package in _OPTIONAL else ""
+        raise InputError(
+            f"{name}: {setting['_target_']} needs the package '{package}', which is not installed{install}"
+        )
     try:
         built = _instantiate(setting)
     except InputError:

@@ -59,7 +59,7 @@ def test_a_fetched_data_set_tells_what_comes_next(site: FileServer, tmp_path: Pa
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         "here: 3 files, 700.0 kB, md5 verified",
-        "next: python train.py data=decathlon data.root=here",
+        "next: spleen train data=decathlon data.root=here",
     ]
     assert done.stderr.splitlines() == ["downloading 706.6 kB", "verifying", "unpacking 700.0 kB"]
     assert files_in(tmp_path / "here") == CONTENT

@@ -49,8 +49,8 @@ def chosen(exploration):
 
 def config_of(exploration):
     """The configuration that the pasted command line would make, as the shell and then Hydra take it apart."""
-    program, script, *overrides = shlex.split(exploration.suggestion.command)
-    assert (program, script) == ("python", "train.py")
+    program, command, *overrides = shlex.split(exploration.suggestion.command)
+    assert (program, command) == ("spleen", "train")
     config = compose_config(*overrides)
     check(config)
     return config

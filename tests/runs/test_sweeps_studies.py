@@ -225,7 +225,7 @@ def test_a_shipped_study_says_what_it_asks_and_how_to_run_it(study: str) -> None
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder in the place of experiments/."""
-    monkeypatch.setattr(studies, "studies_folder", lambda: tmp_path / "experiments")
+    monkeypatch.setattr(studies, "study_folders", lambda: [tmp_path / "experiments"])
     store = ConfigStore.instance().repo
     before = dict(store.get("experiment", {}))
     yield tmp_path / "experiments"

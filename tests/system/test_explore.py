@@ -61,7 +61,7 @@ def test_the_text_tells_what_one_wants_to_know(ct, monkeypatch):
         "data type     float32, 32 bits per voxel, no scaling",
         "units         space: not set, time: not set",
         "orientation   LPS: array axes 0, 1, 2 run to the patient's Left, Posterior, Superior",
-        "python train.py data=nifti data.image=",
+        "spleen train data=nifti data.image=",
         "Verdict: 0 errors",
     ):
         assert line in text
