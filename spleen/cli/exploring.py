@@ -1,12 +1,12 @@
 """What `spleen explore` does with its arguments: explore, print, write."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spleen.errors import InputError
 from spleen.exploration.explore import explore
 from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
+from spleen.system.progress import ProgressBar
 
 
 def run_explore(
@@ -17,9 +17,8 @@ def run_explore(
     Raises InputError for a wrong input, and before anything is read for an output that cannot be written.
     """
     check_outputs(outputs, picture="--png")
-    exploration = explore(list(images), list(labels), parse_organ(organ), _show_progress if _on_terminal() else None)
-    if _on_terminal():
-        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+    with ProgressBar("case") as bar:
+        exploration = explore(list(images), list(labels), parse_organ(organ), bar.name_case)
     print(exploration)
     from spleen.exploration.report import files as explore_files
     from spleen.exploration.report.figure import draw_exploration
@@ -48,11 +47,3 @@ def parse_organ(text: str | None) -> tuple[int, ...]:
     if not values or 0 in values:
         raise InputError(f"--organ must be whole numbers other than 0, such as 1 or 3,4; got {text!r}")
     return values
-
-
-def _on_terminal() -> bool:
-    return sys.stderr.isatty()
-
-
-def _show_progress(number: int, n_cases: int, case_id: str) -> None:
-    print(f"\r\x1b[2Kreading {number + 1} of {n_cases}: {case_id[:60]}", end="", file=sys.stderr, flush=True)

@@ -1,8 +1,6 @@
 """`spleen fetch`: options, a progress bar, and what has arrived."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +11,7 @@ from spleen.errors import InputError
 if TYPE_CHECKING:
     from spleen.data.download.fetch import Fetched
     from spleen.data.download.http import Advance
+    from spleen.system.progress import ProgressBar
 
 _LIST_SECONDS = 4.0
 
@@ -44,10 +43,11 @@ def fetch(
     if source is None:
         raise InputError("give the name of a data set or an address; `spleen fetch --list` shows the names")
     from spleen.data.download.fetch import fetch as fetch_source
+    from spleen.system.progress import ProgressBar
 
     try:
-        with _progress() as advance:
-            fetched = fetch_source(source, output, checksum, advance)
+        with ProgressBar("B") as bar:
+            fetched = fetch_source(source, output, checksum, _advance(bar))
     except KeyboardInterrupt:
         print("what was downloaded stays; the same command goes on from there", file=sys.stderr)
         raise
@@ -73,33 +73,17 @@ def _list() -> None:
         print("-: the server did not tell the size; is this machine online?", file=sys.stderr)
 
 
-@contextmanager
-def _progress() -> Iterator["Advance"]:
-    """A bar on a terminal; elsewhere a line when something begins."""
-    from rich.console import Console
+def _advance(bar: "ProgressBar") -> "Advance":
+    """Move the bar on a terminal; elsewhere print a line when something begins."""
     from rich.filesize import decimal
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
-    stage = ""
 
     def advance(name: str, done_bytes: int, total_bytes: int | None) -> None:
-        nonlocal stage
-        if name != stage:
-            stage = name
-            for task_id in bar.task_ids:
-                bar.remove_task(task_id)
-            bar.add_task(name)
-            if bar.disable:
-                size = "" if total_bytes is None else f" {decimal(total_bytes)}"
-                begin = f", {decimal(done_bytes)} are here already" if done_bytes else ""
-                print(f"{name}{size}{begin}", file=sys.stderr, flush=True)
-        bar.update(bar.task_ids[0], completed=done_bytes, total=total_bytes)
+        if bar.reach(name, done_bytes, total_bytes) and not bar.is_visible:
+            size = "" if total_bytes is None else f" {decimal(total_bytes)}"
+            begin = f", {decimal(done_bytes)} are here already" if done_bytes else ""
+            print(f"{name}{size}{begin}", file=sys.stderr, flush=True)
 
-    with bar:
-        yield advance
+    return advance
 
 
 def _tell(fetched: "Fetched") -> None:

@@ -1,10 +1,9 @@
 """`spleen predict`: options, a progress bar, and the table at the end."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Never
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -73,6 +72,7 @@ def predict(
     """
     from spleen.inference.predict import PredictSettings
     from spleen.inference.predict import predict as predict_files
+    from spleen.system.progress import ProgressBar
 
     runs, inputs = _split(paths)
     settings = PredictSettings(
@@ -95,10 +95,10 @@ def predict(
         raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
     if held_out and fit_weights:
         raise InputError("--fit-weights needs cases that no RUN knows, --held-out those that each RUN held out")
-    with _progress() as advance:
+    with ProgressBar("slice") as bar:
         if fit_weights is not None:
-            settings = _fit((runs, inputs, output), fit_weights, settings, advance)
-        report = predict_files(runs, inputs, output, settings, advance)
+            settings = _fit((runs, inputs, output), fit_weights, settings, bar.advance)
+        report = predict_files(runs, inputs, output, settings, bar.advance)
     _tell(report)
     if report.failures:
         raise typer.Exit(code=1)
@@ -160,32 +160,6 @@ def _fit(
         f"to use them again: --weights {','.join(f'{weight:g}' for weight in fitted.weights)}"
     )
     return replace(settings, weights=fitted.weights)
-
-
-@contextmanager
-def _progress() -> Iterator["Advance"]:
-    """A bar per case on a terminal; elsewhere nothing."""
-    from tqdm import tqdm
-
-    bar: tqdm[Never] | None = None
-    current = ""
-
-    def advance(case_id: str, done: int, total: int) -> None:
-        nonlocal bar, current
-        if bar is None or case_id != current:
-            if bar is not None:
-                bar.close()
-            bar, current = tqdm(total=total, desc=case_id, unit="slice", leave=False, dynamic_ncols=True), case_id
-        bar.update(done)
-
-    def silent(case_id: str, done: int, total: int) -> None:
-        del case_id, done, total
-
-    try:
-        yield advance if sys.stderr.isatty() else silent
-    finally:
-        if bar is not None:
-            bar.close()
 
 
 def _tell(report: "PredictionReport") -> None:

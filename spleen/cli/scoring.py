@@ -1,15 +1,15 @@
 """What `spleen evaluate` and `spleen compare` do with their arguments: compute, print, write."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spleen.evaluation.compare import compare
 from spleen.evaluation.evaluate import evaluate
 from spleen.evaluation.report import files as evaluation_files
-from spleen.evaluation.scoring import Failure, Progress
+from spleen.evaluation.scoring import Failure
 from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
+from spleen.system.progress import ProgressBar
 
 
 def run_evaluate(
@@ -29,7 +29,7 @@ def run_evaluate(
     wrong input, and before anything is read for an output that cannot be written.
     """
     check_outputs(outputs, picture="--plot")
-    with _progress() as progress:
+    with ProgressBar("case") as bar:
         evaluation = evaluate(
             prediction,
             reference,
@@ -39,7 +39,7 @@ def run_evaluate(
             surface=surface,
             grid_tolerance_mm=grid_tolerance_mm,
             only_predicted=only_predicted,
-            progress=progress,
+            progress=bar.name_case,
         )
     print(evaluation, flush=True)
     _tell(evaluation.failures)
@@ -71,7 +71,7 @@ def run_compare(
 ) -> bool:
     """Compare, print the text, write the files of --csv and --json; True if every pair could be scored."""
     check_outputs(outputs)
-    with _progress() as progress:
+    with ProgressBar("case") as bar:
         comparison = compare(
             a,
             b,
@@ -82,7 +82,7 @@ def run_compare(
             tolerance_mm=tolerance_mm,
             grid_tolerance_mm=grid_tolerance_mm,
             only_predicted=only_predicted,
-            progress=progress,
+            progress=bar.name_case,
         )
     print(comparison, flush=True)
     _tell(comparison.failures)
@@ -102,19 +102,3 @@ def _tell(failures: Sequence[Failure]) -> None:
         print(f"\n{len(failures)} case(s) could not be scored:", file=sys.stderr)
     for failure in failures:
         print(f"  {failure.case_id}: {failure.reason}", file=sys.stderr)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """A line that is written over and cleared at the end, on a terminal; elsewhere nothing."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        yield _show_progress
-    finally:
-        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
-
-
-def _show_progress(number: int, n_cases: int, case_id: str) -> None:
-    print(f"\r\x1b[2Kscoring {number + 1} of {n_cases}: {case_id[:60]}", end="", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from spleen.errors import InputError
 from spleen.evaluation.class_names import told_classes
 from spleen.evaluation.differences import PairedCase, PairedSummary, moved_most, pair_scores, summarise_pairs
-from spleen.evaluation.evaluate import GRID_TOLERANCE_MM, TOLERANCE_MM, check_settings
+from spleen.evaluation.evaluate import TOLERANCE_MM, check_settings
 from spleen.evaluation.metrics.catalogue import BY_NAME, SURFACE_METRICS
 from spleen.evaluation.score_tables import ScoreTable, check_same_cases, check_same_names, find_table, read_table
 from spleen.evaluation.scoring import (
@@ -30,6 +30,7 @@ from spleen.evaluation.scoring import (
 )
 from spleen.evaluation.scoring import score_pairs as score_all
 from spleen.imaging.files import case_name
+from spleen.imaging.geometry import GRID_TOLERANCE_MM
 
 
 @dataclass(frozen=True)

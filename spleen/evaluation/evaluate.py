@@ -30,9 +30,9 @@ from spleen.evaluation.scoring import (
     score_pairs,
 )
 from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, summarise
+from spleen.imaging.geometry import GRID_TOLERANCE_MM
 
 TOLERANCE_MM = 1.0
-GRID_TOLERANCE_MM = 0.1
 
 
 @dataclass(frozen=True)

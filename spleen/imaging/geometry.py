@@ -13,6 +13,9 @@ from jaxtyping import Shaped
 from spleen.errors import InputError
 from spleen.types import Affine, SpacingMm
 
+GRID_TOLERANCE_MM = 0.1
+"""By how much the voxels of an image and its label may lie apart by default."""
+
 Grid3D = Shaped[np.ndarray, "i j k"]
 RasGrid = Shaped[np.ndarray, "r a s"]
 

@@ -9,8 +9,6 @@ from jaxtyping import Float32, Num
 from spleen.errors import InputError
 from spleen.types import VolumeArray
 
-ImageVolume = Float32[np.ndarray, "i j k"]
-
 
 @dataclass(frozen=True)
 class CtWindow:
@@ -80,11 +78,6 @@ def describe_implausible_units(doubts: Mapping[str, str], total: int) -> str:
     """The implausible intensities of the first image (`doubts` is keyed by name), and the number of such images."""
     name, first = next(iter(doubts.items()))
     return f"{name}: {first}{f' (same problem in {len(doubts)} of {total} images)' if len(doubts) > 1 else ''}"
-
-
-def normalise(image: VolumeArray, intensity: Intensity, name: str) -> ImageVolume:
-    """Normalise one volume with `fit_intensity`. Raises InputError if the volume is constant."""
-    return fit_intensity(image, intensity, name)(image)
 
 
 def doubt(channels: Sequence[VolumeArray], intensity: Intensity) -> str | None:

@@ -8,11 +8,9 @@ import numpy as np
 from jaxtyping import Float32, Num
 
 from spleen.errors import InputError
-from spleen.imaging.geometry import check_same_grid, reorient_to_ras, restore_orientation, spacing_mm
+from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid, reorient_to_ras, restore_orientation, spacing_mm
 from spleen.imaging.nifti import _BYTES_PER_VOXEL, _check_finite, _checked_affine, _decode, _open, _save
 from spleen.types import Affine, SpacingMm
-
-_GRID_TOLERANCE_MM = 0.1
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class NativeImage:
 def read_native(
     *paths: Path,
     n_channels: int = 1,
-    tolerance_mm: float = _GRID_TOLERANCE_MM,
+    tolerance_mm: float = GRID_TOLERANCE_MM,
     bytes_per_voxel: int = _BYTES_PER_VOXEL,
 ) -> NativeImage:
     """Read an image compactly, channel by channel: as stored integers where possible, otherwise as float32.

@@ -38,11 +38,6 @@ def to_slices(volume: Shaped[np.ndarray, "i j k"], axis: AxisName) -> Shaped[np.
     return volume.transpose(_ORDER[axis])
 
 
-def from_slices(slices: Shaped[np.ndarray, "n h w"], axis: AxisName) -> Shaped[np.ndarray, "i j k"]:
-    """View a stack of slices as a RAS volume (no copy): the inverse of `to_slices`."""
-    return slices.transpose(np.argsort(_ORDER[axis]))
-
-
 def slice_spacing_mm(spacing: SpacingMm, axis: AxisName) -> SpacingMm:
     """Spacing in mm in the order (between slices, h, w), from the spacing along i, j, k."""
     n, h, w = _ORDER[axis]

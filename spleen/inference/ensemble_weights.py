@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64, UInt8
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.files import ImageFiles
-from spleen.imaging.geometry import check_same_grid
+from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
 from spleen.imaging.labels import to_class_indices
 from spleen.imaging.nifti import read_label
 from spleen.imaging.probabilities import most_probable_class
@@ -26,7 +26,6 @@ _PARTS = (20, 10, 5, 4, 3, 2, 1)
 _MOST_TRIALS = 300
 # Weight that moves from one view to another in a trial of the climb; halved when it gains nothing any more.
 _STEPS = (0.1, 0.05, 0.025)
-_GRID_TOLERANCE_MM = 0.1
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def _reference(
 ) -> UInt8[np.ndarray, "i j k"]:
     label = read_label(label_path)
     names = str(image_path), str(label_path)
-    check_same_grid((shape, label.array.shape), (affine, label.affine), _GRID_TOLERANCE_MM, names)
+    check_same_grid((shape, label.array.shape), (affine, label.affine), GRID_TOLERANCE_MM, names)
     return to_class_indices(label.array, classes)
 
 

@@ -1,11 +1,10 @@
 """Lightning callbacks: the record of epochs, the clock, and what the terminal shows."""
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,12 +12,12 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor
-from tqdm import tqdm
 
 from spleen.data.loading.batches import SliceBatch
 from spleen.models.checkpoint import SPEC_KEY
 from spleen.models.spec import ModelSpec
 from spleen.system.files import write_text
+from spleen.system.progress import ProgressBar
 
 EpochRow = dict[str, float]
 
@@ -177,7 +176,7 @@ class Progress(Callback):
 
     def __init__(self, epochs: EpochRecord) -> None:
         self._epochs = epochs
-        self._bar: tqdm[Never] | None = None
+        self._bar: ProgressBar | None = None
         self._shown = 0.0
 
     @property
@@ -186,10 +185,9 @@ class Progress(Callback):
         return float(np.fmax.reduce(scores, initial=np.nan))  # leaves out NaN: an epoch without validation
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar, if someone can see it move."""
-        if sys.stderr.isatty():
-            total = int(trainer.estimated_stepping_batches)
-            self._bar = tqdm(total=total, initial=trainer.global_step, unit="step", dynamic_ncols=True)
+        """Open the bar."""
+        self._bar = ProgressBar("step", leave=True)
+        self._bar.start("", int(trainer.estimated_stepping_batches), trainer.global_step)
 
     def on_train_batch_end(
         self,
@@ -200,19 +198,19 @@ class Progress(Callback):
         batch_idx: int,
     ) -> None:
         """Move the bar; the loss is read only a few times per second, since that waits for a GPU."""
-        if self._bar is None:
+        if self._bar is None or not self._bar.is_visible:
             return
-        self._bar.update()
+        self._bar.advance("", 1, None)
         if isinstance(outputs, Mapping) and time.perf_counter() - self._shown > _SECONDS_BETWEEN_LOSSES:
             self._shown = time.perf_counter()
-            self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
             best = "-" if np.isnan(self._best) else f"{self._best:.4f}"
-            self._bar.set_postfix_str(f"loss {float(outputs['loss']):.4f}, best val dice {best}")
+            text = f"loss {float(outputs['loss']):.4f}, best val dice {best}"
+            self._bar.note(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", text)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch where there is no bar."""
         row = self._epochs.rows[-1]
-        if self._bar is None:
+        if self._bar is None or not self._bar.is_visible:
             told = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"loss {row['train/loss']:.4f}"]
             if "val/dice" in row:
                 told.append(f"val dice {row['val/dice']:.4f}")

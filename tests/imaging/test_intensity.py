@@ -3,11 +3,15 @@ import pytest
 from scipy.stats import zscore
 
 from spleen.errors import InputError
-from spleen.imaging.intensity import CtWindow, IntensityMap, MrPercentiles, ZScore, doubt, fit_intensity, normalise
+from spleen.imaging.intensity import CtWindow, IntensityMap, MrPercentiles, ZScore, doubt, fit_intensity
 from spleen.imaging.nifti import read_image
 from tests._helpers.nifti import SHAPE
 
 ABDOMEN = CtWindow(window_level=40, window_width=400)
+
+
+def normalise(image, intensity, name):
+    return fit_intensity(image, intensity, name)(image)
 
 
 def _volume(*values):

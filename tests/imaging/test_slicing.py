@@ -7,10 +7,8 @@ from PIL import Image
 from scipy import ndimage
 
 from spleen.imaging.slicing import (
-    AXES,
     InPlaneGrid,
     context_indices,
-    from_slices,
     plan_in_plane,
     resample_images,
     resample_labels,
@@ -40,9 +38,9 @@ def _by_pillow(plane, size):
     return np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-@pytest.mark.parametrize("axis", AXES)
-def test_slices_become_the_same_volume_again(axis):
-    np.testing.assert_array_equal(from_slices(to_slices(counting(), axis), axis), counting())
+@pytest.mark.parametrize(("axis", "i_j_k"), [("sagittal", (0, 2, 1)), ("coronal", (2, 0, 1)), ("axial", (2, 1, 0))])
+def test_slices_become_the_same_volume_again(axis, i_j_k):
+    np.testing.assert_array_equal(to_slices(counting(), axis).transpose(i_j_k), counting())
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,11 @@
 """What a training shows while it runs; what it records is tested on whole runs."""
 
-import os
-import pty
-import sys
-import termios
 from pathlib import Path
 
 import pytest
 
 from tests._helpers.small_run import SmallCt, rows, small_ct, train
+from tests._helpers.terminal import on_terminal
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +39,8 @@ def test_off_a_terminal_each_epoch_is_one_line_with_loss_and_best_score(
 def test_on_a_terminal_a_bar_counts_the_steps_and_tells_loss_and_best_score(
     ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(ours, (24, 160))
-    with os.fdopen(theirs, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        shown(ct, tmp_path, "epochs=2", "loader.slices_per_epoch=16")
-        monkeypatch.undo()
-    text = os.read(ours, 1_000_000).decode()
-    os.close(ours)
+    arguments = "epochs=2", "loader.slices_per_epoch=16"
+    text = on_terminal(monkeypatch, lambda: shown(ct, tmp_path, *arguments), 160)
     assert "8/8" in text  # 2 epochs of 16 slices in batches of 4
     assert "epoch 1/2" in text
     assert "loss 0." in text or "loss 1." in text

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spleen.data.cases import Case
 from spleen.data.store.entry import StoredCase
@@ -20,6 +18,7 @@ from spleen.imaging.intensity import describe_implausible_units
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.system.files import remove_stale
 from spleen.system.memory import MemoryBudget, free_memory_bytes
+from spleen.system.progress import ProgressBar
 from spleen.system.text import bullets, shortened
 
 log = logging.getLogger(__name__)
@@ -60,12 +59,11 @@ def open_cases(
     room = MemoryBudget(int(_MEMORY_FRACTION * free_memory_bytes()))
     try:
         waiting = {pool.submit(open_case, case, preprocessing, cache, room, allow_empty_label): case for case in cases}
-        with _progress(len(cases)) as progress:
-            task = progress.add_task("slice store", total=len(cases))
+        with ProgressBar("case") as bar:
             for done in as_completed(waiting):
                 # Popped here: a failed future keeps its traceback, and with it whole volumes, alive.
                 _collect(done, waiting.pop(done).case_id, opened, bad)
-                progress.advance(task)
+                bar.advance("slice store", 1, len(cases))
     finally:
         room.close()
         pool.shutdown(cancel_futures=True)
@@ -109,15 +107,3 @@ def _by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:
         # Only in a path or in quotes: a case_id such as 1 may also occur as a label value.
         alike[re.sub(rf"(?<=[/']){re.escape(case_id)}(?=[._/'])", "*", reason)].append(case_id)
     return {(reason if len(ids) > 1 else bad[ids[0]]): ids for reason, ids in alike.items()}
-
-
-def _progress(total: int) -> Progress:
-    """A progress bar; disabled for a single case and when the output is not a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        transient=True,
-        disable=total == 1 or not sys.stdout.isatty(),
-    )

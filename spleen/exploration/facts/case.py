@@ -14,11 +14,9 @@ from spleen.exploration.facts.label import LabelFacts, label_facts, organ_mask
 from spleen.exploration.facts.reading import ReadFile, read_image_file, read_label_file
 from spleen.exploration.inputs import CaseFiles
 from spleen.imaging.fingerprint import fingerprint
-from spleen.imaging.geometry import check_same_grid
+from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
 from spleen.imaging.nifti import Volume
 
-# By how much image and label may lie apart; the default of a training, too.
-GRID_TOLERANCE_MM = 0.1
 _NO_LABEL = ReadFile(None, None, ())
 
 

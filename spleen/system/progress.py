@@ -1,0 +1,78 @@
+"""One progress bar for everything that takes a while; silent where standard error is no terminal."""
+
+from types import TracebackType
+from typing import Never
+
+from tqdm import tqdm
+
+
+class ProgressBar:
+    """A bar on standard error; `unit` is what it counts, and "B" is written as kB, MB and GB.
+
+    It serves one task after the other and vanishes with each of them, unless `leave`.
+    """
+
+    def __init__(self, unit: str, leave: bool = False) -> None:
+        self._unit, self._leave = unit, leave
+        self._task: str | None = None
+        self._bar: tqdm[Never] | None = None
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether a task has begun, and someone can see it move."""
+        return self._bar is not None and not self._bar.disable
+
+    def start(self, task: str, total: int | None, done: int = 0) -> "tqdm[Never]":
+        """Begin a task, of which `done` was done before."""
+        self.close()
+        self._task = task
+        self._bar = tqdm(
+            desc=task,
+            total=total,
+            initial=done,
+            unit=self._unit,
+            unit_scale=self._unit == "B",
+            leave=self._leave,
+            dynamic_ncols=True,
+            disable=None,  # without a terminal
+        )
+        return self._bar
+
+    def reach(self, task: str, done: int, total: int | None) -> bool:
+        """Show how far a task is, beginning it if another one was at work; True if so."""
+        if self._bar is None or task != self._task:
+            self.start(task, total, done)
+            return True
+        if self.is_visible:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+        return False
+
+    def advance(self, task: str, steps: int, total: int | None) -> None:
+        """Count steps of a task, beginning it if another one was at work."""
+        bar = self._bar if self._bar is not None and task == self._task else self.start(task, total)
+        bar.update(steps)
+
+    def name_case(self, number: int, n_cases: int, case_id: str) -> None:
+        """Show which of several cases, counted from 0, is at work."""
+        self.reach("cases", number, n_cases)
+        self.note(case_id[:60])
+
+    def note(self, description: str, behind: str = "") -> None:
+        """Write another text before the bar, and one behind it."""
+        if self._bar is not None and not self._bar.disable:
+            self._bar.set_postfix_str(behind, refresh=False)
+            self._bar.set_description(description)
+
+    def close(self) -> None:
+        """End the task."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,40 @@
+"""The progress bar on a real terminal, and its silence without one."""
+
+import pytest
+
+from spleen.system.progress import ProgressBar
+from tests._helpers.terminal import on_terminal
+
+
+def test_cases_are_counted_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        with ProgressBar("case") as bar:
+            for number, case_id in enumerate(("liver_1", "liver_2", "liver_3")):
+                bar.name_case(number, 3, case_id)
+
+    text = on_terminal(monkeypatch, work, 100)
+    assert "liver_1:" in text
+    assert "2/3" in text.split("liver_3:")[-1]
+    assert text.endswith(" \r")  # the line is blank in the end
+
+
+def test_bytes_of_several_tasks_are_shown_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        with ProgressBar("B") as bar:
+            assert [bar.reach("downloading", done, 4_000_000) for done in (1_000_000, 2_000_000)] == [True, False]
+            assert bar.reach("unpacking", 0, None)
+
+    text = on_terminal(monkeypatch, work, 100)
+    assert "downloading:  25%" in text
+    assert "1.00M/4.00M" in text
+    assert "unpacking: 0.00B" in text
+
+
+def test_without_a_terminal_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBar("case") as bar:
+        bar.name_case(0, 2, "a")
+        bar.advance("b", 1, 2)
+        bar.note("text", "more text")
+        assert not bar.is_visible
+        assert bar.reach("d", 1, 2)
+    assert capsys.readouterr() == ("", "")
