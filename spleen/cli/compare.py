@@ -13,27 +13,27 @@ def compare(
             metavar="A", help="Predictions (file or folder), a CSV file of `spleen evaluate`, or a run folder."
         ),
     ],
-    b: Annotated[Path, typer.Argument(metavar="B", help="What is compared with it: the same kind, the same cases.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="What to compare with A: the same kind, the same cases.")],
     reference: Annotated[
         Path | None, typer.Argument(metavar="[REFERENCE]", help="The expert's files; needed for predictions.")
     ] = None,
     metric: Annotated[
         list[str] | None, typer.Option(help="Such as hausdorff95_mm; may be given several times.", show_default="dice")
     ] = None,
-    split: Annotated[str, typer.Option(help="The rows of a run's cases.csv that count.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of a run's cases.csv to compare: train, val or test.")] = "test",
     classes: Annotated[
         str | None,
         typer.Option(
-            help="For predictions: label values that count, such as 1=spleen.",
-            show_default="as predictions.csv or dataset.json tells, else each but 0",
+            help="For predictions: label values to score, such as 1=spleen.",
+            show_default="from predictions.csv or dataset.json, else every value but 0",
         ),
     ] = None,
-    tolerance_mm: Annotated[str, typer.Option(help="For predictions: of the surface Dice.")] = "1.0",
+    tolerance_mm: Annotated[str, typer.Option(help="For predictions: tolerance of the surface Dice.")] = "1.0",
     grid_tolerance_mm: Annotated[
-        float, typer.Option(help="For predictions: by how much the voxels of two files may lie apart.")
+        float, typer.Option(help="For predictions: largest distance allowed between the voxels of two files.")
     ] = 0.1,
     only_predicted: Annotated[
-        bool, typer.Option("--only-predicted", help="For predictions: leave out references without one.")
+        bool, typer.Option("--only-predicted", help="For predictions: skip references without one.")
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write one row per metric, case and class.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the summaries and every case.")] = None,

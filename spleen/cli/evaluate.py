@@ -14,26 +14,27 @@ def evaluate(
     classes: Annotated[
         str | None,
         typer.Option(
-            help="Label values that count, such as 1=spleen,2=liver.",
-            show_default="as predictions.csv or dataset.json tells, else each but 0",
+            help="Label values to score, such as 1=spleen,2=liver.",
+            show_default="from predictions.csv or dataset.json, else every value but 0",
         ),
     ] = None,
     tolerance_mm: Annotated[
-        str, typer.Option(help="Of the surface Dice: one for all, or one each as in spleen=1,liver=2.")
+        str, typer.Option(help="Tolerance of the surface Dice: one for all, or one per class, as in spleen=1,liver=2.")
     ] = "1.0",
     prevalence: Annotated[
         float | None,
         typer.Option(
-            help="Share of organ voxels known beforehand, for the post-test probabilities.",
-            show_default="each case's own",
+            help="Prior fraction of organ voxels, for the post-test probabilities.",
+            show_default="that of each case",
         ),
     ] = None,
-    no_surface: Annotated[
-        bool, typer.Option("--no-surface", help="Leave out surface distances, to save time.")
-    ] = False,
-    grid_tolerance_mm: Annotated[float, typer.Option(help="By how much the voxels of both files may lie apart.")] = 0.1,
+    no_surface: Annotated[bool, typer.Option("--no-surface", help="Skip surface distances, to save time.")] = False,
+    grid_tolerance_mm: Annotated[
+        float, typer.Option(help="Largest distance allowed between the voxels of both files.")
+    ] = 0.1,
     only_predicted: Annotated[
-        bool, typer.Option("--only-predicted", help="Leave out references without a prediction, such as other folds'.")
+        bool,
+        typer.Option("--only-predicted", help="Skip references without a prediction, such as those of other folds."),
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write one row per case and class.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write cases, means, intervals, medians, worst cases.")] = None,

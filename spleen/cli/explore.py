@@ -16,9 +16,7 @@ def explore(
     ] = None,
     organ: Annotated[
         str | None,
-        typer.Option(
-            metavar="VALUES", help="Label values that are the organ, such as 1 or 3,4.", show_default="all but 0"
-        ),
+        typer.Option(metavar="VALUES", help="Label values of the organ, such as 1 or 3,4.", show_default="all but 0"),
     ] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per case.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything, nested.")] = None,
@@ -27,9 +25,9 @@ def explore(
     ] = None,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one picture (.png, .pdf, .svg).")] = None,
 ) -> None:
-    """Tell what to know before training: grids, intensities, labels, outliers, settings to begin with, and a verdict.
+    """Explore data before training: grids, intensities, labels, outliers, suggested settings and a verdict.
 
-    Exit code 0 where the verdict holds no error, 1 where it does, 2 for a wrong input.
+    Exit code 0 without errors, 1 with errors, 2 for invalid input.
     """
     from spleen.cli.exploring import run_explore
 

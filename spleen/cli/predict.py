@@ -178,7 +178,7 @@ def print_predictions(report: PredictionReport) -> None:
         Column("case", is_name=True),
         Column("class", is_name=True),
         Column("volume ml", ".1f"),
-        Column("pieces", "d"),
+        Column("components", "d"),
         Column("trust", ".2f"),
         "review",
     ]

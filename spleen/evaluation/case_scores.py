@@ -54,7 +54,7 @@ class ScoreSettings:
     tolerance_mm: Mapping[str, float]
     """For the surface Dice, one for each class."""
     prevalence: float | None = None
-    """The share of voxels that is organ before the prediction is known; None for each case's own."""
+    """The prior fraction of organ voxels; None for that of each case."""
     surface: bool = True
     """False leaves the surface metrics NaN."""
 
@@ -100,12 +100,12 @@ class ClassScore:
         return self.volume_reference_mm3 == 0 == self.volume_prediction_mm3
 
     @property
-    def is_missed(self) -> bool:
+    def is_false_negative(self) -> bool:
         """The reference has voxels, the prediction none."""
         return self.volume_reference_mm3 > 0 == self.volume_prediction_mm3
 
     @property
-    def is_invented(self) -> bool:
+    def is_false_positive(self) -> bool:
         """The prediction has voxels, the reference none."""
         return self.volume_prediction_mm3 > 0 == self.volume_reference_mm3
 
@@ -202,8 +202,8 @@ def _around(first: Box | None, second: Box | None) -> Box:
 def _count(predicted: MaskVolume, expected: MaskVolume, n_voxels: int) -> tuple[int, int, int, int]:
     """True positive, false positive, false negative, true negative."""
     hits = int(np.count_nonzero(predicted & expected))
-    invented, missed = int(np.count_nonzero(predicted)) - hits, int(np.count_nonzero(expected)) - hits
-    return hits, invented, missed, n_voxels - hits - invented - missed
+    false_positives, false_negatives = int(np.count_nonzero(predicted)) - hits, int(np.count_nonzero(expected)) - hits
+    return hits, false_positives, false_negatives, n_voxels - hits - false_positives - false_negatives
 
 
 def _surface_scores(

@@ -135,8 +135,8 @@ def _value_notes(summary: PairedSummary) -> list[str]:
             "finite; read the median and the wins."
         )
     if summary.n_undefined:
-        lines.append(f"{where}: undefined on both sides and left out: {summary.n_undefined}.")
+        lines.append(f"{where}: excluded, undefined on both sides: {summary.n_undefined}.")
     if summary.one_sided:
         shown = shortened(summary.one_sided, 8)
-        lines.append(f"{where}: undefined on one side only, so without a difference and left out: {shown}.")
+        lines.append(f"{where}: excluded, undefined on one side only: {shown}.")
     return lines

@@ -63,7 +63,7 @@ class Evaluation:
         return metric_names(self.settings.surface)
 
     def summary(self, class_name: str = ALL_CLASSES) -> ClassSummary:
-        """The summary of one class, or of all together. Raises KeyError for a class that there is not."""
+        """The summary of one class, or of all together. Raises KeyError for a class that does not exist."""
         return {summary.class_name: summary for summary in self.summaries}[class_name]
 
     def __str__(self) -> str:

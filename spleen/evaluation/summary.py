@@ -1,4 +1,4 @@
-"""What many cases say together: mean with interval, median, worst case, and how many could not be counted."""
+"""Summary over cases: mean with interval, median, worst case, and counts of undefined values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ ALL_CLASSES = "all_classes"
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """One metric of one class over the cases. NaN is left out and counted; inf takes part, so a mean may be inf."""
+    """One metric of one class over the cases. NaN is excluded and counted; inf is included, so a mean may be inf."""
 
     mean: float
     interval: Interval | None
@@ -38,11 +38,11 @@ class ClassSummary:
     class_name: str
     n_cases: int
     n_empty: int
-    """Both masks empty: nothing to score."""
-    n_missed: int
-    """The prediction alone is empty."""
-    n_invented: int
-    """The reference alone is empty."""
+    """Both masks are empty: not scored."""
+    n_false_negative: int
+    """Only the prediction is empty."""
+    n_false_positive: int
+    """Only the reference is empty."""
     metrics: Mapping[str, MetricSummary]
 
 
@@ -81,8 +81,8 @@ def mean_by_case(scores: Sequence[ClassScore], metric: str) -> dict[str, float]:
 
 
 def left_out(unpredicted: Sequence[str]) -> str:
-    """The cases that were not scored for want of a prediction, in words."""
-    return f"left out, without a prediction: {len(unpredicted)} ({shortened(unpredicted, 3)})"
+    """The cases that were skipped because they have no prediction, in words."""
+    return f"skipped, no prediction: {len(unpredicted)} ({shortened(unpredicted, 3)})"
 
 
 def class_words(name: str) -> str:
@@ -102,7 +102,7 @@ def _summarise_class(name: str, scores: Sequence[ClassScore], metrics: Sequence[
         class_name=name,
         n_cases=len({score.case_id for score in scores}),
         n_empty=sum(score.is_empty for score in scores),
-        n_missed=sum(score.is_missed for score in scores),
-        n_invented=sum(score.is_invented for score in scores),
+        n_false_negative=sum(score.is_false_negative for score in scores),
+        n_false_positive=sum(score.is_false_positive for score in scores),
         metrics={metric: summarise_metric(metric, mean_by_case(scores, metric)) for metric in metrics},
     )

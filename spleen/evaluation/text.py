@@ -1,4 +1,4 @@
-"""The text of an evaluation: for one case a list of its metrics, for several a row per case and a summary."""
+"""The text of an evaluation: the metrics of a single case, or a row per case and a summary."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from spleen.system.text import shortened
 
 # So many classes fit side by side (one case) or one below the other (a full summary each).
 _FEW_CLASSES = 3
-_TOLD_CLASSES = 8
+_LISTED_CLASSES = 8
 _MEANING_CLASSES = 2
 _WIDTH = 100
 
-_SAID_IN_ML = ("volume_prediction_mm3", "volume_reference_mm3")
+_SHOWN_IN_ML = ("volume_prediction_mm3", "volume_reference_mm3")
 
 _MAIN = {
     "dice": Column("Dice", ".3f"),
@@ -51,7 +51,7 @@ def to_text(
     else:
         parts.append(_all_cases(scores, metrics))
     if n_cases == 1:
-        parts.append("One case: no interval, and nothing is said about the next one.")
+        parts.append("One case only: no confidence interval.")
     else:
         parts += _summaries(summaries)
     notes = _notes(scores, summaries)
@@ -73,10 +73,10 @@ def interval_text(metric: Metric, summary: MetricSummary) -> str | None:
 def _settings_line(n_cases: int, settings: ScoreSettings, unpredicted: Sequence[str]) -> str:
     n_classes = len(settings.classes)
     named = {name: values for name, values in settings.classes.items() if list(map(str, values)) != [name]}
-    told = ", ".join(f"{name} = {' + '.join(map(str, values))}" for name, values in named.items())
+    listed = ", ".join(f"{name} = {' + '.join(map(str, values))}" for name, values in named.items())
     words = [f"{n_cases} {'case' if n_cases == 1 else 'cases'}, {n_classes} {'class' if n_classes == 1 else 'classes'}"]
-    if 0 < len(named) <= _TOLD_CLASSES:
-        words[0] += f" ({told})"
+    if 0 < len(named) <= _LISTED_CLASSES:
+        words[0] += f" ({listed})"
     if unpredicted:
         words.append(left_out(unpredicted))
     if settings.surface:
@@ -87,7 +87,7 @@ def _settings_line(n_cases: int, settings: ScoreSettings, unpredicted: Sequence[
             each = ", ".join(f"{name} {length:g} mm" for name, length in settings.tolerance_mm.items())
             words.append(f"surface Dice at {each}")
     if settings.prevalence is None:
-        words.append("prevalence: each case's own")
+        words.append("prevalence: of each case")
     else:
         words.append(f"prevalence {settings.prevalence:g}")
     return "; ".join(words)
@@ -148,7 +148,7 @@ def _summary(summary: ClassSummary, title: str) -> str:
     rows: list[list[Cell]] = []
     for name, values in summary.metrics.items():
         metric = BY_NAME[name]
-        if metric.group == "volume" and (summary.class_name == ALL_CLASSES or name in _SAID_IN_ML):
+        if metric.group == "volume" and (summary.class_name == ALL_CLASSES or name in _SHOWN_IN_ML):
             continue
         rows.append(
             [
@@ -167,8 +167,8 @@ def _summary(summary: ClassSummary, title: str) -> str:
 
 def _counts(summary: ClassSummary) -> str:
     return (
-        f"{summary.n_cases} cases, {summary.n_empty} empty in both, {summary.n_missed} missed, "
-        f"{summary.n_invented} invented"
+        f"{summary.n_cases} cases, {summary.n_empty} empty in both, {summary.n_false_negative} false negative, "
+        f"{summary.n_false_positive} false positive"
     )
 
 
@@ -178,7 +178,7 @@ def _class_table(summaries: Sequence[ClassSummary]) -> str:
     columns += [Column("Dice median", ".3f"), Column("worst", ".3f"), "in case"]
     surface = "hausdorff95_mm" in summaries[0].metrics
     columns += [Column("HD95 median mm", ".1f"), Column("surface Dice", ".3f")] if surface else []
-    columns += [Column("missed", "d")]
+    columns += [Column("false negative", "d")]
     rows: list[list[Cell]] = []
     for summary in summaries:
         dice = summary.metrics["dice"]
@@ -193,7 +193,7 @@ def _class_table(summaries: Sequence[ClassSummary]) -> str:
             dice.worst_case,
         ]
         row += [summary.metrics["hausdorff95_mm"].median, summary.metrics["surface_dice"].mean] if surface else []
-        rows.append([*row, summary.n_missed])
+        rows.append([*row, summary.n_false_negative])
     return render_table("Classes", columns, rows)
 
 
@@ -206,27 +206,25 @@ def _notes(scores: Sequence[ClassScore], summaries: Sequence[ClassSummary]) -> s
 
 def _empty_notes(scores: Sequence[ClassScore]) -> list[str]:
     found = {
-        "both masks are empty, so there is nothing to score": [s for s in scores if s.is_empty],
-        "missed, the prediction is empty (Dice 0, distances inf)": [s for s in scores if s.is_missed],
-        "invented, the reference is empty (Dice 0, distances inf)": [s for s in scores if s.is_invented],
+        "both masks empty, not scored": [s for s in scores if s.is_empty],
+        "false negative: empty prediction (Dice 0, distances inf)": [s for s in scores if s.is_false_negative],
+        "false positive: empty reference (Dice 0, distances inf)": [s for s in scores if s.is_false_positive],
     }
     named = {words: [f"{s.case_id} {class_words(s.class_name)}" for s in at] for words, at in found.items()}
     return [f"{words}: {shortened(at, 8)}" for words, at in named.items() if at]
 
 
 def _value_notes(summaries: Sequence[ClassSummary]) -> list[str]:
-    """What rules the means, and what they leave out."""
+    """Values that dominate the means or are excluded from them."""
     lines = []
     for summary in summaries:
         infinite = [(name, s.n_infinite) for name, s in summary.metrics.items() if s.n_infinite]
         undefined = [(name, s.n_undefined) for name, s in summary.metrics.items() if s.n_undefined > summary.n_empty]
         where = class_words(summary.class_name)
         if infinite:
-            lines.append(
-                f"{where}: a mean with an infinite value is inf, the median is not. inf cases: {_each(infinite)}"
-            )
+            lines.append(f"{where}: infinite values make the mean inf; see the median. inf cases: {_each(infinite)}")
         if undefined:
-            lines.append(f"{where}: n/a is left out of the mean. n/a cases: {_each(undefined)}")
+            lines.append(f"{where}: n/a values are excluded from the mean. n/a cases: {_each(undefined)}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""`explore`: what one should know about images and labels before training, with settings to begin with and a verdict.
+"""`explore`: facts about images and labels before training, suggested settings, and a verdict.
 
     from spleen.exploration.explore import explore
     exploration = explore("ct.nii.gz", labels="spleen.nii.gz")
@@ -24,7 +24,7 @@ Paths = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True)
 class Exploration:
-    """Everything found out. Its text (`print`) is what the command prints."""
+    """Everything that was found. Its text (`print`) is what the command prints."""
 
     cases: tuple[CaseFacts, ...]
     organ: tuple[int, ...]

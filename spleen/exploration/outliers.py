@@ -1,4 +1,4 @@
-"""Which cases of a set stand out, by a written rule, and which are copies of each other."""
+"""Outliers of a set of cases, by a fixed rule, and duplicates."""
 
 import math
 from collections import Counter, defaultdict
@@ -18,9 +18,9 @@ CUT_OFF = 3.5
 _EXACT_TOLERANCE = 0.05
 _MAJORITY = 0.8
 RULE = (
-    f"a case stands out where its robust z-score, 0.6745 × (value − median) ÷ MAD, exceeds {CUT_OFF} either way "
-    "(Iglewicz and Hoaglin, 1993; spacings, sizes, volumes and ratios as logarithms). Where more than half of "
-    "the cases share one value, the MAD is 0, and whatever lies more than 5 % off stands out"
+    f"a case is an outlier if its robust z-score, 0.6745 × (value − median) ÷ MAD, exceeds {CUT_OFF} in magnitude "
+    "(Iglewicz and Hoaglin, 1993; spacings, sizes, volumes and ratios as logarithms). If more than half of "
+    "the cases share one value, the MAD is 0, and every value more than 5 % away is an outlier"
 )
 
 
@@ -44,7 +44,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Outlier:
-    """One case that stands out in one quantity, and how."""
+    """One case that is an outlier in one quantity."""
 
     case_id: str
     quantity: str
@@ -81,7 +81,7 @@ def _distribution(quantity: Quantity, cases: Sequence[CaseFacts]) -> Distributio
 
 
 def outliers(cases: Sequence[CaseFacts]) -> tuple[Outlier, ...]:
-    """Cases that stand out by `RULE`, the farthest first, then those that differ in kind from nearly all others."""
+    """Outliers by `RULE`, the farthest first, then those that differ in kind from nearly all others."""
     found = [outlier for quantity in quantities(cases) for outlier in _in_quantity(quantity, cases)]
     found.sort(key=lambda outlier: -abs(outlier.robust_z or math.inf))
     return (*found, *_in_kind(cases))

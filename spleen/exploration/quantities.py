@@ -26,7 +26,7 @@ class Quantity:
     """Never negative, and compared by its logarithm."""
     values: Float64[np.ndarray, " n"]
     is_comparable: bool = True
-    """Whether a case can stand out by it; an MR's intensity has no scale that cases share."""
+    """Whether it can make a case an outlier; an MR's intensity has no scale that cases share."""
 
     @property
     def known(self) -> Bool[np.ndarray, " n"]:

@@ -120,7 +120,7 @@ def _spread_row(name: str, spread: Spread) -> list[Cell]:
 
 
 def sparkline(histogram: Histogram) -> str:
-    """A histogram as at most 32 block characters, each by its share of the highest."""
+    """A histogram as at most 32 block characters, each relative to the highest."""
     bins = math.ceil(len(histogram.counts) / _SPARKS)
     counts = [sum(histogram.counts[start : start + bins]) for start in range(0, len(histogram.counts), bins)]
     blocks, top = " ▁▂▃▄▅▆▇█", max(counts) or 1
@@ -136,7 +136,7 @@ def _labels(case: CaseFacts) -> str:
         "sagittal",
         "coronal",
         "axial",
-        Column("pieces", "d"),
+        Column("components", "d"),
         "touches",
     ]
     rows: list[list[Cell]] = [
@@ -167,7 +167,7 @@ def _many_cases(
     if outliers:
         parts.append(_outliers(outliers))
     elif len(cases) >= MIN_CASES:
-        parts.append("No case stands out.")
+        parts.append("No case is an outlier.")
     return parts
 
 
@@ -183,7 +183,7 @@ def _distributions(distributions: Sequence[Distribution]) -> str:
 
 def _outliers(outliers: Sequence[Outlier]) -> str:
     case, robust_z = Column("case", is_name=True), Column("robust z", "+.1f")
-    columns: list[str | Column] = [case, "stands out in", robust_z, "value", Column("usual", may_go=True)]
+    columns: list[str | Column] = [case, "quantity", robust_z, "value", Column("usual", may_go=True)]
     rows: list[list[Cell]] = [
         [outlier.case_id, outlier.quantity, outlier.robust_z, outlier.shown, outlier.usual]
         for outlier in outliers[:_MOST_ROWS]
@@ -207,7 +207,7 @@ def _suggestion(suggestion: Suggestion, n_cases: int) -> str:
 def _verdict(verdict: Verdict, n_cases: int) -> str:
     title = f"Verdict: {verdict_in_words(verdict)}"
     if not verdict.findings:
-        title = "Verdict: nothing to complain about"
+        title = "Verdict: no problems found"
     return "\n".join([title, *(_topic(group, n_cases) for group in verdict.by_topic())])
 
 

@@ -1,4 +1,4 @@
-"""The doctor's verdict on all cases: errors, warnings and notes, the same ones told together."""
+"""The verdict on all cases: errors, warnings and notes, grouped by topic."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ def _about_copies(duplicates: Sequence[Duplicates]) -> Iterator[Finding]:
     for group in duplicates:
         names = shortened(group.case_ids)
         if group.what == "image":
-            message = f"{names}: the same voxels; split between training and test, they would make the score too good"
+            message = f"{names}: the same voxels; if split between training and test, the test score is inflated"
         else:
             message = f"{names}: different images share one label, voxel by voxel; was a file copied by mistake?"
         yield Finding("warning", f"duplicate {group.what}", message)
@@ -65,12 +65,14 @@ def _about_copies(duplicates: Sequence[Duplicates]) -> Iterator[Finding]:
 def _about_the_set(cases: Sequence[CaseFacts], outliers: Sequence[Outlier]) -> Iterator[Finding]:
     names = list(dict.fromkeys(outlier.case_id for outlier in outliers))
     if names:
-        yield Finding("warning", "outliers", f"these cases stand out: {shortened(names)}")
+        yield Finding("warning", "outliers", f"outliers: {shortened(names)}")
     yield from _about_scale(cases)
     kinds = kinds_of(cases)
     modalities, orientations = (set(kinds.get(name, {}).values()) for name in ("modality", "orientation"))
     if len(modalities) > 1:
-        yield Finding("warning", "mixed modalities", f"the set holds {', '.join(sorted(modalities))}; train them apart")
+        yield Finding(
+            "warning", "mixed modalities", f"the set holds {', '.join(sorted(modalities))}; train one model for each"
+        )
     if len(orientations) > 1:
         message = f"arrays run along {', '.join(sorted(orientations))}; harmless, each is read by its own affine"
         yield Finding("note", "mixed orientations", message)

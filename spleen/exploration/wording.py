@@ -52,7 +52,7 @@ def whose_suggestion(suggestion: Suggestion, n_cases: int) -> str:
     """What is trained with the suggested settings, of several cases that were explored."""
     if suggestion.n_cases == 1:
         return f"for the most typical case, {suggestion.case_id}"
-    how_many = "all" if suggestion.n_cases == n_cases else "the sound"
+    how_many = "all" if suggestion.n_cases == n_cases else "the valid"
     return f"for {how_many} {suggestion.n_cases} cases, judged on the most typical, {suggestion.case_id}"
 
 

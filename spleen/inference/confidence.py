@@ -23,7 +23,7 @@ class ClassTrust:
     class_name: str
     volume_mm3: float
     n_components: int
-    largest_component_share: float
+    largest_component_fraction: float
     """Share of the predicted voxels that lie in the largest connected component."""
     confidence: float
     """Soft Dice between probabilities and mask, 0 to 1."""
@@ -32,7 +32,7 @@ class ClassTrust:
     volume_to_training: float
     """Volume as a multiple of the nearest one among the training cases; 1 inside their range."""
     trust: float
-    """The product of confidence, agreement (where known) and largest_component_share; 0 where nothing was found."""
+    """The product of confidence, agreement (where known) and largest_component_fraction; 0 where nothing was found."""
     review: bool
     reasons: str
     """Why a person should look at it; empty without review."""

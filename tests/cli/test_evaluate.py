@@ -61,7 +61,7 @@ def test_the_tables_of_several_cases(pair):
     result = run(*pair, "--classes", "1=spleen")
     assert result.exit_code == 0
     text = result.stdout
-    assert "spleen: 4 cases, 1 empty in both, 1 missed, 0 invented" in text
+    assert "spleen: 4 cases, 1 empty in both, 1 false negative, 0 false positive" in text
     row = next(line.split() for line in text.splitlines() if line.split()[:1] == ["missed"])
     assert row == ["missed", "0.000", "0.000", "0.000", "inf", "inf", "0.000", "0.0", "-100.0"]
     summary = next(line.split() for line in text.splitlines() if line.split()[:1] == ["Dice"] and "…" in line)
@@ -96,7 +96,7 @@ def test_the_json_tells_means_intervals_and_worst_cases(pair, tmp_path):
     low, high = record["ci95"]["spleen"]["dice"]
     assert 0 <= low < 0.5 < high <= 1
     assert record["worst"]["spleen"]["dice"] == {"case": "missed", "value": 0.0}
-    assert record["counts"]["spleen"] == {"n_cases": 4, "n_empty": 1, "n_missed": 1, "n_invented": 0}
+    assert record["counts"]["spleen"] == {"n_cases": 4, "n_empty": 1, "n_false_negative": 1, "n_false_positive": 0}
     assert (record["n_values"]["spleen"]["dice"], record["n_infinite"]["spleen"]["hausdorff95_mm"]) == (3, 1)
     assert record["settings"] == {"classes": {"spleen": [1]}, "tolerance_mm": {"spleen": 1.0}, "prevalence": None}
     assert record["failures"] == {}
@@ -112,7 +112,7 @@ def test_references_of_other_folds_are_left_out_when_asked_for_and_counted(pair,
     assert "--only-predicted" in result.stderr
     result = run(*pair, "--only-predicted", "--json", tmp_path / "s.json")
     assert result.exit_code == 0
-    assert "2 cases, 1 class; left out, without a prediction: 2 (empty, missed)" in result.stdout
+    assert "2 cases, 1 class; skipped, no prediction: 2 (empty, missed)" in result.stdout
     record = strict((tmp_path / "s.json").read_text())
     assert (record["mean"]["1"]["dice"], sorted(record["cases"])) == (0.75, ["same", "shifted"])
     assert record["unpredicted"] == ["empty", "missed"]

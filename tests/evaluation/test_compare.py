@@ -98,7 +98,7 @@ def test_undefined_and_infinite_scores_are_counted_each_in_its_place(tmp_path):
     assert [pair.case_id for pair in comparison.moved_most("hausdorff95_mm")] == ["found", "lost", "usual"]
     text = str(comparison)
     assert "2 of 4 differences infinite" in text
-    assert "undefined on one side only, so without a difference and left out: only b" in text
+    assert "excluded, undefined on one side only: only b" in text
 
 
 def test_one_infinite_difference_makes_the_mean_infinite(tmp_path):
@@ -196,7 +196,7 @@ def test_references_of_other_folds_are_left_out_when_asked_for(predictions, tmp_
     (b / "short.nii.gz").unlink()
     result = run(a, b, reference, "--only-predicted", "--json", tmp_path / "c.json")
     assert result.exit_code == 0
-    assert "left out, without a prediction: 1 (short)" in result.stdout
+    assert "skipped, no prediction: 1 (short)" in result.stdout
     record = json.loads((tmp_path / "c.json").read_text())
     assert (sorted(record["cases"]), record["unpredicted"]) == (["empty", "shifted"], ["short"])
 

@@ -118,7 +118,7 @@ def test_empty_masks_follow_the_policy_in_every_metric(tmp_path, prediction, ref
     score = only(evaluate(*files(tmp_path, prediction, reference), classes={1: "organ"}))
     values = [score.value(name) for name in METRIC_NAMES]
     assert values == pytest.approx(expected, nan_ok=True)
-    assert (score.is_empty, score.is_missed, score.is_invented) == (
+    assert (score.is_empty, score.is_false_negative, score.is_false_positive) == (
         prediction is reference is EMPTY,
         prediction is EMPTY and reference is BOX,
         prediction is BOX and reference is EMPTY,
@@ -185,7 +185,7 @@ def test_every_value_of_either_file_is_a_class(tmp_path):
     reference[0, :2], prediction[0, 1:3], prediction[4, 0] = 2, 2, 10
     evaluation = evaluate(*files(tmp_path, prediction, reference))
     assert [(s.class_name, s.dice) for s in evaluation.scores] == [("2", 0.5), ("10", 0.0)]
-    assert [s.is_invented for s in evaluation.scores] == [False, True]
+    assert [s.is_false_positive for s in evaluation.scores] == [False, True]
 
 
 def test_named_values_count_alone_and_values_of_one_name_together(tmp_path):
@@ -290,7 +290,7 @@ def four_cases(tmp_path) -> Evaluation:
 
 def test_a_summary_leaves_out_nan_and_counts_it(four_cases):
     summary = four_cases.summary("organ")
-    assert (summary.n_cases, summary.n_empty, summary.n_missed, summary.n_invented) == (4, 1, 1, 0)
+    assert (summary.n_cases, summary.n_empty, summary.n_false_negative, summary.n_false_positive) == (4, 1, 1, 0)
     dice = summary.metrics["dice"]
     assert (dice.mean, dice.median, dice.worst, dice.worst_case) == (0.5, 0.5, 0.0, "missed")
     assert (dice.n_values, dice.n_undefined, dice.n_infinite) == (3, 1, 0)
@@ -304,7 +304,7 @@ def test_an_infinite_distance_is_never_dropped(four_cases):
     assert distance.median == pytest.approx(0.8)
     assert distance.interval is not None
     assert (distance.interval.high, distance.n_infinite, distance.n_undefined) == (INF, 1, 1)
-    assert "a mean with an infinite value is inf" in str(four_cases)
+    assert "infinite values make the mean inf" in str(four_cases)
 
 
 def test_the_worst_volume_error_is_the_one_farthest_from_0(tmp_path):
@@ -320,7 +320,7 @@ def test_the_worst_volume_error_is_the_one_farthest_from_0(tmp_path):
 def test_one_case_has_no_interval(tmp_path):
     evaluation = evaluate(*files(tmp_path, BOX, BOX))
     assert evaluation.summary("1").metrics["dice"].interval is None
-    assert "One case: no interval" in str(evaluation)
+    assert "One case only: no confidence interval" in str(evaluation)
 
 
 def test_the_mean_over_classes_is_the_one_of_a_training_run(tmp_path):
@@ -335,7 +335,7 @@ def test_the_mean_over_classes_is_the_one_of_a_training_run(tmp_path):
     ours = evaluation.summary(ALL_CLASSES)
     for name in ("dice", "jaccard", "sensitivity", "specificity", "precision"):
         assert ours.metrics[name].mean == pytest.approx(getattr(theirs, name))
-    assert (ours.n_cases, ours.n_empty, ours.n_missed) == (theirs.n_cases, theirs.n_empty, theirs.n_missed)
+    assert (ours.n_cases, ours.n_empty, ours.n_false_negative) == (theirs.n_cases, theirs.n_empty, theirs.n_missed)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_the_limits_of_agreement_by_hand(words_of):
 def test_each_case_has_a_bar_with_its_name_and_dice(words_of):
     """Dice of 9 in 10 voxels is 18/19, of 5 in 10 it is 10/15."""
     words = words_of({"near": (9, 10), "far": (5, 10), "gone": (0, 10), "invented_here": (4, 0)})
-    for text in ("near", "0.947", "far", "0.667", "gone", "missed", "invented_here", "invented"):
+    for text in ("near", "0.947", "far", "0.667", "gone", "false negative", "invented_here", "false positive"):
         assert shown(text, words)
     assert "organ 1: Dice · mean 0.404" in words
 

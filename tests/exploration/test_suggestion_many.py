@@ -130,7 +130,7 @@ def test_a_case_with_an_error_is_left_out_and_that_is_said(data: ManyCases) -> N
     config = config_of(exploration)
     assert config.data.skip_bad
     assert exploration.suggestion.n_cases == 5
-    assert "1 of 6 cases hold an error" in str(exploration)
+    assert "1 of 6 cases have errors" in str(exploration)
 
 
 @pytest.mark.parametrize(("spacing_mm", "img_size"), [((1, 1, 1), "native"), ((1.2, 1, 1), 20)])

@@ -35,7 +35,7 @@ def two_pieces() -> np.ndarray:
 
 def test_a_good_prediction_needs_no_review() -> None:
     score = judge(box(), confidence=0.95, agreement=0.96)
-    assert (score.class_name, score.n_components, score.largest_component_share) == ("spleen", 1, 1.0)
+    assert (score.class_name, score.n_components, score.largest_component_fraction) == ("spleen", 1, 1.0)
     assert score.volume_mm3 == pytest.approx(2 * 4 * 2 * VOXEL_MM3)
     assert score.trust == pytest.approx(0.95 * 0.96)
     assert (score.review, score.reasons) == (False, "")
@@ -43,7 +43,7 @@ def test_a_good_prediction_needs_no_review() -> None:
 
 def test_trust_is_the_product_of_what_is_known() -> None:
     score = judge(two_pieces(), confidence=0.9, agreement=0.8)
-    assert (score.n_components, score.largest_component_share) == (2, 16 / 20)
+    assert (score.n_components, score.largest_component_fraction) == (2, 16 / 20)
     assert score.volume_mm3 == pytest.approx(20 * VOXEL_MM3)
     assert score.trust == pytest.approx(0.9 * 0.8 * 0.8)
     alone = judge(two_pieces(), confidence=0.9, agreement=NAN)
@@ -105,7 +105,7 @@ def test_nothing_found_is_for_review() -> None:
     score = judge(np.zeros(SHAPE), confidence=NAN, agreement=NAN, training_volumes_mm3=(10.0, 20.0))
     assert (score.trust, score.volume_mm3, score.n_components) == (0.0, 0.0, 0)
     assert (score.review, score.reasons) == (True, "nothing was found")
-    assert math.isnan(score.largest_component_share)
+    assert math.isnan(score.largest_component_fraction)
     assert score.volume_to_training == 0.0
 
 

@@ -14,7 +14,7 @@ SCORE = ClassTrust(
     class_name="left kidney, cyst",  # a comma, which CSV must quote
     volume_mm3=151234.56,
     n_components=2,
-    largest_component_share=0.75,
+    largest_component_fraction=0.75,
     confidence=0.9,
     agreement=math.nan,
     volume_to_training=1.0,
@@ -160,7 +160,7 @@ def test_a_record_tells_every_sign_in_words_and_numbers(tmp_path: Path) -> None:
         "class_name": "left kidney, cyst",
         "volume_mm3": "151235",
         "n_components": "2",
-        "largest_component_share": "0.75",
+        "largest_component_fraction": "0.75",
         "confidence": "0.9",
         "agreement": "nan",
         "volume_to_training": "1",

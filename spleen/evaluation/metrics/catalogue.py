@@ -1,4 +1,4 @@
-"""Every metric of `spleen evaluate`: its name in files, unit, and which values are better."""
+"""Every metric of `spleen evaluate`: its name in files, its unit, and whether higher or lower is better."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,20 +27,20 @@ class Metric:
 
 METRICS = (
     Metric("dice", "Dice", "overlap", "higher", "overlap of both masks"),
-    Metric("jaccard", "Jaccard", "overlap", "higher", "overlap, on a harsher scale"),
-    Metric("sensitivity", "sensitivity", "overlap", "higher", "share of the organ that was found"),
-    Metric("specificity", "specificity", "overlap", "higher", "share of the rest left alone"),
-    Metric("precision", "precision", "overlap", "higher", "share of the prediction that is organ"),
+    Metric("jaccard", "Jaccard", "overlap", "higher", "intersection over union"),
+    Metric("sensitivity", "sensitivity", "overlap", "higher", "fraction of the organ found"),
+    Metric("specificity", "specificity", "overlap", "higher", "fraction of the background kept"),
+    Metric("precision", "precision", "overlap", "higher", "fraction of the prediction that is organ"),
     Metric(
         "negative_predictive_value",
         "neg. predictive value",
         "voxel as a test",
         "higher",
-        "share left alone that is no organ",
+        "fraction of predicted background that is right",
     ),
-    Metric("accuracy", "accuracy", "voxel as a test", "higher", "share labelled rightly"),
-    Metric("likelihood_ratio_positive", "LR+", "voxel as a test", "higher", "a hit against a false alarm", ",.4g"),
-    Metric("likelihood_ratio_negative", "LR−", "voxel as a test", "lower", "a miss against a right no", ".4g"),
+    Metric("accuracy", "accuracy", "voxel as a test", "higher", "fraction of voxels labelled correctly"),
+    Metric("likelihood_ratio_positive", "LR+", "voxel as a test", "higher", "true- over false-positive rate", ",.4g"),
+    Metric("likelihood_ratio_negative", "LR−", "voxel as a test", "lower", "false- over true-negative rate", ".4g"),
     Metric(
         "post_test_probability_positive", "post-test prob. pos.", "voxel as a test", "higher", "organ, where predicted"
     ),
@@ -52,10 +52,10 @@ METRICS = (
         "organ, where not predicted",
         ".2e",
     ),
-    Metric("hausdorff95_mm", "HD95, mm", "surface", "lower", "95 % of the surface is nearer", ".2f"),
-    Metric("hausdorff_mm", "Hausdorff, mm", "surface", "lower", "the farthest surface voxel", ".2f"),
+    Metric("hausdorff95_mm", "HD95, mm", "surface", "lower", "95th percentile of surface distances", ".2f"),
+    Metric("hausdorff_mm", "Hausdorff, mm", "surface", "lower", "largest surface distance", ".2f"),
     Metric("average_surface_distance_mm", "surface distance, mm", "surface", "lower", "mean over both surfaces", ".3f"),
-    Metric("surface_dice", "surface Dice", "surface", "higher", "share of the surface within tolerance"),
+    Metric("surface_dice", "surface Dice", "surface", "higher", "fraction of the surface within tolerance"),
     Metric("volume_prediction_mm3", "volume prediction, mm³", "volume", "neither", "", ",.0f"),
     Metric("volume_reference_mm3", "volume reference, mm³", "volume", "neither", "", ",.0f"),
     Metric("volume_prediction_ml", "volume prediction, ml", "volume", "neither", "", ",.2f"),

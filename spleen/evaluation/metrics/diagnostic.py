@@ -1,4 +1,4 @@
-"""What a voxel's label says about the voxel: the scores by which a diagnostic test is judged.
+"""Segmentation as a diagnostic test of each voxel: predictive values, likelihood ratios, accuracy.
 
 "Positive" is a voxel inside the prediction, "diseased" a voxel inside the reference. Every score is NaN where it would
 be 0 / 0: nothing can be said. Sensitivity, specificity and precision are in `spleen.evaluation.metrics.overlap`.
@@ -10,12 +10,12 @@ from spleen.evaluation.metrics.overlap import ConfusionCounts, Score, sensitivit
 
 
 def negative_predictive_value(counts: ConfusionCounts) -> Score:
-    """TN / (TN + FN): the share of the voxels left alone that are no organ; NaN where every voxel was predicted."""
+    """TN / (TN + FN): the fraction of predicted background that is background; NaN where every voxel was predicted."""
     return counts.true_negative.double() / (counts.true_negative + counts.false_negative)
 
 
 def accuracy(counts: ConfusionCounts) -> Score:
-    """(TP + TN) / all voxels: the share of the volume that is labelled rightly, background included."""
+    """(TP + TN) / all voxels: the fraction of voxels labelled correctly, background included."""
     right = counts.true_positive + counts.true_negative
     return right.double() / (right + counts.false_positive + counts.false_negative)
 
@@ -23,23 +23,23 @@ def accuracy(counts: ConfusionCounts) -> Score:
 def likelihood_ratio_positive(counts: ConfusionCounts) -> Score:
     """Sensitivity / (1 − specificity): how many times likelier organ is predicted inside the organ than outside.
 
-    inf where nothing was invented. NaN where the reference is empty or fills everything, or nothing was predicted.
+    inf without false positives. NaN where the reference is empty or fills everything, or nothing was predicted.
     """
-    invented = counts.false_positive.double() / (counts.false_positive + counts.true_negative)
-    return sensitivity(counts) / invented
+    false_positive_rate = counts.false_positive.double() / (counts.false_positive + counts.true_negative)
+    return sensitivity(counts) / false_positive_rate
 
 
 def likelihood_ratio_negative(counts: ConfusionCounts) -> Score:
     """(1 − sensitivity) / specificity: how many times likelier background is predicted inside the organ than outside.
 
-    0 where nothing was missed. NaN where the reference is empty or fills everything, or everything was predicted.
+    0 without false negatives. NaN where the reference is empty or fills everything, or everything was predicted.
     """
-    missed = counts.false_negative.double() / (counts.false_negative + counts.true_positive)
-    return missed / specificity(counts)
+    false_negative_rate = counts.false_negative.double() / (counts.false_negative + counts.true_positive)
+    return false_negative_rate / specificity(counts)
 
 
 def voxel_prevalence(counts: ConfusionCounts) -> Score:
-    """(TP + FN) / all voxels: the share of the volume that is organ, by the reference."""
+    """(TP + FN) / all voxels: the fraction of voxels that are organ in the reference."""
     organ = counts.true_positive + counts.false_negative
     return organ.double() / (organ + counts.false_positive + counts.true_negative)
 
@@ -58,6 +58,6 @@ def check_prevalence(prevalence: float) -> None:
     """Raise InputError unless 0 < prevalence < 1."""
     if not 0 < prevalence < 1:
         raise InputError(
-            "the prevalence is the share of voxels that are organ before the prediction is looked at: above 0 and "
+            "the prevalence is the prior fraction of voxels that are organ, above 0 and "
             f"below 1, for example 0.02; got {prevalence:g}"
         )

@@ -46,17 +46,17 @@ def jaccard(counts: ConfusionCounts) -> Score:
 
 
 def sensitivity(counts: ConfusionCounts) -> Score:
-    """TP / (TP + FN): the share of the organ that was found; NaN where the reference is empty."""
+    """TP / (TP + FN): the fraction of the organ that was found; NaN where the reference is empty."""
     return _ratio(counts.true_positive, counts.true_positive + counts.false_negative)
 
 
 def specificity(counts: ConfusionCounts) -> Score:
-    """TN / (TN + FP): the share of the rest that was left alone; NaN where the organ fills everything."""
+    """TN / (TN + FP): the fraction of the background that was kept; NaN where the organ fills everything."""
     return _ratio(counts.true_negative, counts.true_negative + counts.false_positive)
 
 
 def precision(counts: ConfusionCounts) -> Score:
-    """TP / (TP + FP): the share of the prediction that is organ; 0 for a missed organ, NaN if both are empty."""
+    """TP / (TP + FP): the fraction of the prediction that is organ; 0 for a missed organ, NaN if both are empty."""
     predicted = counts.true_positive + counts.false_positive
     missed = (predicted == 0) & (counts.false_negative > 0)
     return _ratio(counts.true_positive, predicted).masked_fill(missed, 0.0)

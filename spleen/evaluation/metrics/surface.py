@@ -86,7 +86,7 @@ def average_surface_distance_mm(distances: SurfaceDistances) -> float:
 
 
 def surface_dice(distances: SurfaceDistances, tolerance_mm: float) -> float:
-    """The share of both surfaces, from 0 to 1, that lies within `tolerance_mm` of the other surface.
+    """The fraction of both surfaces, from 0 to 1, that lies within `tolerance_mm` of the other surface.
 
     The normalised surface Dice of Nikolov et al. 2021, "Clinically Applicable Segmentation of Head and Neck Anatomy for
     Radiotherapy", JMIR 23(7):e26151, with every surface voxel counted as one (MONAI: use_subvoxels=False) in place of

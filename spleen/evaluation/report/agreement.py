@@ -38,9 +38,9 @@ class _Kind:
     marker: str
 
 
-_SCORED = _Kind("both masks hold voxels", "blue", "o")
-_MISSED = _Kind("missed", "vermillion", "X")
-_INVENTED = _Kind("invented", "orange", "^")
+_SCORED = _Kind("organ in both masks", "blue", "o")
+_FALSE_NEGATIVE = _Kind("false negative", "vermillion", "X")
+_FALSE_POSITIVE = _Kind("false positive", "orange", "^")
 
 
 def draw_agreement(evaluation: Evaluation, path: Path) -> None:
@@ -96,7 +96,7 @@ def _style(axes: Axes, title: str) -> None:
 
 
 def _kind(score: ClassScore) -> _Kind:
-    return _MISSED if score.is_missed else _INVENTED if score.is_invented else _SCORED
+    return _FALSE_NEGATIVE if score.is_false_negative else _FALSE_POSITIVE if score.is_false_positive else _SCORED
 
 
 def _draw_bland_altman(axes: Axes, scores: Sequence[ClassScore], title: str) -> None:
@@ -109,7 +109,7 @@ def _draw_bland_altman(axes: Axes, scores: Sequence[ClassScore], title: str) -> 
         return
     middles = np.array([(s.volume_prediction_ml + s.volume_reference_ml) / 2 for s in scores])
     errors = np.array([s.volume_error_mm3 / 1000 for s in scores])
-    for kind in (_SCORED, _MISSED, _INVENTED):
+    for kind in (_SCORED, _FALSE_NEGATIVE, _FALSE_POSITIVE):
         of_kind = [_kind(score) is kind for score in scores]
         if any(of_kind):
             axes.plot(

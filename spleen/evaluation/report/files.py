@@ -52,8 +52,8 @@ def to_json(evaluation: Evaluation) -> str:
         summary.class_name: {
             "n_cases": summary.n_cases,
             "n_empty": summary.n_empty,
-            "n_missed": summary.n_missed,
-            "n_invented": summary.n_invented,
+            "n_false_negative": summary.n_false_negative,
+            "n_false_positive": summary.n_false_positive,
         }
         for summary in evaluation.summaries
     }

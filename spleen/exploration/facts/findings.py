@@ -1,4 +1,4 @@
-"""What the doctor has to say about one case. An error keeps a training from being right; a warning wants a look."""
+"""Findings about one case: an error makes training wrong or impossible, a warning deserves a look."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _AIR_HU, _PADDING_HU = -950.0, -1100.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found. Findings with the same topic are told together."""
+    """One thing found. Findings with the same topic are shown together."""
 
     severity: Severity
     topic: str
@@ -49,7 +49,7 @@ def _form_findings(geometry: GeometryFacts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "neither sform nor qform set",
-            "the header does not say which way the patient lies; sagittal, coronal and axial may be wrong",
+            "the header does not define the patient orientation; sagittal, coronal and axial may be wrong",
         )
     if geometry.form_distance_mm is not None and geometry.form_distance_mm > _FORM_TOLERANCE_MM:
         yield Finding(
@@ -73,14 +73,14 @@ def _grid_findings(geometry: GeometryFacts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "sheared grid",
-            f"two array axes are {geometry.shear_degrees:.1f}° off the right angle (a tilted gantry?); distances in mm "
+            f"two array axes are {geometry.shear_degrees:.1f}° from perpendicular (tilted gantry?); distances in mm "
             "along slices are not exact",
         )
     if geometry.oblique_degrees > _OBLIQUE_DEGREES:
         yield Finding(
             "warning",
             "oblique grid",
-            f"the array is turned {geometry.oblique_degrees:.1f}° against the body; slices are only nearly axial",
+            f"the array is rotated by {geometry.oblique_degrees:.1f}° from the patient axes; slices are roughly axial",
         )
     if geometry.anisotropy >= _ANISOTROPY:
         coarse = max(geometry.planes, key=lambda plane: plane.spacing_mm)
@@ -99,10 +99,10 @@ def intensity_findings(facts: IntensityFacts) -> Iterator[Finding]:
             "error",
             "NaN or Inf",
             f"{facts.n_not_finite:,} of {facts.n_not_finite + facts.whole.n_voxels:,} voxels are NaN or Inf; replace "
-            "them by a real intensity (in CT that of air, −1024)",
+            "them with a real intensity (in CT −1024, air)",
         )
     if facts.whole.minimum == facts.whole.maximum:
-        yield Finding("error", "constant image", f"{facts.modality_reason}; there is nothing to see")
+        yield Finding("error", "constant image", f"{facts.modality_reason}; it carries no information")
     elif facts.n_distinct is not None and facts.n_distinct <= _FEW_VALUES:
         yield Finding(
             "warning",
@@ -129,7 +129,7 @@ def intensity_findings(facts: IntensityFacts) -> Iterator[Finding]:
 def label_findings(facts: LabelFacts, organ: tuple[int, ...]) -> Iterator[Finding]:
     """Errors and warnings about a label; `organ` are the values asked for, if any."""
     if not facts.values:
-        yield Finding("error", "empty label", "every voxel of the label is 0; there is no organ to learn")
+        yield Finding("error", "empty label", "every voxel of the label is 0; there is no organ to train on")
     elif not facts.organ_voxels:
         present = shortened((value.value for value in facts.values), 12)
         wanted = ", ".join(map(str, organ))
@@ -148,9 +148,9 @@ def label_findings(facts: LabelFacts, organ: tuple[int, ...]) -> Iterator[Findin
         if value.n_components > 1:
             yield Finding(
                 "warning",
-                "label in several pieces",
-                f"{value.title} has {value.n_components} separate pieces, the largest with "
-                f"{_below_all(value.largest_component_share)} of it; stray voxels, unless the organ is paired",
+                "label in several components",
+                f"{value.title} has {value.n_components} separate components, the largest with "
+                f"{_below_all(value.largest_component_fraction)} of it; stray voxels, unless the organ is paired",
             )
 
 
@@ -162,6 +162,6 @@ def _times(lengths: tuple[float, ...]) -> str:
     return " × ".join(f"{length:.4g}" for length in lengths)
 
 
-def _below_all(share: float) -> str:
-    """A share as per cent that never rounds up to 100 %."""
-    return "over 99.9 %" if share > 0.999 else f"{100 * share:.1f} %"
+def _below_all(fraction: float) -> str:
+    """A fraction in per cent that never rounds up to 100 %."""
+    return "over 99.9 %" if fraction > 0.999 else f"{100 * fraction:.1f} %"

@@ -1,6 +1,6 @@
 """Intensities of the whole image, the body and the organ.
 
-The voxels are sorted once; every percentile, histogram, share and threshold is then a look-up in the sorted values.
+The voxels are sorted once; every percentile, histogram, fraction and threshold is then a look-up in the sorted values.
 """
 
 import math
@@ -140,10 +140,10 @@ def percentile(values: SortedValues, percent: float) -> float:
 
 
 def _moments(values: SortedValues) -> tuple[float, float]:
-    """Mean and standard deviation in float64, a piece at a time to spare memory."""
+    """Mean and standard deviation in float64, a chunk at a time to spare memory."""
     mean = float(values.mean(dtype=np.float64))
-    pieces = (values[start : start + _CHUNK].astype(np.float64) for start in range(0, len(values), _CHUNK))
-    return mean, math.sqrt(sum(float(np.square(piece - mean).sum()) for piece in pieces) / len(values))
+    chunks = (values[start : start + _CHUNK].astype(np.float64) for start in range(0, len(values), _CHUNK))
+    return mean, math.sqrt(sum(float(np.square(chunk - mean).sum()) for chunk in chunks) / len(values))
 
 
 def histogram(values: SortedValues, edges: Float64[np.ndarray, " e"]) -> Histogram:

@@ -1,4 +1,4 @@
-"""What a label map holds: values, volumes, extents and pieces."""
+"""What a label map holds: values, volumes, extents and components."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,13 +35,13 @@ class ValueFacts:
     extents: tuple[Extent, Extent, Extent]
     """Along sagittal, coronal and axial slices, numbered from left, posterior and inferior, from 0."""
     n_components: int
-    """Pieces that do not touch, not even by a corner (26 neighbours)."""
-    largest_component_share: float
-    """Share of the voxels that the largest piece holds."""
+    """Connected components (26 neighbours)."""
+    largest_component_fraction: float
+    """Fraction of the voxels in the largest component."""
     touches: tuple[str, ...]
     """Faces of the volume that it reaches, such as "superior"."""
     name: str | None = None
-    """Of its class, where the dataset's own file tells it."""
+    """Name of its class, where the dataset defines one."""
 
     @property
     def title(self) -> str:
@@ -133,7 +133,7 @@ def _value(
         volume_mm3=n_voxels * voxel_mm3,
         extents=extents,
         n_components=int(n_components),
-        largest_component_share=float(sizes.max() / n_voxels),
+        largest_component_fraction=float(sizes.max() / n_voxels),
         touches=tuple(touches),
     )
 

@@ -1,4 +1,4 @@
-"""Which kind of scanner made the intensities, as far as they tell by themselves."""
+"""Guess the modality from the intensities."""
 
 from typing import Literal
 
@@ -17,13 +17,13 @@ def guess_modality(values: Num[np.ndarray, " n"]) -> tuple[Modality, str]:
     ultrasound, which is why the reason comes along.
     """
     low, high = float(values[0]), float(values[-1])
-    soft = _share(values, _SOFT_LOW_HU, _SOFT_HIGH_HU)
+    soft = _fraction(values, _SOFT_LOW_HU, _SOFT_HIGH_HU)
     if low == high:
         return "unknown", f"every voxel has the intensity {low:g}"
     if low < -500 and high - low > 500 and soft > 0.05:
-        air = _share(values, low, _AIR_HU)
-        shares = f"{100 * air:.0f} % of the voxels are air (below −850 HU) and {100 * soft:.0f} % soft tissue"
-        return "CT", f"{shares} (−200 … 300 HU)"
+        air = _fraction(values, low, _AIR_HU)
+        fractions = f"{100 * air:.0f} % of the voxels are air (below −850 HU) and {100 * soft:.0f} % soft tissue"
+        return "CT", f"{fractions} (−200 … 300 HU)"
     if low <= -50 and high >= 100 and soft > 0.6:
         reason = (
             f"values from {_signed(low)} to {_signed(high)}, {100 * soft:.0f} % of them soft tissue (−200 … 300 HU)"
@@ -34,7 +34,7 @@ def guess_modality(values: Num[np.ndarray, " n"]) -> tuple[Modality, str]:
 
 def _without_fixed_scale(values: Num[np.ndarray, " n"], low: float, high: float) -> tuple[Modality, str]:
     bright = float(values[int(0.995 * (len(values) - 1))])
-    shot = _share(values, low, np.nextafter(0.0, -1.0)) if low < 0 else 0.0
+    shot = _fraction(values, low, np.nextafter(0.0, -1.0)) if low < 0 else 0.0
     if low < 0 and (shot > 0.05 or -low > 0.25 * bright):
         return "unknown", (
             f"values from {_signed(low)} to {_signed(high)}, {100 * shot:.0f} % negative, but no air near −1000: "
@@ -55,12 +55,12 @@ def _without_fixed_scale(values: Num[np.ndarray, " n"], low: float, high: float)
 
 
 def _is_ct_with_offset(values: Num[np.ndarray, " n"], high: float) -> bool:
-    air, between, soft = _share(values, 0, 150), _share(values, 150, 824), _share(values, 824, 1324)
+    air, between, soft = _fraction(values, 0, 150), _fraction(values, 150, 824), _fraction(values, 824, 1324)
     return high > 1400 and air > 0.1 and soft > 0.1 and between < min(air, soft)
 
 
-def _share(values: Num[np.ndarray, " n"], low: float, high: float) -> float:
-    """Share of the values from `low` to `high`, both included."""
+def _fraction(values: Num[np.ndarray, " n"], low: float, high: float) -> float:
+    """Fraction of the values from `low` to `high`, both included."""
     first = np.searchsorted(values, low, side="left")
     return float(np.searchsorted(values, high, side="right") - first) / len(values)
 

@@ -94,7 +94,7 @@ def _facts(exploration: Exploration) -> list[str]:
     pairs = [pair for pair in facts_of(cases[0]) if pair[0] not in ("image", "label")]
     lines = [line for name, text in pairs for line in _folded(f"{name}: {text}", _LETTERS // 2)]
     for value in cases[0].labels.values[:_MOST_VALUES] if cases[0].labels is not None else ():
-        lines.append(f"{value.title}: {value.volume_mm3:,.0f} mm³ in {counted(value.n_components, 'piece')}")
+        lines.append(f"{value.title}: {value.volume_mm3:,.0f} mm³ in {counted(value.n_components, 'component')}")
     return lines
 
 
@@ -142,7 +142,7 @@ def _draw_histogram(axes: Axes, facts: IntensityFacts, whose: str) -> None:
             edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
             shares = np.array(histogram.counts) / (max(histogram.counts) or 1)
             axes.stairs(shares, edges, fill=True, color=colour, alpha=0.75, label=name)
-    axes.set_title(f"Intensities{whose}, each against its own peak", fontsize=9, loc="left")
+    axes.set_title(f"Intensities{whose}, each scaled to its own peak", fontsize=9, loc="left")
     axes.set(yticks=[], xlabel="HU" if facts.modality == "CT" else "")
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right", "left"]].set_visible(False)

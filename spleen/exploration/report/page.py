@@ -159,7 +159,18 @@ def _labels(case: CaseFacts) -> Table | None:
     if case.labels is None or not case.labels.values:
         return None
     named = any(value.name for value in case.labels.values)
-    columns = ["label", *["class"] * named, "voxels", "mm³", "ml", "sagittal", "coronal", "axial", "pieces", "touches"]
+    columns = [
+        "label",
+        *["class"] * named,
+        "voxels",
+        "mm³",
+        "ml",
+        "sagittal",
+        "coronal",
+        "axial",
+        "components",
+        "touches",
+    ]
     rows: list[list[Cell]] = [
         [
             value.value,

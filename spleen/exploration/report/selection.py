@@ -1,4 +1,4 @@
-"""Which cases of a set are worth a look: those with errors, those that stand out, and typical ones beside them."""
+"""Which cases of a set to show: those with errors, outliers, and typical ones for comparison."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -42,13 +42,13 @@ def _reasons(exploration: Exploration) -> dict[str, list[str]]:
         reasons[case.case_id] += [f"{f.severity}: {f.topic}" for f in case.findings if f.severity == "error"]
     for outlier in exploration.outliers:
         z = "" if outlier.robust_z is None else f"; robust z {format_number(round(outlier.robust_z, 1))}"
-        text = f"stands out in {outlier.quantity}: {outlier.shown} ({outlier.usual}{z})"
+        text = f"outlier in {outlier.quantity}: {outlier.shown} ({outlier.usual}{z})"
         reasons[outlier.case_id].append(text)
     return reasons
 
 
 def _farthest(outliers: Sequence[Outlier]) -> list[str]:
-    """Cases that stand out: first the farthest of each quantity, then the others."""
+    """Outliers: first the farthest of each quantity, then the others."""
     first = {outlier.quantity: outlier.case_id for outlier in reversed(outliers)}
     return list(dict.fromkeys([*reversed(first.values()), *(outlier.case_id for outlier in outliers)]))
 

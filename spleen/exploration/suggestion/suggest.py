@@ -97,7 +97,7 @@ def suggest(cases: Sequence[CaseFacts], typical: CaseFacts, organ: tuple[int, ..
 
 
 def typical_case(cases: Sequence[CaseFacts], outlying: set[str]) -> CaseFacts | None:
-    """The sound case whose organ is nearest to the median volume, one that stands out in nothing if there is one."""
+    """The sound case whose organ is nearest to the median volume, one that is no outlier if there is one."""
     sound = [case for case in cases if case.is_sound and case.intensity is not None]
     candidates = [case for case in sound if case.case_id not in outlying] or sound
     if not candidates:
@@ -174,7 +174,7 @@ def _concessions(chosen: _AxisChoice) -> list[Setting]:
         return []
     reasons = {
         "split.guard_mm=0": "the organ shows on too few slices for gaps of 5 mm between training and test blocks; "
-        "expect a score that is a little too good",
+        "expect a slightly inflated score",
         "context_slices=0": "neighbouring slices as context would need wider gaps",
     }
     return [Setting(override, reasons[override]) for override in _CONCESSIONS[chosen.concessions]]
@@ -280,4 +280,4 @@ def _choose_cases(cases: Sequence[CaseFacts]) -> list[Setting]:
     bad = sum(not case.is_sound for case in cases)
     if not bad:
         return []
-    return [Setting("data.skip_bad=true", f"{bad} of {len(cases)} cases hold an error; better mend them")]
+    return [Setting("data.skip_bad=true", f"{bad} of {len(cases)} cases have errors; fixing them is better")]
