@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow lint docs setup
+.PHONY: train test test-slow lint docs wheel setup
 .DEFAULT_GOAL := train
 
 train: setup            ## train on the embedded synthetic CT and print its scores
@@ -25,9 +25,13 @@ lint: setup             ## style and types
 docs: setup             ## the documentation, into site/; a broken link or a missing docstring is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+wheel: setup            ## the installable package, in dist/
+	rm -rf build  # what setuptools finds there it would pack again, also modules that are gone
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
 setup: $(VENV)/.complete
 
-$(VENV)/.complete: pyproject.toml constraints.txt
+$(VENV)/.complete: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; choose another with make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -1,5 +1,6 @@
 """Every shipped YAML composes, fits the schema, builds what it names, and explains itself."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -154,6 +155,17 @@ def test_a_network_that_cannot_be_built_is_told_by_name(override: str, told: lis
     with pytest.raises(InputError) as caught:
         build_network(build_model.build_spec(compose_config("model=monai_basic_unet", override)))
     assert all(part in str(caught.value) for part in told), caught.value
+
+
+@pytest.mark.parametrize(("option", "name"), [("model=monai_segresnet", "model.network"), ("loss=tversky", "loss")])
+def test_what_needs_monai_names_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, option: str, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "monai", None)  # Python then finds no such package
+    config = compose_config(option)
+    setting = config.loss if name == "loss" else config.model.network
+    with pytest.raises(InputError, match=rf"^{name}: monai\..* is not installed; .*pip install 'monai>=1\.5'$"):
+        build_model.build_part(name, setting)
 
 
 def test_a_network_of_ones_own_is_one_yaml_away(tmp_path: Path) -> None:

@@ -232,6 +232,17 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     store["experiment"] = before
 
 
+def test_a_study_of_the_current_folder_comes_before_one_that_is_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "experiments", "tune", "# Is this mine?\nlr: 0.5\n")
+    shipped = study_names()
+    monkeypatch.chdir(tmp_path)
+    assert study_question("tune") == "Is this mine?"
+    assert read_study("tune").lr == 0.5
+    assert study_names() == shipped
+
+
 def write(folder: Path, name: str, text: str) -> None:
     (folder / name).mkdir(parents=True)
     (folder / name / "study.yaml").write_text(text)
