@@ -157,7 +157,7 @@ def test_an_installation_runs_sweeps_and_studies(environment: Path, tmp_path: Pa
     assert "2 finished job(s)" in sweep
     study = [command, "train", "experiment=size_and_rate", *settings, "img_size=32", "lr=1e-3,1e-2", "seed=0"]
     assert "2 jobs to run" in _run(study, tmp_path).stdout
-    assert "2 of 2 jobs were finished already" in _run(study, tmp_path).stdout
+    assert "2 of 2 jobs are already finished" in _run(study, tmp_path).stdout
     assert len(list(tmp_path.glob("outputs/neighbours/*/*/summary.json"))) == 2
     assert len(list(tmp_path.glob("outputs/size_and_rate/*/summary.json"))) == 2
     assert _installed_files(environment) == before
