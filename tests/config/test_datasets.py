@@ -32,6 +32,10 @@ def completed(data: ManyCases, *overrides: str) -> TrainConfig:
     return completed_by_files(compose_config(*data.decathlon, *overrides))
 
 
+def identity_with_files(config: TrainConfig) -> str:
+    return identity(config, find_dataset(config).cases)
+
+
 # What the files say --------------------------------------------------------------------------------------------------
 
 
@@ -111,17 +115,17 @@ def test_groups_stand_in_the_place_of_those_of_a_table(data: ManyCases, tmp_path
 
 
 def test_the_place_of_the_files_does_not_matter_but_their_content_does(data: ManyCases, tmp_path: Path) -> None:
-    before = identity(completed(data))
+    before = identity_with_files(completed(data))
     moved = ManyCases(tmp_path / "elsewhere", data.labels)
     data.root.rename(moved.root)
-    assert identity(completed(moved)) == before
+    assert identity_with_files(completed(moved)) == before
     relabel(moved, "c2", lambda label: label[::-1].copy())
-    assert identity(completed(moved)) != before
+    assert identity_with_files(completed(moved)) != before
 
 
 def test_what_decides_the_split_decides_the_identity(data: ManyCases, tmp_path: Path) -> None:
     def of(*overrides: str) -> str:
-        return identity(completed(data, *overrides))
+        return identity_with_files(completed(data, *overrides))
 
     def written(name: str, text: str) -> Path:
         (tmp_path / name).write_text(text)
@@ -143,7 +147,7 @@ def test_what_decides_the_split_decides_the_identity(data: ManyCases, tmp_path: 
 
 
 def test_classes_in_dataset_json_decide_the_identity(data: ManyCases) -> None:
-    before = identity(completed(data))
-    assert identity(completed(data, "data.label_values={front: [1], back: [2]}")) == before
+    before = identity_with_files(completed(data))
+    assert identity_with_files(completed(data, "data.label_values={front: [1], back: [2]}")) == before
     change(data, labels={"0": "background", "1": "front", "2": "rear"})
-    assert identity(completed(data)) != before
+    assert identity_with_files(completed(data)) != before
