@@ -122,7 +122,7 @@ def _configure(size: int, width: int, augment: str, folder: Path) -> TrainConfig
     return configure(
         [
             "data=phantom", f"data.matrix={size}", f"img_size={size}", "axis=axial", f"augment={augment}",
-            f"model.network.width={width}", "schedule=constant", "schedule.warmup_share=0", "trainer.progress=false",
+            f"model.network.width={width}", "schedule=constant", "schedule.warmup_fraction=0", "trainer.progress=false",
             f"epochs={_NEVER}", f"trainer.val_every_epochs={_NEVER}", f"output_dir={quoted(folder)}",
             f"cache_dir={quoted(work_folder() / '.cache')}",
         ]

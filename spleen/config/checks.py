@@ -93,7 +93,7 @@ def _training(config: TrainConfig) -> Iterator[str]:
             f"loader.slices_per_epoch={loader.slices_per_epoch} is less than one batch (batch_size="
             f"{config.batch_size}); raise it, or use null for one pass over the training slices"
         )
-    yield from between("loader.foreground_share", loader.foreground_share, 0, 1)
+    yield from between("loader.foreground_fraction", loader.foreground_fraction, 0, 1)
     yield from between("loader.num_workers", loader.num_workers, 0, 256)
     yield from between("model.size_multiple", config.model.size_multiple, 1, 512, unit="pixels")
     yield from _target("model.network", config.model.network)
@@ -106,7 +106,7 @@ def _training(config: TrainConfig) -> Iterator[str]:
     if optimiser.ema_decay is not None:
         yield from between("optimiser.ema_decay", optimiser.ema_decay, 0, 0.999999, low_included=False)
     yield from one_of("schedule.kind", schedule.kind, ("cosine", "polynomial", "constant", "one_cycle"))
-    yield from between("schedule.warmup_share", schedule.warmup_share, 0, 0.9)
+    yield from between("schedule.warmup_fraction", schedule.warmup_fraction, 0, 0.9)
     yield from between("schedule.final_factor", schedule.final_factor, 0, 1)
     yield from between("schedule.power", schedule.power, 0, 10, low_included=False)
     yield from one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu", "mps"))
@@ -205,15 +205,15 @@ def data_problems(config: TrainConfig) -> Iterator[str]:
 def _split(config: TrainConfig) -> Iterator[str]:
     split = config.split
     many = isinstance(config.data, CasesData)
-    yield from between("split.val_share", split.val_share, 0, 0.5, low_included=many)
-    yield from between("split.test_share", split.test_share, 0, 0.5, low_included=many)
+    yield from between("split.val_fraction", split.val_fraction, 0, 0.5, low_included=many)
+    yield from between("split.test_fraction", split.test_fraction, 0, 0.5, low_included=many)
     yield from between("split.test_blocks", split.test_blocks, 1, 16, unit="blocks")
     yield from between("split.guard_mm", split.guard_mm, 0, 1000, unit="mm")
     yield from between("split.seed", split.seed, 0, 2**32 - 1)
     yield from between("split.folds", split.folds, 2, 1000, unit="folds")
-    if split.val_share + split.test_share > 0.8:
+    if split.val_fraction + split.test_fraction > 0.8:
         yield (
-            f"split.val_share + split.test_share is {split.val_share + split.test_share:g}; "
+            f"split.val_fraction + split.test_fraction is {split.val_fraction + split.test_fraction:g}; "
             "at most 0.8, or too little is left for training"
         )
 
@@ -235,11 +235,11 @@ def _fold(config: TrainConfig) -> Iterator[str]:
         if config.trainer.early_stopping_patience is not None:
             yield "trainer.early_stopping_patience needs validation cases; without any, give null"
         if config.search is not None:
-            yield "a search needs validation cases: set split.val_share above 0, and do not use fold=all"
+            yield "a search needs validation cases: set split.val_fraction above 0, and do not use fold=all"
 
 
 def _validates_nothing(config: TrainConfig) -> bool:
-    return config.fold == "all" or config.split.val_share == 0
+    return config.fold == "all" or config.split.val_fraction == 0
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> Iterator[str]:

@@ -32,7 +32,7 @@ from spleen.types import AxisName
 def build_split_settings(config: TrainConfig) -> SplitSettings:
     """How one volume is split."""
     split = config.split
-    return SplitSettings(split.val_share, split.test_share, split.test_blocks, split.guard_mm, split.seed)
+    return SplitSettings(split.val_fraction, split.test_fraction, split.test_blocks, split.guard_mm, split.seed)
 
 
 def build_loader_settings(config: TrainConfig) -> LoaderSettings:
@@ -40,7 +40,7 @@ def build_loader_settings(config: TrainConfig) -> LoaderSettings:
     return LoaderSettings(
         batch_size=config.batch_size,
         slices_per_epoch=config.loader.slices_per_epoch,
-        foreground_share=config.loader.foreground_share,
+        foreground_fraction=config.loader.foreground_fraction,
         num_workers=config.loader.num_workers,
         context_slices=config.context_slices,
         seed=config.seed,
@@ -85,7 +85,7 @@ def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> Se
         stages={stage: SplitScores([part.case for part in data.slices(stage)], names) for stage in SCORED_SPLITS},
         axis=preprocessing.axis,
         seed=config.seed,
-        crop=CropSettings(config.crop_size, config.loader.foreground_share) if config.crop_size else None,
+        crop=CropSettings(config.crop_size, config.loader.foreground_fraction) if config.crop_size else None,
     )
 
 
@@ -97,7 +97,7 @@ def build_optimiser_settings(config: TrainConfig) -> OptimiserSettings:
         weight_decay=optimiser.weight_decay,
         betas=(optimiser.beta1, optimiser.beta2),
         schedule=schedule.kind,
-        warmup_share=schedule.warmup_share,
+        warmup_fraction=schedule.warmup_fraction,
         power=schedule.power,
         final_factor=schedule.final_factor,
     )

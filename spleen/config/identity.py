@@ -9,6 +9,7 @@ from pathlib import Path
 from spleen.config.effect import COUNTING_BY_CONTENT, has_effect
 from spleen.config.schema import CasesData, PhantomData, TrainConfig, process_count
 from spleen.data.cases import Case
+from spleen.records.renamed_keys import EARLIER_KEYS
 from spleen.system.hashing import content_hash
 from spleen.system.nested import flatten
 
@@ -39,7 +40,7 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
     Of machines and devices only the product counts: the number of processes.
     """
     settings = {
-        key: _plain(value)
+        EARLIER_KEYS.get(key, key): _plain(value)  # under its first name, so that finished jobs stay finished
         for key, value in flatten(asdict(config)).items()
         if has_effect(key) and key not in COUNTING_BY_CONTENT
     }

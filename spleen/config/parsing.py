@@ -12,6 +12,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from spleen.config.effect import DATA_PATHS
 from spleen.config.schema import DATA, INTENSITIES, TrainConfig
 from spleen.errors import InputError
+from spleen.records.renamed_keys import with_current_keys
 from spleen.system.resources import train_command
 
 
@@ -21,6 +22,7 @@ def parse(tree: DictConfig) -> TrainConfig:
     Raises InputError for a key that the schema lacks (also one added with `+`), a value of the wrong type, or a value
     without which nothing can start.
     """
+    tree = OmegaConf.create(with_current_keys(cast(dict[str, object], OmegaConf.to_container(tree))))
     schema = OmegaConf.structured(TrainConfig)
     for group, kinds in (("data", DATA), ("intensity", INTENSITIES)):
         kind = OmegaConf.select(tree, f"{group}.kind")

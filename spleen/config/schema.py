@@ -69,8 +69,8 @@ class TableData(CasesData):
 class SplitConfig:
     """split: how one volume is cut into blocks, and many cases into parts. Earlier runs knew one volume alone."""
 
-    val_share: float
-    test_share: float
+    val_fraction: float
+    test_fraction: float
     test_blocks: int
     guard_mm: float
     seed: int
@@ -84,7 +84,7 @@ class LoaderConfig:
     """loader: how slices become batches."""
 
     slices_per_epoch: int | None
-    foreground_share: float
+    foreground_fraction: float
     num_workers: int
 
 
@@ -148,7 +148,7 @@ class ScheduleConfig:
     """schedule: the learning rate over the steps."""
 
     kind: str
-    warmup_share: float
+    warmup_fraction: float
     power: float
     final_factor: float
 

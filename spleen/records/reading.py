@@ -20,6 +20,7 @@ import yaml
 
 from spleen.errors import InputError
 from spleen.records.folder import MARKERS, RunFolder
+from spleen.records.renamed_keys import current_key
 from spleen.system.nested import flatten
 
 Setting = str | int | float | bool | None
@@ -226,7 +227,9 @@ def read_settings(path: Path) -> dict[str, Setting]:
 def _parse(text: str) -> dict[str, Setting]:
     """The settings in YAML text. Kept, since the runs of a study share nearly all of their top-level blocks."""
     content = yaml.load(text, Loader=_LOADER)
-    return {key: _setting(value) for key, value in flatten(content).items()} if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return {current_key(key): _setting(value) for key, value in flatten(content).items()}
 
 
 def _setting(value: object) -> Setting:

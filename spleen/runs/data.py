@@ -111,7 +111,7 @@ def _split_cases(config: TrainConfig, opened: LoadedCases) -> tuple[list[SliceSp
 
 def _settings(config: TrainConfig) -> CaseSplitSettings:
     split = config.split
-    return CaseSplitSettings(split.val_share, split.test_share, split.folds, split.seed)
+    return CaseSplitSettings(split.val_fraction, split.test_fraction, split.folds, split.seed)
 
 
 def _facts(cases: tuple[StoredCase, ...]) -> list[CaseFacts]:

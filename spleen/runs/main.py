@@ -21,10 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spleen.config.checks import check
+from spleen.config.overrides import key_of, with_current_key
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
 from spleen.errors import FolderInUse, InputError, Interrupted
 from spleen.records.folder import RunFolder
+from spleen.records.renamed_keys import RENAMED_KEYS
 from spleen.runs.help import help_text
 from spleen.runs.messages import in_words
 from spleen.runs.naming import run_stamp
@@ -68,6 +70,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> None:
+    arguments = replace_renamed_keys(arguments)
     _Process.first_job_started = psutil.Process().create_time()
     if asks_to_resume(arguments):
         _resume(arguments)
@@ -78,6 +81,14 @@ def _run(arguments: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = _with_mode(arguments)  # which Hydra reads
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(run_job)()
+
+
+def replace_renamed_keys(arguments: list[str]) -> list[str]:
+    """The arguments with every configuration key under its current name; prints a warning for each renamed one."""
+    for key in dict.fromkeys(map(key_of, arguments)):
+        if key in RENAMED_KEYS:
+            print(f"warning: {key} is now called {RENAMED_KEYS[key]}; the old name still works", file=sys.stderr)
+    return list(map(with_current_key, arguments))
 
 
 def _with_mode(arguments: list[str]) -> list[str]:

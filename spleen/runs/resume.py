@@ -16,6 +16,7 @@ from spleen.inference.loading import spec_of
 from spleen.models.checkpoint import read_checkpoint
 from spleen.models.spec import ModelSpec
 from spleen.records.folder import RunFolder
+from spleen.records.renamed_keys import with_current_keys
 from spleen.runs.tracking.parts import forget_wandb
 from spleen.system.nested import flatten
 from spleen.system.resources import train_command
@@ -78,7 +79,7 @@ def _settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> None:
     """Raise InputError if a setting that decides what is trained is another one than when the run began."""
-    then, now = flatten(unfinished.settings), flatten(json.loads(json.dumps(config)))
+    then, now = flatten(with_current_keys(unfinished.settings)), flatten(json.loads(json.dumps(config)))
     changed = [
         f"{key} was {_shown(then, key)} and is now {_shown(now, key)}"
         for key in dict.fromkeys([*then, *now])

@@ -80,7 +80,7 @@ class SegmentationModule(pl.LightningModule):
         """One step on augmented slices."""
         image, label = augment_batch(batch.image, batch.label, self._augment, self._axis, self._random)
         if self._crop is not None:
-            image, label = crop_batch(image, label, self._crop.size, self._crop.foreground_share, self._random)
+            image, label = crop_batch(image, label, self._crop.size, self._crop.foreground_fraction, self._random)
         loss: Tensor = self.loss(self(image), label)
         return loss
 
@@ -112,7 +112,7 @@ class SegmentationModule(pl.LightningModule):
             self.network.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay
         )
         total = int(self.trainer.estimated_stepping_batches)
-        warmup = round(settings.warmup_share * total)
+        warmup = round(settings.warmup_fraction * total)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser,
             lambda step: lr_factor(step, total, warmup, settings.schedule, settings.power, settings.final_factor),

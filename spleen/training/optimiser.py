@@ -80,6 +80,6 @@ class OptimiserSettings:
     weight_decay: float
     betas: tuple[float, float]
     schedule: str
-    warmup_share: float
+    warmup_fraction: float
     power: float
     final_factor: float

@@ -19,7 +19,7 @@ SPACING_MM = (1.5, 1.25, 3.0)
 VOXEL_MM3 = 1.5 * 1.25 * 3.0
 SHAPE = (24, 20, 8)
 # A training of a second; the shortest that still has batches of several cases.
-QUICK = ("epochs=1", "loader.slices_per_epoch=8", "img_size=16", "model.network.width=2", "split.val_share=0.25")
+QUICK = ("epochs=1", "loader.slices_per_epoch=8", "img_size=16", "model.network.width=2", "split.val_fraction=0.25")
 
 
 @dataclass(frozen=True)

@@ -124,9 +124,12 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line(override: str, told: l
         (["data.n_slices=3"], ["data.n_slices", "16", "got 3"]),
         (["data.noise_hu=-1"], ["data.noise_hu", "HU", "-1"]),
         (["data=nifti"], ["data.image", "data.label", "missing"]),
-        (["split.val_share=0"], ["split.val_share", "above 0", "got 0"]),
-        (["split.test_share=0.6"], ["split.test_share", "0.5", "got 0.6"]),
-        (["split.val_share=0.5", "split.test_share=0.45"], ["split.val_share + split.test_share", "0.95", "0.8"]),
+        (["split.val_fraction=0"], ["split.val_fraction", "above 0", "got 0"]),
+        (["split.test_fraction=0.6"], ["split.test_fraction", "0.5", "got 0.6"]),
+        (
+            ["split.val_fraction=0.5", "split.test_fraction=0.45"],
+            ["split.val_fraction + split.test_fraction", "0.95", "0.8"],
+        ),
         (["split.test_blocks=0"], ["split.test_blocks", "1", "got 0"]),
         (["split.guard_mm=-2"], ["split.guard_mm", "mm", "-2"]),
         (["intensity.window_width=0"], ["intensity.window_width", "above 0", "HU"]),
@@ -135,7 +138,7 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line(override: str, told: l
         (["intensity=mr", "intensity.high_percentile=101"], ["high_percentile", "100", "101"]),
         (["intensity=zscore", "intensity.clip=0"], ["intensity.clip", "above 0", "got 0"]),
         (["batch_size=64", "loader.slices_per_epoch=9"], ["loader.slices_per_epoch=9", "batch_size=64", "null"]),
-        (["loader.foreground_share=1.5"], ["loader.foreground_share", "1", "1.5"]),
+        (["loader.foreground_fraction=1.5"], ["loader.foreground_fraction", "1", "1.5"]),
         (["loader.num_workers=-1"], ["loader.num_workers", "0", "-1"]),
         (["model.size_multiple=0"], ["model.size_multiple", "1", "got 0"]),
         (["model.network={width: 4}", "~model.network._target_"], ["model.network", "_target_"]),
@@ -145,7 +148,7 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line(override: str, told: l
         (["optimiser.gradient_clip=0"], ["optimiser.gradient_clip", "above 0", "got 0"]),
         (["optimiser.ema_decay=1"], ["optimiser.ema_decay", "got 1"]),
         (["schedule.kind=linear"], ["schedule.kind", "cosine, polynomial, constant, one_cycle", "linear"]),
-        (["schedule.warmup_share=1"], ["schedule.warmup_share", "0.9", "got 1"]),
+        (["schedule.warmup_fraction=1"], ["schedule.warmup_fraction", "0.9", "got 1"]),
         (["schedule.final_factor=2"], ["schedule.final_factor", "1", "got 2"]),
         (["schedule.power=0"], ["schedule.power", "above 0", "got 0"]),
         (["trainer.accelerator=tpu"], ["trainer.accelerator", "auto, cpu, gpu, mps", "tpu"]),
@@ -180,7 +183,7 @@ def test_all_problems_are_told_at_once() -> None:
         ("img_size=16", "batch_size=1", "epochs=1", "loader.slices_per_epoch=1", "trainer.val_every_epochs=1"),
         ("lr=10", f"seed={2**32 - 1}", "loader.slices_per_epoch=null", "optimiser.gradient_clip=null"),
         ("precision=16", "trainer.devices=[0]", "trainer.early_stopping_patience=1", "optimiser.ema_decay=0.99"),
-        ("precision=32", "split.guard_mm=0", "loader.foreground_share=0", "logger=none"),
+        ("precision=32", "split.guard_mm=0", "loader.foreground_fraction=0", "logger=none"),
         (*FILES, "data.label_values={left: 1, right: [2, 5]}", "intensity=mr"),
     ],
 )
@@ -200,7 +203,7 @@ def test_exactly_the_learning_rates_above_0_up_to_10_pass(valid: TrainConfig, lr
 
 @given(val=st.floats(0.01, 0.5), test=st.floats(0.01, 0.5))
 def test_shares_that_leave_a_fifth_for_training_pass(valid: TrainConfig, val: float, test: float) -> None:
-    config = replace(valid, split=replace(valid.split, val_share=val, test_share=test))
+    config = replace(valid, split=replace(valid.split, val_fraction=val, test_fraction=test))
     if val + test <= 0.8:
         check(config)
     else:

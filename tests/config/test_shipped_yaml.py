@@ -80,21 +80,21 @@ def test_every_network_maps_slices_of_any_size_to_logits_and_passes_gradients(op
 
 def test_the_builders_hand_every_value_to_its_place() -> None:
     config = compose_config(
-        "split.val_share=0.11", "split.test_share=0.22", "split.test_blocks=3", "split.guard_mm=4.5", "split.seed=6",
-        "batch_size=7", "loader.slices_per_epoch=70", "loader.foreground_share=0.3", "loader.num_workers=2",
-        "context_slices=2", "seed=9", "lr=0.05", "optimiser.weight_decay=0.04", "optimiser.beta1=0.8",
-        "optimiser.beta2=0.95", "schedule=polynomial", "schedule.warmup_share=0.2", "schedule.power=1.5",
-        "schedule.final_factor=0.03", "augment=none", "augment.flips=[left_right]", "augment.noise_std=0.07",
+        "split.val_fraction=0.11", "split.test_fraction=0.22", "split.test_blocks=3", "split.guard_mm=4.5",
+        "split.seed=6", "batch_size=7", "loader.slices_per_epoch=70", "loader.foreground_fraction=0.3",
+        "loader.num_workers=2", "context_slices=2", "seed=9", "lr=0.05", "optimiser.weight_decay=0.04",
+        "optimiser.beta1=0.8", "optimiser.beta2=0.95", "schedule=polynomial", "schedule.warmup_fraction=0.2",
+        "schedule.power=1.5", "schedule.final_factor=0.03", "augment=none", "augment.flips=[left_right]", "augment.noise_std=0.07",
     )  # fmt: skip
     assert build.build_split_settings(config) == SplitSettings(
-        val_share=0.11, test_share=0.22, test_blocks=3, guard_mm=4.5, seed=6
+        val_fraction=0.11, test_fraction=0.22, test_blocks=3, guard_mm=4.5, seed=6
     )
     assert build.build_loader_settings(config) == LoaderSettings(
-        batch_size=7, slices_per_epoch=70, foreground_share=0.3, num_workers=2, context_slices=2, seed=9
+        batch_size=7, slices_per_epoch=70, foreground_fraction=0.3, num_workers=2, context_slices=2, seed=9
     )
     assert build.build_optimiser_settings(config) == OptimiserSettings(
         lr=0.05, weight_decay=0.04, betas=(0.8, 0.95),
-        schedule="polynomial", warmup_share=0.2, power=1.5, final_factor=0.03,
+        schedule="polynomial", warmup_fraction=0.2, power=1.5, final_factor=0.03,
     )  # fmt: skip
     augment = build.build_augment_settings(config)
     assert (augment.flips, augment.noise_std, augment.rotation_deg) == (("left_right",), 0.07, 0.0)

@@ -136,7 +136,7 @@ def test_no_slice_comes_again_before_all_have_come(n_slices, batch_size, passes,
 
 def test_foreground_slices_too_come_again_only_after_all_have_come():
     foreground = np.arange(20) < 8
-    batches = list(BalancedBatches(foreground, 4, 16, foreground_share=0.5, seed=0))
+    batches = list(BalancedBatches(foreground, 4, 16, foreground_fraction=0.5, seed=0))
     assert sorted(np.concatenate([batch[:2] for batch in batches])) == list(range(8))
 
 
@@ -174,7 +174,7 @@ def test_the_reference_of_a_scored_batch_stays_on_the_native_grid(tmp_path):
 
 
 LOADING = LoaderSettings(
-    batch_size=3, slices_per_epoch=None, foreground_share=0.5, num_workers=0, context_slices=1, seed=0
+    batch_size=3, slices_per_epoch=None, foreground_fraction=0.5, num_workers=0, context_slices=1, seed=0
 )
 
 

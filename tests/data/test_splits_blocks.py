@@ -17,8 +17,8 @@ def _organ(n_slices, first, last, holes=()):
     return foreground
 
 
-def _settings(seed=0, guard_mm=10.0, val_share=0.15, test_share=0.15, test_blocks=1):
-    return SplitSettings(val_share, test_share, test_blocks, guard_mm, seed)
+def _settings(seed=0, guard_mm=10.0, val_fraction=0.15, test_fraction=0.15, test_blocks=1):
+    return SplitSettings(val_fraction, test_fraction, test_blocks, guard_mm, seed)
 
 
 def _blocks(indices):
@@ -76,7 +76,7 @@ def test_no_training_slice_comes_near_a_held_out_one(
 @pytest.mark.parametrize(("spacing_mm", "guard"), [(5.0, 2), (3.0, 3)])
 def test_sizes_and_guard_by_hand(test_blocks, spacing_mm, guard):
     """50 slices of organ: 20% and 10% are 10 and 5 slices; 10 mm are 2 slices of 5 mm or 3 of 3 mm on each side."""
-    split_settings = _settings(val_share=0.2, test_share=0.1, test_blocks=test_blocks)
+    split_settings = _settings(val_fraction=0.2, test_fraction=0.1, test_blocks=test_blocks)
     split = split_one_volume(_organ(90, 20, 69), spacing_mm, 0, split_settings)
     n_guard = 2 * guard * (1 + test_blocks)
     assert (len(split.val), len(split.test), len(split.guard)) == (10, 5, n_guard)
@@ -86,7 +86,7 @@ def test_sizes_and_guard_by_hand(test_blocks, spacing_mm, guard):
 
 def test_a_thin_organ_gets_fewer_test_blocks():
     """19 slices: 2 validate, 2 test; a second test block would need two more guards of 2, and 4 training slices."""
-    split_settings = _settings(val_share=0.1, test_share=0.1, test_blocks=2)
+    split_settings = _settings(val_fraction=0.1, test_fraction=0.1, test_blocks=2)
     assert len(_blocks(split_one_volume(_organ(60, 20, 39), 5.0, 0, split_settings).test)) == 2  # 20 slices
     assert len(_blocks(split_one_volume(_organ(60, 20, 38), 5.0, 0, split_settings).test)) == 1
 
@@ -102,7 +102,7 @@ def test_the_seed_alone_decides_the_split():
 @pytest.mark.parametrize("n_organ", [0, 1, 12])
 def test_an_organ_that_is_too_thin_is_told_with_what_can_be_changed(n_organ):
     """One slice held out twice, four guards of two, three training blocks of one: 1 + 1 + 8 + 3 = 13 slices."""
-    settings = _settings(val_share=0.01, test_share=0.01)
+    settings = _settings(val_fraction=0.01, test_fraction=0.01)
     with pytest.raises(
         InputError, match=rf"the organ is visible on {n_organ} slices, 5 mm apart.* need 13\. Choose another axis"
     ):

@@ -12,7 +12,7 @@ from spleen.data.splits.cases import CaseFacts, CaseSplitSettings, make_folds, s
 from spleen.data.splits.files import FoldCases, read_splits, write_splits
 from spleen.errors import InputError
 
-SHARES = CaseSplitSettings(val_share=0.25, test_share=0.25, n_folds=4, seed=0)
+SHARES = CaseSplitSettings(val_fraction=0.25, test_fraction=0.25, n_folds=4, seed=0)
 
 
 def case(name: str, volume: float = 1.0, group: str | None = None, fingerprint: str | None = None) -> CaseFacts:
@@ -158,9 +158,9 @@ def test_no_share_no_part() -> None:
 def test_given_folds_are_kept_to_the_letter(tmp_path: Path) -> None:
     write_splits(tmp_path / "splits_final.json", [FoldCases(("c0", "c1", "c2"), ("c3",)), FoldCases(("c3",), ("c0",))])
     given_folds = read_splits(tmp_path / "splits_final.json")
-    first = split_cases(cases(6), 0, replace(SHARES, val_share=0), given_folds)
+    first = split_cases(cases(6), 0, replace(SHARES, val_fraction=0), given_folds)
     assert (first.train, first.test) == (("c0", "c1", "c2"), ("c3",))  # c4 and c5 are in no part, as the file says
-    second = split_cases(cases(6), 1, replace(SHARES, val_share=0), given_folds)
+    second = split_cases(cases(6), 1, replace(SHARES, val_fraction=0), given_folds)
     assert (second.train, second.test) == (("c3",), ("c0",))
     with pytest.raises(InputError, match=r"fold=2, but there are 2 folds, from 0 to 1"):
         split_cases(cases(6), 2, SHARES, given_folds)
@@ -191,12 +191,12 @@ PAIR = (FoldCases(("a", "b"), ("c", "d")),)
 )
 def test_what_stands_on_both_sides_of_given_folds_is_told(of: list[CaseFacts], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        split_cases(of, 0, replace(SHARES, val_share=0), PAIR)
+        split_cases(of, 0, replace(SHARES, val_fraction=0), PAIR)
 
 
 def test_copies_within_one_part_are_no_leak() -> None:
     of = [case("a", fingerprint="x"), case("b", fingerprint="x"), case("c"), case("d")]
-    assert split_cases(of, 0, replace(SHARES, val_share=0), PAIR).train == ("a", "b")
+    assert split_cases(of, 0, replace(SHARES, val_fraction=0), PAIR).train == ("a", "b")
 
 
 def test_copies_in_one_group_are_never_torn() -> None:
@@ -214,7 +214,7 @@ def test_a_copy_of_a_listed_test_case_is_no_training_case_in_any_fold() -> None:
         with pytest.raises(
             InputError, match=r"the same image .*c0 \((split\.test_cases|test)\), copy \((train|val|test)\)"
         ):
-            split_cases(of, fold, replace(SHARES, val_share=0), test_cases=("c0",))
+            split_cases(of, fold, replace(SHARES, val_fraction=0), test_cases=("c0",))
 
 
 @pytest.mark.parametrize(
@@ -226,10 +226,10 @@ def test_a_copy_of_a_listed_test_case_is_no_training_case_in_any_fold() -> None:
             None,
             SHARES,
             (),
-            r"split\.test_share=0\.25 is not possible: 1 cases or groups are left.*Set split\.test_share=0",
+            r"split\.test_fraction=0\.25 is not possible: 1 cases or groups are left.*Set split\.test_fraction=0",
         ),
-        (2, None, SHARES, (), r"split\.val_share=0\.25 is not possible: 1 cases .*Set split\.val_share=0"),
-        (2, 0, replace(SHARES, n_folds=2), (), r"split\.val_share=0\.25 is not possible"),
+        (2, None, SHARES, (), r"split\.val_fraction=0\.25 is not possible: 1 cases .*Set split\.val_fraction=0"),
+        (2, 0, replace(SHARES, n_folds=2), (), r"split\.val_fraction=0\.25 is not possible"),
         (3, "all", SHARES, ("c0", "c1", "c2"), r"none of the 3 cases is left for training: 0 val, 3 test"),
         (3, 0, SHARES, (), r"cannot make 4 folds from 3 cases or groups"),
     ],

@@ -85,7 +85,7 @@ def run(two: TwoChannels, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(
         tmp_path_factory.mktemp("run"), "data=folder", f"data.images={two.nnunet}", f"data.labels={two.labels}",
         "data.label_values=[1]", "data.channels=2", "intensity=mr", "img_size=24", "context_slices=1", "axis=coronal",
-        "epochs=6", "split.val_share=0.2", "split.test_share=0.4",
+        "epochs=6", "split.val_fraction=0.2", "split.test_fraction=0.4",
     )  # fmt: skip
 
 

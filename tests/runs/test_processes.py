@@ -166,9 +166,9 @@ def test_a_process_that_fails_ends_the_training_with_its_reason(
 @pytest.mark.parametrize("n_ranks", [2, 4])
 def test_each_process_takes_its_share_of_every_batch(n_ranks: int) -> None:
     foreground = np.arange(30) < 10
-    whole = list(BalancedBatches(foreground, 8, 64, foreground_share=0.5, seed=5))
+    whole = list(BalancedBatches(foreground, 8, 64, foreground_fraction=0.5, seed=5))
     shares = [
-        list(BalancedBatches(foreground, 8, 64, foreground_share=0.5, seed=5, rank=rank, n_ranks=n_ranks))
+        list(BalancedBatches(foreground, 8, 64, foreground_fraction=0.5, seed=5, rank=rank, n_ranks=n_ranks))
         for rank in range(n_ranks)
     ]
     for number, batch in enumerate(whole):

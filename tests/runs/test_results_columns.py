@@ -18,15 +18,15 @@ def extra(study: StudyResults) -> list[str]:
 
 
 def test_what_differs_is_named_by_its_key(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", 0.9, context_slices=0, loader={"foreground_share": 0.5}, compile=False)
-    write_run(tmp_path / "b", 0.8, context_slices=1, loader={"foreground_share": 0.25}, compile=False)
-    write_run(tmp_path / "c", 0.7, context_slices=1, loader={"foreground_share": 0.5}, compile=True)
+    write_run(tmp_path / "a", 0.9, context_slices=0, loader={"foreground_fraction": 0.5}, compile=False)
+    write_run(tmp_path / "b", 0.8, context_slices=1, loader={"foreground_fraction": 0.25}, compile=False)
+    write_run(tmp_path / "c", 0.7, context_slices=1, loader={"foreground_fraction": 0.5}, compile=True)
     study = results(tmp_path)
-    assert extra(study) == ["context_slices", "loader.foreground_share", "compile"]
+    assert extra(study) == ["context_slices", "loader.foreground_fraction", "compile"]
     assert [arm.label for arm in study.arms] == [
-        "context_slices 0, foreground_share 0.5, compile false",
-        "context_slices 1, foreground_share 0.25, compile false",
-        "context_slices 1, foreground_share 0.5, compile true",
+        "context_slices 0, foreground_fraction 0.5, compile false",
+        "context_slices 1, foreground_fraction 0.25, compile false",
+        "context_slices 1, foreground_fraction 0.5, compile true",
     ]
 
 

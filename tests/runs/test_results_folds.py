@@ -171,7 +171,7 @@ def test_without_validation_the_best_test_dice_is_not_chosen(tmp_path: Path) -> 
     assert title(study).endswith("2 finished runs in 2 arms, nothing validated")
     first, reading = conclusions(study)
     assert first.startswith("Nothing was validated, so no arm is chosen: the highest of several test Dice is too high")
-    assert "split.val_share above 0" in first
+    assert "split.val_fraction above 0" in first
     assert "chosen" not in reading
     assert [row[0] for row in table(study)[1]] == ["", ""]
     by_test = results(tmp_path, sort="test")

@@ -229,14 +229,14 @@ def test_a_test_list_is_never_trained_on(data: ManyCases, home: Path, tmp_path: 
     by_shares = quick(tmp_path, *listed, name="shares")
     assert split_of(by_shares)["test"] == ["c2", "c6"]
     assert len(split_of(by_shares)["val"]) == 2  # round(6 / 4)
-    fold = quick(tmp_path, *listed, "fold=0", "split.folds=3", "split.val_share=0", name="fold")
+    fold = quick(tmp_path, *listed, "fold=0", "split.folds=3", "split.val_fraction=0", name="fold")
     assert not {"c2", "c6"} & {*split_of(fold)["train"], *split_of(fold)["test"]}
     final = json.loads((fold / "splits_final.json").read_text())
     assert sorted(case for part in final for case in part["val"]) == ["c0", "c1", "c3", "c4", "c5", "c7"]
 
 
 def test_without_validation_no_arm_is_chosen(data: ManyCases, home: Path, tmp_path: Path) -> None:
-    settings = (*data.decathlon, "split.val_share=0", "fold=0", "split.folds=4", f"cache_dir={home / 'cache'}")
+    settings = (*data.decathlon, "split.val_fraction=0", "fold=0", "split.folds=4", f"cache_dir={home / 'cache'}")
     first = quick(tmp_path, *settings, name="a")
     assert {row["split"] for row in rows(first / "cases.csv")} == {"test"}
     assert "val/dice" not in rows(first / "metrics.csv")[0]
@@ -269,7 +269,7 @@ def test_a_bad_case_ends_the_run_or_is_left_out_of_it(tmp_path: Path) -> None:
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     run = quick(
         tmp_path, *data.decathlon, "data.skip_bad=true", "fold=0", f"split.splits_file={tmp_path / 'splits.json'}",
-        "split.val_share=0",
+        "split.val_fraction=0",
     )  # fmt: skip
     assert list(split_of(run)["skipped"]) == ["c3"]
     assert (split_of(run)["train"], split_of(run)["test"]) == (["c0", "c1"], ["c2", "c4", "c5"])
@@ -280,7 +280,7 @@ def test_one_image_in_two_parts_ends_the_run_unless_it_is_one_group(tmp_path: Pa
     data.image("c1").write_bytes(data.image("c0").read_bytes())
     splits = [{"train": ["c0", "c2"], "val": ["c1", "c3"]}]
     (tmp_path / "splits.json").write_text(json.dumps(splits))
-    given = (*data.decathlon, "fold=0", "split.val_share=0")
+    given = (*data.decathlon, "fold=0", "split.val_fraction=0")
     with pytest.raises(InputError, match=r"the same image is in two splits .*: c0 \(train\), c1 \(test\)"):
         quick(tmp_path, *given, f"split.splits_file={tmp_path / 'splits.json'}")
     (tmp_path / "groups.csv").write_text("case_id,group\nc0,p\nc1,p\nc2,q\nc3,r\n")
@@ -296,7 +296,7 @@ def test_an_empty_label_is_a_case_and_an_absent_class_is_counted_as_empty(tmp_pa
     relabel(data, "c3", np.zeros_like)
     (tmp_path / "splits.json").write_text(json.dumps([{"train": ["c0", "c1"], "val": ["c2", "c3"]}]))
     run = quick(
-        tmp_path, *data.decathlon, "fold=0", f"split.splits_file={tmp_path / 'splits.json'}", "split.val_share=0",
+        tmp_path, *data.decathlon, "fold=0", f"split.splits_file={tmp_path / 'splits.json'}", "split.val_fraction=0",
         "epochs=3", "loader.slices_per_epoch=64", "loss.ce_weight=1",
     )  # fmt: skip
     assert "no label of the 2 training cases contains absent (label values [3])" in caplog.text

@@ -271,9 +271,9 @@ def test_two_processes_do_not_work_in_one_folder_and_leftovers_of_killed_ones_go
     program = f"""
 import sys
 from pathlib import Path
-from spleen.system.locks import claimed
+from spleen.system.locks import folder_lock
 from spleen.imaging.classes import ClassMap
-with claimed(Path({str(run_folder)!r})):
+with folder_lock(Path({str(run_folder)!r})):
     print("claimed", flush=True)
     sys.stdin.read()
 """

@@ -64,7 +64,7 @@ def test_impossible_arguments_are_refused(arguments, message):
 @pytest.mark.parametrize("file", SCHEDULE_FILES, ids=lambda file: file.stem)
 def test_every_shipped_schedule_starts_low_and_reaches_the_peak(file):
     settings = OmegaConf.to_container(OmegaConf.load(file))
-    warmup_steps = round(settings.pop("warmup_share") * 200)
+    warmup_steps = round(settings.pop("warmup_fraction") * 200)
     assert settings["kind"] == file.stem
     factors = [lr_factor(step, 200, warmup_steps, **settings) for step in range(200)]
     assert factors[0] < 0.1

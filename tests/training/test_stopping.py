@@ -158,7 +158,7 @@ def test_a_loss_that_is_no_number_names_step_case_and_slices(ct: SmallCt, tmp_pa
     (split,) = json.loads((run_folder / "split.json").read_text())["cases"].values()
     train_indices = np.array(split["train"])
     organ = np.isin(np.asanyarray(nibabel.load(ct.label).dataobj), [3, 4]).any(axis=(0, 1))[train_indices]
-    batches = BalancedBatches(organ, batch_size=4, slices_per_epoch=16, foreground_share=0.5, seed=0)
+    batches = BalancedBatches(organ, batch_size=4, slices_per_epoch=16, foreground_fraction=0.5, seed=0)
     batches.set_epoch(1)
     _, second, *_ = batches
     slices = ", ".join(map(str, sorted(set(train_indices[second]))))

@@ -22,25 +22,25 @@ class CropSettings:
     """Training windows: side in pixels, and the fraction drawn around the organ in slices that contain it."""
 
     size: int
-    foreground_share: float
+    foreground_fraction: float
 
 
 @torch.no_grad()
 def crop_batch(
-    image: ImageBatch, label: LabelBatch, crop_size: int, foreground_share: float, random: Generator
+    image: ImageBatch, label: LabelBatch, crop_size: int, foreground_fraction: float, random: Generator
 ) -> tuple[Float[Tensor, "b c window_h window_w"], Integer[Tensor, "b 1 window_h window_w"]]:
     """A random window of each slice, at the same position in image and label; the input is never modified.
 
     A window is min(side, crop_size) pixels high and wide. A slice with foreground gets, with probability
-    `foreground_share`, a window with foreground: first a foreground pixel is drawn uniformly, then a window uniformly
-    among all that contain it, so that the organ may be anywhere in the window. All other windows are drawn uniformly
+    `foreground_fraction`, a window with foreground: first a foreground pixel is drawn uniformly, then a window among
+    all that contain it, so that the organ may be anywhere in the window. All other windows are drawn uniformly
     among all positions in the slice. Slices no larger than a window are returned as they are.
 
     Args:
         image: slices (b, c, h, w), after the augmentation.
         label: label maps (b, 1, h, w); 0 is the background.
         crop_size: side of a window in pixels, at least 1.
-        foreground_share: probability from 0 to 1.
+        foreground_fraction: probability from 0 to 1.
         random: source of all randomness: the same state gives the same windows on every device. A CPU generator
             is best even for a batch on a GPU, because nothing then waits for the GPU.
     """
@@ -49,7 +49,7 @@ def crop_batch(
     if window == (height, width):
         return image, label
     count = len(image)
-    around_pixel = torch.rand(count, generator=random, device=random.device) < foreground_share
+    around_pixel = torch.rand(count, generator=random, device=random.device) < foreground_fraction
     draws = torch.randint(_DRAW_LIMIT, (4, count), generator=random, device=random.device).to(label.device)
     foreground = label[:, 0] > 0
     around_pixel = around_pixel.to(label.device) & foreground.any(2).any(1)

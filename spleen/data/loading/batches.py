@@ -136,7 +136,7 @@ class ScoredSlices(Dataset[ScoredBatch]):
 
 
 class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
-    """Slice numbers of each batch of an epoch; at least a fraction `foreground_share` of a batch has foreground.
+    """Slice numbers of each batch of an epoch; at least a fraction `foreground_fraction` of a batch has foreground.
 
     Slices are drawn without replacement until all have been seen, then again. The draw depends only on the seed and the
     epoch, so an epoch can be repeated after a restart. Each of `n_ranks` processes gets an equal part of every global
@@ -148,7 +148,7 @@ class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
         foreground: Bool[np.ndarray, " n"],
         batch_size: int,
         slices_per_epoch: int | None,
-        foreground_share: float,
+        foreground_fraction: float,
         seed: int,
         rank: int = 0,
         n_ranks: int = 1,
@@ -157,7 +157,7 @@ class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
         self._with_organ = np.flatnonzero(foreground)
         self._batch_size = min(batch_size, slices_per_epoch or len(foreground))
         self._n_batches = max(1, (slices_per_epoch or len(foreground)) // self._batch_size)
-        self._n_foreground = math.ceil(foreground_share * self._batch_size - 1e-9) if len(self._with_organ) else 0
+        self._n_foreground = math.ceil(foreground_fraction * self._batch_size - 1e-9) if len(self._with_organ) else 0
         self._seed = seed
         self._share = slice(rank, None, n_ranks)
         self._epoch = 0

@@ -30,7 +30,7 @@ class LoaderSettings:
 
     batch_size: int
     slices_per_epoch: int | None
-    foreground_share: float
+    foreground_fraction: float
     num_workers: int
     context_slices: int
     seed: int
@@ -89,7 +89,7 @@ class SliceDataModule(pl.LightningDataModule):
             dataset.foreground,
             self.settings.batch_size,
             self.settings.slices_per_epoch,
-            self.settings.foreground_share,
+            self.settings.foreground_fraction,
             self.settings.seed,
             *self._place,
         )

@@ -13,10 +13,10 @@ Indices = Int64[np.ndarray, " _"]
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """How one volume is split. `*_share` are fractions of the slices with foreground; the guard gap is in mm."""
+    """How one volume is split. `*_fraction` are fractions of the slices with foreground; the guard gap is in mm."""
 
-    val_share: float
-    test_share: float
+    val_fraction: float
+    test_fraction: float
     test_blocks: int
     guard_mm: float
     seed: int
@@ -46,7 +46,9 @@ def split_one_volume(
     """
     organ = np.flatnonzero(foreground)
     guard = max(math.floor(settings.guard_mm / slice_spacing_mm + 1e-6), context_slices)
-    n_val, n_test = (max(1, round(fraction * len(organ))) for fraction in (settings.val_share, settings.test_share))
+    n_val, n_test = (
+        max(1, round(fraction * len(organ))) for fraction in (settings.val_fraction, settings.test_fraction)
+    )
     for n_blocks in range(min(settings.test_blocks, n_test), 0, -1):
         n_train = len(organ) - n_val - n_test - 2 * guard * (n_blocks + 1)
         if n_train >= n_blocks + 2:
@@ -57,7 +59,7 @@ def split_one_volume(
         f"the organ is visible on {len(organ)} slices, {slice_spacing_mm:.3g} mm apart; validation ({n_val}), test "
         f"({n_test}), guard gaps of {guard} slices on either side of both and three training blocks need "
         f"{n_val + n_test + 4 * guard + 3}. Choose another axis, or a smaller split.guard_mm "
-        f"(now {settings.guard_mm:g} mm), context_slices (now {context_slices}), val_share or test_share"
+        f"(now {settings.guard_mm:g} mm), context_slices (now {context_slices}), val_fraction or test_fraction"
     )
 
 

@@ -42,10 +42,10 @@ class CaseSplit:
 
 @dataclass(frozen=True)
 class CaseSplitSettings:
-    """How cases are split. `val_share` and `test_share` are fractions of the cases."""
+    """How cases are split. `val_fraction` and `test_fraction` are fractions of the cases."""
 
-    val_share: float
-    test_share: float
+    val_fraction: float
+    test_fraction: float
     n_folds: int
     seed: int
 
@@ -99,11 +99,11 @@ def split_cases(
         if both := set(chosen.held_out + chosen.train) & set(test_cases):
             raise InputError(f"{shortened(sorted(both))} are in both split.test_cases and split.splits_file")
         held_out, pool = chosen.held_out, [case for case in pool if case.case_id in set(chosen.train)]
-    elif fold is None and not test_cases and settings.test_share:
-        held_out = _draw_fraction(pool, settings.test_share, settings.seed, "split.test_share")
+    elif fold is None and not test_cases and settings.test_fraction:
+        held_out = _draw_fraction(pool, settings.test_fraction, settings.seed, "split.test_fraction")
         pool = [case for case in pool if case.case_id not in set(held_out)]
-    has_val = fold != "all" and settings.val_share
-    val = _draw_fraction(pool, settings.val_share, settings.seed + 1, "split.val_share") if has_val else ()
+    has_val = fold != "all" and settings.val_fraction
+    val = _draw_fraction(pool, settings.val_fraction, settings.seed + 1, "split.val_fraction") if has_val else ()
     train = [case.case_id for case in pool if case.case_id not in set(val)]
     split = CaseSplit(tuple(sorted(train)), tuple(sorted(val)), tuple(sorted(held_out)))
     if not split.train:

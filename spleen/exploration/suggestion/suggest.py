@@ -23,7 +23,7 @@ from spleen.imaging.slicing import AXES
 from spleen.types import AxisName
 
 # What conf/train.yaml and conf/intensity/ct.yaml say; a test holds the two together.
-DEFAULT_SPLIT = SplitSettings(val_share=0.15, test_share=0.2, test_blocks=2, guard_mm=5.0, seed=0)
+DEFAULT_SPLIT = SplitSettings(val_fraction=0.15, test_fraction=0.2, test_blocks=2, guard_mm=5.0, seed=0)
 DEFAULT_CONTEXT_SLICES = 1
 DEFAULT_WINDOW_HU = (-150.0, 250.0)
 

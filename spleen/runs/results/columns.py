@@ -11,6 +11,7 @@ import numpy as np
 from spleen.config.effect import has_effect
 from spleen.errors import InputError
 from spleen.records.reading import BrokenRunError, FinishedRun, Setting, read_settings
+from spleen.records.renamed_keys import current_key
 from spleen.system.resources import conf_folder
 
 Settings = Mapping[str, Setting]
@@ -72,7 +73,7 @@ def keys_named(names: Sequence[str], settings: Sequence[Settings]) -> list[str]:
     by_title = {title: key for key, title in ALWAYS_SHOWN.items() if title not in known}
     chosen: dict[str, None] = {}
     for name in names:
-        key = by_title.get(name, name)
+        key = by_title.get(name, current_key(name))
         matching = [other for other in known if other == key or other.startswith(f"{name}.")]
         if not matching:
             differing = ", ".join(differing_keys(settings)) or "none"

@@ -167,7 +167,7 @@ def _unselected(study: StudyResults) -> str:
         return f"Nothing was validated. Test Dice {_with_interval(study, study.arms[0].test_dice)}."
     return (
         "Nothing was validated, so no arm is chosen: the highest of several test Dice is too high, for having been "
-        "picked. To choose one, train with split.val_share above 0."
+        "picked. To choose one, train with split.val_fraction above 0."
     )
 
 

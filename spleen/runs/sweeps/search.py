@@ -20,6 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from spleen.errors import InputError, Pruned
+from spleen.records.renamed_keys import current_key
 
 _OWNER, _RUN_FOLDER, _KILLED = "owner", "run_folder", "killed"
 
@@ -99,7 +100,7 @@ class Search:
         for trial in killed:
             optuna.trial.Trial(self._study, trial._trial_id).set_user_attr(_KILLED, True)
             self._study.tell(trial.number, state=TrialState.FAIL)
-            self._study.enqueue_trial(trial.params)
+            self._study.enqueue_trial({current_key(name): value for name, value in trial.params.items()})
         return len(killed)
 
     def remaining(self) -> int:

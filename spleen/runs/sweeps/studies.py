@@ -6,13 +6,16 @@ A study.yaml is an option of the group `experiment`: any configuration values, a
 
 import difflib
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from spleen.config.overrides import with_current_key
 from spleen.errors import InputError
+from spleen.records.renamed_keys import current_key, with_current_keys
 from spleen.system.resources import experiments_folder
 
 GROUP = "experiment"
@@ -57,9 +60,20 @@ def read_study(name: str) -> DictConfig:
     if not isinstance(tree, DictConfig):
         raise InputError(f"{path} contains no settings")
     folders = {"study": name, "hydra": {"sweep": {"dir": "${output_dir}/${study}"}}}
-    merged = OmegaConf.merge(folders, tree)
+    merged = OmegaConf.merge(folders, _with_current_keys(tree))
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _with_current_keys(tree: DictConfig) -> DictConfig:
+    """The study with every configuration key under its current name, also in its params and arms."""
+    content = with_current_keys(cast(dict[str, Any], OmegaConf.to_container(tree)))
+    sweeper = (content.get("hydra") or {}).get("sweeper") or {}
+    if params := sweeper.get("params"):
+        sweeper["params"] = {current_key(str(key)): value for key, value in params.items()}
+    if arms := sweeper.get("arms"):
+        sweeper["arms"] = {name: [with_current_key(str(override)) for override in arm] for name, arm in arms.items()}
+    return OmegaConf.create(content)
 
 
 def study_question(name: str) -> str:
