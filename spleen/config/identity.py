@@ -9,7 +9,7 @@ from pathlib import Path
 from spleen.config.effect import COUNTING_BY_CONTENT, has_effect
 from spleen.config.schema import CasesData, PhantomData, TrainConfig, process_count
 from spleen.data.cases import Case
-from spleen.records.renamed_keys import EARLIER_KEYS
+from spleen.records.renamed_keys import EARLIER_KEYS, EARLIER_TARGETS
 from spleen.system.hashing import content_hash
 from spleen.system.nested import flatten
 
@@ -40,7 +40,8 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
     Of machines and devices only the product counts: the number of processes.
     """
     settings = {
-        EARLIER_KEYS.get(key, key): _plain(value)  # under its first name, so that finished jobs stay finished
+        # Under their first names, so that finished jobs stay finished.
+        EARLIER_KEYS.get(key, key): EARLIER_TARGETS.get(str(value), _plain(value))
         for key, value in flatten(asdict(config)).items()
         if has_effect(key) and key not in COUNTING_BY_CONTENT
     }

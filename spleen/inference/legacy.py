@@ -7,6 +7,7 @@ from typing import Any
 from spleen.errors import InputError
 from spleen.imaging.classes import parse_label_values
 from spleen.models.spec import SPEC_VERSION, ModelSpec
+from spleen.records.renamed_keys import with_current_keys
 
 RECIPE_KEY = "spleen"
 """Where such a checkpoint holds the configuration and facts of its training cases, as JSON."""
@@ -77,7 +78,7 @@ def _classes(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _network(config: Mapping[str, Any], n_channels: int, n_foreground: int) -> dict[str, Any]:
     model = config["model"]
     return {
-        **model["network"],
+        **with_current_keys(model["network"]),
         str(model["in_channels_argument"]): n_channels * (1 + 2 * config["context_slices"]),
         str(model["out_channels_argument"]): 1 + n_foreground,
     }

@@ -20,7 +20,7 @@ import yaml
 
 from spleen.errors import InputError
 from spleen.records.folder import MARKERS, RunFolder
-from spleen.records.renamed_keys import current_key
+from spleen.records.renamed_keys import RENAMED_TARGETS, current_key
 from spleen.system.nested import flatten
 
 Setting = str | int | float | bool | None
@@ -235,4 +235,6 @@ def _parse(text: str) -> dict[str, Setting]:
 def _setting(value: object) -> Setting:
     if isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return RENAMED_TARGETS.get(str(value), str(value))

@@ -18,6 +18,15 @@ RENAMED_KEYS = {
 
 EARLIER_KEYS = {current: earlier for earlier, current in RENAMED_KEYS.items()}
 
+RENAMED_TARGETS = {
+    "spleen.losses.DiceCrossEntropyLoss": "spleen.models.losses.DiceCrossEntropyLoss",
+    "spleen.models.UNet": "spleen.models.unet.UNet",
+}
+"""Earlier → current dotted name of a class that a configuration names as `_target_`."""
+
+EARLIER_TARGETS = {"spleen.models.losses.DiceCrossEntropyLoss": "spleen.losses.DiceCrossEntropyLoss"}
+"""Current → earlier name, under which the identity of a job counts it."""
+
 
 def current_key(key: str) -> str:
     """The current name of a dotted configuration key."""
@@ -25,7 +34,7 @@ def current_key(key: str) -> str:
 
 
 def with_current_keys(tree: Mapping[Any, Any], prefix: str = "") -> dict[Any, Any]:
-    """A nested configuration with every key under its current name, in the same order.
+    """A nested configuration with every key and `_target_` under its current name, in the same order.
 
     Raises InputError if a key is there under both names.
     """
@@ -35,5 +44,8 @@ def with_current_keys(tree: Mapping[Any, Any], prefix: str = "") -> dict[Any, An
         name = current_key(dotted).removeprefix(prefix) if dotted in RENAMED_KEYS else key
         if name != key and name in tree:
             raise InputError(f"{dotted} and {prefix}{name} are the same setting; use only {prefix}{name}")
-        renamed[name] = with_current_keys(value, f"{dotted}.") if isinstance(value, Mapping) else value
+        if isinstance(value, Mapping):
+            renamed[name] = with_current_keys(value, f"{dotted}.")
+        else:
+            renamed[name] = RENAMED_TARGETS.get(str(value), value) if key == "_target_" else value
     return renamed
