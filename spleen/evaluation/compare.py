@@ -1,6 +1,6 @@
 """`compare`: two sets of predictions, or two tables of scores, case by case against the same reference.
 
-from spleen.evaluation.compare import compare
+from spleen import compare
 comparison = compare("predictions_a", "predictions_b", "references", metrics=["dice", "hausdorff95_mm"])
 comparison = compare("outputs/study/run_a", "outputs/study/run_b")   # their cases.csv
 print(comparison)                                                    # the tables of `spleen compare`
@@ -31,9 +31,10 @@ from spleen.evaluation.scoring import (
 from spleen.evaluation.scoring import score_pairs as score_all
 from spleen.imaging.files import case_name
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
+from spleen.reporting.tables import preformatted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """B against A, metric by metric. Its text (`print`) is what the command prints."""
 
@@ -55,6 +56,13 @@ class Comparison:
         from spleen.evaluation.comparison_text import to_text
 
         return to_text((self.name_a, self.name_b), self.pairs, self.summaries, self.unpredicted)
+
+    def __repr__(self) -> str:
+        n_cases = len({pair.case_id for pair in self.pairs})
+        return f"Comparison({self.name_b} against {self.name_a}, {n_cases} case(s); {', '.join(self.metrics)})"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
 
 def compare(

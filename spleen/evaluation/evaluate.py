@@ -1,6 +1,6 @@
 """`evaluate`: predictions against references, per case and class, with every metric of docs/reference/metrics.md.
 
-    from spleen.evaluation.evaluate import evaluate
+    from spleen import evaluate
     evaluation = evaluate("predictions", "references", classes={1: "spleen"})
     print(evaluation)                                      # the tables of `spleen evaluate`
     evaluation.scores[0].hausdorff95_mm                    # of the first case
@@ -31,11 +31,12 @@ from spleen.evaluation.scoring import (
 )
 from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, summarise
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
+from spleen.reporting.tables import preformatted
 
 TOLERANCE_MM = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """The scores of all cases and classes, and their summary. Its text (`print`) is what the command prints."""
 
@@ -70,6 +71,13 @@ class Evaluation:
         from spleen.evaluation.text import to_text
 
         return to_text(self.scores, self.summaries, self.settings, self.unpredicted)
+
+    def __repr__(self) -> str:
+        dice = self.summary().metrics["dice"].mean
+        return f"Evaluation({len(self.case_ids)} case(s), {', '.join(self.class_names)}; mean Dice {dice:.4f})"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
 
 def metric_names(surface: bool) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """`explore`: facts about images and labels before training, suggested settings, and a verdict.
 
-    from spleen.exploration.explore import explore
+    from spleen import explore
     exploration = explore("ct.nii.gz", labels="spleen.nii.gz")
     print(exploration)                                # the tables of `spleen explore`
     exploration.cases[0].labels.values[0].volume_mm3
@@ -18,11 +18,12 @@ from spleen.exploration.inputs import find_cases
 from spleen.exploration.outliers import Distribution, Duplicates, Outlier, distributions, duplicates, outliers
 from spleen.exploration.suggestion.suggest import Suggestion, suggest, typical_case
 from spleen.exploration.verdict import Verdict, judge
+from spleen.reporting.tables import preformatted
 
 Paths = str | Path | Sequence[str | Path]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exploration:
     """Everything that was found. Its text (`print`) is what the command prints."""
 
@@ -40,6 +41,13 @@ class Exploration:
         from spleen.exploration.text import to_text
 
         return to_text(self.cases, self.distributions, self.outliers, self.suggestion, self.verdict)
+
+    def __repr__(self) -> str:
+        verdict = self.verdict
+        return f"Exploration({len(self.cases)} case(s); {verdict.n_errors} errors, {verdict.n_warnings} warnings)"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
 
 def explore(

@@ -1,5 +1,6 @@
 """Images in their native data type and grid, for prediction: compact reading, and writing results on the same grid."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,14 @@ import numpy as np
 from jaxtyping import Float32, Num
 
 from spleen.errors import InputError
-from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid, reorient_to_ras, restore_orientation, spacing_mm
+from spleen.imaging.geometry import (
+    GRID_TOLERANCE_MM,
+    check_affine,
+    check_same_grid,
+    reorient_to_ras,
+    restore_orientation,
+    spacing_mm,
+)
 from spleen.imaging.nifti import _BYTES_PER_VOXEL, _check_finite, _checked_affine, _decode, _open, _save
 from spleen.types import Affine, SpacingMm
 
@@ -67,6 +75,32 @@ def read_native(
     first = images[0]
     channels = tuple(image.channels[0] for image in images)
     return NativeImage(channels, first.affine, first.file_affine, first.header, first.file_shape)
+
+
+def image_from_arrays(
+    channels: Sequence[Num[np.ndarray, "..."]], affine: Num[np.ndarray, "..."], n_channels: int
+) -> NativeImage:
+    """An image from arrays (i, j, k), one per channel, and their affine to world coordinates in mm.
+
+    Integers stay integers; everything else becomes float32. The arrays are not changed.
+    Raises InputError for a wrong number of channels, another shape, NaN or Inf, and an invalid affine.
+    """
+    if len(channels) != n_channels:
+        raise InputError(f"the image has {len(channels)} channel(s), but the run was trained on {n_channels}")
+    shapes = [channel.shape for channel in channels]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 3 or 0 in shapes[0]:
+        raise InputError(f"a volume must be an array (i, j, k), or (c, i, j, k); got shape {shapes[0]}")
+    if affine.shape != (4, 4):
+        raise InputError(f"affine must be a 4 × 4 matrix; got shape {affine.shape}")
+    check_affine(affine)
+    ras = []
+    for channel in channels:
+        if np.iscomplexobj(channel) or not np.issubdtype(channel.dtype, np.number):
+            raise InputError(f"intensities must be real numbers; got an array of {channel.dtype}")
+        array = channel if np.issubdtype(channel.dtype, np.integer) else channel.astype(np.float32, copy=False)
+        _check_finite(array, "the image")
+        ras.append(reorient_to_ras(array, affine))
+    return NativeImage(tuple(array for array, _ in ras), ras[0][1], affine, nib.nifti1.Nifti1Header(), shapes[0])
 
 
 def _read_one_file(path: Path, n_channels: int, bytes_per_voxel: int) -> NativeImage:

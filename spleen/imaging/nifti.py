@@ -211,7 +211,7 @@ def _in_mm(affine: Affine, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
     return in_mm
 
 
-def _check_finite(array: Num[np.ndarray, "..."], path: Path) -> None:
+def _check_finite(array: Num[np.ndarray, "..."], path: Path | str) -> None:
     n_bad = int(array.size - np.count_nonzero(np.isfinite(array)))
     if n_bad:
         raise InputError(

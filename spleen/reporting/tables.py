@@ -1,9 +1,10 @@
-"""Tables of scores, for the terminal and for Markdown."""
+"""Tables of scores, for the terminal, Markdown and notebooks."""
 
 import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from io import StringIO
 from typing import Literal
 
@@ -78,6 +79,23 @@ def to_markdown(columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]])
         for line in lines
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
+
+
+def to_html(columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]) -> str:
+    """Render an HTML table for a notebook, numbers right-aligned."""
+    headings, body, numeric = _format_cells(columns, rows)
+    sides = ["right" if right else "left" for right in numeric]
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        inside = (f'<{tag} style="text-align: {s}">{escape(c)}</{tag}>' for c, s in zip(cells, sides, strict=True))
+        return f"<tr>{''.join(inside)}</tr>"
+
+    return f"<table>{line('th', headings)}{''.join(line('td', cells) for cells in body)}</table>"
+
+
+def preformatted(text: str) -> str:
+    """Text of a terminal as HTML for a notebook."""
+    return f'<pre style="line-height: 1.2">{escape(text)}</pre>'
 
 
 def _escape_markdown(text: str) -> str:

@@ -1,7 +1,7 @@
 """What the runs of a study say: the best arm, how sure that is, and which runs are missing.
 
-    from spleen.runs.results.results import results
-    study = results("outputs/size_and_rate")
+    import spleen
+    study = spleen.results("outputs/size_and_rate")
     study.selected.test_dice.mean, study.comparison.verdict
 
 Run folders are all that is read: no account, no network, no torch.
@@ -15,14 +15,15 @@ from typing import Literal
 
 from spleen.errors import InputError
 from spleen.records.reading import FinishedRun, OtherRun, find_runs, read_run
+from spleen.reporting.tables import Cell, to_html
 from spleen.runs.results.arms import Arm, best_first, group_runs
-from spleen.runs.results.columns import SettingColumn
+from spleen.runs.results.columns import SettingColumn, setting_text
 from spleen.runs.results.comparison import Comparison, compare_arms
 
 Sort = Literal["val", "test"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyResults:
     """The arms of the runs in `folder`, in the wanted order, and the runs that add nothing, in `others`.
 
@@ -46,6 +47,19 @@ class StudyResults:
     def n_finished(self) -> int:
         """How many finished runs the arms hold."""
         return sum(arm.n_runs for arm in self.arms)
+
+    def __repr__(self) -> str:
+        best = "" if self.selected is None else f"; best {self.selected.label}"
+        return f"StudyResults({self.folder}, {len(self.arms)} arm(s), {self.n_finished} finished run(s){best})"
+
+    def _repr_html_(self) -> str:
+        headings = [*(column.title for column in self.columns), "runs", "val Dice", "test Dice", "test Jaccard"]
+        rows: list[list[Cell]] = []
+        for arm in self.arms:
+            settings = [setting_text(arm.settings.get(column.key)) for column in self.columns]
+            scores = arm.val_dice.mean, arm.test_dice.mean, arm.test_jaccard.mean
+            rows.append([*settings, arm.n_runs, *scores])
+        return to_html(headings, rows)
 
 
 def results(folder: Path | str, sort: Sort = "val", group_by: Sequence[str] = ()) -> StudyResults:

@@ -1,0 +1,109 @@
+"""`load_model(RUN).predict(array, affine)` is the prediction of a file with the same voxels, without a file."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from spleen.errors import InputError
+from spleen.inference.model import Model, load_model
+from spleen.inference.predict import PredictSettings, predict
+from tests._helpers.nifti import ras_affine, save, stored_as
+from tests._helpers.small_run import SPACING_MM, SmallCt
+from tests._helpers.trained_runs import TWO_CLASSES, scan, trained, voxels
+
+# Turned by 11°, -9° and 17°.
+OBLIQUE = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.15, 0.3), [3, -2, 1]) @ ras_affine(SPACING_MM)
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
+    return scan(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory, "two_classes", *TWO_CLASSES, "split.guard_mm=1")
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Model:
+    return load_model(run)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "SRA", "PIR"])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@pytest.mark.parametrize("tta", [False, True])
+def test_an_array_is_predicted_as_its_file_is(
+    ct: SmallCt, run: Path, model: Model, tmp_path: Path, orientation: str, dtype: type[np.number], tta: bool
+) -> None:
+    array, affine = stored_as(orientation, ct.hu.astype(dtype), OBLIQUE)
+    image = save(tmp_path / "ct.nii.gz", array, affine)
+    report = predict(run, image, tmp_path / "mask.nii.gz", PredictSettings(probabilities=True, tta=tta))
+    expected, found = nib.load(tmp_path / "mask.nii.gz"), model.predict(array, nib.load(image).affine, tta=tta)
+    np.testing.assert_array_equal(found.mask, np.asarray(expected.dataobj))
+    np.testing.assert_array_equal(found.affine, expected.affine)
+    shares = voxels(tmp_path / "mask_probabilities.nii.gz")
+    np.testing.assert_array_equal(np.moveaxis(found.probabilities, 0, -1), shares)
+    assert set(np.unique(found.mask)) == {0, 3, 7}  # the label values of the training
+    assert found.class_names == ("dark", "bright")
+    voxel_mm3 = SPACING_MM[0] * SPACING_MM[1] * SPACING_MM[2]
+    counted = {name: np.count_nonzero(found.mask == value) for name, value in {"dark": 7, "bright": 3}.items()}
+    assert found.volumes_mm3 == pytest.approx({name: voxel_mm3 * count for name, count in counted.items()}, rel=1e-5)
+    for of_array, of_file in zip(found.classes, report.cases[0].trust, strict=True):
+        assert (of_array.class_name, of_array.reasons) == (of_file.class_name, of_file.reasons)
+        assert of_array.trust == pytest.approx(of_file.trust)
+
+
+def test_a_nibabel_image_brings_its_own_affine(ct: SmallCt, model: Model) -> None:
+    array, affine = stored_as("LPS", ct.hu, OBLIQUE)
+    in_memory = model.predict(nib.Nifti1Image(array, affine))
+    np.testing.assert_array_equal(in_memory.mask, model.predict(array, affine).mask)
+    from_file = model.predict(nib.load(ct.image))
+    np.testing.assert_array_equal(from_file.mask, model.predict(ct.hu, ras_affine(SPACING_MM)).mask)
+    np.testing.assert_array_equal(np.asarray(from_file.to_nibabel().dataobj), from_file.mask)
+
+
+def test_the_array_stays_as_it_was_and_need_not_be_writable_or_in_order(ct: SmallCt, model: Model) -> None:
+    affine = ras_affine(SPACING_MM)
+    expected = model.predict(ct.hu, affine).mask
+    strided = np.repeat(ct.hu, 2, axis=2)[:, :, ::2]
+    strided.flags.writeable = False
+    np.testing.assert_array_equal(model.predict(strided, affine).mask, expected)
+    np.testing.assert_array_equal(strided, ct.hu)
+    np.testing.assert_array_equal(model.predict(ct.hu.astype(">f4"), affine).mask, expected)
+
+
+def test_what_cannot_be_predicted_is_refused_in_words(ct: SmallCt, model: Model) -> None:
+    affine = ras_affine(SPACING_MM)
+    with_nan = ct.hu.copy()
+    with_nan[0, 0, 0] = np.nan
+    wrong: list[tuple[Any, Any, str]] = [
+        (ct.hu, None, r"an array needs its affine: predict\(array, affine\)"),
+        (nib.Nifti1Image(ct.hu, affine), affine, "a nibabel image has its own affine"),
+        (ct.hu[0], affine, r"must be an array \(i, j, k\), or \(c, i, j, k\); got shape \(40, 24\)"),
+        (ct.hu, np.eye(3), r"affine must be a 4 × 4 matrix; got shape \(3, 3\)"),
+        (ct.hu, np.zeros((4, 4)), "singular"),
+        (np.stack([ct.hu, ct.hu]), affine, r"has 2 channel\(s\), but the run was trained on 1"),
+        (with_nan, affine, "1 of 46080 voxels are NaN or Inf"),
+        (ct.hu.astype(str), affine, "intensities must be real numbers"),
+        (ct.hu.astype(complex), affine, "intensities must be real numbers"),
+    ]
+    for image, its_affine, message in wrong:
+        with pytest.raises(InputError, match=message):
+            model.predict(image, its_affine)
+
+
+def test_a_model_and_a_prediction_show_themselves_in_one_line_and_in_a_table(ct: SmallCt, model: Model) -> None:
+    found = model.predict(ct.hu, ras_affine(SPACING_MM))
+    assert repr(model) == "Model(name=two_classes, classes=dark, bright, axis=axial, img_size=32, network=UNet)"
+    assert repr(found).startswith("Prediction(48 × 40 × 24 voxels; dark ")
+    assert "<td" in model._repr_html_()
+    assert "bright" in found._repr_html_()
+
+
+def test_a_run_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such run folder or checkpoint"):
+        load_model(tmp_path / "nowhere")
