@@ -82,7 +82,7 @@ def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> Se
         loss=parts.loss,
         optimiser=build_optimiser_settings(config),
         augment=parts.augment,
-        stages={stage: SplitScores([part.case for part in data.slices(stage)], names) for stage in SCORED_SPLITS},
+        split_scores={split: SplitScores([part.case for part in data.slices(split)], names) for split in SCORED_SPLITS},
         axis=preprocessing.axis,
         seed=config.seed,
         crop=CropSettings(config.crop_size, config.loader.foreground_fraction) if config.crop_size else None,

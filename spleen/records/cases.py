@@ -15,7 +15,7 @@ from spleen.records.reading import BrokenRunError
 class CaseRow:
     """Scores of one class in one case; NaN where reference and prediction are both empty."""
 
-    stage: str
+    split: str
     case_id: str
     class_name: str
     dice: float

@@ -32,7 +32,7 @@ _EXPONENT = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")  # PyYAML takes 1e-4, with
 
 
 @dataclass(frozen=True)
-class StageMeans:
+class SplitMeans:
     """Scores of one run on one split, means over its cases; NaN where no case could be scored.
 
     `dice_by_class` is in the order of the classes.
@@ -49,8 +49,8 @@ class FinishedRun:
 
     folder: Path
     settings: Mapping[str, Setting]
-    val: StageMeans
-    test: StageMeans
+    val: SplitMeans
+    test: SplitMeans
     wall_seconds: float
     finished_at: float
 
@@ -119,26 +119,26 @@ def _finished(folder: Path, summary: Mapping[str, object]) -> FinishedRun:
     return FinishedRun(
         folder=folder,
         settings=_read_settings(RunFolder(folder).config),
-        val=_stage(summary, "val"),
-        test=_stage(summary, "test"),
+        val=_split_means(summary, "val"),
+        test=_split_means(summary, "test"),
         wall_seconds=_number(summary.get("wall_seconds"), "wall_seconds"),
         finished_at=RunFolder(folder).summary.stat().st_mtime,
     )
 
 
-def _stage(summary: Mapping[str, object], stage: str) -> StageMeans:
-    dice, jaccard = _score(summary, stage, "dice"), _score(summary, stage, "jaccard")
-    means = summary[stage]
+def _split_means(summary: Mapping[str, object], split: str) -> SplitMeans:
+    dice, jaccard = _score(summary, split, "dice"), _score(summary, split, "jaccard")
+    means = summary[split]
     assert isinstance(means, dict)  # else there were no scores
     of_class = {name: entry["dice"] for name, entry in means.items() if isinstance(entry, dict) and "dice" in entry}
-    return StageMeans(dice, jaccard, {name: _number(value, f"{stage}.{name}.dice") for name, value in of_class.items()})
+    return SplitMeans(dice, jaccard, {name: _number(value, f"{split}.{name}.dice") for name, value in of_class.items()})
 
 
-def _score(summary: Mapping[str, object], stage: str, name: str) -> float:
-    means = summary.get(stage)
+def _score(summary: Mapping[str, object], split: str, name: str) -> float:
+    means = summary.get(split)
     if not isinstance(means, dict) or name not in means:
-        raise BrokenRunError(f"summary.json has no {stage}.{name}")
-    return _number(means[name], f"{stage}.{name}")
+        raise BrokenRunError(f"summary.json has no {split}.{name}")
+    return _number(means[name], f"{split}.{name}")
 
 
 def _number(value: object, name: str) -> float:

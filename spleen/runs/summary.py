@@ -36,7 +36,7 @@ class Timing:
 
 def write_cases(path: Path, scores: Scores) -> None:
     """Write one row per split, case and class."""
-    rows = [{"split": stage, **asdict(score)} for stage, cases in scores.items() for score in cases]
+    rows = [{"split": split, **asdict(score)} for split, cases in scores.items() for score in cases]
     text = StringIO()
     writer = csv.DictWriter(text, ["split", *(field.name for field in fields(CaseScore))], lineterminator="\n")
     writer.writeheader()
@@ -47,9 +47,9 @@ def write_cases(path: Path, scores: Scores) -> None:
 def summarise(
     scores: Scores, setting: dict[str, Json], timing: Timing, hardware: Hardware | None, epochs_trained: int
 ) -> dict[str, Json]:
-    """The content of summary.json: scores by stage and class, cost, versions, machine. NaN becomes null.
+    """The content of summary.json: scores by split and class, cost, versions, machine. NaN becomes null.
 
-    A stage without cases is there too, with `n_cases` 0.
+    A split without cases is there too, with `n_cases` 0.
     """
     summary: dict[str, Json] = {
         "status": "finished",
@@ -62,10 +62,10 @@ def summarise(
         "git_commit": git_commit(),
         "hardware": None if hardware is None else asdict(hardware),
     }
-    for stage in SCORED_SPLITS:
-        cases = scores.get(stage, [])
+    for split in SCORED_SPLITS:
+        cases = scores.get(split, [])
         of_class: dict[str, Json] = {name: asdict(means) for name, means in class_means(cases).items()}
-        summary[stage] = {**asdict(mean_scores(cases)), **of_class}
+        summary[split] = {**asdict(mean_scores(cases)), **of_class}
     return {key: _without_nan(value) for key, value in summary.items()}
 
 

@@ -83,7 +83,8 @@ def test_the_builders_hand_every_value_to_its_place() -> None:
         "split.seed=6", "batch_size=7", "loader.slices_per_epoch=70", "loader.foreground_fraction=0.3",
         "loader.num_workers=2", "context_slices=2", "seed=9", "lr=0.05", "optimiser.weight_decay=0.04",
         "optimiser.beta1=0.8", "optimiser.beta2=0.95", "schedule=polynomial", "schedule.warmup_fraction=0.2",
-        "schedule.power=1.5", "schedule.final_factor=0.03", "augment=none", "augment.flips=[left_right]", "augment.noise_std=0.07",
+        "schedule.power=1.5", "schedule.final_factor=0.03", "augment=none", "augment.flips=[left_right]",
+        "augment.noise_std=0.07",
     )  # fmt: skip
     assert build.build_split_settings(config) == SplitSettings(
         val_fraction=0.11, test_fraction=0.22, test_blocks=3, guard_mm=4.5, seed=6

@@ -60,8 +60,8 @@ def print_scores(title: RunTitle, scores: Scores) -> None:
         Column("cases", "d"),
     ]
     rows = [
-        [stage, name, title.model, title.axis, str(title.img_size), title.lr, *_shown(means)]
-        for stage, cases in scores.items()
+        [split, name, title.model, title.axis, str(title.img_size), title.lr, *_shown(means)]
+        for split, cases in scores.items()
         for name, means in _table_means(cases).items()
     ]
     print_table("Scores per case on the file's own grid (best checkpoint)", columns, rows)
@@ -79,11 +79,11 @@ def _shown(means: MeanScores) -> list[float | int]:
 
 def mirror(wandb_run: WandbRun, scores: Scores, views: list[tuple[str, SliceView]], names: tuple[str, ...]) -> None:
     """Copy the final scores, the table of cases and the chosen slices to wandb."""
-    for stage, cases in scores.items():
+    for split, cases in scores.items():
         means = mean_scores(cases)
-        wandb_run.log_summary({f"{stage}/{field.name}": getattr(means, field.name) for field in fields(means)})
+        wandb_run.log_summary({f"{split}/{field.name}": getattr(means, field.name) for field in fields(means)})
     columns = ["split", *(field.name for field in fields(CaseScore))]
-    wandb_run.log_table("cases", columns, [[stage, *astuple(score)] for stage, s in scores.items() for score in s])
+    wandb_run.log_table("cases", columns, [[split, *astuple(score)] for split, s in scores.items() for score in s])
     wandb_run.log_overlays([_overlay(name, view, names) for name, view in views])
 
 

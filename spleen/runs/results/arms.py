@@ -21,7 +21,7 @@ from spleen.runs.results.columns import (
 from spleen.runs.results.statistics import (
     Metric,
     Score,
-    Stage,
+    ScoredSplit,
     case_means,
     mean_of_known,
     score_over_cases,
@@ -29,7 +29,7 @@ from spleen.runs.results.statistics import (
 )
 
 Repeat = tuple[Setting, ...]
-_Key = tuple[Stage, Metric]
+_Key = tuple[ScoredSplit, Metric]
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _scored(group: dict[Repeat, _Member], by_case: bool, left_out: list[OtherRun
             left_out.append(OtherRun(member.run.folder, "broken", str(error)))
             del group[repeat]
     means = {key: score_over_cases(list(case_means(cases, *key).values())) for key in wanted}
-    names = _several(row.class_name for rows in cases for row in rows if row.stage == "test")
+    names = _several(row.class_name for rows in cases for row in rows if row.split == "test")
     of_class = {name: case_means(cases, "test", "dice", name) for name in names}
     return _Scores(means, {name: score_over_cases(list(of_case.values())) for name, of_case in of_class.items()})
 
@@ -233,8 +233,8 @@ def _several(names: Iterable[str]) -> list[str]:
     return different if len(different) > 1 else []
 
 
-def _mean(run: FinishedRun, stage: Stage, metric: Metric) -> float:
-    means = run.val if stage == "val" else run.test
+def _mean(run: FinishedRun, split: ScoredSplit, metric: Metric) -> float:
+    means = run.val if split == "val" else run.test
     return means.dice if metric == "dice" else means.jaccard
 
 

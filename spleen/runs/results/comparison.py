@@ -81,7 +81,7 @@ def _differences(run: FinishedRun, other: FinishedRun) -> dict[str, float]:
 
 
 def _test_dice(rows: tuple[CaseRow, ...]) -> dict[tuple[str, str], float]:
-    return {(row.case_id, row.class_name): row.dice for row in rows if row.stage == "test"}
+    return {(row.case_id, row.class_name): row.dice for row in rows if row.split == "test"}
 
 
 def _verdict(n_pairs: int, interval: Interval | None, p_value: float | None) -> Verdict:
