@@ -1,4 +1,4 @@
-"""The run folder: the names of its files, and what they say about the state of the run."""
+"""The run folder: the names of its files, and the state of the run."""
 
 import json
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from spleen.system.locks import is_claimed
 
-State = Literal["finished", "pruned", "failed", "unfinished", "at work", "new"]
+State = Literal["finished", "pruned", "failed", "unfinished", "running", "new"]
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 CASES, WANDB = "cases.csv", "wandb"
@@ -29,12 +29,12 @@ class RunFolder:
 
     @property
     def split(self) -> Path:
-        """Which slices, or which cases, train, validate and test."""
+        """The slices or cases of the train, val and test splits."""
         return self.path / "split.json"
 
     @property
     def folds(self) -> Path:
-        """The folds of a cross-validation, in nnU-Net's form."""
+        """The folds of a cross-validation, in nnU-Net's format."""
         return self.path / "splits_final.json"
 
     @property
@@ -49,22 +49,22 @@ class RunFolder:
 
     @property
     def summary(self) -> Path:
-        """Scores, cost and versions; written last, so a run that has it is finished or pruned."""
+        """Scores, cost and versions; written last, so its presence means finished or pruned."""
         return self.path / _SUMMARY
 
     @property
     def failure(self) -> Path:
-        """Why the job failed, in words."""
+        """Error message of a failed job."""
         return self.path / _FAILURE
 
     @property
     def traceback(self) -> Path:
-        """The traceback of a fault of the program."""
+        """The traceback of a bug."""
         return self.path / "traceback.txt"
 
     @property
     def figures(self) -> Path:
-        """The folder of the pictures."""
+        """The folder of the figures."""
         return self.path / "figures"
 
     @property
@@ -84,32 +84,32 @@ class RunFolder:
 
     @property
     def wandb(self) -> Path:
-        """The folder in which wandb keeps its files."""
+        """The folder of wandb's files."""
         return self.path / WANDB
 
     @property
     def wandb_id(self) -> Path:
-        """The id of the run in wandb, which all parts of a resumed run share."""
+        """The id of the run in wandb, shared by all segments of a resumed run."""
         return self.wandb / "id"
 
     def drop_failure(self) -> None:
-        """Remove what an earlier attempt at the job has left about its failure."""
+        """Remove the failure records of an earlier attempt."""
         for path in (self.failure, self.traceback):
             path.unlink(missing_ok=True)
 
     def drop_results(self) -> None:
-        """Remove what an earlier run has recorded, so that nothing of it is taken for the new one's."""
+        """Remove the results of an earlier run, so that they are not mistaken for those of a new one."""
         for path in (self.summary, self.last_checkpoint, self.best_checkpoint, self.metrics, self.cases):
             path.unlink(missing_ok=True)
 
 
 def run_folder_of(checkpoint: Path) -> Path | None:
-    """The run folder that a checkpoint lies in; None where it lies elsewhere."""
+    """The run folder of a checkpoint; None if it is not in one."""
     return checkpoint.parents[1] if checkpoint.parent.name == CHECKPOINTS else None
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The content of summary.json; empty where it is missing or damaged."""
+    """The content of summary.json; empty if it is missing or damaged."""
     try:
         summary = json.loads(RunFolder(folder).summary.read_bytes())
     except (OSError, ValueError):
@@ -118,19 +118,19 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def is_finished(folder: Path, identity: str | None = None) -> bool:
-    """Whether the folder holds a finished run; of this identity, if one is given."""
+    """Whether the folder contains a finished run, with this identity if given."""
     summary = read_summary(folder)
     return summary.get("status") == "finished" and identity in (None, summary.get("identity"))
 
 
 def state_of(folder: Path, identity: str | None = None) -> State:
-    """What became of a job so far. "unfinished" has begun, and its process is gone; "pruned" a search has stopped."""
+    """State of a job: "unfinished" means started, but its process is gone; "pruned" means stopped by a search."""
     if is_finished(folder, identity):
         return "finished"
     if read_summary(folder).get("status") == "pruned":
         return "pruned"
     if is_claimed(folder):
-        return "at work"
+        return "running"
     run_folder = RunFolder(folder)
     if run_folder.failure.exists():
         return "failed"

@@ -31,7 +31,7 @@ class RunData:
 
     slices: SliceDataModule
     folds: tuple[FoldCases, ...] | None
-    """All folds of the cross-validation that the run is a part of; None where it is of none."""
+    """All folds of the cross-validation that the run is part of; None if it is not part of one."""
 
 
 def open_data(config: TrainConfig, cases: Sequence[Case], preprocessing: Preprocessing) -> RunData:

@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "nibabe
 
 @dataclass(frozen=True)
 class Timing:
-    """What the run cost."""
+    """Time and memory of a run."""
 
     slices_per_second: float
     seconds_to_first_step: float
@@ -47,9 +47,9 @@ def write_cases(path: Path, scores: Scores) -> None:
 def summarise(
     scores: Scores, setting: dict[str, Json], timing: Timing, hardware: Hardware | None, epochs_trained: int
 ) -> dict[str, Json]:
-    """The content of summary.json: scores by split and class, cost, versions, machine. NaN becomes null.
+    """The content of summary.json: scores by split and class, cost, versions, hardware. NaN becomes null.
 
-    A split without cases is there too, with `n_cases` 0.
+    A split without cases is included, with `n_cases` 0.
     """
     summary: dict[str, Json] = {
         "status": "finished",
@@ -70,7 +70,7 @@ def summarise(
 
 
 def _installed(packages: Iterable[str]) -> dict[str, Json]:
-    """The versions of those packages that are installed."""
+    """Versions of the installed ones among the packages."""
     versions: dict[str, Json] = {}
     for name in packages:
         with suppress(PackageNotFoundError):
@@ -87,9 +87,9 @@ def _without_nan(value: Json) -> Json:
 
 
 def git_commit() -> str | None:
-    """The checkout's commit, with "-dirty" if tracked files differ from it; None outside a checkout."""
+    """Commit of the checkout, with "-dirty" if tracked files have changed; None outside a checkout."""
     root = checkout()
-    if root is None:  # a repository that holds the environment is not ours
+    if root is None:  # a repository that contains the environment is not ours
         return None
     try:
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -1,4 +1,4 @@
-"""What a finished run shows: pictures, the table at the end, and their copies in wandb."""
+"""The report of a finished run: figures, the table of scores, and their copies in wandb."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
@@ -16,7 +16,7 @@ from spleen.training.callbacks import EpochRow
 
 @dataclass(frozen=True)
 class RunTitle:
-    """What distinguishes one run from the next in a table."""
+    """The settings by which a table identifies a run."""
 
     model: str
     axis: str
@@ -41,7 +41,7 @@ def draw(
 
 
 def print_scores(title: RunTitle, scores: Scores) -> None:
-    """Print one row per split and class: model, axis, image size, learning rate, Dice, Jaccard and the rest."""
+    """Print one row per split and class: model, axis, image size, learning rate and scores."""
     if not scores:
         print("No case was held out, so there is no score.")
         return
@@ -64,11 +64,11 @@ def print_scores(title: RunTitle, scores: Scores) -> None:
         for split, cases in scores.items()
         for name, means in _table_means(cases).items()
     ]
-    print_table("Scores per case on the file's own grid (best checkpoint)", columns, rows)
+    print_table("Scores per case on the native grid (best checkpoint)", columns, rows)
 
 
 def _table_means(cases: Sequence[CaseScore]) -> dict[str, MeanScores]:
-    """Means of each class, and of all classes together where there are several."""
+    """Means of each class, and of all classes together if there are several."""
     means = class_means(cases)
     return means if len(means) == 1 else {**means, "mean": mean_scores(cases)}
 

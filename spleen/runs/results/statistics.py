@@ -17,7 +17,7 @@ Metric = Literal["dice", "jaccard"]
 
 @dataclass(frozen=True)
 class Score:
-    """A mean of `n` values, NaN left out, with its 95 % interval; None where there are too few values for one."""
+    """A mean of `n` values without NaN, with its 95 % interval; None if there are too few values."""
 
     mean: float
     interval: Interval | None
@@ -47,7 +47,7 @@ def t_interval(values: Sequence[float]) -> Interval | None:
 
 
 def mean_of_known(values: Sequence[float]) -> float:
-    """Mean without the NaN; NaN if nothing is left."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     known = _known(values)
     return math.fsum(known) / len(known) if known else math.nan
 
@@ -59,7 +59,7 @@ def _known(values: Sequence[float]) -> list[float]:
 def case_means(
     runs: Iterable[Sequence[CaseRow]], split: ScoredSplit, metric: Metric, class_name: str | None = None
 ) -> dict[str, float]:
-    """Each case once: mean over its classes, or of one of them, then over the runs that scored it; NaN is left out."""
+    """Score of each case: mean over its classes (or of one class), then over the runs that scored it, without NaN."""
     of_case: dict[str, list[float]] = {}
     for rows in runs:
         by_case: dict[str, list[float]] = {}
