@@ -86,7 +86,7 @@ class SearchSweeper(Sweeper):
         )
         Multirun.in_study, Multirun.jobs = True, []
         print(
-            f"{search.remaining()} of {self._n_trials} trials remaining; {search.repeated} killed trials will be repeated"
+            f"{search.remaining()} of {self._n_trials} trials remaining; {search.repeated} killed ones will be repeated"
         )
         started = 0
         while count := min(self._at_once, search.remaining()):

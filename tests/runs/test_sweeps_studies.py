@@ -225,7 +225,7 @@ def test_a_shipped_study_says_what_it_asks_and_how_to_run_it(study: str) -> None
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder in the place of experiments/."""
-    monkeypatch.setattr(studies, "studies_folder", lambda: tmp_path / "experiments")
+    monkeypatch.setattr(studies, "experiments_folder", lambda: tmp_path / "experiments")
     store = ConfigStore.instance().repo
     before = dict(store.get("experiment", {}))
     yield tmp_path / "experiments"
@@ -238,7 +238,7 @@ def write(folder: Path, name: str, text: str) -> None:
 
 
 def test_the_study_of_the_documentation_works_as_it_says(own: Path) -> None:
-    (text,) = re.findall(r"```yaml\n(# Is a wider.*?)```", (REPOSITORY / "docs" / "studies.md").read_text(), re.S)
+    (text,) = re.findall(r"```yaml\n(# Is a wider.*?)```", (REPOSITORY / "docs" / "how-to" / "studies.md").read_text(), re.S)
     write(own, "wider", text)
     assert study_question("wider") == "Is a wider network worth its time?"
     jobs = jobs_of("wider")

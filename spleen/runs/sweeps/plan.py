@@ -69,13 +69,11 @@ def combinations(
         own = parser.parse_overrides(list(arm))
         if twice := {_key(override) for override in own} & {_key(override) for override in shared}:
             raise InputError(f"hydra.sweeper: {', '.join(twice)} is in both params and the arm '{name}'")
-        distinguishing = {_key(override) for override in (*shared, *own)} | swept_here
+        varied = {_key(override) for override in (*shared, *own)} | swept_here
         merged = {_key(override): override for override in (*shared, *own, *given)}
         for values in itertools.product(*(list(_values(override)) for override in merged.values())):
             by_key = dict(zip(merged, values, strict=True))
-            found.append(
-                Combination(values, tuple(sorted(text for key, text in by_key.items() if key in distinguishing)))
-            )
+            found.append(Combination(values, tuple(sorted(text for key, text in by_key.items() if key in varied))))
     return found
 
 
