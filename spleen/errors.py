@@ -1,25 +1,25 @@
-"""The one exception that stands for a wrong input, as opposed to a fault of this program."""
+"""Exceptions; InputError stands for invalid input, as opposed to a bug in this program."""
 
 
 class InputError(Exception):
-    """A wrong input, told in words for its user: what came, what is allowed, what to do.
+    """Invalid input, with a message for the user: what was given, what is allowed, what to do.
 
-    The entry points print the message alone and exit with code 2; any other exception is a fault of the program.
+    The entry points print only the message and exit with code 2; any other exception is a bug.
     """
 
 
 class Pruned(Exception):
-    """A search stopped this run: its validation Dice lies below that of most others after the same epoch."""
+    """A search stopped this run: its validation Dice is below the median of the other runs after the same epoch."""
 
 
 class FolderInUse(InputError):
-    """Another process is at work in the run folder; what that process makes of it is not known yet."""
+    """Another process is using the run folder."""
 
 
 class Interrupted(BaseException):
-    """A signal stopped the run; the message says where. `exit_code` is 130 after SIGINT and 143 after SIGTERM.
+    """A signal stopped the run; the message states where. `exit_code` is 130 after SIGINT and 143 after SIGTERM.
 
-    Like KeyboardInterrupt it is not an Exception, so that handlers of failures do not catch it.
+    Like KeyboardInterrupt it is not an Exception, so that error handlers do not catch it.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:

@@ -1,6 +1,6 @@
 """Hydra plugins: the sweeper behind every `-m`, and the studies and launchers of this project.
 
-Hydra imports this at every start, so nothing heavy is imported at the top.
+Imports nothing heavy at the top, because Hydra imports this at every start.
 """
 
 import logging
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 
 class StudiesAndLaunchers(SearchPathPlugin):
-    """Makes the studies of experiments/ known, once Hydra has found all plugins and before it composes anything."""
+    """Registers the studies of experiments/ after Hydra has found all plugins and before it composes anything."""
 
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:  # noqa: ARG002 (Hydra gives it)
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:  # noqa: ARG002 (defined by Hydra)
         """Called by Hydra at every start."""
         register_studies()
         use_own_launcher_configs()
@@ -36,7 +36,7 @@ class StudiesAndLaunchers(SearchPathPlugin):
 
 @dataclass
 class JobSweeperConf:
-    """hydra/sweeper=basic: what -m does unless a study chooses another sweeper, in the place of Hydra's own."""
+    """hydra/sweeper=basic, the default for -m; replaces Hydra's own."""
 
     _target_: str = "hydra_plugins.spleen_jobs.JobSweeper"
     params: dict[str, Any] = field(default_factory=dict)
@@ -47,9 +47,9 @@ ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=JobSweepe
 
 
 class JobSweeper(Sweeper):
-    """Plans the jobs, leaves out the finished ones, and hands the rest to the launcher.
+    """Plans the jobs, and passes the unfinished ones to the launcher.
 
-    They are all combinations of the values of `params` (key: 64,128 or choice(a,b) or range(1,4)), for each of the
+    The jobs are all combinations of the values of `params` (key: 64,128 or choice(a,b) or range(1,4)), for each of the
     `arms` if there are any (name: [override, …]).
     """
 
@@ -63,9 +63,9 @@ class JobSweeper(Sweeper):
         check_installed(config.hydra.launcher)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the jobs that are not finished; `arguments` are the overrides of the command line."""
+        """Run the unfinished jobs; `arguments` are the command-line overrides."""
         hydra = self._config.hydra
-        hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute())  # once: its time stamp is that of this process
+        hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute())  # resolved once, for a single time stamp
         in_study = bool(hydra.runtime.choices.get(GROUP))
         loader = self._context.config_loader
         found = combinations(
@@ -81,16 +81,16 @@ class JobSweeper(Sweeper):
         if todo := print_plan(Multirun.jobs, len(found), in_study):
             limit_concurrency(hydra, len(todo))
             if place := job_output_folder(hydra.launcher):
-                print(f"what the jobs print goes to {place}", flush=True)
-            self._launch([job.told() for job in todo])
+                print(f"output of the jobs: {place}", flush=True)
+            self._launch([job.launcher_overrides() for job in todo])
 
-    def _launch(self, told: list[list[str]]) -> None:
+    def _launch(self, overrides: list[list[str]]) -> None:
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self._context, task_function=self._task, config=self._config
         )
         try:
-            returns = launcher.launch(told, initial_job_idx=0)
-        except Exception as error:  # of the launcher: a job tells its own
+            returns = launcher.launch(overrides, initial_job_idx=0)
+        except Exception as error:  # from the launcher: jobs record their own failures
             if self._config.debug is True:
                 raise
             log.debug("the launcher ended early", exc_info=True)
@@ -98,4 +98,4 @@ class JobSweeper(Sweeper):
             return
         if self._config.debug is True:
             for job in returns:
-                _ = job.return_value  # raises what the job has raised
+                _ = job.return_value  # raises the job's exception

@@ -1,6 +1,6 @@
-"""Hydra sweeper `hydra/sweeper=search`: settings from a Bayesian search (spleen.runs.sweeps.search).
+"""Hydra sweeper `hydra/sweeper=search`: Bayesian search of settings (spleen.runs.sweeps.search).
 
-Hydra imports this at every start, so nothing heavy is imported at the top.
+Imports nothing heavy at the top, because Hydra imports this at every start.
 """
 
 import importlib.util
@@ -47,10 +47,10 @@ ConfigStore.instance().store(group="hydra/sweeper", name="search", node=SearchSw
 
 
 class SearchSweeper(Sweeper):
-    """Asks the search for settings, launches the jobs, and goes on until `n_trials` are counted.
+    """Launches jobs with settings proposed by the search until `n_trials` trials are done.
 
     `params` maps a key to Hydra's sweep grammar: interval(1e-4, 1e-1), tag(log, interval(…)), choice(a, b) or
-    range(1, 9). `at_once` jobs are handed to the launcher together. A value on the command line replaces a search.
+    range(1, 9). `at_once` jobs are launched together. A fixed value on the command line replaces a searched one.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SearchSweeper(Sweeper):
             raise InputError("a search needs Optuna: pip install optuna")
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the search; `arguments` are the overrides of the command line."""
+        """Run the search; `arguments` are the command-line overrides."""
         from spleen.runs.sweeps.report import print_search
         from spleen.runs.sweeps.search import Search, SearchSettings
 
@@ -85,7 +85,9 @@ class SearchSweeper(Sweeper):
             hydra_context=self._context, task_function=self._task, config=self._config
         )
         Multirun.in_study, Multirun.jobs = True, []
-        print(f"{search.remaining()} of {self._n_trials} trials to do; {search.repeated} killed ones are run again")
+        print(
+            f"{search.remaining()} of {self._n_trials} trials remaining; {search.repeated} killed ones will be repeated"
+        )
         started = 0
         while count := min(self._at_once, search.remaining()):
             trials = [search.ask() for _ in range(count)]
@@ -93,11 +95,11 @@ class SearchSweeper(Sweeper):
                 jobs = [(trial, self._plan(fixed, trial)) for trial in trials]
                 new = [(trial, job) for trial, job in jobs if not _known(search, trial, job)]
                 Multirun.jobs = [*Multirun.jobs, *(job for _, job in new)]
-                told = [[*job.told(), _trial_override(storage, name, trial)] for trial, job in new]
-                if told:
-                    launcher.launch(told, initial_job_idx=started)
-                    started += len(told)
-            except Interrupted:  # the trials stay open: the next call finds their process gone and runs them again
+                overrides = [[*job.launcher_overrides(), _trial_override(storage, name, trial)] for trial, job in new]
+                if overrides:
+                    launcher.launch(overrides, initial_job_idx=started)
+                    started += len(overrides)
+            except Interrupted:  # the trials stay open: the next search finds their process dead and repeats them
                 raise
             except BaseException:
                 search.close(trials)
@@ -106,13 +108,13 @@ class SearchSweeper(Sweeper):
         print_search(search.trials(), folder)
 
     def _plan(self, fixed: Sequence[str], trial: "Trial") -> Job:
-        """The job of a trial; raises InputError for settings that no job can run with."""
+        """The job of a trial; raises InputError for invalid settings."""
         combination = Combination((*fixed, *trial.overrides), trial.overrides)
         tree = self._context.config_loader.load_sweep_config(self._config, list(combination.overrides))
         return plan([(combination, tree)], in_study=True, subdir_given=False)[0]
 
     def _read(self, arguments: Sequence[str]) -> tuple[dict[str, "BaseDistribution"], list[str]]:
-        """What is searched, and the overrides that every job gets."""
+        """The search space, and the overrides common to all jobs."""
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         searched = parser.parse_overrides([f"{key!s}={value}" for key, value in self._params.items()])
         given = parser.parse_overrides(list(arguments))
@@ -129,7 +131,7 @@ def _trial_override(storage: Path, name: str, trial: "Trial") -> str:
 
 
 def _known(search: "Search", trial: "Trial", job: Job) -> bool:
-    """Whether the job is finished already, of another trial with the same settings; its score is then told."""
+    """Whether an earlier trial has finished the same job; its score is then recorded for this trial too."""
     if not is_finished(job.folder, job.identity):
         return False
     search.tell(trial, read_summary(job.folder)["val"]["dice"], job.folder)

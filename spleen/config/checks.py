@@ -1,4 +1,4 @@
-"""Checks of values and of what must fit together, made before anything heavy is imported."""
+"""Checks of values and their combinations, before anything heavy is imported."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,13 +19,11 @@ from spleen.config.schema import (
 from spleen.errors import InputError
 
 AXES = ("sagittal", "coronal", "axial")
-
-
 _SIZES = range(16, 4097)
 
 
 def check(config: TrainConfig) -> None:
-    """Raise InputError that names every impossible value at once."""
+    """Raise an InputError that lists all invalid values."""
     problems = [
         *_top_level(config),
         *data_problems(config),
@@ -63,7 +61,7 @@ def _img_size(config: TrainConfig) -> Iterator[str]:
     size = config.img_size
     if size == "native":
         if config.resize == "stretch":
-            yield "img_size=native keeps the voxel grid, so resize=stretch has no meaning; leave it at keep_aspect"
+            yield "img_size=native keeps the voxel grid, so resize=stretch has no effect; leave it at keep_aspect"
     elif isinstance(size, bool) or not isinstance(size, int):
         yield f"img_size must be a whole number of pixels, or native to keep the voxel grid; got '{size}'"
     else:
@@ -79,7 +77,7 @@ def _intensity(config: TrainConfig) -> Iterator[str]:
         low, high = intensity.low_percentile, intensity.high_percentile
         if not 0 <= low < high <= 100:
             yield (
-                "intensity.low_percentile and intensity.high_percentile must rise within 0 … 100; "
+                "intensity.low_percentile must be below intensity.high_percentile, both within 0 … 100; "
                 f"got {low:g} and {high:g}"
             )
     if isinstance(intensity, ZScoreConfig):
@@ -91,7 +89,7 @@ def _training(config: TrainConfig) -> Iterator[str]:
     if loader.slices_per_epoch is not None and loader.slices_per_epoch < config.batch_size:
         yield (
             f"loader.slices_per_epoch={loader.slices_per_epoch} is less than one batch (batch_size="
-            f"{config.batch_size}); raise it, or use null for one pass over the training slices"
+            f"{config.batch_size}); increase it, or use null for one pass over the training slices"
         )
     yield from between("loader.foreground_fraction", loader.foreground_fraction, 0, 1)
     yield from between("loader.num_workers", loader.num_workers, 0, 256)
@@ -127,7 +125,7 @@ def _logger(config: TrainConfig) -> Iterator[str]:
 def _processes(config: TrainConfig) -> Iterator[str]:
     trainer = config.trainer
     yield from one_of("trainer.strategy", trainer.strategy, ("auto", "ddp", "fsdp"))
-    yield from between("trainer.num_nodes", trainer.num_nodes, 1, 1024, unit="machines")
+    yield from between("trainer.num_nodes", trainer.num_nodes, 1, 1024, unit="nodes")
     devices = trainer.devices
     numbers = devices if isinstance(devices, list) else [devices]
     whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
@@ -138,27 +136,27 @@ def _processes(config: TrainConfig) -> Iterator[str]:
     if count > 1 and trainer.strategy == "auto":
         yield (
             "trainer.devices must be 1, or the number of one GPU in brackets such as [0]; got "
-            f"{devices}{f' on {trainer.num_nodes} machines' if trainer.num_nodes > 1 else ''}. Several processes train "
-            f"together with trainer=ddp trainer.devices={devices}"
+            f"{devices}{f' on {trainer.num_nodes} nodes' if trainer.num_nodes > 1 else ''}. For several processes use "
+            f"trainer=ddp trainer.devices={devices}"
         )
     if config.batch_size % max(1, count):
         yield (
-            f"batch_size={config.batch_size} cannot be shared equally by {count} processes "
-            f"(trainer.devices × trainer.num_nodes); give a multiple of {count}"
+            f"batch_size={config.batch_size} cannot be divided equally among {count} processes "
+            f"(trainer.devices × trainer.num_nodes); use a multiple of {count}"
         )
     if count > 1 and trainer.accelerator == "mps":
-        yield "trainer.accelerator=mps is one device; several processes need cpu or gpu"
+        yield "trainer.accelerator=mps is a single device; several processes need cpu or gpu"
     if count > 1 and trainer.strategy == "fsdp":
         yield from _fsdp(config)
 
 
 def _fsdp(config: TrainConfig) -> Iterator[str]:
     if config.trainer.accelerator == "cpu":
-        yield "trainer.strategy=fsdp needs GPUs; on a processor use trainer=ddp"
+        yield "trainer.strategy=fsdp needs GPUs; on a CPU use trainer=ddp"
     if config.optimiser.ema_decay is not None:
         yield "optimiser.ema_decay does not work with trainer.strategy=fsdp; use trainer=ddp, or null"
     if config.img_size == "native" and config.crop_size is not None:
-        # Every window is a step that all processes take together, and cases of other sizes have other numbers of them.
+        # Predicting a window is a collective operation, and cases of different sizes have different numbers of windows.
         yield "crop_size with img_size=native does not work with trainer.strategy=fsdp; use trainer=ddp"
 
 
@@ -167,15 +165,13 @@ def _target(name: str, setting: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name} needs a _target_: the full Python name of the class to build"
 
 
-# What each kind of data cannot do without, and an example.
+# The required settings of each kind of data, and an example.
 _NEEDED = {
     NiftiData: ("image", "label"),
     DatasetData: ("root",),
     FolderData: ("images", "labels"),
     TableData: ("table",),
 }
-
-
 _EXAMPLES = {
     "nifti": "data.image=IMAGE.nii.gz and data.label=LABEL.nii.gz",
     "decathlon": "data.root=Task09_Spleen, the folder with dataset.json",
@@ -186,7 +182,7 @@ _EXAMPLES = {
 
 
 def data_problems(config: TrainConfig) -> Iterator[str]:
-    """A sentence for each impossible value."""
+    """An error message for each invalid value."""
     data = config.data
     if isinstance(data, PhantomData):
         yield from between("data.matrix", data.matrix, 32, 512, unit="pixels")
@@ -214,7 +210,7 @@ def _split(config: TrainConfig) -> Iterator[str]:
     if split.val_fraction + split.test_fraction > 0.8:
         yield (
             f"split.val_fraction + split.test_fraction is {split.val_fraction + split.test_fraction:g}; "
-            "at most 0.8, or too little is left for training"
+            "it must be at most 0.8, to leave enough for training"
         )
 
 
@@ -223,27 +219,27 @@ def _fold(config: TrainConfig) -> Iterator[str]:
     if not isinstance(config.data, CasesData):
         given = {"fold": fold, "split.splits_file": split.splits_file, "split.test_cases": split.test_cases}
         for name in [name for name, value in given.items() if value is not None]:
-            yield f"{name} is for many cases; data={config.data.kind} is one volume, which is split into blocks"
+            yield f"{name} needs many cases; data={config.data.kind} is a single volume, split into blocks"
     elif fold is not None and fold != "all":
         if isinstance(fold, bool) or not isinstance(fold, int) or fold < 0:
-            yield f"fold must be a number from 0 on, all, or null for one split by shares; got '{fold}'"
+            yield f"fold must be a number from 0, all, or null for one split by fraction; got '{fold}'"
         elif split.splits_file is None and fold >= split.folds:
             yield f"fold must be 0 to {split.folds - 1} with split.folds={split.folds}, or all; got {fold}"
     elif fold is None and split.splits_file is not None:
-        yield "split.splits_file holds folds: say which one with fold=0, fold=1, …"
-    if _validates_nothing(config):
+        yield "split.splits_file defines folds: choose one with fold=0, fold=1, …"
+    if _has_no_validation(config):
         if config.trainer.early_stopping_patience is not None:
-            yield "trainer.early_stopping_patience needs validation cases; without any, give null"
+            yield "trainer.early_stopping_patience needs validation cases; without any, use null"
         if config.search is not None:
             yield "a search needs validation cases: set split.val_fraction above 0, and do not use fold=all"
 
 
-def _validates_nothing(config: TrainConfig) -> bool:
+def _has_no_validation(config: TrainConfig) -> bool:
     return config.fold == "all" or config.split.val_fraction == 0
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> Iterator[str]:
-    """A sentence unless the value is among the allowed ones."""
+    """An error message unless the value is one of the allowed ones."""
     if value not in allowed:
         yield f"{name} must be one of {', '.join(allowed)}; got '{value}'"
 
@@ -251,7 +247,7 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> Iterator[str]:
 def between(
     name: str, value: float, low: float, high: float, *, low_included: bool = True, unit: str = ""
 ) -> Iterator[str]:
-    """A sentence unless the value lies in the range."""
+    """An error message unless the value is in the range."""
     if not (low <= value <= high and (low_included or value > low)):
         start = f"from {low:.12g}" if low_included else f"above {low:.12g}"
         yield f"{name} must be {start} to {high:.12g}{' ' * bool(unit)}{unit}; got {value:.12g}"

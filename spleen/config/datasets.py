@@ -1,6 +1,6 @@
-"""From the configuration to the cases of a run, and what their files say back: classes, channels, modality.
+"""The cases of a run from its configuration, and the settings taken from their files: classes, channels, modality.
 
-Nothing heavy is imported at the top: the jobs of a multirun are planned with this.
+Imports nothing heavy at the top: the plan of a multirun uses this.
 """
 
 import logging
@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 
 def find_dataset(config: TrainConfig) -> Dataset:
-    """The labelled cases that the configuration names; the files of a phantom may still have to be computed.
+    """The labelled cases of the configuration; the files of a phantom may not exist yet (see `compute_phantom`).
 
-    Raises InputError for a layout that is not what it should be.
+    Raises InputError for an invalid layout.
     """
     data = config.data
     if isinstance(data, PhantomData):
@@ -51,7 +51,7 @@ def find_dataset(config: TrainConfig) -> Dataset:
 
 
 def compute_phantom(config: TrainConfig) -> None:
-    """Make the files of the phantom, if the data are one and the cache lacks it. Raises InputError if that fails."""
+    """Compute the phantom's files if it is used and not cached. Raises InputError if that fails."""
     if isinstance(config.data, PhantomData):
         phantom_case(*_phantom(config))
 
@@ -76,15 +76,15 @@ def _with_groups(dataset: Dataset, path: str | None) -> Dataset:
     groups = read_groups(Path(path))
     lacking = [case.case_id for case in dataset.cases if case.case_id not in groups]
     if lacking:
-        raise InputError(f"{path} gives no group for {len(lacking)} cases, for example {lacking[0]}")
+        raise InputError(f"{path} has no group for {len(lacking)} cases, for example {lacking[0]}")
     return replace(dataset, cases=tuple(replace(case, group=groups[case.case_id]) for case in dataset.cases))
 
 
 def complete(config: TrainConfig, dataset: Dataset) -> TrainConfig:
-    """The configuration with what the dataset's own files say, where it leaves that open; it changes nothing else.
+    """The configuration with the unset classes, channels and intensity taken from the dataset's own files.
 
-    So the record of a run says what was trained, and a prediction needs none of the training's files.
-    Raises InputError for files that cannot be read, or that do not say it either.
+    The record of a run is thereby complete, and a prediction does not need the training data.
+    Raises InputError for files that cannot be read, or that do not contain the information.
     """
     data, intensity = config.data, config.intensity
     if isinstance(intensity, AutoIntensity):
@@ -101,7 +101,7 @@ def complete(config: TrainConfig, dataset: Dataset) -> TrainConfig:
 
 
 def _intensity(kind: str | None, source: str) -> CtConfig | MrConfig:
-    """The default values of an intensity, as its file in conf/ gives them."""
+    """The default values of an intensity, from its file in conf/."""
     if kind is None:
         raise InputError(
             f"intensity=auto: the files of data={source} do not say whether the images are CT or MR; "
@@ -114,7 +114,7 @@ def _intensity(kind: str | None, source: str) -> CtConfig | MrConfig:
 
 
 def _count_channels(dataset: Dataset) -> int:
-    """Channels of an image: its files, or the fourth dimension of the first one that can be read."""
+    """Channels of an image: its number of files, or the fourth dimension of the first readable file."""
     if len(dataset.cases[0].images) > 1:
         return len(dataset.cases[0].images)
     import nibabel as nib
@@ -122,7 +122,7 @@ def _count_channels(dataset: Dataset) -> int:
     for case in dataset.cases:
         try:
             shape = cast(nib.nifti1.Nifti1Image, nib.load(case.images[0])).shape
-        except Exception:  # the slice store tells better what is wrong with the file
+        except Exception:  # the slice store gives the better error message
             continue
         return int(shape[3]) if len(shape) > 3 else 1
     return max(1, len(dataset.channels))

@@ -1,4 +1,4 @@
-"""From the configuration to the objects and values of a run. Past this module nobody sees a configuration."""
+"""The objects and values of a run, built from its configuration; no module below this one sees a configuration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -57,7 +57,7 @@ class Parts:
     """The parts of a run that need no data; the network and the loss are the ones that are trained."""
 
     spec: ModelSpec
-    """Without what is read from the training cases."""
+    """Without the facts read from the training cases."""
     network: nn.Module
     loss: nn.Module
     augment: AugmentSettings
@@ -66,7 +66,7 @@ class Parts:
 def build_parts(config: TrainConfig) -> Parts:
     """Seed all random number generators and build the parts, so that a wrong setting fails before any image is read.
 
-    Nothing else may draw from the seeded generators before the training, which continues with their state.
+    Nothing else may use the seeded generators before training, which continues with their state.
     """
     spec, augment = build_spec(config), build_augment_settings(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -82,7 +82,7 @@ def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> Se
         loss=parts.loss,
         optimiser=build_optimiser_settings(config),
         augment=parts.augment,
-        stages={stage: SplitScores([part.case for part in data.slices(stage)], names) for stage in SCORED_SPLITS},
+        split_scores={split: SplitScores([part.case for part in data.slices(split)], names) for split in SCORED_SPLITS},
         axis=preprocessing.axis,
         seed=config.seed,
         crop=CropSettings(config.crop_size, config.loader.foreground_fraction) if config.crop_size else None,
@@ -90,7 +90,7 @@ def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> Se
 
 
 def build_optimiser_settings(config: TrainConfig) -> OptimiserSettings:
-    """AdamW and the schedule of the learning rate."""
+    """AdamW and the learning rate schedule."""
     optimiser, schedule = config.optimiser, config.schedule
     return OptimiserSettings(
         lr=config.lr,
@@ -108,7 +108,7 @@ def build_augment_settings(config: TrainConfig) -> AugmentSettings:
     known = [field.name for field in fields(AugmentSettings)]
     unknown = [name for name in config.augment if name not in known]
     if unknown:
-        raise InputError(f"unknown key 'augment.{unknown[0]}'; known are {', '.join(known)}")
+        raise InputError(f"unknown key 'augment.{unknown[0]}'; known keys are {', '.join(known)}")
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in config.augment.items()
     }
@@ -116,12 +116,12 @@ def build_augment_settings(config: TrainConfig) -> AugmentSettings:
 
 
 def build_fit_settings(config: TrainConfig) -> FitSettings:
-    """How long and on what to fit; raises InputError for hardware that is not there."""
+    """Duration and hardware of the training; raises InputError for hardware that is not available."""
     trainer, optimiser = config.trainer, config.optimiser
     accelerator = choose_accelerator(trainer.accelerator, trainer.devices)
     strategy = trainer.strategy if process_count(trainer) > 1 else "auto"
     if strategy == "fsdp" and accelerator != "gpu":
-        raise InputError("trainer.strategy=fsdp needs CUDA GPUs, and this machine shows none; use trainer=ddp")
+        raise InputError("trainer.strategy=fsdp needs CUDA GPUs, but none is available; use trainer=ddp")
     return FitSettings(
         epochs=config.epochs,
         val_every_epochs=trainer.val_every_epochs,
@@ -139,7 +139,7 @@ def build_fit_settings(config: TrainConfig) -> FitSettings:
 
 
 def axis_of(config: TrainConfig) -> AxisName:
-    """The slicing axis, which `check` has found to be a known one."""
+    """The slicing axis, already validated by `check`."""
     return cast(AxisName, config.axis)
 
 
@@ -178,7 +178,7 @@ def _intensity(config: CtConfig | MrConfig | ZScoreConfig) -> Intensity:
 
 
 def build_spec(config: TrainConfig) -> ModelSpec:
-    """What to train, before anything is read from the training cases."""
+    """The model specification before anything is read from the training cases."""
     classes = build_classes(config)
     preprocessing = build_preprocessing(config, classes)
     model = config.model
@@ -198,7 +198,7 @@ def build_spec(config: TrainConfig) -> ModelSpec:
 
 
 def describe(spec: ModelSpec, training: Sequence[StoredCase], validation: Sequence[StoredCase]) -> ModelSpec:
-    """The specification completed by what is read from the cases of the train and val splits."""
+    """The specification completed with facts read from the cases of the train and val splits."""
     classes = ClassMap(spec.preprocessing.classes.names, training[0].label_values)
     by_class = zip(*(case.volumes_mm3 for case in training), strict=True)
     return replace(

@@ -1,4 +1,4 @@
-"""The identity of a job: a hash of everything that decides its result, by which a finished job is known again."""
+"""The identity of a job: a hash of everything that determines its result, by which a finished job is recognised."""
 
 import hashlib
 import json
@@ -13,21 +13,21 @@ from spleen.records.renamed_keys import EARLIER_KEYS, EARLIER_TARGETS
 from spleen.system.hashing import content_hash
 from spleen.system.nested import flatten
 
-# Raised whenever the same settings and data train to another result, so that earlier results no longer count.
+# Incremented when the same settings and data no longer give the same result, so that earlier results no longer count.
 FORMAT = 1
 
 
 def identity(config: TrainConfig, cases: Sequence[Case]) -> str:
-    """SHA-256 of the settings that have an effect, of the files of the cases, and of `FORMAT`; 64 hex digits.
+    """SHA-256 of the settings with an effect, the files of the cases, and `FORMAT`; 64 hex digits.
 
-    A number counts by its value: 1 and 1.0 are the same. Raises OSError for a file that cannot be read.
+    Numbers are compared by value: 1 and 1.0 are equal. Raises OSError for a file that cannot be read.
     """
     content = {"format": FORMAT, "settings": settings_with_effect(config), "files": _file_hashes(config, cases)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def known_identity(config: TrainConfig, cases: Sequence[Case]) -> str | None:
-    """As `identity`; None where a file cannot be read, which whoever reads the data tells better."""
+    """Like `identity`, but None if a file cannot be read: reading the data gives the better error message."""
     try:
         return identity(config, cases)
     except OSError:
@@ -35,12 +35,12 @@ def known_identity(config: TrainConfig, cases: Sequence[Case]) -> str | None:
 
 
 def settings_with_effect(config: TrainConfig) -> dict[str, object]:
-    """The settings that may change the result, by dotted key, every number as a float.
+    """The settings that may change the result, by dotted key, with every number as a float.
 
-    Of machines and devices only the product counts: the number of processes.
+    Nodes and devices count only by their product, the number of processes. Renamed keys and classes have their earlier names, so that
+    finished jobs stay finished.
     """
     settings = {
-        # Under their first names, so that finished jobs stay finished.
         EARLIER_KEYS.get(key, key): EARLIER_TARGETS.get(str(value), _plain(value))
         for key, value in flatten(asdict(config)).items()
         if has_effect(key) and key not in COUNTING_BY_CONTENT
@@ -52,7 +52,7 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
 
 
 def _file_hashes(config: TrainConfig, cases: Sequence[Case]) -> dict[str, str]:
-    """Content of the data files; the phantom follows from its settings."""
+    """Hashes of the data files; the phantom is determined by its settings."""
     if isinstance(config.data, PhantomData):
         return {}
     memory = Path(config.cache_dir) / "hashes"
@@ -60,7 +60,7 @@ def _file_hashes(config: TrainConfig, cases: Sequence[Case]) -> dict[str, str]:
     hashes = {name: content_hash(Path(path), memory) for name, path in named.items() if path}
     for case in cases:
         files = [content_hash(path, memory) for path in (*case.images, case.label)]
-        # The name of a single volume decides nothing; those of many cases decide their order, and so the split.
+        # The name of a single volume does not matter; the names of many cases determine their order, and so the split.
         name = f"case {case.case_id}" if isinstance(config.data, CasesData) else "case"
         hashes[name] = " ".join([*files, case.group or ""])
     return hashes

@@ -11,11 +11,11 @@ _OVERRIDE = re.compile(r"([+~]*)([^=@]*)(.*)", re.DOTALL)
 
 
 def quoted(path: Path | str, quote: Quote = Quote.single) -> str:
-    """A path as a value that Hydra reads as this very text, whatever characters it holds (not yet quoted for a shell).
+    """A path as an override value that Hydra reads literally, whatever its characters (not quoted for a shell).
 
     Grammar: https://hydra.cc/docs/1.3/advanced/override_grammar/basic/
     """
-    # Hydra's own class leaves ${ alone, which would be an interpolation; backslashes before it count, too.
+    # Hydra's own class does not escape ${, which would start an interpolation; backslashes before it are doubled.
     text = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", str(path))
     return QuotedString(text, quote).with_quotes()
 

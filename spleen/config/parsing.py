@@ -1,4 +1,4 @@
-"""From Hydra's tree to the typed configuration."""
+"""Hydra's configuration tree as typed records."""
 
 import difflib
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from spleen.system.resources import train_command
 
 
 def parse(tree: DictConfig) -> TrainConfig:
-    """Check Hydra's tree against the schema, and return it as typed records.
+    """Validate Hydra's tree against the schema, and return it as typed records; renamed keys are accepted.
 
-    Raises InputError for a key that the schema lacks (also one added with `+`), a value of the wrong type, or a value
-    without which nothing can start.
+    Raises InputError for an unknown key (also if added with `+`), a value of the wrong type, or an invalid kind of data
+    or intensity.
     """
     tree = OmegaConf.create(with_current_keys(cast(dict[str, object], OmegaConf.to_container(tree))))
     schema = OmegaConf.structured(TrainConfig)
@@ -38,7 +38,7 @@ def parse(tree: DictConfig) -> TrainConfig:
 
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """Paths as seen from the caller's folder, so that the recorded configuration can be repeated from anywhere."""
+    """Make paths absolute, so that the recorded configuration can be run again from any folder."""
     config.output_dir, config.cache_dir = _absolute(config.output_dir), _absolute(config.cache_dir)
     for part, keys in ((config.data, DATA_PATHS), (config.split, ("splits_file", "test_cases"))):
         for key in keys:
@@ -52,7 +52,7 @@ def _absolute(path: str) -> str:
 
 
 def explain(error: OmegaConfBaseException) -> str:
-    """A configuration error in one line, without the library's inner terms."""
+    """A configuration error in one line, without OmegaConf's internal terms."""
     key = error.full_key or ""
     if isinstance(error, ConfigKeyError):
         return unknown_key(key)
@@ -60,11 +60,11 @@ def explain(error: OmegaConfBaseException) -> str:
 
 
 def unknown_key(key: str) -> str:
-    """The message for a key that does not exist, with the nearest ones that do."""
+    """The error message for an unknown key, with the most similar known ones."""
     for group, options in (("data", DATA), ("intensity", INTENSITIES)):
         having = [name for name, option in options.items() if key in {f"{group}.{f.name}" for f in fields(option)}]
         if having:
-            return f"'{key}' belongs to {group}={having[0]}, which is not chosen; add {group}={having[0]} to use it"
+            return f"'{key}' belongs to {group}={having[0]}, which is not selected; add {group}={having[0]} to use it"
     known = sorted(set(_keys(TrainConfig)) | {f"data.{f}" for f in _option_keys(DATA)})
     last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
     near = difflib.get_close_matches(key, known, n=2, cutoff=0.6)

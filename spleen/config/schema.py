@@ -1,6 +1,6 @@
-"""The configuration as typed records: the schema that every key must fit, and its way from Hydra's tree.
+"""The configuration as typed records: the schema of all keys.
 
-Nothing heavy is imported here: `spleen train --help` must answer at once.
+Imports nothing heavy: `spleen train --help` must be instant.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class NiftiData:
 
 @dataclass
 class CasesData:
-    """What every kind of data with many cases has."""
+    """The settings common to all kinds of data with many cases."""
 
     kind: str
     organ: str
@@ -67,7 +67,7 @@ class TableData(CasesData):
 
 @dataclass
 class SplitConfig:
-    """split: how one volume is cut into blocks, and many cases into parts. Earlier runs knew one volume alone."""
+    """split: one volume by blocks of slices, many cases by case. Older records lack the keys with defaults."""
 
     val_fraction: float
     test_fraction: float
@@ -116,7 +116,7 @@ class ZScoreConfig:
 
 @dataclass
 class AutoIntensity:
-    """intensity=auto: what the data's files say of their modality; `complete` puts one of the others in its place."""
+    """intensity=auto: CT or MR according to the data's own files; replaced by `complete`."""
 
     kind: str
 
@@ -155,7 +155,7 @@ class ScheduleConfig:
 
 @dataclass
 class TrainerConfig:
-    """trainer: hardware and stopping. Runs recorded before there were several processes had one."""
+    """trainer: hardware and stopping. Older records lack the keys with defaults."""
 
     accelerator: str
     devices: Any
@@ -168,7 +168,7 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """logger: wandb, or nothing."""
+    """logger: wandb, or none."""
 
     mode: str
     project: str
@@ -184,7 +184,7 @@ class LoggerConfig:
 
 @dataclass
 class TrainConfig:
-    """The whole configuration of one training run; conf/train.yaml explains every value."""
+    """The complete configuration of one training run; conf/train.yaml explains every value."""
 
     study: str
     lr: float
@@ -201,7 +201,7 @@ class TrainConfig:
     output_dir: str
     cache_dir: str
     debug: bool
-    search: Any  # None, or which trial of which search this run is (spleen.runs.sweeps.search)
+    search: Any  # None, or the trial of a search that this run is (spleen.runs.sweeps.search)
     data: Any  # one of DATA
     split: SplitConfig
     loader: LoaderConfig
@@ -213,7 +213,7 @@ class TrainConfig:
     augment: dict[str, Any]
     trainer: TrainerConfig
     logger: LoggerConfig
-    fold: Any = None  # None, a number from 0 on, or "all"
+    fold: Any = None  # None, a number from 0, or "all"
     crop_size: int | None = None
 
 
@@ -231,7 +231,7 @@ INTENSITIES: dict[str, type] = {"ct": CtConfig, "mr": MrConfig, "zscore": ZScore
 
 
 def size_text(img_size: int | str) -> str:
-    """The slice size in words."""
+    """The slice size as text."""
     return "native grid" if img_size == "native" else f"{img_size} px"
 
 

@@ -84,7 +84,7 @@ class Model:
     def predict(
         self,
         image: Num[np.ndarray, "..."] | nib.spatialimages.SpatialImage,
-        affine: Num[np.ndarray, "4 4"] | None = None,
+        affine: Num[np.ndarray, "..."] | None = None,
         *,
         tta: bool = False,
         batch_size: int = 8,

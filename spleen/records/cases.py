@@ -1,4 +1,4 @@
-"""The cases of a run: their scores in cases.csv, and what they were used for, from split.json."""
+"""The cases of a run: their scores from cases.csv, and their split from split.json."""
 
 import csv
 import json
@@ -13,9 +13,9 @@ from spleen.records.reading import BrokenRunError
 
 @dataclass(frozen=True)
 class CaseRow:
-    """Scores of one class in one case; NaN where reference and prediction are both empty."""
+    """Scores of one class in one case; NaN if reference and prediction are both empty."""
 
-    stage: str
+    split: str
     case_id: str
     class_name: str
     dice: float
@@ -27,12 +27,12 @@ class KnownCases:
     """The cases of a training, by case_id."""
 
     seen: frozenset[str]
-    """Trained on, or used to choose the best epoch."""
+    """Used for training, or to select the best epoch."""
     held_out: frozenset[str]
 
 
 def read_cases(folder: Path) -> tuple[CaseRow, ...]:
-    """The rows of a run's cases.csv; columns beyond those needed are ignored. Raises BrokenRunError."""
+    """The rows of a run's cases.csv; other columns are ignored. Raises BrokenRunError."""
     path = RunFolder(folder).cases
     try:
         with path.open(newline="") as file:
@@ -55,7 +55,7 @@ def _or_nan(text: str) -> float:
 
 
 def read_known_cases(folder: Path) -> KnownCases | None:
-    """The cases that a run has seen and held out; None where it split the slices of one volume, or does not tell."""
+    """The cases that a run has seen and held out; None if it has split one volume, or its record is missing."""
     try:
         record = json.loads(RunFolder(folder).split.read_bytes())
         if record["kind"] != "cases":
@@ -66,9 +66,9 @@ def read_known_cases(folder: Path) -> KnownCases | None:
 
 
 def slices_of_test(folder: Path) -> Mapping[str, object] | None:
-    """Where a run was tested, if that was in slices of a volume: the axis, and the slice indices of each case.
+    """The test slices of a run that has split one volume: the axis, and the slice indices of each case.
 
-    None where whole cases were tested, or where the file does not tell.
+    None if whole cases were tested, or if split.json is missing or damaged.
     """
     try:
         record = json.loads(RunFolder(folder).split.read_bytes())
@@ -80,7 +80,7 @@ def slices_of_test(folder: Path) -> Mapping[str, object] | None:
 
 
 def count_folds(folder: Path) -> int | None:
-    """Of how many folds a run is one; None where splits_final.json does not tell."""
+    """Number of folds of the cross-validation that a run is part of; None without a readable splits_final.json."""
     try:
         folds = json.loads(RunFolder(folder).folds.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The run folder: the names of its files, and what they say about the state of the run."""
+"""The run folder: the names of its files, and the state of the run."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from spleen.system.locks import is_claimed
 
-State = Literal["finished", "pruned", "failed", "unfinished", "at work", "new"]
+State = Literal["finished", "pruned", "failed", "unfinished", "running", "new"]
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 CASES, WANDB = "cases.csv", "wandb"
@@ -35,23 +35,23 @@ class RunFolder:
         self.wandb_id = self.wandb / "id"  # of the run in wandb, which all parts of a resumed run share
 
     def drop_failure(self) -> None:
-        """Remove what an earlier attempt at the job has left about its failure."""
+        """Remove the failure records of an earlier attempt."""
         for path in (self.failure, self.traceback):
             path.unlink(missing_ok=True)
 
     def drop_results(self) -> None:
-        """Remove what an earlier run has recorded, so that nothing of it is taken for the new one's."""
+        """Remove the results of an earlier run, so that they are not mistaken for those of a new one."""
         for path in (self.summary, self.last_checkpoint, self.best_checkpoint, self.metrics, self.cases):
             path.unlink(missing_ok=True)
 
 
 def run_folder_of(checkpoint: Path) -> Path | None:
-    """The run folder that a checkpoint lies in; None where it lies elsewhere."""
+    """The run folder of a checkpoint; None if it is not in one."""
     return checkpoint.parents[1] if checkpoint.parent.name == CHECKPOINTS else None
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The content of summary.json; empty where it is missing or damaged."""
+    """The content of summary.json; empty if it is missing or damaged."""
     try:
         summary = json.loads(RunFolder(folder).summary.read_bytes())
     except (OSError, ValueError):
@@ -60,19 +60,19 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def is_finished(folder: Path, identity: str | None = None) -> bool:
-    """Whether the folder holds a finished run; of this identity, if one is given."""
+    """Whether the folder contains a finished run, with this identity if given."""
     summary = read_summary(folder)
     return summary.get("status") == "finished" and identity in (None, summary.get("identity"))
 
 
 def state_of(folder: Path, identity: str | None = None) -> State:
-    """What became of a job so far. "unfinished" has begun, and its process is gone; "pruned" a search has stopped."""
+    """State of a job: "unfinished" means started, but its process is gone; "pruned" means stopped by a search."""
     if is_finished(folder, identity):
         return "finished"
     if read_summary(folder).get("status") == "pruned":
         return "pruned"
     if is_claimed(folder):
-        return "at work"
+        return "running"
     run_folder = RunFolder(folder)
     if run_folder.failure.exists():
         return "failed"

@@ -1,6 +1,6 @@
-"""The run folders below a folder, and what each one holds: settings, scores, or why there are none.
+"""Finding run folders, and reading their settings and scores.
 
-Nothing heavy is imported here: a table of runs needs no torch.
+Imports nothing heavy: a table of runs does not need torch.
 """
 
 import csv
@@ -26,14 +26,14 @@ from spleen.system.nested import flatten
 Setting = str | int | float | bool | None
 
 _DEEPEST = 3
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # Compiled: a sixth of the time.
-_BLOCKS = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)  # A top-level key with all that is indented below it.
-_EXPONENT = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")  # PyYAML takes 1e-4, without a dot, for a text.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # compiled: six times faster
+_BLOCKS = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)  # start of each top-level key
+_EXPONENT = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")  # PyYAML reads 1e-4, without a dot, as a string
 
 
 @dataclass(frozen=True)
-class StageMeans:
-    """Scores of one run on one split, means over its cases; NaN where no case could be scored.
+class SplitMeans:
+    """Mean scores of one run over the cases of one split; NaN if no case could be scored.
 
     `dice_by_class` is in the order of the classes.
     """
@@ -49,15 +49,15 @@ class FinishedRun:
 
     folder: Path
     settings: Mapping[str, Setting]
-    val: StageMeans
-    test: StageMeans
+    val: SplitMeans
+    test: SplitMeans
     wall_seconds: float
     finished_at: float
 
 
 @dataclass(frozen=True)
 class OtherRun:
-    """A run folder that adds nothing to the table, and why."""
+    """A run without results, and why."""
 
     folder: Path
     state: Literal["unfinished", "failed", "broken", "repeated"]
@@ -65,24 +65,24 @@ class OtherRun:
 
 
 class BrokenRunError(Exception):
-    """A file of a run folder cannot be read; the message says which and why."""
+    """A file of a run folder cannot be read; the message states which and why."""
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The run folders at `folder` and at most three levels below it, each once, in the order of their paths.
+    """The run folders at `folder` and up to three levels below it, without duplicates, sorted by path.
 
-    Links to folders are followed, but `outputs/latest` adds no run that is reached otherwise. Hidden folders are left
-    out. Raises InputError where there is no such folder.
+    Links to folders are followed, but a run is listed by its own path if possible. Hidden folders are skipped. Raises
+    InputError if `folder` is not a folder.
     """
     if not folder.is_dir():
         raise InputError(
-            f"{folder} is not a folder; give a run folder, or a folder of runs such as outputs/size_and_rate"
+            f"{folder} is not a folder; expected a run folder, or a folder of runs such as outputs/size_and_rate"
         )
     found: list[Path] = []
     seen: set[str] = set()
     folders, links = deque([(folder, 0)]), deque[tuple[Path, int]]()
     while folders or links:
-        place, depth = (folders or links).popleft()  # Links last, so that a run goes by its own path.
+        place, depth = (folders or links).popleft()  # links last, so that a run is listed by its own path
         real = os.path.realpath(place)
         if real in seen:
             continue
@@ -90,7 +90,7 @@ def find_runs(folder: Path) -> list[Path]:
         try:
             with os.scandir(place) as entries:
                 inside = list(entries)
-        except OSError:  # Reading the run tells why.
+        except OSError:  # reading the run reports why
             found.append(place)
             continue
         if any(entry.name in MARKERS for entry in inside):
@@ -103,7 +103,7 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def read_run(folder: Path) -> FinishedRun | OtherRun:
-    """What a run folder holds. Whatever cannot be read makes the run "broken"; nothing is raised."""
+    """Read a run folder. An unreadable file makes the run "broken"; nothing is raised."""
     try:
         summary = _read_json(RunFolder(folder).summary)
         if summary is not None and summary.get("status") == "finished":
@@ -119,30 +119,30 @@ def _finished(folder: Path, summary: Mapping[str, object]) -> FinishedRun:
     return FinishedRun(
         folder=folder,
         settings=_read_settings(RunFolder(folder).config),
-        val=_stage(summary, "val"),
-        test=_stage(summary, "test"),
+        val=_split_means(summary, "val"),
+        test=_split_means(summary, "test"),
         wall_seconds=_number(summary.get("wall_seconds"), "wall_seconds"),
         finished_at=RunFolder(folder).summary.stat().st_mtime,
     )
 
 
-def _stage(summary: Mapping[str, object], stage: str) -> StageMeans:
-    dice, jaccard = _score(summary, stage, "dice"), _score(summary, stage, "jaccard")
-    means = summary[stage]
-    assert isinstance(means, dict)  # else there were no scores
+def _split_means(summary: Mapping[str, object], split: str) -> SplitMeans:
+    dice, jaccard = _score(summary, split, "dice"), _score(summary, split, "jaccard")
+    means = summary[split]
+    assert isinstance(means, dict)  # _score has checked it
     of_class = {name: entry["dice"] for name, entry in means.items() if isinstance(entry, dict) and "dice" in entry}
-    return StageMeans(dice, jaccard, {name: _number(value, f"{stage}.{name}.dice") for name, value in of_class.items()})
+    return SplitMeans(dice, jaccard, {name: _number(value, f"{split}.{name}.dice") for name, value in of_class.items()})
 
 
-def _score(summary: Mapping[str, object], stage: str, name: str) -> float:
-    means = summary.get(stage)
+def _score(summary: Mapping[str, object], split: str, name: str) -> float:
+    means = summary.get(split)
     if not isinstance(means, dict) or name not in means:
-        raise BrokenRunError(f"summary.json has no {stage}.{name}")
-    return _number(means[name], f"{stage}.{name}")
+        raise BrokenRunError(f"summary.json has no {split}.{name}")
+    return _number(means[name], f"{split}.{name}")
 
 
 def _number(value: object, name: str) -> float:
-    """A number of summary.json, where null stands for NaN."""
+    """A number from summary.json, where null means NaN."""
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -154,14 +154,14 @@ def _not_finished(folder: Path, summary: Mapping[str, object] | None) -> OtherRu
     files = RunFolder(folder)
     metrics, failure = files.metrics, files.failure
     written = metrics.stat().st_mtime if metrics.is_file() else None
-    if failure.is_file() and (written is None or failure.stat().st_mtime >= written):  # Else it was started again.
-        message = str((_read_json(failure) or {}).get("message") or f"{failure.name} holds no message")
+    if failure.is_file() and (written is None or failure.stat().st_mtime >= written):  # otherwise it was started again
+        message = str((_read_json(failure) or {}).get("message") or f"{failure.name} contains no message")
         return OtherRun(folder, "failed", message.strip().splitlines()[0])
     epochs = 0 if written is None else _count_rows(metrics)
-    wanted = _read_settings(files.config).get("epochs")
-    parts = [f"{epochs} of {wanted} epochs" if wanted else f"{epochs} epochs"]
+    total = _read_settings(files.config).get("epochs")
+    parts = [f"{epochs} of {total} epochs" if total else f"{epochs} epochs"]
     if summary is not None:
-        parts.insert(0, f"summary.json says {summary.get('status')!r}")
+        parts.insert(0, f"status {summary.get('status')!r} in summary.json")
     if written is not None:
         parts.append(f"last written {_ago(time.time() - written)} ago")
     return OtherRun(folder, "unfinished", ", ".join(parts))
@@ -179,19 +179,19 @@ def _count_rows(path: Path) -> int:
         with path.open(newline="") as file:
             return sum(1 for _ in csv.DictReader(file))
     except (ValueError, csv.Error) as error:
-        raise BrokenRunError(f"{path.name} is no valid CSV: {error}") from error
+        raise BrokenRunError(f"{path.name} is not valid CSV: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, object] | None:
-    """The object in a JSON file, None where there is no file."""
+    """The object in a JSON file; None if there is no file."""
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:  # of the encoding, too
-        raise BrokenRunError(f"{path.name} is no valid JSON: {error}") from error
+    except ValueError as error:  # includes an invalid encoding
+        raise BrokenRunError(f"{path.name} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
-        raise BrokenRunError(f"{path.name} holds a {type(content).__name__}, not an object")
+        raise BrokenRunError(f"{path.name} contains a {type(content).__name__}, not an object")
     return content
 
 
@@ -203,9 +203,9 @@ def _read_settings(path: Path) -> dict[str, Setting]:
 
 
 def read_settings(path: Path) -> dict[str, Setting]:
-    """A configuration file as dotted keys and values, in the file's order; a list becomes its text.
+    """A configuration file by dotted key, in the file's order, under the current names; lists become strings.
 
-    Raises BrokenRunError where it is no valid YAML or no mapping, OSError where it cannot be read.
+    Raises BrokenRunError if it is not valid YAML or not a mapping, OSError if it cannot be read.
     """
     settings: dict[str, Setting] = {}
     try:
@@ -217,15 +217,15 @@ def read_settings(path: Path) -> dict[str, Setting]:
             settings = _parse(text)
     except (yaml.YAMLError, ValueError) as error:
         first_line = str(error).splitlines()[0]
-        raise BrokenRunError(f"{path.name} is no valid YAML: {first_line}") from error
+        raise BrokenRunError(f"{path.name} is not valid YAML: {first_line}") from error
     if not settings:
-        raise BrokenRunError(f"{path.name} holds no settings")
+        raise BrokenRunError(f"{path.name} contains no settings")
     return settings
 
 
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> dict[str, Setting]:
-    """The settings in YAML text. Kept, since the runs of a study share nearly all of their top-level blocks."""
+    """The settings in YAML text; cached, because the runs of a study share most of their top-level blocks."""
     content = yaml.load(text, Loader=_LOADER)
     if not isinstance(content, dict):
         return {}

@@ -14,7 +14,7 @@ from spleen.types import AxisName
 
 
 def write_split(folder: Path, splits: Mapping[str, SliceSplit], axis: AxisName, settings: SplitSettings) -> None:
-    """Write which slices of which case were used for what."""
+    """Write the slices of each split, by case."""
     cases = {
         case_id: {name: list(indices) for name, indices in asdict(split).items()} for case_id, split in splits.items()
     }
@@ -24,7 +24,7 @@ def write_split(folder: Path, splits: Mapping[str, SliceSplit], axis: AxisName, 
 def write_case_split(
     folder: Path, split: CaseSplit, fold: Fold, settings: CaseSplitSettings, skipped: Mapping[str, str]
 ) -> None:
-    """Write which cases were used for what, and why others were left out."""
+    """Write the cases of each split, and the reasons why others were skipped."""
     parts = {part: list(case_ids) for part, case_ids in asdict(split).items()}
     _write(folder, {"kind": "cases", "fold": fold, **asdict(settings), **parts, "skipped": dict(skipped)})
 
@@ -34,5 +34,5 @@ def _write(folder: Path, record: Mapping[str, object]) -> None:
 
 
 def write_summary(folder: Path, summary: Mapping[str, Json]) -> None:
-    """Write summary.json, whole or not at all."""
+    """Write summary.json atomically."""
     write_text(RunFolder(folder).summary, json.dumps(summary, indent=1, allow_nan=False) + "\n")

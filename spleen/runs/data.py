@@ -31,7 +31,7 @@ class RunData:
 
     slices: SliceDataModule
     folds: tuple[FoldCases, ...] | None
-    """All folds of the cross-validation that the run is a part of; None where it is of none."""
+    """All folds of the cross-validation that the run is part of; None if it is not part of one."""
 
 
 def open_data(config: TrainConfig, cases: Sequence[Case], preprocessing: Preprocessing) -> RunData:
@@ -143,7 +143,7 @@ def record_split(run_folder: Path, data: RunData, config: TrainConfig) -> None:
         splits = {case.case_id: split for case, split in zip(slices.cases, slices.splits, strict=True)}
         write_split(run_folder, splits, slices.cases[0].axis, build.build_split_settings(config))
         return
-    train, val, test = (tuple(case.case_id for case in slices.cases_in(stage)) for stage in SPLITS)
+    train, val, test = (tuple(case.case_id for case in slices.cases_in(split)) for split in SPLITS)
     split = CaseSplit(train=train, val=val, test=test)
     write_case_split(run_folder, split, config.fold, _settings(config), slices.skipped)
     if data.folds is not None:
@@ -159,7 +159,7 @@ def _describe(data: SliceDataModule, config: TrainConfig) -> None:
             case.case_id, case.n_slices, case.axis, case.foreground.sum(), config.data.organ, height, width,
         )  # fmt: skip
         return
-    counts = {stage: len(data.slices(stage)) for stage in SPLITS}
+    counts = {split: len(data.slices(split)) for split in SPLITS}
     sides = np.array([case.grid.padded for case in data.cases])
     log.info(
         "%d cases: %d train, %d val, %d test; %s slices; network input up to %d × %d pixels",

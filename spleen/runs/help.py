@@ -1,4 +1,4 @@
-"""What `spleen train --help` prints: the commented configuration itself, explained in one place."""
+"""The text of `spleen train --help`: usage, and the commented configuration."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ from spleen.runs.sweeps.studies import study_names, study_question
 from spleen.system.resources import conf_folder
 
 _USAGE = """\
-Train a network that segments an organ slice by slice, and score it per case on the file's own grid.
+Train a network that segments an organ slice by slice, and score it per case on the native grid.
 
-  {train}                                              a synthetic CT, computed here
+  {train}                                              a synthetic CT, generated on the fly
   {train} lr=1e-4 img_size=512
   {train} data=nifti data.image=ct.nii.gz data.label=spleen.nii.gz axis=axial
   {train} -m axis=coronal,axial lr=1e-3,1e-4            one run for each combination
-  {train} -m experiment=size_and_rate                  a named study; again: only what is missing
+  {train} -m experiment=size_and_rate                  a named study; if repeated, only the missing jobs run
   {train} -m experiment=size_and_rate hydra/launcher=joblib   several jobs at a time; also {launchers}
-  {train} trainer=ddp trainer.devices=2                one training over two GPUs, or two processes
-  {train} resume=outputs/latest                        go on with a run that was stopped or killed
+  {train} trainer=ddp trainer.devices=2                one run on two GPUs, or two processes
+  {train} resume=outputs/latest                        resume a run that was stopped or killed
 
-Give any value below as key=value, a value inside a group as group.key=value, and choose a group's file by group=name.
+Set any value below with key=value, a value inside a group with group.key=value, and choose an option with group=name.
 --cfg job prints the composed configuration instead of running; --hydra-help explains Hydra's own flags.
 """
 

@@ -1,8 +1,8 @@
-"""Between Hydra and the training: one clear message and an exit code for whatever goes wrong.
+"""`spleen train`: runs Hydra and the jobs, and turns every error into a clear message and an exit code.
 
-Exit codes: 0 done; 1 a fault of the program, or jobs of a multirun that failed or did not end; 2 a wrong input;
-130 interrupted (Ctrl-C), 143 terminated.
-Nothing heavy is imported at the top: `--help` and `--cfg` must answer at once.
+Exit codes: 0 success; 1 a bug, or failed or unfinished jobs of a multirun; 2 invalid input; 130 interrupted (Ctrl-C),
+143 terminated.
+Imports nothing heavy at the top: `--help` and `--cfg` must be instant.
 """
 
 import json
@@ -41,13 +41,13 @@ from spleen.system.signals import stop_on_signals
 
 WRONG_INPUT, FAULT, INTERRUPTED = 2, 1, 130
 
-# With one of these Hydra shows something, or runs in the way that is asked for.
+# Hydra's flags that print something instead of running, and those that choose between one run and many.
 _SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version")
 _MODES = ("--multirun", "-m", "--run", "-r")
 
 
 def main(arguments: list[str]) -> int:
-    """Train as the command line says, and return the exit code of the process."""
+    """Train according to the command line; returns the exit code of the process."""
     if {"--help", "-h"} & set(arguments):
         print(help_text(train_command()))
         return 0
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     except (HydraException, OmegaConfBaseException, InputError, OSError, ValueError) as error:
         if "debug=true" in map(str.lower, arguments):
             raise
-        _complain(in_words(error))
+        _print_error(in_words(error))
         return WRONG_INPUT
     return report() if Multirun.sweep_folder else _Process.exit_code
 
@@ -77,7 +77,7 @@ def _run(arguments: list[str]) -> None:
         return
     # Workers of any launcher find the sweepers in hydra_plugins/, whatever folder they start in.
     os.environ["PYTHONPATH"] = python_path()
-    # Hydra then hands its exceptions on instead of printing and leaving with code 1 itself.
+    # Hydra then raises its exceptions, instead of printing them and exiting with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = _with_mode(arguments)  # which Hydra reads
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(run_job)()
@@ -92,7 +92,7 @@ def replace_renamed_keys(arguments: list[str]) -> list[str]:
 
 
 def _with_mode(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra wants them: a study is a sweep also without -m, and -m comes before the overrides."""
+    """The arguments for Hydra: a study is a sweep even without -m, and -m comes before the overrides."""
     modes = [argument for argument in arguments if argument in _MODES]
     if chosen_study(arguments) and not set(arguments) & {*_SHOWING, *_MODES}:
         modes = ["--multirun"]
@@ -100,7 +100,7 @@ def _with_mode(arguments: list[str]) -> list[str]:
 
 
 def run_job(tree: DictConfig) -> None:
-    """Run one job; a failure is told, and written into the run folder, and stops no other job of a multirun."""
+    """Run one job. A failure is printed and recorded in the run folder; the other jobs of a multirun continue."""
     settings = HydraConfig.instance().cfg.hydra  # type: ignore[union-attr]
     run_folder = Path(settings.runtime.output_dir)
     one_of_several = not OmegaConf.is_missing(settings.job, "num")
@@ -134,8 +134,8 @@ def _run_and_record(configure: Callable[[], TrainConfig], run_folder: Path, debu
         from spleen.runs.train import run
 
         run(config, run_folder, started)
-    except FolderInUse as error:  # not ours to say in its folder that anything failed
-        _complain(str(error))
+    except FolderInUse as error:  # the folder belongs to another process: record nothing
+        _print_error(str(error))
         _Process.exit_code = WRONG_INPUT
     except Exception as error:
         if debug:
@@ -144,15 +144,15 @@ def _run_and_record(configure: Callable[[], TrainConfig], run_folder: Path, debu
 
 
 class _Process:
-    """What is known of this process besides its jobs."""
+    """State of this process."""
 
     exit_code = 0
     first_job_started: float | None = None
-    """Start of the process, where its only purpose is a job: the imports count as the job's."""
+    """Start of the process; its imports count as time of the first job."""
 
     @classmethod
     def next_start(cls) -> float:
-        """Start of the job that begins now, in seconds since the epoch."""
+        """Start of the next job, in seconds since the epoch."""
         started, cls.first_job_started = cls.first_job_started, None
         return started or time.time()
 
@@ -164,13 +164,13 @@ def _record_failure(error: Exception, run_folder: Path) -> int:
     else:
         message, exit_code = f"{type(error).__name__}: {error}", FAULT
         write_text(files.traceback, traceback.format_exc())
-        message += f"\nThis is a fault of the program; the traceback is in {files.traceback}"
-    _complain(message)
+        message += f"\nThis is a bug; the traceback is in {files.traceback}"
+    _print_error(message)
     write_text(files.failure, json.dumps({"message": message, "exit_code": exit_code}, indent=1))
     return exit_code
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
 
 
@@ -183,5 +183,5 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("default_jobs", default_jobs, replace=True)
 
 
-# At import: a worker of any launcher imports this module to run a job.
+# At import: launchers import this module in their workers to run a job.
 register_resolvers()

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's messages, in the words of this program."""
+"""Hydra's and OmegaConf's error messages, rewritten for users."""
 
 import re
 
@@ -15,7 +15,7 @@ _MISSING_OPTION = re.compile(
 
 
 def in_words(error: Exception) -> str:
-    """What is wrong and what to do, for an exception that ended the program before or between jobs."""
+    """The message for an exception that ended the program before or between jobs."""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(error, HydraException) and "not in struct" in f"{error} {cause}":
         key = re.search(r"Could not override '([^']*)'", str(error))
@@ -27,9 +27,9 @@ def in_words(error: Exception) -> str:
         if group == GROUP:
             return no_such_study(option)
         return f"{group}={option}: no such option; available are {', '.join(available.split())}"
-    if isinstance(error, ValueError):  # the only one that Hydra lets out while it composes
+    if isinstance(error, ValueError):  # the only one that Hydra does not wrap while composing
         return f"{error}; a group (data, model, …) needs the name of one of its options, `--help` lists them"
     if isinstance(error, OSError):
-        return f"{error}; give a folder that can be written with output_dir=…"
+        return f"{error}; choose a writable folder with output_dir=…"
     assert isinstance(error, HydraException | InputError)
     return str(error)

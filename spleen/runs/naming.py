@@ -11,7 +11,7 @@ from spleen.system.files import temporary_sibling
 
 
 def run_stamp() -> str:
-    """Name of the run folder: the time, or with a launcher a name that is the same in all processes."""
+    """Name of the run folder: the time, or with a launcher a name shared by all its processes."""
     given = launch_environment()
     if given is not None and given.launcher == "srun":
         return f"slurm-{os.environ.get('SLURM_JOB_ID')}.{os.environ.get('SLURM_STEP_ID', '0')}"
@@ -23,9 +23,9 @@ def run_stamp() -> str:
 
 
 def point_latest(output_dir: Path, run_folder: Path) -> None:
-    """Make outputs/latest point to the run folder; without symbolic links it is a file that holds the path."""
+    """Make outputs/latest point to the run folder; without symbolic links it is a file that contains the path."""
     link = output_dir / "latest"
-    output_dir.mkdir(parents=True, exist_ok=True)  # the run folder may lie elsewhere
+    output_dir.mkdir(parents=True, exist_ok=True)  # the run folder may be elsewhere
     temporary = temporary_sibling(link)
     try:
         temporary.symlink_to(os.path.relpath(run_folder, output_dir), target_is_directory=True)

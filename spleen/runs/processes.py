@@ -112,7 +112,7 @@ def worker_processes(order: Order, accelerator: Accelerator, stop: StopRequest) 
     store = _rendezvous(given) if given else _open_store()
     store.set(_ORDER, order.to_json())
     workers: list[_Worker] = []
-    with _share_of_threads(processes_per_node(trainer)):
+    with _divided_threads(processes_per_node(trainer)):
         try:
             if isinstance(store, TCPStore) and given is None:
                 workers += [_start(rank, count, store.port) for rank in range(1, count)]
@@ -238,7 +238,7 @@ def _blame(workers: Sequence[_Worker], store: Store, count: int, error: Exceptio
 
 
 @contextmanager
-def _share_of_threads(processes: int) -> Iterator[None]:
+def _divided_threads(processes: int) -> Iterator[None]:
     """Divide the threads of this process among the given number of processes."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before // processes))

@@ -1,4 +1,4 @@
-"""Going on with a run that was killed: what its folder still holds, and whether it is the same run."""
+"""Resuming a run that was stopped or killed: its state on disk, and whether settings and data are unchanged."""
 
 import errno
 import json
@@ -23,8 +23,8 @@ from spleen.system.resources import train_command
 from spleen.training.callbacks import SETTINGS_KEY
 from spleen.training.checkpoints import best_row, keep_best
 
-# A run may go on with other settings that do not decide what is trained, and on other hardware: then the numbers differ
-# in their last digits from those of the undisturbed run.
+# A run may be resumed with other settings that do not affect training, and on other hardware, where the results differ
+# in their last digits from those of an uninterrupted run.
 _HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes")
 _UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
@@ -34,21 +34,21 @@ _UNWRITABLE = {
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run that has kept at least one epoch and is not finished."""
+    """A run that has saved at least one epoch and is not finished."""
 
     checkpoint: Path
     epochs: int
-    """How many epochs it has kept."""
+    """Number of saved epochs."""
     settings: Mapping[str, Any]
-    """What it was told."""
+    """Its configuration."""
     spec: ModelSpec
-    """What it trains, and facts of its data."""
+    """Its model specification, with facts about its training data."""
 
 
 def find_unfinished(run_folder: Path) -> Unfinished | None:
-    """The unfinished run in a folder, its checkpoints consistent; None if it is finished or has kept no epoch.
+    """The unfinished run in a folder, its checkpoints consistent; None if it is finished or has saved no epoch.
 
-    Raises InputError for checkpoints that cannot be gone on from.
+    Raises InputError for checkpoints that cannot be resumed from.
     """
     files = RunFolder(run_folder)
     last, best = files.last_checkpoint, files.best_checkpoint
@@ -57,17 +57,17 @@ def find_unfinished(run_folder: Path) -> Unfinished | None:
     try:
         content = read_checkpoint(last)
     except InputError as error:
-        raise InputError(f"{error}; or remove it to start the run afresh") from error
+        raise InputError(f"{error}; or remove it to start the run from scratch") from error
     try:
         rows = content["callbacks"]["EpochRecord"]["rows"]
         settings, spec = _settings_of(content), spec_of(content)
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{last} holds no state of a training to go on from ({error}); remove it to start afresh"
+            f"{last} contains no training state to resume from ({error}); remove it to start from scratch"
         ) from error
     keep_best(last.parent, rows, spec)
     if best_row(rows) is not None and not best.exists():
-        raise InputError(f"{best} is missing, so the run cannot be scored; remove {last} to start afresh")
+        raise InputError(f"{best} is missing, so the run cannot be scored; remove {last} to start from scratch")
     return Unfinished(last, len(rows), settings, spec)
 
 
@@ -78,7 +78,7 @@ def _settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> None:
-    """Raise InputError if a setting that decides what is trained is another one than when the run began."""
+    """Raise InputError if a setting that affects training has changed since the run was started."""
     then, now = flatten(with_current_keys(unfinished.settings)), flatten(json.loads(json.dumps(config)))
     changed = [
         f"{key} was {_shown(then, key)} and is now {_shown(now, key)}"
@@ -88,19 +88,19 @@ def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> No
     if changed:
         run_folder = unfinished.checkpoint.parents[1]
         raise InputError(
-            f"{run_folder} holds an unfinished run with other settings: {'; '.join(changed)}. "
-            f"Go on with it by {how_to_go_on(run_folder)}, or choose another folder"
+            f"{run_folder} contains an unfinished run with other settings: {'; '.join(changed)}. "
+            f"Resume it with {resume_command(run_folder)}, or choose another folder"
         )
 
 
 def check_same_data(unfinished: Unfinished, now: ModelSpec) -> None:
-    """Raise InputError if the images or labels of the training are others than when the unfinished run began."""
+    """Raise InputError if the images or labels have changed since the unfinished run was started."""
     then = unfinished.spec
     same_labels = (then.preprocessing.classes, then.training_volumes_mm3) == (
         now.preprocessing.classes,
         now.training_volumes_mm3,
     )
-    if not same_labels or (then.seen_images or now.seen_images) != now.seen_images:  # older checkpoints do not tell
+    if not same_labels or (then.seen_images or now.seen_images) != now.seen_images:  # older checkpoints lack them
         raise InputError(
             f"the images or labels are not those that the unfinished run in {unfinished.checkpoint.parents[1]} was "
             "trained with; put them back, or start a new run in another folder"
@@ -112,36 +112,36 @@ def _shown(flat: Mapping[str, Any], key: str) -> str:
 
 
 def clear_record(run_folder: Path) -> None:
-    """Remove what an earlier run has recorded in a folder, so that nothing of it is taken for the new one's."""
+    """Remove the results of an earlier run in the folder, so that they are not mistaken for those of a new one."""
     files = RunFolder(run_folder)
     if files.metrics.exists():
-        forget_wandb(run_folder)  # it may know epochs of that run
+        forget_wandb(run_folder)  # it may contain epochs of that run
     files.drop_results()
 
 
-def how_to_go_on(run_folder: Path) -> str:
-    """The command that goes on with a run."""
+def resume_command(run_folder: Path) -> str:
+    """The command that resumes a run."""
     return f"{train_command()} {shlex.quote(f'resume={run_folder}')}"
 
 
 def describe_kept_progress(run_folder: Path) -> str:
-    """What an interrupted run leaves, and how to go on: half a sentence."""
+    """The saved progress of an interrupted run, and the command that resumes it, as half a sentence."""
     if RunFolder(run_folder).summary.exists():
         return f"the run is finished, everything is in {run_folder}"
     try:
         unfinished = find_unfinished(run_folder)
     except InputError as error:
         return str(error)
-    go_on = f"go on with: {how_to_go_on(run_folder)}"
+    resume = f"resume with: {resume_command(run_folder)}"
     if unfinished is None:
-        return f"no epoch is kept yet, so the run would start afresh; {go_on}"
+        return f"no epoch is saved yet, so the run would start from scratch; {resume}"
     epochs = "1 epoch is" if unfinished.epochs == 1 else f"{unfinished.epochs} epochs are"
-    return f"{epochs} kept in {unfinished.checkpoint}; {go_on}"
+    return f"{epochs} saved in {unfinished.checkpoint}; {resume}"
 
 
 @contextmanager
 def disk_errors_explained(run_folder: Path) -> Iterator[None]:
-    """Turn the errors of a full disk and of a folder that may not be written into an InputError with the path."""
+    """Turn errors of a full disk or missing write permission into an InputError with the path."""
     try:
         yield
     except OSError as error:
@@ -152,5 +152,5 @@ def disk_errors_explained(run_folder: Path) -> Iterator[None]:
         with suppress(OSError):
             kept = f"; {describe_kept_progress(run_folder)}"
         raise InputError(
-            f"{name} cannot be written ({error.strerror}). Make room, or see to the permissions{kept}"
+            f"{name} cannot be written ({error.strerror}). Free some space, or check the permissions{kept}"
         ) from error

@@ -1,4 +1,4 @@
-"""`spleen train resume=RUN_FOLDER`: go on with a run from what its folder says, without Hydra."""
+"""`spleen train resume=RUN_FOLDER`: resume a run with its recorded configuration, without Hydra."""
 
 import logging
 import sys
@@ -16,33 +16,33 @@ from spleen.records.folder import RunFolder, is_finished
 from spleen.system.resources import train_command
 
 _KEY = "resume="
-_MAY_BE_GIVEN = (
+_OVERRIDABLE = (
     "debug", "trainer.progress", "logger.mode", "trainer.accelerator", "trainer.devices", "trainer.strategy",
     "trainer.num_nodes",
 )  # fmt: skip
 
 
 def asks_to_resume(arguments: list[str]) -> bool:
-    """Whether a command line holds resume=…."""
+    """Whether a command line contains resume=…."""
     return any(argument.lstrip("+").startswith(_KEY) for argument in arguments)
 
 
 def read_resumed(arguments: list[str]) -> tuple[Path, TrainConfig | None]:
-    """The run folder that `arguments` name, and its configuration; None for that of a finished run.
+    """The run folder given in `arguments`, and its configuration; None if the run is finished.
 
-    Raises InputError for a folder that holds no run, and for other settings beside resume=.
+    Raises InputError for a folder without a run, and for settings that cannot be combined with resume=.
     """
     folders = [argument.split("=", 1)[1] for argument in arguments if argument.lstrip("+").startswith(_KEY)]
     others = [argument for argument in arguments if not argument.lstrip("+").startswith(_KEY)]
-    wrong = [argument for argument in others if argument.split("=", 1)[0] not in _MAY_BE_GIVEN or "=" not in argument]
+    wrong = [argument for argument in others if argument.split("=", 1)[0] not in _OVERRIDABLE or "=" not in argument]
     if len(folders) > 1:
-        raise InputError(f"resume= takes one run folder; got {len(folders)}. A study goes on by its own command")
+        raise InputError(f"resume= takes one run folder; got {len(folders)}. To resume a study, run its command again")
     if modes := [argument for argument in others if argument.startswith("-")]:
-        raise InputError(f"{modes[0]} cannot be given beside resume=, which goes on with one run")
+        raise InputError(f"{modes[0]} cannot be combined with resume=, which resumes one run")
     if wrong:
         raise InputError(
-            f"a run goes on with its own settings, so {', '.join(wrong)} cannot be given beside resume=; "
-            f"only {', '.join(_MAY_BE_GIVEN)} can"
+            f"a run is resumed with its own settings, so {', '.join(wrong)} cannot be combined with resume=; "
+            f"only {', '.join(_OVERRIDABLE)} can"
         )
     run_folder = _run_folder(folders[0])
     if is_finished(run_folder):
@@ -52,20 +52,20 @@ def read_resumed(arguments: list[str]) -> tuple[Path, TrainConfig | None]:
 
 def _run_folder(given: str) -> Path:
     folder = Path(given).expanduser()
-    if folder.is_file() and folder.name == "latest":  # what stands for the link on a system without links
+    if folder.is_file() and folder.name == "latest":  # a file on systems without symbolic links
         folder = Path(folder.read_text())
     folder = folder.resolve()
     if not folder.is_dir():
-        raise InputError(f"resume={given}: no such folder; give a run folder, such as outputs/latest")
+        raise InputError(f"resume={given}: no such folder; expected a run folder, such as outputs/latest")
     if RunFolder(folder).config.is_file():
         return folder
     inside = sorted(run.name for run in folder.glob("*/") if RunFolder(run).config.is_file())
     if inside:
         raise InputError(
-            f"resume={given}: this folder holds {len(inside)} run(s), such as {inside[0]}; give one of them. "
-            f"A whole study goes on by its own command: {train_command()} experiment=NAME"
+            f"resume={given}: this folder contains {len(inside)} run(s), such as {inside[0]}; choose one of them. "
+            f"To resume a whole study, run its command again: {train_command()} experiment=NAME"
         )
-    raise InputError(f"resume={given}: there is no {RunFolder(folder).config.name} in it, so no run has begun there")
+    raise InputError(f"resume={given}: it contains no {RunFolder(folder).config.name}, so no run was started there")
 
 
 def _recorded(run_folder: Path, others: list[str]) -> TrainConfig:
@@ -85,5 +85,5 @@ def _recorded(run_folder: Path, others: list[str]) -> TrainConfig:
 
 
 def log_as_hydra_does() -> None:
-    """Show the run's messages as in a run that Hydra starts (hydra/job_logging=stdout)."""
+    """Print the run's messages as in a run started by Hydra (hydra/job_logging=stdout)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)

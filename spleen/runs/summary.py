@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "nibabe
 
 @dataclass(frozen=True)
 class Timing:
-    """What the run cost."""
+    """Time and memory of a run."""
 
     slices_per_second: float
     seconds_to_first_step: float
@@ -36,7 +36,7 @@ class Timing:
 
 def write_cases(path: Path, scores: Scores) -> None:
     """Write one row per split, case and class."""
-    rows = [{"split": stage, **asdict(score)} for stage, cases in scores.items() for score in cases]
+    rows = [{"split": split, **asdict(score)} for split, cases in scores.items() for score in cases]
     text = StringIO()
     writer = csv.DictWriter(text, ["split", *(field.name for field in fields(CaseScore))], lineterminator="\n")
     writer.writeheader()
@@ -47,9 +47,9 @@ def write_cases(path: Path, scores: Scores) -> None:
 def summarise(
     scores: Scores, setting: dict[str, Json], timing: Timing, hardware: Hardware | None, epochs_trained: int
 ) -> dict[str, Json]:
-    """The content of summary.json: scores by stage and class, cost, versions, machine. NaN becomes null.
+    """The content of summary.json: scores by split and class, cost, versions, hardware. NaN becomes null.
 
-    A stage without cases is there too, with `n_cases` 0.
+    A split without cases is included, with `n_cases` 0.
     """
     summary: dict[str, Json] = {
         "status": "finished",
@@ -62,15 +62,15 @@ def summarise(
         "git_commit": git_commit(),
         "hardware": None if hardware is None else asdict(hardware),
     }
-    for stage in SCORED_SPLITS:
-        cases = scores.get(stage, [])
+    for split in SCORED_SPLITS:
+        cases = scores.get(split, [])
         of_class: dict[str, Json] = {name: asdict(means) for name, means in class_means(cases).items()}
-        summary[stage] = {**asdict(mean_scores(cases)), **of_class}
+        summary[split] = {**asdict(mean_scores(cases)), **of_class}
     return {key: _without_nan(value) for key, value in summary.items()}
 
 
 def _installed(packages: Iterable[str]) -> dict[str, Json]:
-    """The versions of those packages that are installed."""
+    """Versions of the installed ones among the packages."""
     versions: dict[str, Json] = {}
     for name in packages:
         with suppress(PackageNotFoundError):
@@ -87,9 +87,9 @@ def _without_nan(value: Json) -> Json:
 
 
 def git_commit() -> str | None:
-    """The checkout's commit, with "-dirty" if tracked files differ from it; None outside a checkout."""
+    """Commit of the checkout, with "-dirty" if tracked files have changed; None outside a checkout."""
     root = checkout()
-    if root is None:  # a repository that holds the environment is not ours
+    if root is None:  # a repository that contains the environment is not ours
         return None
     try:
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

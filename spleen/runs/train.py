@@ -1,4 +1,4 @@
-"""One training run from its configuration to its record: prepare, fit, score, write, tell."""
+"""One training run: prepare, fit, score, and record."""
 
 import logging
 import resource
@@ -58,13 +58,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How long an interrupted run waits for wandb's upload: a scheduler kills soon after its SIGTERM.
-_INTERRUPT_PATIENCE_SECONDS = 10.0
+# Time limit for wandb's upload after an interruption: a scheduler kills soon after its SIGTERM.
+_INTERRUPTED_UPLOAD_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One run, everything that needs no image composed and built."""
+    """One run, with everything built that does not need the images."""
 
     config: TrainConfig
     cases: tuple[Case, ...]
@@ -84,13 +84,13 @@ class _Job:
 
 
 def run(config: TrainConfig, run_folder: Path, started: float) -> None:
-    """Train, score and record one run in `run_folder`, or what is left of it after it was killed.
+    """Train, score and record one run in `run_folder`, or resume it.
 
-    A run that has kept an epoch and is not finished goes on from there, and ends as if it had never been disturbed;
-    anything else starts afresh. What the configuration leaves open is taken from the data's own files. `started` is the
-    job's start in seconds since the epoch.
-    Raises InputError for whatever is wrong with the data, the settings, the hardware that they ask for or the disk, and
-    Interrupted, with what is kept, when SIGINT or SIGTERM asks to stop.
+    An unfinished run with at least one saved epoch is resumed, with the same result as an uninterrupted run; otherwise
+    the run starts from scratch. Unset classes, channels and intensity are taken from the data's own files. `started` is
+    the start of the job in seconds since the epoch.
+    Raises InputError for invalid data or settings, unavailable hardware and a full disk, and Interrupted, with the
+    saved progress, after SIGINT or SIGTERM.
     """
     dataset = find_dataset(config)
     config = complete(config, dataset)
@@ -105,7 +105,7 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
         return
     with disk_errors_explained(run_folder), folder_lock(run_folder), stop_on_signals() as stop:
         if job.is_finished:
-            log.info("finished already: %s", run_folder)
+            log.info("already finished: %s", run_folder)
             return
         try:
             _run(job, stop)
@@ -129,7 +129,7 @@ def _run(job: _Job, stop: StopRequest) -> None:
     reporter = _trial_reporter(config, run_folder)
     try:
         with worker_processes(Order(config, run_folder, part.checkpoint), job.fit.accelerator, stop):
-            fitted = fit(module, data, job.fit, part, spec, asdict(config), partial(_tell_epoch, wandb_run, reporter))
+            fitted = fit(module, data, job.fit, part, spec, asdict(config), partial(_log_epoch, wandb_run, reporter))
         stop.where = "while the report was written"
         _report(job, fitted, module, data, wandb_run)
         write_summary(run_folder, _summarise(job, fitted, module))
@@ -142,32 +142,32 @@ def _run(job: _Job, stop: StopRequest) -> None:
         print(pruned)
         return
     except Interrupted as interrupt:
-        wandb_run.finish(interrupt.exit_code, timeout_seconds=_INTERRUPT_PATIENCE_SECONDS)
+        wandb_run.finish(interrupt.exit_code, timeout_seconds=_INTERRUPTED_UPLOAD_SECONDS)
         raise
     except BaseException:
         wandb_run.finish(exit_code=1)
         raise
     wandb_run.finish()
-    _tell_where(wandb_run, run_folder)
+    _print_location(wandb_run, run_folder)
 
 
 def _open_folder(config: TrainConfig, run_folder: Path) -> Unfinished | None:
-    """The run to go on with, if there is one; else the folder is made ready for a new one."""
+    """The unfinished run in the folder, if any; otherwise the folder is prepared for a new run."""
     files = RunFolder(run_folder)
     unfinished = find_unfinished(run_folder)
     if unfinished is not None:
         check_same_settings(unfinished, asdict(config))
-        log.info("going on with %s: %d of %d epochs are kept", run_folder, unfinished.epochs, config.epochs)
+        log.info("resuming %s: %d of %d epochs are saved", run_folder, unfinished.epochs, config.epochs)
         return unfinished
     if files.config.exists():
-        log.info("starting afresh in %s, where no unfinished run has kept an epoch", run_folder)
+        log.info("starting from scratch in %s: it contains no unfinished run with a saved epoch", run_folder)
     clear_record(run_folder)
     write_text(files.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
     return None
 
 
 def _report(job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDataModule, wandb_run: WandbRun) -> None:
-    """Write cases.csv and the figures, and copy all of it to wandb."""
+    """Write cases.csv and the figures, and copy them to wandb."""
     files, names = RunFolder(job.run_folder), job.parts.spec.preprocessing.classes.names
     write_cases(files.cases, module.scores)
     views: list[tuple[str, SliceView]] = []
@@ -184,7 +184,7 @@ def _report(job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDa
 
 @contextmanager
 def _never_fatal(what: str) -> Iterator[None]:
-    """Make any failure a warning: what is only shown must not lose a training that is finished."""
+    """Turn any failure into a warning: figures and mirrors must not lose a finished training."""
     try:
         yield
     except Exception as error:
@@ -197,7 +197,7 @@ def _title(config: TrainConfig) -> RunTitle:
 
 
 def _trial_reporter(config: TrainConfig, run_folder: Path) -> "TrialReporter | None":
-    """What tells a search about this run, if it is a trial of one."""
+    """Reports this run to its search, if it is a trial of one."""
     if config.search is None:
         return None
     from spleen.runs.sweeps.search import TrialReporter
@@ -205,8 +205,8 @@ def _trial_reporter(config: TrainConfig, run_folder: Path) -> "TrialReporter | N
     return TrialReporter(Path(config.search["storage"]), config.search["name"], config.search["trial"], run_folder)
 
 
-def _tell_epoch(wandb_run: WandbRun, reporter: "TrialReporter | None", row: EpochRow) -> None:
-    """Hand an epoch on; raises Pruned if the run is a trial that is not worth going on."""
+def _log_epoch(wandb_run: WandbRun, reporter: "TrialReporter | None", row: EpochRow) -> None:
+    """Log an epoch; raises Pruned if the run is a trial that should not continue."""
     metrics = {name: value for name, value in row.items() if name not in ("epoch", "step")}
     wandb_run.log_epoch(metrics, int(row["epoch"]))
     if reporter is not None and SELECTING_SCORE in row:
@@ -233,14 +233,14 @@ def _summarise(job: _Job, fitted: Fitted, module: SegmentationModule) -> dict[st
 
 
 def _peak_memory_mb() -> float:
-    """Largest memory of the process so far; of the GPU, where one was used."""
+    """Peak memory of the process so far, or of the GPU if one was used, MiB."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on a Mac, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def _tell_where(wandb_run: WandbRun, run_folder: Path) -> None:
-    print(f"\nEverything is in {run_folder}")
+def _print_location(wandb_run: WandbRun, run_folder: Path) -> None:
+    print(f"\nResults are in {run_folder}")
     for line in wandb_run.view_instructions():
         print(f"  {line}")

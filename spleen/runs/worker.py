@@ -19,7 +19,6 @@ from spleen.runs.data import open_data
 from spleen.runs.launch_environment import LaunchEnvironment
 from spleen.runs.processes import connect, join, leave, receive_job, report_failure, report_ready
 from spleen.system.signals import StopRequest
-from spleen.training.callbacks import EpochRow
 from spleen.training.fit import Part, fit
 from spleen.training.strategy import Place
 
@@ -55,11 +54,7 @@ def _train(store: Store, place: Place, count: int, stop: StopRequest) -> None:
     report_ready(store, place)
     join(store, place, count, settings.accelerator)
     part = Part(order.run_folder, time.time(), order.checkpoint, stop, place)
-    fit(module, data, settings, part, spec, asdict(config), _keep_to_itself)
-
-
-def _keep_to_itself(_: EpochRow) -> None:
-    """Only rank 0 records epochs."""
+    fit(module, data, settings, part, spec, asdict(config))
 
 
 def _end_with_rank_0() -> None:

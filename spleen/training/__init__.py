@@ -1,1 +1,1 @@
-"""Fits a network to slices with Lightning; knows no configuration."""
+"""Fits a network to slices with Lightning; independent of the configuration."""

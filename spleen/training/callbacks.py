@@ -1,4 +1,4 @@
-"""Lightning callbacks: the record of epochs, the clock, and what the terminal shows."""
+"""Lightning callbacks: the record of epochs, timing, progress, and checkpoint contents."""
 
 import json
 import time
@@ -22,16 +22,16 @@ from spleen.system.progress import ProgressBar
 EpochRow = dict[str, float]
 
 SETTINGS_KEY = "run_settings"
-"""Where last.ckpt holds all settings of the run, as JSON."""
+"""Key of the run's settings in last.ckpt, as JSON."""
 
 _SECONDS_BETWEEN_LOSSES = 0.3
 
 
 class EpochRecord(Callback):
-    """Writes metrics.csv, one row per epoch; the rows travel in the checkpoints, so a resumed run has each once.
+    """Writes metrics.csv, one row per epoch; the checkpoints contain the rows, so a resumed run has each once.
 
-    The file holds nothing that depends on the clock: the same seed gives the same file. Without a path the rows are
-    only kept, as in the processes that train along.
+    The file contains no times: the same seed gives the same file. Without a path the rows are only kept in memory, as
+    in the processes other than rank 0.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -53,17 +53,17 @@ class EpochRecord(Callback):
         batch: SliceBatch,
         batch_idx: int,
     ) -> None:
-        """Keep the step's loss, on its device: reading it would wait for a GPU."""
+        """Store the step's loss on its device: reading it would wait for a GPU."""
         if isinstance(outputs, Mapping):
             self._losses.append(outputs["loss"])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that this epoch has validation scores of its own."""
+        """Remember that this epoch has its own validation scores."""
         self._validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the row of the epoch that ends."""
-        validation = trainer.callback_metrics if self._validated else {}  # else they are those of an earlier epoch
+        """Add the row of this epoch."""
+        validation = trainer.callback_metrics if self._validated else {}  # otherwise they are from an earlier epoch
         loss = trainer.strategy.reduce(torch.stack(self._losses).double().mean(), reduce_op="mean")
         metrics = {
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
@@ -80,7 +80,7 @@ class EpochRecord(Callback):
         return {"rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after these rows; the file may hold one more, of an epoch that was not kept."""
+        """Continue after these rows; the file may contain one more, of an epoch that was not saved."""
         self.rows = state_dict["rows"]
         self._write()
 
@@ -100,15 +100,15 @@ def _cell(value: float | None) -> str:
 class Clock(Callback):
     """Measures the time to the first step, and the throughput of training without validation.
 
-    Of a run in several parts it counts what led to a checkpoint: all of the last part, and each earlier one up to the
-    checkpoint that the next went on from. `started` is the start of this part in seconds since the epoch.
+    In a resumed run it counts the whole last segment, and each earlier one up to the checkpoint that the next resumed
+    from. `started` is the start of this segment in seconds since the epoch.
     """
 
     def __init__(self, started: float) -> None:
         self.seconds_to_first_step = 0.0
-        """Of the first part."""
+        """Of the first segment."""
         self.resumed = 0
-        """How many earlier processes have trained epochs of this run."""
+        """Number of earlier processes that have trained epochs of this run."""
         self._started = started
         self._earlier_seconds = 0.0
         self._first_step_done = False
@@ -123,16 +123,16 @@ class Clock(Callback):
 
     @property
     def wall_seconds(self) -> float:
-        """Seconds since the start, of all parts."""
+        """Wall-clock seconds of all segments so far."""
         return self._earlier_seconds + time.time() - self._started
 
     @property
     def slices_per_second(self) -> float:
-        """Slices trained on per second by all processes, loading and augmentation included, the first step excluded."""
+        """Training slices per second over all processes, including loading and augmentation, without the first step."""
         return self._slices / self._seconds if self._seconds else 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start of the epoch's clock."""
+        """Start timing the epoch."""
         self._since = time.perf_counter()
 
     def on_train_batch_end(
@@ -164,7 +164,7 @@ class Clock(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on from these totals."""
+        """Continue from these totals."""
         self.resumed = state_dict["resumed"] + 1
         self._earlier_seconds = state_dict["wall_seconds"]
         self.seconds_to_first_step = state_dict["seconds_to_first_step"]
@@ -172,7 +172,7 @@ class Clock(Callback):
 
 
 class Progress(Callback):
-    """One bar for the whole training with the current loss and the best score; one line per epoch off a terminal."""
+    """A progress bar for the whole training with loss and best score; without a terminal, one line per epoch."""
 
     def __init__(self, epochs: EpochRecord) -> None:
         self._epochs = epochs
@@ -182,7 +182,7 @@ class Progress(Callback):
     @property
     def _best(self) -> float:
         scores = [row.get("val/dice", float("nan")) for row in self._epochs.rows]
-        return float(np.fmax.reduce(scores, initial=np.nan))  # leaves out NaN: an epoch without validation
+        return float(np.fmax.reduce(scores, initial=np.nan))  # skips NaN: an epoch without validation
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
@@ -197,7 +197,7 @@ class Progress(Callback):
         batch: SliceBatch,
         batch_idx: int,
     ) -> None:
-        """Move the bar; the loss is read only a few times per second, since that waits for a GPU."""
+        """Advance the bar; the loss is read only a few times per second, because that waits for a GPU."""
         if self._bar is None or not self._bar.is_visible:
             return
         self._bar.advance("", 1, None)
@@ -208,15 +208,15 @@ class Progress(Callback):
             self._bar.note(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", text)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the epoch where there is no bar."""
+        """Print the epoch if there is no bar."""
         row = self._epochs.rows[-1]
         if self._bar is None or not self._bar.is_visible:
-            told = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"loss {row['train/loss']:.4f}"]
+            parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"loss {row['train/loss']:.4f}"]
             if "val/dice" in row:
-                told.append(f"val dice {row['val/dice']:.4f}")
+                parts.append(f"val dice {row['val/dice']:.4f}")
             if not np.isnan(self._best):
-                told.append(f"best {self._best:.4f}")
-            print("  ".join(told), flush=True)
+                parts.append(f"best {self._best:.4f}")
+            print("  ".join(parts), flush=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the bar, also after an error."""
@@ -226,7 +226,7 @@ class Progress(Callback):
 
 
 class SelfDescribing(Callback):
-    """Puts into every checkpoint what model it holds, and the settings of the run, to go on with these alone."""
+    """Adds the model specification and the run's settings to every checkpoint, so that it can be used on its own."""
 
     def __init__(self, spec: ModelSpec, settings: Mapping[str, Any]) -> None:
         self._spec = spec.to_json()
@@ -235,6 +235,6 @@ class SelfDescribing(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add both to what Lightning is about to write."""
+        """Add both to the content that Lightning is about to write."""
         checkpoint[SPEC_KEY] = self._spec
         checkpoint[SETTINGS_KEY] = self._settings

@@ -1,4 +1,4 @@
-"""Checkpoints that survive kills: written whole, resumed exactly, read without running code."""
+"""Checkpoints that survive kills: written atomically, resumed exactly, read without executing code."""
 # ruff: noqa: ARG002  (Lightning gives the hooks their arguments)
 
 import io
@@ -23,12 +23,12 @@ SELECTING_SCORE = "val/dice"
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Lightning's way to write a checkpoint, but onto the disk and whole, or not at all."""
+    """Lightning's checkpoint writer, but atomic and flushed to disk."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None = None
     ) -> None:
-        """Write the checkpoint; raises OSError with the path, and then the file that was there is still there."""
+        """Write the checkpoint; raises OSError with the path, and then leaves an existing file unchanged."""
         _write(Path(path), checkpoint)
 
 
@@ -40,39 +40,40 @@ def _write(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 class EpochCheckpoints(Checkpoint):
-    """After every epoch last.ckpt, to go on from, and of the best epoch so far best.ckpt, the model alone.
+    """After every epoch writes last.ckpt, to resume from, and if it is the best so far best.ckpt, only the model.
 
-    Without validation the last epoch is the best.
-
-    Which epoch is the best follows from the rows of `epochs`, so there is no state or path of its own that a moved run
-    folder could invalidate. `on_kept` gets the row of every epoch that is on the disk, first those of a resumed run.
+    Without validation the last epoch is the best. The best epoch is determined from the rows of `epochs`, so there is
+    no separate state or path that a moved run folder could invalidate. `on_epoch` receives the row of every saved
+    epoch, starting with those of a resumed run.
     """
 
-    def __init__(self, folder: Path, epochs: EpochRecord, spec: ModelSpec, on_kept: Callable[[EpochRow], None]) -> None:
+    def __init__(
+        self, folder: Path, epochs: EpochRecord, spec: ModelSpec, on_epoch: Callable[[EpochRow], None]
+    ) -> None:
         self._folder = folder
         self._spec = spec
         self._epochs = epochs
-        self._on_kept = on_kept
+        self._on_epoch = on_epoch
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Hand on the rows that came with the checkpoint. Lightning calls this once the state is back."""
+        """Pass on the rows from the checkpoint. Lightning calls this after restoring the state."""
         if trainer.is_global_zero:
             for row in self._epochs.rows:
-                self._on_kept(row)
+                self._on_epoch(row)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the epoch. Lightning calls this after the same hook of all other callbacks."""
-        trainer.save_checkpoint(self._folder / LAST)  # on every process: a strategy may gather for it
+        """Save the epoch. Lightning calls this after the same hook of all other callbacks."""
+        trainer.save_checkpoint(self._folder / LAST)  # on every process: the strategy may gather weights
         if trainer.is_global_zero:
             keep_best(self._folder, self._epochs.rows, self._spec)
-            self._on_kept(self._epochs.rows[-1])
-        trainer.strategy.barrier()  # the best one is read by all processes
+            self._on_epoch(self._epochs.rows[-1])
+        trainer.strategy.barrier()  # all processes read the best one
 
 
 def best_row(rows: Sequence[EpochRow]) -> EpochRow | None:
     """The first of the epochs with the highest validation score; NaN counts as the lowest.
 
-    The last epoch while none was validated; None without an epoch.
+    Without validated epochs, the last one; None without any epoch.
     """
     validated = [row for row in rows if SELECTING_SCORE in row]
     return max(validated, key=_score) if validated else rows[-1] if rows else None
@@ -83,22 +84,22 @@ def _score(row: EpochRow) -> float:
 
 
 def keep_best(folder: Path, rows: Sequence[EpochRow], spec: ModelSpec) -> None:
-    """Write best.ckpt from last.ckpt if its epoch, the last of the rows, is the best one and not there yet.
+    """Write best.ckpt from last.ckpt if its epoch, the last of the rows, is the best one and not yet written.
 
-    Also after a kill between the writing of the one and the other. Where weights are averaged, Lightning has put the
-    averaged ones in the place of the weights.
+    This also repairs a kill between writing the two. With weight averaging, Lightning has stored the averaged weights
+    as the model's.
     """
     if rows and best_row(rows) is rows[-1] and _step_of(folder / BEST) != rows[-1]["step"]:
         write_best(folder, spec)
 
 
 def write_best(folder: Path, spec: ModelSpec) -> None:
-    """Write best.ckpt, the model in last.ckpt, whole or not at all."""
+    """Write the model in last.ckpt to best.ckpt, atomically."""
     _write(folder / BEST, model_content(spec.to_json(), read_checkpoint(folder / LAST)))
 
 
 def _step_of(path: Path) -> float | None:
-    """After how many steps a checkpoint was kept; None where there is none, or it is damaged."""
+    """Number of steps at a checkpoint; None if it is missing or damaged."""
     try:
         return float(read_checkpoint(path)["global_step"]) if path.exists() else None
     except (InputError, KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Fitting: Lightning's trainer with our callbacks, then the scores of the best checkpoint."""
+"""Fitting with Lightning's trainer and our callbacks, then scoring the best checkpoint."""
 
 import logging
 import warnings
@@ -30,7 +30,7 @@ from spleen.training.strategy import FIRST, Place, lightning_strategy
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How long and on what a module is fitted."""
+    """Duration and hardware of the fit."""
 
     epochs: int
     val_every_epochs: int
@@ -48,27 +48,27 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Part:
-    """What one process does of a run: all of it, or what is left after earlier processes were killed."""
+    """One process's segment of a run: all of it, or what remains after earlier processes were killed."""
 
     run_folder: Path
     started: float
     """Start of the process's job in seconds since the epoch."""
     checkpoint: Path | None
-    """Where to go on from; None is the beginning."""
+    """The checkpoint to resume from; None starts from scratch."""
     stop: StopRequest
     place: Place = FIRST
-    """Which of the training's processes this one is; only the first writes and shows anything."""
+    """Rank of this process; only rank 0 writes and prints anything."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fitting gives: the best checkpoint, whose weights and scores the module now holds, and what it cost."""
+    """Result of a fit: the best checkpoint, whose weights and scores the module now has, the epochs and the timing."""
 
     best_checkpoint: Path
     rows: list[EpochRow]
     clock: Clock
     forward: Callable[[Tensor], Tensor]
-    """Logits of slices, computed as in the tests: same device, same precision."""
+    """Logits of slices, on the device and with the precision of the test."""
 
 
 def fit(
@@ -78,13 +78,13 @@ def fit(
     part: Part,
     spec: ModelSpec,
     recorded_settings: Mapping[str, Any],
-    hand_on: Callable[[EpochRow], None],
+    on_epoch: Callable[[EpochRow], None] = lambda _: None,
 ) -> Fitted:
     """Train the module, from the beginning or from a checkpoint, then validate and test it with its best checkpoint.
 
-    Writes metrics.csv and checkpoints/ into the run folder. `spec` goes into the checkpoints, `recorded_settings` into
-    last.ckpt alone; `hand_on` receives the row of every epoch once it is kept, those of earlier parts included.
-    Raises InputError for a loss that is no number, and Interrupted when a signal asks to stop.
+    Writes metrics.csv and checkpoints/ into the run folder. `spec` is stored in all checkpoints, `recorded_settings` in
+    last.ckpt. `on_epoch` receives the row of every epoch once it is saved, including those of earlier segments.
+    Raises InputError for a non-finite loss, and Interrupted after a signal.
     """
     quieten()
     if settings.compile:
@@ -101,14 +101,14 @@ def fit(
         SelfDescribing(spec, recorded_settings),
         *_optional_callbacks(settings, epochs, settings.progress and first),
     ]
-    callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, hand_on), stop]
+    callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, on_epoch), stop]
     trainer = make_trainer(settings, part.run_folder, callbacks, part.place, validates=bool(data.slices("val")))
-    with _patiently(part.stop):
+    with _deferring_signals(part.stop):
         trainer.fit(module, data, ckpt_path=part.checkpoint, weights_only=True)
-    # Without those callbacks: weight averaging would put the weights before averaging back when it loads a checkpoint.
+    # Without those callbacks: weight averaging would restore the unaveraged weights when it loads a checkpoint.
     scorer = make_trainer(settings, part.run_folder, [stop], part.place)
     part.stop.where = "while the best checkpoint was scored"
-    with _patiently(part.stop):
+    with _deferring_signals(part.stop):
         if data.slices("val"):
             load_best(module, spec, files.best_checkpoint, settings.compile)
             scorer.validate(module, data, verbose=False)
@@ -120,9 +120,9 @@ def fit(
 
 
 def load_best(module: SegmentationModule, spec: ModelSpec, best: Path, compiled: bool = False) -> None:
-    """Give the module a network of its own with the weights of best.ckpt.
+    """Give the module a new network with the weights of best.ckpt; the strategy may have sharded the trained one.
 
-    A new one, since a strategy may have cut up the one that was trained. Raises InputError as `read_checkpoint` does.
+    Raises InputError: see `read_checkpoint`.
     """
     module.set_network(build_network(spec))
     module.network.load_state_dict(network_weights(read_checkpoint(best)))
@@ -131,8 +131,8 @@ def load_best(module: SegmentationModule, spec: ModelSpec, best: Path, compiled:
 
 
 @contextmanager
-def _patiently(stop: StopRequest) -> Iterator[None]:
-    """As `stop.patiently`; Lightning leaves by itself where SIGTERM comes between our checks."""
+def _deferring_signals(stop: StopRequest) -> Iterator[None]:
+    """Like `stop.deferred`, also if Lightning itself exits on a SIGTERM between our checks."""
     with stop.deferred():
         try:
             yield
@@ -144,7 +144,7 @@ def _patiently(stop: StopRequest) -> Iterator[None]:
 def make_trainer(
     settings: FitSettings, run_folder: Path, callbacks: list[Callback], place: Place = FIRST, validates: bool = True
 ) -> pl.Trainer:
-    """Lightning's trainer, with nothing of its own on the terminal or on disk."""
+    """Lightning's trainer, without its own output on the terminal or on disk."""
     return pl.Trainer(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
@@ -192,10 +192,10 @@ def _forward(trainer: pl.Trainer, module: SegmentationModule) -> Callable[[Tenso
 
 
 def quieten() -> None:
-    """Keep Lightning's announcements off the terminal: the run tells what matters itself."""
+    """Silence Lightning's messages: the run prints the relevant ones itself."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # torchmetrics and we have summed up already
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # torchmetrics has already reduced the values
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need.*")

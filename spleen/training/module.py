@@ -44,7 +44,7 @@ class SegmentationModule(pl.LightningModule):
         loss: nn.Module,
         optimiser: OptimiserSettings,
         augment: AugmentSettings,
-        stages: dict[ScoredSplit, SplitScores],
+        split_scores: dict[ScoredSplit, SplitScores],
         axis: AxisName,
         seed: int,
         crop: CropSettings | None = None,
@@ -58,7 +58,7 @@ class SegmentationModule(pl.LightningModule):
         self._seed = seed
         self._crop = crop
         self._random = torch.Generator()
-        self._val, self._test = stages["val"], stages["test"]
+        self._val, self._test = split_scores["val"], split_scores["test"]
         self.scores: dict[ScoredSplit, list[CaseScore]] = {}
         self.test_slices: list[SliceScore] = []
 
@@ -135,13 +135,13 @@ class SegmentationModule(pl.LightningModule):
         logits = self(batch.image)
         return scores.add(logits, self.loss(logits, batch.label), batch)
 
-    def _log_scores(self, stage: ScoredSplit, scores: SplitScores) -> None:
+    def _log_scores(self, split: ScoredSplit, scores: SplitScores) -> None:
         loss, cases = scores.finish()
-        self.scores[stage] = cases
-        self.log(f"{stage}/loss", loss)
+        self.scores[split] = cases
+        self.log(f"{split}/loss", loss)
         means = mean_scores(cases)
         for name in OVERLAP_SCORES:
-            self.log(f"{stage}/{name}", getattr(means, name))
+            self.log(f"{split}/{name}", getattr(means, name))
         if len(scores.class_names) > 1:
             for name, means in class_means(cases).items():
-                self.log(f"{stage}/{name}/dice", means.dice)
+                self.log(f"{split}/{name}/dice", means.dice)

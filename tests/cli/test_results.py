@@ -58,7 +58,7 @@ def test_no_finished_run_is_exit_code_1(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["nowhere"], "nowhere is not a folder"),
-        (["empty"], "holds no run"),
+        (["empty"], "contain no run"),
         (["study", "--group-by", "axes"], "no run has such a setting"),
         (["study", "--csv", "study/run/config.yaml/t.csv"], "cannot write study/run/config.yaml/t.csv"),
         (["study", "--sort", "dice"], "'dice'"),

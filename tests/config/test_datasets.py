@@ -97,7 +97,7 @@ def test_groups_come_from_a_file(data: ManyCases, tmp_path: Path) -> None:
     cases = find_dataset(compose_config(*data.decathlon, f"data.groups={groups}")).cases
     assert [case.group for case in cases] == ["p", "p", "q", "r"]
     groups.write_text("case_id,group\nc0,p\nc3,r\n")
-    with pytest.raises(InputError, match=r"groups\.csv gives no group for 2 cases, for example c1"):
+    with pytest.raises(InputError, match=r"groups\.csv has no group for 2 cases, for example c1"):
         find_dataset(compose_config(*data.decathlon, f"data.groups={groups}"))
 
 

@@ -207,7 +207,7 @@ def test_shares_that_leave_a_fifth_for_training_pass(valid: TrainConfig, val: fl
     if val + test <= 0.8:
         check(config)
     else:
-        with pytest.raises(InputError, match="too little is left for training"):
+        with pytest.raises(InputError, match="to leave enough for training"):
             check(config)
 
 

@@ -20,6 +20,7 @@ from spleen.errors import InputError
 from spleen.evaluation.metrics.per_case import MeanScores
 from spleen.imaging.intensity import CtWindow, MrPercentiles, ZScore
 from spleen.models.factory import build_network
+from spleen.runs.tracking.settings import build_wandb_settings
 from spleen.training.optimiser import OptimiserSettings
 from tests._helpers.small_run import REPOSITORY, compose_config
 
@@ -49,7 +50,7 @@ def test_every_option_composes_passes_the_checks_and_builds(option: str) -> None
     build.build_loader_settings(config)
     build.build_optimiser_settings(config)
     build.build_augment_settings(config)
-    build.build_wandb_settings(config)
+    build_wandb_settings(config)
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith("loss/")])

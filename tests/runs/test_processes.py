@@ -115,15 +115,15 @@ def test_its_checkpoint_predicts(together: Path) -> None:
 def test_ctrl_c_stops_both_and_one_process_goes_on_from_there(
     ct: SmallCt, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell = spleen.runs.train._tell_epoch
+    log_epoch = spleen.runs.train._log_epoch
 
-    def tell_then_interrupt(*arguments: object) -> None:
-        tell(*arguments)  # type: ignore[arg-type]
+    def log_then_interrupt(*arguments: object) -> None:
+        log_epoch(*arguments)  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(spleen.runs.train, "_tell_epoch", tell_then_interrupt)
-        with pytest.raises(Interrupted, match="by SIGINT; 1 epoch is kept"):
+        patch.setattr(spleen.runs.train, "_log_epoch", log_then_interrupt)
+        with pytest.raises(Interrupted, match="by SIGINT; 1 epoch is saved"):
             train(tmp_path, *ct.overrides, *SETTINGS, *TWO)
     assert_same_epochs(train(tmp_path, *ct.overrides, *SETTINGS), alone)
 
@@ -205,7 +205,7 @@ def test_each_scored_slice_goes_to_one_process_and_all_get_as_many_batches(
     ("overrides", "words"),
     [
         (["trainer.devices=2"], ["got 2", "trainer=ddp trainer.devices=2"]),
-        (["trainer.num_nodes=2"], ["2 machines", "trainer=ddp"]),
+        (["trainer.num_nodes=2"], ["2 nodes", "trainer=ddp"]),
         (["trainer=ddp", "trainer.devices=3"], ["batch_size=4", "3 processes", "a multiple of 3"]),
         (["trainer=ddp", "trainer.num_nodes=3", "batch_size=8"], ["6 processes", "a multiple of 6"]),
         (["trainer=ddp", "trainer.devices=0"], ["trainer.devices", "got 0"]),

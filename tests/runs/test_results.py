@@ -172,7 +172,7 @@ def test_what_is_not_finished_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert found["failed"] == ("failed", "the loss is NaN")
     assert found["again"][0] == "unfinished"
     assert found["again"][1].startswith("1 of 4 epochs")
-    assert found["stopped"] == ("unfinished", "summary.json says 'pruned', 0 of 4 epochs")
+    assert found["stopped"] == ("unfinished", "status 'pruned' in summary.json, 0 of 4 epochs")
     assert "good" not in found
 
 
@@ -184,15 +184,15 @@ def _with_epochs(folder: Path, count: int) -> Path:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("summary.json", b'{"status": "fini', "summary.json is no valid JSON"),
-        ("summary.json", b"\xff\xfe\x00", "summary.json is no valid JSON"),
-        ("summary.json", b"[1]", "summary.json holds a list"),
+        ("summary.json", b'{"status": "fini', "summary.json is not valid JSON"),
+        ("summary.json", b"\xff\xfe\x00", "summary.json is not valid JSON"),
+        ("summary.json", b"[1]", "summary.json contains a list"),
         ("summary.json", b'{"status": "finished"}', "summary.json has no val.dice"),
         ("summary.json", b'{"status": "finished", "val": {"dice": "x"}}', "val.dice is 'x'"),
-        ("config.yaml", b"lr: [1\nmodel: {", "config.yaml is no valid YAML"),
-        ("config.yaml", b"", "config.yaml holds no settings"),
+        ("config.yaml", b"lr: [1\nmodel: {", "config.yaml is not valid YAML"),
+        ("config.yaml", b"", "config.yaml contains no settings"),
         ("config.yaml", None, "config.yaml is missing"),
-        ("failed.json", b"{", "failed.json is no valid JSON"),
+        ("failed.json", b"{", "failed.json is not valid JSON"),
     ],
 )
 def test_a_broken_run_is_listed_not_fatal(tmp_path: Path, name: str, content: bytes | None, told: str) -> None:
@@ -221,7 +221,7 @@ def test_without_finished_runs_there_is_a_list_and_no_arm(tmp_path: Path) -> Non
 
 def test_a_folder_without_runs_is_a_wrong_input(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="contain no run"):
         results(tmp_path / "empty")
     with pytest.raises(InputError, match="is not a folder"):
         results(tmp_path / "missing")

@@ -177,7 +177,7 @@ def test_without_validation_the_best_test_dice_is_not_chosen(tmp_path: Path) -> 
     by_test = results(tmp_path, sort="test")
     assert [arm.label for arm in by_test.arms] == ["lr 1e-04", "lr 1e-03"]
     assert by_test.selected is None
-    assert title(by_test).endswith("best test Dice first (only for looking)")
+    assert title(by_test).endswith("best test Dice first (exploratory)")
 
 
 def test_a_single_arm_without_validation_is_simply_reported(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_only_what_differs_makes_the_name() -> None:
     found = combinations(
         PARSER, {"lr": "1,2"}, {"a": ["model=unet"]}, ["epochs=3", "seed=0,1", "experiment=size_and_rate"]
     )
-    assert found[0].telling == ("lr=1", "model=unet", "seed=0")
+    assert found[0].distinguishing == ("lr=1", "model=unet", "seed=0")
 
 
 def test_a_key_in_params_and_in_an_arm_is_refused() -> None:
@@ -128,7 +128,7 @@ def test_a_folder_is_named_by_what_differs_and_the_identity_and_found_again_by_t
 
 def test_the_launcher_is_told_the_folder_whatever_characters_it_holds(tmp_path: Path) -> None:
     folder = tmp_path / "it's, a {folder}" / "a=[1,2],b='x'"
-    told = Job(("lr=1",), folder, None).told()
+    told = Job(("lr=1",), folder, None).launcher_overrides()
     parsed = {each.key_or_group: each.value() for each in PARSER.parse_overrides(told)}
     assert parsed["hydra.sweep.dir"] == str(folder.parent)
     assert parsed["hydra.sweep.subdir"] == folder.name

@@ -245,20 +245,20 @@ def test_a_checkpoint_that_holds_code_or_is_damaged_is_refused(
     content = last.read_bytes()
     with last.open("wb") as file:
         torch.save({"callbacks": _Trap(tmp_path / "caught")}, file)
-    with pytest.raises(InputError, match=r"tensors and plain values only.*remove it to start the run afresh"):
+    with pytest.raises(InputError, match=r"tensors and plain values only.*remove it to start the run from scratch"):
         train(tmp_path, *ct.overrides, *SETTINGS)
     last.write_bytes(pickle.dumps(_Trap(tmp_path / "caught")))
     with pytest.raises(InputError, match=r"last\.ckpt"):
         train(tmp_path, *ct.overrides, *SETTINGS)
     assert not (tmp_path / "caught").exists()
     last.write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"truncated.*remove it to start the run afresh"):
+    with pytest.raises(InputError, match=r"truncated.*remove it to start the run from scratch"):
         train(tmp_path, *ct.overrides, *SETTINGS)
     torch.save({"weights": torch.zeros(3)}, last)
-    with pytest.raises(InputError, match=r"lacks the weights.*remove it to start the run afresh"):
+    with pytest.raises(InputError, match=r"lacks the weights.*remove it to start the run from scratch"):
         train(tmp_path, *ct.overrides, *SETTINGS)
     torch.save({"state_dict": {}}, last)
-    with pytest.raises(InputError, match="no state of a training"):
+    with pytest.raises(InputError, match="no training state"):
         train(tmp_path, *ct.overrides, *SETTINGS)
     last.write_bytes(content)
     last.with_name("best.ckpt").unlink()

@@ -82,8 +82,8 @@ def test_what_cannot_be_resumed_is_told(tmp_path: Path, settings: tuple[str, ...
         (["resume=empty"], "no config.yaml"),
         (["resume=study"], "holds 1 run(s), such as run"),
         (["resume=study/run"], "config.yaml is damaged"),
-        (["resume=study/run", "lr=3"], "lr=3 cannot be given beside resume="),
-        (["-m", "resume=study/run"], "-m cannot be given beside resume="),
+        (["resume=study/run", "lr=3"], "lr=3 cannot be combined with resume="),
+        (["-m", "resume=study/run"], "-m cannot be combined with resume="),
         (["resume=study/run", "resume=empty"], "one run folder"),
     ):
         done = run_train(tmp_path, *arguments)
@@ -100,5 +100,5 @@ def test_two_processes_share_a_study_and_do_no_job_twice(tmp_path: Path, setting
     with started(tmp_path, *command) as one, started(tmp_path, *command) as two:
         said = [process.communicate(timeout=300) for process in (one, two)]
     assert [one.returncode, two.returncode] == [0, 0], said
-    assert sum(output.count("Everything is in") for output, _ in said) == 3
+    assert sum(output.count("Results are in") for output, _ in said) == 3
     assert [summary(folder)["resumed"] for folder in job_folders(tmp_path)] == [0, 0, 0]

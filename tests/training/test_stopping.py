@@ -88,7 +88,7 @@ def test_sigterm_stops_after_the_step_and_the_run_goes_on_as_it_says(
     assert training.returncode == 143
     kept = len(read_checkpoint(run_folder / "checkpoints" / "last.ckpt")["callbacks"]["EpochRecord"]["rows"])
     assert 2 <= kept < 300
-    assert f"{kept} epochs are kept in {run_folder / 'checkpoints' / 'last.ckpt'}" in told
+    assert f"{kept} epochs are saved in {run_folder / 'checkpoints' / 'last.ckpt'}" in told
     assert "Traceback" not in told
     assert not (run_folder / "summary.json").exists()
 
@@ -112,7 +112,7 @@ def test_before_the_first_epoch_is_kept_a_signal_says_that_the_run_starts_afresh
     training.send_signal(signal.SIGINT)
     told, _ = training.communicate(timeout=30)
     assert training.returncode == 130
-    assert "no epoch is kept yet, so the run would start afresh" in told
+    assert "no epoch is saved yet, so the run would start from scratch" in told
     assert "Traceback" not in told
 
 
@@ -126,11 +126,11 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_message_and_the_last_checkpoin
     told, _ = training.communicate(timeout=30)
     checkpoints = tmp_path / "run" / "checkpoints"
     assert training.returncode == 2
-    assert f"{checkpoints / 'last.ckpt'} cannot be written (File too large). Make room" in told
+    assert f"{checkpoints / 'last.ckpt'} cannot be written (File too large). Free some space" in told
     assert "Traceback" not in told
     assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
     kept = len(read_checkpoint(checkpoints / "last.ckpt")["callbacks"]["EpochRecord"]["rows"])
-    assert f"{kept} epochs are kept" in told
+    assert f"{kept} epochs are saved" in told
 
 
 def test_a_checkpoint_folder_that_may_not_be_written_is_told(ct: SmallCt, tmp_path: Path) -> None:

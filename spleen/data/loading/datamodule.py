@@ -20,8 +20,8 @@ from spleen.data.loading.batches import (
 from spleen.data.splits.blocks import SliceSplit
 from spleen.data.store.entry import StoredCase
 
-Stage = Literal["train", "val", "test"]
-SPLITS: tuple[Stage, ...] = ("train", "val", "test")
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class SliceDataModule(pl.LightningDataModule):
         """Start with the epoch after the checkpoint."""
         self._first_epoch = state_dict["next_epoch"]
 
-    def slices(self, stage: Stage) -> list[CaseSlices]:
+    def slices(self, split: Split) -> list[CaseSlices]:
         """The cases with slices in a split, each with those slices."""
-        indices = [np.array(getattr(split, stage), dtype=np.int64) for split in self.splits]
+        indices = [np.array(getattr(each, split), dtype=np.int64) for each in self.splits]
         return [CaseSlices(case, index) for case, index in zip(self.cases, indices, strict=True) if len(index)]
 
-    def cases_in(self, stage: Stage) -> list[StoredCase]:
+    def cases_in(self, split: Split) -> list[StoredCase]:
         """The cases with slices in a split."""
-        return [part.case for part in self.slices(stage)]
+        return [part.case for part in self.slices(split)]
 
     @property
     def _place(self) -> tuple[int, int]:
@@ -113,6 +113,6 @@ class SliceDataModule(pl.LightningDataModule):
         """The test slices in order."""
         return self._scored("test")
 
-    def _scored(self, stage: Stage) -> DataLoader[ScoredBatch]:
-        dataset = ScoredSlices(self.slices(stage), self.settings.context_slices, self.settings.batch_size, *self._place)
+    def _scored(self, split: Split) -> DataLoader[ScoredBatch]:
+        dataset = ScoredSlices(self.slices(split), self.settings.context_slices, self.settings.batch_size, *self._place)
         return DataLoader(dataset, batch_size=None, generator=torch.Generator())

@@ -1,4 +1,4 @@
-"""Training curves."""
+"""Training curves of one run."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from matplotlib.typing import LineStyleType
 
 from spleen.reporting.figures import DASHES, DPI, GREY, OKABE_ITO, save_figure
 
-_FEW_POINTS = 25  # A curve of fewer points shows them.
+_FEW_POINTS = 25  # with fewer points, a curve has markers
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,8 @@ _LEARNING_RATE = _Panel("learning rate", 1.1, (("lr", "", "blue", "-"),))
 def draw_curves(rows: list[dict[str, float]], path: Path, title: str) -> None:
     """Draw loss, validation scores and learning rate over the epochs, and mark the epoch of the best Dice.
 
-    Keys of a row: epoch, train/loss, val/loss, val/dice, val/jaccard, lr; a missing or non-finite value is
-    left out, and so is a panel without values. The file appears whole or not at all; its suffix decides the
-    format.
+    Keys of a row: epoch, train/loss, val/loss, val/dice, val/jaccard, lr. Missing and non-finite values are skipped,
+    and so are panels without values. The file is written atomically; its suffix determines the format.
     """
     all_panels = (_LOSS, _SCORES, _LEARNING_RATE)
     panels = [p for p in all_panels if any(_series(rows, key)[0].size for key, *_ in p.lines)] or [_LOSS]
@@ -52,7 +51,7 @@ def draw_curves(rows: list[dict[str, float]], path: Path, title: str) -> None:
     all_epochs = _series(rows, "epoch")[0]
     first, last = (float(all_epochs.min()), float(all_epochs.max())) if all_epochs.size else (0.0, 1.0)
     margin = max(0.5, 0.02 * (last - first))
-    stack[-1].set_xlim(first - margin, last + margin)  # All panels: they share the axis.
+    stack[-1].set_xlim(first - margin, last + margin)  # of all panels: they share the axis
     epochs, dice = _series(rows, "val/dice")
     for axes, panel in zip(stack, panels, strict=True):
         _draw_lines(axes, panel, rows)
@@ -110,7 +109,7 @@ def _draw_lines(axes: Axes, panel: _Panel, rows: list[dict[str, float]]) -> None
 
 def _mark_best(axes: Axes, epoch: float, dice: float) -> None:
     bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom, top + 0.15 * (top - bottom))  # Room for the text above the highest point.
+    axes.set_ylim(bottom, top + 0.15 * (top - bottom))  # room for the text above the highest point
     left, right = axes.get_xlim()
     place = (epoch - left) / (right - left)
     side = "left" if place < 0.25 else "right" if place > 0.75 else "center"

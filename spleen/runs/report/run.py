@@ -1,4 +1,4 @@
-"""What a finished run shows: pictures, the table at the end, and their copies in wandb."""
+"""The report of a finished run: figures, the table of scores, and their copies in wandb."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
@@ -16,7 +16,7 @@ from spleen.training.callbacks import EpochRow
 
 @dataclass(frozen=True)
 class RunTitle:
-    """What distinguishes one run from the next in a table."""
+    """The settings by which a table identifies a run."""
 
     model: str
     axis: str
@@ -41,7 +41,7 @@ def draw(
 
 
 def print_scores(title: RunTitle, scores: Scores) -> None:
-    """Print one row per split and class: model, axis, image size, learning rate, Dice, Jaccard and the rest."""
+    """Print one row per split and class: model, axis, image size, learning rate and scores."""
     if not scores:
         print("No case was held out, so there is no score.")
         return
@@ -60,15 +60,15 @@ def print_scores(title: RunTitle, scores: Scores) -> None:
         Column("cases", "d"),
     ]
     rows = [
-        [stage, name, title.model, title.axis, str(title.img_size), title.lr, *_shown(means)]
-        for stage, cases in scores.items()
+        [split, name, title.model, title.axis, str(title.img_size), title.lr, *_shown(means)]
+        for split, cases in scores.items()
         for name, means in _table_means(cases).items()
     ]
-    print_table("Scores per case on the file's own grid (best checkpoint)", columns, rows)
+    print_table("Scores per case on the native grid (best checkpoint)", columns, rows)
 
 
 def _table_means(cases: Sequence[CaseScore]) -> dict[str, MeanScores]:
-    """Means of each class, and of all classes together where there are several."""
+    """Means of each class, and of all classes together if there are several."""
     means = class_means(cases)
     return means if len(means) == 1 else {**means, "mean": mean_scores(cases)}
 
@@ -79,11 +79,11 @@ def _shown(means: MeanScores) -> list[float | int]:
 
 def mirror(wandb_run: WandbRun, scores: Scores, views: list[tuple[str, SliceView]], names: tuple[str, ...]) -> None:
     """Copy the final scores, the table of cases and the chosen slices to wandb."""
-    for stage, cases in scores.items():
+    for split, cases in scores.items():
         means = mean_scores(cases)
-        wandb_run.log_summary({f"{stage}/{field.name}": getattr(means, field.name) for field in fields(means)})
+        wandb_run.log_summary({f"{split}/{field.name}": getattr(means, field.name) for field in fields(means)})
     columns = ["split", *(field.name for field in fields(CaseScore))]
-    wandb_run.log_table("cases", columns, [[stage, *astuple(score)] for stage, s in scores.items() for score in s])
+    wandb_run.log_table("cases", columns, [[split, *astuple(score)] for split, s in scores.items() for score in s])
     wandb_run.log_overlays([_overlay(name, view, names) for name, view in views])
 
 

@@ -1,4 +1,4 @@
-"""The arms of a study: runs that differ in seed and fold alone, and their scores."""
+"""The arms of a study: groups of runs that differ only in seed and fold, and their scores."""
 
 import math
 from collections import defaultdict
@@ -21,7 +21,7 @@ from spleen.runs.results.columns import (
 from spleen.runs.results.statistics import (
     Metric,
     Score,
-    Stage,
+    ScoredSplit,
     case_means,
     mean_of_known,
     score_over_cases,
@@ -29,12 +29,12 @@ from spleen.runs.results.statistics import (
 )
 
 Repeat = tuple[Setting, ...]
-_Key = tuple[Stage, Metric]
+_Key = tuple[ScoredSplit, Metric]
 
 
 @dataclass(frozen=True)
 class Folds:
-    """How many folds a cross-validation has, and which of them lack a finished run, for at least one seed."""
+    """Number of folds of a cross-validation, and those without a finished run for at least one seed."""
 
     n: int
     missing: tuple[int, ...]
@@ -42,12 +42,11 @@ class Folds:
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs that were to be the same but for seed and fold.
+    """Runs with the same settings except seed and fold.
 
-    `settings` are by the keys of the table's columns; `runs` are by what tells them apart within the arm, the values of
-    `Arms.repeat_keys`. A score is a mean over the runs, or over the cases of all folds; `minutes` are those of one run.
-    `test_dice_by_class` has an entry for each class where there are several. `folds` is None unless it is known of how
-    many folds the runs are.
+    `settings` are keyed by the table's columns, and `runs` by their values of `Arms.repeat_keys`. A score is a mean
+    over the runs, or over the cases of all folds; `minutes` is the mean per run. `test_dice_by_class` is empty unless
+    there are several classes. `folds` is None if the number of folds is unknown.
     """
 
     settings: Mapping[str, Setting]
@@ -62,7 +61,7 @@ class Arm:
 
     @property
     def n_runs(self) -> int:
-        """How many runs were averaged."""
+        """Number of averaged runs."""
         return len(self.runs)
 
 
@@ -70,9 +69,9 @@ class Arm:
 class Arms:
     """The arms of a study, best validation Dice first.
 
-    `repeat_keys` are the settings in which the runs of an arm differ: at most the seed and the fold, unless the user
-    asked for larger groups. Scores are means over "cases" where there are folds, so that every case counts once.
-    A run without a number for its fold ("all", or none) is no part of a cross-validation and never joins its arm.
+    `repeat_keys` are the settings in which the runs of an arm differ: at most seed and fold, unless the user requested
+    larger groups. With folds, scores are means over "cases", so that every case counts once.
+    A run without a numbered fold ("all", or none) is not part of a cross-validation and never joins its arm.
     """
 
     arms: tuple[Arm, ...]
@@ -99,7 +98,7 @@ class _Member:
 
     @property
     def fold(self) -> Setting:
-        """The number of its fold in a cross-validation; "all" or None where it is of none."""
+        """The number of its fold in a cross-validation; "all" or None if it is not part of one."""
         return next((value for key, value in self.settings.items() if is_fold(key) and value is not None), None)
 
     def at(self, keys: Sequence[str]) -> Repeat:
@@ -107,10 +106,10 @@ class _Member:
 
 
 def group_runs(runs: Sequence[FinishedRun], group_by: Sequence[str] = ()) -> Arms:
-    """Group runs into arms and score those.
+    """Group runs into arms and score these.
 
-    `group_by` names the settings that make an arm; by default all but the seed, a split that follows it, and the fold.
-    Of several runs with equal settings and seed the newest counts. Raises InputError for a name that no run knows.
+    `group_by` names the settings that define an arm; by default all but the seed, a split seed equal to it, and the
+    fold. Of several runs with equal settings and seed the newest counts. Raises InputError for an unknown name.
     """
     if not runs:
         return Arms((), (), (), "runs", ())
@@ -119,7 +118,7 @@ def group_runs(runs: Sequence[FinishedRun], group_by: Sequence[str] = ()) -> Arm
     groups = _groups(members, differing, group_by)
     varying = {key for group in groups for key in differing_keys([member.settings for member in group])}
     by_case = any(isinstance(member.fold, int) for member in members)
-    if by_case:  # a single fold is a part of a cross-validation, too
+    if by_case:  # even a single fold is part of a cross-validation
         varying |= {key for member in members for key in member.settings if is_fold(key)}
     repeat_keys = tuple(dict.fromkeys(key for member in members for key in member.settings if key in varying))
     left_out: list[OtherRun] = []
@@ -146,7 +145,7 @@ def _groups(members: Sequence[_Member], differing: Sequence[str], group_by: Sequ
 def _name(
     scored: Sequence[tuple[dict[Repeat, _Member], _Scores]], varying: Collection[str]
 ) -> tuple[list[Arm], tuple[SettingColumn, ...]]:
-    """Give each arm the settings and the words by which it is told from the others."""
+    """The arms with the settings and the label that distinguish them, and the columns."""
     settings_of = [next(iter(group.values())).settings for group, _ in scored]
     if len({isinstance(next(iter(group.values())).fold, int) for group, _ in scored}) > 1:
         varying = {key for key in varying if not is_fold(key)}
@@ -170,7 +169,7 @@ def _name(
 
 
 def _with_folds(group: Mapping[Repeat, _Member]) -> dict[str, Setting]:
-    """The settings of an arm, with the folds that it has in the place of one of them."""
+    """The settings of an arm, with all of its folds listed."""
     settings = dict(next(iter(group.values())).settings)
     folds = sorted({member.fold for member in group.values() if isinstance(member.fold, int)})
     return {key: ",".join(map(str, folds)) if folds and is_fold(key) else value for key, value in settings.items()}
@@ -196,20 +195,22 @@ def best_first(score: float) -> float:
 
 
 def _newest(group: Sequence[_Member], repeat_keys: Sequence[str], left_out: list[OtherRun]) -> dict[Repeat, _Member]:
-    """The runs of an arm by what tells them apart, in its order; of equal ones the newest, the others are left out."""
+    """The runs of an arm, sorted by the values of `repeat_keys`; of equal ones only the newest."""
     kept: dict[Repeat, _Member] = {}
     for member in sorted(group, key=lambda member: member.run.finished_at, reverse=True):
         newer = kept.setdefault(member.at(repeat_keys), member)
         if newer is not member:
-            left_out.append(OtherRun(member.run.folder, "repeated", f"{newer.run.folder} is the same run, and newer"))
+            left_out.append(
+                OtherRun(member.run.folder, "repeated", f"{newer.run.folder} is a newer run with the same settings")
+            )
     return dict(sorted(kept.items(), key=lambda item: [(str(type(value)), value) for value in item[0]]))
 
 
 def _scored(group: dict[Repeat, _Member], by_case: bool, left_out: list[OtherRun]) -> _Scores:
-    """The scores of an arm. Runs without the cases that are needed are left out, also of `group`."""
-    wanted: list[_Key] = [("val", "dice"), ("test", "dice"), ("test", "jaccard")]
+    """The scores of an arm. Runs with unreadable cases are left out, and removed from `group`."""
+    keys: list[_Key] = [("val", "dice"), ("test", "dice"), ("test", "jaccard")]
     if not by_case:
-        means = {key: score_over_runs([_mean(member.run, *key) for member in group.values()]) for key in wanted}
+        means = {key: score_over_runs([_mean(member.run, *key) for member in group.values()]) for key in keys}
         of_runs = [member.run.test.dice_by_class for member in group.values()]
         names = _several(name for of_run in of_runs for name in of_run)
         nan = math.nan
@@ -221,25 +222,25 @@ def _scored(group: dict[Repeat, _Member], by_case: bool, left_out: list[OtherRun
         except BrokenRunError as error:
             left_out.append(OtherRun(member.run.folder, "broken", str(error)))
             del group[repeat]
-    means = {key: score_over_cases(list(case_means(cases, *key).values())) for key in wanted}
-    names = _several(row.class_name for rows in cases for row in rows if row.stage == "test")
+    means = {key: score_over_cases(list(case_means(cases, *key).values())) for key in keys}
+    names = _several(row.class_name for rows in cases for row in rows if row.split == "test")
     of_class = {name: case_means(cases, "test", "dice", name) for name in names}
     return _Scores(means, {name: score_over_cases(list(of_case.values())) for name, of_case in of_class.items()})
 
 
 def _several(names: Iterable[str]) -> list[str]:
-    """Each name once, in their order; none if there is but one."""
+    """The distinct names in order; empty if there is only one."""
     different = list(dict.fromkeys(names))
     return different if len(different) > 1 else []
 
 
-def _mean(run: FinishedRun, stage: Stage, metric: Metric) -> float:
-    means = run.val if stage == "val" else run.test
+def _mean(run: FinishedRun, split: ScoredSplit, metric: Metric) -> float:
+    means = run.val if split == "val" else run.test
     return means.dice if metric == "dice" else means.jaccard
 
 
 def _labels(columns: Sequence[SettingColumn], values: Sequence[Mapping[str, Setting]]) -> list[str]:
-    """Each arm in a few words: the values in which it differs from others, or the usual four where it is alone."""
+    """A short label for each arm: the values in which it differs, or the usual four if it is the only one."""
     differing = differing_keys(values) or [column.key for column in columns]
     return [", ".join(_words(key, each.get(key)) for key in differing) or "all runs" for each in values]
 

@@ -1,4 +1,4 @@
-"""Which settings tell the arms of a study apart, and by what name."""
+"""The settings in which the arms of a study differ, as columns of a table."""
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,20 +18,20 @@ Settings = Mapping[str, Setting]
 
 ALWAYS_SHOWN = {"model.name": "model", "axis": "axis", "img_size": "image size", "lr": "learning rate"}
 
-_NAMING = ("name", "kind", "_target_", "image")  # In a group, the other keys may merely follow from one of these.
+_NAMING = ("name", "kind", "_target_", "image")  # in a group, the other keys may be determined by one of these
 _FOLLOWING = "${seed}"
 
 
 @dataclass(frozen=True)
 class SettingColumn:
-    """A column of the table: the key, or the group whose options differ, and its heading."""
+    """A column of the table: a key, or a group whose options differ, and its heading."""
 
     key: str
     title: str
 
 
 def settings_that_matter(runs: Sequence[FinishedRun]) -> list[dict[str, Setting]]:
-    """Of each run the settings that may change its result. A split.seed that follows the seed reads "${seed}"."""
+    """The settings of each run that may change its result. A split.seed equal to the seed becomes "${seed}"."""
     kept = [{k: v for k, v in run.settings.items() if has_effect(k)} for run in runs]
     following = [each.get("split.seed") in (each.get("seed"), _FOLLOWING) for each in kept]
     alike: dict[frozenset[tuple[str, Setting]], list[int]] = {}
@@ -41,7 +41,7 @@ def settings_that_matter(runs: Sequence[FinishedRun]) -> list[dict[str, Setting]
         )
         alike.setdefault(rest, []).append(number)
     for numbers in alike.values():
-        # With one seed alone nobody can tell, so it is read as the other runs are.
+        # With a single seed this is ambiguous, so it is treated as in the other runs.
         several = len({kept[number].get("seed") for number in numbers}) > 1
         if all(following) or (several and all(following[number] for number in numbers)):
             for number in numbers:
@@ -50,24 +50,24 @@ def settings_that_matter(runs: Sequence[FinishedRun]) -> list[dict[str, Setting]
 
 
 def differing_keys(settings: Sequence[Settings]) -> list[str]:
-    """The keys whose value is not the same everywhere, in the order of the configuration."""
+    """The keys whose values differ, in the order of the configuration."""
     keys = dict.fromkeys(key for each in settings for key in each)
     return [key for key in keys if len({_distinct(each.get(key)) for each in settings}) > 1]
 
 
 def _distinct(value: Setting) -> tuple[bool, Setting]:
-    return isinstance(value, bool), value  # else True would be 1
+    return isinstance(value, bool), value  # otherwise True would equal 1
 
 
 def is_fold(key: str) -> bool:
-    """Whether a key numbers the folds of a cross-validation."""
+    """Whether a key is the fold of a cross-validation."""
     return key.rsplit(".", 1)[-1] == "fold"
 
 
 def keys_named(names: Sequence[str], settings: Sequence[Settings]) -> list[str]:
-    """The keys that the names stand for: a key itself, a group with all that is in it, or a heading of the table.
+    """The keys that the names refer to: a key, a whole group, or a heading of the table.
 
-    Raises InputError for a name that no run knows.
+    Raises InputError for an unknown name.
     """
     known = dict.fromkeys(key for each in settings for key in each)
     by_title = {title: key for key, title in ALWAYS_SHOWN.items() if title not in known}
@@ -77,7 +77,9 @@ def keys_named(names: Sequence[str], settings: Sequence[Settings]) -> list[str]:
         matching = [other for other in known if other == key or other.startswith(f"{name}.")]
         if not matching:
             differing = ", ".join(differing_keys(settings)) or "none"
-            raise InputError(f"--group-by {name}: no run has such a setting; those that differ here: {differing}")
+            raise InputError(
+                f"--group-by {name}: no run has such a setting; the settings that differ here are: {differing}"
+            )
         chosen.update(dict.fromkeys(matching))
     return list(chosen)
 
@@ -85,12 +87,12 @@ def keys_named(names: Sequence[str], settings: Sequence[Settings]) -> list[str]:
 def choose_columns(
     arms: Sequence[Settings], varying: Collection[str]
 ) -> tuple[list[SettingColumn], list[dict[str, Setting]]]:
-    """The columns that tell the arms apart, and each arm's values in them.
+    """The columns that distinguish the arms, and each arm's values in them.
 
-    `arms` holds the settings of one run of each arm, `varying` the keys in which runs of the same arm differ.
-    Model, axis, image size and learning rate always come first. Of the other keys those are shown that differ; but
-    where every arm has one of the shipped options of a group (augment=none|light|strong), the name of the option
-    stands for all its keys, and what merely follows from a name (the network of model.name) is left out.
+    `arms` has the settings of one run of each arm, `varying` the keys in which runs of the same arm differ.
+    Model, axis, image size and learning rate always come first, followed by the other keys that differ. If every arm
+    has one of the shipped options of a group (augment=none|light|strong), the name of the option replaces its keys;
+    keys that are determined by a name (the network by model.name) are left out.
     """
     columns = [SettingColumn(key, title) for key, title in ALWAYS_SHOWN.items() if key not in varying]
     values: list[dict[str, Setting]] = [{column.key: arm.get(column.key) for column in columns} for arm in arms]
@@ -110,7 +112,7 @@ def choose_columns(
 
 
 def _without_common_folder(values: Sequence[Setting]) -> Sequence[Setting]:
-    """Absolute paths as seen from the folder that they share; other values as they are."""
+    """Absolute paths relative to their common folder; other values unchanged."""
     paths = [value for value in values if isinstance(value, str) and Path(value).is_absolute()]
     if len(paths) < len(values):
         return values
@@ -126,7 +128,7 @@ def _by_group(keys: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _options_chosen(group: str, arms: Sequence[Settings]) -> list[Setting] | None:
-    """For each arm the shipped option that its group of settings equals; None where an arm's group equals none."""
+    """The shipped option of a group that each arm has; None if an arm has other settings."""
     options = {_items(group, settings): name for name, settings in _shipped_options(group)}
     chosen = [options.get(_items(group, arm)) for arm in arms]
     return None if None in chosen else list(chosen)
@@ -149,7 +151,7 @@ def _shipped_options(group: str) -> list[tuple[str, dict[str, Setting]]]:
 
 
 def _not_following(group: str, keys: Sequence[str], arms: Sequence[Settings]) -> list[str]:
-    """The keys of a group without those that are a function of what names the group's content."""
+    """The keys of a group without those that are determined by its naming keys."""
     names = [f"{group}.{name}" for name in _NAMING]
     naming = [name for name in names if name in ALWAYS_SHOWN]
     kept = []
@@ -166,7 +168,7 @@ def _follows(key: str, name: str, arms: Sequence[Settings]) -> bool:
 
 
 def setting_text(value: Setting) -> str:
-    """A setting as the configuration would write it."""
+    """A setting as in the configuration."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -175,7 +177,7 @@ def setting_text(value: Setting) -> str:
 
 
 def learning_rate_text(value: Setting) -> str:
-    """A learning rate as 1e-04, the way the tables write it."""
+    """A learning rate as in the tables: 1e-04."""
     if isinstance(value, bool | str) or value is None:
         return setting_text(value)
     return np.format_float_scientific(value, precision=3, trim="-", exp_digits=2)

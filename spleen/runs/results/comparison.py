@@ -20,9 +20,9 @@ class Comparison:
     """The best arm by validation against the next one.
 
     `difference` is the mean paired difference in test Dice, the best minus the next, over `n_pairs` pairs of cases or
-    of runs (whatever there are more of; the other is averaged out first). `interval` is its 95 % interval: by bootstrap
-    over six cases or more, else by Student's t, None below two pairs. `p_value` is that of Wilcoxon's signed-rank test,
-    None below six pairs. `same_slices` is False where the two were tested on different slices of a volume.
+    of runs (whichever is larger; the other is averaged first). `interval` is its 95 % interval: bootstrap for six or
+    more cases, otherwise Student's t, None below two pairs. `p_value` is from Wilcoxon's signed-rank test, None below
+    six pairs. `same_slices` is False if the two were tested on different slices of a volume.
     """
 
     best: Arm
@@ -37,7 +37,7 @@ class Comparison:
 
 
 def compare_arms(best: Arm, following: Arm) -> Comparison:
-    """Compare two arms by the test Dice of the classes and cases that both scored, in runs that have a partner."""
+    """Compare the test Dice of two arms on the classes and cases that both scored, paired by seed and fold."""
     matched = [(run, following.runs[repeat]) for repeat, run in best.runs.items() if repeat in following.runs]
     by_run = [differences for run, other in matched if (differences := _differences(run, other))]
     by_case: dict[str, list[float]] = {}
@@ -67,7 +67,7 @@ def _values(differences: Mapping[str, float]) -> list[float]:
 
 
 def _differences(run: FinishedRun, other: FinishedRun) -> dict[str, float]:
-    """For each case the difference in test Dice, mean over the classes that both scored."""
+    """Difference in test Dice of each case, mean over the classes that both scored."""
     try:
         ours, theirs = _test_dice(read_cases(run.folder)), _test_dice(read_cases(other.folder))
     except BrokenRunError:
@@ -81,11 +81,11 @@ def _differences(run: FinishedRun, other: FinishedRun) -> dict[str, float]:
 
 
 def _test_dice(rows: tuple[CaseRow, ...]) -> dict[tuple[str, str], float]:
-    return {(row.case_id, row.class_name): row.dice for row in rows if row.stage == "test"}
+    return {(row.case_id, row.class_name): row.dice for row in rows if row.split == "test"}
 
 
 def _verdict(n_pairs: int, interval: Interval | None, p_value: float | None) -> Verdict:
-    """Two signs must agree before a difference is called one: the interval and the signed-rank test."""
+    """Interval and signed-rank test must both indicate a difference."""
     if not n_pairs:
         return "no pairs"
     if interval is None or p_value is None:

@@ -17,9 +17,9 @@ from spleen.reporting.figures import DASHES, DPI, OKABE_ITO, save_figure
 from spleen.runs.results.arms import Arm, best_first
 from spleen.runs.results.results import StudyResults
 
-_MOST_NAMED, _MOST_BANDS = 12, 3  # More bands would hide the lines.
+_MOST_NAMED, _MOST_BANDS = 12, 3  # more bands would hide the lines
 _HUES = ("blue", "vermillion", "bluish green", "orange", "reddish purple", "sky blue")
-_STYLES: tuple[LineStyleType, ...] = ("-", DASHES)  # Six hues in two styles tell twelve arms apart.
+_STYLES: tuple[LineStyleType, ...] = ("-", DASHES)  # six hues in two styles for twelve arms
 _REST = "#C4C4C4"
 _FEW_POINTS = 25
 _TICKS = (0, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
@@ -31,7 +31,7 @@ Scale = Num[np.ndarray, "..."]  # whatever shape matplotlib asks for
 def draw_validation_curves(study: StudyResults, path: Path) -> None:
     """Draw the mean validation Dice of each arm's runs over the epochs, and their range as a band.
 
-    The best twelve by validation are named in that order; the others are grey. Runs whose metrics.csv cannot be read
+    The best twelve by validation are labelled in that order; the others are grey. Runs with an unreadable metrics.csv
     are left out of the mean.
     """
     ranked = sorted(study.arms, key=lambda arm: best_first(arm.val_dice.mean))
@@ -57,7 +57,7 @@ def _curve(arm: Arm) -> Curve:
 
 
 def _read_dice(path: Path) -> list[tuple[float, float]]:
-    """The epochs with a validation Dice, and that; nothing where the file cannot be read."""
+    """The epochs with a validation Dice, and its values; empty if the file cannot be read."""
     try:
         with path.open(newline="") as file:
             rows = [(row.get("epoch"), row.get("val/dice")) for row in csv.DictReader(file)]
@@ -119,9 +119,9 @@ def _finish(axes: Axes, curves: Sequence[tuple[Arm, Curve]], study: StudyResults
 
 
 def _stretch_the_top(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Make the step from 0.9 to 0.95 as high as that from 0.8 to 0.9: good arms differ only up there."""
+    """Make the step from 0.9 to 0.95 as high as that from 0.8 to 0.9, because good arms differ only there."""
     highest = max((float(curve[:, 1].max()) for curve in curves if len(curve)), default=0.0)
-    top = 1 - (1 - min(highest, 0.998)) / 1.3  # Room above the best curve, and 1 itself is infinitely far.
+    top = 1 - (1 - min(highest, 0.998)) / 1.3  # leaves room above the best curve; 1 itself is at infinity
     axes.set_yscale("function", functions=(_to_height, _from_height))
     axes.set_ylim(0, top)
     ticks = [tick for tick in _TICKS if tick <= top]

@@ -1,4 +1,4 @@
-"""The results of a study as files: Markdown with pictures, CSV for reckoning on, LaTeX for a paper."""
+"""The results of a study as files: Markdown with figures, CSV for further analysis, LaTeX for a paper."""
 
 import csv
 import math
@@ -48,7 +48,7 @@ def write_results(
     latex: Path | None = None,
     plots: Path | None = None,
 ) -> list[Path]:
-    """Write what is asked for and return the files. Raises InputError where one cannot be written."""
+    """Write the requested files and return them. Raises InputError if one cannot be written."""
     pictures = [] if plots is None else _draw(study, plots)
     written = list(pictures)
     texts: list[tuple[Path | None, Callable[[], str]]] = [
@@ -58,7 +58,7 @@ def write_results(
     ]
     for path, text in texts:
         if path is not None:
-            _told(path, partial(write_text, path, text()))
+            _write_or_raise(path, partial(write_text, path, text()))
             written.append(path)
     return written
 
@@ -68,13 +68,13 @@ def _draw(study: StudyResults, folder: Path) -> list[Path]:
     from spleen.runs.results.heat_map import draw_heat_map
 
     curves, heat_map = folder / CURVES_NAME, folder / HEAT_MAP_NAME
-    _told(curves, lambda: draw_validation_curves(study, curves))
+    _write_or_raise(curves, lambda: draw_validation_curves(study, curves))
     drawn = [curves]
-    _told(heat_map, lambda: drawn.extend([heat_map] if draw_heat_map(study, heat_map) else []))
+    _write_or_raise(heat_map, lambda: drawn.extend([heat_map] if draw_heat_map(study, heat_map) else []))
     return drawn
 
 
-def _told(path: Path, write: Callable[[], None]) -> None:
+def _write_or_raise(path: Path, write: Callable[[], None]) -> None:
     try:
         write()
     except OSError as error:
@@ -82,13 +82,13 @@ def _told(path: Path, write: Callable[[], None]) -> None:
 
 
 def _links(pictures: Sequence[Path], markdown: Path | None) -> list[str]:
-    """The pictures as seen from the Markdown file, so that both can be moved or committed together."""
+    """The figures relative to the Markdown file, so that both can be moved or committed together."""
     start = Path() if markdown is None else markdown.parent
     return [quote(Path(os.path.relpath(picture.resolve(), start.resolve())).as_posix()) for picture in pictures]
 
 
 def as_markdown(study: StudyResults, pictures: Sequence[str] = ()) -> str:
-    """The table, what it says, the pictures by their links, and the runs that are not in the table."""
+    """The table, its conclusions, links to the figures, and the runs that are not in the table."""
     parts = [f"**{_markdown_text(title(study))}**", to_markdown(*table(study))]
     columns, rows = class_table(study)
     parts += [to_markdown(columns, rows)] if rows else []
@@ -104,9 +104,9 @@ def _markdown_text(text: str) -> str:
 
 
 def as_csv(study: StudyResults) -> str:
-    """One row per arm: every setting that differs by its key, counts, means with the ends of their 95 % intervals.
+    """One row per arm: every differing setting by key, counts, and means with the bounds of their 95 % intervals.
 
-    Where there are several classes, the test Dice of each is a column too, as test_dice:CLASS.
+    With several classes, the test Dice of each is a column named test_dice:CLASS.
     """
     scores: dict[str, Callable[[Arm], Score]] = {
         "val_dice": lambda arm: arm.val_dice,
@@ -147,7 +147,7 @@ def _full(value: float | None) -> str:
 def as_latex(study: StudyResults) -> str:
     r"""A table for a paper: needs \usepackage{booktabs}; the best value of each score is bold.
 
-    Where there are several classes, a second table has the test Dice of each.
+    With several classes, a second table has the test Dice of each.
     """
     shown, _ = shown_columns(study)
     spread = r" $\pm$ 95\,\%" if study.over == "runs" else r" [95\,\% interval]"
@@ -176,7 +176,7 @@ def as_latex(study: StudyResults) -> str:
 
 
 def _latex_classes(study: StudyResults) -> list[str]:
-    """The table of the classes: one row for each arm, one column for each class."""
+    """The table by class: one row per arm, one column per class."""
     names = _classes(study)
     if not names:
         return []
@@ -233,7 +233,7 @@ def _scores(arm: Arm) -> tuple[Score, Score, Score]:
 
 
 def _shown(score: Score) -> str:
-    """Four decimals; of scores that read the same, all are the best one."""
+    """Four decimals; scores that round to the same text are equally good."""
     return "" if math.isnan(score.mean) else f"{score.mean:.4f}"
 
 
@@ -254,5 +254,5 @@ def _latex_setting(key: str, value: Setting) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """The text as LaTeX prints it, whatever characters it holds."""
+    """The text with LaTeX's special characters escaped."""
     return "".join(_ESCAPED.get(character, character) for character in text)

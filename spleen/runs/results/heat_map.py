@@ -31,10 +31,10 @@ Grid = Float[np.ndarray, "rate size"]
 
 
 def draw_heat_map(study: StudyResults, path: Path) -> bool:
-    """Draw the picture and return True; False, and no picture, where size and rate do not both vary.
+    """Draw the figure and return True; return False without a figure unless both size and rate vary.
 
-    Every cell holds its arm's mean test Dice; the arm chosen by validation is framed, a missing one is grey. Of more
-    than twelve combinations those with the best validation Dice are drawn.
+    Every cell shows its arm's mean test Dice; the arm selected by validation is framed, missing cells are grey. Of more
+    than twelve combinations, those with the best validation Dice are drawn.
     """
     arms = [arm for arm in study.arms if all(_is_number(arm.settings.get(key)) for key in (_SIZE, _RATE))]
     sizes, rates = (sorted({_number(arm, key) for arm in arms}) for key in (_SIZE, _RATE))
@@ -70,7 +70,7 @@ def _number(arm: Arm, key: str) -> float:
 
 
 def _panels(arms: Sequence[Arm]) -> list[tuple[str, list[Arm]]]:
-    """The arms by their other settings, named by those that differ; the panel with the best validation first."""
+    """The arms by their other settings, named by those that differ, best validation first."""
     others = [key for key in arms[0].settings if key not in (_SIZE, _RATE)]
     groups: dict[tuple[Setting, ...], list[Arm]] = {}
     for arm in arms:

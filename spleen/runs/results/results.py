@@ -1,10 +1,10 @@
-"""What the runs of a study say: the best arm, how sure that is, and which runs are missing.
+"""The results of a study: its arms, the best one, its comparison with the next, and the runs without results.
 
     import spleen
     study = spleen.results("outputs/size_and_rate")
     study.selected.test_dice.mean, study.comparison.verdict
 
-Run folders are all that is read: no account, no network, no torch.
+Reads only run folders: no account, no network, no torch.
 """
 
 import math
@@ -25,12 +25,12 @@ Sort = Literal["val", "test"]
 
 @dataclass(frozen=True, repr=False)
 class StudyResults:
-    """The arms of the runs in `folder`, in the wanted order, and the runs that add nothing, in `others`.
+    """The arms of the runs in `folder`, in the requested order, and in `others` the runs without results.
 
-    `selected` is the best arm by validation Dice, whatever the order; the number to report is its `test_dice`. Where
-    nothing was validated it is None: a choice by test Dice would make that Dice too high.
-    `comparison` is with the next arm by validation, None where there is no other. `repeat_keys` are the settings in
-    which the runs of an arm differ; `over` says what scores are means of and what their intervals are over.
+    `selected` is the best arm by validation Dice, independent of the order; report its `test_dice`. It is None without
+    validation, because selecting by test Dice would bias it upwards.
+    `comparison` is with the next arm by validation, None if there is no other. `repeat_keys` are the settings in which
+    the runs of an arm differ; `over` is what scores and intervals are computed over.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class StudyResults:
 
     @property
     def n_finished(self) -> int:
-        """How many finished runs the arms hold."""
+        """Number of finished runs in all arms."""
         return sum(arm.n_runs for arm in self.arms)
 
     def __repr__(self) -> str:
@@ -65,9 +65,9 @@ class StudyResults:
 def results(folder: Path | str, sort: Sort = "val", group_by: Sequence[str] = ()) -> StudyResults:
     """Read the run folders at `folder` and up to three levels below it.
 
-    `sort` orders the arms by validation or test Dice. `group_by` names the settings that make an arm, such as
-    ["axis"] or ["lr", "augment"]; by default all but seed and fold. Runs that are unfinished, failed or broken are
-    listed, not fatal. Raises InputError for a folder that does not exist or holds no run, and for a wrong option.
+    `sort` orders the arms by validation or test Dice. `group_by` names the settings that define an arm, such as
+    ["axis"] or ["lr", "augment"]; by default all but seed and fold. Unfinished, failed and broken runs are listed in
+    `others`. Raises InputError for a folder that does not exist or contains no run, and for an invalid option.
     """
     if sort not in ("val", "test"):
         raise InputError(f"sort must be val or test; got {sort!r}")
@@ -75,7 +75,7 @@ def results(folder: Path | str, sort: Sort = "val", group_by: Sequence[str] = ()
     runs = [read_run(found) for found in find_runs(folder)]
     if not runs:
         raise InputError(
-            f"{folder} holds no run, nor do the folders up to three levels below it; a run folder holds config.yaml, "
+            f"{folder} and the folders up to three levels below it contain no run; a run folder contains config.yaml, "
             "and summary.json once it is finished"
         )
     others = [run for run in runs if isinstance(run, OtherRun)]

@@ -11,13 +11,13 @@ from scipy.special import stdtrit
 from spleen.evaluation.metrics.statistics import Interval, bootstrap_mean_interval
 from spleen.records.cases import CaseRow
 
-Stage = Literal["val", "test"]
+ScoredSplit = Literal["val", "test"]
 Metric = Literal["dice", "jaccard"]
 
 
 @dataclass(frozen=True)
 class Score:
-    """A mean of `n` values, NaN left out, with its 95 % interval; None where there are too few values for one."""
+    """A mean of `n` values without NaN, with its 95 % interval; None if there are too few values."""
 
     mean: float
     interval: Interval | None
@@ -47,7 +47,7 @@ def t_interval(values: Sequence[float]) -> Interval | None:
 
 
 def mean_of_known(values: Sequence[float]) -> float:
-    """Mean without the NaN; NaN if nothing is left."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     known = _known(values)
     return math.fsum(known) / len(known) if known else math.nan
 
@@ -57,14 +57,14 @@ def _known(values: Sequence[float]) -> list[float]:
 
 
 def case_means(
-    runs: Iterable[Sequence[CaseRow]], stage: Stage, metric: Metric, class_name: str | None = None
+    runs: Iterable[Sequence[CaseRow]], split: ScoredSplit, metric: Metric, class_name: str | None = None
 ) -> dict[str, float]:
-    """Each case once: mean over its classes, or of one of them, then over the runs that scored it; NaN is left out."""
+    """Score of each case: mean over its classes (or of one class), then over the runs that scored it, without NaN."""
     of_case: dict[str, list[float]] = {}
     for rows in runs:
         by_case: dict[str, list[float]] = {}
         for row in rows:
-            if row.stage == stage and class_name in (None, row.class_name):
+            if row.split == split and class_name in (None, row.class_name):
                 by_case.setdefault(row.case_id, []).append(row.dice if metric == "dice" else row.jaccard)
         for case_id, values in by_case.items():
             of_case.setdefault(case_id, []).append(mean_of_known(values))

@@ -1,4 +1,4 @@
-"""The table of a study, the sentences below it, and the list of runs that are not in it."""
+"""The table of a study, its conclusions, and the list of runs that are not in it."""
 
 import math
 import shutil
@@ -17,20 +17,20 @@ from spleen.runs.results.statistics import Score
 
 SELECTED = "*"
 
-_NO_FOLD = (None, "all")  # All cases train, or the split is by shares.
+_NO_FOLD = (None, "all")  # trained on all cases, or split by fraction
 _MOST_EXTRA_COLUMNS = 6
 _MOST_LISTED = 20
 _WORDS = {
-    "unfinished": "unfinished; the same command again, or `spleen train resume=RUN`, goes on",
+    "unfinished": "unfinished; to resume, run the same command again, or `spleen train resume=RUN`",
     "failed": "failed",
-    "broken": "broken, so not counted",
-    "repeated": "run more than once; the newest counts",
+    "broken": "broken and not counted",
+    "repeated": "repeated; only the newest counts",
 }
 
 
 def title(study: StudyResults) -> str:
-    """What the table shows."""
-    order = "best validation Dice first" if study.sort == "val" else "best test Dice first (only for looking)"
+    """The title of the table."""
+    order = "best validation Dice first" if study.sort == "val" else "best test Dice first (exploratory)"
     if study.sort == "val" and study.selected is None:
         order = "nothing validated"
     runs, arms = _count(study.n_finished, "finished run"), _count(len(study.arms), "arm")
@@ -38,7 +38,7 @@ def title(study: StudyResults) -> str:
 
 
 def shown_columns(study: StudyResults) -> tuple[list[SettingColumn], list[SettingColumn]]:
-    """The columns of settings that a table for reading has room for, and those that are left out."""
+    """The columns of settings that fit into a readable table, and those left out."""
     usual = [column for column in study.columns if column.key in ALWAYS_SHOWN]
     extra = [column for column in study.columns if column.key not in ALWAYS_SHOWN]
     return [*usual, *extra[:_MOST_EXTRA_COLUMNS]], extra[_MOST_EXTRA_COLUMNS:]
@@ -47,7 +47,7 @@ def shown_columns(study: StudyResults) -> tuple[list[SettingColumn], list[Settin
 def table(
     study: StudyResults, shown: Sequence[SettingColumn] | None = None
 ) -> tuple[list[str | Column], list[list[Cell]]]:
-    """Columns and rows for the terminal and for Markdown; the arm chosen by validation is marked."""
+    """Columns and rows for the terminal and for Markdown; the arm selected by validation is marked."""
     shown = shown_columns(study)[0] if shown is None else shown
     columns: list[str | Column] = [
         "",
@@ -76,7 +76,7 @@ def table(
 
 
 def class_table(study: StudyResults) -> tuple[list[str | Column], list[list[Cell]]]:
-    """Columns and rows of the test Dice by class, for the arms with several classes; without rows where none has."""
+    """Columns and rows of the test Dice by class, for arms with several classes; no rows if there are none."""
     columns: list[str | Column] = [
         "", "arm", "class", "test Dice", "± 95 %" if study.over == "runs" else "95 % interval", Column(study.over, "d")
     ]  # fmt: skip
@@ -104,13 +104,13 @@ def _cell(value: Setting) -> Cell:
 
 
 def count_names(study: StudyResults) -> list[str]:
-    """What an arm is counted by: its seeds, or just runs; where scores are means over cases, folds and cases too."""
+    """Names of the counts of an arm: seeds or runs, and also folds and cases if scores are means over cases."""
     only_seeds = all(key == "seed" or is_fold(key) for key in study.repeat_keys)
     return ["seeds" if only_seeds else "runs", *(["folds", "cases"] if study.over == "cases" else [])]
 
 
 def counts(study: StudyResults, arm: Arm) -> list[int]:
-    """The numbers below `count_names`."""
+    """The counts named by `count_names`."""
     of_name = {
         "runs": arm.n_runs,
         "seeds": len({_at(study, repeat, fold=False) for repeat in arm.runs}),
@@ -127,7 +127,7 @@ def _at(study: StudyResults, repeat: Sequence[Setting], fold: bool) -> tuple[Set
 
 
 def half_width(score: Score) -> float | None:
-    """What stands behind ±, for an interval that is symmetric."""
+    """Half the width of a symmetric interval, for ±."""
     return None if score.interval is None else score.interval.high - score.mean
 
 
@@ -136,7 +136,7 @@ def _low_high(interval: Interval | None) -> str:
 
 
 def conclusions(study: StudyResults) -> list[str]:
-    """What the table says, one sentence or two each: the selected arm, its gap, the next arm, how to read it."""
+    """The conclusions, one or two sentences each: the selected arm, its gap, the next arm, how to read the table."""
     if not study.arms:
         return []
     lines = [_unselected(study) if study.selected is None else _selection(study, study.selected)]
@@ -172,7 +172,7 @@ def _unselected(study: StudyResults) -> str:
 
 
 def _incomplete(study: StudyResults) -> list[str]:
-    """The arms that lack folds; those that lack the same ones in one sentence."""
+    """The arms with missing folds; arms with the same missing folds share a sentence."""
     lacking: dict[Folds, list[str]] = {}
     for arm in study.arms:
         if arm.folds is not None and arm.folds.missing:
@@ -226,7 +226,7 @@ def _reading(study: StudyResults) -> str:
 
 
 def listing(study: StudyResults, most: int = _MOST_LISTED) -> list[tuple[str, list[str]]]:
-    """The runs that are not in the table: for each state a heading, and a line for each run, at most `most` of them."""
+    """The runs that are not in the table: a heading for each state, and a line for each run, at most `most`."""
     parts = []
     for state, words in _WORDS.items():
         runs = [run for run in study.others if run.state == state]
@@ -238,12 +238,12 @@ def listing(study: StudyResults, most: int = _MOST_LISTED) -> list[tuple[str, li
 
 
 def name_of(folder: Path, run: OtherRun) -> str:
-    """The run's folder as seen from the study's."""
+    """The run's folder relative to the study's."""
     return str(run.folder.relative_to(folder)) if run.folder != folder else folder.resolve().name
 
 
 def print_results(study: StudyResults) -> None:
-    """Print the table with what it says, then the runs that are not in it."""
+    """Print the table with its conclusions, then the runs that are not in it."""
     if study.arms:
         _print_table(study)
         for line in conclusions(study):
@@ -257,7 +257,7 @@ def print_results(study: StudyResults) -> None:
 
 
 def _print_table(study: StudyResults) -> None:
-    """Print the table; on a terminal too narrow for it, settings that are the same everywhere go above it."""
+    """Print the table; on a narrow terminal, settings common to all arms are printed above it instead."""
     shown, _ = shown_columns(study)
     alike = [column for column in shown if len({arm.settings.get(column.key) for arm in study.arms}) == 1]
     print(_folded(title(study)))

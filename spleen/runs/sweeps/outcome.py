@@ -43,9 +43,9 @@ def report() -> int:
     assert Multirun.sweep_folder is not None
     states = _states(Multirun.sweep_folder, Multirun.jobs)
     print_jobs(Multirun.sweep_folder, [folder for folder, state in states.items() if state == "finished"])
-    if at_work := [folder for folder, state in states.items() if state == "at work"]:
-        print(f"{len(at_work)} job(s) are being run by another process:", file=sys.stderr)
-        _list(dict.fromkeys(at_work, ""))
+    if running := [folder for folder, state in states.items() if state == "running"]:
+        print(f"{len(running)} job(s) are being run by another process:", file=sys.stderr)
+        _list(dict.fromkeys(running, ""))
     exit_code = _report_failures({folder for folder, state in states.items() if state == "failed"})
     if lost := [folder for folder, state in states.items() if state in ("unfinished", "new")]:
         _print_error(f"{len(lost)} job(s) did not finish{_because(Multirun.trouble)}:")
@@ -84,7 +84,7 @@ def _plan(counts: Mapping[State, int], n_jobs: int) -> str:
         "unfinished": "will be resumed",
         "failed": "failed and will be run again",
         "pruned": "were pruned by a search and will be run in full",
-        "at work": "are being run by another process",
+        "running": "are being run by another process",
         "new": "are new",
     }
     parts = [f"{counts[state]} {text}" for state, text in words.items() if counts.get(state)]

@@ -28,7 +28,7 @@ class Combination:
     """The overrides of one job, and those among them that distinguish it from the other jobs."""
 
     overrides: tuple[str, ...]
-    telling: tuple[str, ...]
+    distinguishing: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Job:
     identity: str | None
     """None if settings or files are invalid; the job itself reports the error."""
 
-    def told(self) -> list[str]:
+    def launcher_overrides(self) -> list[str]:
         """The overrides for a launcher, including the folder, so that every process uses the same one."""
         place, name = quoted(self.folder.parent), quoted(self.folder.name)
         return [*self.overrides, f"hydra.sweep.dir={place}", f"hydra.sweep.subdir={name}"]
@@ -63,17 +63,17 @@ def combinations(
     """
     shared = parser.parse_overrides([f"{key}={_written(value)}" for key, value in params.items()])
     given = parser.parse_overrides(list(arguments))
-    told_by_command = {_key(override) for override in given if override.is_sweep_override()}
+    swept_here = {_key(override) for override in given if override.is_sweep_override()}
     found: list[Combination] = []
     for name, arm in (arms or {"": []}).items():
         own = parser.parse_overrides(list(arm))
         if twice := {_key(override) for override in own} & {_key(override) for override in shared}:
             raise InputError(f"hydra.sweeper: {', '.join(twice)} is in both params and the arm '{name}'")
-        telling = {_key(override) for override in (*shared, *own)} | told_by_command
+        varied = {_key(override) for override in (*shared, *own)} | swept_here
         merged = {_key(override): override for override in (*shared, *own, *given)}
         for values in itertools.product(*(list(_values(override)) for override in merged.values())):
             by_key = dict(zip(merged, values, strict=True))
-            found.append(Combination(values, tuple(sorted(text for key, text in by_key.items() if key in telling))))
+            found.append(Combination(values, tuple(sorted(text for key, text in by_key.items() if key in varied))))
     return found
 
 
@@ -122,7 +122,7 @@ def plan(composed: Sequence[tuple[Combination, DictConfig]], in_study: bool, sub
         if key in jobs:
             continue
         place = Path(tree.hydra.sweep.dir).absolute()
-        name = str(tree.hydra.sweep.subdir) if subdir_given else job_folder(",".join(combination.telling))
+        name = str(tree.hydra.sweep.subdir) if subdir_given else job_folder(",".join(combination.distinguishing))
         if in_study:
             folder = _known_folder(place, key) or place / f"{name}-{key[:_HASH_DIGITS]}"
         else:

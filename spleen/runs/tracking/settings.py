@@ -1,13 +1,10 @@
 """Settings of the wandb mirror."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from spleen.config.schema import TrainConfig, size_text
 from spleen.runs.tracking.mode import WandbMode, resolve_mode
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -27,9 +24,9 @@ class WandbSettings:
 
 
 def build_wandb_settings(config: TrainConfig) -> WandbSettings:
-    """Name, group and mode of the wandb run: the name tells axis, size and rate, the group is the study.
+    """Settings of the wandb run: named after axis, size, learning rate, model and seed, and grouped by study.
 
-    Raises InputError for a mode that needs an API key where there is none.
+    Raises InputError: see `resolve_mode`.
     """
     logger = config.logger
     return WandbSettings(
