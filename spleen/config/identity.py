@@ -37,8 +37,8 @@ def known_identity(config: TrainConfig, cases: Sequence[Case]) -> str | None:
 def settings_with_effect(config: TrainConfig) -> dict[str, object]:
     """The settings that may change the result, by dotted key, with every number as a float.
 
-    Nodes and devices count only by their product, the number of processes. Renamed keys and classes have their earlier names, so that
-    finished jobs stay finished.
+    Nodes and devices count only by their product, the number of processes. Renamed keys and classes have their earlier
+    names, so that finished jobs stay finished.
     """
     settings = {
         EARLIER_KEYS.get(key, key): EARLIER_TARGETS.get(str(value), _plain(value))

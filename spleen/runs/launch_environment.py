@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from spleen.config.schema import TrainerConfig, process_count
 from spleen.errors import InputError
-from spleen.training.strategy import Place
+from spleen.training.place import Place
 
 
 @dataclass(frozen=True)

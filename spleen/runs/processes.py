@@ -32,7 +32,7 @@ from spleen.runs.launch_environment import LaunchEnvironment, check_launched
 from spleen.system.hardware import Accelerator
 from spleen.system.resources import python_path
 from spleen.system.signals import StopRequest
-from spleen.training.strategy import FIRST, Place
+from spleen.training.place import FIRST, Place
 
 _ORDER, _READY, _FAILURE = "order", "ready", "failure"
 

@@ -20,7 +20,7 @@ from spleen.runs.launch_environment import LaunchEnvironment
 from spleen.runs.processes import connect, join, leave, receive_job, report_failure, report_ready
 from spleen.system.signals import StopRequest
 from spleen.training.fit import Part, fit
-from spleen.training.strategy import Place
+from spleen.training.place import Place
 
 
 def work(store: Store, place: Place, count: int, stop: StopRequest) -> None:

@@ -24,8 +24,9 @@ from spleen.system.signals import StopRequest
 from spleen.training.callbacks import Clock, EpochRecord, EpochRow, Progress, SelfDescribing
 from spleen.training.checkpoints import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints
 from spleen.training.module import SegmentationModule
+from spleen.training.place import FIRST, Place
 from spleen.training.stopping import ResumableEarlyStopping, StopOnNonFiniteLoss, StopOnSignal
-from spleen.training.strategy import FIRST, Place, lightning_strategy
+from spleen.training.strategy import lightning_strategy
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,14 @@
 """The rank of a process in a training, and the Lightning strategy."""
 
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
 
+from spleen.training.place import Place
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Place:
-    """One process of a training. Rank 0 records the run and is the only one visible to the user."""
-
-    rank: int = 0
-    local_rank: int = 0
-    """Rank among the processes on its node; also the index of its GPU."""
-    node: int = 0
 
 
 class _Standing(LightningEnvironment):
@@ -54,6 +45,3 @@ def all_gather(items: list[T]) -> list[T]:
     parts: list[list[T]] = [[] for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(parts, items)
     return [item for part in parts for item in part]
-
-
-FIRST = Place()

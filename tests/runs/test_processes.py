@@ -28,7 +28,7 @@ from spleen.runs.data import open_data
 from spleen.runs.launch_environment import check_launched, launch_environment
 from spleen.runs.naming import run_stamp
 from spleen.training.fit import load_best, make_trainer, quieten
-from spleen.training.strategy import Place
+from spleen.training.place import Place
 from tests._helpers.small_run import REPOSITORY, SmallCt, compose_config, rows, small, small_ct, train
 from tests.config.test_parsing_and_checks import refusal
 

@@ -1,0 +1,16 @@
+"""The rank of one process in a training."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process of a training. Rank 0 records the run and is the only one visible to the user."""
+
+    rank: int = 0
+    local_rank: int = 0
+    """Rank among the processes on its node; also the index of its GPU."""
+    node: int = 0
+
+
+FIRST = Place()
