@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Never
 
 import typer
 
+from spleen.cli.options import AllowCustomCode, FormerTrust
 from spleen.errors import InputError
 from spleen.evaluation.class_names import CSV_NAME
 from spleen.inference.predict import PredictionReport
@@ -58,9 +59,8 @@ def predict(
         Literal["auto", "32", "bf16", "16"] | None,
         typer.Option(help="Floats of the network; by default those of the training."),
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Build a network of any class that RUN names; this runs its code.")
-    ] = False,
+    allow_custom_code: AllowCustomCode = False,
+    trust: FormerTrust = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Compute only outputs that are missing.")
@@ -86,7 +86,7 @@ def predict(
         batch_size=batch_size,
         device=device,
         precision=precision,
-        trust=trust,
+        allow_custom_code=allow_custom_code or trust,
         held_out=held_out,
         overwrite=overwrite,
         skip_existing=skip_existing,
@@ -147,7 +147,7 @@ def _fit(
     if settings.weights is not None:
         raise InputError("give either --weights or --fit-weights, not both")
     runs, inputs, output = files
-    models = load_ensemble(runs, settings.trust)
+    models = load_ensemble(runs, settings.allow_custom_code)
     n_channels = models[0].preprocessing.n_channels
     to_compute(find_targets(inputs, output, n_channels), settings)  # tells what is wrong before anything is computed
     views = make_views(models, settings)
@@ -204,8 +204,8 @@ def print_predictions(report: PredictionReport) -> None:
         Column("case", is_name=True),
         Column("class", is_name=True),
         Column("volume ml", ".1f"),
-        Column("pieces", "d"),
-        Column("trust", ".2f"),
+        Column("components", "d"),
+        Column("confidence", ".2f"),
         "review",
     ]
     rows: list[list[Cell]] = [
@@ -214,11 +214,11 @@ def print_predictions(report: PredictionReport) -> None:
             score.class_name,
             score.volume_mm3 / 1000,
             score.n_components,
-            score.trust,
+            score.confidence_score,
             score.reasons or "no",
         ]
         for case in report.cases
-        for score in case.trust
+        for score in case.confidence
     ]
     if rows:
         print_table("", columns, rows)

@@ -32,7 +32,7 @@ class VolumePrediction:
     """Class indices on the RAS grid."""
     probabilities: Float32[np.ndarray, "organ i j k"] | None
     """Averaged foreground probabilities on the RAS grid, where they were asked for."""
-    confidence: tuple[float, ...]
+    soft_dice_confidence: tuple[float, ...]
     """For each class, the soft Dice between the probabilities and the mask made of them; NaN without foreground."""
     agreement: tuple[float, ...]
     """For each class, the mean pairwise Dice of all views and variants; NaN where there is one only, or nothing."""
@@ -50,7 +50,7 @@ class View:
 
 
 class _Tally:
-    """Sums, class by class, from which agreement and confidence follow."""
+    """Sums, class by class, from which agreement and soft-Dice confidence follow."""
 
     def __init__(self, n_organs: int) -> None:
         self._votes = np.zeros(n_organs)
@@ -82,7 +82,7 @@ class _Tally:
         """Mean pairwise Dice of each class."""
         return _ratios(self._pairs, self._votes * (n_votes - 1))
 
-    def confidence(self) -> tuple[float, ...]:
+    def soft_dice_confidence(self) -> tuple[float, ...]:
         """Soft Dice of each class."""
         return _ratios(2 * self._inside, self._total)
 
@@ -150,7 +150,7 @@ def _one_view(
         if kept is not None:
             _add(kept, foreground, axis, part)
         advance(part.stop - part.start)
-    return VolumePrediction(mask, kept, tally.confidence(), tally.agreement(len(view.variants)))
+    return VolumePrediction(mask, kept, tally.soft_dice_confidence(), tally.agreement(len(view.variants)))
 
 
 def _fused(
@@ -178,7 +178,9 @@ def _fused(
         tally.add_decision(foreground, decision)
         tally.add_votes(torch.from_numpy(ballots[None, ..., k]))
         mask[..., k] = decision[0].numpy()
-    return VolumePrediction(mask, fused if keep_probabilities else None, tally.confidence(), tally.agreement(n_votes))
+    return VolumePrediction(
+        mask, fused if keep_probabilities else None, tally.soft_dice_confidence(), tally.agreement(n_votes)
+    )
 
 
 def _zeros(image: NativeImage, dtype: type[np.number], n_organs: int | None = None) -> np.ndarray:

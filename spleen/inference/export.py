@@ -51,7 +51,7 @@ def export(
     run: Path,
     output: Path | None = None,
     format: ExportFormat = "onnx",
-    trust: bool = False,
+    allow_custom_code: bool = False,
     overwrite: bool = False,
 ) -> ExportReport:
     """Write the network of a run folder or checkpoint as ONNX or TorchScript, and its metadata as OUTPUT.json.
@@ -67,7 +67,7 @@ def export(
     metadata_path = path.with_name(f"{path.name}.json")
     _check_output(path, metadata_path, overwrite)
     check_installed(format)
-    model = load_trained(run, trust)
+    model = load_trained(run, allow_custom_code)
     graph = SliceProbabilities(_without_windows(model)).eval()
     metadata = describe(model)
     content = serialise(graph, model.spec.n_input_channels, format, json.dumps(metadata))

@@ -77,11 +77,11 @@ def _finished_runs(folder: Path) -> list[Path]:
     return finished
 
 
-def load_trained(path: Path, trust: bool = False) -> TrainedModel:
+def load_trained(path: Path, allow_custom_code: bool = False) -> TrainedModel:
     """Load a run folder or a checkpoint, on the processor.
 
     The weights are read as plain tensors (weights_only), and the network must be a class of this package or of a named
-    library; `trust` allows any class that can be imported.
+    library; `allow_custom_code` allows any class that can be imported.
     Raises InputError for anything that is no checkpoint of `train.py`, or that is not to be trusted.
     """
     checkpoints = find_checkpoints(path)
@@ -91,7 +91,7 @@ def load_trained(path: Path, trust: bool = False) -> TrainedModel:
     content = read_checkpoint(checkpoint)
     try:
         spec = spec_of(content)
-        check_network_setting(spec.network, trust)
+        check_network_setting(spec.network, allow_custom_code)
         network = build_network(spec)
         network.load_state_dict(network_weights(content))
     except (InputError, RuntimeError, AttributeError, TypeError) as error:
@@ -112,12 +112,14 @@ def spec_of(content: Mapping[str, Any]) -> ModelSpec:
     raise InputError("it was not written by train.py: it lacks a model specification")
 
 
-def load_ensemble(paths: Sequence[Path], trust: bool = False) -> list[TrainedModel]:
+def load_ensemble(paths: Sequence[Path], allow_custom_code: bool = False) -> list[TrainedModel]:
     """Load every run that `paths` name, for one fused prediction.
 
     Raises InputError unless they all know the same classes with the same label values, and see as many channels.
     """
-    models = [load_trained(checkpoint, trust) for path in paths for checkpoint in find_checkpoints(path) or [path]]
+    models = [
+        load_trained(checkpoint, allow_custom_code) for path in paths for checkpoint in find_checkpoints(path) or [path]
+    ]
     for model in models[1:]:
         if model.classes != models[0].classes:
             raise InputError(

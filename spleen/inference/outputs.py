@@ -9,13 +9,19 @@ from pathlib import Path
 from spleen.errors import InputError
 from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
 from spleen.imaging.files import PROBABILITIES_SUFFIX, SUFFIXES, ImageFiles, case_name
-from spleen.inference.confidence import ClassTrust
+from spleen.inference.confidence import ClassConfidence
 from spleen.system.files import temporary_sibling, write_text
 from spleen.system.text import shortened
 
 CHANNEL_SEPARATOR = ";"
 """Between the files of an image in several channels, in predictions.csv as in data.table of a training."""
-_COLUMNS = ["case_id", "image", "prediction", "label_values", *(field.name for field in fields(ClassTrust))]
+_COLUMNS = ["case_id", "image", "prediction", "label_values", *(field.name for field in fields(ClassConfidence))]
+# Columns of predictions.csv as written by earlier versions, and their names today.
+_RENAMED_COLUMNS = {
+    "largest_component_share": "largest_component_fraction",
+    "confidence": "soft_dice_confidence",
+    "trust": "confidence_score",
+}
 
 
 @dataclass(frozen=True)
@@ -119,15 +125,15 @@ def check_folder(folder: Path) -> None:
     read_record(folder / CSV_NAME)
 
 
-def record(target: Target, trust: Sequence[ClassTrust], label_values: Sequence[tuple[int, ...]]) -> None:
+def record(target: Target, scores: Sequence[ClassConfidence], label_values: Sequence[tuple[int, ...]]) -> None:
     """Put the rows of one prediction into predictions.csv beside its mask; those of other predictions stay.
 
-    `label_values` are those that each class of `trust` stands for.
+    `label_values` are those of each class in `scores`.
     """
     path = target.mask.with_name(CSV_NAME)
     rows = [row for row in read_record(path) if row["prediction"] != target.mask.name]
     images = CHANNEL_SEPARATOR.join(str(image.absolute()) for image in target.image.paths)
-    for score, values in zip(trust, label_values, strict=True):
+    for score, values in zip(scores, label_values, strict=True):
         told = {name: _cell(value) for name, value in asdict(score).items()}
         told["label_values"] = VALUE_SEPARATOR.join(map(str, values))
         rows.append({"case_id": target.case_id, "image": images, "prediction": target.mask.name, **told})
@@ -148,6 +154,7 @@ def read_record(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
+            reader.fieldnames = [_RENAMED_COLUMNS.get(name, name) for name in reader.fieldnames or ()]
             if reader.fieldnames == _COLUMNS:
                 return list(reader)
     except (UnicodeDecodeError, csv.Error):

@@ -15,7 +15,7 @@ from spleen.imaging.files import find_volumes, group_channels
 from spleen.imaging.intensity import describe_implausible_units, doubt
 from spleen.imaging.native import NativeImage, write_channels_like, write_like
 from spleen.imaging.postprocessing import PostprocessSettings, postprocess
-from spleen.inference.confidence import ClassTrust, trust_scores
+from spleen.inference.confidence import ClassConfidence, confidence_scores
 from spleen.inference.ensemble import View, predict_volume, read_for
 from spleen.inference.leakage import (
     called_as_seen,
@@ -57,7 +57,7 @@ class PredictSettings:
     device: DeviceName = "auto"
     precision: str | None = None
     """auto, 32, bf16 or 16; without, that of each run's training."""
-    trust: bool = False
+    allow_custom_code: bool = False
     """Build networks of any class that a checkpoint names, which runs that class's code."""
     overwrite: bool = False
     skip_existing: bool = False
@@ -71,7 +71,8 @@ class PredictedCase:
 
     case_id: str
     mask: Path
-    trust: tuple[ClassTrust, ...]
+    confidence: tuple[ClassConfidence, ...]
+    """One entry per class."""
     doubt: str | None
     """Why the image's intensities cannot be what the runs were trained on."""
     is_seen: bool
@@ -119,7 +120,7 @@ def predict(
     """
     settings = settings or PredictSettings()
     started = time.perf_counter()
-    models = load_ensemble(_listed(runs, "run"), settings.trust)
+    models = load_ensemble(_listed(runs, "run"), settings.allow_custom_code)
     found = find_targets(inputs, output, models[0].preprocessing.n_channels)
     views = make_views(models, settings)
     case_ids = [target.case_id for target in found]
@@ -245,13 +246,13 @@ def _predict_one(
         lambda done: advance(target.case_id, done, slices),
     )
     voxel_volume_mm3 = float(np.prod(image.spacing_mm))
-    trust = trust_scores(prediction, classes.names, _training_volumes(views), voxel_volume_mm3)
+    confidence = confidence_scores(prediction, classes.names, _training_volumes(views), voxel_volume_mm3)
     if prediction.probabilities is not None:
         write_channels_like(target.probabilities, prediction.probabilities, image)
     mask = postprocess(prediction.mask, voxel_volume_mm3, cleaning)
     write_like(target.mask, to_label_values(mask, classes), image)
-    record(target, trust, classes.values)
-    return PredictedCase(target.case_id, target.mask, trust, _doubt(views, image), bool(seen_by)), slices
+    record(target, confidence, classes.values)
+    return PredictedCase(target.case_id, target.mask, confidence, _doubt(views, image), bool(seen_by)), slices
 
 
 def _doubt(views: Sequence[View], image: NativeImage) -> str | None:

@@ -15,13 +15,13 @@ _LOADING_WORDS = ("pretrain", "url", "path", "file", "download", "checkpoint")
 _PLACE_SIGNS = ("/", "\\", ":")
 
 
-def check_network_setting(network: Mapping[str, Any], trust: bool) -> None:
-    """Raise InputError unless every `_target_` in the setting of a network is a network class of a trusted package.
+def check_network_setting(network: Mapping[str, Any], allow_custom_code: bool) -> None:
+    """Raise InputError unless every `_target_` in a network setting is a network class of a trusted package.
 
-    The name must be one of a class that subclasses torch.nn.Module and was defined inside such a package: a longer way
-    through a package's own imports (monai.networks.nets.os.system) is refused. `trust` lets everything pass.
+    The class must subclass torch.nn.Module and be defined inside such a package: a path through a package's own
+    imports (monai.networks.nets.os.system) is refused. `allow_custom_code` disables the check.
     """
-    if trust:
+    if allow_custom_code:
         return
     for key, value in _walk(network):
         if key == "_target_":
@@ -30,7 +30,8 @@ def check_network_setting(network: Mapping[str, Any], trust: bool) -> None:
             isinstance(value, str) and _any_in(_PLACE_SIGNS, value)
         ):
             raise InputError(
-                f"its network is built with {key}={value!r}, which may load files; if you trust this run, add --trust"
+                f"its network is built with {key}={value!r}, which may load files; if you trust this run, "
+                "add --allow-custom-code"
             )
 
 
@@ -55,7 +56,7 @@ def _check_target(target: str) -> None:
         return
     raise InputError(
         f"its network is '{target}', and only network classes of {', '.join(TRUSTED_PACKAGES)} are built without "
-        "asking, since building a class runs its code; if you trust this run, add --trust"
+        "asking, since building a class runs its code; if you trust this run, add --allow-custom-code"
     )
 
 

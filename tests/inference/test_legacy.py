@@ -179,6 +179,6 @@ def test_a_malicious_target_is_refused_and_not_run(tmp_path: Path) -> None:
     network = {"_target_": "os.makedirs", "name": str(trace)}
     model = {"network": network, "in_channels_argument": "mode", "out_channels_argument": "exist_ok"}
     old = forged(tmp_path, lambda recipe: recipe["config"]["model"].update(model))
-    with pytest.raises(InputError, match=r"old\.ckpt: its network is 'os\.makedirs', .* add --trust"):
+    with pytest.raises(InputError, match=r"old\.ckpt: its network is 'os\.makedirs', .* add --allow-custom-code"):
         load_trained(old)
     assert not trace.exists()

@@ -125,14 +125,14 @@ def in_the_specification(bait: Bait, run_folder: Path, path: Path) -> None:
 @pytest.mark.parametrize(
     "hide", [as_zip, as_old_file, as_bare_pickle, among_the_rest, among_the_weights, in_the_specification]
 )
-@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("allow_custom_code", [False, True])
 def test_a_malicious_pickle_is_refused_and_not_run(
-    run_folder: Path, tmp_path: Path, hide: Callable[[Bait, Path, Path], None], trust: bool
+    run_folder: Path, tmp_path: Path, hide: Callable[[Bait, Path, Path], None], allow_custom_code: bool
 ) -> None:
     checkpoint, trace = tmp_path / "evil.ckpt", tmp_path / "trace"
     hide(Bait(trace), run_folder, checkpoint)
     with pytest.raises(InputError, match=r"names posix\.system|is no checkpoint of train\.py"):
-        load_trained(checkpoint, trust)
+        load_trained(checkpoint, allow_custom_code)
     assert not trace.exists()
     if hide is as_bare_pickle:
         pickle.loads(checkpoint.read_bytes())
@@ -148,11 +148,11 @@ def test_a_malicious_target_is_refused_and_not_run(run_folder: Path, tmp_path: P
     if nested:
         network = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 2, "kernel_size": network}
     evil = forge_network(run_folder, tmp_path / "evil.ckpt", network)
-    with pytest.raises(InputError, match=r"evil\.ckpt: its network is 'os\.makedirs', .* add --trust"):
+    with pytest.raises(InputError, match=r"evil\.ckpt: its network is 'os\.makedirs', .* add --allow-custom-code"):
         load_trained(evil)
     assert not trace.exists()
     with pytest.raises(InputError, match=r"cannot be built|gives NoneType"):
-        load_trained(evil, trust=True)
+        load_trained(evil, allow_custom_code=True)
     assert trace.exists()  # so the bait was real
 
 
@@ -167,7 +167,7 @@ class Own(torch.nn.Module):
 """
 
 
-def test_trust_builds_a_network_of_the_users_own(
+def test_allow_custom_code_builds_a_network_of_the_users_own(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own_networks.py").write_text(OWN_NETWORK)
@@ -184,7 +184,7 @@ def test_trust_builds_a_network_of_the_users_own(
     own = forge(forged.parents[1], tmp_path / "own.ckpt", change)
     with pytest.raises(InputError, match=r"its network is 'own_networks\.Own'"):
         load_trained(own)
-    answer = load_trained(own, trust=True).network(torch.full((1, 1, 4, 4), 3.0))
+    answer = load_trained(own, allow_custom_code=True).network(torch.full((1, 1, 4, 4), 3.0))
     assert answer[0, :, 0, 0].tolist() == [3.5, -6.0]
 
 
