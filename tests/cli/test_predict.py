@@ -157,7 +157,7 @@ def test_the_help_shows_only_the_current_name_of_the_option(command: str) -> Non
         ("RUN", "error: nothing to predict: after the run, give NIfTI files, a folder or a pattern"),
         ("IMAGE RUN", "is neither a run folder nor a checkpoint; give the runs first, then the inputs"),
         ("IMAGE", "is not a checkpoint; give a run folder, or a file that ends in .ckpt"),
-        ("nowhere IMAGE", "error: nowhere: no such run folder or checkpoint (looked from "),
+        ("nowhere IMAGE", "error: nowhere: no such run folder or checkpoint (relative to "),
         ("RUN nowhere.nii", "error: nowhere.nii: no such file or folder (relative to "),
         ("RUN no*where.nii", "no .nii or .nii.gz file matches this pattern"),
         ("RUN EMPTY", "contains no .nii or .nii.gz file"),
@@ -167,7 +167,7 @@ def test_the_help_shows_only_the_current_name_of_the_option(command: str) -> Non
         ("RUN IMAGE --weights 1,1", "2 weights were given for 1 runs"),
         ("RUN IMAGE --flip left_right", "--flip mirrors as part of the test-time augmentation; add --tta"),
         ("RUN IMAGE --tta --flip up", "a flip must be among left_right, anterior_posterior, superior_inferior; got"),
-        ("RUN IMAGE --keep-largest liver", "keep-largest: no class 'liver'; the run knows bright, or say all"),
+        ("RUN IMAGE --keep-largest liver", "keep-largest: no class 'liver'; the run has bright, or give all"),
         ("RUN IMAGE --min-volume-mm3 -1", "min-volume-mm3 must be 0 or more; got -1"),
         ("RUN IMAGE --batch-size 0", "batch-size must be at least 1 slice; got 0"),
         ("RUN IMAGE --device tpu", "'tpu' is not one of"),
@@ -210,8 +210,7 @@ def test_outputs_are_looked_at_before_weights_are_fitted(ct: SmallCt, views: lis
 def test_a_strangers_network_is_refused_and_not_built(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     network = {"_target_": "os.makedirs", "name": str(trace)}
-    renamed = {"in_channels_argument": "mode", "out_channels_argument": "exist_ok"}
-    evil = forge_network(views[0], tmp_path / "evil.ckpt", network, **renamed)
+    evil = forge_network(views[0], tmp_path / "evil.ckpt", network)
     done = in_its_own_process(tmp_path, evil, ct.image)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

@@ -118,7 +118,9 @@ def wanted(targets: list[Target], **options: bool) -> list[str]:
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert wanted(three_targets(tmp_path / "new")) == ["a", "b", "c"]
     targets = three_targets(tmp_path, "a.nii.gz", "c.nii.gz")
-    with pytest.raises(InputError, match=r"2 of 3 outputs exist already \(.*/a\.nii\.gz, .*/c\.nii\.gz\); --overwrite"):
+    with pytest.raises(
+        InputError, match=r"2 of 3 outputs exist already \(.*/a\.nii\.gz, .*/c\.nii\.gz\); add --overwrite"
+    ):
         wanted(targets)
     assert wanted(targets, overwrite=True) == ["a", "b", "c"]
     assert wanted(targets, skip_existing=True) == ["b"]

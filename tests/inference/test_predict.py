@@ -157,7 +157,7 @@ def test_the_volume_of_the_training_is_compared_with(ct: SmallCt, views: list[Pa
         ({"weights": (0.0, 0.0, 0.0)}, "not all 0; got 0, 0, 0"),
         ({"weights": (math.nan, 1.0, 1.0)}, "weights must be 0 or more"),
         ({"weights": (math.inf, 1.0, 1.0)}, "weights must be 0 or more"),
-        ({"keep_largest": ("liver",)}, "keep-largest: no class 'liver'; the run knows bright, or say all"),
+        ({"keep_largest": ("liver",)}, "keep-largest: no class 'liver'; the run has bright, or give all"),
         ({"min_volume_mm3": -1.0}, "min-volume-mm3 must be 0 or more; got -1"),
         ({"min_volume_mm3": math.nan}, "min-volume-mm3 must be 0 or more; got nan"),
         ({"min_volume_mm3": math.inf}, "got inf"),
