@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from spleen.cli.options import AllowCustomCode, FormerTrust
+
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder or a checkpoint.", show_default=False)],
@@ -13,9 +15,8 @@ def export(
         Path | None, typer.Option("--output", "-o", help="The file to write; by default model.onnx or model.pt.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Build a network of any class that RUN names; this runs its code.")
-    ] = False,
+    allow_custom_code: AllowCustomCode = False,
+    trust: FormerTrust = False,
 ) -> None:
     """Write a trained network as ONNX or TorchScript, to run it without this package.
 
@@ -24,7 +25,7 @@ def export(
     """
     from spleen.inference.export import export as export_run
 
-    report = export_run(run, output, format, trust, overwrite)
+    report = export_run(run, output, format, allow_custom_code or trust, overwrite)
     sizes = ", ".join(f"{height} × {width}" for *_, height, width in report.shapes)
     print(
         f"{report.path} ({report.path.stat().st_size / 1e6:.1f} MB) and {report.metadata_path}\n"

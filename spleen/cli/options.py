@@ -1,6 +1,16 @@
-"""Settings that come as text on the command line."""
+"""Options that several subcommands share, and settings that come as text on the command line."""
+
+from typing import Annotated
+
+import typer
 
 from spleen.errors import InputError
+
+AllowCustomCode = Annotated[
+    bool, typer.Option("--allow-custom-code", help="Build a network of any class that RUN names; this runs its code.")
+]
+FormerTrust = Annotated[bool, typer.Option("--trust", hidden=True)]
+"""The name of --allow-custom-code in earlier versions."""
 
 
 def parse_classes(text: str | None) -> dict[int, str] | None:

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from spleen.cli.options import AllowCustomCode, FormerTrust
 from spleen.errors import InputError
-from spleen.evaluation.class_names import CSV_NAME
-from spleen.inference.predict import PredictionReport
-from spleen.reporting.tables import Cell, Column, print_table
 
 if TYPE_CHECKING:
     from spleen.inference.predict import Advance, PredictionReport, PredictSettings
@@ -57,9 +55,8 @@ def predict(
         Literal["auto", "32", "bf16", "16"] | None,
         typer.Option(help="Floats of the network; by default those of the training."),
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Build a network of any class that RUN names; this runs its code.")
-    ] = False,
+    allow_custom_code: AllowCustomCode = False,
+    trust: FormerTrust = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Compute only outputs that are missing.")
@@ -86,7 +83,7 @@ def predict(
         batch_size=batch_size,
         device=device,
         precision=precision,
-        trust=trust,
+        allow_custom_code=allow_custom_code or trust,
         held_out=held_out,
         overwrite=overwrite,
         skip_existing=skip_existing,
@@ -147,7 +144,7 @@ def _fit(
     if settings.weights is not None:
         raise InputError("give either --weights or --fit-weights, not both")
     runs, inputs, output = files
-    models = load_ensemble(runs, settings.trust)
+    models = load_ensemble(runs, settings.allow_custom_code)
     n_channels = models[0].preprocessing.n_channels
     to_compute(find_targets(inputs, output, n_channels), settings)  # tells what is wrong before anything is computed
     views = make_views(models, settings)
@@ -164,46 +161,9 @@ def _fit(
 
 def _tell(report: "PredictionReport") -> None:
     """The table of all predictions, what it cost, and what failed."""
-    from spleen.cli.predict import print_predictions
+    from spleen.cli.prediction_table import print_predictions
 
     print_predictions(report)
     for failure in report.failures:
         place = "" if str(failure.image) in failure.reason else f"{failure.image}: "
         print(f"failed: {place}{failure.reason}", file=sys.stderr)
-
-
-def print_predictions(report: PredictionReport) -> None:
-    """Print one row per case and class, then the counts, the time and where everything lies."""
-    columns: list[str | Column] = [
-        Column("case", is_name=True),
-        Column("class", is_name=True),
-        Column("volume ml", ".1f"),
-        Column("components", "d"),
-        Column("trust", ".2f"),
-        "review",
-    ]
-    rows: list[list[Cell]] = [
-        [
-            case.case_id,
-            score.class_name,
-            score.volume_mm3 / 1000,
-            score.n_components,
-            score.trust,
-            score.reasons or "no",
-        ]
-        for case in report.cases
-        for score in case.trust
-    ]
-    if rows:
-        print_table("", columns, rows)
-    speed = report.slices / report.seconds if report.seconds else 0.0
-    print(
-        f"{len(report.cases)} predicted, {report.kept} kept, {len(report.failures)} failed"
-        f"{f', {report.left_out} left out that no run held out' if report.left_out else ''}: "
-        f"{report.slices} slices in {report.seconds:.1f} s, {speed:.1f} slices/s"
-    )
-    folders = dict.fromkeys(case.mask.parent for case in report.cases)
-    for folder in folders:
-        masks = [case.mask for case in report.cases if case.mask.parent == folder]
-        what = str(masks[0]) if len(masks) == 1 else f"{len(masks)} masks in {folder}"
-        print(f"  {what}, with {folder / CSV_NAME}")

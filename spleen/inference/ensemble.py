@@ -1,4 +1,4 @@
-"""Several views of one volume averaged on its native grid, with what they agree on."""
+"""Fusion of several views of one volume on its native grid, with their agreement."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,39 +18,39 @@ from spleen.inference.view import view_probabilities
 from spleen.system.hardware import Device
 from spleen.types import AxisName
 
-# Probabilities below this are the network's noise floor; over a whole volume they would outweigh the organ.
+# Probabilities below this are noise; summed over a whole volume they would outweigh the organ.
 _NOISE_FLOOR = 0.05
-# Of an image as `read_native` holds it, per channel.
+# Largest voxel of an image as `read_native` returns it, per channel.
 _LARGEST_VOXEL_BYTES = 4
 
 
 @dataclass(frozen=True)
 class VolumePrediction:
-    """What one or several views say about a volume."""
+    """Prediction of one volume by one or several views."""
 
     mask: UInt8[np.ndarray, "i j k"]
     """Class indices on the RAS grid."""
     probabilities: Float32[np.ndarray, "organ i j k"] | None
-    """Averaged foreground probabilities on the RAS grid, where they were asked for."""
-    confidence: tuple[float, ...]
-    """For each class, the soft Dice between the probabilities and the mask made of them; NaN without foreground."""
+    """Averaged foreground probabilities on the RAS grid, if requested."""
+    soft_dice_confidence: tuple[float, ...]
+    """For each class, the soft Dice between the probabilities and the resulting mask; NaN without foreground."""
     agreement: tuple[float, ...]
-    """For each class, the mean pairwise Dice of all views and variants; NaN where there is one only, or nothing."""
+    """For each class, the mean pairwise Dice of all views and variants; NaN with a single one or without foreground."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One model in a fused prediction."""
+    """One model of a fused prediction."""
 
     model: TrainedModel
     weight: float
-    """Its share of the average; those of all views add up to 1."""
+    """Its weight in the average; the weights of all views add up to 1."""
     variants: tuple[Variant, ...]
     hardware: Device
 
 
 class _Tally:
-    """Sums, class by class, from which agreement and confidence follow."""
+    """Sums per class from which agreement and soft-Dice confidence are computed."""
 
     def __init__(self, n_organs: int) -> None:
         self._votes = np.zeros(n_organs)
@@ -59,19 +59,19 @@ class _Tally:
         self._total = np.zeros(n_organs)
 
     def add_votes(self, votes: Integer[Tensor, "b organ *voxels"]) -> None:
-        """How many views and variants chose each class, voxel by voxel.
+        """Add the number of views and variants that chose each class, voxel by voxel.
 
-        With v of n votes, v (v - 1) ordered pairs agree on the voxel, and each mask stands in n - 1 pairs: the sums
+        With v of n votes, v (v - 1) ordered pairs agree on the voxel, and each mask is part of n - 1 pairs: the sums
         over all voxels give the mean Dice of all pairs, weighted by their sizes.
         """
-        counted = votes.movedim(1, 0).flatten(1).float()
-        self._votes += counted.sum(1).cpu().numpy()
-        self._pairs += (counted * (counted - 1)).sum(1).cpu().numpy()
+        votes = votes.movedim(1, 0).flatten(1).float()
+        self._votes += votes.sum(1).cpu().numpy()
+        self._pairs += (votes * (votes - 1)).sum(1).cpu().numpy()
 
     def add_decision(
         self, foreground: Float[Tensor, "b organ *voxels"], decision: Integer[Tensor, "b *voxels"]
     ) -> None:
-        """Probabilities and what was decided on them."""
+        """Add probabilities and the classes decided from them."""
         for organ, probability in enumerate(foreground.unbind(1)):
             chosen = decision == organ + 1
             self._inside[organ] += float((probability * chosen).sum())
@@ -82,7 +82,7 @@ class _Tally:
         """Mean pairwise Dice of each class."""
         return _ratios(self._pairs, self._votes * (n_votes - 1))
 
-    def confidence(self) -> tuple[float, ...]:
+    def soft_dice_confidence(self) -> tuple[float, ...]:
         """Soft Dice of each class."""
         return _ratios(2 * self._inside, self._total)
 
@@ -93,10 +93,10 @@ def _ratios(numerator: Float64[np.ndarray, " n"], denominator: Float64[np.ndarra
 
 
 def read_for(views: Sequence[View], image: ImageFiles, bytes_per_voxel: int) -> NativeImage:
-    """Read an image as views of one ensemble need it, with as many channels as they were trained on.
+    """Read an image for the views of one ensemble, with as many channels as they were trained on.
 
-    `bytes_per_voxel` is the memory that the caller needs for each voxel besides the image itself. Raises InputError as
-    `read_native` does, and for files that are not these channels.
+    `bytes_per_voxel` is the memory that the caller needs per voxel besides the image itself. Raises InputError as
+    `read_native` does, and if the number of channels differs.
     """
     n_channels = views[0].model.preprocessing.n_channels
     image.check_channels(n_channels)
@@ -116,26 +116,26 @@ def predict_volume(
     keep_probabilities: bool,
     advance: Callable[[int], None],
 ) -> VolumePrediction:
-    """Average what the views see and decide on the native grid.
+    """Average the probabilities of the views and decide on the native grid.
 
-    One view is decided slice by slice and needs one byte per voxel; several need 5 more per voxel and class, kept
-    probabilities 4. `name` stands in messages, `advance` receives the number of slices done.
+    Memory: 1 byte per voxel for a single view, which is decided slice by slice; several views need 5 more per voxel
+    and class, kept probabilities 4. `name` is used in messages; `advance` receives the number of slices just done.
     """
     for view in views:
         view.model.network.to(view.hardware.device)
-    if len(views) == 1:
-        return _one_view(views[0], image, name, batch_size, keep_probabilities, advance)
-    return _fused(views, image, name, batch_size, keep_probabilities, advance)
+    decide = _single if len(views) == 1 else _fused
+    return decide(views, image, name, batch_size, keep_probabilities, advance)
 
 
-def _one_view(
-    view: View,
+def _single(
+    views: Sequence[View],
     image: NativeImage,
     name: str,
     batch_size: int,
     keep_probabilities: bool,
     advance: Callable[[int], None],
 ) -> VolumePrediction:
+    (view,) = views
     axis, n_organs = view.model.preprocessing.axis, len(view.model.classes.names)
     mask = _zeros(image, np.uint8)
     kept = _zeros(image, np.float32, n_organs) if keep_probabilities else None
@@ -150,7 +150,7 @@ def _one_view(
         if kept is not None:
             _add(kept, foreground, axis, part)
         advance(part.stop - part.start)
-    return VolumePrediction(mask, kept, tally.confidence(), tally.agreement(len(view.variants)))
+    return VolumePrediction(mask, kept, tally.soft_dice_confidence(), tally.agreement(len(view.variants)))
 
 
 def _fused(
@@ -164,25 +164,26 @@ def _fused(
     n_organs = len(views[0].model.classes.names)
     n_votes = sum(len(view.variants) for view in views)
     fused = _zeros(image, np.float32, n_organs)
-    ballots = _zeros(image, np.uint8 if n_votes < 256 else np.uint16, n_organs)
+    votes = _zeros(image, np.uint8 if n_votes < 256 else np.uint16, n_organs)
     for view in views:
         axis = view.model.preprocessing.axis
         for part, planes in view_probabilities(view.model, image, name, view.variants, view.hardware, batch_size):
             _add(fused, planes.mean(0) * view.weight, axis, part)
-            _add(ballots, _votes(planes), axis, part)
+            _add(votes, _votes(planes), axis, part)
             advance(part.stop - part.start)
     mask, tally = _zeros(image, np.uint8), _Tally(n_organs)
     for k in range(mask.shape[2]):
         foreground = torch.from_numpy(fused[None, ..., k])
         decision = most_probable_class(foreground)
         tally.add_decision(foreground, decision)
-        tally.add_votes(torch.from_numpy(ballots[None, ..., k]))
+        tally.add_votes(torch.from_numpy(votes[None, ..., k]))
         mask[..., k] = decision[0].numpy()
-    return VolumePrediction(mask, fused if keep_probabilities else None, tally.confidence(), tally.agreement(n_votes))
+    kept = fused if keep_probabilities else None
+    return VolumePrediction(mask, kept, tally.soft_dice_confidence(), tally.agreement(n_votes))
 
 
 def _zeros(image: NativeImage, dtype: type[np.number], n_organs: int | None = None) -> np.ndarray:
-    """Zeros on the image's RAS grid, once or for each class; i runs fastest, as in a file."""
+    """Zeros on the image's RAS grid, once or per class; i varies fastest, as in NIfTI."""
     reversed_shape = image.shape[::-1]
     if n_organs is None:
         return np.zeros(reversed_shape, dtype).transpose()
@@ -195,6 +196,6 @@ def _add(volumes: np.ndarray, planes: Num[Tensor, "b organ H W"], axis: AxisName
 
 
 def _votes(planes: Float[Tensor, "variant b organ H W"]) -> UInt8[Tensor, "b organ H W"]:
-    """How many variants chose each class."""
+    """Number of variants that chose each class."""
     decision = most_probable_class(planes.flatten(0, 1)).unflatten(0, planes.shape[:2])
     return torch.stack([(decision == organ + 1).sum(0) for organ in range(planes.shape[2])], dim=1).to(torch.uint8)

@@ -27,9 +27,9 @@ from spleen.system.files import temporary_sibling
 from spleen.types import AxisName
 
 TOLERANCE = 1e-3
-"""A probability in the exported file may differ from PyTorch's by this much; more is an error."""
+"""Largest difference allowed between a probability of the exported file and PyTorch's."""
 SUFFIXES: Mapping[ExportFormat, str] = {"onnx": ".onnx", "torchscript": ".pt"}
-# The version of the metadata, raised whenever a key changes its meaning; 2 added those of the model specification.
+# Raised whenever a key of the metadata changes its meaning; 2 added those of the model specification.
 _METADATA_VERSION = 2
 
 Shape = tuple[int, int, int, int]
@@ -42,7 +42,7 @@ class ExportReport:
     path: Path
     metadata_path: Path
     max_abs_difference: float
-    """Largest distance of a probability in the file, as run, from PyTorch's."""
+    """Largest difference between a probability of the file, when run, and PyTorch's."""
     shapes: tuple[Shape, ...]
     """Shapes (b, c, h, w) of the random slices on which they were compared."""
 
@@ -51,23 +51,23 @@ def export(
     run: Path,
     output: Path | None = None,
     format: ExportFormat = "onnx",
-    trust: bool = False,
+    allow_custom_code: bool = False,
     overwrite: bool = False,
 ) -> ExportReport:
     """Write the network of a run folder or checkpoint as ONNX or TorchScript, and its metadata as OUTPUT.json.
 
-    The graph maps slices as the network sees them, float32 (b, c, h, w) of any b, h and w, to probabilities
-    (b, 1 + classes, h, w). How a volume becomes such slices, and probabilities a mask, is told by the metadata, key by
-    key in docs/how-to/export.md. The file is run and compared with PyTorch before it appears. Without `output` it is
-    model.onnx or model.pt in the current folder.
-    Raises InputError for a run that is wrong or not trusted, an output that exists, a package that is missing, and a
-    network that the format cannot express.
+    The graph maps preprocessed slices, float32 (b, c, h, w) of any b, h and w, to probabilities (b, 1 + classes, h, w).
+    The metadata describe how a volume becomes such slices and probabilities become a mask; docs/how-to/export.md
+    explains each key. The file is run and compared with PyTorch before it appears. The default `output` is model.onnx
+    or model.pt in the current folder.
+    Raises InputError for an invalid run, custom code without `allow_custom_code`, an existing output, a missing
+    package, and a network that the format cannot express.
     """
     path = output or Path(f"model{SUFFIXES[format]}")
     metadata_path = path.with_name(f"{path.name}.json")
     _check_output(path, metadata_path, overwrite)
     check_installed(format)
-    model = load_trained(run, trust)
+    model = load_trained(run, allow_custom_code)
     graph = SliceProbabilities(_without_windows(model)).eval()
     metadata = describe(model)
     content = serialise(graph, model.spec.n_input_channels, format, json.dumps(metadata))
@@ -90,7 +90,7 @@ def export(
 
 
 def describe(model: TrainedModel) -> dict[str, object]:
-    """The metadata: the model specification, and what concerns the graph. docs/how-to/export.md explains each key."""
+    """The metadata: the model specification, and the graph. docs/how-to/export.md explains each key."""
     sizes = ["height", "width"]
     return {
         "metadata_version": _METADATA_VERSION,
@@ -110,19 +110,19 @@ def _to_text(metadata: Mapping[str, object]) -> str:
 
 
 def _without_windows(model: TrainedModel) -> PadToMultiple:
-    """The network that sees one window, or a whole slice."""
+    """The network for one window, or a whole slice."""
     network = model.network.network if isinstance(model.network, OverlappingWindows) else model.network
-    assert isinstance(network, PadToMultiple)  # as build_network has built it
+    assert isinstance(network, PadToMultiple)  # from build_network
     return network
 
 
 def _slice_axes(axis: AxisName) -> list[int]:
-    """The axes of a RAS array in the order slice, row, column: each axis is told by its length."""
+    """The axes of a RAS array in the order slice, row, column: the length of each identifies it."""
     return [size - 1 for size in to_slices(np.empty((1, 2, 3)), axis).shape]
 
 
 def _shapes_to_compare(model: TrainedModel) -> tuple[Shape, ...]:
-    """One slice of the size of the training, and batches of two other sizes, one of which needs padding."""
+    """One slice of the training size, and batches of two other sizes, one of which needs padding."""
     multiple, channels = model.preprocessing.size_multiple, model.spec.n_input_channels
     size = model.preprocessing.img_size
     whole = 4 * multiple if size == "native" else -(-size // multiple) * multiple
@@ -138,13 +138,13 @@ def _check_output(path: Path, metadata_path: Path, overwrite: bool) -> None:
         if file.is_dir():
             raise InputError(f"{file} is a folder; give the name of a file as --output")
         if file.exists() and not overwrite:
-            raise InputError(f"{file} exists already; --overwrite replaces it, or give another --output")
+            raise InputError(f"{file} exists already; add --overwrite to replace it, or give another --output")
 
 
 def _differs(model: TrainedModel, file_format: ExportFormat, difference: float) -> str:
     name = type(_without_windows(model).network).__name__
     return (
         f"the {file_format} file of {name} was not kept: run on random slices, its probabilities differ from PyTorch's "
-        f"by up to {difference:.3g}, allowed are {TOLERANCE:g}. The network seems to decide by the size or the content "
-        "of its input, which this format cannot express; try the other --format"
+        f"by up to {difference:.3g}, more than {TOLERANCE:g}. The network probably branches on the size or values of its "
+        "input, which this format cannot express; try the other --format"
     )

@@ -1,7 +1,7 @@
 """A trained network as a file that runs without this package: ONNX or TorchScript.
 
 ONNX is written by PyTorch's maintained exporter (torch.export and onnxscript), not by the one that traces TorchScript.
-TorchScript itself gets no new features from PyTorch any more; it is for programs that load it already.
+TorchScript is in maintenance mode in PyTorch; it is for programs that already load it.
 """
 
 import io
@@ -27,15 +27,15 @@ Probabilities = Float[Tensor, "b classes h w"]
 
 INPUT, OUTPUT = "slices", "probabilities"
 METADATA_KEY = "spleen"
-"""Where a file carries its metadata as JSON: in ONNX's metadata_props; in TorchScript's archive with .json behind."""
-# Of January 2023, so that every runtime knows it.
+"""Key of the JSON metadata: in metadata_props of an ONNX file; with the suffix .json in a TorchScript archive."""
+# Released in January 2023, so that current runtimes support it.
 _OPSET = 18
 
 
 class SliceProbabilities(nn.Module):
-    """Slices of any height and width to the probabilities of all classes.
+    """Maps slices of any height and width to the probabilities of all classes.
 
-    Does what `PadToMultiple` does, written without branches: the exporters follow one way through the code.
+    Pads and crops like `PadToMultiple`, but without branches, since the exporters trace a single path.
     """
 
     def __init__(self, padded: PadToMultiple) -> None:
@@ -46,7 +46,7 @@ class SliceProbabilities(nn.Module):
     def forward(self, slices: ImageBatch) -> Probabilities:
         """Probabilities (b, 1 + classes, h, w), background first; they add up to 1."""
         height, width = slices.shape[-2:]
-        # Rounded up in this way, a size is a multiple of `multiple` also to an exporter that knows no numbers yet.
+        # Rounded up like this, a size is provably divisible by `multiple` even when it is symbolic.
         rows, columns = ((size + self.multiple - 1) // self.multiple * self.multiple for size in (height, width))
         right, bottom = columns - width, rows - height
         logits: Tensor = self.network(F.pad(slices, (0, right, 0, bottom), mode="replicate"))
@@ -54,7 +54,7 @@ class SliceProbabilities(nn.Module):
 
 
 def check_installed(file_format: ExportFormat) -> None:
-    """Raise InputError where a package that writes or runs this format is missing."""
+    """Raise InputError if a package that writes or runs this format is missing."""
     for package in ("onnx", "onnxscript", "onnxruntime") if file_format == "onnx" else ():
         try:
             import_module(package)
@@ -66,21 +66,21 @@ def check_installed(file_format: ExportFormat) -> None:
 
 
 def serialise(graph: SliceProbabilities, n_channels: int, file_format: ExportFormat, metadata: str) -> bytes:
-    """The content of the file, with the metadata inside.
+    """The content of the file, including the metadata.
 
-    Raises InputError for a network that cannot be written in this format.
+    Raises InputError for a network that cannot be exported to this format.
     """
-    # Any size would do, also one that is no multiple: what depends on it stays a variable.
+    # Any size works, including one that is not a multiple: sizes stay symbolic.
     example = torch.zeros(2, n_channels, 5 * graph.multiple + 1, 7 * graph.multiple + 1)
     write = {"onnx": _to_onnx, "torchscript": _to_torchscript}[file_format]
     try:
         with _silence(), torch.no_grad():
             return write(graph, example, metadata)
-    except Exception as error:  # whatever the code of a network does under an exporter
+    except Exception as error:  # arbitrary code of a network, under an exporter
         name = type(graph.network).__name__
         raise InputError(
-            f"the network {name} cannot be written as {file_format}: {_reason(error)}. If its code decides by the size "
-            "or the content of its input, rewrite that without a branch; or try the other --format"
+            f"the network {name} cannot be written as {file_format}: {_reason(error)}. If its code branches on the "
+            "size or values of its input, rewrite it without the branch, or try the other --format"
         ) from error
 
 
@@ -111,9 +111,9 @@ def _to_torchscript(graph: SliceProbabilities, example: ImageBatch, metadata: st
 def largest_difference(
     path: Path, file_format: ExportFormat, graph: SliceProbabilities, shapes: Sequence[tuple[int, int, int, int]]
 ) -> float:
-    """Run the file on random slices of each shape (b, c, h, w); the largest distance from PyTorch's probabilities.
+    """Run the file on random slices of each shape (b, c, h, w); the largest difference from PyTorch's probabilities.
 
-    Infinite where the file cannot run on a shape that the network takes.
+    Infinite if the file cannot run on a shape that the network accepts.
     """
     random = torch.Generator().manual_seed(0)
     largest = 0.0
@@ -124,7 +124,7 @@ def largest_difference(
             expected = graph(slices)
             try:
                 found = run(slices)
-            except Exception:  # the runtimes have no common error; what they say is about the inside of the graph
+            except Exception:  # the runtimes have no common base class; their messages concern the inside of the graph
                 return float("inf")
             if found.shape != expected.shape:
                 return float("inf")
@@ -146,15 +146,12 @@ def _open_torchscript(path: Path) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """The exporters tell of deprecations and optional packages, about which the user can do nothing.
-
-    Where they fail, they print their whole graph.
-    """
+    """Suppress what the exporters print: deprecations, optional packages and, on failure, their whole graph."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    nowhere = io.StringIO()
+    discarded = io.StringIO()
     try:
-        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+        with warnings.catch_warnings(), redirect_stdout(discarded), redirect_stderr(discarded):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -162,7 +159,7 @@ def _silence() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what started it; an exporter wraps it in advice for its own developers."""
+    """The first line of the root cause, which an exporter wraps in advice for its own developers."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Which cases a run learnt from and which it held out, so that no case is judged by a run that knows it."""
+"""Which cases a run was trained on and which it held out, so that no case is scored by a run trained on it."""
 
 import logging
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ from spleen.system.text import shortened
 
 log = logging.getLogger(__name__)
 
-NOTHING_NEW = "The scores of their masks say nothing about new cases"
+_BIASED = "The scores of their masks do not generalise to new cases"
 
 
 def known_cases(model: TrainedModel) -> KnownCases | None:
-    """The cases that the run of a model knows; None where its checkpoint lies in no run folder that tells."""
+    """The cases that a model was trained on or held out; None unless its checkpoint is in a run folder with a split."""
     folder = run_folder_of(model.checkpoint)
     return None if folder is None else read_known_cases(folder)
 
 
 def views_that_held_out(views: Sequence[View], case_ids: Sequence[str]) -> dict[str, list[View]]:
-    """For each case the views whose runs held it out, their weights adding up to 1; without the cases that none did.
+    """For each case, the views whose runs held it out, weights adding up to 1; cases without any are absent.
 
-    Raises InputError for a run that does not tell which cases it held out, and where no case is left.
+    Raises InputError for a run without a record of its held-out cases, and if no case is left.
     """
     known = [(view, known_cases(view.model)) for view in views]
-    silent = [view.model.checkpoint for view, cases in known if cases is None]
-    if silent:
+    unknown = [view.model.checkpoint for view, cases in known if cases is None]
+    if unknown:
         raise InputError(
-            f"--held-out needs the folders of runs that held out whole cases; {silent[0]} has no split.json above it "
-            "that names them"
+            f"--held-out needs run folders of trainings that held out whole cases; {unknown[0]} is not in a "
+            "folder whose split.json lists them"
         )
     chosen: dict[str, list[View]] = {}
     for case_id in case_ids:
@@ -44,15 +44,15 @@ def views_that_held_out(views: Sequence[View], case_ids: Sequence[str]) -> dict[
             chosen[case_id] = [replace(view, weight=view.weight / total) for view in fitting]
     if not chosen:
         held_out = sorted(frozenset().union(*(cases.held_out for _, cases in known if cases is not None)))
-        told = f"they held out {shortened(held_out)}" if held_out else "none"
-        raise InputError(f"--held-out: none of the images is called as a case that these runs held out ({told})")
+        names = shortened(held_out) if held_out else "none"
+        raise InputError(f"--held-out: no image has the name of a case that these runs held out ({names})")
     return chosen
 
 
 def views_that_saw(views: Sequence[View], image: NativeImage) -> list[View]:
-    """The views whose runs learnt from this very image, whatever its file is called, oriented or compressed.
+    """The views trained on this very image, regardless of file name, orientation and compression.
 
-    Empty where they do not tell: checkpoints from before this was recorded.
+    Empty for checkpoints written by older versions, which do not record their images.
     """
     if not any(view.model.spec.seen_images for view in views):
         return []
@@ -61,19 +61,19 @@ def views_that_saw(views: Sequence[View], image: NativeImage) -> list[View]:
 
 
 def check_unseen(seen_by: Sequence[View], path: Path) -> None:
-    """Raise InputError for an image that is called as a held-out case, and is one that a run learnt from."""
+    """Raise InputError for an image that has the name of a held-out case, but that a run was trained on."""
     if seen_by:
         raise InputError(
-            f"{path} is, voxel by voxel, an image that {seen_by[0].model.name} learnt from under another name, so "
-            "--held-out leaves it out"
+            f"{path} is, voxel by voxel, an image that {seen_by[0].model.name} was trained on under another name; "
+            "--held-out skips it"
         )
 
 
-def warn_of_same_images(case_ids: Sequence[str], n_images: int, consequence: str = NOTHING_NEW) -> None:
-    """Warn of images that the runs learnt from, as `views_that_saw` finds out."""
+def warn_of_same_images(case_ids: Sequence[str], n_images: int, consequence: str = _BIASED) -> None:
+    """Warn of images that the runs were trained on, as found by `views_that_saw`."""
     if case_ids:
         log.warning(
-            "%d of %d images are, voxel by voxel, images that these runs learnt from: %s. %s",
+            "%d of %d images are, voxel by voxel, images that these runs were trained on: %s. %s",
             len(case_ids),
             n_images,
             shortened(case_ids, 3),
@@ -81,20 +81,20 @@ def warn_of_same_images(case_ids: Sequence[str], n_images: int, consequence: str
         )
 
 
-def called_as_seen(views: Sequence[View], case_ids: Sequence[str]) -> list[str]:
-    """The images that are called as cases that the runs learnt from, as split.json in their folders tells."""
+def named_like_training_cases(views: Sequence[View], case_ids: Sequence[str]) -> list[str]:
+    """The images that have the name of a train or val case in split.json of one of the runs."""
     seen = frozenset().union(*(cases.seen for cases in (known_cases(view.model) for view in views) if cases))
     return [case_id for case_id in case_ids if case_id in seen]
 
 
 def warn_of_same_names(case_ids: Sequence[str], n_images: int) -> None:
-    """Warn of images that `called_as_seen` finds: before any of them is read."""
+    """Warn of images found by `named_like_training_cases`, before any of them is read."""
     if case_ids:
         log.warning(
-            "%d of %d images are called as cases that these runs learnt from: %s. %s. --held-out predicts each case by "
-            "the runs that held it out alone",
+            "%d of %d images have the names of cases that these runs were trained on: %s. %s. Add --held-out to "
+            "predict each case only with the runs that held it out",
             len(case_ids),
             n_images,
             shortened(case_ids, 3),
-            NOTHING_NEW,
+            _BIASED,
         )

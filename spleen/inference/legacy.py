@@ -1,4 +1,4 @@
-"""Checkpoints of before they held a model specification: they describe themselves by their training's configuration."""
+"""Checkpoints written by older versions, with the training configuration in place of a model specification."""
 
 import json
 from collections.abc import Mapping
@@ -10,24 +10,25 @@ from spleen.models.spec import SPEC_VERSION, ModelSpec
 from spleen.records.renamed_keys import with_current_keys
 
 RECIPE_KEY = "spleen"
-"""Where such a checkpoint holds the configuration and facts of its training cases, as JSON."""
+"""Key in such a checkpoint of the training configuration and facts about the training cases, as JSON."""
+_WHAT = "the training configuration of an older checkpoint"
 _KINDS_OF_ONE_CASE = "phantom", "nifti"
 _KINDS_OF_MANY_CASES = "decathlon", "nnunet", "folder", "table"
 
 
 def spec_of_recipe(text: str) -> ModelSpec:
-    """The model specification that such a description amounts to; what a prediction does not need is not read.
+    """The model specification equivalent to such a text; settings that a prediction does not need are not read.
 
-    Raises InputError for a text that no training has written.
+    Raises InputError for a text that no training wrote.
     """
     try:
         recipe = json.loads(text)
-        # Written anew, since the text may have escaped a character of it.
+        # Dumped again, since the text may contain escaped characters.
         if "${" in json.dumps(recipe):
-            raise InputError("its recipe holds an interpolation (${…}), which no run writes")
+            raise InputError(f"{_WHAT} contains an interpolation (${{…}}), which no run writes")
         content = _content(recipe)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"its recipe cannot be read: {error!r}") from error
+        raise InputError(f"{_WHAT} cannot be read: {error!r}") from error
     return ModelSpec.from_content(content)
 
 
@@ -36,13 +37,13 @@ def config_of_recipe(text: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text)["config"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"its recipe cannot be read: {error!r}") from error
+        raise InputError(f"{_WHAT} cannot be read: {error!r}") from error
 
 
 def _content(recipe: Mapping[str, Any]) -> dict[str, Any]:
     config, data = recipe["config"], recipe["config"]["data"]
     if data["kind"] not in (*_KINDS_OF_ONE_CASE, *_KINDS_OF_MANY_CASES):
-        raise InputError(f"data.kind in its recipe is unknown: {data['kind']!r}")
+        raise InputError(f"{_WHAT} has an unknown data.kind: {data['kind']!r}")
     n_channels = (data["channels"] or 1) if data["kind"] in _KINDS_OF_MANY_CASES else 1
     return {
         "spec_version": SPEC_VERSION,
@@ -68,7 +69,7 @@ def _classes(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
     data, values, volumes = recipe["config"]["data"], recipe["label_values"], recipe["training_volumes_mm3"]
     names = parse_label_values(data["label_values"], str(data["organ"])).names
     if not len(names) == len(values) == len(volumes):
-        raise InputError("its recipe does not say which label values its classes stand for")
+        raise InputError(f"{_WHAT} lacks the label values of its classes")
     return [
         {"index": index, "name": name, "label_values": of_class, "training_volumes_mm3": volumes_mm3}
         for index, (name, of_class, volumes_mm3) in enumerate(zip(names, values, volumes, strict=True), start=1)

@@ -1,4 +1,4 @@
-"""A trained network from its run folder or checkpoint, without running any code that came with it."""
+"""Load trained networks from run folders and checkpoints, without running any code stored in them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with its best weights, and how volumes become its input."""
+    """A network with its best weights, and its model specification."""
 
     name: str
     checkpoint: Path
     network: nn.Module
-    """Maps slices (b, n_channels * (2 * context_slices + 1), h, w) to logits (b, 1 + classes, h, w).
-
-    It is in evaluation mode.
-    """
+    """Maps slices (b, n_channels * (2 * context_slices + 1), h, w) to logits (b, 1 + classes, h, w); in eval mode."""
     spec: ModelSpec
 
     @property
@@ -43,15 +40,15 @@ class TrainedModel:
 
     @property
     def classes(self) -> ClassMap:
-        """Foreground classes, with the label values that stand for them."""
+        """Foreground classes and their label values."""
         return self.spec.preprocessing.classes
 
 
 def find_checkpoints(path: Path) -> list[Path]:
-    """The checkpoints that a RUN argument names: itself, that of a run folder, or those of the finished runs in it.
+    """The checkpoints of a RUN argument: the file itself, that of a run folder, or those of the finished runs in it.
 
-    Runs may also lie in the one folder of a sweep below `path`. Empty if there is none.
-    Raises InputError where several sweeps have runs.
+    `path` may also contain one sweep with finished runs. Empty if there are none.
+    Raises InputError if several sweeps contain finished runs.
     """
     if path.is_file():
         return [path] if path.suffix == ".ckpt" else []
@@ -63,7 +60,7 @@ def find_checkpoints(path: Path) -> list[Path]:
     with_runs = [sweep for sweep, runs in sweeps.items() if runs]
     if len(with_runs) > 1:
         raise InputError(
-            f"{path} holds the runs of {len(with_runs)} sweeps; name one: {', '.join(map(str, with_runs))}"
+            f"{path} contains the runs of {len(with_runs)} sweeps; give one of them: {', '.join(map(str, with_runs))}"
         )
     return sweeps[with_runs[0]] if with_runs else []
 
@@ -73,16 +70,16 @@ def _finished_runs(folder: Path) -> list[Path]:
     best = sorted(path for run in folder.glob("*/") if (path := RunFolder(run).best_checkpoint).is_file())
     finished = [checkpoint for checkpoint in best if RunFolder(checkpoint.parents[1]).summary.is_file()]
     for checkpoint in set(best) - set(finished):
-        log.warning("%s is not finished and left out", checkpoint.parents[1])
+        log.warning("%s is skipped: it is not finished", checkpoint.parents[1])
     return finished
 
 
-def load_trained(path: Path, trust: bool = False) -> TrainedModel:
-    """Load a run folder or a checkpoint, on the processor.
+def load_trained(path: Path, allow_custom_code: bool = False) -> TrainedModel:
+    """Load a run folder or a checkpoint, on the CPU.
 
-    The weights are read as plain tensors (weights_only), and the network must be a class of this package or of a named
-    library; `trust` allows any class that can be imported.
-    Raises InputError for anything that is no checkpoint of `train.py`, or that is not to be trusted.
+    The weights are read as plain tensors (weights_only), and the network must be a class of a package in
+    `TRUSTED_PACKAGES`; `allow_custom_code` allows any importable class.
+    Raises InputError for anything but a checkpoint of `spleen train`, and for a network of another class.
     """
     checkpoints = find_checkpoints(path)
     if len(checkpoints) != 1:
@@ -91,7 +88,7 @@ def load_trained(path: Path, trust: bool = False) -> TrainedModel:
     content = read_checkpoint(checkpoint)
     try:
         spec = spec_of(content)
-        check_network_setting(spec.network, trust)
+        check_network_setting(spec.network, allow_custom_code)
         network = build_network(spec)
         network.load_state_dict(network_weights(content))
     except (InputError, RuntimeError, AttributeError, TypeError) as error:
@@ -101,39 +98,40 @@ def load_trained(path: Path, trust: bool = False) -> TrainedModel:
 
 
 def spec_of(content: Mapping[str, Any]) -> ModelSpec:
-    """The model specification in a checkpoint, also in one that describes itself in the way of before.
+    """The model specification of a checkpoint, including those written by older versions.
 
-    Raises InputError where there is none, or it cannot be read.
+    Raises InputError if it is missing or invalid.
     """
     if SPEC_KEY in content:
         return ModelSpec.from_json(str(content[SPEC_KEY]))
     if RECIPE_KEY in content:
         return spec_of_recipe(str(content[RECIPE_KEY]))
-    raise InputError("it was not written by train.py: it lacks a model specification")
+    raise InputError("it was not written by `spleen train`: it lacks a model specification")
 
 
-def load_ensemble(paths: Sequence[Path], trust: bool = False) -> list[TrainedModel]:
-    """Load every run that `paths` name, for one fused prediction.
+def load_ensemble(paths: Sequence[Path], allow_custom_code: bool = False) -> list[TrainedModel]:
+    """Load all runs of `paths` for a fused prediction.
 
-    Raises InputError unless they all know the same classes with the same label values, and see as many channels.
+    Raises InputError unless they agree on classes, label values and number of channels.
     """
-    models = [load_trained(checkpoint, trust) for path in paths for checkpoint in find_checkpoints(path) or [path]]
+    checkpoints = [checkpoint for path in paths for checkpoint in find_checkpoints(path) or [path]]
+    models = [load_trained(checkpoint, allow_custom_code) for checkpoint in checkpoints]
     for model in models[1:]:
         if model.classes != models[0].classes:
             raise InputError(
-                f"runs can be fused only where their classes agree: {models[0].name} knows {_tell(models[0].classes)}, "
-                f"{model.name} knows {_tell(model.classes)}"
+                f"runs can be fused only if their classes agree: {models[0].name} has {_listed(models[0].classes)}, "
+                f"{model.name} has {_listed(model.classes)}"
             )
         if model.preprocessing.n_channels != models[0].preprocessing.n_channels:
             raise InputError(
-                f"runs can be fused only where they see the same images: {models[0].name} was trained on "
+                f"runs can be fused only if their channels agree: {models[0].name} was trained on "
                 f"{models[0].preprocessing.n_channels} channel(s), {model.name} on {model.preprocessing.n_channels}"
             )
     return models
 
 
 def _name(checkpoint: Path) -> str:
-    """The run folder's name, or the file's where it lies elsewhere."""
+    """The name of the run folder, or of the file outside of one."""
     checkpoint = checkpoint.resolve()
     folder = run_folder_of(checkpoint)
     return checkpoint.stem if folder is None else folder.name
@@ -141,16 +139,16 @@ def _name(checkpoint: Path) -> str:
 
 def _not_one_run(path: Path, found: Sequence[Path]) -> str:
     if found:
-        return f"{path} holds {len(found)} runs; name one of them: {shortened(c.parents[1] for c in found)}"
+        return f"{path} contains {len(found)} runs; give one of them: {shortened(c.parents[1] for c in found)}"
     if not path.exists():
-        return f"{path}: no such run folder or checkpoint (looked from {Path.cwd()})"
+        return f"{path}: no such run folder or checkpoint (relative to {Path.cwd()})"
     if path.is_file():
         return f"{path} is not a checkpoint; give a run folder, or a file that ends in .ckpt"
     best, last = Path(CHECKPOINTS, BEST), RunFolder(path).last_checkpoint
     if last.is_file():
-        return f"{path} has no {best}, its training did not finish an epoch with validation; {last} can be used"
+        return f"{path} has no {best}: its training did not complete an epoch with validation; {last} can be used"
     return f"{path} is not a run folder: it has no {best}"
 
 
-def _tell(classes: ClassMap) -> str:
+def _listed(classes: ClassMap) -> str:
     return ", ".join(f"{name}={list(values)}" for name, values in zip(classes.names, classes.values, strict=True))

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Integer, Num
 from spleen.errors import InputError
 from spleen.imaging.geometry import restore_orientation
 from spleen.imaging.native import NativeImage, image_from_arrays
-from spleen.inference.confidence import ClassTrust, trust_scores
+from spleen.inference.confidence import ClassConfidence, confidence_scores
 from spleen.inference.ensemble import predict_volume
 from spleen.inference.loading import TrainedModel, load_trained
 from spleen.inference.predict import PredictSettings, make_views, to_label_values
@@ -32,7 +32,7 @@ class Prediction:
     """Foreground probabilities, one volume per class in the order of `classes`."""
     affine: Affine
     """From voxel indices to world coordinates in mm, as it was given."""
-    classes: tuple[ClassTrust, ...]
+    classes: tuple[ClassConfidence, ...]
     """For each class its name, volume in mm³ and confidence."""
 
     @property
@@ -55,7 +55,7 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         rows: list[list[Cell]] = [
-            [found.class_name, found.volume_mm3, found.trust, found.reasons or "-"] for found in self.classes
+            [found.class_name, found.volume_mm3, found.confidence_score, found.reasons or "-"] for found in self.classes
         ]
         return to_html(["class", "mm³", "confidence score", "to review"], rows)
 
@@ -111,7 +111,7 @@ class Model:
             mask=_restored(to_label_values(found.mask, self.trained.classes), native),
             probabilities=np.stack([_restored(volume, native) for volume in found.probabilities]),
             affine=file_affine,
-            classes=trust_scores(found, names, volumes, voxel_volume_mm3),
+            classes=confidence_scores(found, names, volumes, voxel_volume_mm3),
         )
 
     def __repr__(self) -> str:

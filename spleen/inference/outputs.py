@@ -1,4 +1,4 @@
-"""Where predictions go: names of the outputs, what may be overwritten, and predictions.csv beside them."""
+"""Output files of predictions: their names, overwriting, and predictions.csv beside them."""
 
 import csv
 from collections.abc import Sequence
@@ -9,18 +9,24 @@ from pathlib import Path
 from spleen.errors import InputError
 from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
 from spleen.imaging.files import PROBABILITIES_SUFFIX, SUFFIXES, ImageFiles, case_name
-from spleen.inference.confidence import ClassTrust
+from spleen.inference.confidence import ClassConfidence
 from spleen.system.files import temporary_sibling, write_text
 from spleen.system.text import shortened
 
 CHANNEL_SEPARATOR = ";"
-"""Between the files of an image in several channels, in predictions.csv as in data.table of a training."""
-_COLUMNS = ["case_id", "image", "prediction", "label_values", *(field.name for field in fields(ClassTrust))]
+"""Separates the files of a multi-channel image in predictions.csv, as in data.table of a training."""
+_COLUMNS = ["case_id", "image", "prediction", "label_values", *(field.name for field in fields(ClassConfidence))]
+# Columns of predictions.csv as written by earlier versions, and their names today.
+_RENAMED_COLUMNS = {
+    "largest_component_share": "largest_component_fraction",
+    "confidence": "soft_dice_confidence",
+    "trust": "confidence_score",
+}
 
 
 @dataclass(frozen=True)
 class Target:
-    """One image and the files that its prediction becomes."""
+    """One image and the output files of its prediction."""
 
     image: ImageFiles
     mask: Path
@@ -32,20 +38,20 @@ class Target:
 
     @property
     def image_path(self) -> Path:
-        """The image's only file, or its first channel, which stands for it in messages."""
+        """The image's only file, or its first channel; used in messages."""
         return self.image.paths[0]
 
     @property
     def probabilities(self) -> Path:
-        """The map of probabilities, written on request."""
+        """The probability map, written on request."""
         return self.mask.with_name(f"{case_name(self.mask)}{PROBABILITIES_SUFFIX}.nii.gz")
 
 
 def plan_targets(images: Sequence[ImageFiles], output: Path | None) -> list[Target]:
-    """Name the output of each image: PATH itself for one image and a PATH that ends in .nii.gz, else a folder.
+    """Name the output of each image: `output` itself if it ends in .nii or .nii.gz, else a file in that folder.
 
-    Without an output, one image gives out.nii.gz and several give the folder predictions. Raises InputError where two
-    images would write the same file, or an image would be overwritten by a prediction.
+    The default is out.nii.gz for one image, and the folder predictions for several. Raises InputError if two images
+    would write the same file, or a prediction would overwrite an image.
     """
     if output is None:
         output = Path("out.nii.gz") if len(images) == 1 else Path("predictions")
@@ -72,9 +78,9 @@ def plan_targets(images: Sequence[ImageFiles], output: Path | None) -> list[Targ
 def missing_targets(
     targets: Sequence[Target], probabilities: bool, overwrite: bool, skip_existing: bool
 ) -> list[Target]:
-    """The targets to compute; with `skip_existing`, all that are not complete.
+    """The targets to compute; with `skip_existing`, only those whose files are not all there.
 
-    Raises InputError if a file would be overwritten unasked.
+    Raises InputError if a file exists and neither `overwrite` nor `skip_existing` is set, or if both are.
     """
     if overwrite and skip_existing:
         raise InputError("give either --overwrite or --skip-existing, not both")
@@ -89,25 +95,23 @@ def missing_targets(
         return list(targets)
     names = shortened(target.mask for target in existing)
     raise InputError(
-        f"{len(existing)} of {len(targets)} outputs exist already ({names}); --overwrite replaces them, "
-        "--skip-existing keeps them and computes the others"
+        f"{len(existing)} of {len(targets)} outputs exist already ({names}); add --overwrite to replace them, or "
+        "--skip-existing to compute only the others"
     )
 
 
 def _check_apart(outputs: Sequence[Sequence[Path]]) -> None:
-    """A map of probabilities may have the name of another image's mask."""
+    """Raise InputError if a probability map has the name of another image's mask."""
     masks = {paths[0] for paths in outputs}
     for _, *maps in outputs:
         if masks & set(maps):
-            raise InputError(
-                f"{maps[0]} would be a mask and a map of probabilities at once; predict into different folders"
-            )
+            raise InputError(f"{maps[0]} would be both a mask and a probability map; predict into different folders")
 
 
 def check_folder(folder: Path) -> None:
-    """Make the folder of predictions if there is none, and try whether it can be written to.
+    """Create the folder of predictions if needed, and check that it is writable.
 
-    Raises InputError if it cannot, or holds a predictions.csv that is something else.
+    Raises InputError if it is not, or contains a predictions.csv of another origin.
     """
     probe = temporary_sibling(folder / CSV_NAME)
     try:
@@ -119,18 +123,18 @@ def check_folder(folder: Path) -> None:
     read_record(folder / CSV_NAME)
 
 
-def record(target: Target, trust: Sequence[ClassTrust], label_values: Sequence[tuple[int, ...]]) -> None:
-    """Put the rows of one prediction into predictions.csv beside its mask; those of other predictions stay.
+def record(target: Target, scores: Sequence[ClassConfidence], label_values: Sequence[tuple[int, ...]]) -> None:
+    """Write the rows of one prediction to predictions.csv beside its mask, keeping those of other predictions.
 
-    `label_values` are those that each class of `trust` stands for.
+    `label_values` are those of each class in `scores`.
     """
     path = target.mask.with_name(CSV_NAME)
     rows = [row for row in read_record(path) if row["prediction"] != target.mask.name]
     images = CHANNEL_SEPARATOR.join(str(image.absolute()) for image in target.image.paths)
-    for score, values in zip(trust, label_values, strict=True):
-        told = {name: _cell(value) for name, value in asdict(score).items()}
-        told["label_values"] = VALUE_SEPARATOR.join(map(str, values))
-        rows.append({"case_id": target.case_id, "image": images, "prediction": target.mask.name, **told})
+    for score, values in zip(scores, label_values, strict=True):
+        cells = {name: _cell(value) for name, value in asdict(score).items()}
+        cells["label_values"] = VALUE_SEPARATOR.join(map(str, values))
+        rows.append({"case_id": target.case_id, "image": images, "prediction": target.mask.name, **cells})
     text = StringIO()
     writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -141,17 +145,18 @@ def record(target: Target, trust: Sequence[ClassTrust], label_values: Sequence[t
 def read_record(path: Path) -> list[dict[str, str]]:
     """The rows of a predictions.csv; none if there is no such file.
 
-    Raises InputError if the file is something else.
+    Raises InputError for a file of another origin.
     """
     if not path.exists():
         return []
     try:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
+            reader.fieldnames = [_RENAMED_COLUMNS.get(name, name) for name in reader.fieldnames or ()]
             if reader.fieldnames == _COLUMNS:
                 return list(reader)
     except (UnicodeDecodeError, csv.Error):
-        pass  # not even text
+        pass  # not a CSV file
     raise InputError(f"{path} was not written by this version of `spleen predict`; move it away first")
 
 

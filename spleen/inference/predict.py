@@ -15,11 +15,11 @@ from spleen.imaging.files import find_volumes, group_channels
 from spleen.imaging.intensity import describe_implausible_units, doubt
 from spleen.imaging.native import NativeImage, write_channels_like, write_like
 from spleen.imaging.postprocessing import PostprocessSettings, postprocess
-from spleen.inference.confidence import ClassTrust, trust_scores
+from spleen.inference.confidence import ClassConfidence, confidence_scores
 from spleen.inference.ensemble import View, predict_volume, read_for
 from spleen.inference.leakage import (
-    called_as_seen,
     check_unseen,
+    named_like_training_cases,
     views_that_held_out,
     views_that_saw,
     warn_of_same_images,
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 Paths = str | Path | Sequence[str | Path]
 Advance = Callable[[str, int, int], None]
-"""Called with the case, the slices done now, and all slices of the case over all views."""
+"""Called with the case_id, the slices just done, and all slices of the case over all views."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,26 @@ class PredictSettings:
     """How to predict; the defaults are those of `spleen predict`."""
 
     weights: tuple[float, ...] | None = None
-    """Share of each run in the average, in their order; equal shares without."""
+    """Weight of each run in the average, in their order; None: equal weights."""
     tta: bool = False
     """Test-time augmentation: small shifts, and the flips that a run was trained with."""
     flips: tuple[str, ...] = ()
-    """Further anatomical directions to mirror along, whether trained with or not."""
+    """Further anatomical directions to mirror along, even if the training did not."""
     probabilities: bool = False
     keep_largest: tuple[str, ...] = ()
-    """Classes of which only the largest component is kept; "all" stands for every class."""
+    """Classes of which only the largest component is kept; "all" for every class."""
     fill_holes: bool = False
     min_volume_mm3: float = 0.0
     batch_size: int = 8
     device: DeviceName = "auto"
     precision: str | None = None
-    """auto, 32, bf16 or 16; without, that of each run's training."""
-    trust: bool = False
-    """Build networks of any class that a checkpoint names, which runs that class's code."""
+    """auto, 32, bf16 or 16; None: that of each run's training."""
+    allow_custom_code: bool = False
+    """Build networks of any class that a checkpoint names, which runs the code of that class."""
     overwrite: bool = False
     skip_existing: bool = False
     held_out: bool = False
-    """Predict only cases that runs held out, each by those runs alone: scores that no training has seen."""
+    """Predict only cases that runs held out, each with those runs only: a cross-validation without leakage."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,12 @@ class PredictedCase:
 
     case_id: str
     mask: Path
-    trust: tuple[ClassTrust, ...]
+    confidence: tuple[ClassConfidence, ...]
+    """One entry per class."""
     doubt: str | None
-    """Why the image's intensities cannot be what the runs were trained on."""
+    """Why the intensities of the image do not match the training, if they do not."""
     is_seen: bool
-    """Whether a run learnt from this very image, whatever its file is called."""
+    """Whether a run was trained on this very image, regardless of the file name."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class PredictionReport:
-    """What a call of `predict` did."""
+    """The result of a call of `predict`."""
 
     cases: tuple[PredictedCase, ...]
     failures: tuple[Failure, ...]
     kept: int
-    """Outputs that existed and were left alone."""
+    """Outputs that existed and were kept."""
     left_out: int
-    """Images that no run held out, where only such were wanted."""
+    """Images skipped because no run held them out; 0 without `held_out`."""
     slices: int
-    """Slices through a network, over all views, each counted once whatever its variants."""
+    """Slices predicted, summed over views but not over variants."""
     seconds: float
 
 
@@ -112,67 +113,67 @@ def predict(
     """Predict NIfTI images with a trained run, or with several whose probabilities are averaged.
 
     `runs` are run folders, folders of runs or checkpoints; `inputs` are files, folders or glob patterns; `output` is a
-    file for one image, a folder otherwise. For runs that were trained on several channels, an image is a file that
-    holds them, or the files CASE_0000.nii.gz, CASE_0001.nii.gz, …. Each mask lies on its image's own grid, in the label
-    values of the training. An image that fails stops no other one and stands in the report.
-    Raises InputError, before anything is computed, for runs, settings or outputs that are wrong.
+    file for one image, a folder otherwise. For runs trained on several channels, an image is one file with all
+    channels, or the files CASE_0000.nii.gz, CASE_0001.nii.gz, …. Each mask is on the grid of its image, in the label
+    values of the training. An image that fails does not stop the others and is listed in the report.
+    Raises InputError, before anything is computed, for invalid runs, settings or outputs.
     """
     settings = settings or PredictSettings()
     started = time.perf_counter()
-    models = load_ensemble(_listed(runs, "run"), settings.trust)
+    models = load_ensemble(_listed(runs, "run"), settings.allow_custom_code)
     found = find_targets(inputs, output, models[0].preprocessing.n_channels)
     views = make_views(models, settings)
     case_ids = [target.case_id for target in found]
     views_of = views_that_held_out(views, case_ids) if settings.held_out else dict.fromkeys(case_ids, views)
     targets = [target for target in found if target.case_id in views_of]
-    wanted = to_compute(targets, settings)
-    cleaning = _postprocess_settings(views[0].model.classes, settings)
-    for folder in {target.mask.parent for target in wanted}:
+    missing = to_compute(targets, settings)
+    cleanup = _postprocess_settings(views[0].model.classes, settings)
+    for folder in {target.mask.parent for target in missing}:
         check_folder(folder)
-    named = [] if settings.held_out else called_as_seen(views, case_ids)
+    named = [] if settings.held_out else named_like_training_cases(views, case_ids)
     warn_of_same_names(named, len(found))
     cases: list[PredictedCase] = []
     failures: list[Failure] = []
     slices = 0
-    for target in wanted:
+    for target in missing:
         try:
-            case, done = _predict_one(target, views_of[target.case_id], settings, cleaning, advance or _silently)
+            case, done = _predict_one(target, views_of[target.case_id], settings, cleanup, advance)
             cases.append(case)
             slices += done
         except (InputError, OSError) as error:
             failures.append(Failure(target.image_path, str(error)))
-        except Exception as error:  # out of memory, or a fault: the others go on
+        except Exception as error:  # out of memory, or a bug: the other images continue
             failures.append(Failure(target.image_path, f"{type(error).__name__}: {error}"))
     _warn(cases, named)
-    kept, left_out, seconds = len(targets) - len(wanted), len(found) - len(targets), time.perf_counter() - started
+    kept, left_out, seconds = len(targets) - len(missing), len(found) - len(targets), time.perf_counter() - started
     return PredictionReport(tuple(cases), tuple(failures), kept, left_out, slices, seconds)
 
 
 def _warn(cases: Sequence[PredictedCase], named: Collection[str]) -> None:
-    """Tell what the images turned out to be; it is known already that those `named` are called as training cases."""
+    """Warn of implausible intensities and of training images, except the `named` ones, already warned of by name."""
     if doubts := {case.case_id: case.doubt for case in cases if case.doubt}:
         log.warning("%s; the runs expect Hounsfield units", describe_implausible_units(doubts, len(cases)))
     warn_of_same_images([case.case_id for case in cases if case.is_seen and case.case_id not in named], len(cases))
 
 
 def find_targets(inputs: Paths, output: str | Path | None, n_channels: int) -> list[Target]:
-    """The images, and what their predictions become.
+    """The images, with `n_channels` channels each, and their output files.
 
-    `n_channels` is how many channels the runs see in an image. Raises InputError for inputs and outputs that are wrong.
+    Raises InputError for invalid inputs and outputs.
     """
     images = group_channels(find_volumes(_listed(inputs, "image")), n_channels)
     return plan_targets(images, None if output is None else Path(output))
 
 
 def to_compute(targets: Sequence[Target], settings: PredictSettings) -> list[Target]:
-    """Those of the targets that `predict` computes; InputError where outputs exist and it is not said what to do."""
+    """The targets that `predict` computes; raises InputError as `missing_targets` does."""
     return missing_targets(targets, settings.probabilities, settings.overwrite, settings.skip_existing)
 
 
 def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> list[View]:
     """Give each model its weight, its variants and its hardware.
 
-    Raises InputError for weights that do not fit, or hardware that is not there.
+    Raises InputError for invalid weights, or hardware that is not available.
     """
     weights = _normalised(settings.weights, len(models))
     return [
@@ -193,7 +194,7 @@ def _variants(model: TrainedModel, settings: PredictSettings) -> tuple[Variant, 
 
 
 def _precision(model: TrainedModel, settings: PredictSettings) -> str:
-    """What was asked for, or that of the training; the 16-bit floats of a GPU exist there alone."""
+    """The requested precision, or that of the training; auto if that is 16, which needs a GPU, and there is none."""
     if settings.precision is not None:
         return settings.precision
     on_gpu = choose_hardware(settings.device, "32").device.type == "cuda"
@@ -212,23 +213,23 @@ def _normalised(weights: Sequence[float] | None, count: int) -> list[float]:
 
 def _postprocess_settings(classes: ClassMap, settings: PredictSettings) -> PostprocessSettings:
     known = {name: index for index, name in enumerate(classes.names, start=1)}
-    wanted = tuple(known) if "all" in settings.keep_largest else settings.keep_largest
-    unknown = [name for name in wanted if name not in known]
+    kept = tuple(known) if "all" in settings.keep_largest else settings.keep_largest
+    unknown = [name for name in kept if name not in known]
     if unknown:
-        raise InputError(f"keep-largest: no class '{unknown[0]}'; the run knows {', '.join(known)}, or say all")
+        raise InputError(f"keep-largest: no class '{unknown[0]}'; the run has {', '.join(known)}, or give all")
     if not settings.min_volume_mm3 >= 0:
         raise InputError(f"min-volume-mm3 must be 0 or more; got {settings.min_volume_mm3:g}")
     if settings.batch_size < 1:
         raise InputError(f"batch-size must be at least 1 slice; got {settings.batch_size}")
-    return PostprocessSettings(tuple(known[name] for name in wanted), settings.fill_holes, settings.min_volume_mm3)
+    return PostprocessSettings(tuple(known[name] for name in kept), settings.fill_holes, settings.min_volume_mm3)
 
 
 def _predict_one(
     target: Target,
     views: Sequence[View],
     settings: PredictSettings,
-    cleaning: PostprocessSettings,
-    advance: Advance,
+    cleanup: PostprocessSettings,
+    advance: Advance | None,
 ) -> tuple[PredictedCase, int]:
     classes = views[0].model.classes
     image = read_for(views, target.image, _bytes_per_voxel(len(views), len(classes.names), settings.probabilities))
@@ -242,33 +243,33 @@ def _predict_one(
         str(target.image_path),
         settings.batch_size,
         settings.probabilities,
-        lambda done: advance(target.case_id, done, slices),
+        lambda done: advance(target.case_id, done, slices) if advance else None,
     )
     voxel_volume_mm3 = float(np.prod(image.spacing_mm))
-    trust = trust_scores(prediction, classes.names, _training_volumes(views), voxel_volume_mm3)
+    confidence = confidence_scores(prediction, classes.names, _training_volumes(views), voxel_volume_mm3)
     if prediction.probabilities is not None:
         write_channels_like(target.probabilities, prediction.probabilities, image)
-    mask = postprocess(prediction.mask, voxel_volume_mm3, cleaning)
+    mask = postprocess(prediction.mask, voxel_volume_mm3, cleanup)
     write_like(target.mask, to_label_values(mask, classes), image)
-    record(target, trust, classes.values)
-    return PredictedCase(target.case_id, target.mask, trust, _doubt(views, image), bool(seen_by)), slices
+    record(target, confidence, classes.values)
+    return PredictedCase(target.case_id, target.mask, confidence, _intensity_doubt(views, image), bool(seen_by)), slices
 
 
-def _doubt(views: Sequence[View], image: NativeImage) -> str | None:
+def _intensity_doubt(views: Sequence[View], image: NativeImage) -> str | None:
     intensities = {view.model.preprocessing.intensity for view in views}
     return next(filter(None, (doubt(image.channels, intensity) for intensity in intensities)), None)
 
 
 def _training_volumes(views: Sequence[View]) -> list[tuple[float, float]]:
-    """For each class, the smallest and largest volume that any of the runs was trained with."""
+    """For each class, the smallest and largest volume in the training cases of all runs."""
     of_class = zip(*(view.model.spec.training_volumes_mm3 for view in views), strict=True)
     return [(min(low for low, _ in ranges), max(high for _, high in ranges)) for ranges in of_class]
 
 
 def to_label_values(mask: UInt8[np.ndarray, "i j k"], classes: ClassMap) -> Integer[np.ndarray, "i j k"]:
-    """Class indices as the label values of the training files, in the smallest type that holds them.
+    """Map class indices to the label values of the training files, in the smallest type that represents them.
 
-    A class that stands for several values gets the first of them.
+    A class merged from several values gets the first of them.
     """
     values = [0, *(of_class[0] for of_class in classes.values)]
     if values == list(range(len(values))):
@@ -279,7 +280,7 @@ def to_label_values(mask: UInt8[np.ndarray, "i j k"], classes: ClassMap) -> Inte
 
 
 def _bytes_per_voxel(n_views: int, n_organs: int, probabilities: bool) -> int:
-    """Memory of one voxel at most, besides the image: mask, and what fusing or keeping probabilities adds."""
+    """Peak memory per voxel besides the image: the mask, and what fusing or keeping probabilities adds."""
     fused = 5 * n_organs if n_views > 1 else 4 * n_organs * probabilities
     return 2 + fused
 
@@ -289,7 +290,3 @@ def _listed(paths: Paths, what: str) -> list[Path]:
     if not listed:
         raise InputError(f"give at least one {what}; the list is empty")
     return listed
-
-
-def _silently(case_id: str, done: int, total: int) -> None:
-    """Show nothing."""

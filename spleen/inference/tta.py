@@ -11,23 +11,23 @@ from spleen.errors import InputError
 from spleen.imaging.slicing import FLIP_DIRECTIONS, IN_PLANE_DIRECTIONS
 from spleen.types import AxisName, ImageBatch
 
-# Shifts of the test-time augmentation. Odd, so that every level of a network that halves sees other pixels.
+# Odd, so that every level of a network that halves the resolution samples other pixels.
 _SHIFT_PIXELS = 3
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of showing a slice to the network, undone on its output: mirrored axes, then a shift in pixels."""
+    """One transform of the slices, undone on the logits: mirrored dimensions, then a shift in pixels."""
 
     flipped_dims: tuple[int, ...] = ()
     shift: tuple[int, int] = (0, 0)
 
-    def show(self, image: ImageBatch) -> ImageBatch:
-        """The slices as the network is to see them; what a shift leaves open repeats the edge."""
+    def apply(self, image: ImageBatch) -> ImageBatch:
+        """The transformed slices; a shift replicates the edge."""
         return _shift(image.flip(self.flipped_dims) if self.flipped_dims else image, self.shift)
 
     def undo(self, logits: Float[Tensor, "b classes h w"]) -> Float[Tensor, "b classes h w"]:
-        """The network's answer, back in the place of the unchanged slices."""
+        """Logits of transformed slices, aligned with the original ones."""
         height, width = self.shift
         back = _shift(logits, (-height, -width))
         return back.flip(self.flipped_dims) if self.flipped_dims else back
@@ -45,8 +45,8 @@ def _shift(planes: Float[Tensor, "b c h w"], shift: tuple[int, int]) -> Float[Te
 def variants(axis: AxisName, flips: Sequence[str]) -> tuple[Variant, ...]:
     """The variants of the test-time augmentation: unchanged, shifted four ways, and mirrored along each of `flips`.
 
-    `flips` are anatomical directions; those that do not lie in the plane of this axis are left out.
-    Raises InputError for a direction that does not exist.
+    `flips` are anatomical directions; those outside the slice plane of this axis are ignored.
+    Raises InputError for an unknown direction.
     """
     for direction in flips:
         if direction not in FLIP_DIRECTIONS:

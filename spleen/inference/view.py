@@ -1,4 +1,4 @@
-"""One trained network over one volume: probabilities on the native planes, a few slices at a time."""
+"""Predict one volume with one trained network: probabilities on the native grid, a few slices at a time."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,12 +17,12 @@ from spleen.inference.tta import Variant
 from spleen.system.hardware import Device
 from spleen.types import ImageBatch
 
-# Bounds the probabilities of one step on the native planes, float32.
+# Upper bound for the float32 probabilities of one step on the native grid.
 _STEP_BYTES = 128 * 2**20
 
 
 def n_slices(model: TrainedModel, image: NativeImage) -> int:
-    """How many slices the model cuts this image into."""
+    """Number of slices of this image along the axis of the model."""
     return slice_shape(image.shape, model.preprocessing.axis)[0]
 
 
@@ -30,37 +30,37 @@ def view_probabilities(
     model: TrainedModel,
     image: NativeImage,
     name: str,
-    shown_as: Sequence[Variant],
+    variants: Sequence[Variant],
     hardware: Device,
     batch_size: int,
 ) -> Iterator[tuple[slice, Float[Tensor, "variant b organ H W"]]]:
-    """Foreground probabilities of all slices in order, on the native planes, one result per variant.
+    """Foreground probabilities of all slices in order, on the native grid, for each variant.
 
-    Each item tells its slices along the model's axis. `name` stands in the messages.
+    Each item starts with its range of slices along the axis of the model. `name` is used in messages.
     Raises InputError for an image that cannot be normalised.
     """
     settings = model.preprocessing
     count, height, width = slice_shape(image.shape, settings.axis)
     grid = settings.plan(image.shape, image.spacing_mm)
     planes = _normalised(model, image, grid, name)
-    bytes_per_slice = 4 * len(shown_as) * (len(settings.classes.names) + 1) * height * width
+    bytes_per_slice = 4 * len(variants) * (len(settings.classes.names) + 1) * height * width
     step = max(1, min(batch_size, _STEP_BYTES // bytes_per_slice))
     for start in range(0, count, step):
         index = np.arange(start, min(start + step, count))
-        # All channels of one slice, then of the next, as dataset.load_images has them in training.
+        # All channels of one slice, then of the next, in the same order as in training.
         stacks = planes[context_indices(index, count, model.spec.context_slices)].reshape(len(index), -1, *grid.padded)
         images = torch.from_numpy(stacks).to(hardware.device).float()
-        answers = [variant.undo(_run(model, variant.show(images), hardware)) for variant in shown_as]
+        logits = [variant.undo(_run(model, variant.apply(images), hardware)) for variant in variants]
         yield (
             slice(start, start + len(index)),
-            torch.stack([foreground_probabilities(answer, grid) for answer in answers]),
+            torch.stack([foreground_probabilities(of_variant, grid) for of_variant in logits]),
         )
 
 
 def _normalised(
     model: TrainedModel, image: NativeImage, grid: InPlaneGrid, name: str
 ) -> Float16[np.ndarray, "n c h w"]:
-    """All slices on the network's grid, each channel normalised by itself."""
+    """All slices on the network's grid, each channel normalised separately."""
     settings = model.preprocessing
     several = len(image.channels) > 1
     planes: np.ndarray | None = None

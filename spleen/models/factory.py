@@ -1,4 +1,4 @@
-"""Build a network from its specification; training, prediction and export take the same way."""
+"""Build a network from its specification, for training, prediction and export alike."""
 
 import functools
 import importlib.util
@@ -28,10 +28,10 @@ def build_network(spec: ModelSpec) -> nn.Module:
 
 
 def build_part(name: str, setting: Mapping[str, Any]) -> nn.Module:
-    """Build the module that a `_target_` setting names; `name` stands in the messages.
+    """Build the module of a `_target_` setting; `name` is used in messages.
 
-    The rest of the setting are the arguments, of which each may be such a setting again. `_args_` holds positional
-    arguments; with `_partial_: true` the target is not called but given these arguments in advance.
+    All other keys are arguments, which may be such settings themselves. `_args_` contains positional arguments; with
+    `_partial_: true` the result is a functools.partial of the target.
     Raises InputError if its package is missing, if it cannot be built, or is not a torch.nn.Module.
     """
     package = str(setting["_target_"]).partition(".")[0]
@@ -44,7 +44,7 @@ def build_part(name: str, setting: Mapping[str, Any]) -> nn.Module:
         built = _instantiate(setting)
     except InputError:
         raise
-    except Exception as error:  # whatever the code of a network does with arguments that it was not made for
+    except Exception as error:  # arbitrary code of a network, with arguments that may not fit
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name} cannot be built: {setting['_target_']}: {reason}") from error
     if not isinstance(built, nn.Module):
@@ -61,6 +61,6 @@ def _instantiate(setting: Any) -> Any:
     if "_target_" not in values:
         return values
     target = pkgutil.resolve_name(values.pop("_target_"))
-    values.pop("_convert_", None)  # Hydra's way to say that arguments are plain values, which these are
-    positional, in_advance = values.pop("_args_", ()), values.pop("_partial_", False)
-    return functools.partial(target, *positional, **values) if in_advance else target(*positional, **values)
+    values.pop("_convert_", None)  # Hydra's flag for plain containers, which these already are
+    positional, partial = values.pop("_args_", ()), values.pop("_partial_", False)
+    return functools.partial(target, *positional, **values) if partial else target(*positional, **values)

@@ -57,7 +57,7 @@ class DiceCrossEntropyLoss(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Logits, label_map: LabelBatch) -> Float[Tensor, ""]:
-        """The loss of a batch. ``label_map`` must hold values from 0 to classes - 1."""
+        """The loss of a batch. ``label_map`` must contain values from 0 to classes - 1."""
         classes = logits.shape[1]
         if classes < 2:
             raise InputError(f"logits need at least two classes, background included; got {classes}")

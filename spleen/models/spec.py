@@ -1,6 +1,6 @@
-"""The model specification: all that a checkpoint says of its network besides the weights, versioned and self-standing.
+"""The model specification: a versioned, self-contained description of the network in a checkpoint.
 
-A training writes it once; prediction, export and resume read it. It names no file and no patient.
+Written once by a training; read by prediction, export and resume. It names no file and no patient.
 """
 
 import json
@@ -17,7 +17,7 @@ from spleen.imaging.slicing import Resize
 from spleen.types import AxisName
 
 SPEC_VERSION = 1
-"""Raised whenever a key changes its meaning, or one is added without which a network cannot be used."""
+"""Raised whenever a key changes its meaning, or a required key is added."""
 INTENSITY_KINDS: Mapping[str, type[CtWindow | MrPercentiles | ZScore]] = {
     "ct": CtWindow,
     "mr": MrPercentiles,
@@ -32,30 +32,27 @@ class ModelSpec:
     """How to build a trained network, how volumes become its input, and what it was trained on."""
 
     network: Mapping[str, Any]
-    """`_target_`, the dotted name of a class, and the arguments that it is called with, channels included."""
+    """`_target_`, the dotted name of a class, and its arguments, including the numbers of channels."""
     preprocessing: Preprocessing
-    """Its classes tell the label values of the training, also where the settings had left them open."""
+    """Its classes contain the label values of the training, even if the configuration left them open."""
     context_slices: int
-    """Neighbours on either side that the network sees along with a slice."""
+    """Neighbouring slices on either side that are stacked with a slice."""
     crop_size: int | None
-    """Side in pixels of the windows that it was trained on; None: whole slices."""
+    """Side in pixels of the training windows; None: whole slices."""
     precision: str
-    """The setting of the training: auto, 32, bf16 or 16."""
+    """Of the training: auto, 32, bf16 or 16."""
     trained_flips: tuple[str, ...] = ()
-    """Anatomical directions that were mirrored at random during the training."""
+    """Anatomical directions of random flips in the training."""
     training_volumes_mm3: tuple[tuple[float, float], ...] = ()
-    """For each class, its smallest and its largest volume in the training cases."""
+    """For each class, the smallest and largest volume in the training cases."""
     seen_images: tuple[str, ...] = ()
-    """Fingerprints (`spleen.imaging.fingerprint`) of the train and val images, sorted.
-
-    Empty where an older checkpoint does not tell.
-    """
+    """Fingerprints (`spleen.imaging.fingerprint`) of the train and val images, sorted; empty in older checkpoints."""
     spleen_version: str | None = None
-    """The version of this package that trained it; None where an older checkpoint does not tell."""
+    """The version of this package that trained it; None in older checkpoints."""
 
     @property
     def n_input_channels(self) -> int:
-        """Channels that the network sees: those of a slice and of its neighbours."""
+        """Input channels of the network: those of a slice and its neighbours."""
         return self.preprocessing.n_channels * (1 + 2 * self.context_slices)
 
     def to_content(self) -> dict[str, Any]:
@@ -85,14 +82,14 @@ class ModelSpec:
         }
 
     def to_json(self) -> str:
-        """The text that goes into a checkpoint."""
+        """The JSON text stored in a checkpoint."""
         return json.dumps(self.to_content())
 
     @staticmethod
     def from_json(text: str) -> "ModelSpec":
-        """The inverse of `to_json`, for a text that a stranger may have written.
+        """The inverse of `to_json`, for an untrusted text.
 
-        Raises InputError with what is wrong: another version, a key that is missing, a value that cannot be.
+        Raises InputError for another version, a missing key or an invalid value.
         """
         try:
             content = json.loads(text)
@@ -113,7 +110,7 @@ class ModelSpec:
             )
         classes, volumes = _classes(_take(content, "classes", _is_filled_list, "a list of one or more classes"))
         return ModelSpec(
-            network=_take(content, "network", _is_network, "a network, with the name of its class as _target_"),
+            network=_take(content, "network", _is_network, "a network whose _target_ is the name of its class"),
             preprocessing=_preprocessing(content, classes),
             context_slices=_take(content, "context_slices", _within(0, 32), "a whole number from 0 to 32"),
             crop_size=_take(content, "crop_size", lambda size: size is None or _is_size(size), f"null or {_A_SIZE}"),
@@ -169,24 +166,24 @@ def _classes(content: list[object]) -> tuple[ClassMap, tuple[tuple[float, float]
         _take(entry, "index", _within(number, number), str(number), where)
         names.append(_take(entry, "name", lambda name: isinstance(name, str) and name, "a name", where))
         values.append(tuple(_take(entry, "label_values", _are_label_values, "non-zero whole numbers", where)))
-        low, high = _take(entry, "training_volumes_mm3", _is_range, "two numbers that rise from 0 on", where)
+        low, high = _take(entry, "training_volumes_mm3", _is_range, "two numbers in ascending order, at least 0", where)
         volumes.append((float(low), float(high)))
     flat = [value for of_class in values for value in of_class]
     if len(set(flat)) < len(flat) or len(set(names)) < len(names):
-        raise InputError("two classes in its model specification have the same name, or a label value in common")
+        raise InputError("two classes in its model specification share a name or a label value")
     return ClassMap(tuple(names), tuple(values)), tuple(volumes)
 
 
-# How a value is checked ---------------------------------------------------------------------------------------------
+# Validation ---------------------------------------------------------------------------------------------------------
 
 
-def _take(content: Mapping[str, Any], key: str, fits: Callable[[Any], object], wanted: str, where: str = "") -> Any:
-    """The value of a key; raises InputError where it is missing or does not fit what is `wanted`."""
+def _take(content: Mapping[str, Any], key: str, valid: Callable[[Any], object], allowed: str, where: str = "") -> Any:
+    """The value of a key; raises InputError if it is missing or invalid; `allowed` describes valid values."""
     if key not in content:
         raise InputError(f"its model specification lacks '{where}{key}'")
     value = content[key]
-    if not fits(value):
-        raise InputError(f"'{where}{key}' in its model specification must be {wanted}; got {value!r:.80}")
+    if not valid(value):
+        raise InputError(f"'{where}{key}' in its model specification must be {allowed}; got {value!r:.80}")
     return value
 
 

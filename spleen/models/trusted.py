@@ -1,4 +1,4 @@
-"""Which network classes a checkpoint may name, so that a stranger's checkpoint cannot run code."""
+"""The network classes that a checkpoint may name, so that an untrusted checkpoint cannot run code."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
@@ -9,33 +9,34 @@ from torch import nn
 from spleen.errors import InputError
 
 TRUSTED_PACKAGES = ("spleen.models", "monai.networks", "torch.nn", "segmentation_models_pytorch")
-# Arguments by which library networks fetch or unpickle files of their own.
+# Parts of argument names by which library networks download or unpickle files.
 _LOADING_WORDS = ("pretrain", "url", "path", "file", "download", "checkpoint")
-# Signs of a path, an address or a repository in a value, such as encoder_name=tu-hf-hub:someone/something.
-_PLACE_SIGNS = ("/", "\\", ":")
+# Characters of a path, URL or repository in a value, such as encoder_name=tu-hf-hub:someone/something.
+_PATH_CHARACTERS = ("/", "\\", ":")
 
 
-def check_network_setting(network: Mapping[str, Any], trust: bool) -> None:
-    """Raise InputError unless every `_target_` in the setting of a network is a network class of a trusted package.
+def check_network_setting(network: Mapping[str, Any], allow_custom_code: bool) -> None:
+    """Raise InputError unless every `_target_` in a network setting is a network class of a trusted package.
 
-    The name must be one of a class that subclasses torch.nn.Module and was defined inside such a package: a longer way
-    through a package's own imports (monai.networks.nets.os.system) is refused. `trust` lets everything pass.
+    The class must subclass torch.nn.Module and be defined inside such a package: a path through a package's own
+    imports (monai.networks.nets.os.system) is refused. `allow_custom_code` disables the check.
     """
-    if trust:
+    if allow_custom_code:
         return
     for key, value in _walk(network):
         if key == "_target_":
             _check_target(str(value))
         elif (value and _any_in(_LOADING_WORDS, key.lower())) or (
-            isinstance(value, str) and _any_in(_PLACE_SIGNS, value)
+            isinstance(value, str) and _any_in(_PATH_CHARACTERS, value)
         ):
             raise InputError(
-                f"its network is built with {key}={value!r}, which may load files; if you trust this run, add --trust"
+                f"its network is built with {key}={value!r}, which may load files; if you trust this run, "
+                "add --allow-custom-code"
             )
 
 
-def _any_in(signs: Iterable[str], text: str) -> bool:
-    return any(sign in text for sign in signs)
+def _any_in(parts: Iterable[str], text: str) -> bool:
+    return any(part in text for part in parts)
 
 
 def _walk(setting: object, key: str = "") -> Iterator[tuple[str, object]]:
@@ -54,8 +55,8 @@ def _check_target(target: str) -> None:
     if _inside(module_name) and _is_network(module_name, class_name):
         return
     raise InputError(
-        f"its network is '{target}', and only network classes of {', '.join(TRUSTED_PACKAGES)} are built without "
-        "asking, since building a class runs its code; if you trust this run, add --trust"
+        f"its network is '{target}', and only network classes of {', '.join(TRUSTED_PACKAGES)} are built by default, "
+        "since building a class runs its code; if you trust this run, add --allow-custom-code"
     )
 
 

@@ -76,7 +76,7 @@ def test_a_table_tells_each_case_and_what_it_cost(ct: SmallCt, views: list[Path]
             "bright",
             f"{float(row['volume_mm3']) / 1000:.1f}",
             "1",
-            f"{float(row['trust']):.2f}",
+            f"{float(row['confidence_score']):.2f}",
         ]
     assert re.search(r"2 predicted, 0 kept, 0 failed: 48 slices in \d+\.\d s, \d+\.\d slices/s", done.stdout)
     assert f"2 masks in {tmp_path / 'out'}, with {tmp_path / 'out' / 'predictions.csv'}" in done.stdout
@@ -120,13 +120,31 @@ def test_all_options_together(ct: SmallCt, views: list[Path], tmp_path: Path) ->
     done = spleen_predict(
         *views[:2], views[2] / "checkpoints" / "best.ckpt", ct.image, "-o", tmp_path / "m.nii", "--probabilities",
         "--tta", "--flip", "left_right", "--flip", "superior_inferior", "--keep-largest", "bright", "--fill-holes",
-        "--min-volume-mm3", "20", "--batch-size", "3", "--device", "cpu", "--precision", "bf16", "--trust",
-        "--weights", "2,1,1",
+        "--min-volume-mm3", "20", "--batch-size", "3", "--device", "cpu", "--precision", "bf16",
+        "--allow-custom-code", "--weights", "2,1,1",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert file_names(tmp_path) == {"m.nii", "m_probabilities.nii.gz", "predictions.csv"}
     (row,) = read_record(tmp_path / "predictions.csv")
     assert 0 < float(row["agreement"]) < 1
+
+
+@pytest.mark.parametrize("option", ["--allow-custom-code", "--trust"])  # the latter in earlier versions
+def test_code_of_a_checkpoint_runs_only_on_request(ct: SmallCt, views: list[Path], tmp_path: Path, option: str) -> None:
+    trace = tmp_path / "trace"
+    forged = forge_network(views[0], tmp_path / "forged.ckpt", {"_target_": "os.makedirs", "name": str(trace)})
+    refused = spleen_predict(forged, ct.image, "-o", tmp_path / "mask.nii")
+    assert (refused.exit_code, trace.exists()) == (2, False)
+    assert "if you trust this run, add --allow-custom-code" in refused.stderr
+    spleen_predict(forged, ct.image, "-o", tmp_path / "mask.nii", option)
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "export"])
+def test_the_help_shows_only_the_current_name_of_the_option(command: str) -> None:
+    text = CliRunner().invoke(app, [command, "--help"]).stdout
+    assert "--allow-custom-code" in text
+    assert "--trust" not in text
 
 
 # Wrong input --------------------------------------------------------------------------------------------------------
@@ -139,7 +157,7 @@ def test_all_options_together(ct: SmallCt, views: list[Path], tmp_path: Path) ->
         ("RUN", "error: nothing to predict: after the run, give NIfTI files, a folder or a pattern"),
         ("IMAGE RUN", "is neither a run folder nor a checkpoint; give the runs first, then the inputs"),
         ("IMAGE", "is not a checkpoint; give a run folder, or a file that ends in .ckpt"),
-        ("nowhere IMAGE", "error: nowhere: no such run folder or checkpoint (looked from "),
+        ("nowhere IMAGE", "error: nowhere: no such run folder or checkpoint (relative to "),
         ("RUN nowhere.nii", "error: nowhere.nii: no such file or folder (relative to "),
         ("RUN no*where.nii", "no .nii or .nii.gz file matches this pattern"),
         ("RUN EMPTY", "contains no .nii or .nii.gz file"),
@@ -149,7 +167,7 @@ def test_all_options_together(ct: SmallCt, views: list[Path], tmp_path: Path) ->
         ("RUN IMAGE --weights 1,1", "2 weights were given for 1 runs"),
         ("RUN IMAGE --flip left_right", "--flip mirrors as part of the test-time augmentation; add --tta"),
         ("RUN IMAGE --tta --flip up", "a flip must be among left_right, anterior_posterior, superior_inferior; got"),
-        ("RUN IMAGE --keep-largest liver", "keep-largest: no class 'liver'; the run knows bright, or say all"),
+        ("RUN IMAGE --keep-largest liver", "keep-largest: no class 'liver'; the run has bright, or give all"),
         ("RUN IMAGE --min-volume-mm3 -1", "min-volume-mm3 must be 0 or more; got -1"),
         ("RUN IMAGE --batch-size 0", "batch-size must be at least 1 slice; got 0"),
         ("RUN IMAGE --device tpu", "'tpu' is not one of"),
@@ -192,8 +210,7 @@ def test_outputs_are_looked_at_before_weights_are_fitted(ct: SmallCt, views: lis
 def test_a_strangers_network_is_refused_and_not_built(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     network = {"_target_": "os.makedirs", "name": str(trace)}
-    renamed = {"in_channels_argument": "mode", "out_channels_argument": "exist_ok"}
-    evil = forge_network(views[0], tmp_path / "evil.ckpt", network, **renamed)
+    evil = forge_network(views[0], tmp_path / "evil.ckpt", network)
     done = in_its_own_process(tmp_path, evil, ct.image)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

@@ -1,11 +1,11 @@
-"""The trust score by hand, on a volume of 5 × 7 × 3 voxels of 3.2 mm³."""
+"""The confidence score by hand, on a volume of 5 × 7 × 3 voxels of 3.2 mm³."""
 
 import math
 
 import numpy as np
 import pytest
 
-from spleen.inference.confidence import ClassTrust, trust_scores
+from spleen.inference.confidence import ClassConfidence, confidence_scores
 from spleen.inference.ensemble import VolumePrediction
 from tests._helpers.nifti import SHAPE, box
 
@@ -18,14 +18,14 @@ def judge(
     confidence: float = 0.95,
     agreement: float = NAN,
     training_volumes_mm3: tuple[float, float] = (0.0, 1e6),
-) -> ClassTrust:
+) -> ClassConfidence:
     prediction = VolumePrediction(mask.astype(np.uint8), None, (confidence,), (agreement,))
-    (score,) = trust_scores(prediction, ["spleen"], [training_volumes_mm3], VOXEL_MM3)
+    (score,) = confidence_scores(prediction, ["spleen"], [training_volumes_mm3], VOXEL_MM3)
     return score
 
 
-def two_pieces() -> np.ndarray:
-    """16 voxels in one piece and 4 in another."""
+def two_components() -> np.ndarray:
+    """16 voxels in one component and 4 in another."""
     mask = box()
     mask[4, :4, 2] = 0
     mask[1:3, 6, 2] = mask[1:3, 5, 2] = 0
@@ -37,21 +37,21 @@ def test_a_good_prediction_needs_no_review() -> None:
     score = judge(box(), confidence=0.95, agreement=0.96)
     assert (score.class_name, score.n_components, score.largest_component_fraction) == ("spleen", 1, 1.0)
     assert score.volume_mm3 == pytest.approx(2 * 4 * 2 * VOXEL_MM3)
-    assert score.trust == pytest.approx(0.95 * 0.96)
+    assert score.confidence_score == pytest.approx(0.95 * 0.96)
     assert (score.review, score.reasons) == (False, "")
 
 
-def test_trust_is_the_product_of_what_is_known() -> None:
-    score = judge(two_pieces(), confidence=0.9, agreement=0.8)
+def test_the_score_is_the_product_of_the_known_signs() -> None:
+    score = judge(two_components(), confidence=0.9, agreement=0.8)
     assert (score.n_components, score.largest_component_fraction) == (2, 16 / 20)
     assert score.volume_mm3 == pytest.approx(20 * VOXEL_MM3)
-    assert score.trust == pytest.approx(0.9 * 0.8 * 0.8)
-    alone = judge(two_pieces(), confidence=0.9, agreement=NAN)
-    assert alone.trust == pytest.approx(0.9 * 0.8)
+    assert score.confidence_score == pytest.approx(0.9 * 0.8 * 0.8)
+    alone = judge(two_components(), confidence=0.9, agreement=NAN)
+    assert alone.confidence_score == pytest.approx(0.9 * 0.8)
     assert math.isnan(alone.agreement)
 
 
-def test_voxels_that_meet_in_a_corner_are_one_piece() -> None:
+def test_voxels_that_meet_in_a_corner_are_one_component() -> None:
     mask = np.zeros(SHAPE)
     mask[0, 0, 0] = mask[1, 1, 1] = mask[2, 2, 2] = 1
     assert judge(mask).n_components == 1
@@ -60,15 +60,15 @@ def test_voxels_that_meet_in_a_corner_are_one_piece() -> None:
 @pytest.mark.parametrize(
     ("confidence", "agreement", "reasons"),
     [
-        (0.7, 0.9, "unsure borders (0.70)"),
-        (0.9, 0.6, "the views disagree (0.60)"),
-        (0.84, NAN, "unsure borders (0.84)"),
-        (0.86, NAN, "scattered pieces (0.80)"),  # trust 0.86 × 0.8
-        (0.9, 0.81, "scattered pieces (0.80)"),
+        (0.7, 0.9, "uncertain boundary (0.70)"),
+        (0.9, 0.6, "views disagree (0.60)"),
+        (0.84, NAN, "uncertain boundary (0.84)"),
+        (0.86, NAN, "fragmented mask (0.80)"),  # score 0.86 × 0.8
+        (0.9, 0.81, "fragmented mask (0.80)"),
     ],
 )
 def test_the_weakest_sign_is_the_reason(confidence: float, agreement: float, reasons: str) -> None:
-    mask = two_pieces() if "pieces" in reasons else box()
+    mask = two_components() if "fragmented" in reasons else box()
     score = judge(mask, confidence, agreement)
     assert (score.review, score.reasons) == (True, reasons)
 
@@ -76,14 +76,14 @@ def test_the_weakest_sign_is_the_reason(confidence: float, agreement: float, rea
 @pytest.mark.parametrize(
     ("training", "ratio", "review"),
     [
-        ((10.0, 100.0), 1.0, False),  # the box holds 51.2 mm³
+        ((10.0, 100.0), 1.0, False),  # the box is 51.2 mm³
         ((51.2, 51.2), 1.0, False),
         ((60.0, 100.0), 51.2 / 60, False),
         ((102.3, 200.0), 51.2 / 102.3, False),  # a little more than half of the smallest
         ((102.5, 200.0), 51.2 / 102.5, True),
         ((10.0, 25.7), 51.2 / 25.7, False),  # a little less than twice the largest
         ((10.0, 25.5), 51.2 / 25.5, True),
-        ((0.0, 0.0), 1.0, False),  # the training cases held none: nothing to compare with
+        ((0.0, 0.0), 1.0, False),  # the training cases contained none: nothing to compare with
     ],
 )
 def test_a_volume_far_from_that_of_the_training_is_for_review(
@@ -93,17 +93,17 @@ def test_a_volume_far_from_that_of_the_training_is_for_review(
     assert score.volume_to_training == pytest.approx(ratio)
     assert score.review == review
     assert score.reasons == (f"{ratio:.2g} times the volume of any training case" if review else "")
-    assert score.trust == pytest.approx(0.95)  # the score itself compares no volumes
+    assert score.confidence_score == pytest.approx(0.95)  # the score itself compares no volumes
 
 
-def test_several_reasons_are_all_told() -> None:
+def test_several_reasons_are_all_listed() -> None:
     score = judge(box(), confidence=0.5, training_volumes_mm3=(10.0, 20.0))
-    assert score.reasons == "unsure borders (0.50); 2.6 times the volume of any training case"
+    assert score.reasons == "uncertain boundary (0.50); 2.6 times the volume of any training case"
 
 
 def test_nothing_found_is_for_review() -> None:
     score = judge(np.zeros(SHAPE), confidence=NAN, agreement=NAN, training_volumes_mm3=(10.0, 20.0))
-    assert (score.trust, score.volume_mm3, score.n_components) == (0.0, 0.0, 0)
+    assert (score.confidence_score, score.volume_mm3, score.n_components) == (0.0, 0.0, 0)
     assert (score.review, score.reasons) == (True, "nothing was found")
     assert math.isnan(score.largest_component_fraction)
     assert score.volume_to_training == 0.0
@@ -113,6 +113,6 @@ def test_every_class_is_judged_on_its_own_voxels() -> None:
     mask = box(value=2)
     mask[0, 0, 0] = mask[4, 6, 2] = 3
     prediction = VolumePrediction(mask.astype(np.uint8), None, (NAN, 0.9, 0.8), (NAN, 0.99, 0.9))
-    scores = trust_scores(prediction, ["a", "b", "c"], [(1, 9), (1, 99), (1, 99)], VOXEL_MM3)
+    scores = confidence_scores(prediction, ["a", "b", "c"], [(1, 9), (1, 99), (1, 99)], VOXEL_MM3)
     assert [(score.class_name, score.n_components) for score in scores] == [("a", 0), ("b", 1), ("c", 2)]
-    assert [score.trust for score in scores] == pytest.approx([0.0, 0.9 * 0.99, 0.8 * 0.9 * 0.5])
+    assert [score.confidence_score for score in scores] == pytest.approx([0.0, 0.9 * 0.99, 0.8 * 0.9 * 0.5])

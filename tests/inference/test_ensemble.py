@@ -61,7 +61,7 @@ def test_two_views_on_six_voxels_by_hand(tmp_path: Path) -> None:
     # The half is left out of the sums below: it may fall to either side. With it as background,
     # the mask holds 0.70 + 0.65 + 0.55 = 1.90 of all 3.06, and 3 voxels.
     if found.mask.ravel()[4] == 0:
-        assert found.confidence == pytest.approx((2 * 1.90 / (3.06 + 3),), abs=2e-3)
+        assert found.soft_dice_confidence == pytest.approx((2 * 1.90 / (3.06 + 3),), abs=2e-3)
     # The first view finds voxels 0, 1 and 2, the second 3 and 5: nothing in common.
     assert found.agreement[0] == pytest.approx(0.0)
 
@@ -72,7 +72,7 @@ def test_one_view_on_six_voxels_by_hand(tmp_path: Path) -> None:
     found = predict([view(Pointwise([4.0], [0.0]), "axial", 6)], image)
     assert found.mask.ravel().tolist() == [1, 1, 1, 0, 0, 0]
     # Inside: 0.9 + 0.8 + 0.6 = 2.3. In all: 2.8, since 0.02 lies below the noise floor. Voxels: 3.
-    assert found.confidence == pytest.approx((2 * 2.3 / (2.8 + 3),), abs=2e-3)
+    assert found.soft_dice_confidence == pytest.approx((2 * 2.3 / (2.8 + 3),), abs=2e-3)
     assert np.isnan(found.agreement[0])
 
 
@@ -108,7 +108,7 @@ def test_views_along_all_axes_are_averaged_voxel_by_voxel(image, weights, order)
     assert found.probabilities.dtype == np.float32
     clear = np.abs(expected - 0.5) > 1e-5
     np.testing.assert_array_equal(found.mask[clear], (expected > 0.5)[clear])
-    assert found.confidence == pytest.approx((soft_dice(expected, found.mask == 1),), abs=1e-5)
+    assert found.soft_dice_confidence == pytest.approx((soft_dice(expected, found.mask == 1),), abs=1e-5)
     # One pair weighs as much as its two masks are large.
     masks = said_by_three() > 0.5
     shared = sum(2 * np.count_nonzero(a & b) for a, b in combinations(masks, 2))
@@ -129,7 +129,7 @@ def test_one_view_says_what_it_says_with_all_the_weight_in_a_fusion(image) -> No
     alone, among = predict([view_of_all[1]], image), predict(view_of_all, image)
     np.testing.assert_array_equal(alone.mask, among.mask)
     np.testing.assert_array_equal(alone.probabilities, among.probabilities)
-    assert alone.confidence == pytest.approx(among.confidence, rel=1e-5)
+    assert alone.soft_dice_confidence == pytest.approx(among.soft_dice_confidence, rel=1e-5)
 
 
 def test_a_view_twice_is_that_view_and_agrees_with_itself(image) -> None:
@@ -158,7 +158,7 @@ def test_several_classes_are_averaged_and_decided_together(image) -> None:
     assert set(np.unique(found.mask)) == {0, 1, 2, 3}
     for number in (1, 2, 3):
         expected = soft_dice(shares[number], found.mask == number)
-        assert found.confidence[number - 1] == pytest.approx(expected, abs=1e-5)
+        assert found.soft_dice_confidence[number - 1] == pytest.approx(expected, abs=1e-5)
 
 
 def test_nothing_found_is_neither_sure_nor_agreed_on(image) -> None:
@@ -166,7 +166,7 @@ def test_nothing_found_is_neither_sure_nor_agreed_on(image) -> None:
     for views in ([view(never, "axial", 9)], [view(never, "axial", 9, 0.5), view(never, "coronal", 7, 0.5)]):
         found = predict(views, image)
         assert not found.mask.any()
-        assert np.isnan(found.confidence[0])
+        assert np.isnan(found.soft_dice_confidence[0])
         assert np.isnan(found.agreement[0])
 
 
@@ -203,7 +203,7 @@ def test_how_many_slices_go_at_once_changes_nothing(image, fused: bool) -> None:
     first, second = predict(views, image, batch_size=1), predict(views, image, batch_size=5)
     np.testing.assert_array_equal(first.mask, second.mask)
     np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-6)
-    assert first.confidence == pytest.approx(second.confidence, rel=1e-6)
+    assert first.soft_dice_confidence == pytest.approx(second.soft_dice_confidence, rel=1e-6)
     assert first.agreement == pytest.approx(second.agreement, rel=1e-6)
 
 

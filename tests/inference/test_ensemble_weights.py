@@ -93,7 +93,7 @@ def test_cases_and_classes_count_alike_and_those_that_hold_nothing_are_left_out(
     good, empty = write_case(tmp_path, "a", image, image > 0), write_case(tmp_path, "b", -np.abs(image), image > 2)
     views = [view(Pointwise([20.0], [-0.1]), axis, 9) for axis in ("axial", "coronal")]
     assert fit(views, {"a": good, "b": empty}).dice == fit(views, {"a": good}).dice == 1.0
-    with pytest.raises(InputError, match="no case holds any class"):
+    with pytest.raises(InputError, match="no case contains any class"):
         fit(views, {"b": empty})
 
 

@@ -347,12 +347,12 @@ def by_size(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_file_that_differs_from_pytorch_is_not_kept(by_size: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"BySize was not kept: .* differ from PyTorch's by up to \d"):
-        export(by_size, tmp_path / "net.pt", "torchscript", trust=True)
+        export(by_size, tmp_path / "net.pt", "torchscript", allow_custom_code=True)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_network_of_a_stranger_is_not_built(by_size: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"add --trust"):
+    with pytest.raises(InputError, match=r"add --allow-custom-code"):
         export(by_size, tmp_path / "net.pt", "torchscript")
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Images that a run learnt from are known again by their voxels, whatever their files are called."""
+"""Images that a run was trained on are recognised by their voxels, whatever the names of their files."""
 
 import json
 import logging
@@ -61,7 +61,9 @@ def test_an_image_of_the_training_is_known_under_another_name(
     new = [data.image(case_id) for case_id in cases(folds[0], "test")]
     with caplog.at_level(logging.WARNING):
         report = predict(run, [known, *new], tmp_path / "masks")
-    told = "1 of 3 images are, voxel by voxel, images that these runs learnt from: patient. The scores of their masks"
+    told = (
+        "1 of 3 images are, voxel by voxel, images that these runs were trained on: patient. The scores of their masks"
+    )
     assert told in caplog.text
     assert [case.case_id for case in report.cases if case.is_seen] == ["patient"]
 
@@ -80,7 +82,7 @@ def test_what_the_names_have_told_is_not_told_again(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         report = predict(folds[0], data.root / "imagesTr", tmp_path / "masks")
-    assert "4 of 6 images are called as cases that these runs learnt from" in caplog.text
+    assert "4 of 6 images have the names of cases that these runs were trained on" in caplog.text
     assert "voxel by voxel" not in caplog.text
     assert sum(case.is_seen for case in report.cases) == 4
 
@@ -94,7 +96,7 @@ def test_no_image_of_the_training_passes_for_a_held_out_case(
     assert [case.case_id for case in report.cases] == [second]
     (failure,) = report.failures
     assert failure.image == known
-    assert "is, voxel by voxel, an image that fold0 learnt from under another name" in failure.reason
+    assert "is, voxel by voxel, an image that fold0 was trained on under another name" in failure.reason
     assert not (tmp_path / "masks" / f"{first}.nii").exists()
 
 
@@ -104,7 +106,7 @@ def test_the_volume_whose_slices_a_run_learnt_from_is_known(
     run = three_views(tmp_path_factory)[0]
     with caplog.at_level(logging.WARNING):
         predict(run, scan(tmp_path_factory).image, tmp_path / "mask.nii.gz")
-    assert "1 of 1 images are, voxel by voxel, images that these runs learnt from" in caplog.text
+    assert "1 of 1 images are, voxel by voxel, images that these runs were trained on" in caplog.text
 
 
 def test_weights_fitted_on_images_of_the_training_are_told(
@@ -115,7 +117,10 @@ def test_weights_fitted_on_images_of_the_training_are_told(
     pairs = pair_images(data.root / "imagesTr", data.root / "labelsTr", 1)
     with caplog.at_level(logging.WARNING):
         fit_weights(views, pairs, 4, lambda name, done, total: None)
-    assert "6 of 6 images are, voxel by voxel, images that these runs learnt from: c0, c1, c2 and 3 more" in caplog.text
+    assert (
+        "6 of 6 images are, voxel by voxel, images that these runs were trained on: c0, c1, c2 and 3 more"
+        in caplog.text
+    )
     assert "Weights fitted on them favour the runs that know them" in caplog.text
 
 

@@ -85,14 +85,14 @@ def test_images_that_a_run_learnt_from_are_told(
     assert "learnt" not in caplog.text
     with caplog.at_level(logging.WARNING):
         predict(runs["coronal0"], data.root / "imagesTr", tmp_path / "all")
-    assert "4 of 6 images are called as cases that these runs learnt from: " in caplog.text
+    assert "4 of 6 images have the names of cases that these runs were trained on: " in caplog.text
 
 
 def test_a_checkpoint_without_its_folder_does_not_tell(data: ManyCases, runs: dict[str, Path], tmp_path: Path) -> None:
     alone = tmp_path / "best.ckpt"
     shutil.copy(runs["coronal0"] / "checkpoints" / "best.ckpt", alone)
     images = data.root / "imagesTr"
-    with pytest.raises(InputError, match=r"needs the folders of runs that held out whole cases; .*best\.ckpt"):
+    with pytest.raises(InputError, match=r"needs run folders of trainings that held out whole cases; .*best\.ckpt"):
         predict([runs["coronal1"], alone], images, tmp_path / "masks", PredictSettings(held_out=True))
     assert not (tmp_path / "masks").exists()
     assert len(predict(alone, images, tmp_path / "masks").cases) == 6
@@ -102,7 +102,7 @@ def test_images_of_other_names_are_refused(data: ManyCases, runs: dict[str, Path
     image = tmp_path / "patient.nii.gz"
     shutil.copy(data.image("c0"), image)
     held_out = ", ".join(sorted(held_out_by(runs["coronal0"])))
-    with pytest.raises(InputError, match=rf"none of the images is called as .* \(they held out {held_out}\)"):
+    with pytest.raises(InputError, match=rf"no image has the name of .* \({held_out}\)"):
         predict(runs["coronal0"], image, tmp_path / "mask.nii.gz", PredictSettings(held_out=True))
 
 
@@ -113,4 +113,4 @@ def test_weights_are_not_fitted_on_cases_that_only_some_runs_held_out(
     given = ["predict", str(runs["coronal0"]), images, "-o", str(tmp_path / "masks"), "--held-out"]
     result = CliRunner().invoke(app, [*given, "--fit-weights", images, labels])
     assert result.exit_code == 2
-    assert "--fit-weights needs cases that no RUN knows" in result.output
+    assert "--fit-weights needs cases that no RUN was trained on" in result.output

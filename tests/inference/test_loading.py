@@ -75,7 +75,7 @@ def test_a_folder_of_runs_stands_for_all_of_them(tmp_path_factory: pytest.TempPa
     models = load_ensemble([folder])
     assert [model.preprocessing.axis for model in models] == ["axial", "coronal", "sagittal"]
     assert [model.name for model in load_ensemble([views[2], views[0]])] == ["sagittal", "axial"]
-    with pytest.raises(InputError, match=r"holds 3 runs; name one of them: .*axial"):
+    with pytest.raises(InputError, match=r"contains 3 runs; give one of them: .*axial"):
         load_trained(folder)
 
 
@@ -91,7 +91,7 @@ def test_runs_of_other_classes_are_not_fused(
     run_folder: Path, tmp_path: Path, change: dict[str, Any], told: str
 ) -> None:
     other = forge_spec(run_folder, tmp_path / "other.ckpt", lambda spec: spec["classes"][0].update(change))
-    with pytest.raises(InputError, match=rf"axial knows bright=\[3, 4\], other knows {told}"):
+    with pytest.raises(InputError, match=rf"axial has bright=\[3, 4\], other has {told}"):
         load_ensemble([run_folder, other])
 
 
@@ -125,14 +125,14 @@ def in_the_specification(bait: Bait, run_folder: Path, path: Path) -> None:
 @pytest.mark.parametrize(
     "hide", [as_zip, as_old_file, as_bare_pickle, among_the_rest, among_the_weights, in_the_specification]
 )
-@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("allow_custom_code", [False, True])
 def test_a_malicious_pickle_is_refused_and_not_run(
-    run_folder: Path, tmp_path: Path, hide: Callable[[Bait, Path, Path], None], trust: bool
+    run_folder: Path, tmp_path: Path, hide: Callable[[Bait, Path, Path], None], allow_custom_code: bool
 ) -> None:
     checkpoint, trace = tmp_path / "evil.ckpt", tmp_path / "trace"
     hide(Bait(trace), run_folder, checkpoint)
-    with pytest.raises(InputError, match=r"names posix\.system|is no checkpoint of train\.py"):
-        load_trained(checkpoint, trust)
+    with pytest.raises(InputError, match=r"names posix\.system|is not a checkpoint of `spleen train`"):
+        load_trained(checkpoint, allow_custom_code)
     assert not trace.exists()
     if hide is as_bare_pickle:
         pickle.loads(checkpoint.read_bytes())
@@ -148,11 +148,11 @@ def test_a_malicious_target_is_refused_and_not_run(run_folder: Path, tmp_path: P
     if nested:
         network = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 2, "kernel_size": network}
     evil = forge_network(run_folder, tmp_path / "evil.ckpt", network)
-    with pytest.raises(InputError, match=r"evil\.ckpt: its network is 'os\.makedirs', .* add --trust"):
+    with pytest.raises(InputError, match=r"evil\.ckpt: its network is 'os\.makedirs', .* add --allow-custom-code"):
         load_trained(evil)
     assert not trace.exists()
     with pytest.raises(InputError, match=r"cannot be built|gives NoneType"):
-        load_trained(evil, trust=True)
+        load_trained(evil, allow_custom_code=True)
     assert trace.exists()  # so the bait was real
 
 
@@ -167,7 +167,7 @@ class Own(torch.nn.Module):
 """
 
 
-def test_trust_builds_a_network_of_the_users_own(
+def test_allow_custom_code_builds_a_network_of_the_users_own(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own_networks.py").write_text(OWN_NETWORK)
@@ -184,7 +184,7 @@ def test_trust_builds_a_network_of_the_users_own(
     own = forge(forged.parents[1], tmp_path / "own.ckpt", change)
     with pytest.raises(InputError, match=r"its network is 'own_networks\.Own'"):
         load_trained(own)
-    answer = load_trained(own, trust=True).network(torch.full((1, 1, 4, 4), 3.0))
+    answer = load_trained(own, allow_custom_code=True).network(torch.full((1, 1, 4, 4), 3.0))
     assert answer[0, :, 0, 0].tolist() == [3.5, -6.0]
 
 
@@ -196,7 +196,9 @@ def test_a_truncated_checkpoint_is_told(run_folder: Path, tmp_path: Path, kept: 
     whole = (run_folder / BEST).read_bytes()
     path = tmp_path / "cut.ckpt"
     path.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(InputError, match=r"cut\.ckpt is no checkpoint of train\.py, or it is truncated; copy it again"):
+    with pytest.raises(
+        InputError, match=r"cut\.ckpt is not a checkpoint of `spleen train`, or it is truncated; copy it again"
+    ):
         load_trained(path)
 
 
@@ -221,7 +223,7 @@ def test_any_damage_to_a_checkpoint_is_a_wrong_input_and_never_a_fault_of_the_pr
 )
 def test_other_peoples_checkpoints_are_told(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(InputError, match=r"other\.ckpt:? (it )?was not written by train\.py"):
+    with pytest.raises(InputError, match=r"other\.ckpt:? (it )?was not written by `spleen train`"):
         load_trained(tmp_path / "other.ckpt")
 
 

@@ -52,9 +52,9 @@ def test_an_array_is_predicted_as_its_file_is(
     voxel_mm3 = SPACING_MM[0] * SPACING_MM[1] * SPACING_MM[2]
     counted = {name: np.count_nonzero(found.mask == value) for name, value in {"dark": 7, "bright": 3}.items()}
     assert found.volumes_mm3 == pytest.approx({name: voxel_mm3 * count for name, count in counted.items()}, rel=1e-5)
-    for of_array, of_file in zip(found.classes, report.cases[0].trust, strict=True):
+    for of_array, of_file in zip(found.classes, report.cases[0].confidence, strict=True):
         assert (of_array.class_name, of_array.reasons) == (of_file.class_name, of_file.reasons)
-        assert of_array.trust == pytest.approx(of_file.trust)
+        assert of_array.confidence_score == pytest.approx(of_file.confidence_score)
 
 
 def test_a_nibabel_image_brings_its_own_affine(ct: SmallCt, model: Model) -> None:

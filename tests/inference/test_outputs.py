@@ -7,20 +7,20 @@ import pytest
 
 from spleen.errors import InputError
 from spleen.imaging.files import ImageFiles, case_name
-from spleen.inference.confidence import ClassTrust
+from spleen.inference.confidence import ClassConfidence
 from spleen.inference.outputs import Target, missing_targets, plan_targets, read_record, record
 
-SCORE = ClassTrust(
+SCORE = ClassConfidence(
     class_name="left kidney, cyst",  # a comma, which CSV must quote
     volume_mm3=151234.56,
     n_components=2,
     largest_component_fraction=0.75,
-    confidence=0.9,
+    soft_dice_confidence=0.9,
     agreement=math.nan,
     volume_to_training=1.0,
-    trust=0.675,
+    confidence_score=0.675,
     review=True,
-    reasons="scattered pieces (0.75)",
+    reasons="fragmented mask (0.75)",
 )
 
 
@@ -118,7 +118,9 @@ def wanted(targets: list[Target], **options: bool) -> list[str]:
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert wanted(three_targets(tmp_path / "new")) == ["a", "b", "c"]
     targets = three_targets(tmp_path, "a.nii.gz", "c.nii.gz")
-    with pytest.raises(InputError, match=r"2 of 3 outputs exist already \(.*/a\.nii\.gz, .*/c\.nii\.gz\); --overwrite"):
+    with pytest.raises(
+        InputError, match=r"2 of 3 outputs exist already \(.*/a\.nii\.gz, .*/c\.nii\.gz\); add --overwrite"
+    ):
         wanted(targets)
     assert wanted(targets, overwrite=True) == ["a", "b", "c"]
     assert wanted(targets, skip_existing=True) == ["b"]
@@ -161,12 +163,12 @@ def test_a_record_tells_every_sign_in_words_and_numbers(tmp_path: Path) -> None:
         "volume_mm3": "151235",
         "n_components": "2",
         "largest_component_fraction": "0.75",
-        "confidence": "0.9",
+        "soft_dice_confidence": "0.9",
         "agreement": "nan",
         "volume_to_training": "1",
-        "trust": "0.675",
+        "confidence_score": "0.675",
         "review": "yes",
-        "reasons": "scattered pieces (0.75)",
+        "reasons": "fragmented mask (0.75)",
     }
     told = {name: second[name] for name in ("class_name", "review", "reasons", "agreement")}
     assert told == {"class_name": "spleen", "review": "no", "reasons": "", "agreement": "0.5"}
@@ -183,9 +185,24 @@ def test_a_new_prediction_replaces_its_own_rows_and_no_others(tmp_path: Path) ->
     a, b = (Target(image(Path(f"{name}.nii")), tmp_path / f"{name}.nii.gz") for name in "ab")
     record(a, [SCORE, replace(SCORE, class_name="spleen")], [(1,), (2,)])
     record(b, [SCORE], [(1,)])
-    record(a, [replace(SCORE, trust=0.1)], [(1,)])
+    record(a, [replace(SCORE, confidence_score=0.1)], [(1,)])
     rows = read_record(tmp_path / "predictions.csv")
-    assert [(row["case_id"], row["trust"]) for row in rows] == [("b", "0.675"), ("a", "0.1")]
+    assert [(row["case_id"], row["confidence_score"]) for row in rows] == [("b", "0.675"), ("a", "0.1")]
+
+
+def test_a_record_of_an_earlier_version_is_continued_under_the_current_columns(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    path.write_text(
+        "case_id,image,prediction,label_values,class_name,volume_mm3,n_components,largest_component_share,confidence,"
+        "agreement,volume_to_training,trust,review,reasons\n"
+        "old,/scans/old.nii,old.nii.gz,1,spleen,100,2,0.5,0.8,0.9,1,0.36,yes,scattered pieces (0.50)\n"
+    )
+    record(Target(image(Path("new.nii")), tmp_path / "new.nii.gz"), [SCORE], [(1,)])
+    with path.open(newline="") as file:
+        old, new = csv.DictReader(file)
+    names = ("case_id", "largest_component_fraction", "soft_dice_confidence", "agreement", "confidence_score")
+    assert [old[name] for name in names] == ["old", "0.5", "0.8", "0.9", "0.36"]
+    assert [new[name] for name in names] == ["new", "0.75", "0.9", "nan", "0.675"]
 
 
 def test_a_folder_without_a_record_has_no_rows(tmp_path: Path) -> None:

@@ -78,14 +78,14 @@ def test_test_time_augmentation_shows_shifted_slices_too(ct: SmallCt, views: lis
     report = predict(views[0], ct.image, tmp_path / "mask.nii", settings)
     (view,) = make_views(load_ensemble([views[0]]), settings)
     assert view.variants == (Variant(), *(Variant(shift=shift) for shift in ((3, 0), (-3, 0), (0, 3), (0, -3))))
-    (score,) = report.cases[0].trust
+    (score,) = report.cases[0].confidence
     assert 0.8 < score.agreement < 1
     predict(views[0], ct.image, tmp_path / "plain.nii", PredictSettings(probabilities=True, precision="32"))
     with_tta, without = (voxels(tmp_path / f"{name}_probabilities.nii.gz") for name in ("mask", "plain"))
     assert 0.001 < np.abs(with_tta - without).mean() < 0.05
 
 
-def test_the_mask_is_cleaned_and_the_signs_of_trust_are_not(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_the_mask_is_cleaned_and_the_confidence_score_is_not(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     """The organ stands twice in a volume twice as wide, its copy smaller; SciPy counts the pieces."""
     hu = np.concatenate([ct.hu, np.where(np.indices(ct.hu.shape)[2] < 10, ct.hu, -1000)]).astype(np.float32)
     image = save(tmp_path / "two.nii.gz", hu, AFFINE)
@@ -98,8 +98,9 @@ def test_the_mask_is_cleaned_and_the_signs_of_trust_are_not(ct: SmallCt, views: 
     np.testing.assert_array_equal(voxels(tmp_path / "cleaned.nii.gz") == 3, regions == largest)
     filled = ndimage.binary_fill_holes(regions == largest)
     np.testing.assert_array_equal(voxels(tmp_path / "every.nii.gz") == 3, filled)
-    assert str(plain.cases[0].trust) == str(cleaned.cases[0].trust) == str(every.cases[0].trust)  # NaN equals nothing
-    (score,) = plain.cases[0].trust
+    # As text, since NaN is unequal to itself.
+    assert str(plain.cases[0].confidence) == str(cleaned.cases[0].confidence) == str(every.cases[0].confidence)
+    (score,) = plain.cases[0].confidence
     assert score.n_components == n_regions
     assert score.volume_mm3 == pytest.approx(np.count_nonzero(regions) * math.prod(SPACING_MM))
     smallest = np.bincount(regions.ravel())[1:].min() * math.prod(SPACING_MM)
@@ -139,10 +140,10 @@ def test_the_volume_of_the_training_is_compared_with(ct: SmallCt, views: list[Pa
     (whole,), (less,) = (predict(views[0], image, tmp_path / "mask.nii.gz", PredictSettings(overwrite=True)).cases
                          for image in (ct.image, part))  # fmt: skip
     organ_mm3 = np.isin(ct.values, [3, 4]).sum() * math.prod(SPACING_MM)
-    assert whole.trust[0].volume_to_training == pytest.approx(whole.trust[0].volume_mm3 / organ_mm3)
-    assert less.trust[0].volume_to_training == pytest.approx(less.trust[0].volume_mm3 / organ_mm3)
-    assert less.trust[0].review
-    assert "times the volume of any training case" in less.trust[0].reasons
+    assert whole.confidence[0].volume_to_training == pytest.approx(whole.confidence[0].volume_mm3 / organ_mm3)
+    assert less.confidence[0].volume_to_training == pytest.approx(less.confidence[0].volume_mm3 / organ_mm3)
+    assert less.confidence[0].review
+    assert "times the volume of any training case" in less.confidence[0].reasons
 
 
 # Settings -----------------------------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ def test_the_volume_of_the_training_is_compared_with(ct: SmallCt, views: list[Pa
         ({"weights": (0.0, 0.0, 0.0)}, "not all 0; got 0, 0, 0"),
         ({"weights": (math.nan, 1.0, 1.0)}, "weights must be 0 or more"),
         ({"weights": (math.inf, 1.0, 1.0)}, "weights must be 0 or more"),
-        ({"keep_largest": ("liver",)}, "keep-largest: no class 'liver'; the run knows bright, or say all"),
+        ({"keep_largest": ("liver",)}, "keep-largest: no class 'liver'; the run has bright, or give all"),
         ({"min_volume_mm3": -1.0}, "min-volume-mm3 must be 0 or more; got -1"),
         ({"min_volume_mm3": math.nan}, "min-volume-mm3 must be 0 or more; got nan"),
         ({"min_volume_mm3": math.inf}, "got inf"),

@@ -163,7 +163,7 @@ def test_a_fault_in_the_middle_stops_no_others(
     run = forge(named.parents[1], tmp_path / "moody.ckpt", lambda content: content.update(state_dict={}))
     for name, hu in {"a": ct.hu, "b": np.minimum(ct.hu, -200), "c": ct.hu}.items():
         save(tmp_path / f"{name}.nii", hu, AFFINE)
-    report = predict(run, tmp_path, tmp_path / "out", PredictSettings(trust=True))
+    report = predict(run, tmp_path, tmp_path / "out", PredictSettings(allow_custom_code=True))
     assert [case.case_id for case in report.cases] == ["a", "c"]
     assert report.failures == (Failure(tmp_path / "b.nii", "KeyError: 'mood'"),)
     assert file_names(tmp_path / "out") == {"a.nii.gz", "c.nii.gz", "predictions.csv"}

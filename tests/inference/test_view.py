@@ -52,14 +52,14 @@ def collect(trained, image, shown_as=PLAIN, batch_size: int = 2) -> tuple[list[s
 def test_a_shift_moves_the_slice_and_repeats_its_edge(shift: tuple[int, int], rows, columns) -> None:
     planes = batch(8, 6)
     expected = planes[:, :, list(rows)][:, :, :, list(columns)]
-    assert torch.equal(Variant(shift=shift).show(planes), expected)
+    assert torch.equal(Variant(shift=shift).apply(planes), expected)
 
 
 def test_a_flip_mirrors_the_axis_that_it_names() -> None:
     planes = batch()
-    np.testing.assert_array_equal(Variant((2,)).show(planes), planes.numpy()[:, :, ::-1])
-    np.testing.assert_array_equal(Variant((3,)).show(planes), planes.numpy()[:, :, :, ::-1])
-    assert Variant().show(planes) is planes
+    np.testing.assert_array_equal(Variant((2,)).apply(planes), planes.numpy()[:, :, ::-1])
+    np.testing.assert_array_equal(Variant((3,)).apply(planes), planes.numpy()[:, :, :, ::-1])
+    assert Variant().apply(planes) is planes
 
 
 @AXES
@@ -67,7 +67,7 @@ def test_undoing_what_was_shown_gives_the_slice_back_away_from_the_edge(axis: st
     planes = batch()
     margin = 3
     for variant in variants(axis, FLIP_DIRECTIONS):
-        back = variant.undo(variant.show(planes))
+        back = variant.undo(variant.apply(planes))
         inner = (..., slice(margin, -margin), slice(margin, -margin))
         assert torch.equal(back[inner], planes[inner]), variant
         if variant.shift == (0, 0):
@@ -78,7 +78,7 @@ def test_a_shift_and_a_flip_together_are_undone_in_turn() -> None:
     planes = batch()
     variant = Variant((3,), (2, -1))
     inner = (..., slice(3, -3), slice(3, -3))
-    assert torch.equal(variant.undo(variant.show(planes))[inner], planes[inner])
+    assert torch.equal(variant.undo(variant.apply(planes))[inner], planes[inner])
 
 
 @AXES
@@ -90,7 +90,7 @@ def test_a_direction_is_the_patients_and_mirrors_only_planes_that_it_lies_in(axi
         assert mirrored == []
         return
     (variant,) = mirrored
-    shown = variant.show(torch.from_numpy(np.ascontiguousarray(to_slices(volume, axis)))[:, None])[:, 0]
+    shown = variant.apply(torch.from_numpy(np.ascontiguousarray(to_slices(volume, axis)))[:, None])[:, 0]
     np.testing.assert_array_equal(shown, to_slices(np.flip(volume, ALONG[direction]), axis))
 
 

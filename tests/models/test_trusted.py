@@ -17,7 +17,7 @@ MODELS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_every_network_of_this_repository_is_built_without_asking(path: Path) -> None:
-    check_network_setting(yaml.safe_load(path.read_text())["network"], trust=False)
+    check_network_setting(yaml.safe_load(path.read_text())["network"], allow_custom_code=False)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_every_network_of_this_repository_is_built_without_asking(path: Path) ->
 )
 def test_anything_but_a_network_class_of_a_known_library_is_refused(target: str) -> None:
     with pytest.raises(InputError, match=r"its network (is|needs)"):
-        check_network_setting({"_target_": target}, trust=False)
+        check_network_setting({"_target_": target}, allow_custom_code=False)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_way_through_what_a_trusted_module_imported_is_refused(module: str, na
         found = getattr(found, name)  # the way is open
     assert found is not None
     with pytest.raises(InputError, match=r"its network (is|needs)"):
-        check_network_setting({"_target_": f"{module}.{names}"}, trust=False)
+        check_network_setting({"_target_": f"{module}.{names}"}, allow_custom_code=False)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_network_class_is_judged_by_its_home(monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setitem(sys.modules, module, ModuleType(module))
     monkeypatch.setattr(sys.modules[module], "Elsewhere", network, raising=False)
     with pytest.raises(InputError, match=rf"its network is '{module}\.Elsewhere'"):
-        check_network_setting({"_target_": f"{module}.Elsewhere"}, trust=False)
+        check_network_setting({"_target_": f"{module}.Elsewhere"}, allow_custom_code=False)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_a_network_class_is_judged_by_its_home(monkeypatch: pytest.MonkeyPatch, 
 )
 def test_a_target_inside_an_argument_is_looked_at_too(argument: dict) -> None:
     with pytest.raises(InputError, match="its network is '"):
-        check_network_setting({"_target_": "torch.nn.Conv2d", **argument}, trust=False)
+        check_network_setting({"_target_": "torch.nn.Conv2d", **argument}, allow_custom_code=False)
 
 
 def test_a_trusted_network_inside_an_argument_is_fine() -> None:
     inner = {"_target_": "torch.nn.Identity"}
-    check_network_setting({"_target_": "torch.nn.Sequential", "_args_": [inner]}, trust=False)
+    check_network_setting({"_target_": "torch.nn.Sequential", "_args_": [inner]}, allow_custom_code=False)
 
 
 @pytest.mark.parametrize(
@@ -121,20 +121,20 @@ def test_a_trusted_network_inside_an_argument_is_fine() -> None:
     ids=str,
 )
 def test_an_argument_that_may_load_files_is_refused(argument: dict) -> None:
-    with pytest.raises(InputError, match=r"its network is built with .*, which may load files; .* --trust"):
-        check_network_setting({"_target_": "monai.networks.nets.UNet", **argument}, trust=False)
+    with pytest.raises(InputError, match=r"its network is built with .*, which may load files; .* --allow-custom-code"):
+        check_network_setting({"_target_": "monai.networks.nets.UNet", **argument}, allow_custom_code=False)
 
 
 @pytest.mark.parametrize("argument", [{"pretrained": False}, {"checkpoint": None}, {"norm": "instance"}], ids=str)
 def test_an_argument_that_loads_nothing_is_fine(argument: dict) -> None:
-    check_network_setting({"_target_": "monai.networks.nets.UNet", **argument}, trust=False)
+    check_network_setting({"_target_": "monai.networks.nets.UNet", **argument}, allow_custom_code=False)
 
 
 @pytest.mark.parametrize("target", ["os.system", "my.own.Network"])
-def test_trust_lets_everything_pass(target: str) -> None:
-    check_network_setting({"_target_": target, "pretrained": True}, trust=True)
+def test_allow_custom_code_lets_everything_pass(target: str) -> None:
+    check_network_setting({"_target_": target, "pretrained": True}, allow_custom_code=True)
 
 
 def test_a_library_that_is_not_installed_is_told() -> None:
     with pytest.raises(InputError, match=r"needs the module 'monai\.networks\.nets\.nowhere', which is not installed"):
-        check_network_setting({"_target_": "monai.networks.nets.nowhere.UNet"}, trust=False)
+        check_network_setting({"_target_": "monai.networks.nets.nowhere.UNet"}, allow_custom_code=False)

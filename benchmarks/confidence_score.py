@@ -1,9 +1,9 @@
-"""Does the trust score, which sees no reference, rank cases by their true Dice?
+"""Does the confidence score, which sees no reference, rank cases by their true Dice?
 
 Run it from the repository on two folders of images and labels with the same names; what follows `--` is handed on to
 every training:
 
-    python -m benchmarks.trust_score --images imagesTr --labels labelsTr --cases 100 -- intensity=mr img_size=64 \\
+    python -m benchmarks.confidence_score --images imagesTr --labels labelsTr --cases 100 -- intensity=mr img_size=64 \\
         'data.label_values={anterior: 1, posterior: 2}'
 
 Three views (axial, coronal, sagittal) are trained on the first case alone, which makes good and bad predictions both
@@ -30,26 +30,26 @@ from spleen.imaging.files import pair_by_name
 from spleen.imaging.labels import to_class_indices
 from spleen.imaging.nifti import read_label
 from spleen.imaging.slicing import AXES
-from spleen.inference.confidence import ClassTrust
+from spleen.inference.confidence import ClassConfidence
 from spleen.inference.loading import load_trained
 from spleen.inference.predict import PredictSettings, predict
 from spleen.system.resources import work_folder
 
-SIGNS = ("confidence", "agreement", "largest_component_share", "trust")
+SIGNS = ("soft_dice_confidence", "agreement", "largest_component_fraction", "confidence_score")
 
 
 @dataclass(frozen=True)
 class Judged:
     """One class of one case: what was said without the reference, and what is true."""
 
-    said: ClassTrust
+    said: ClassConfidence
     dice: float
 
 
 def main() -> None:
     """Train, predict, compare."""
     arguments = _parse_arguments()
-    folder = work_folder() / "outputs" / "benchmark_trust_score" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    folder = work_folder() / "outputs" / "benchmark_confidence_score" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     pairs = pair_by_name(arguments.images, arguments.labels)
     first, *others = list(pairs)[: arguments.cases + 1]
     image, label = pairs[first]
@@ -77,7 +77,7 @@ def main() -> None:
             found = to_class_indices(read_label(case.mask).array, classes)
             counts = count_confusion(torch.from_numpy(found), torch.from_numpy(expected), len(classes.names) + 1)
             scores = dice(ConfusionCounts(*counts[None].unbind(-1)))[0]
-            judged += [Judged(said, float(score)) for said, score in zip(case.trust, scores, strict=True)]
+            judged += [Judged(said, float(score)) for said, score in zip(case.confidence, scores, strict=True)]
         print(f"| {name} | {_cells(judged)} |", flush=True)
 
 
