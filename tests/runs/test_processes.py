@@ -23,10 +23,10 @@ from spleen.data.loading.batches import BalancedBatches, CaseSlices, ScoredSlice
 from spleen.errors import InputError, Interrupted
 from spleen.inference.loading import load_trained
 from spleen.models.losses import DiceCrossEntropyLoss
-from spleen.records import writing as record
 from spleen.runs.data import open_data
 from spleen.runs.launch_environment import check_launched, launch_environment
 from spleen.runs.naming import run_stamp
+from spleen.runs.summary import write_cases
 from spleen.training.fit import load_best, make_trainer, quieten
 from spleen.training.place import Place
 from tests._helpers.small_run import REPOSITORY, SmallCt, compose_config, rows, small, small_ct, train
@@ -104,7 +104,7 @@ def test_the_same_weights_score_the_same_in_one_process(ct: SmallCt, together: P
     load_best(module, parts.spec, together / "checkpoints" / "best.ckpt")
     scorer.validate(module, data, verbose=False)
     scorer.test(module, data, verbose=False)
-    record.write_cases(tmp_path / "cases.csv", module.scores)
+    write_cases(tmp_path / "cases.csv", module.scores)
     assert (tmp_path / "cases.csv").read_text() == (together / "cases.csv").read_text()
 
 
@@ -190,7 +190,8 @@ def test_each_scored_slice_goes_to_one_process_and_all_get_as_many_batches(
     ct: SmallCt, tmp_path: Path, n_ranks: int
 ) -> None:
     config = compose_config(*small(*ct.overrides, *SETTINGS, f"cache_dir={tmp_path}"))
-    case = open_data(config, find_dataset(config).cases, build_model.build_classes(config)).slices.cases[0]
+    preprocessing = build.build_preprocessing(config, build.build_classes(config))
+    case = open_data(config, find_dataset(config).cases, preprocessing).slices.cases[0]
     parts = [CaseSlices(case, np.arange(2, 9)), CaseSlices(case, np.arange(4, 8))]  # 11 slices
     dealt = [ScoredSlices(parts, 0, 3, rank, n_ranks) for rank in range(n_ranks)]
     assert len({len(batches) for batches in dealt}) == 1

@@ -249,8 +249,9 @@ def write(folder: Path, name: str, text: str) -> None:
 
 
 def test_the_study_of_the_documentation_works_as_it_says(own: Path) -> None:
-    page = REPOSITORY / "docs" / "how-to" / "studies.md"
-    (text,) = re.findall(r"```yaml\n(# Is a wider.*?)```", page.read_text(), re.S)
+    (text,) = re.findall(
+        r"```yaml\n(# Is a wider.*?)```", (REPOSITORY / "docs" / "how-to" / "studies.md").read_text(), re.S
+    )
     write(own, "wider", text)
     assert study_question("wider") == "Is a wider network worth its time?"
     jobs = jobs_of("wider")
