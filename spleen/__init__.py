@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spleen.data.download.fetch import fetch as fetch
     from spleen.errors import InputError as InputError
     from spleen.evaluation.compare import Comparison as Comparison
     from spleen.evaluation.compare import compare as compare
@@ -48,6 +49,7 @@ _MODULE_OF = {
     "evaluate": "evaluation.evaluate",
     "explore": "exploration.explore",
     "export": "inference.export",
+    "fetch": "data.download.fetch",
     "load_model": "inference.model",
     "predict": "inference.predict",
     "results": "runs.results.results",

@@ -9,7 +9,7 @@ import spleen
 
 NAMES = [
     "Comparison", "Evaluation", "Exploration", "InputError", "Model", "PredictSettings", "Prediction", "StudyResults",
-    "TrainedRun", "compare", "evaluate", "explore", "export", "load_model", "predict", "results", "train",
+    "TrainedRun", "compare", "evaluate", "explore", "export", "fetch", "load_model", "predict", "results", "train",
 ]  # fmt: skip
 
 
@@ -21,8 +21,8 @@ def test_each_name_is_there_under_its_own_name(name: str) -> None:
 
 def test_there_are_no_other_names() -> None:
     assert sorted(spleen._MODULE_OF) == NAMES
-    with pytest.raises(AttributeError, match="module 'spleen' has no attribute 'trian'"):
-        spleen.trian  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'spleen' has no attribute 'nothing'"):
+        spleen.nothing  # noqa: B018
 
 
 def test_importing_is_light() -> None:

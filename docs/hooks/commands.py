@@ -9,7 +9,7 @@ import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from spleen.cli import app
+from spleen.cli.main import app
 
 PAGE = "reference/commands.md"
 
