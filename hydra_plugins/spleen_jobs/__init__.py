@@ -17,7 +17,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from spleen.runs.sweeps.launchers import check_installed, job_output_folder, limit_concurrency, use_own_launcher_configs
+from spleen.runs.sweeps.launchers import (
+    check_launcher_installed,
+    job_output_folder,
+    limit_concurrency,
+    use_own_launcher_configs,
+)
 from spleen.runs.sweeps.outcome import Multirun, print_plan
 from spleen.runs.sweeps.plan import combinations, plan
 from spleen.runs.sweeps.studies import GROUP, register_studies
@@ -60,7 +65,7 @@ class JobSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before `sweep`."""
         self._context, self._task, self._config = hydra_context, task_function, config
-        check_installed(config.hydra.launcher)
+        check_launcher_installed(config.hydra.launcher)
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the unfinished jobs; `arguments` are the command-line overrides."""

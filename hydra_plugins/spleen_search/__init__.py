@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from spleen.config.overrides import quoted
 from spleen.errors import InputError, Interrupted
 from spleen.records.folder import is_finished, read_summary
-from spleen.runs.sweeps.launchers import check_installed, limit_concurrency
+from spleen.runs.sweeps.launchers import check_launcher_installed, limit_concurrency
 from spleen.runs.sweeps.outcome import Multirun
 from spleen.runs.sweeps.plan import Combination, Job, plan
 
@@ -63,7 +63,7 @@ class SearchSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before `sweep`."""
         self._context, self._task, self._config = hydra_context, task_function, config
-        check_installed(config.hydra.launcher)
+        check_launcher_installed(config.hydra.launcher)
         if importlib.util.find_spec("optuna") is None:
             raise InputError("a search needs Optuna: pip install optuna")
 

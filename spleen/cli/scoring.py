@@ -7,7 +7,7 @@ from pathlib import Path
 from spleen.evaluation.compare import compare
 from spleen.evaluation.evaluate import evaluate
 from spleen.evaluation.report import files as evaluation_files
-from spleen.evaluation.scoring import Failure
+from spleen.evaluation.scoring import FailedPair
 from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
 from spleen.system.progress import ProgressBar
 
@@ -96,7 +96,7 @@ def run_compare(
     return not comparison.failures
 
 
-def _tell(failures: Sequence[Failure]) -> None:
+def _tell(failures: Sequence[FailedPair]) -> None:
     """The cases that could not be scored, last and on the error stream."""
     if failures:
         print(f"\n{len(failures)} case(s) could not be scored:", file=sys.stderr)

@@ -197,7 +197,7 @@ def build_spec(config: TrainConfig) -> ModelSpec:
     )
 
 
-def describe(spec: ModelSpec, training: Sequence[StoredCase], validation: Sequence[StoredCase]) -> ModelSpec:
+def complete_spec(spec: ModelSpec, training: Sequence[StoredCase], validation: Sequence[StoredCase]) -> ModelSpec:
     """The specification completed with facts read from the cases of the train and val splits."""
     classes = ClassMap(spec.preprocessing.classes.names, training[0].label_values)
     by_class = zip(*(case.volumes_mm3 for case in training), strict=True)

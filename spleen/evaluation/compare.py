@@ -18,7 +18,7 @@ from spleen.evaluation.evaluate import TOLERANCE_MM, check_settings
 from spleen.evaluation.metrics.catalogue import BY_NAME, SURFACE_METRICS
 from spleen.evaluation.score_tables import ScoreTable, check_same_cases, check_same_names, find_table, read_table
 from spleen.evaluation.scoring import (
-    Failure,
+    FailedPair,
     FilePairs,
     Progress,
     RawSettings,
@@ -44,7 +44,7 @@ class Comparison:
     pairs: tuple[PairedCase, ...]
     summaries: tuple[PairedSummary, ...]
     """For each metric one for each class, then, if there are several, the one of all classes together."""
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedPair, ...]
     unpredicted: tuple[str, ...]
     """The cases that were left out because their reference has no prediction, in A or in B."""
 
@@ -92,7 +92,7 @@ def compare(
             read_table(files[0], split, chosen),
             read_table(files[1], split, chosen),
         )
-        failures: list[Failure] = []
+        failures: list[FailedPair] = []
         unpredicted: tuple[str, ...] = ()
     else:
         surface = any(name in SURFACE_METRICS for name in chosen)
@@ -139,10 +139,10 @@ def _score_both(
     metrics: Sequence[str],
     settings: RawSettings,
     progress: Progress | None,
-) -> tuple[tuple[ScoreTable, ScoreTable], list[Failure]]:
+) -> tuple[tuple[ScoreTable, ScoreTable], list[FailedPair]]:
     """Score both sides; a case that fails on one of them leaves both."""
     scored: list[list[ScoredCase]] = []
-    failures: list[Failure] = []
+    failures: list[FailedPair] = []
     for pairs in sides:
         if folders:
             cases, failed = score_all(pairs.files, settings, progress)

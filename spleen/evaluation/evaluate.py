@@ -20,7 +20,7 @@ from spleen.evaluation.class_names import told_classes
 from spleen.evaluation.metrics.catalogue import SURFACE_METRICS
 from spleen.evaluation.metrics.diagnostic import check_prevalence
 from spleen.evaluation.scoring import (
-    Failure,
+    FailedPair,
     Progress,
     RawSettings,
     fill_in,
@@ -43,7 +43,7 @@ class Evaluation:
     scores: tuple[ClassScore, ...]
     summaries: tuple[ClassSummary, ...]
     """One for each class, then the one of all classes together."""
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedPair, ...]
     unpredicted: tuple[str, ...]
     """The cases that were left out because their reference has no prediction."""
     settings: ScoreSettings

@@ -20,7 +20,7 @@ _MOST_VALUES = 256
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedPair:
     """A case that could not be scored."""
 
     case_id: str
@@ -79,7 +79,7 @@ def pair_files(prediction: Path, reference: Path, only_predicted: bool) -> FileP
 
 def score_pairs(
     pairs: Mapping[str, tuple[Path, Path]], settings: RawSettings, progress: Progress | None = None
-) -> tuple[list[ScoredCase], list[Failure]]:
+) -> tuple[list[ScoredCase], list[FailedPair]]:
     """Score (prediction, reference) files by case name; files that are wrong or damaged become failures."""
     scored, failures = [], []
     for number, (case_id, (prediction, reference)) in enumerate(pairs.items()):
@@ -88,7 +88,7 @@ def score_pairs(
         try:
             scored.append(score_pair(case_id, prediction, reference, settings))
         except (InputError, OSError) as error:
-            failures.append(Failure(case_id, str(error)))
+            failures.append(FailedPair(case_id, str(error)))
     return scored, failures
 
 

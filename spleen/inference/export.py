@@ -69,7 +69,7 @@ def export(
     check_installed(format)
     model = load_trained(run, allow_custom_code)
     graph = SliceProbabilities(_without_windows(model)).eval()
-    metadata = describe(model)
+    metadata = metadata_of(model)
     content = serialise(graph, model.spec.n_input_channels, format, json.dumps(metadata))
     shapes = _shapes_to_compare(model)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def export(
     return ExportReport(path, metadata_path, difference, shapes)
 
 
-def describe(model: TrainedModel) -> dict[str, object]:
+def metadata_of(model: TrainedModel) -> dict[str, object]:
     """The metadata: the model specification, and the graph. docs/how-to/export.md explains each key."""
     sizes = ["height", "width"]
     return {

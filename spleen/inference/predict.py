@@ -80,7 +80,7 @@ class PredictedCase:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedImage:
     """One image that could not be predicted, and why."""
 
     image: Path
@@ -93,7 +93,7 @@ class PredictionReport:
     """The result of a call of `predict`."""
 
     cases: tuple[PredictedCase, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedImage, ...]
     kept: int
     """Outputs that existed and were kept."""
     left_out: int
@@ -133,7 +133,7 @@ def predict(
     named = [] if settings.held_out else named_like_training_cases(views, case_ids)
     warn_of_same_names(named, len(found))
     cases: list[PredictedCase] = []
-    failures: list[Failure] = []
+    failures: list[FailedImage] = []
     slices = 0
     for target in missing:
         try:
@@ -141,9 +141,9 @@ def predict(
             cases.append(case)
             slices += done
         except (InputError, OSError) as error:
-            failures.append(Failure(target.image_path, str(error)))
+            failures.append(FailedImage(target.image_path, str(error)))
         except Exception as error:  # out of memory, or a bug: the other images continue
-            failures.append(Failure(target.image_path, f"{type(error).__name__}: {error}"))
+            failures.append(FailedImage(target.image_path, f"{type(error).__name__}: {error}"))
     _warn(cases, named)
     kept, left_out, seconds = len(targets) - len(missing), len(found) - len(targets), time.perf_counter() - started
     return PredictionReport(tuple(cases), tuple(failures), kept, left_out, slices, seconds)

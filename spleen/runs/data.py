@@ -13,7 +13,7 @@ from spleen.config.schema import CasesData, TrainConfig
 from spleen.data.cases import Case
 from spleen.data.loading.datamodule import SPLITS, SliceDataModule
 from spleen.data.splits.blocks import SliceSplit, split_one_volume
-from spleen.data.splits.cases import CaseFacts, CaseSplit, CaseSplitSettings, make_folds, split_cases
+from spleen.data.splits.cases import CaseSplit, CaseSplitSettings, SplitCase, make_folds, split_cases
 from spleen.data.splits.files import FoldCases, read_case_list, read_splits, write_splits
 from spleen.data.store.build import LoadedCases, open_cases
 from spleen.data.store.entry import StoredCase
@@ -114,9 +114,9 @@ def _settings(config: TrainConfig) -> CaseSplitSettings:
     return CaseSplitSettings(split.val_fraction, split.test_fraction, split.folds, split.seed)
 
 
-def _facts(cases: tuple[StoredCase, ...]) -> list[CaseFacts]:
+def _facts(cases: tuple[StoredCase, ...]) -> list[SplitCase]:
     return [
-        CaseFacts(case.case_id, case.group or case.case_id, float(np.sum(case.volumes_mm3)), case.fingerprint)
+        SplitCase(case.case_id, case.group or case.case_id, float(np.sum(case.volumes_mm3)), case.fingerprint)
         for case in cases
     ]
 

@@ -44,7 +44,7 @@ def write_cases(path: Path, scores: Scores) -> None:
     write_text(path, text.getvalue())
 
 
-def summarise(
+def build_summary(
     scores: Scores, setting: dict[str, Json], timing: Timing, hardware: Hardware | None, epochs_trained: int
 ) -> dict[str, Json]:
     """The content of summary.json: scores by split and class, cost, versions, hardware. NaN becomes null.

@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from spleen.config.datasets import complete, find_dataset
-from spleen.config.factory import Parts, build_fit_settings, build_module, build_parts, describe
+from spleen.config.factory import Parts, build_fit_settings, build_module, build_parts, complete_spec
 from spleen.config.identity import known_identity
 from spleen.config.schema import TrainConfig
 from spleen.data.cases import Case
@@ -38,7 +38,7 @@ from spleen.runs.resume import (
     disk_errors_explained,
     find_unfinished,
 )
-from spleen.runs.summary import Timing, summarise, write_cases
+from spleen.runs.summary import Timing, build_summary, write_cases
 from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
 from spleen.runs.tracking.settings import WandbSettings, build_wandb_settings
 from spleen.runs.worker import work_for
@@ -49,7 +49,7 @@ from spleen.system.nested import Json
 from spleen.system.signals import StopRequest, stop_on_signals
 from spleen.training.callbacks import EpochRow
 from spleen.training.checkpoints import SELECTING_SCORE
-from spleen.training.fit import FitSettings, Fitted, Part, fit
+from spleen.training.fit import Attempt, FitSettings, Fitted, fit
 from spleen.training.module import SegmentationModule
 from spleen.training.preview import choose, show
 
@@ -120,11 +120,11 @@ def _run(job: _Job, stop: StopRequest) -> None:
     opened = open_data(config, job.cases, job.parts.spec.preprocessing)
     record_split(run_folder, opened, config)
     data = opened.slices
-    spec = describe(job.parts.spec, data.cases_in("train"), data.cases_in("val"))
+    spec = complete_spec(job.parts.spec, data.cases_in("train"), data.cases_in("val"))
     if unfinished is not None:
         check_same_data(unfinished, spec)
     module = build_module(config, job.parts, data)
-    part = Part(run_folder, job.started, unfinished.checkpoint if unfinished else None, stop)
+    part = Attempt(run_folder, job.started, unfinished.checkpoint if unfinished else None, stop)
     wandb_run = start_wandb_run(job.wandb, run_folder, asdict(config), unfinished.epochs if unfinished else 0)
     reporter = _trial_reporter(config, run_folder)
     try:
@@ -228,7 +228,7 @@ def _summarise(job: _Job, fitted: Fitted, module: SegmentationModule) -> dict[st
     hardware = None
     with _never_fatal("the hardware could not be described"):
         hardware = describe_hardware()
-    summary = summarise(module.scores, setting, timing, hardware, len(fitted.rows))
+    summary = build_summary(module.scores, setting, timing, hardware, len(fitted.rows))
     return {**summary, "identity": job.identity}
 
 

@@ -13,13 +13,13 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from spleen.config import factory as build
 from spleen.config.datasets import find_dataset
-from spleen.config.factory import describe
+from spleen.config.factory import complete_spec
 from spleen.errors import InputError
 from spleen.runs.data import open_data
 from spleen.runs.launch_environment import LaunchEnvironment
 from spleen.runs.processes import connect, join, leave, receive_job, report_failure, report_ready
 from spleen.system.signals import StopRequest
-from spleen.training.fit import Part, fit
+from spleen.training.fit import Attempt, fit
 from spleen.training.place import Place
 
 
@@ -49,11 +49,11 @@ def _train(store: Store, place: Place, count: int, stop: StopRequest) -> None:
     settings = build.build_fit_settings(config)
     parts = build.build_parts(config)
     data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
-    spec = describe(parts.spec, data.cases_in("train"), data.cases_in("val"))
+    spec = complete_spec(parts.spec, data.cases_in("train"), data.cases_in("val"))
     module = build.build_module(config, parts, data)
     report_ready(store, place)
     join(store, place, count, settings.accelerator)
-    part = Part(order.run_folder, time.time(), order.checkpoint, stop, place)
+    part = Attempt(order.run_folder, time.time(), order.checkpoint, stop, place)
     fit(module, data, settings, part, spec, asdict(config))
 
 

@@ -48,7 +48,7 @@ class FitSettings:
 
 
 @dataclass(frozen=True)
-class Part:
+class Attempt:
     """One process's segment of a run: all of it, or what remains after earlier processes were killed."""
 
     run_folder: Path
@@ -76,7 +76,7 @@ def fit(
     module: SegmentationModule,
     data: SliceDataModule,
     settings: FitSettings,
-    part: Part,
+    part: Attempt,
     spec: ModelSpec,
     recorded_settings: Mapping[str, Any],
     on_epoch: Callable[[EpochRow], None] = lambda _: None,

@@ -8,24 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spleen.data.splits.cases import CaseFacts, CaseSplitSettings, make_folds, split_cases
+from spleen.data.splits.cases import CaseSplitSettings, SplitCase, make_folds, split_cases
 from spleen.data.splits.files import FoldCases, read_splits, write_splits
 from spleen.errors import InputError
 
 SHARES = CaseSplitSettings(val_fraction=0.25, test_fraction=0.25, n_folds=4, seed=0)
 
 
-def case(name: str, volume: float = 1.0, group: str | None = None, fingerprint: str | None = None) -> CaseFacts:
-    return CaseFacts(name, group or name, volume, fingerprint or name)
+def case(name: str, volume: float = 1.0, group: str | None = None, fingerprint: str | None = None) -> SplitCase:
+    return SplitCase(name, group or name, volume, fingerprint or name)
 
 
-def cases(n: int) -> list[CaseFacts]:
+def cases(n: int) -> list[SplitCase]:
     """c0, c1, …: each of its own, with the volume 1, 2, …"""
     return [case(f"c{number}", number + 1.0) for number in range(n)]
 
 
 @st.composite
-def grouped_cases(draw: st.DrawFn) -> list[CaseFacts]:
+def grouped_cases(draw: st.DrawFn) -> list[SplitCase]:
     """6 to 40 cases in at least 6 groups, with any volumes, some of them 0."""
     n = draw(st.integers(6, 40))
     groups = [*range(6), *draw(st.lists(st.integers(0, n), min_size=n - 6, max_size=n - 6))]
@@ -33,7 +33,7 @@ def grouped_cases(draw: st.DrawFn) -> list[CaseFacts]:
     return [case(f"c{i}", volume, f"g{group}") for i, (group, volume) in enumerate(zip(groups, volumes, strict=True))]
 
 
-def groups_of(case_ids: Sequence[str], of: Sequence[CaseFacts]) -> set[str]:
+def groups_of(case_ids: Sequence[str], of: Sequence[SplitCase]) -> set[str]:
     return {facts.group for facts in of if facts.case_id in set(case_ids)}
 
 
@@ -41,7 +41,7 @@ def groups_of(case_ids: Sequence[str], of: Sequence[CaseFacts]) -> set[str]:
 
 
 @given(grouped_cases(), st.integers(2, 6), st.integers(0, 2**32 - 1))
-def test_each_case_is_held_out_once_and_no_group_is_torn(of: list[CaseFacts], n_folds: int, seed: int) -> None:
+def test_each_case_is_held_out_once_and_no_group_is_torn(of: list[SplitCase], n_folds: int, seed: int) -> None:
     folds = make_folds(of, n_folds, seed)
     everyone = sorted(facts.case_id for facts in of)
     assert len(folds) == n_folds
@@ -92,7 +92,7 @@ def test_fewer_groups_than_folds_are_told() -> None:
 
 
 @given(grouped_cases(), st.one_of(st.none(), st.just("all"), st.integers(0, 3)), st.integers(0, 99), st.booleans())
-def test_no_case_and_no_group_is_in_two_parts(of: list[CaseFacts], fold, seed: int, with_list: bool) -> None:
+def test_no_case_and_no_group_is_in_two_parts(of: list[SplitCase], fold, seed: int, with_list: bool) -> None:
     listed = tuple(facts.case_id for facts in of if facts.group == "g0") if with_list else ()
     split = split_cases(of, fold, replace(SHARES, seed=seed), test_cases=listed)
     parts = [*split.train, *split.val, *split.test]
@@ -189,7 +189,7 @@ PAIR = (FoldCases(("a", "b"), ("c", "d")),)
         ),
     ],
 )
-def test_what_stands_on_both_sides_of_given_folds_is_told(of: list[CaseFacts], told: str) -> None:
+def test_what_stands_on_both_sides_of_given_folds_is_told(of: list[SplitCase], told: str) -> None:
     with pytest.raises(InputError, match=told):
         split_cases(of, 0, replace(SHARES, val_fraction=0), PAIR)
 

@@ -21,7 +21,7 @@ from spleen.errors import InputError
 from spleen.imaging.intensity import CtWindow, MrPercentiles, ZScore
 from spleen.imaging.native import read_native, write_like
 from spleen.inference.ensemble import predict_volume
-from spleen.inference.export import ExportReport, describe, export
+from spleen.inference.export import ExportReport, export, metadata_of
 from spleen.inference.export_graph import SliceProbabilities, largest_difference, serialise
 from spleen.inference.loading import TrainedModel, load_trained
 from spleen.inference.predict import PredictSettings, make_views, predict, to_label_values
@@ -233,7 +233,7 @@ def test_the_documented_program_follows_the_metadata(
     spec = replace(model.spec, preprocessing=replace(model.preprocessing, **changes))
     model = replace(model, spec=spec)
     changed = onnx.load(onnx_file)
-    onnx.helper.set_model_props(changed, {"spleen": json.dumps(describe(model))})
+    onnx.helper.set_model_props(changed, {"spleen": json.dumps(metadata_of(model))})
     onnx.save(changed, tmp_path / "changed.onnx")
     write_prediction(model, ct.image, tmp_path / "expected.nii.gz")
     assert_same_mask(program, tmp_path / "changed.onnx", ct.image, tmp_path)

@@ -10,7 +10,7 @@ import pytest
 
 from spleen.errors import InputError
 from spleen.inference.outputs import read_record
-from spleen.inference.predict import Failure, PredictSettings, predict
+from spleen.inference.predict import FailedImage, PredictSettings, predict
 from tests._helpers.forged_checkpoints import forge, forge_network
 from tests._helpers.nifti import counting, ras_affine, save
 from tests._helpers.small_run import SPACING_MM, SmallCt
@@ -137,7 +137,7 @@ def test_an_image_that_vanishes_meanwhile_is_a_failure_too(ct: SmallCt, views: l
     )
     assert [case.case_id for case in report.cases] == ["a"]
     assert report.failures == (
-        Failure(tmp_path / "b.nii", f"{tmp_path / 'b.nii'}: no such file (looked in {tmp_path})"),
+        FailedImage(tmp_path / "b.nii", f"{tmp_path / 'b.nii'}: no such file (looked in {tmp_path})"),
     )
 
 
@@ -165,5 +165,5 @@ def test_a_fault_in_the_middle_stops_no_others(
         save(tmp_path / f"{name}.nii", hu, AFFINE)
     report = predict(run, tmp_path, tmp_path / "out", PredictSettings(allow_custom_code=True))
     assert [case.case_id for case in report.cases] == ["a", "c"]
-    assert report.failures == (Failure(tmp_path / "b.nii", "KeyError: 'mood'"),)
+    assert report.failures == (FailedImage(tmp_path / "b.nii", "KeyError: 'mood'"),)
     assert file_names(tmp_path / "out") == {"a.nii.gz", "c.nii.gz", "predictions.csv"}

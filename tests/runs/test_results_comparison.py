@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from spleen.runs.results.comparison import Comparison
+from spleen.runs.results.comparison import ArmComparison
 from spleen.runs.results.results import results
 from spleen.runs.results.statistics import mean_of_known, score_over_runs, t_interval
 from tests._helpers.run_folders import write_run
@@ -15,7 +15,7 @@ from tests._helpers.run_folders import write_run
 NAN = math.nan
 
 
-def compared(folder: Path) -> Comparison:
+def compared(folder: Path) -> ArmComparison:
     comparison = results(folder).comparison
     assert comparison is not None
     return comparison

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from spleen.errors import InputError
-from spleen.runs.sweeps.launchers import check_installed, default_jobs, limit_concurrency, usable_cores
+from spleen.runs.sweeps.launchers import check_launcher_installed, default_jobs, limit_concurrency, usable_cores
 from tests._helpers.small_run import REPOSITORY, rows, summary
 from tests._helpers.sweeps import job_folders, needs, seconds_each, started, study, wait_for
 from tests.system.test_train_command import HEAVY, TRAIN, imported, run_train
@@ -192,8 +192,10 @@ def test_a_launcher_that_is_not_installed_names_the_command_that_installs_it(mon
     ):
         launcher = OmegaConf.load(REPOSITORY / "conf" / "hydra" / "launcher" / f"{name}.yaml")
         with pytest.raises(InputError, match=f"pip install '{package}'"):
-            check_installed(launcher)
-    check_installed(OmegaConf.create({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}))
+            check_launcher_installed(launcher)
+    check_launcher_installed(
+        OmegaConf.create({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"})
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ Fold = int | Literal["all"] | None
 
 
 @dataclass(frozen=True)
-class CaseFacts:
+class SplitCase:
     """What a split needs to know about a case."""
 
     case_id: str
@@ -50,7 +50,7 @@ class CaseSplitSettings:
     seed: int
 
 
-def make_folds(cases: Sequence[CaseFacts], n_folds: int, seed: int) -> tuple[FoldCases, ...]:
+def make_folds(cases: Sequence[SplitCase], n_folds: int, seed: int) -> tuple[FoldCases, ...]:
     """Cross-validation folds stratified by organ volume: each case is held out exactly once, groups stay together.
 
     Groups are sorted by organ volume and dealt out in rounds, one to each fold, so that every fold has small and large
@@ -73,7 +73,7 @@ def make_folds(cases: Sequence[CaseFacts], n_folds: int, seed: int) -> tuple[Fol
 
 
 def split_cases(
-    cases: Sequence[CaseFacts],
+    cases: Sequence[SplitCase],
     fold: Fold,
     settings: CaseSplitSettings,
     given_folds: Sequence[FoldCases] | None = None,
@@ -115,15 +115,15 @@ def split_cases(
     return split
 
 
-def _groups(cases: Sequence[CaseFacts]) -> list[list[CaseFacts]]:
+def _groups(cases: Sequence[SplitCase]) -> list[list[SplitCase]]:
     """The cases by group, in order of mean organ volume, smallest first."""
-    by_name: dict[str, list[CaseFacts]] = defaultdict(list)
+    by_name: dict[str, list[SplitCase]] = defaultdict(list)
     for case in sorted(cases, key=lambda case: case.case_id):
         by_name[case.group].append(case)
     return sorted(by_name.values(), key=lambda group: (np.mean([case.volume_mm3 for case in group]), group[0].case_id))
 
 
-def _draw_fraction(cases: Sequence[CaseFacts], fraction: float, seed: int, key: str) -> tuple[str, ...]:
+def _draw_fraction(cases: Sequence[SplitCase], fraction: float, seed: int, key: str) -> tuple[str, ...]:
     """About this fraction of the cases, at least one group, stratified by organ volume.
 
     Groups, sorted by volume, are divided into as many strata as groups are needed; one group is drawn from each.
@@ -142,12 +142,12 @@ def _draw_fraction(cases: Sequence[CaseFacts], fraction: float, seed: int, key: 
     return tuple(case.case_id for group in drawn for case in group)
 
 
-def _check_known(case_ids: Collection[str], cases: Sequence[CaseFacts], source: str) -> None:
+def _check_known(case_ids: Collection[str], cases: Sequence[SplitCase], source: str) -> None:
     if unknown := set(case_ids) - {case.case_id for case in cases}:
         raise InputError(f"{source} lists {shortened(sorted(unknown))}, not found in the data")
 
 
-def _check_leaks(split_of: Mapping[str, str], cases: Sequence[CaseFacts]) -> None:
+def _check_leaks(split_of: Mapping[str, str], cases: Sequence[SplitCase]) -> None:
     for kind, value_of in (
         ("the same image", {case.case_id: case.fingerprint for case in cases}),
         ("the same group", {case.case_id: case.group for case in cases}),

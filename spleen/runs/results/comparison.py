@@ -16,7 +16,7 @@ Verdict = Literal["distinguishable", "not distinguishable", "too few pairs", "no
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ArmComparison:
     """The best arm by validation against the next one.
 
     `difference` is the mean paired difference in test Dice, the best minus the next, over `n_pairs` pairs of cases or
@@ -36,7 +36,7 @@ class Comparison:
     same_slices: bool
 
 
-def compare_arms(best: Arm, following: Arm) -> Comparison:
+def compare_arms(best: Arm, following: Arm) -> ArmComparison:
     """Compare the test Dice of two arms on the classes and cases that both scored, paired by seed and fold."""
     matched = [(run, following.runs[repeat]) for repeat, run in best.runs.items() if repeat in following.runs]
     by_run = [differences for run, other in matched if (differences := _differences(run, other))]
@@ -49,7 +49,7 @@ def compare_arms(best: Arm, following: Arm) -> Comparison:
     enough = len(pairs) >= FEWEST_PAIRS
     interval = bootstrap_mean_interval(pairs) if enough and unit == "case" else t_interval(pairs)
     p_value = wilcoxon_p(pairs) if enough else None
-    return Comparison(
+    return ArmComparison(
         best=best,
         following=following,
         difference=mean_of_known(pairs),

@@ -18,7 +18,7 @@ from spleen.records.reading import FinishedRun, OtherRun, find_runs, read_run
 from spleen.reporting.tables import Cell, to_html
 from spleen.runs.results.arms import Arm, best_first, group_runs
 from spleen.runs.results.columns import SettingColumn, setting_text
-from spleen.runs.results.comparison import Comparison, compare_arms
+from spleen.runs.results.comparison import ArmComparison, compare_arms
 
 Sort = Literal["val", "test"]
 
@@ -40,7 +40,7 @@ class StudyResults:
     repeat_keys: tuple[str, ...]
     over: Literal["runs", "cases"]
     selected: Arm | None
-    comparison: Comparison | None
+    comparison: ArmComparison | None
     others: tuple[OtherRun, ...]
 
     @property

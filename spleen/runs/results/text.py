@@ -11,7 +11,7 @@ from spleen.records.reading import OtherRun, Setting
 from spleen.reporting.tables import Cell, Column, print_table, render_table, scientific
 from spleen.runs.results.arms import Arm, Folds
 from spleen.runs.results.columns import ALWAYS_SHOWN, SettingColumn, is_fold, learning_rate_text, setting_text
-from spleen.runs.results.comparison import Comparison
+from spleen.runs.results.comparison import ArmComparison
 from spleen.runs.results.results import StudyResults
 from spleen.runs.results.statistics import Score
 
@@ -194,7 +194,7 @@ def _with_interval(study: StudyResults, score: Score) -> str:
     return f"{score.mean:.4f} ({_low_high(score.interval)})"
 
 
-def _comparison(comparison: Comparison) -> str:
+def _comparison(comparison: ArmComparison) -> str:
     start = f"Against the next, {comparison.following.label}: "
     pairs = _count(comparison.n_pairs, f"pair of {comparison.unit}s", f"pairs of {comparison.unit}s")
     if comparison.verdict == "no pairs":

@@ -28,7 +28,7 @@ def use_own_launcher_configs() -> None:
         group.pop(path.name, None)
 
 
-def check_installed(launcher: DictConfig) -> None:
+def check_launcher_installed(launcher: DictConfig) -> None:
     """Raise InputError, with the install command, if the launcher's package is missing."""
     target = str(launcher.get("_target_", ""))
     for module, (extra, package) in _PACKAGES.items():

@@ -10,7 +10,7 @@ from spleen.records.folder import read_summary
 from spleen.records.reading import FinishedRun, read_run
 from spleen.reporting.tables import Cell, Column, print_table, scientific
 from spleen.runs.results.columns import choose_columns, settings_that_matter
-from spleen.runs.sweeps.search import run_folder_of
+from spleen.runs.sweeps.search import trial_folder
 
 
 def print_jobs(sweep_folder: Path, run_folders: Sequence[Path]) -> None:
@@ -94,7 +94,7 @@ def _last_report(trial: FrozenTrial) -> float | None:
 
 
 def _test_dice(trial: FrozenTrial) -> float | None:
-    folder = run_folder_of(trial)
+    folder = trial_folder(trial)
     if folder is None:
         return None
     dice = read_summary(folder).get("test", {}).get("dice")

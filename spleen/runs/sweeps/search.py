@@ -160,7 +160,7 @@ class TrialReporter:
         self._study.tell(self._trial, dice)
 
 
-def run_folder_of(trial: FrozenTrial) -> Path | None:
+def trial_folder(trial: FrozenTrial) -> Path | None:
     """The trial's run folder, if its run was started."""
     folder = trial.user_attrs.get(_RUN_FOLDER)
     return Path(folder) if folder else None
