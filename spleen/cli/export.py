@@ -1,4 +1,4 @@
-"""`spleen export`: options, and what was written."""
+"""`spleen export`: options and a summary."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder or a checkpoint.", show_default=False)],
     format: Annotated[Literal["onnx", "torchscript"], typer.Option("--format", help="What to write.")] = "onnx",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file to write; by default model.onnx or model.pt.")
+        Path | None, typer.Option("--output", "-o", help="The file to write; model.onnx or model.pt by default.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     allow_custom_code: AllowCustomCode = False,
@@ -20,8 +20,8 @@ def export(
 ) -> None:
     """Write a trained network as ONNX or TorchScript, to run it without this package.
 
-    Beside it stands OUTPUT.json: how a volume becomes the network's slices, and its answer a mask (docs/export.md).
-    The file is run and compared with PyTorch before it appears.
+    OUTPUT.json beside it describes how a volume becomes slices and probabilities become a mask
+    (docs/how-to/export.md). The file is run and compared with PyTorch before it appears.
     """
     from spleen.inference.export import export as export_run
 

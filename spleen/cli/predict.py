@@ -1,4 +1,4 @@
-"""`spleen predict`: options, a progress bar, and the table at the end."""
+"""`spleen predict`: options, a progress bar and a summary."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,6 @@ import typer
 from spleen.cli.options import AllowCustomCode, FormerTrust
 from spleen.errors import InputError
 from spleen.evaluation.class_names import CSV_NAME
-from spleen.inference.predict import PredictionReport
 from spleen.reporting.tables import Cell, Column, print_table
 
 if TYPE_CHECKING:
@@ -32,32 +31,32 @@ def predict(
         typer.Option("--output", "-o", help="A file for one input [out.nii.gz], a folder for several [predictions]."),
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write float32 probabilities too.")] = False,
-    weights: Annotated[str | None, typer.Option(help="Share of each RUN in the average, such as 2,1,1.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weight of each RUN in the average, such as 2,1,1.")] = None,
     fit_weights: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="IMAGES LABELS", help="Fit the shares on labelled cases that no RUN was trained on."),
+        typer.Option(metavar="IMAGES LABELS", help="Fit the weights on labelled cases that no RUN was trained on."),
     ] = None,
     held_out: Annotated[
         bool,
-        typer.Option("--held-out", help="Predict each case by the RUNs that held it out alone, and no other image."),
+        typer.Option("--held-out", help="Predict only held-out cases, each with the RUNs that held it out."),
     ] = False,
     tta: Annotated[
-        bool, typer.Option("--tta", help="Average over small shifts too, and over the flips of the training.")
+        bool, typer.Option("--tta", help="Average over small shifts and the flips of the training.")
     ] = False,
     flip: Annotated[
         list[str] | None,
-        typer.Option(help="With --tta, mirror along this too: left_right, anterior_posterior, superior_inferior."),
+        typer.Option(help="With --tta, also mirror along left_right, anterior_posterior or superior_inferior."),
     ] = None,
     keep_largest: Annotated[
         list[str] | None, typer.Option(metavar="CLASS", help="Keep only the largest component of CLASS, or of all.")
     ] = None,
     fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Fill holes inside a class.")] = False,
     min_volume_mm3: Annotated[float, typer.Option(help="Drop components smaller than this, mm³.")] = 0.0,
-    batch_size: Annotated[int, typer.Option(help="Slices through the network at once.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Slices per batch.")] = 8,
     device: Annotated[Literal["auto", "cpu", "gpu", "mps"], typer.Option(help="Where to run.")] = "auto",
     precision: Annotated[
         Literal["auto", "32", "bf16", "16"] | None,
-        typer.Option(help="Floats of the network; by default those of the training."),
+        typer.Option(help="Precision of the network; that of the training by default."),
     ] = None,
     allow_custom_code: AllowCustomCode = False,
     trust: FormerTrust = False,
@@ -68,8 +67,8 @@ def predict(
 ) -> None:
     """Segment images with one or several trained runs, each mask on its image's own grid.
 
-    Beside the masks stands predictions.csv: volumes, and how far each mask can be trusted. Exit code 1 if an image
-    failed.
+    Volumes and confidence scores are in predictions.csv beside the masks. Exit code 1 if an image failed, 2 for invalid
+    input.
     """
     from spleen.inference.predict import PredictSettings
     from spleen.inference.predict import predict as predict_files
@@ -94,26 +93,24 @@ def predict(
     if flip and not tta:
         raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
     if held_out and fit_weights:
-        raise InputError("--fit-weights needs cases that no RUN knows, --held-out those that each RUN held out")
+        raise InputError("--fit-weights needs cases that no RUN was trained on, --held-out cases that RUNs held out")
     with _progress() as advance:
         if fit_weights is not None:
             settings = _fit((runs, inputs, output), fit_weights, settings, advance)
         report = predict_files(runs, inputs, output, settings, advance)
-    _tell(report)
+    _print_report(report)
     if report.failures:
         raise typer.Exit(code=1)
 
 
 def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Tell the runs, which come first, from the inputs."""
-    from spleen.inference.loading import find_checkpoints
+    """Separate the runs, which come first, from the inputs."""
+    from spleen.inference.loading import find_checkpoints, load_trained
 
     runs = [path for path in paths if find_checkpoints(path)]
     inputs = [path for path in paths if path not in runs]
     if not runs:
-        from spleen.inference.loading import load_trained
-
-        load_trained(paths[0])  # tells what is wrong with it
+        load_trained(paths[0])  # raises InputError with the reason
     if not inputs:
         raise InputError("nothing to predict: after the run, give NIfTI files, a folder or a pattern")
     if paths[0] not in runs:
@@ -127,7 +124,7 @@ def _parse_weights(text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"--weights must be numbers with commas between them, such as 2,1,1; got '{text}'") from error
+        raise InputError(f"--weights must be numbers separated by commas, such as 2,1,1; got '{text}'") from error
 
 
 def _fit(
@@ -149,7 +146,7 @@ def _fit(
     runs, inputs, output = files
     models = load_ensemble(runs, settings.allow_custom_code)
     n_channels = models[0].preprocessing.n_channels
-    to_compute(find_targets(inputs, output, n_channels), settings)  # tells what is wrong before anything is computed
+    to_compute(find_targets(inputs, output, n_channels), settings)  # fails before anything is computed
     views = make_views(models, settings)
     pairs = pair_images(*cases, n_channels)
     fitted = fit_weights(views, pairs, settings.batch_size, advance)
@@ -157,7 +154,7 @@ def _fit(
     print(
         f"weights fitted on {len(pairs)} case(s): {names}; mean Dice {fitted.dice:.4f} there, "
         f"{fitted.dice_equal:.4f} with equal weights\n"
-        f"to use them again: --weights {','.join(f'{weight:g}' for weight in fitted.weights)}"
+        f"to reuse them: --weights {','.join(f'{weight:g}' for weight in fitted.weights)}"
     )
     return replace(settings, weights=fitted.weights)
 
@@ -188,18 +185,8 @@ def _progress() -> Iterator["Advance"]:
             bar.close()
 
 
-def _tell(report: "PredictionReport") -> None:
-    """The table of all predictions, what it cost, and what failed."""
-    from spleen.cli.predict import print_predictions
-
-    print_predictions(report)
-    for failure in report.failures:
-        place = "" if str(failure.image) in failure.reason else f"{failure.image}: "
-        print(f"failed: {place}{failure.reason}", file=sys.stderr)
-
-
-def print_predictions(report: PredictionReport) -> None:
-    """Print one row per case and class, then the counts, the time and where everything lies."""
+def _print_report(report: "PredictionReport") -> None:
+    """Print one row per case and class, then counts, time, output folders and failures."""
     columns: list[str | Column] = [
         Column("case", is_name=True),
         Column("class", is_name=True),
@@ -225,7 +212,7 @@ def print_predictions(report: PredictionReport) -> None:
     speed = report.slices / report.seconds if report.seconds else 0.0
     print(
         f"{len(report.cases)} predicted, {report.kept} kept, {len(report.failures)} failed"
-        f"{f', {report.left_out} left out that no run held out' if report.left_out else ''}: "
+        f"{f', {report.left_out} skipped that no run held out' if report.left_out else ''}: "
         f"{report.slices} slices in {report.seconds:.1f} s, {speed:.1f} slices/s"
     )
     folders = dict.fromkeys(case.mask.parent for case in report.cases)
@@ -233,3 +220,6 @@ def print_predictions(report: PredictionReport) -> None:
         masks = [case.mask for case in report.cases if case.mask.parent == folder]
         what = str(masks[0]) if len(masks) == 1 else f"{len(masks)} masks in {folder}"
         print(f"  {what}, with {folder / CSV_NAME}")
+    for failure in report.failures:
+        place = "" if str(failure.image) in failure.reason else f"{failure.image}: "
+        print(f"failed: {place}{failure.reason}", file=sys.stderr)

@@ -145,6 +145,6 @@ def _differs(model: TrainedModel, file_format: ExportFormat, difference: float) 
     name = type(_without_windows(model).network).__name__
     return (
         f"the {file_format} file of {name} was not kept: run on random slices, its probabilities differ from PyTorch's "
-        f"by up to {difference:.3g}, more than {TOLERANCE:g}. The network probably branches on the size or values of its "
-        "input, which this format cannot express; try the other --format"
+        f"by up to {difference:.3g}, more than {TOLERANCE:g}. The network probably branches on the size or values of "
+        "its input, which this format cannot express; try the other --format"
     )

@@ -163,7 +163,7 @@ def test_the_help_shows_only_the_current_name_of_the_option(command: str) -> Non
         ("RUN EMPTY", "contains no .nii or .nii.gz file"),
         ("EMPTY IMAGE", "is not a run folder: it has no checkpoints/best.ckpt"),
         ("RUN IMAGE OTHER -o m.nii.gz", "2 images cannot all become the one file m.nii.gz; give a folder as --output"),
-        ("RUN IMAGE --weights 1,x", "--weights must be numbers with commas between them, such as 2,1,1; got '1,x'"),
+        ("RUN IMAGE --weights 1,x", "--weights must be numbers separated by commas, such as 2,1,1; got '1,x'"),
         ("RUN IMAGE --weights 1,1", "2 weights were given for 1 runs"),
         ("RUN IMAGE --flip left_right", "--flip mirrors as part of the test-time augmentation; add --tta"),
         ("RUN IMAGE --tta --flip up", "a flip must be among left_right, anterior_posterior, superior_inferior; got"),
@@ -256,7 +256,7 @@ def test_an_interruption_keeps_what_was_finished_and_leaves_nothing_else(
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said == "interrupted; the files that were finished stay\n"
+    assert said == "interrupted; finished files are kept\n"
     masks = sorted(path for path in out.glob("*.nii.gz") if "_probabilities" not in path.name)
     assert 2 <= len(masks) < 60
     for path in out.glob("*.nii.gz"):
