@@ -54,7 +54,7 @@ def stop_midway(folder: Path, site: FileServer, stop_signal: signal.Signals) -> 
     return process.returncode, said
 
 
-def test_a_fetched_data_set_tells_what_comes_next(site: FileServer, tmp_path: Path) -> None:
+def test_fetch_prints_the_next_command(site: FileServer, tmp_path: Path) -> None:
     done = run(tmp_path, site.url("toy.tar"), "--checksum", md5(site.content), "--output", "here")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
@@ -68,7 +68,7 @@ def test_a_fetched_data_set_tells_what_comes_next(site: FileServer, tmp_path: Pa
     assert (again.returncode, again.stderr) == (0, "")
 
 
-def test_a_missing_checksum_is_told(site: FileServer, tmp_path: Path) -> None:
+def test_a_missing_checksum_is_reported(site: FileServer, tmp_path: Path) -> None:
     done = run(tmp_path, site.url("toy.tar"))
     assert "toy: 3 files, 700.0 kB, not verified" in done.stdout
     assert f"--checksum sha256:{hashlib.sha256(site.content).hexdigest()}" in done.stderr

@@ -75,7 +75,7 @@ def test_another_image_is_not_taken_for_it(
     assert (case.is_seen, "learnt" in caplog.text) == (False, False)
 
 
-def test_what_the_names_have_told_is_not_told_again(
+def test_images_reported_by_name_are_not_reported_again(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -98,7 +98,7 @@ def test_no_image_of_the_training_passes_for_a_held_out_case(
     assert not (tmp_path / "masks" / f"{first}.nii").exists()
 
 
-def test_the_volume_whose_slices_a_run_learnt_from_is_known(
+def test_the_volume_whose_slices_a_run_was_trained_on_is_known(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = three_views(tmp_path_factory)[0]
@@ -107,7 +107,7 @@ def test_the_volume_whose_slices_a_run_learnt_from_is_known(
     assert "1 of 1 images are, voxel by voxel, images that these runs were trained on" in caplog.text
 
 
-def test_weights_fitted_on_images_of_the_training_are_told(
+def test_weights_fitted_on_images_of_the_training_are_reported(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each of the six cases but two is known to a fold, and these two are known to the other one."""
@@ -120,7 +120,7 @@ def test_weights_fitted_on_images_of_the_training_are_told(
     assert "Weights fitted on them favour the runs that were trained on them" in caplog.text
 
 
-def test_a_checkpoint_of_before_does_not_tell_and_works(
+def test_an_older_checkpoint_without_a_record_of_its_images_works(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = forge_spec(folds[0], tmp_path / "old.ckpt", lambda spec: spec.update(seen_images=[]))
