@@ -245,7 +245,7 @@ def test_a_path_without_a_run_is_reported(tmp_path: Path, run_folder: Path) -> N
         "nowhere": "no such run folder or checkpoint",
         "empty": "is not a run folder: it has no checkpoints/best.ckpt",
         "notes.txt": "is not a checkpoint; give a run folder, or a file that ends in .ckpt",
-        "stopped": r"did not finish an epoch with validation; .*last\.ckpt can be used",
+        "stopped": r"did not complete an epoch with validation; .*last\.ckpt can be used",
     }.items():
         with pytest.raises(InputError, match=message):
             load_trained(tmp_path / name)
