@@ -1,4 +1,4 @@
-"""`spleen predict`: options, a progress bar and a summary."""
+"""`spleen predict`: options, a progress bar, and the table at the end."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ import typer
 from spleen.cli.options import AllowCustomCode, FormerTrust
 from spleen.errors import InputError
 from spleen.evaluation.class_names import CSV_NAME
+from spleen.inference.predict import PredictionReport
 from spleen.reporting.tables import Cell, Column, print_table
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def predict(
         if fit_weights is not None:
             settings = _fit((runs, inputs, output), fit_weights, settings, advance)
         report = predict_files(runs, inputs, output, settings, advance)
-    _print_report(report)
+    _tell(report)
     if report.failures:
         raise typer.Exit(code=1)
 
@@ -185,8 +186,18 @@ def _progress() -> Iterator["Advance"]:
             bar.close()
 
 
-def _print_report(report: "PredictionReport") -> None:
-    """Print one row per case and class, then counts, time, output folders and failures."""
+def _tell(report: "PredictionReport") -> None:
+    """The table of all predictions, what it cost, and what failed."""
+    from spleen.cli.predict import print_predictions
+
+    print_predictions(report)
+    for failure in report.failures:
+        place = "" if str(failure.image) in failure.reason else f"{failure.image}: "
+        print(f"failed: {place}{failure.reason}", file=sys.stderr)
+
+
+def print_predictions(report: PredictionReport) -> None:
+    """Print one row per case and class, then the counts, the time and where everything lies."""
     columns: list[str | Column] = [
         Column("case", is_name=True),
         Column("class", is_name=True),
@@ -212,7 +223,7 @@ def _print_report(report: "PredictionReport") -> None:
     speed = report.slices / report.seconds if report.seconds else 0.0
     print(
         f"{len(report.cases)} predicted, {report.kept} kept, {len(report.failures)} failed"
-        f"{f', {report.left_out} skipped that no run held out' if report.left_out else ''}: "
+        f"{f', {report.left_out} left out that no run held out' if report.left_out else ''}: "
         f"{report.slices} slices in {report.seconds:.1f} s, {speed:.1f} slices/s"
     )
     folders = dict.fromkeys(case.mask.parent for case in report.cases)
@@ -220,6 +231,3 @@ def _print_report(report: "PredictionReport") -> None:
         masks = [case.mask for case in report.cases if case.mask.parent == folder]
         what = str(masks[0]) if len(masks) == 1 else f"{len(masks)} masks in {folder}"
         print(f"  {what}, with {folder / CSV_NAME}")
-    for failure in report.failures:
-        place = "" if str(failure.image) in failure.reason else f"{failure.image}: "
-        print(f"failed: {place}{failure.reason}", file=sys.stderr)

@@ -71,7 +71,7 @@ def test_the_command_scores_a_cross_validation_of_fused_views(
     study, masks = str(runs["axial0"].parent), str(tmp_path / "masks")
     result = CliRunner().invoke(app, ["predict", study, str(data.root / "imagesTr"), "-o", masks, "--held-out"])
     assert result.exit_code == 0, result.output
-    assert "4 predicted, 0 kept, 0 failed, 2 skipped that no run held out: " in result.output
+    assert "4 predicted, 0 kept, 0 failed, 2 left out that no run held out: " in result.output
     scored = CliRunner().invoke(app, ["evaluate", masks, str(data.root / "labelsTr"), "--only-predicted"])
     assert "4 cases, 2 classes (front = 1, back = 2)" in scored.output
 
