@@ -42,7 +42,7 @@ def run_evaluate(
             progress=progress,
         )
     print(evaluation, flush=True)
-    _print_failures(evaluation.failures)
+    _tell(evaluation.failures)
     if evaluation.scores:
         from spleen.evaluation.report.agreement import draw_agreement
 
@@ -84,7 +84,7 @@ def run_compare(
             progress=progress,
         )
     print(comparison, flush=True)
-    _print_failures(comparison.failures)
+    _tell(comparison.failures)
     write_outputs(
         {
             "--csv": (outputs["--csv"], text_writer(lambda: evaluation_files.comparison_to_csv(comparison))),
@@ -94,7 +94,7 @@ def run_compare(
     return not comparison.failures
 
 
-def _print_failures(failures: Sequence[Failure]) -> None:
+def _tell(failures: Sequence[Failure]) -> None:
     """The cases that could not be scored, last and on the error stream."""
     if failures:
         print(f"\n{len(failures)} case(s) could not be scored:", file=sys.stderr)
