@@ -40,9 +40,9 @@ SIGNS = ("soft_dice_confidence", "agreement", "largest_component_fraction", "con
 
 @dataclass(frozen=True)
 class Judged:
-    """One class of one case: what was said without the reference, and what is true."""
+    """One class of one case: its confidence without the reference, and its true Dice."""
 
-    said: ClassConfidence
+    confidence: ClassConfidence
     dice: float
 
 
@@ -77,13 +77,15 @@ def main() -> None:
             found = to_class_indices(read_label(case.mask).array, classes)
             counts = count_confusion(torch.from_numpy(found), torch.from_numpy(expected), len(classes.names) + 1)
             scores = dice(ConfusionCounts(*counts[None].unbind(-1)))[0]
-            judged += [Judged(said, float(score)) for said, score in zip(case.confidence, scores, strict=True)]
+            judged += [
+                Judged(confidence, float(score)) for confidence, score in zip(case.confidence, scores, strict=True)
+            ]
         print(f"| {name} | {_cells(judged)} |", flush=True)
 
 
 def _cells(judged: Sequence[Judged]) -> str:
-    flagged = [each.dice for each in judged if each.said.review]
-    fine = [each.dice for each in judged if not each.said.review]
+    flagged = [each.dice for each in judged if each.confidence.review]
+    fine = [each.dice for each in judged if not each.confidence.review]
     means = [f"{mean(dices):.4f}" if dices else "-" for dices in (flagged, fine)]
     correlations = [_correlation(judged, sign) for sign in SIGNS]
     share = f"{len(flagged)} of {len(judged)}"
@@ -91,9 +93,9 @@ def _cells(judged: Sequence[Judged]) -> str:
 
 
 def _correlation(judged: Sequence[Judged], sign: str) -> str:
-    known = [(float(getattr(each.said, sign)), each.dice) for each in judged]
-    known = [(said, true) for said, true in known if not math.isnan(said)]
-    if len({said for said, _ in known}) < 2:
+    known = [(float(getattr(each.confidence, sign)), each.dice) for each in judged]
+    known = [(value, true) for value, true in known if not math.isnan(value)]
+    if len({value for value, _ in known}) < 2:
         return "-"
     return f"{spearmanr(*zip(*known, strict=True)).statistic:.2f}"
 

@@ -1,4 +1,4 @@
-"""`spleen export`: options, and what was written."""
+"""`spleen export`: options and a summary."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder or a checkpoint.", show_default=False)],
     format: Annotated[Literal["onnx", "torchscript"], typer.Option("--format", help="What to write.")] = "onnx",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file to write; by default model.onnx or model.pt.")
+        Path | None, typer.Option("--output", "-o", help="The file to write; model.onnx or model.pt by default.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     allow_custom_code: AllowCustomCode = False,

@@ -1,4 +1,4 @@
-"""`spleen fetch`: options, a progress bar, and what has arrived."""
+"""`spleen fetch`: options, a progress bar and a summary."""
 
 import sys
 from pathlib import Path
@@ -20,28 +20,28 @@ def fetch(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME|URL", help="A Decathlon task, such as Task09_Spleen, or the http(s) address of a tar or zip."
+            metavar="NAME|URL", help="A Decathlon task, such as Task09_Spleen, or the http(s) URL of a tar or zip."
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The folder that appears; by default named like the task or archive."),
+        typer.Option("--output", "-o", help="The folder to create; named like the task or archive by default."),
     ] = None,
     checksum: Annotated[
-        str | None, typer.Option(metavar="md5:…|sha256:…", help="Verify the archive; known for the Decathlon.")
+        str | None, typer.Option(metavar="md5:…|sha256:…", help="Verify the archive; not needed for the Decathlon.")
     ] = None,
     list_known: Annotated[bool, typer.Option("--list", help="List the Decathlon tasks and their sizes.")] = False,
 ) -> None:
     """Download a data set, verify it, and unpack it into a folder.
 
-    After a broken connection, Ctrl-C or a kill, the same command goes on where it stopped. A folder that was fetched
-    before is left as it is.
+    After a broken connection, Ctrl-C or a kill, the same command resumes the download. A folder that was fetched
+    before is kept as it is.
     """
     if list_known:
         _list()
         return
     if source is None:
-        raise InputError("give the name of a data set or an address; `spleen fetch --list` shows the names")
+        raise InputError("give the name of a data set or a URL; `spleen fetch --list` shows the names")
     from spleen.data.download.fetch import fetch as fetch_source
     from spleen.system.progress import ProgressBar
 
@@ -49,9 +49,9 @@ def fetch(
         with ProgressBar("B") as bar:
             fetched = fetch_source(source, output, checksum, _advance(bar))
     except KeyboardInterrupt:
-        print("what was downloaded stays; the same command goes on from there", file=sys.stderr)
+        print("the part downloaded so far is kept; run the same command again to resume", file=sys.stderr)
         raise
-    _tell(fetched)
+    _print_summary(fetched)
 
 
 def _list() -> None:
@@ -65,12 +65,12 @@ def _list() -> None:
     sizes = remote_sizes([archive.url for archive in archives], _LIST_SECONDS)
     rows = []
     for archive in archives:
-        told_bytes, about_bytes = sizes[archive.url], archive.about_bytes
-        size = decimal(told_bytes) if told_bytes else f"about {decimal(about_bytes)}" if about_bytes else None
+        reported_bytes, about_bytes = sizes[archive.url], archive.about_bytes
+        size = decimal(reported_bytes) if reported_bytes else f"about {decimal(about_bytes)}" if about_bytes else None
         rows.append((archive.name, archive.content, size))
     print_table("Medical Segmentation Decathlon", ["name", "content", "archive"], rows)
     if None in sizes.values():
-        print("-: the server did not tell the size; is this machine online?", file=sys.stderr)
+        print("-: the server did not report the size; is this machine online?", file=sys.stderr)
 
 
 def _advance(bar: "ProgressBar") -> "Advance":
@@ -86,18 +86,18 @@ def _advance(bar: "ProgressBar") -> "Advance":
     return advance
 
 
-def _tell(fetched: "Fetched") -> None:
+def _print_summary(fetched: "Fetched") -> None:
     from rich.filesize import decimal
 
     files = f"{fetched.n_files:,} file{'s' * (fetched.n_files != 1)}, {decimal(fetched.n_bytes)}"
     if fetched.was_cached:
-        print(f"{fetched.folder} is there already: {files}; nothing to do")
+        print(f"{fetched.folder} exists already: {files}; nothing to do")
     else:
-        proof = f"{fetched.checksum.partition(':')[0]} verified" if fetched.is_verified else "not verified"
-        print(f"{fetched.folder}: {files}, {proof}")
+        status = f"{fetched.checksum.partition(':')[0]} verified" if fetched.is_verified else "not verified"
+        print(f"{fetched.folder}: {files}, {status}")
     if not fetched.is_verified:
         print(
-            "without a checksum nobody knows whether this is what it should be; if it is, this verifies it next time: "
+            "the content could not be verified without a checksum; if it is correct, verify it next time with "
             f"--checksum {fetched.checksum}",
             file=sys.stderr,
         )

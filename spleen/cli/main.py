@@ -1,7 +1,7 @@
-"""The `spleen` command: a training, and what comes before and after it.
+"""The `spleen` command and its subcommands.
 
-Exit codes: 0 done; 1 an input failed, or a verdict is bad; 2 a wrong input; 130 interrupted.
-Nothing heavy is imported at the top, nor by the modules of `spleen.commands`: `spleen --help` must answer at once.
+Exit codes: 0 done; 1 an input failed, or the verdict contains errors; 2 invalid input; 130 interrupted.
+Neither this module nor the subcommands import heavy packages at the top: `spleen --help` must answer at once.
 """
 
 import logging
@@ -25,36 +25,36 @@ from spleen.cli.sync import sync
 from spleen.cli.train import VERBATIM, train
 from spleen.errors import InputError
 
-WRONG_INPUT, FAULT, INTERRUPTED = 2, 1, 130
+INVALID_INPUT, BUG, INTERRUPTED = 2, 1, 130
 
 
 def main() -> None:
-    """Run the command line of this process, and leave with its exit code."""
+    """Run the command line of this process and exit with its code."""
     app(prog_name="spleen")
 
 
-def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with every error told in words and turned into an exit code."""
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a command so that every error becomes a message and an exit code."""
 
     @wraps(command)
-    def told(*arguments: object, **options: object) -> None:
+    def wrapper(*arguments: object, **options: object) -> None:
         logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
         try:
             command(*arguments, **options)
         except typer.Exit:
             raise
         except KeyboardInterrupt:
-            raise _leave("interrupted; the files that were finished stay", INTERRUPTED) from None
+            raise _exit("interrupted; finished files are kept", INTERRUPTED) from None
         except (InputError, OSError) as error:
-            raise _leave(f"error: {error}", WRONG_INPUT) from None
+            raise _exit(f"error: {error}", INVALID_INPUT) from None
         except Exception as error:
             traceback.print_exc()
-            raise _leave(f"error: {type(error).__name__}: {error}\nThis is a fault of the program", FAULT) from None
+            raise _exit(f"error: {type(error).__name__}: {error}\nThis is a bug in spleen", BUG) from None
 
-    return told
+    return wrapper
 
 
-def _leave(message: str, exit_code: int) -> typer.Exit:
+def _exit(message: str, exit_code: int) -> typer.Exit:
     print(message, file=sys.stderr)
     return typer.Exit(exit_code)
 
@@ -68,11 +68,11 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> bool:
-    if asked:
+def _print_version(requested: bool) -> bool:
+    if requested:
         print(f"spleen {__version__}")
         raise typer.Exit
-    return asked
+    return requested
 
 
 @app.callback()
@@ -81,10 +81,10 @@ def _program(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Train a network, predict with it, score predictions, and look at images before a training."""
+    """Train a network, predict with it, score predictions, and explore images before training."""
 
 
-# Without a guard: a training tells its own errors.
+# Not guarded: a training reports its own errors.
 app.command(context_settings=VERBATIM, add_help_option=False)(train)
 for subcommand in (predict, evaluate, compare, explore, export, results, sync, fetch):
-    app.command()(guarded(subcommand))
+    app.command()(_guarded(subcommand))

@@ -1,4 +1,4 @@
-"""Options that several subcommands share, and settings that come as text on the command line."""
+"""Options shared by several subcommands, and parsers of option values."""
 
 from typing import Annotated
 
@@ -14,9 +14,9 @@ FormerTrust = Annotated[bool, typer.Option("--trust", hidden=True)]
 
 
 def parse_classes(text: str | None) -> dict[int, str] | None:
-    """Label values and their names from "1=spleen,2=liver"; a value alone is its own name.
+    """Label values and their names from "1=spleen,2=liver"; a value without a name is its own name.
 
-    Raises InputError for anything else, and for a value that comes twice.
+    Raises InputError for anything else, and for a repeated value.
     """
     if text is None:
         return None
@@ -25,15 +25,14 @@ def parse_classes(text: str | None) -> dict[int, str] | None:
         value, _, name = (word.strip() for word in part.partition("="))
         if not value.removeprefix("-").isdecimal() or ("=" in part and not name) or int(value) in classes:
             raise InputError(
-                "--classes must be label values with their names, each value once, such as 1=spleen,2=liver; "
-                f"got '{text}'"
+                f"--classes must be unique label values with their names, such as 1=spleen,2=liver; got '{text}'"
             )
         classes[int(value)] = name or value
     return classes
 
 
 def parse_tolerance(text: str) -> float | dict[str, float]:
-    """One length for all classes from "1.5", or one each from "spleen=1,liver=2"; InputError for anything else."""
+    """One length for all classes from "1.5", or one per class from "spleen=1,liver=2"; InputError for anything else."""
     try:
         if "=" not in text:
             return float(text)
@@ -41,5 +40,5 @@ def parse_tolerance(text: str) -> float | dict[str, float]:
         return {name.strip(): float(length) for name, length in named}
     except ValueError as error:
         raise InputError(
-            f"--tolerance-mm must be a length in mm, or one for each class such as spleen=1,liver=2; got '{text}'"
+            f"--tolerance-mm must be a length in mm, or one per class, such as spleen=1,liver=2; got '{text}'"
         ) from error

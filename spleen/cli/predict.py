@@ -28,32 +28,32 @@ def predict(
         typer.Option("--output", "-o", help="A file for one input [out.nii.gz], a folder for several [predictions]."),
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write float32 probabilities too.")] = False,
-    weights: Annotated[str | None, typer.Option(help="Share of each RUN in the average, such as 2,1,1.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weight of each RUN in the average, such as 2,1,1.")] = None,
     fit_weights: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="IMAGES LABELS", help="Fit the shares on labelled cases that no RUN was trained on."),
+        typer.Option(metavar="IMAGES LABELS", help="Fit the weights on labelled cases that no RUN was trained on."),
     ] = None,
     held_out: Annotated[
         bool,
-        typer.Option("--held-out", help="Predict each case by the RUNs that held it out alone, and no other image."),
+        typer.Option("--held-out", help="Predict only held-out cases, each with the RUNs that held it out."),
     ] = False,
     tta: Annotated[
-        bool, typer.Option("--tta", help="Average over small shifts too, and over the flips of the training.")
+        bool, typer.Option("--tta", help="Average over small shifts and the flips of the training.")
     ] = False,
     flip: Annotated[
         list[str] | None,
-        typer.Option(help="With --tta, mirror along this too: left_right, anterior_posterior, superior_inferior."),
+        typer.Option(help="With --tta, also mirror along left_right, anterior_posterior or superior_inferior."),
     ] = None,
     keep_largest: Annotated[
         list[str] | None, typer.Option(metavar="CLASS", help="Keep only the largest component of CLASS, or of all.")
     ] = None,
     fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Fill holes inside a class.")] = False,
     min_volume_mm3: Annotated[float, typer.Option(help="Drop components smaller than this, mm³.")] = 0.0,
-    batch_size: Annotated[int, typer.Option(help="Slices through the network at once.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Slices per batch.")] = 8,
     device: Annotated[Literal["auto", "cpu", "gpu", "mps"], typer.Option(help="Where to run.")] = "auto",
     precision: Annotated[
         Literal["auto", "32", "bf16", "16"] | None,
-        typer.Option(help="Floats of the network; by default those of the training."),
+        typer.Option(help="Precision of the network; that of the training by default."),
     ] = None,
     allow_custom_code: AllowCustomCode = False,
     trust: FormerTrust = False,
@@ -64,8 +64,8 @@ def predict(
 ) -> None:
     """Segment images with one or several trained runs, each mask on its image's own grid.
 
-    Beside the masks stands predictions.csv: volumes, and how far each mask can be trusted. Exit code 1 if an image
-    failed.
+    Volumes and confidence scores are in predictions.csv beside the masks. Exit code 1 if an image failed, 2 for invalid
+    input.
     """
     from spleen.inference.predict import PredictSettings
     from spleen.inference.predict import predict as predict_files
@@ -102,15 +102,13 @@ def predict(
 
 
 def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Tell the runs, which come first, from the inputs."""
-    from spleen.inference.loading import find_checkpoints
+    """Separate the runs, which come first, from the inputs."""
+    from spleen.inference.loading import find_checkpoints, load_trained
 
     runs = [path for path in paths if find_checkpoints(path)]
     inputs = [path for path in paths if path not in runs]
     if not runs:
-        from spleen.inference.loading import load_trained
-
-        load_trained(paths[0])  # tells what is wrong with it
+        load_trained(paths[0])  # raises InputError with the reason
     if not inputs:
         raise InputError("nothing to predict: after the run, give NIfTI files, a folder or a pattern")
     if paths[0] not in runs:
@@ -124,7 +122,7 @@ def _parse_weights(text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"--weights must be numbers with commas between them, such as 2,1,1; got '{text}'") from error
+        raise InputError(f"--weights must be numbers separated by commas, such as 2,1,1; got '{text}'") from error
 
 
 def _fit(
@@ -146,7 +144,7 @@ def _fit(
     runs, inputs, output = files
     models = load_ensemble(runs, settings.allow_custom_code)
     n_channels = models[0].preprocessing.n_channels
-    to_compute(find_targets(inputs, output, n_channels), settings)  # tells what is wrong before anything is computed
+    to_compute(find_targets(inputs, output, n_channels), settings)  # fails before anything is computed
     views = make_views(models, settings)
     pairs = pair_images(*cases, n_channels)
     fitted = fit_weights(views, pairs, settings.batch_size, advance)
@@ -154,7 +152,7 @@ def _fit(
     print(
         f"weights fitted on {len(pairs)} case(s): {names}; mean Dice {fitted.dice:.4f} there, "
         f"{fitted.dice_equal:.4f} with equal weights\n"
-        f"to use them again: --weights {','.join(f'{weight:g}' for weight in fitted.weights)}"
+        f"to reuse them: --weights {','.join(f'{weight:g}' for weight in fitted.weights)}"
     )
     return replace(settings, weights=fitted.weights)
 

@@ -15,20 +15,20 @@ def results(
         list[str] | None,
         typer.Option(
             metavar="KEY",
-            help="Settings that make an arm, such as axis or lr,augment; averages over all others. "
-            "By default only seeds and folds are averaged.",
+            help="Settings that define an arm, such as axis or lr,augment; averages over all others. "
+            "By default, only seeds and folds are averaged.",
         ),
     ] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the table and what it says as Markdown.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write one row per arm, numbers in full.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table and its summary as Markdown.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write one row per arm, in full precision.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table (booktabs).")] = None,
     plots: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw validation curves, and size × rate where both vary.")
+        Path | None, typer.Option(metavar="DIR", help="Draw validation curves, and size × rate if both vary.")
     ] = None,
 ) -> None:
-    """Tell what the runs of a study say: a table, the best arm, how sure that is, and which runs are missing.
+    """Summarise the runs of a study: a table, the best arm, how certain that is, and which runs are missing.
 
-    Reads run folders only. Exit code 0 with at least one finished run, 1 with none, 2 for a wrong input.
+    Reads run folders only. Exit code 0 with at least one finished run, 1 with none, 2 for invalid input.
     """
     from spleen.runs.results.files import write_results
     from spleen.runs.results.results import results as read_results

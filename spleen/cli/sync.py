@@ -13,10 +13,10 @@ def sync(
         typer.Argument(metavar="RUN…", help="Run folders, or folders of runs such as outputs.", show_default=False),
     ],
 ) -> None:
-    """Upload to Weights & Biases what runs have kept offline.
+    """Upload offline runs to Weights & Biases.
 
-    What is uploaded once is not uploaded again. Exit code 0 if nothing is left, 1 if an upload failed, 2 for a wrong
-    input, such as no API key.
+    No run is uploaded twice. Exit code 0 if nothing is left to upload, 1 if an upload failed, 2 for invalid input,
+    such as a missing API key.
     """
     from spleen.runs.tracking.mode import base_url
     from spleen.runs.tracking.sync import find_offline_runs, upload
@@ -24,8 +24,8 @@ def sync(
     found = find_offline_runs(runs)
     waiting = [run for run in found if not run.is_uploaded]
     if not waiting:
-        kept = f"all {len(found)} offline runs are uploaded already" if found else "there is no offline wandb run"
-        print(f"nothing to upload: {kept} in {', '.join(map(str, runs))}")
+        reason = f"all {len(found)} offline runs are uploaded already" if found else "there is no offline wandb run"
+        print(f"nothing to upload: {reason} in {', '.join(map(str, runs))}")
         return
     print(f"uploading {len(waiting)} offline run(s) to {base_url()}", flush=True)
     uploaded = upload(waiting)
@@ -34,11 +34,11 @@ def sync(
     for address in uploaded.addresses:
         print(f"  {address}")
     for folder in uploaded.busy:
-        print(f"left alone, a training is at work there: {folder}")
+        print(f"skipped, a training is running there: {folder}")
     if uploaded.failed:
         print(
             f"error: {len(uploaded.failed)} of {len(waiting)} could not be uploaded: {uploaded.reason}\n"
-            "They stay as they are; run the same command again",
+            "They are unchanged; run the same command again",
             file=sys.stderr,
         )
         raise typer.Exit(code=1)

@@ -1,4 +1,4 @@
-"""`spleen train`: Hydra's command line, handed on as it is."""
+"""`spleen train`: passes its arguments on to Hydra."""
 
 import typer
 

@@ -1,6 +1,6 @@
 """Fusion of several views of one volume on its native grid, with their agreement."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,10 @@ class View:
     """Its weight in the average; the weights of all views add up to 1."""
     variants: tuple[Variant, ...]
     hardware: Device
+
+
+Slices = Iterator[tuple[View, slice, Float[Tensor, "variant b organ H W"]]]
+"""Foreground probabilities of a range of slices, predicted by a view."""
 
 
 class _Tally:
@@ -121,26 +125,27 @@ def predict_volume(
     Memory: 1 byte per voxel for a single view, which is decided slice by slice; several views need 5 more per voxel
     and class, kept probabilities 4. `name` is used in messages; `advance` receives the number of slices just done.
     """
+    decide = _single if len(views) == 1 else _fused
+    return decide(views, image, _slices(views, image, name, batch_size, advance), keep_probabilities)
+
+
+def _slices(
+    views: Sequence[View], image: NativeImage, name: str, batch_size: int, advance: Callable[[int], None]
+) -> Slices:
     for view in views:
         view.model.network.to(view.hardware.device)
-    decide = _single if len(views) == 1 else _fused
-    return decide(views, image, name, batch_size, keep_probabilities, advance)
+        for part, planes in view_probabilities(view.model, image, name, view.variants, view.hardware, batch_size):
+            yield view, part, planes
+            advance(part.stop - part.start)
 
 
-def _single(
-    views: Sequence[View],
-    image: NativeImage,
-    name: str,
-    batch_size: int,
-    keep_probabilities: bool,
-    advance: Callable[[int], None],
-) -> VolumePrediction:
+def _single(views: Sequence[View], image: NativeImage, slices: Slices, keep_probabilities: bool) -> VolumePrediction:
     (view,) = views
     axis, n_organs = view.model.preprocessing.axis, len(view.model.classes.names)
     mask = _zeros(image, np.uint8)
     kept = _zeros(image, np.float32, n_organs) if keep_probabilities else None
     tally = _Tally(n_organs)
-    for part, planes in view_probabilities(view.model, image, name, view.variants, view.hardware, batch_size):
+    for _, part, planes in slices:
         foreground = planes.mean(0)
         decision = most_probable_class(foreground)
         tally.add_decision(foreground, decision)
@@ -149,28 +154,17 @@ def _single(
         to_slices(mask, axis)[part] = decision.cpu().numpy()
         if kept is not None:
             _add(kept, foreground, axis, part)
-        advance(part.stop - part.start)
     return VolumePrediction(mask, kept, tally.soft_dice_confidence(), tally.agreement(len(view.variants)))
 
 
-def _fused(
-    views: Sequence[View],
-    image: NativeImage,
-    name: str,
-    batch_size: int,
-    keep_probabilities: bool,
-    advance: Callable[[int], None],
-) -> VolumePrediction:
+def _fused(views: Sequence[View], image: NativeImage, slices: Slices, keep_probabilities: bool) -> VolumePrediction:
     n_organs = len(views[0].model.classes.names)
     n_votes = sum(len(view.variants) for view in views)
     fused = _zeros(image, np.float32, n_organs)
     votes = _zeros(image, np.uint8 if n_votes < 256 else np.uint16, n_organs)
-    for view in views:
-        axis = view.model.preprocessing.axis
-        for part, planes in view_probabilities(view.model, image, name, view.variants, view.hardware, batch_size):
-            _add(fused, planes.mean(0) * view.weight, axis, part)
-            _add(votes, _votes(planes), axis, part)
-            advance(part.stop - part.start)
+    for view, part, planes in slices:
+        _add(fused, planes.mean(0) * view.weight, view.model.preprocessing.axis, part)
+        _add(votes, _votes(planes), view.model.preprocessing.axis, part)
     mask, tally = _zeros(image, np.uint8), _Tally(n_organs)
     for k in range(mask.shape[2]):
         foreground = torch.from_numpy(fused[None, ..., k])

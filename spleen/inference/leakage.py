@@ -71,14 +71,7 @@ def check_unseen(seen_by: Sequence[View], path: Path) -> None:
 
 def warn_of_same_images(case_ids: Sequence[str], n_images: int, consequence: str = _BIASED) -> None:
     """Warn of images that the runs were trained on, as found by `views_that_saw`."""
-    if case_ids:
-        log.warning(
-            "%d of %d images are, voxel by voxel, images that these runs were trained on: %s. %s",
-            len(case_ids),
-            n_images,
-            shortened(case_ids, 3),
-            consequence,
-        )
+    _warn(case_ids, n_images, "are, voxel by voxel, images", consequence)
 
 
 def named_like_training_cases(views: Sequence[View], case_ids: Sequence[str]) -> list[str]:
@@ -89,12 +82,11 @@ def named_like_training_cases(views: Sequence[View], case_ids: Sequence[str]) ->
 
 def warn_of_same_names(case_ids: Sequence[str], n_images: int) -> None:
     """Warn of images found by `named_like_training_cases`, before any of them is read."""
+    advice = f"{_BIASED}. Add --held-out to predict each case only with the runs that held it out"
+    _warn(case_ids, n_images, "have the names of cases", advice)
+
+
+def _warn(case_ids: Sequence[str], n_images: int, relation: str, advice: str) -> None:
     if case_ids:
-        log.warning(
-            "%d of %d images have the names of cases that these runs were trained on: %s. %s. Add --held-out to "
-            "predict each case only with the runs that held it out",
-            len(case_ids),
-            n_images,
-            shortened(case_ids, 3),
-            _BIASED,
-        )
+        text = "%d of %d images %s that these runs were trained on: %s. %s"
+        log.warning(text, len(case_ids), n_images, relation, shortened(case_ids, 3), advice)

@@ -177,12 +177,7 @@ def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> lis
     """
     weights = _normalised(settings.weights, len(models))
     return [
-        View(
-            model,
-            weight,
-            _variants(model, settings),
-            choose_hardware(settings.device, _precision(model, settings)),
-        )
+        View(model, weight, _variants(model, settings), choose_hardware(settings.device, _precision(model, settings)))
         for model, weight in zip(models, weights, strict=True)
     ]
 

@@ -54,7 +54,7 @@ def stop_midway(folder: Path, site: FileServer, stop_signal: signal.Signals) -> 
     return process.returncode, said
 
 
-def test_a_fetched_data_set_tells_what_comes_next(site: FileServer, tmp_path: Path) -> None:
+def test_fetch_prints_the_next_command(site: FileServer, tmp_path: Path) -> None:
     done = run(tmp_path, site.url("toy.tar"), "--checksum", md5(site.content), "--output", "here")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
@@ -64,11 +64,11 @@ def test_a_fetched_data_set_tells_what_comes_next(site: FileServer, tmp_path: Pa
     assert done.stderr.splitlines() == ["downloading 706.6 kB", "verifying", "unpacking 700.0 kB"]
     assert files_in(tmp_path / "here") == CONTENT
     again = run(tmp_path, site.url("toy.tar"), "--output", "here")
-    assert again.stdout.splitlines()[0] == "here is there already: 3 files, 700.0 kB; nothing to do"
+    assert again.stdout.splitlines()[0] == "here exists already: 3 files, 700.0 kB; nothing to do"
     assert (again.returncode, again.stderr) == (0, "")
 
 
-def test_a_missing_checksum_is_told(site: FileServer, tmp_path: Path) -> None:
+def test_a_missing_checksum_is_reported(site: FileServer, tmp_path: Path) -> None:
     done = run(tmp_path, site.url("toy.tar"))
     assert "toy: 3 files, 700.0 kB, not verified" in done.stdout
     assert f"--checksum sha256:{hashlib.sha256(site.content).hexdigest()}" in done.stderr
@@ -77,7 +77,7 @@ def test_a_missing_checksum_is_told(site: FileServer, tmp_path: Path) -> None:
 def test_ctrl_c_exits_130_and_the_next_call_goes_on(site: FileServer, tmp_path: Path) -> None:
     code, said = stop_midway(tmp_path, site, signal.SIGINT)
     assert code == 130
-    assert "what was downloaded stays; the same command goes on from there" in said
+    assert "the part downloaded so far is kept; run the same command again to resume" in said
     assert "Traceback" not in said
     assert not (tmp_path / "toy").exists()
     done = run(tmp_path, site.url("toy.tar"))
@@ -115,7 +115,7 @@ def test_the_list_needs_no_connection(tmp_path: Path) -> None:
     assert list(lines) == list(DECATHLON_ARCHIVES)
     assert lines["Task09_Spleen"].endswith("  about 1.6 GB")
     assert lines["Task10_Colon"].endswith("-")
-    assert "the server did not tell the size" in done.stderr
+    assert "the server did not report the size" in done.stderr
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def in_its_own_process(
 # What it says -------------------------------------------------------------------------------------------------------
 
 
-def test_a_table_tells_each_case_and_what_it_cost(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_the_summary_lists_each_case_and_the_speed(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     save(tmp_path / "one.nii", ct.hu, AFFINE)
     save(tmp_path / "two.nii.gz", ct.hu, AFFINE)
     done = spleen_predict(views[0], tmp_path / "*.nii*", "--output", tmp_path / "out")
@@ -98,13 +98,13 @@ def test_failed_images_are_listed_once_each_and_make_exit_code_1(
     assert "Traceback" not in done.output
 
 
-def test_fitted_weights_are_told_and_used(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_fitted_weights_are_reported_and_used(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     label = save(tmp_path / "label.nii.gz", ct.values, AFFINE)
     done = spleen_predict(*views, ct.image, "-o", tmp_path / "a.nii.gz", "--fit-weights", ct.image, label)
     assert done.exit_code == 0, done.output
-    told = re.search(r"mean Dice (0\.\d+) there, (0\.\d+) with equal weights", done.stdout)
-    assert told is not None
-    assert float(told[1]) >= float(told[2])
+    scores = re.search(r"mean Dice (0\.\d+) there, (0\.\d+) with equal weights", done.stdout)
+    assert scores is not None
+    assert float(scores[1]) >= float(scores[2])
     again = re.search(r"--weights (\S+)", done.stdout)
     assert again is not None
     assert sum(float(weight) for weight in again[1].split(",")) == pytest.approx(1, abs=1e-4)
@@ -113,7 +113,7 @@ def test_fitted_weights_are_told_and_used(ct: SmallCt, views: list[Path], tmp_pa
     np.testing.assert_array_equal(mask, voxels(tmp_path / "b.nii.gz"))
     reference = np.isin(ct.values, [3, 4])
     dice = 2 * np.count_nonzero((mask == 3) & reference) / (np.count_nonzero(mask) + np.count_nonzero(reference))
-    assert dice == pytest.approx(float(told[1]), abs=1e-3)
+    assert dice == pytest.approx(float(scores[1]), abs=1e-3)
 
 
 def test_all_options_together(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_help_shows_only_the_current_name_of_the_option(command: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ("", "Missing argument"),
         ("RUN", "error: nothing to predict: after the run, give NIfTI files, a folder or a pattern"),
@@ -163,7 +163,7 @@ def test_the_help_shows_only_the_current_name_of_the_option(command: str) -> Non
         ("RUN EMPTY", "contains no .nii or .nii.gz file"),
         ("EMPTY IMAGE", "is not a run folder: it has no checkpoints/best.ckpt"),
         ("RUN IMAGE OTHER -o m.nii.gz", "2 images cannot all become the one file m.nii.gz; give a folder as --output"),
-        ("RUN IMAGE --weights 1,x", "--weights must be numbers with commas between them, such as 2,1,1; got '1,x'"),
+        ("RUN IMAGE --weights 1,x", "--weights must be numbers separated by commas, such as 2,1,1; got '1,x'"),
         ("RUN IMAGE --weights 1,1", "2 weights were given for 1 runs"),
         ("RUN IMAGE --flip left_right", "--flip mirrors as part of the test-time augmentation; add --tta"),
         ("RUN IMAGE --tta --flip up", "a flip must be among left_right, anterior_posterior, superior_inferior; got"),
@@ -179,8 +179,8 @@ def test_the_help_shows_only_the_current_name_of_the_option(command: str) -> Non
         ("RUN IMAGE -o FILE/out.nii.gz", "nothing can be written into "),
     ],
 )  # fmt: skip
-def test_wrong_input_is_told_in_one_line_with_exit_code_2(
-    ct: SmallCt, views: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, told: str
+def test_wrong_input_is_reported_in_one_line_with_exit_code_2(
+    ct: SmallCt, views: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -191,7 +191,7 @@ def test_wrong_input_is_told_in_one_line_with_exit_code_2(
     }  # fmt: skip
     done = spleen_predict(*(str(words.get(word, word)).replace("FILE", "file") for word in arguments.split()))
     assert done.exit_code == 2, done.output
-    assert told in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
+    assert message in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
     assert "Traceback" not in done.output
     assert file_names(tmp_path) == {"empty", "file", "other.nii"}
 
@@ -254,9 +254,9 @@ def test_an_interruption_keeps_what_was_finished_and_leaves_nothing_else(
             assert time.monotonic() < until
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said == "interrupted; the files that were finished stay\n"
+    assert stderr == "interrupted; finished files are kept\n"
     masks = sorted(path for path in out.glob("*.nii.gz") if "_probabilities" not in path.name)
     assert 2 <= len(masks) < 60
     for path in out.glob("*.nii.gz"):

@@ -55,7 +55,7 @@ def test_no_finished_run_is_exit_code_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["nowhere"], "nowhere is not a folder"),
         (["empty"], "contain no run"),
@@ -65,13 +65,13 @@ def test_no_finished_run_is_exit_code_1(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_wrong_input_is_told_in_words_with_exit_code_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+def test_a_wrong_input_is_reported_in_words_with_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     write_run(tmp_path / "study" / "run")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     done = spleen_results(*arguments)
     assert done.returncode == 2, done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

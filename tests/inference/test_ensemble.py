@@ -45,9 +45,9 @@ def soft_dice(probabilities: np.ndarray, mask: np.ndarray) -> float:
 
 
 def test_two_views_on_six_voxels_by_hand(tmp_path: Path) -> None:
-    """One view says p, the other 1 - p with a lean: (3 p' + 1 (1 - p')) of four shares each.
+    """One view predicts p, the other 1 - p, with unequal weights: (3 p' + 1 (1 - p')) of four shares each.
 
-    The image holds logit(p) / 4; the first network answers p, the second, with the opposite slope, 1 - p.
+    The image contains logit(p) / 4; the first network predicts p, the second, with the opposite slope, 1 - p.
     """
     shares = np.array([0.9, 0.8, 0.6, 0.3, 0.5, 0.02]).reshape(6, 1, 1)
     stored = (logit(shares) / 4).astype(np.float16).astype(np.float32)
@@ -71,7 +71,7 @@ def test_one_view_on_six_voxels_by_hand(tmp_path: Path) -> None:
     image = image_of(tmp_path / "ct.nii", (logit(shares) / 4).astype(np.float16))
     found = predict([view(Pointwise([4.0], [0.0]), "axial", 6)], image)
     assert found.mask.ravel().tolist() == [1, 1, 1, 0, 0, 0]
-    # Inside: 0.9 + 0.8 + 0.6 = 2.3. In all: 2.8, since 0.02 lies below the noise floor. Voxels: 3.
+    # Inside: 0.9 + 0.8 + 0.6 = 2.3. In all: 2.8, since 0.02 is below the noise floor. Voxels: 3.
     assert found.soft_dice_confidence == pytest.approx((2 * 2.3 / (2.8 + 3),), abs=2e-3)
     assert np.isnan(found.agreement[0])
 
@@ -117,14 +117,14 @@ def test_views_along_all_axes_are_averaged_voxel_by_voxel(image, weights, order)
 
 
 def test_places_of_different_planes_meet_in_the_same_voxel(image) -> None:
-    """Networks that know places only, so that a mirrored or swapped axis would show."""
+    """Networks that depend on position only, so that a mirrored or swapped axis would show."""
     views = [view(Places(), axis, SIZES[axis], weight) for axis, weight in zip(SIZES, (0.5, 0.3, 0.2), strict=True)]
     i, j, k = np.indices(SHAPE)
     ramps = 0.5 * probability(i - 2 * j, 1.0) + 0.3 * probability(i - 2 * k, 1.0) + 0.2 * probability(j - 2 * k, 1.0)
     np.testing.assert_allclose(predict(views, image).probabilities[0], ramps, atol=1e-6)
 
 
-def test_one_view_says_what_it_says_with_all_the_weight_in_a_fusion(image) -> None:
+def test_a_single_view_equals_a_fusion_in_which_it_has_all_the_weight(image) -> None:
     view_of_all = three((0.0, 1.0, 0.0))
     alone, among = predict([view_of_all[1]], image), predict(view_of_all, image)
     np.testing.assert_array_equal(alone.mask, among.mask)
@@ -161,7 +161,7 @@ def test_several_classes_are_averaged_and_decided_together(image) -> None:
         assert found.soft_dice_confidence[number - 1] == pytest.approx(expected, abs=1e-5)
 
 
-def test_nothing_found_is_neither_sure_nor_agreed_on(image) -> None:
+def test_an_empty_prediction_has_neither_confidence_nor_agreement(image) -> None:
     never = Pointwise([0.0], [-9.0])
     for views in ([view(never, "axial", 9)], [view(never, "axial", 9, 0.5), view(never, "coronal", 7, 0.5)]):
         found = predict(views, image)
@@ -188,7 +188,7 @@ def test_agreement_counts_all_pairs_of_views_and_variants(image, fused: bool) ->
     assert predict(views, image).agreement == pytest.approx((shared / sizes,))
 
 
-def test_more_voices_than_a_byte_can_count_are_counted(image) -> None:
+def test_more_than_255_votes_are_counted(image) -> None:
     """33 views of 8 variants each are 264 votes."""
     many = [view(Pointwise([4.0], [0.0]), "axial", 9, 1 / 33, variants("axial", FLIP_DIRECTIONS)[:1] * 8)] * 33
     assert predict(many, image).agreement == (1.0,)

@@ -102,7 +102,7 @@ def test_one_view_has_nothing_to_be_weighed_against(tmp_path: Path) -> None:
         fit([view(Pointwise([1.0], [0.0]), "axial", 9)], {})
 
 
-def test_a_label_on_another_grid_is_told(tmp_path: Path) -> None:
+def test_a_label_on_another_grid_is_reported(tmp_path: Path) -> None:
     image, _ = write_case(tmp_path, "a", intensities(SHAPE), intensities(SHAPE) > 0)
     moved = GRID.copy()
     moved[0, 3] = 2.0

@@ -150,7 +150,7 @@ def _difference(model: str, file_format: str, folder: Path, *overrides: str) -> 
 # The metadata -------------------------------------------------------------------------------------------------------
 
 
-def test_the_metadata_says_what_the_training_was_told(torchscript: ExportReport) -> None:
+def test_the_metadata_contains_the_settings_of_the_training(torchscript: ExportReport) -> None:
     about = json.loads(torchscript.metadata_path.read_text())
     assert torchscript.metadata_path == torchscript.path.with_name("net.pt.json")
     assert [{key: of_class[key] for key in ("index", "name", "label_values")} for of_class in about["classes"]] == [
@@ -261,7 +261,7 @@ def assert_same_mask(program: Path, model: Path, image: Path, folder: Path) -> N
 # The command, and what is refused -----------------------------------------------------------------------------------
 
 
-def test_the_command_tells_what_it_wrote_and_nothing_else(command: subprocess.CompletedProcess[str]) -> None:
+def test_the_command_prints_what_it_wrote_and_nothing_else(command: subprocess.CompletedProcess[str]) -> None:
     assert command.returncode == 0
     assert command.stderr == ""
     first, second = command.stdout.splitlines()
@@ -286,7 +286,7 @@ def test_an_output_that_exists_is_replaced_only_on_demand(run: Path, tmp_path: P
     assert json.loads(report.metadata_path.read_text())["run"] == "now"
 
 
-def test_a_folder_is_no_output(run: Path, tmp_path: Path) -> None:
+def test_a_folder_is_refused_as_output(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is a folder; give the name of a file"):
         export(run, tmp_path, "torchscript", overwrite=True)
 
@@ -357,7 +357,7 @@ def test_a_network_of_a_stranger_is_not_built(by_size: Path, tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_network_that_cannot_be_written_is_told_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_network_that_cannot_be_written_is_reported_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     graph = SliceProbabilities(PadToMultiple(ByContent(1, 2), 4))
     with pytest.raises(InputError, match=r"^the network ByContent cannot be written as onnx: [^\n]+$"):
         serialise(graph, 1, "onnx", "{}")

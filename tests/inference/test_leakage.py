@@ -61,10 +61,8 @@ def test_an_image_of_the_training_is_known_under_another_name(
     new = [data.image(case_id) for case_id in cases(folds[0], "test")]
     with caplog.at_level(logging.WARNING):
         report = predict(run, [known, *new], tmp_path / "masks")
-    told = (
-        "1 of 3 images are, voxel by voxel, images that these runs were trained on: patient. The scores of their masks"
-    )
-    assert told in caplog.text
+    warning = "1 of 3 images are, voxel by voxel, images that these runs were trained on: patient. The scores of their"
+    assert f"{warning} masks do not generalise to new cases" in caplog.text
     assert [case.case_id for case in report.cases if case.is_seen] == ["patient"]
 
 
@@ -77,7 +75,7 @@ def test_another_image_is_not_taken_for_it(
     assert (case.is_seen, "learnt" in caplog.text) == (False, False)
 
 
-def test_what_the_names_have_told_is_not_told_again(
+def test_images_reported_by_name_are_not_reported_again(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -100,7 +98,7 @@ def test_no_image_of_the_training_passes_for_a_held_out_case(
     assert not (tmp_path / "masks" / f"{first}.nii").exists()
 
 
-def test_the_volume_whose_slices_a_run_learnt_from_is_known(
+def test_the_volume_whose_slices_a_run_was_trained_on_is_known(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = three_views(tmp_path_factory)[0]
@@ -109,7 +107,7 @@ def test_the_volume_whose_slices_a_run_learnt_from_is_known(
     assert "1 of 1 images are, voxel by voxel, images that these runs were trained on" in caplog.text
 
 
-def test_weights_fitted_on_images_of_the_training_are_told(
+def test_weights_fitted_on_images_of_the_training_are_reported(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each of the six cases but two is known to a fold, and these two are known to the other one."""
@@ -117,14 +115,12 @@ def test_weights_fitted_on_images_of_the_training_are_told(
     pairs = pair_images(data.root / "imagesTr", data.root / "labelsTr", 1)
     with caplog.at_level(logging.WARNING):
         fit_weights(views, pairs, 4, lambda name, done, total: None)
-    assert (
-        "6 of 6 images are, voxel by voxel, images that these runs were trained on: c0, c1, c2 and 3 more"
-        in caplog.text
-    )
-    assert "Weights fitted on them favour the runs that know them" in caplog.text
+    warning = "6 of 6 images are, voxel by voxel, images that these runs were trained on: c0, c1, c2 and 3 more"
+    assert warning in caplog.text
+    assert "Weights fitted on them favour the runs that were trained on them" in caplog.text
 
 
-def test_a_checkpoint_of_before_does_not_tell_and_works(
+def test_an_older_checkpoint_without_a_record_of_its_images_works(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = forge_spec(folds[0], tmp_path / "old.ckpt", lambda spec: spec.update(seen_images=[]))

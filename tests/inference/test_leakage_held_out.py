@@ -55,7 +55,7 @@ def test_each_case_is_predicted_by_the_runs_that_held_it_out_and_the_others_are_
             assert (voxels(tmp_path / "masks" / name) == voxels(tmp_path / name)).all()
 
 
-def test_masks_of_other_folds_in_the_same_folder_are_in_nobody_s_way(
+def test_masks_of_other_folds_in_the_same_folder_are_ignored(
     data: ManyCases, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     for run in (runs["coronal0"], runs["coronal1"]):
@@ -76,7 +76,7 @@ def test_the_command_scores_a_cross_validation_of_fused_views(
     assert "4 cases, 2 classes (front = 1, back = 2)" in scored.output
 
 
-def test_images_that_a_run_learnt_from_are_told(
+def test_images_that_a_run_was_trained_on_are_reported(
     data: ManyCases, runs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     held_out = held_out_by(runs["coronal0"])
@@ -88,7 +88,7 @@ def test_images_that_a_run_learnt_from_are_told(
     assert "4 of 6 images have the names of cases that these runs were trained on: " in caplog.text
 
 
-def test_a_checkpoint_without_its_folder_does_not_tell(data: ManyCases, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_checkpoint_without_its_run_folder_is_refused(data: ManyCases, runs: dict[str, Path], tmp_path: Path) -> None:
     alone = tmp_path / "best.ckpt"
     shutil.copy(runs["coronal0"] / "checkpoints" / "best.ckpt", alone)
     images = data.root / "imagesTr"

@@ -1,4 +1,4 @@
-"""A run folder of before checkpoints held a model specification: it predicts, and goes on, as it did then.
+"""A run folder from before checkpoints contained a model specification predicts and resumes as it did then.
 
 tests/data/run_of_before/README.md says how it came about.
 """
@@ -53,7 +53,7 @@ def test_its_mask_is_that_of_the_version_that_trained_it(ct: SmallCt, tmp_path: 
     assert case.is_seen
 
 
-def test_it_says_what_its_network_needs() -> None:
+def test_its_network_is_described() -> None:
     spec = load_trained(RUN).spec
     assert spec.preprocessing.classes.names == ("dark", "bright")
     assert spec.preprocessing.classes.values == ((7,), (3, 4))
@@ -65,7 +65,7 @@ def test_it_says_what_its_network_needs() -> None:
     assert spec.training_volumes_mm3 == ((12538.125, 12538.125), (16003.125, 16003.125))
 
 
-def test_it_goes_on_and_ends_as_the_undisturbed_run_of_then(ct: SmallCt, tmp_path: Path) -> None:
+def test_it_resumes_and_ends_like_the_uninterrupted_run(ct: SmallCt, tmp_path: Path) -> None:
     run_folder = tmp_path / "outputs" / "small" / "now"
     shutil.copytree(RUN, run_folder)
     train(tmp_path, *ct.overrides, *SETTINGS)
@@ -124,14 +124,14 @@ def test_another_text_is_refused(text: str) -> None:
 @pytest.mark.parametrize("dollar", ["$", "\\u0024"], ids=["plain", "escaped"])
 @pytest.mark.parametrize("key", [("config", "study"), ("config", "model", "network", "width")], ids=".".join)
 def test_an_interpolation_is_refused_also_one_in_disguise(text: str, key: Key, dollar: str) -> None:
-    told = change_text(text, key, "HERE").replace("HERE", f"{dollar}{{oc.env:HOME}}")
-    assert json.loads(told)  # sound JSON
+    text_with_interpolation = change_text(text, key, "HERE").replace("HERE", f"{dollar}{{oc.env:HOME}}")
+    assert json.loads(text_with_interpolation)  # sound JSON
     with pytest.raises(InputError, match="contains an interpolation"):
-        spec_of_recipe(told)
+        spec_of_recipe(text_with_interpolation)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         (("config", "img_size"), 5, "'img_size' .* from 16"),
         (("config", "axis"), "oblique", "'axis' .* must be one of"),
@@ -147,13 +147,13 @@ def test_an_interpolation_is_refused_also_one_in_disguise(text: str, key: Key, d
         (("seen_images",), 3, "must be a list of text"),
     ],
 )
-def test_a_wrong_value_is_told(text: str, key: Key, value: object, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_wrong_value_is_reported(text: str, key: Key, value: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         spec_of_recipe(change_text(text, key, value))
 
 
 @pytest.mark.parametrize("turn", range(6))
-def test_whatever_stands_where_is_a_wrong_input_and_never_a_fault_of_the_program(text: str, turn: int) -> None:
+def test_any_value_at_any_key_is_invalid_input_and_never_a_crash(text: str, turn: int) -> None:
     values = None, "x", "???", -1e99, [[]], {"a": {"b": 1}}
     for number, key in enumerate(keys(json.loads(text))):
         with suppress(InputError):
@@ -168,7 +168,7 @@ def forged(folder: Path, change: Callable[[dict], None]) -> Path:
     return folder / "old.ckpt"
 
 
-def test_one_that_does_not_tell_its_images_works(ct: SmallCt, tmp_path: Path) -> None:
+def test_one_without_a_record_of_its_images_works(ct: SmallCt, tmp_path: Path) -> None:
     old = forged(tmp_path, lambda recipe: recipe.pop("seen_images"))
     (case,) = predict(old, ct.image, tmp_path / "mask.nii.gz").cases
     assert not case.is_seen

@@ -38,7 +38,7 @@ def test_a_run_gives_its_best_network_ready_to_be_used(run_folder: Path) -> None
     assert not model.network.training
 
 
-def test_a_run_tells_how_volumes_become_its_input(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_run_contains_its_preprocessing(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     model = load_trained(run_folder)
     spec, preprocessing = model.spec, model.preprocessing
     assert (model.name, spec.context_slices, spec.precision, spec.trained_flips) == ("axial", 0, "32", ())
@@ -58,7 +58,7 @@ def test_the_flips_of_the_training_are_known(run_folder: Path, tmp_path: Path) -
     assert load_trained(forge_spec(run_folder, tmp_path / "flipped.ckpt", flip)).spec.trained_flips == ("left_right",)
 
 
-def test_a_checkpoint_is_enough_wherever_it_lies(run_folder: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_alone_is_enough(run_folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copy(run_folder / BEST, tmp_path / "abdomen.ckpt"))
     assert load_trained(copy).name == "abdomen"
     assert load_trained(run_folder / BEST).name == "axial"
@@ -80,7 +80,7 @@ def test_a_folder_of_runs_stands_for_all_of_them(tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "classes"),
     [
         ({"name": "left"}, r"left=\[3, 4\]"),
         ({"label_values": [3]}, r"bright=\[3\]"),
@@ -88,10 +88,10 @@ def test_a_folder_of_runs_stands_for_all_of_them(tmp_path_factory: pytest.TempPa
     ids=["another name", "other values"],
 )
 def test_runs_of_other_classes_are_not_fused(
-    run_folder: Path, tmp_path: Path, change: dict[str, Any], told: str
+    run_folder: Path, tmp_path: Path, change: dict[str, Any], classes: str
 ) -> None:
     other = forge_spec(run_folder, tmp_path / "other.ckpt", lambda spec: spec["classes"][0].update(change))
-    with pytest.raises(InputError, match=rf"axial has bright=\[3, 4\], other has {told}"):
+    with pytest.raises(InputError, match=rf"axial has bright=\[3, 4\], other has {classes}"):
         load_ensemble([run_folder, other])
 
 
@@ -192,7 +192,7 @@ def test_allow_custom_code_builds_a_network_of_the_users_own(
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99, 0.9999])
-def test_a_truncated_checkpoint_is_told(run_folder: Path, tmp_path: Path, kept: float) -> None:
+def test_a_truncated_checkpoint_is_reported(run_folder: Path, tmp_path: Path, kept: float) -> None:
     whole = (run_folder / BEST).read_bytes()
     path = tmp_path / "cut.ckpt"
     path.write_bytes(whole[: int(kept * len(whole))])
@@ -203,7 +203,7 @@ def test_a_truncated_checkpoint_is_told(run_folder: Path, tmp_path: Path, kept: 
 
 
 @pytest.mark.parametrize("damage", [b"\xff\x52\x00\x68", b"\x85R", b"QQQ", b"K\x01K\x02"], ids=bytes.hex)
-def test_any_damage_to_a_checkpoint_is_a_wrong_input_and_never_a_fault_of_the_program(
+def test_any_damage_to_a_checkpoint_is_invalid_input_and_never_a_crash(
     run_folder: Path, tmp_path: Path, damage: bytes
 ) -> None:
     """The first bytes of the file are pickled names, whose damage shows in many ways."""
@@ -221,13 +221,13 @@ def test_any_damage_to_a_checkpoint_is_a_wrong_input_and_never_a_fault_of_the_pr
 @pytest.mark.parametrize(
     "content", [torch.ones(3), {"state_dict": {}}, {"spleen": "{}"}, [], {"spleen": "x", "state_dict": 3}], ids=repr
 )
-def test_other_peoples_checkpoints_are_told(tmp_path: Path, content: object) -> None:
+def test_other_peoples_checkpoints_are_reported(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"other\.ckpt:? (it )?was not written by `spleen train`"):
         load_trained(tmp_path / "other.ckpt")
 
 
-def test_weights_that_do_not_fit_their_network_are_told(run_folder: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_their_network_are_reported(run_folder: Path, tmp_path: Path) -> None:
     wider = {"_target_": "spleen.models.unet.UNet", "in_channels": 1, "out_channels": 2, "width": 8, "depth": 2}
     with pytest.raises(InputError, match=r"(?s)wider\.ckpt: .*size mismatch"):
         load_trained(forge_network(run_folder, tmp_path / "wider.ckpt", wider))
@@ -236,19 +236,19 @@ def test_weights_that_do_not_fit_their_network_are_told(run_folder: Path, tmp_pa
         load_trained(lacking)
 
 
-def test_what_is_no_run_is_told(tmp_path: Path, run_folder: Path) -> None:
+def test_a_path_without_a_run_is_reported(tmp_path: Path, run_folder: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").touch()
     (tmp_path / "stopped" / "checkpoints").mkdir(parents=True)
     shutil.copy(run_folder / "checkpoints" / "last.ckpt", tmp_path / "stopped" / "checkpoints")
-    for name, told in {
+    for name, message in {
         "nowhere": "no such run folder or checkpoint",
         "empty": "is not a run folder: it has no checkpoints/best.ckpt",
         "notes.txt": "is not a checkpoint; give a run folder, or a file that ends in .ckpt",
-        "stopped": r"did not finish an epoch with validation; .*last\.ckpt can be used",
+        "stopped": r"did not complete an epoch with validation; .*last\.ckpt can be used",
     }.items():
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             load_trained(tmp_path / name)
         assert find_checkpoints(tmp_path / name) == []
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             load_ensemble([run_folder, tmp_path / name])

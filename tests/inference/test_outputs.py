@@ -133,7 +133,7 @@ def test_probabilities_count_as_an_output_where_they_are_asked_for(tmp_path: Pat
         wanted(targets, probabilities=True)
 
 
-def test_what_is_half_there_is_computed_again(tmp_path: Path) -> None:
+def test_an_incomplete_output_is_computed_again(tmp_path: Path) -> None:
     """An interruption between the two files of a case must not leave it incomplete for ever."""
     targets = three_targets(tmp_path, "a.nii.gz", "b_probabilities.nii.gz", "c.nii.gz", "c_probabilities.nii.gz")
     assert wanted(targets, probabilities=True, skip_existing=True) == ["a", "b"]
@@ -147,7 +147,7 @@ def test_overwriting_and_skipping_together_is_a_contradiction(tmp_path: Path) ->
 # predictions.csv ----------------------------------------------------------------------------------------------------
 
 
-def test_a_record_tells_every_sign_in_words_and_numbers(tmp_path: Path) -> None:
+def test_a_record_contains_all_scores_of_each_class(tmp_path: Path) -> None:
     target = Target(image(Path("scans", "a.nii")), tmp_path / "mask.nii.gz")
     record(
         target, [SCORE, replace(SCORE, class_name="spleen", review=False, reasons="", agreement=0.5)], [(2, 5), (-1,)]
@@ -174,7 +174,7 @@ def test_a_record_tells_every_sign_in_words_and_numbers(tmp_path: Path) -> None:
     assert told == {"class_name": "spleen", "review": "no", "reasons": "", "agreement": "0.5"}
 
 
-def test_a_record_tells_all_files_of_an_image(tmp_path: Path) -> None:
+def test_a_record_lists_all_files_of_an_image(tmp_path: Path) -> None:
     files = tuple(Path("scans", f"a_{number:04d}.nii") for number in range(2))
     record(Target(ImageFiles("a", files), tmp_path / "a.nii.gz"), [SCORE], [(1,)])
     (row,) = read_record(tmp_path / "predictions.csv")

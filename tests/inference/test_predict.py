@@ -86,7 +86,7 @@ def test_test_time_augmentation_shows_shifted_slices_too(ct: SmallCt, views: lis
 
 
 def test_the_mask_is_cleaned_and_the_confidence_score_is_not(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
-    """The organ stands twice in a volume twice as wide, its copy smaller; SciPy counts the pieces."""
+    """The organ and a smaller copy in a volume twice as wide; SciPy counts the components."""
     hu = np.concatenate([ct.hu, np.where(np.indices(ct.hu.shape)[2] < 10, ct.hu, -1000)]).astype(np.float32)
     image = save(tmp_path / "two.nii.gz", hu, AFFINE)
     plain = predict(views[0], image, tmp_path / "plain.nii.gz")
@@ -135,7 +135,7 @@ def test_without_an_output_the_mask_lies_in_the_current_folder(
 
 
 def test_the_volume_of_the_training_is_compared_with(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
-    """The whole organ has 2,797 voxels; a sixth of its slices holds much less than half of it."""
+    """The whole organ has 2,797 voxels; a sixth of its slices contains much less than half of it."""
     part = save(tmp_path / "part.nii", np.where(np.indices(ct.hu.shape)[2] < 6, ct.hu, -1000), AFFINE)
     (whole,), (less,) = (predict(views[0], image, tmp_path / "mask.nii.gz", PredictSettings(overwrite=True)).cases
                          for image in (ct.image, part))  # fmt: skip
@@ -150,7 +150,7 @@ def test_the_volume_of_the_training_is_compared_with(ct: SmallCt, views: list[Pa
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"weights": (1.0, 2.0)}, "2 weights were given for 3 runs"),
         ({"weights": (1.0, -1.0, 1.0)}, "weights must be 0 or more and not all 0; got 1, -1, 1"),
@@ -168,10 +168,10 @@ def test_the_volume_of_the_training_is_compared_with(ct: SmallCt, views: list[Pa
     ],
     ids=str,
 )
-def test_a_wrong_setting_is_told_before_anything_is_written(
-    ct: SmallCt, views: list[Path], tmp_path: Path, settings: dict[str, Any], told: str
+def test_a_wrong_setting_is_reported_before_anything_is_written(
+    ct: SmallCt, views: list[Path], tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         predict(views, ct.image, tmp_path / "out" / "mask.nii.gz", PredictSettings(**settings))
     assert file_names(tmp_path) == set()
 

@@ -119,7 +119,7 @@ def test_the_mask_is_the_one_that_the_training_scored(two: TwoChannels, run: Pat
         assert float(row["dice"]) > 0.5
 
 
-def test_channels_are_told_apart_by_their_numbers(two: TwoChannels, run: Path, tmp_path: Path) -> None:
+def test_channels_are_reported_apart_by_their_numbers(two: TwoChannels, run: Path, tmp_path: Path) -> None:
     """In the first channel another blob is as bright as the organ is in the second: exchanged, that one is found."""
     for number in CHANNELS:
         (tmp_path / f"p1_{number:04d}.nii.gz").symlink_to(two.nnunet / f"p1_{1 - number:04d}.nii.gz")
@@ -318,7 +318,7 @@ def test_the_command_fits_weights_on_folders_of_channels(two: TwoChannels, run: 
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
-def test_an_exported_network_says_its_channels(run: Path, tmp_path: Path) -> None:
+def test_the_metadata_of_an_export_contain_the_channels(run: Path, tmp_path: Path) -> None:
     report = export(run, tmp_path / "net.pt", "torchscript")
     about = json.loads(report.metadata_path.read_text())
     assert (about["channels"], about["context_slices"]) == (2, 1)
@@ -327,7 +327,7 @@ def test_an_exported_network_says_its_channels(run: Path, tmp_path: Path) -> Non
     assert report.max_abs_difference < 1e-5
 
 
-def test_help_says_how_channels_are_given() -> None:
+def test_the_help_explains_channels() -> None:
     done = subprocess.run(
         [str(Path(sys.executable).with_name("spleen")), "predict", "--help"], capture_output=True, text=True, check=True
     )

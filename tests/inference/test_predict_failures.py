@@ -84,7 +84,7 @@ def test_a_foreign_predictions_csv_stops_everything_before_anything_is_computed(
 
 
 @pytest.mark.parametrize("folder", ["file/deeper", "/proc/self"])
-def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_computed(
+def test_a_folder_that_cannot_be_written_to_is_reported_before_anything_is_computed(
     ct: SmallCt, views: list[Path], tmp_path: Path, folder: str
 ) -> None:
     (tmp_path / "file").touch()

@@ -1,4 +1,4 @@
-"""A prediction lies on its image's own grid, whatever that grid is, and is the one that the training scored."""
+"""A prediction is on the grid of its image, whatever that grid is, and is the one that the training scored."""
 
 import json
 from pathlib import Path

@@ -63,7 +63,7 @@ def test_a_flip_mirrors_the_axis_that_it_names() -> None:
 
 
 @AXES
-def test_undoing_what_was_shown_gives_the_slice_back_away_from_the_edge(axis: str) -> None:
+def test_undoing_a_variant_gives_the_slice_back_away_from_the_edge(axis: str) -> None:
     planes = batch()
     margin = 3
     for variant in variants(axis, FLIP_DIRECTIONS):
@@ -105,7 +105,7 @@ def test_variants_are_the_slice_itself_four_shifts_and_the_flips_asked_for(axis:
     assert variants(axis, [*FLIP_DIRECTIONS, "left_right"]) == every  # trained with and asked for: once
 
 
-def test_an_unknown_direction_is_told() -> None:
+def test_an_unknown_direction_is_reported() -> None:
     with pytest.raises(InputError, match="a flip must be among left_right, anterior_posterior, superior_inferior; got"):
         variants("axial", ["up_down"])
 
@@ -145,7 +145,7 @@ def test_a_network_sees_the_neighbours_of_a_slice_and_the_last_one_again_at_the_
 
 @AXES
 def test_planes_have_their_own_directions(tmp_path: Path, axis: str) -> None:
-    """A network that knows places only: rows and columns of a slice run as `spleen.imaging.slicing` says."""
+    """A network that depends on position only: rows and columns of a slice run as `spleen.imaging.slicing` says."""
     image = image_of(tmp_path / "ct.nii", intensities(SHAPE))
     _, found = collect(model(Places(), axis, SIZES[axis]), image)
     i, j, k = np.indices(SHAPE)
@@ -154,7 +154,7 @@ def test_planes_have_their_own_directions(tmp_path: Path, axis: str) -> None:
 
 
 def test_each_variant_has_its_own_answer_in_the_place_of_the_unchanged_slice(tmp_path: Path) -> None:
-    """By hand, for a network that knows places only: mirrored, its ramp runs the other way; moved, it is moved back."""
+    """By hand, for a network that depends on position only: a mirrored ramp is reversed; a shift is undone."""
     image = image_of(tmp_path / "ct.nii", intensities(SHAPE))
     shown_as = (Variant(), Variant((3,)), Variant(shift=(0, 3)), Variant(shift=(-3, 0)))
     _, found = collect(model(Places(), "axial", SIZES["axial"]), image, shown_as)
@@ -197,7 +197,7 @@ def test_steps_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert all(first.stop == second.start for first, second in pairwise(parts))
 
 
-def test_an_image_without_any_contrast_is_told(tmp_path: Path) -> None:
+def test_an_image_without_any_contrast_is_reported(tmp_path: Path) -> None:
     image = image_of(tmp_path / "ct.nii", np.full(SHAPE, 0.5))
     with pytest.raises(InputError, match=r"ct: every voxel has the intensity 0\.5"):
         collect(model(Pointwise([1.0], [0.0]), "axial", 9), image)
@@ -212,7 +212,7 @@ def test_a_processor_computes_in_32_bits_or_bf16(precision: str, autocast: torch
     assert (hardware.device.type, hardware.autocast) == ("cpu", autocast)
 
 
-def test_hardware_that_is_not_there_is_told_in_the_words_of_this_command() -> None:
+def test_hardware_that_is_not_there_is_reported_in_the_words_of_this_command() -> None:
     with pytest.raises(InputError, match=r"precision=16 needs a CUDA GPU"):
         choose_hardware("cpu", "16")
     if not torch.backends.mps.is_available():

@@ -77,7 +77,7 @@ def test_an_empty_slice_changes_batch_dice_by_its_false_positives_only():
     loss = DiceCrossEntropyLoss(ce_weight=0.0)
     assert loss(logits, label_map).item() == pytest.approx(0.0, abs=1e-5)
     logits[1, 1, 0, 0] = 90.0
-    # Two pixels found, one invented: Dice 2 · 2 / (3 + 2).
+    # Two true positives, one false positive: Dice 2 · 2 / (3 + 2).
     assert loss(logits, label_map).item() == pytest.approx(1 - 4 / 5, abs=1e-5)
 
 

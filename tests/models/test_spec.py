@@ -58,7 +58,7 @@ def keys(content: object, above: Key = ()) -> Iterator[Key]:
         yield from keys(value, (*above, part))
 
 
-def test_a_checkpoint_tells_the_settings_of_its_run(text: str) -> None:
+def test_a_checkpoint_contains_the_settings_of_its_run(text: str) -> None:
     spec = ModelSpec.from_json(text)
     assert spec.network == {
         "_target_": "spleen.models.unet.UNet", "in_channels": 3, "out_channels": 3, "width": 4, "depth": 2,
@@ -72,7 +72,7 @@ def test_a_checkpoint_tells_the_settings_of_its_run(text: str) -> None:
     assert (spec.trained_flips, spec.spleen_version) == ((), __version__)
 
 
-def test_a_checkpoint_tells_the_label_values_and_volumes_of_its_training_cases(
+def test_a_checkpoint_contains_the_label_values_and_volumes_of_its_training_cases(
     text: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     spec = ModelSpec.from_json(text)
@@ -83,7 +83,7 @@ def test_a_checkpoint_tells_the_label_values_and_volumes_of_its_training_cases(
     assert spec.training_volumes_mm3 == tuple((pytest.approx(volume), pytest.approx(volume)) for volume in volumes)
 
 
-def test_a_checkpoint_tells_the_hash_of_the_images_that_it_learnt_from(
+def test_a_checkpoint_contains_the_hash_of_the_images_that_it_was_trained_on(
     text: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """SHA-256 of the shape and of the voxels as float32, in RAS and with k running fastest."""
@@ -153,7 +153,7 @@ def test_another_text_is_no_specification(text: str) -> None:
         ModelSpec.from_json(text)
 
 
-def test_a_later_version_says_which_one_is_read(text: str) -> None:
+def test_a_later_version_is_refused_with_the_supported_one(text: str) -> None:
     with pytest.raises(InputError, match="has version 2, and this version of spleen reads version 1; update spleen"):
         ModelSpec.from_json(changed(text, ("spec_version",), 2))
 
@@ -167,7 +167,7 @@ def test_every_missing_key_is_named(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         (("img_size",), 5, "'img_size' in its model specification must be native or from 16 to 4096 pixels; got 5"),
         (("axis",), "oblique", "'axis' .* must be one of sagittal, coronal, axial; got 'oblique'"),
@@ -182,21 +182,25 @@ def test_every_missing_key_is_named(text: str) -> None:
         (("classes",), [], "'classes' .* must be a list of one or more classes"),
         (("classes", 1, "label_values"), [], r"'classes\[1\]\.label_values' .* must be non-zero whole numbers"),
         (("classes", 1, "label_values"), [0], r"'classes\[1\]\.label_values' .* must be non-zero whole numbers"),
-        (("classes", 1, "label_values"), [7], "the same name, or a label value in common"),
-        (("classes", 1, "name"), "dark", "the same name, or a label value in common"),
+        (("classes", 1, "label_values"), [7], "share a name or a label value"),
+        (("classes", 1, "name"), "dark", "share a name or a label value"),
         (("classes", 0, "index"), 2, r"'classes\[0\]\.index' .* must be 1; got 2"),
-        (("classes", 0, "training_volumes_mm3"), [2.0, 1.0], r"training_volumes_mm3' .* must be two numbers that rise"),
+        (
+            ("classes", 0, "training_volumes_mm3"),
+            [2.0, 1.0],
+            r"training_volumes_mm3' .* must be two numbers in ascending order, at least 0",
+        ),
         (("seen_images",), 3, "'seen_images' .* must be a list of text"),
         (("trained_flips",), [1], "'trained_flips' .* must be a list of text"),
     ],
 )
-def test_a_wrong_value_is_told(text: str, key: Key, value: object, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_wrong_value_is_reported(text: str, key: Key, value: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         ModelSpec.from_json(changed(text, key, value))
 
 
 @pytest.mark.parametrize("turn", range(6))
-def test_whatever_stands_where_is_a_wrong_input_and_never_a_fault_of_the_program(text: str, turn: int) -> None:
+def test_any_value_at_any_key_is_invalid_input_and_never_a_crash(text: str, turn: int) -> None:
     values = None, "x", "???", -1e99, [[]], {"a": {"b": 1}}
     for number, key in enumerate(keys(json.loads(text))):
         with suppress(InputError):

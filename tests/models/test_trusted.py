@@ -135,6 +135,6 @@ def test_allow_custom_code_lets_everything_pass(target: str) -> None:
     check_network_setting({"_target_": target, "pretrained": True}, allow_custom_code=True)
 
 
-def test_a_library_that_is_not_installed_is_told() -> None:
+def test_a_library_that_is_not_installed_is_reported() -> None:
     with pytest.raises(InputError, match=r"needs the module 'monai\.networks\.nets\.nowhere', which is not installed"):
         check_network_setting({"_target_": "monai.networks.nets.nowhere.UNet"}, allow_custom_code=False)

@@ -56,7 +56,7 @@ def test_a_study_is_uploaded_once_but_for_a_run_at_work(home: Path, tmp_path: Pa
         with folder_lock(study / "c"):
             first = spleen_sync(home, study, **online)
         assert first.returncode == 0, first.stderr
-        assert f"left alone, a training is at work there: {study / 'c'}" in first.stdout
+        assert f"skipped, a training is running there: {study / 'c'}" in first.stdout
         assert marked(study) == ["a", "b"]
         epochs_of = {(run.run_folder.name): run.log.stem.removeprefix("run-") for run in find_offline_runs([study])}
         assert set(server.runs) == {epochs_of["a"], epochs_of["b"]}
