@@ -91,7 +91,7 @@ def predict(
     if flip and not tta:
         raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
     if held_out and fit_weights:
-        raise InputError("--fit-weights needs cases that no RUN knows, --held-out those that each RUN held out")
+        raise InputError("--fit-weights needs cases that no RUN was trained on, --held-out those that RUNs held out")
     with ProgressBar("slice") as bar:
         if fit_weights is not None:
             settings = _fit((runs, inputs, output), fit_weights, settings, bar.advance)

@@ -275,7 +275,7 @@ def test_an_output_that_exists_is_replaced_only_on_demand(run: Path, tmp_path: P
     path = tmp_path / "net.pt"
     for existing in (path, tmp_path / "net.pt.json"):
         existing.write_text("mine")
-        with pytest.raises(InputError, match=rf"{existing} exists already; --overwrite"):
+        with pytest.raises(InputError, match=rf"{existing} exists already; add --overwrite"):
             export(run, path, "torchscript")
         assert existing.read_text() == "mine"
         if existing == path:

@@ -49,7 +49,7 @@ def test_it_trains_as_the_command_does(ct: SmallCt, tmp_path: Path) -> None:
     )
     assert another.folder != run.folder
     study = spleen.results(tmp_path / "out put" / "api")
-    assert repr(study).startswith(f"StudyResults({study.folder}, 1 arm(s), 2 finished run(s)")
+    assert repr(study).startswith(f"StudyResults({study.folder}, 1 arm(s), 1 finished run(s)")
     assert "test Dice" in study._repr_html_()
 
 

@@ -25,7 +25,7 @@ def test_a_search_goes_on_where_it_was_and_reports_the_gap_to_the_test_score(tmp
     ct = small_ct(tmp_path)
     settings = (*ct.overrides, "data.label_values=[3,4]", "model.network.depth=2", "epochs=2")
     first = tune(tmp_path, *settings, "hydra.sweeper.n_trials=2", "hydra.sweeper.startup_trials=1")
-    assert "2 of 2 trials to do" in first
+    assert "2 of 2 trials remaining" in first
     assert len(list((tmp_path / "outputs" / "tune").glob("lr=*/summary.json"))) == 2
     again = tune(tmp_path, *settings, "hydra.sweeper.n_trials=3", "hydra.sweeper.startup_trials=1")
     assert "1 of 3 trials to do" in again

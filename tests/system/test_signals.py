@@ -55,7 +55,7 @@ def test_the_second_ctrl_c_leaves_at_once() -> None:
     program = """
 import time
 from spleen.system.signals import stop_on_signals
-with stop_on_signals() as stop, stop.patiently():
+with stop_on_signals() as stop, stop.deferred():
     print("ready", flush=True)
     time.sleep(60)
     time.sleep(60)

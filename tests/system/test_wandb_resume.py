@@ -130,7 +130,7 @@ def test_a_wandb_that_hangs_is_left_alone(tmp_path: Path) -> None:
     process = start(HANGING, tmp_path)
     told, warned = process.communicate(timeout=60)
     assert (told, process.returncode) == ("True\n", 0)
-    assert "wandb could not finish the run and is left alone" in warned
+    assert "wandb could not finish the run and is disabled from here" in warned
     assert "Traceback" not in warned
 
 

@@ -124,7 +124,7 @@ def test_the_installed_command_answers_as_train_py_does(environment: Path, tmp_p
 def test_an_installation_trains_predicts_and_exports_in_an_empty_folder(environment: Path, tmp_path: Path) -> None:
     before, command = _installed_files(environment), str(environment / "spleen")
     trained = _run([command, "train", *SMALL], tmp_path).stdout
-    assert f"Everything is in {tmp_path / 'outputs' / 'train'}" in trained
+    assert f"Results are in {tmp_path / 'outputs' / 'train'}" in trained
     run = tmp_path / "outputs" / "latest"
     assert summary(run)["status"] == "finished"
     assert summary(run)["git_commit"] is None
