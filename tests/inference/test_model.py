@@ -97,6 +97,7 @@ def test_what_cannot_be_predicted_is_refused_in_words(ct: SmallCt, model: Model)
 
 def test_a_model_and_a_prediction_show_themselves_in_one_line_and_in_a_table(ct: SmallCt, model: Model) -> None:
     found = model.predict(ct.hu, ras_affine(SPACING_MM))
+    axis = model.spec.preprocessing.axis
     assert repr(model) == f"Model(name=two_classes, classes=dark, bright, axis={axis}, img_size=32, network=UNet)"
     assert repr(found).startswith("Prediction(48 × 40 × 24 voxels; dark ")
     assert "<td" in model._repr_html_()
