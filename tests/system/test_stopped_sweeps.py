@@ -80,7 +80,7 @@ def test_what_cannot_be_resumed_is_told(tmp_path: Path, settings: tuple[str, ...
     for arguments, told in (
         (["resume=nowhere"], "no such folder"),
         (["resume=empty"], "no config.yaml"),
-        (["resume=study"], "holds 1 run(s), such as run"),
+        (["resume=study"], "contains 1 run(s), such as run"),
         (["resume=study/run"], "config.yaml is damaged"),
         (["resume=study/run", "lr=3"], "lr=3 cannot be combined with resume="),
         (["-m", "resume=study/run"], "-m cannot be combined with resume="),
