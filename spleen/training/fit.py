@@ -111,24 +111,25 @@ def fit(
     part.stop.where = "while the best checkpoint was scored"
     with _deferring_signals(part.stop):
         if data.slices("val"):
-            load_best(module, spec, files.best_checkpoint, settings.compile)
+            load_best(module, spec, files.best_checkpoint, settings)
             scorer.validate(module, data, verbose=False)
         if data.slices("test"):
-            load_best(module, spec, files.best_checkpoint, settings.compile)
+            load_best(module, spec, files.best_checkpoint, settings)
             scorer.test(module, data, verbose=False)
-    load_best(module, spec, files.best_checkpoint, settings.compile)
+    load_best(module, spec, files.best_checkpoint, settings)
     return Fitted(files.best_checkpoint, epochs.rows, clock, _forward(scorer, module))
 
 
-def load_best(module: SegmentationModule, spec: ModelSpec, best: Path, compiled: bool = False) -> None:
-    """Give the module a new network with the weights of best.ckpt; the strategy may have sharded the trained one.
+def load_best(module: SegmentationModule, spec: ModelSpec, best: Path, settings: FitSettings) -> None:
+    """Give the module the weights of best.ckpt, with FSDP in a new network, since it has sharded the trained one.
 
     Raises InputError: see `read_checkpoint`.
     """
-    module.set_network(build_network(spec))
+    if settings.strategy == "fsdp":
+        module.set_network(build_network(spec))
+        if settings.compile:
+            module.network.compile()
     module.network.load_state_dict(network_weights(read_checkpoint(best)))
-    if compiled:
-        module.network.compile()
 
 
 @contextmanager

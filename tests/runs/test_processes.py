@@ -100,8 +100,9 @@ def test_the_same_weights_score_the_same_in_one_process(ct: SmallCt, together: P
     parts = build.build_parts(config)
     data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
     module = build.build_module(config, parts, data)
-    scorer = make_trainer(build.build_fit_settings(config), tmp_path, [])
-    load_best(module, parts.spec, together / "checkpoints" / "best.ckpt")
+    settings = build.build_fit_settings(config)
+    scorer = make_trainer(settings, tmp_path, [])
+    load_best(module, parts.spec, together / "checkpoints" / "best.ckpt", settings)
     scorer.validate(module, data, verbose=False)
     scorer.test(module, data, verbose=False)
     write_cases(tmp_path / "cases.csv", module.scores)
