@@ -28,7 +28,7 @@ def test_a_search_goes_on_where_it_was_and_reports_the_gap_to_the_test_score(tmp
     assert "2 of 2 trials remaining" in first
     assert len(list((tmp_path / "outputs" / "tune").glob("lr=*/summary.json"))) == 2
     again = tune(tmp_path, *settings, "hydra.sweeper.n_trials=3", "hydra.sweeper.startup_trials=1")
-    assert "1 of 3 trials to do" in again
+    assert "1 of 3 trials remaining" in again
     assert "3 complete, 0 pruned, 0 failed" in again
     assert "best by validation: trial" in again
     assert "search" not in again.split("finished job(s)")[1].splitlines()[2]  # no column of the trials' numbers
