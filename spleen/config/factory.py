@@ -12,7 +12,7 @@ from spleen.config.schema import CasesData, CtConfig, MrConfig, TrainConfig, ZSc
 from spleen.data.augmentation.crop import CropSettings
 from spleen.data.augmentation.spatial import AugmentSettings
 from spleen.data.loading.datamodule import LoaderSettings, SliceDataModule
-from spleen.data.splits.blocks import SplitSettings
+from spleen.data.splits.blocks import SliceSplitSettings
 from spleen.data.store.entry import StoredCase
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap, parse_label_values
@@ -29,10 +29,10 @@ from spleen.training.scores import SCORED_SPLITS, SplitScores
 from spleen.types import AxisName
 
 
-def build_split_settings(config: TrainConfig) -> SplitSettings:
+def build_split_settings(config: TrainConfig) -> SliceSplitSettings:
     """How one volume is split."""
     split = config.split
-    return SplitSettings(split.val_fraction, split.test_fraction, split.test_blocks, split.guard_mm, split.seed)
+    return SliceSplitSettings(split.val_fraction, split.test_fraction, split.test_blocks, split.guard_mm, split.seed)
 
 
 def build_loader_settings(config: TrainConfig) -> LoaderSettings:

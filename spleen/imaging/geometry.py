@@ -34,12 +34,12 @@ def orientation(affine: Affine) -> str:
 def check_affine(affine: Affine) -> None:
     """Raise InputError unless the affine maps the array axes to three independent directions."""
     if not np.isfinite(affine).all():
-        raise InputError("the affine in the header contains NaN or Inf; repair the header's sform/qform")
+        raise InputError("the affine contains NaN or Inf; in a file, repair the header's sform/qform")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not lengths.all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
         raise InputError(
-            f"the affine in the header is singular (spacing {spacing_mm(affine)} mm): "
-            "voxels have no volume; repair the header's sform/qform and pixdim"
+            f"the affine is singular (spacing {spacing_mm(affine)} mm): "
+            "voxels have no volume; in a file, repair the header's sform/qform and pixdim"
         )
 
 
@@ -53,11 +53,13 @@ def reorient_to_ras(array: Grid3D, affine: Affine) -> tuple[RasGrid, Affine]:
     return nib.orientations.apply_orientation(array, to_ras), ras_affine
 
 
-def restore_orientation(ras_array: RasGrid, file_affine: Affine) -> Grid3D:
-    """Undo `reorient_to_ras`: bring an array on the RAS grid back to the axes of the file with `file_affine`."""
+def restore_orientation(
+    ras_array: Shaped[np.ndarray, "r a s *channels"], file_affine: Affine
+) -> Shaped[np.ndarray, "i j k *channels"]:
+    """Undo `reorient_to_ras`: a view of an array on the RAS grid along the axes of the file with `file_affine`."""
     ras = nib.orientations.axcodes2ornt("RAS")
     back = nib.orientations.ornt_transform(ras, nib.orientations.io_orientation(file_affine))
-    restored: Grid3D = nib.orientations.apply_orientation(ras_array, back)
+    restored: np.ndarray = nib.orientations.apply_orientation(ras_array, back)
     return restored
 
 

@@ -74,13 +74,15 @@ def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> Intens
     return IntensityMap(mean, variance**-0.5, intensity.clip)
 
 
-def describe_implausible_units(doubts: Mapping[str, str], total: int) -> str:
-    """The implausible intensities of the first image (`doubts` is keyed by name), and the number of such images."""
-    name, first = next(iter(doubts.items()))
-    return f"{name}: {first}{f' (same problem in {len(doubts)} of {total} images)' if len(doubts) > 1 else ''}"
+def describe_implausible_units(implausible: Mapping[str, str], total: int) -> str:
+    """Why the first image is implausible (`implausible` is keyed by name), and the number of such images."""
+    name, first = next(iter(implausible.items()))
+    return (
+        f"{name}: {first}{f' (same problem in {len(implausible)} of {total} images)' if len(implausible) > 1 else ''}"
+    )
 
 
-def doubt(channels: Sequence[VolumeArray], intensity: Intensity) -> str | None:
+def implausible_units(channels: Sequence[VolumeArray], intensity: Intensity) -> str | None:
     """Why the intensities of an image are implausible for the intensity setting; None if they are plausible.
 
     With several channels, the message names the first implausible one by number.

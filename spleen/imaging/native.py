@@ -1,12 +1,13 @@
 """Images in their native data type and grid, for prediction: compact reading, and writing results on the same grid."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float32, Num
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import ArrayLike
 
 from spleen.errors import InputError
 from spleen.imaging.geometry import (
@@ -77,30 +78,73 @@ def read_native(
     return NativeImage(channels, first.affine, first.file_affine, first.header, first.file_shape)
 
 
-def image_from_arrays(
-    channels: Sequence[Num[np.ndarray, "..."]], affine: Num[np.ndarray, "..."], n_channels: int
+def image_in_memory(
+    image: Num[np.ndarray, "..."] | SpatialImage, affine: ArrayLike | None, n_channels: int
 ) -> NativeImage:
-    """An image from arrays (i, j, k), one per channel, and their affine to world coordinates in mm.
+    """An image as `read_native` would give it from a file: integers stay integers, everything else becomes float32.
 
-    Integers stay integers; everything else becomes float32. The arrays are not changed.
-    Raises InputError for a wrong number of channels, another shape, NaN or Inf, and an invalid affine.
+    `image` is an array (i, j, k) or (c, i, j, k) with its `affine` to mm, or a nibabel image without, whose channels
+    are its fourth dimension. It is neither changed nor copied, unless its data type is converted.
+    Raises InputError for another shape or number of channels, NaN or Inf, and an invalid affine.
     """
+    if isinstance(image, SpatialImage):
+        if affine is not None:
+            raise InputError("a nibabel image has its own affine; leave affine out")
+        channels, file_affine = _channels_of_nibabel(image), _affine_of_nibabel(image)
+    elif isinstance(image, np.ndarray):
+        channels, file_affine = ([image] if image.ndim != 4 else list(image)), _affine_of_array(affine)
+    else:
+        raise InputError(f"the image must be a NumPy array or a nibabel image; got {type(image).__name__}")
     if len(channels) != n_channels:
         raise InputError(f"the image has {len(channels)} channel(s), but the run was trained on {n_channels}")
-    shapes = [channel.shape for channel in channels]
-    if len(set(shapes)) > 1 or len(shapes[0]) != 3 or 0 in shapes[0]:
-        raise InputError(f"a volume must be an array (i, j, k), or (c, i, j, k); got shape {shapes[0]}")
-    if affine.shape != (4, 4):
-        raise InputError(f"affine must be a 4 × 4 matrix; got shape {affine.shape}")
-    check_affine(affine)
-    ras = []
-    for channel in channels:
-        if np.iscomplexobj(channel) or not np.issubdtype(channel.dtype, np.number):
-            raise InputError(f"intensities must be real numbers; got an array of {channel.dtype}")
-        array = channel if np.issubdtype(channel.dtype, np.integer) else channel.astype(np.float32, copy=False)
-        _check_finite(array, "the image")
-        ras.append(reorient_to_ras(array, affine))
-    return NativeImage(tuple(array for array, _ in ras), ras[0][1], affine, nib.nifti1.Nifti1Header(), shapes[0])
+    shape = channels[0].shape
+    if len(shape) != 3 or 0 in shape:
+        raise InputError(f"a volume must be an array (i, j, k), or (c, i, j, k); got shape {shape}")
+    ras = [reorient_to_ras(_real_numbers(channel), file_affine) for channel in channels]
+    return NativeImage(tuple(array for array, _ in ras), ras[0][1], file_affine, nib.nifti1.Nifti1Header(), shape)
+
+
+def _channels_of_nibabel(image: SpatialImage) -> list[Num[np.ndarray, "..."]]:
+    if isinstance(stored := image.dataobj, nib.arrayproxy.ArrayProxy):  # not decoded yet, or not kept by nibabel
+        unscaled = (stored.slope, stored.inter) == (1, 0)
+        array = np.asanyarray(stored, None if unscaled else np.float32)
+    else:
+        array = np.asanyarray(stored)
+    if array.ndim < 4:
+        return [array]
+    array = array.reshape(*array.shape[:3], -1)
+    return [array[..., number] for number in range(array.shape[3])]
+
+
+def _affine_of_nibabel(image: SpatialImage) -> Affine:
+    if isinstance(image, nib.nifti1.Nifti1Pair):
+        return _checked_affine(image, "the image")
+    return _affine_of_array(image.affine)
+
+
+def _affine_of_array(affine: ArrayLike | None) -> Affine:
+    if affine is None:
+        raise InputError("an array needs its affine: predict(array, affine), 4 × 4, from voxel indices to mm in RAS")
+    try:
+        matrix: Affine = np.array(affine, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"affine must be a 4 × 4 matrix of numbers: {error}") from error
+    if matrix.shape != (4, 4):
+        raise InputError(f"affine must be a 4 × 4 matrix; got shape {matrix.shape}")
+    check_affine(matrix)
+    return matrix.astype(np.float32).astype(np.float64)  # as a NIfTI file stores it, for the same result
+
+
+def _real_numbers(array: Num[np.ndarray, "i j k"]) -> Num[np.ndarray, "i j k"]:
+    if array.dtype == bool:
+        return array.view(np.uint8)
+    if np.iscomplexobj(array) or not np.issubdtype(array.dtype, np.number):
+        raise InputError(f"intensities must be real numbers; got an array of {array.dtype}")
+    if np.issubdtype(array.dtype, np.integer):
+        return array
+    converted = array.astype(np.float32, copy=False)
+    _check_finite(converted, "the image")
+    return converted
 
 
 def _read_one_file(path: Path, n_channels: int, bytes_per_voxel: int) -> NativeImage:

@@ -197,7 +197,7 @@ def _decode(
     return array.reshape(*array.shape[:3], -1) if channels else array.reshape(array.shape[:3])
 
 
-def _in_mm(affine: Affine, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
+def _in_mm(affine: Affine, nifti: nib.nifti1.Nifti1Pair, path: Path | str) -> Affine:
     """Convert an affine in metres or micrometres to mm; a header without a unit means mm, by convention."""
     try:
         unit = str(nifti.header.get_xyzt_units()[0])
@@ -220,7 +220,7 @@ def _check_finite(array: Num[np.ndarray, "..."], path: Path | str) -> None:
         )
 
 
-def _checked_affine(nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
+def _checked_affine(nifti: nib.nifti1.Nifti1Pair, path: Path | str) -> Affine:
     """The file's affine in mm; raises InputError if it is not finite or is singular."""
     file_affine = _in_mm(np.asarray(nifti.affine, dtype=np.float64), nifti, path)
     try:

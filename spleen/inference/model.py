@@ -1,49 +1,54 @@
-"""A trained network for arrays in memory: `spleen.load_model(RUN).predict(array, affine)`."""
+"""Trained networks for arrays in memory: `spleen.load_model(RUN).predict(array, affine)`."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float32, Integer, Num
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import ArrayLike
 
-from spleen.errors import InputError
 from spleen.imaging.geometry import restore_orientation
-from spleen.imaging.native import NativeImage, image_from_arrays
-from spleen.inference.confidence import ClassConfidence, confidence_scores
-from spleen.inference.ensemble import predict_volume
-from spleen.inference.loading import TrainedModel, load_trained
-from spleen.inference.predict import PredictSettings, make_views, to_label_values
-from spleen.models.spec import ModelSpec
+from spleen.imaging.native import NativeImage, image_in_memory
+from spleen.inference.confidence import ClassConfidence
+from spleen.inference.loading import TrainedModel, load_ensemble
+from spleen.inference.predict import (
+    Paths,
+    PredictedImage,
+    PredictSettings,
+    listed,
+    make_views,
+    postprocess_settings,
+    predict_image,
+    to_label_values,
+)
 from spleen.reporting.tables import Cell, to_html
 from spleen.system.hardware import DeviceName
 from spleen.types import Affine
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, repr=False)
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Prediction:
-    """A segmented volume, on the grid of the array that was given."""
+    """A segmented volume, on the grid and in the orientation of the array that was given."""
 
     mask: Integer[np.ndarray, "i j k"]
     """Label values of the training; 0 is background."""
-    probabilities: Float32[np.ndarray, "organ i j k"]
-    """Foreground probabilities, one volume per class in the order of `classes`."""
+    probabilities: Float32[np.ndarray, "organ i j k"] | None
+    """Foreground probabilities, one volume per class in the order of `class_names`; None if they were not requested."""
     affine: Affine
     """From voxel indices to world coordinates in mm, as it was given."""
-    classes: tuple[ClassConfidence, ...]
-    """For each class its name, volume in mm³ and confidence."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Foreground classes in the order of `probabilities`."""
-        return tuple(found.class_name for found in self.classes)
-
-    @property
-    def volumes_mm3(self) -> dict[str, float]:
-        """Predicted volume of each class in mm³."""
-        return {found.class_name: found.volume_mm3 for found in self.classes}
+    class_names: tuple[str, ...]
+    """Foreground classes in the order of `probabilities`."""
+    volumes_mm3: dict[str, float]
+    """Volume of each class in the mask, in mm³."""
+    confidence: tuple[ClassConfidence, ...]
+    """One entry per class, from the mask before post-processing."""
+    implausible_units: str | None
+    """Why the intensities of the image do not match the training, if they do not."""
 
     def to_nibabel(self) -> nib.nifti1.Nifti1Image:
         """The mask as a NIfTI image in memory."""
@@ -55,104 +60,121 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         rows: list[list[Cell]] = [
-            [found.class_name, found.volume_mm3, found.confidence_score, found.reasons or "-"] for found in self.classes
+            [each.class_name, self.volumes_mm3[each.class_name], each.confidence_score, each.reasons or "-"]
+            for each in self.confidence
         ]
         return to_html(["class", "mm³", "confidence score", "to review"], rows)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Model:
-    """A trained network with its preprocessing; `predict` takes arrays and nibabel images."""
+    """One trained network, or several whose probabilities are averaged, with their preprocessing."""
 
-    trained: TrainedModel
-
-    @property
-    def name(self) -> str:
-        """Name of the run folder or checkpoint."""
-        return self.trained.name
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The specification: network, preprocessing, classes."""
-        return self.trained.spec
+    networks: tuple[TrainedModel, ...]
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Foreground classes."""
-        return self.trained.classes.names
+        return self.networks[0].classes.names
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels that an image must have."""
+        return self.networks[0].preprocessing.n_channels
 
     def predict(
         self,
-        image: Num[np.ndarray, "..."] | nib.spatialimages.SpatialImage,
-        affine: Num[np.ndarray, "..."] | None = None,
+        image: Num[np.ndarray, "..."] | SpatialImage,
+        affine: ArrayLike | None = None,
         *,
         tta: bool = False,
+        flips: Sequence[str] = (),
+        weights: Sequence[float] | None = None,
+        probabilities: bool = True,
+        keep_largest: Sequence[str] = (),
+        fill_holes: bool = False,
+        min_volume_mm3: float = 0.0,
         batch_size: int = 8,
         device: DeviceName = "auto",
-        precision: Literal["auto", "32", "bf16", "16"] | None = None,
+        precision: str | None = None,
     ) -> Prediction:
-        """Segment one volume in memory; the result is on the grid and in the orientation of the input.
+        """Segment one volume in memory: the same mask that `spleen predict` writes for the same volume in a file.
 
         `image` is an array (i, j, k), or (c, i, j, k) if the run was trained on several channels, with the `affine`
         (4 × 4) from voxel indices to world coordinates in mm, RAS; or a nibabel image, which has its own affine and its
-        channels, if there are several, in the fourth dimension. Intensities are those of the training, HU for CT.
-        `tta` averages over test-time augmentations; `precision` is by default that of the training.
-        Raises InputError if the array, its affine or the number of channels does not fit.
+        channels, if there are several, in the fourth dimension. Intensities are those of the training, HU for CT. The
+        image is not changed. The other arguments are those of `PredictSettings`; without `probabilities`, 4 bytes per
+        voxel and class are saved.
+        Raises InputError if the array, its affine or the number of channels does not fit, and for invalid settings.
         """
-        channels, file_affine = _arrays(image, affine)
-        native = image_from_arrays(channels, file_affine, self.spec.preprocessing.n_channels)
-        settings = PredictSettings(tta=tta, batch_size=batch_size, device=device, precision=precision)
-        views = make_views([self.trained], settings)
-        found = predict_volume(views, native, self.name, batch_size, True, lambda _: None)
-        assert found.probabilities is not None
-        voxel_volume_mm3 = float(np.prod(native.spacing_mm))
-        names, volumes = self.class_names, self.spec.training_volumes_mm3
+        settings = PredictSettings(
+            weights=None if weights is None else tuple(weights),
+            tta=tta,
+            flips=_names(flips),
+            probabilities=probabilities,
+            keep_largest=_names(keep_largest),
+            fill_holes=fill_holes,
+            min_volume_mm3=min_volume_mm3,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+        )
+        views = make_views(self.networks, settings)
+        cleanup = postprocess_settings(self.networks[0].classes, settings)
+        native = image_in_memory(image, affine, self.n_channels)
+        predicted = predict_image(views, native, "the image", settings, cleanup, lambda _: None)
+        if predicted.implausible_units:
+            log.warning("%s; the model expects Hounsfield units", predicted.implausible_units)
+        own_affine = image.affine if isinstance(image, SpatialImage) else affine
+        return self._prediction(predicted, native, np.array(own_affine, np.float64))
+
+    def _prediction(self, predicted: PredictedImage, native: NativeImage, affine: Affine) -> Prediction:
+        sizes = np.bincount(predicted.mask.ravel("K"), minlength=1 + len(self.class_names))[1:]
+        volumes_mm3 = (sizes * np.prod(native.spacing_mm)).tolist()
+        mask, maps = to_label_values(predicted.mask, self.networks[0].classes), predicted.probabilities
         return Prediction(
-            mask=_restored(to_label_values(found.mask, self.trained.classes), native),
-            probabilities=np.stack([_restored(volume, native) for volume in found.probabilities]),
-            affine=file_affine,
-            classes=confidence_scores(found, names, volumes, voxel_volume_mm3),
+            mask=np.ascontiguousarray(restore_orientation(mask, native.file_affine)),
+            probabilities=None if maps is None else _restored(maps, native.file_affine),
+            affine=affine,
+            class_names=self.class_names,
+            volumes_mm3=dict(zip(self.class_names, volumes_mm3, strict=True)),
+            confidence=predicted.confidence,
+            implausible_units=predicted.implausible_units,
         )
 
     def __repr__(self) -> str:
-        return f"Model({', '.join(f'{name}={value}' for name, value in self._facts())})"
+        runs = ", ".join(f"{each.name}: {each.preprocessing.axis}" for each in self.networks)
+        return f"Model({runs}; {', '.join(self.class_names)})"
 
     def _repr_html_(self) -> str:
-        return to_html(["", self.name], [[name, str(value)] for name, value in self._facts()])
-
-    def _facts(self) -> Iterator[tuple[str, object]]:
-        preprocessing = self.spec.preprocessing
-        yield "name", self.name
-        yield "classes", ", ".join(self.class_names)
-        yield "axis", preprocessing.axis
-        yield "img_size", preprocessing.img_size
-        yield "network", str(self.spec.network["_target_"]).rpartition(".")[2]
+        columns = ["run", "classes", "axis", "img_size", "channels", "network"]
+        return to_html(columns, [list(_facts(each)) for each in self.networks])
 
 
-def load_model(run: str | Path, *, allow_custom_code: bool = False) -> Model:
+def load_model(runs: Paths, *, allow_custom_code: bool = False) -> Model:
     """Load a run folder or a checkpoint, such as `outputs/latest` or `best.ckpt`, on the CPU.
 
-    No code that comes with the file is run: the network must be a class of this package, MONAI or PyTorch, unless
-    `allow_custom_code`. Raises InputError for anything else.
+    Several runs, as a list or as a folder of runs, are averaged. No code that comes with the files is run: the networks
+    must be classes of this package, MONAI or PyTorch, unless `allow_custom_code`.
+    Raises InputError for anything else, and for runs that differ in their classes or channels.
     """
-    return Model(load_trained(Path(run), allow_custom_code))
+    return Model(tuple(load_ensemble(listed(runs, "run"), allow_custom_code)))
 
 
-def _arrays(
-    image: object, affine: Num[np.ndarray, "..."] | None
-) -> tuple[list[Num[np.ndarray, "..."]], Num[np.ndarray, "..."]]:
-    """The channels of an input and its affine."""
-    if isinstance(image, nib.spatialimages.SpatialImage):
-        if affine is not None:
-            raise InputError("a nibabel image has its own affine; leave affine out")
-        array, own = np.asanyarray(image.dataobj), np.asarray(image.affine, np.float64)
-        return ([array] if array.ndim != 4 else list(np.moveaxis(array, 3, 0))), own
-    if affine is None:
-        raise InputError("an array needs its affine: predict(array, affine), 4 × 4, from voxel indices to mm in RAS")
-    array = np.asarray(image)
-    return ([array] if array.ndim != 4 else list(array)), np.asarray(affine, np.float64)
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _restored(ras: Num[np.ndarray, "i j k"], image: NativeImage) -> Num[np.ndarray, "i2 j2 k2"]:
-    """A RAS array along the axes of the input, contiguous."""
-    return np.ascontiguousarray(restore_orientation(ras, image.file_affine))
+def _restored(maps: Float32[np.ndarray, "organ i j k"], affine: Affine) -> Float32[np.ndarray, "organ i2 j2 k2"]:
+    """RAS maps along the axes of the input; a view, because they are large."""
+    return np.moveaxis(restore_orientation(np.moveaxis(maps, 0, -1), affine), -1, 0)
+
+
+def _facts(model: TrainedModel) -> Iterator[Cell]:
+    preprocessing = model.preprocessing
+    yield model.name
+    yield ", ".join(model.classes.names)
+    yield preprocessing.axis
+    yield str(preprocessing.img_size)
+    yield preprocessing.n_channels
+    yield str(model.spec.network["_target_"]).rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Predict with one or several trained runs: `from spleen.inference.predict import predict`."""
+"""Predict with one or several trained runs: `from spleen import predict`."""
 
 import logging
 import time
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Float32, Integer, UInt8
 
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.files import find_volumes, group_channels
-from spleen.imaging.intensity import describe_implausible_units, doubt
+from spleen.imaging.intensity import describe_implausible_units, implausible_units
 from spleen.imaging.native import NativeImage, write_channels_like, write_like
 from spleen.imaging.postprocessing import PostprocessSettings, postprocess
 from spleen.inference.confidence import ClassConfidence, confidence_scores
@@ -73,10 +73,23 @@ class PredictedCase:
     mask: Path
     confidence: tuple[ClassConfidence, ...]
     """One entry per class."""
-    doubt: str | None
+    implausible_units: str | None
     """Why the intensities of the image do not match the training, if they do not."""
     is_seen: bool
     """Whether a run was trained on this very image, regardless of the file name."""
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedImage:
+    """The prediction of one image in memory, on its RAS grid."""
+
+    mask: UInt8[np.ndarray, "i j k"]
+    """Class indices, after post-processing."""
+    probabilities: Float32[np.ndarray, "organ i j k"] | None
+    confidence: tuple[ClassConfidence, ...]
+    """One entry per class, from the mask before post-processing."""
+    implausible_units: str | None
+    """Why the intensities do not match the training, if they do not."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +133,14 @@ def predict(
     """
     settings = settings or PredictSettings()
     started = time.perf_counter()
-    models = load_ensemble(_listed(runs, "run"), settings.allow_custom_code)
+    models = load_ensemble(listed(runs, "run"), settings.allow_custom_code)
     found = find_targets(inputs, output, models[0].preprocessing.n_channels)
     views = make_views(models, settings)
     case_ids = [target.case_id for target in found]
     views_of = views_that_held_out(views, case_ids) if settings.held_out else dict.fromkeys(case_ids, views)
     targets = [target for target in found if target.case_id in views_of]
     missing = to_compute(targets, settings)
-    cleanup = _postprocess_settings(views[0].model.classes, settings)
+    cleanup = postprocess_settings(views[0].model.classes, settings)
     for folder in {target.mask.parent for target in missing}:
         check_folder(folder)
     named = [] if settings.held_out else named_like_training_cases(views, case_ids)
@@ -151,8 +164,8 @@ def predict(
 
 def _warn(cases: Sequence[PredictedCase], named: Collection[str]) -> None:
     """Warn of implausible intensities and of training images, except the `named` ones, already warned of by name."""
-    if doubts := {case.case_id: case.doubt for case in cases if case.doubt}:
-        log.warning("%s; the runs expect Hounsfield units", describe_implausible_units(doubts, len(cases)))
+    if implausible := {case.case_id: case.implausible_units for case in cases if case.implausible_units}:
+        log.warning("%s; the runs expect Hounsfield units", describe_implausible_units(implausible, len(cases)))
     warn_of_same_images([case.case_id for case in cases if case.is_seen and case.case_id not in named], len(cases))
 
 
@@ -161,7 +174,7 @@ def find_targets(inputs: Paths, output: str | Path | None, n_channels: int) -> l
 
     Raises InputError for invalid inputs and outputs.
     """
-    images = group_channels(find_volumes(_listed(inputs, "image")), n_channels)
+    images = group_channels(find_volumes(listed(inputs, "image")), n_channels)
     return plan_targets(images, None if output is None else Path(output))
 
 
@@ -206,7 +219,8 @@ def _normalised(weights: Sequence[float] | None, count: int) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def _postprocess_settings(classes: ClassMap, settings: PredictSettings) -> PostprocessSettings:
+def postprocess_settings(classes: ClassMap, settings: PredictSettings) -> PostprocessSettings:
+    """How masks are cleaned up; raises InputError for an unknown class and for invalid numbers."""
     known = {name: index for index, name in enumerate(classes.names, start=1)}
     kept = tuple(known) if "all" in settings.keep_largest else settings.keep_largest
     unknown = [name for name in kept if name not in known]
@@ -232,27 +246,42 @@ def _predict_one(
     if settings.held_out:
         check_unseen(seen_by, target.image_path)
     slices = sum(n_slices(view.model, image) for view in views)
-    prediction = predict_volume(
+    predicted = predict_image(
         views,
         image,
         str(target.image_path),
-        settings.batch_size,
-        settings.probabilities,
+        settings,
+        cleanup,
         lambda done: advance(target.case_id, done, slices) if advance else None,
     )
+    if predicted.probabilities is not None:
+        write_channels_like(target.probabilities, predicted.probabilities, image)
+    write_like(target.mask, to_label_values(predicted.mask, classes), image)
+    record(target, predicted.confidence, classes.values)
+    case = PredictedCase(target.case_id, target.mask, predicted.confidence, predicted.implausible_units, bool(seen_by))
+    return case, slices
+
+
+def predict_image(
+    views: Sequence[View],
+    image: NativeImage,
+    name: str,
+    settings: PredictSettings,
+    cleanup: PostprocessSettings,
+    advance: Callable[[int], None],
+) -> PredictedImage:
+    """Predict one image in memory; `name` is used in messages, `advance` receives the number of slices just done."""
+    prediction = predict_volume(views, image, name, settings.batch_size, settings.probabilities, advance)
     voxel_volume_mm3 = float(np.prod(image.spacing_mm))
-    confidence = confidence_scores(prediction, classes.names, _training_volumes(views), voxel_volume_mm3)
-    if prediction.probabilities is not None:
-        write_channels_like(target.probabilities, prediction.probabilities, image)
+    names = views[0].model.classes.names
+    confidence = confidence_scores(prediction, names, _training_volumes(views), voxel_volume_mm3)
     mask = postprocess(prediction.mask, voxel_volume_mm3, cleanup)
-    write_like(target.mask, to_label_values(mask, classes), image)
-    record(target, confidence, classes.values)
-    return PredictedCase(target.case_id, target.mask, confidence, _intensity_doubt(views, image), bool(seen_by)), slices
+    return PredictedImage(mask, prediction.probabilities, confidence, _intensity_doubt(views, image))
 
 
 def _intensity_doubt(views: Sequence[View], image: NativeImage) -> str | None:
     intensities = {view.model.preprocessing.intensity for view in views}
-    return next(filter(None, (doubt(image.channels, intensity) for intensity in intensities)), None)
+    return next(filter(None, (implausible_units(image.channels, intensity) for intensity in intensities)), None)
 
 
 def _training_volumes(views: Sequence[View]) -> list[tuple[float, float]]:
@@ -280,7 +309,8 @@ def _bytes_per_voxel(n_views: int, n_organs: int, probabilities: bool) -> int:
     return 2 + fused
 
 
-def _listed(paths: Paths, what: str) -> list[Path]:
+def listed(paths: Paths, what: str) -> list[Path]:
+    """One path or several, as a list; raises InputError if there are none."""
     listed = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not listed:
         raise InputError(f"give at least one {what}; the list is empty")

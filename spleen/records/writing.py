@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from spleen.data.splits.blocks import SliceSplit, SplitSettings
+from spleen.data.splits.blocks import SliceSplit, SliceSplitSettings
 from spleen.data.splits.cases import CaseSplit, CaseSplitSettings, Fold
 from spleen.records.folder import RunFolder
 from spleen.system.files import write_text
@@ -13,7 +13,7 @@ from spleen.system.nested import Json
 from spleen.types import AxisName
 
 
-def write_split(folder: Path, splits: Mapping[str, SliceSplit], axis: AxisName, settings: SplitSettings) -> None:
+def write_split(folder: Path, splits: Mapping[str, SliceSplit], axis: AxisName, settings: SliceSplitSettings) -> None:
     """Write the slices of each split, by case."""
     cases = {
         case_id: {name: list(indices) for name, indices in asdict(split).items()} for case_id, split in splits.items()

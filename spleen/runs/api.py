@@ -1,26 +1,36 @@
 """A training from Python: `spleen.train("data=phantom", axis="axial", epochs=2)`."""
 
 import csv
+import os
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.seed import isolate_rng
 
 from spleen.config.checks import check
-from spleen.config.overrides import quoted
+from spleen.config.overrides import key_of, quoted
 from spleen.config.parsing import parse
-from spleen.errors import InputError
+from spleen.config.schema import TrainConfig
+from spleen.errors import FolderInUse, InputError, Interrupted
 from spleen.records.cases import CaseRow, read_cases
 from spleen.records.folder import RunFolder, read_summary
 from spleen.reporting.tables import to_html
-from spleen.runs.main import register_resolvers, replace_renamed_keys
+from spleen.runs.main import INTERRUPTED, record_failure, register_resolvers, replace_renamed_keys
 from spleen.runs.messages import in_words
 from spleen.runs.naming import run_stamp
+from spleen.runs.resume_command import asks_to_resume, read_resumed
 from spleen.runs.sweeps.studies import chosen_study
 from spleen.runs.train import run
 from spleen.system.resources import conf_folder
@@ -65,41 +75,120 @@ class TrainedRun:
 def train(*overrides: str, **settings: object) -> TrainedRun:
     """Train one network in this process, exactly as `spleen train` does.
 
-    `overrides` are those of the command line, such as "data=nifti" or "data.image=ct.nii.gz"; `settings` are top-level
-    values and groups by name, such as `axis="axial"`, `epochs=20`, `logger="none"`; a mapping sets keys of a group:
-    `data={"image": path}`. Outputs are in a new folder under outputs/.
-    Raises InputError for settings or data that are wrong, with the message of the command.
+    `overrides` are those of the command line, such as "data=nifti" or "data.image=ct.nii.gz"; `settings` are the same
+    as Python values: `axis="axial"`, `epochs=20`, `logger="none"`; a mapping sets keys of a section:
+    `data={"image": path, "label_values": {"liver": 1}}`. Outputs are in a new folder under outputs/;
+    `resume=FOLDER` resumes an interrupted run. The random number generators, environment
+    variables and Hydra's state are left as they were.
+    Raises InputError for settings or data that are wrong, with the message of the command, and KeyboardInterrupt, which
+    says what is kept, when the kernel of a notebook is interrupted.
     """
-    wanted = [*overrides, *(text for name, value in settings.items() for text in _as_overrides(name, value))]
-    if chosen_study(wanted):
-        raise InputError("a study is several runs; run it by its command: spleen train experiment=…")
-    register_resolvers()
-    try:
-        with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
-            tree = compose("train", replace_renamed_keys(wanted))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(in_words(error)) from error
-    config = parse(tree)
-    check(config)
-    folder = Path(config.output_dir) / config.study / run_stamp()
-    run(config, folder, time.time())
+    if "resume" in settings:
+        overrides = (*overrides, f"resume={settings.pop('resume')}")
+    arguments = replace_renamed_keys([*map(_checked, overrides), *as_overrides(settings)])
+    config: TrainConfig | None
+    if asks_to_resume(arguments):
+        folder, config = read_resumed(arguments)
+    else:
+        config = compose_config(arguments)
+        folder = Path(config.output_dir) / config.study / run_stamp()
+    if config is not None:
+        _run(config, folder)
     return TrainedRun(folder, read_summary(folder))
 
 
-def _as_overrides(name: str, value: object) -> list[str]:
-    """A Python value as overrides in Hydra's grammar."""
-    if isinstance(value, Mapping):
-        return [text for key, inner in value.items() for text in _as_overrides(f"{name}.{key}", inner)]
-    return [f"{name}={_as_value(value)}"]
+def _run(config: TrainConfig, folder: Path) -> None:
+    try:
+        with isolate_rng(), _same_environment():
+            run(config, folder, time.time())
+    except Interrupted as interrupt:
+        if interrupt.exit_code == INTERRUPTED:
+            raise KeyboardInterrupt(str(interrupt)) from None
+        raise
+    except Exception as error:
+        if not isinstance(error, FolderInUse) and folder.is_dir():
+            record_failure(error, folder)
+        raise
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Restore the environment variables, of which Lightning and wandb set some."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def compose_config(overrides: Sequence[str]) -> TrainConfig:
+    """The checked configuration that `spleen train OVERRIDES` would run, also where Hydra is in use already.
+
+    Raises InputError for settings that are wrong, and for those of a sweep.
+    """
+    if chosen_study(list(overrides)):
+        raise InputError("a study is several runs; run it by its command: spleen train experiment=…")
+    if own := [override for override in overrides if key_of(override).split(".")[0] == "hydra"]:
+        raise InputError(f"{own[0]}: settings of Hydra are for the command: spleen train {own[0]}")
+    before = Singleton.get_state()
+    try:
+        GlobalHydra.instance().clear()
+        register_resolvers()
+        with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
+            tree = compose("train", list(overrides))
+        config = parse(tree)
+    except (HydraException, OmegaConfBaseException) as error:
+        if "--multirun" in str(error):
+            raise InputError(f"{str(error).splitlines()[0]}: train() is one run; call it once per value") from error
+        raise InputError(in_words(error)) from error
+    finally:
+        Singleton.set_state(before)
+    check(config)
+    return config
+
+
+def _checked(override: str) -> str:
+    if not isinstance(override, str) or override.startswith("-") or not {"=", "~"} & set(override):
+        raise InputError(f"an override is a string such as 'axis=axial'; got {override!r}")
+    return override
+
+
+def as_overrides(settings: Mapping[str, object]) -> list[str]:
+    """Settings as overrides in Hydra's grammar; the mapping of a section becomes one override for each of its keys.
+
+    Raises InputError for a value that a configuration cannot hold.
+    """
+    overrides = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and "." not in key:
+            overrides += [f"{key}.{inner}={_as_value(each)}" for inner, each in value.items()]
+        else:
+            overrides.append(f"{key}={_as_value(value)}")
+    return overrides
 
 
 def _as_value(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_as_value, value))}]"
-    return quoted(str(value))
+    match value:
+        case None:
+            return "null"
+        case bool() | np.bool_():
+            return str(bool(value)).lower()
+        case str() | Path():
+            return quoted(value)
+        case Integral():
+            return str(int(value))
+        case Real():
+            return repr(float(value))
+        case Mapping():
+            return f"{{{','.join(f'{_as_key(key)}:{_as_value(inner)}' for key, inner in value.items())}}}"
+        case list() | tuple():
+            return f"[{','.join(map(_as_value, value))}]"
+    raise InputError(
+        f"a setting is a string, number, bool, None, path, list or mapping; got {value!r}, a {type(value).__name__}"
+    )
+
+
+def _as_key(key: object) -> str:
+    """The key of a mapping, with the characters that end one escaped."""
+    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from spleen.config.schema import TrainerConfig, process_count
 from spleen.errors import InputError
-from spleen.training.place import Place
+from spleen.training.ranks import ProcessRank
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class LaunchEnvironment:
     """The launcher's environment of this process, one of `count`."""
 
     launcher: str
-    place: Place
+    process_rank: ProcessRank
     count: int
 
 
@@ -29,7 +29,7 @@ def launch_environment() -> LaunchEnvironment | None:
         if all(os.environ.get(name, "").isdigit() for name in names):
             rank, local_rank, node, count = (int(os.environ[name]) for name in names)
             if count > 1:
-                return LaunchEnvironment(launcher, Place(rank, local_rank, node), count)
+                return LaunchEnvironment(launcher, ProcessRank(rank, local_rank, node), count)
     return None
 
 

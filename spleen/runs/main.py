@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         with stop_on_signals() as stop:
-            stop.where = "before the end"
+            stop.position = "before the end"
             _run(arguments)
     except Interrupted as interrupt:
         print(f"interrupted: {interrupt}{progress_summary()}", file=sys.stderr)
@@ -140,7 +140,8 @@ def _run_and_record(configure: Callable[[], TrainConfig], run_folder: Path, debu
     except Exception as error:
         if debug:
             raise
-        _Process.exit_code = _record_failure(error, run_folder)
+        message, _Process.exit_code = record_failure(error, run_folder)
+        _print_error(message)
 
 
 class _Process:
@@ -157,17 +158,17 @@ class _Process:
         return started or time.time()
 
 
-def _record_failure(error: Exception, run_folder: Path) -> int:
+def record_failure(error: Exception, run_folder: Path) -> tuple[str, int]:
+    """Write why a run failed into its folder; returns the message and the exit code of the command."""
     files = RunFolder(run_folder)
     if isinstance(error, InputError):
         message, exit_code = str(error), WRONG_INPUT
     else:
         message, exit_code = f"{type(error).__name__}: {error}", FAULT
-        write_text(files.traceback, traceback.format_exc())
+        write_text(files.traceback, "".join(traceback.format_exception(error)))
         message += f"\nThis is a bug; the traceback is in {files.traceback}"
-    _print_error(message)
     write_text(files.failure, json.dumps({"message": message, "exit_code": exit_code}, indent=1))
-    return exit_code
+    return message, exit_code
 
 
 def _print_error(message: str) -> None:

@@ -32,7 +32,7 @@ from spleen.runs.launch_environment import LaunchEnvironment, check_launched
 from spleen.system.hardware import Accelerator
 from spleen.system.resources import python_path
 from spleen.system.signals import StopRequest
-from spleen.training.place import FIRST, Place
+from spleen.training.ranks import FIRST, ProcessRank
 
 _ORDER, _READY, _FAILURE = "order", "ready", "failure"
 
@@ -131,10 +131,12 @@ def worker_processes(order: Order, accelerator: Accelerator, stop: StopRequest) 
             leave()
 
 
-def join(store: Store, place: Place, count: int, accelerator: Accelerator) -> None:
+def join(store: Store, process_rank: ProcessRank, count: int, accelerator: Accelerator) -> None:
     """Join the process group of all processes."""
     backend = "nccl" if accelerator == "gpu" else "gloo"
-    torch.distributed.init_process_group(backend, store=PrefixStore("group", store), rank=place.rank, world_size=count)
+    torch.distributed.init_process_group(
+        backend, store=PrefixStore("group", store), rank=process_rank.global_rank, world_size=count
+    )
 
 
 def leave() -> None:
@@ -156,14 +158,14 @@ def receive_job(store: Store) -> Order:
     return Order.from_json(store.get(_ORDER))
 
 
-def report_ready(store: Store, place: Place) -> None:
+def report_ready(store: Store, process_rank: ProcessRank) -> None:
     """Report to rank 0 that this process is ready to join the group."""
-    store.set(f"{_READY}/{place.rank}", "")
+    store.set(f"{_READY}/{process_rank.global_rank}", "")
 
 
-def report_failure(store: Store, place: Place, message: str) -> None:
+def report_failure(store: Store, process_rank: ProcessRank, message: str) -> None:
     """Report invalid input to rank 0."""
-    store.set(f"{_FAILURE}/{place.rank}", message)
+    store.set(f"{_FAILURE}/{process_rank.global_rank}", message)
 
 
 def _open_store() -> TCPStore:
@@ -182,7 +184,7 @@ def _meeting_place(given: LaunchEnvironment) -> Store:
         os.environ.setdefault("MASTER_ADDR", slurm.main_address)
         os.environ.setdefault("MASTER_PORT", str(slurm.main_port))
     store: Store
-    store, _, _ = next(rendezvous("env://", given.place.rank, given.count))
+    store, _, _ = next(rendezvous("env://", given.process_rank.global_rank, given.count))
     store.set_timeout(_PATIENCE)
     return store
 

@@ -98,7 +98,7 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     parts, wandb = build_parts(config), build_wandb_settings(config)
     job = _Job(config, dataset.cases, settings, parts, wandb, run_folder, started)
     given = check_launched(config.trainer)
-    if given is not None and given.place.rank > 0:
+    if given is not None and given.process_rank.global_rank > 0:
         if not job.is_finished:
             with stop_on_signals() as stop:
                 work_for(given, stop)
@@ -130,7 +130,7 @@ def _run(job: _Job, stop: StopRequest) -> None:
     try:
         with worker_processes(Order(config, run_folder, part.checkpoint), job.fit.accelerator, stop):
             fitted = fit(module, data, job.fit, part, spec, asdict(config), partial(_log_epoch, wandb_run, reporter))
-        stop.where = "while the report was written"
+        stop.position = "while the report was written"
         _report(job, fitted, module, data, wandb_run)
         write_summary(run_folder, _summarise(job, fitted, module))
         if reporter is not None:

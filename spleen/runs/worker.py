@@ -20,16 +20,16 @@ from spleen.runs.launch_environment import LaunchEnvironment
 from spleen.runs.processes import connect, join, leave, receive_job, report_failure, report_ready
 from spleen.system.signals import StopRequest
 from spleen.training.fit import Attempt, fit
-from spleen.training.place import Place
+from spleen.training.ranks import ProcessRank
 
 
-def work(store: Store, place: Place, count: int, stop: StopRequest) -> None:
+def work(store: Store, process_rank: ProcessRank, count: int, stop: StopRequest) -> None:
     """Receive the job from rank 0 and train. Raises InputError, and reports it to rank 0."""
     logging.getLogger("spleen").setLevel(logging.WARNING)  # rank 0 already logs it
     try:
-        _train(store, place, count, stop)
+        _train(store, process_rank, count, stop)
     except InputError as error:
-        report_failure(store, place, str(error))
+        report_failure(store, process_rank, str(error))
         raise
     except Exception:
         stop.check()  # if all processes received a signal, another one may have stopped first
@@ -40,10 +40,10 @@ def work(store: Store, place: Place, count: int, stop: StopRequest) -> None:
 
 def work_for(given: LaunchEnvironment, stop: StopRequest) -> None:
     """`work` in a process started by srun or torchrun."""
-    work(connect(given), given.place, given.count, stop)
+    work(connect(given), given.process_rank, given.count, stop)
 
 
-def _train(store: Store, place: Place, count: int, stop: StopRequest) -> None:
+def _train(store: Store, process_rank: ProcessRank, count: int, stop: StopRequest) -> None:
     order = receive_job(store)
     config = order.config
     settings = build.build_fit_settings(config)
@@ -51,9 +51,9 @@ def _train(store: Store, place: Place, count: int, stop: StopRequest) -> None:
     data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
     spec = complete_spec(parts.spec, data.cases_in("train"), data.cases_in("val"))
     module = build.build_module(config, parts, data)
-    report_ready(store, place)
-    join(store, place, count, settings.accelerator)
-    part = Attempt(order.run_folder, time.time(), order.checkpoint, stop, place)
+    report_ready(store, process_rank)
+    join(store, process_rank, count, settings.accelerator)
+    part = Attempt(order.run_folder, time.time(), order.checkpoint, stop, process_rank)
     fit(module, data, settings, part, spec, asdict(config))
 
 
@@ -74,7 +74,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # rank 0 decides
         signal.signal(number, signal.SIG_IGN)
     try:
-        work(connect(port), Place(rank, rank), count, StopRequest())
+        work(connect(port), ProcessRank(rank, rank), count, StopRequest())
     except InputError:
         return 2
     except Exception:

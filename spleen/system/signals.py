@@ -23,7 +23,7 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.where = "before the training"
+        self.position = "before the training"
         """Completes the sentence "stopped …"."""
         self._asked: signal.Signals | None = None
         self._patient = False
@@ -32,7 +32,7 @@ class StopRequest:
     def check(self) -> None:
         """Raise Interrupted if a signal was received."""
         if self._asked is not None:
-            raise Interrupted(f"stopped {self.where} by {self._asked.name}", 128 + self._asked)
+            raise Interrupted(f"stopped {self.position} by {self._asked.name}", 128 + self._asked)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ from spleen.system.signals import StopRequest
 from spleen.training.callbacks import Clock, EpochRecord, EpochRow, Progress, SelfDescribing
 from spleen.training.checkpoints import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints
 from spleen.training.module import SegmentationModule
-from spleen.training.place import FIRST, Place
+from spleen.training.ranks import FIRST, ProcessRank
 from spleen.training.stopping import ResumableEarlyStopping, StopOnNonFiniteLoss, StopOnSignal
 from spleen.training.strategy import lightning_strategy
 
@@ -57,7 +57,7 @@ class Attempt:
     checkpoint: Path | None
     """The checkpoint to resume from; None starts from scratch."""
     stop: StopRequest
-    place: Place = FIRST
+    process_rank: ProcessRank = FIRST
     """Rank of this process; only rank 0 writes and prints anything."""
 
 
@@ -91,7 +91,7 @@ def fit(
     if settings.compile:
         module.network.compile()
     files = RunFolder(part.run_folder)
-    first = part.place.rank == 0
+    first = part.process_rank.global_rank == 0
     clock, stop = Clock(part.started), StopOnSignal(part.stop)
     epochs = EpochRecord(files.metrics if first else None)
     bad_loss = StopOnNonFiniteLoss([slices.case.case_id for slices in data.slices("train")])
@@ -103,12 +103,12 @@ def fit(
         *_optional_callbacks(settings, epochs, settings.progress and first),
     ]
     callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, on_epoch), stop]
-    trainer = make_trainer(settings, part.run_folder, callbacks, part.place, validates=bool(data.slices("val")))
+    trainer = make_trainer(settings, part.run_folder, callbacks, part.process_rank, validates=bool(data.slices("val")))
     with _deferring_signals(part.stop):
         trainer.fit(module, data, ckpt_path=part.checkpoint, weights_only=True)
     # Without those callbacks: weight averaging would restore the unaveraged weights when it loads a checkpoint.
-    scorer = make_trainer(settings, part.run_folder, [stop], part.place)
-    part.stop.where = "while the best checkpoint was scored"
+    scorer = make_trainer(settings, part.run_folder, [stop], part.process_rank)
+    part.stop.position = "while the best checkpoint was scored"
     with _deferring_signals(part.stop):
         if data.slices("val"):
             load_best(module, spec, files.best_checkpoint, settings)
@@ -144,7 +144,11 @@ def _deferring_signals(stop: StopRequest) -> Iterator[None]:
 
 
 def make_trainer(
-    settings: FitSettings, run_folder: Path, callbacks: list[Callback], place: Place = FIRST, validates: bool = True
+    settings: FitSettings,
+    run_folder: Path,
+    callbacks: list[Callback],
+    process_rank: ProcessRank = FIRST,
+    validates: bool = True,
 ) -> pl.Trainer:
     """Lightning's trainer, without its own output on the terminal or on disk."""
     return pl.Trainer(
@@ -152,7 +156,7 @@ def make_trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        strategy=lightning_strategy(settings.strategy, place),
+        strategy=lightning_strategy(settings.strategy, process_rank),
         sync_batchnorm=settings.strategy == "ddp" and settings.accelerator == "gpu",
         precision=settings.precision,
         gradient_clip_val=settings.gradient_clip,

@@ -54,7 +54,7 @@ class StopOnSignal(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Update the position to this epoch."""
-        self._request.where = f"in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        self._request.position = f"in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
 
     def on_train_batch_end(
         self,
@@ -69,7 +69,7 @@ class StopOnSignal(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Update the position: Lightning itself may exit on SIGTERM here, once the checkpoint is written."""
-        self._request.where = f"after epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        self._request.position = f"after epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Check for a stop between validation batches; the epoch is then repeated on resume."""

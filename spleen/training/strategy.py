@@ -6,7 +6,7 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
 
-from spleen.training.place import Place
+from spleen.training.ranks import ProcessRank
 
 T = TypeVar("T")
 
@@ -14,27 +14,27 @@ T = TypeVar("T")
 class _Standing(LightningEnvironment):
     """Tells Lightning the rank of this process, and not to start any processes."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, process_rank: ProcessRank) -> None:
         super().__init__()
-        self._place = place
+        self._process_rank = process_rank
 
     @property
     def creates_processes_externally(self) -> bool:
         return True
 
     def local_rank(self) -> int:
-        return self._place.local_rank
+        return self._process_rank.local_rank
 
     def node_rank(self) -> int:
-        return self._place.node
+        return self._process_rank.node_rank
 
 
-def lightning_strategy(name: str, place: Place) -> Strategy | str:
+def lightning_strategy(name: str, process_rank: ProcessRank) -> Strategy | str:
     """Lightning's strategy: data parallel (ddp), sharded (fsdp), or a single process (auto)."""
     if name == "ddp":
-        return DDPStrategy(cluster_environment=_Standing(place), gradient_as_bucket_view=True)
+        return DDPStrategy(cluster_environment=_Standing(process_rank), gradient_as_bucket_view=True)
     if name == "fsdp":  # with full checkpoints, which can be loaded anywhere
-        return FSDPStrategy(cluster_environment=_Standing(place), state_dict_type="full")
+        return FSDPStrategy(cluster_environment=_Standing(process_rank), state_dict_type="full")
     return "auto"
 
 

@@ -15,7 +15,7 @@ from spleen.config.checks import check
 from spleen.config.datasets import complete, find_dataset
 from spleen.data.augmentation.spatial import AugmentSettings
 from spleen.data.loading.datamodule import LoaderSettings
-from spleen.data.splits.blocks import SplitSettings
+from spleen.data.splits.blocks import SliceSplitSettings
 from spleen.errors import InputError
 from spleen.evaluation.metrics.per_case import MeanScores
 from spleen.imaging.intensity import CtWindow, MrPercentiles, ZScore
@@ -88,7 +88,7 @@ def test_the_builders_hand_every_value_to_its_place() -> None:
         "schedule.power=1.5", "schedule.final_factor=0.03", "augment=none", "augment.flips=[left_right]",
         "augment.noise_std=0.07",
     )  # fmt: skip
-    assert build.build_split_settings(config) == SplitSettings(
+    assert build.build_split_settings(config) == SliceSplitSettings(
         val_fraction=0.11, test_fraction=0.22, test_blocks=3, guard_mm=4.5, seed=6
     )
     assert build.build_loader_settings(config) == LoaderSettings(

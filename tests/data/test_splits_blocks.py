@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spleen.data.splits.blocks import SplitSettings, split_one_volume
+from spleen.data.splits.blocks import SliceSplitSettings, split_one_volume
 from spleen.errors import InputError
 from spleen.imaging.slicing import context_indices
 
@@ -18,7 +18,7 @@ def _organ(n_slices, first, last, holes=()):
 
 
 def _settings(seed=0, guard_mm=10.0, val_fraction=0.15, test_fraction=0.15, test_blocks=1):
-    return SplitSettings(val_fraction, test_fraction, test_blocks, guard_mm, seed)
+    return SliceSplitSettings(val_fraction, test_fraction, test_blocks, guard_mm, seed)
 
 
 def _blocks(indices):
@@ -49,7 +49,9 @@ def test_no_training_slice_comes_near_a_held_out_one(
     foreground, spacing_mm, context, guard_mm, shares, test_blocks, seed
 ):
     try:
-        split = split_one_volume(foreground, spacing_mm, context, SplitSettings(*shares, test_blocks, guard_mm, seed))
+        split = split_one_volume(
+            foreground, spacing_mm, context, SliceSplitSettings(*shares, test_blocks, guard_mm, seed)
+        )
     except InputError:  # the organ is thin: how thin is for another test
         return
     everything = [*split.train, *split.val, *split.test, *split.guard]

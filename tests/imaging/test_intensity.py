@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import zscore
 
 from spleen.errors import InputError
-from spleen.imaging.intensity import CtWindow, IntensityMap, MrPercentiles, ZScore, doubt, fit_intensity
+from spleen.imaging.intensity import CtWindow, IntensityMap, MrPercentiles, ZScore, fit_intensity, implausible_units
 from spleen.imaging.nifti import read_image
 from tests._helpers.nifti import SHAPE
 
@@ -80,19 +80,19 @@ def test_a_constant_volume_is_refused(intensity):
     ],
 )
 def test_a_ct_that_cannot_be_one_is_doubted_with_its_range(values, said):
-    assert doubt([_volume(*values)], ABDOMEN).startswith(f"intensities {said} (")
+    assert implausible_units([_volume(*values)], ABDOMEN).startswith(f"intensities {said} (")
 
 
 def test_a_real_ct_is_not_doubted_nor_what_has_no_units(spleen_ct):
-    assert doubt([read_image(spleen_ct / "image.nii.gz").array], ABDOMEN) is None
-    assert doubt([_mr()], MrPercentiles(1, 99)) is None
-    assert doubt([_mr()], ZScore(5)) is None
+    assert implausible_units([read_image(spleen_ct / "image.nii.gz").array], ABDOMEN) is None
+    assert implausible_units([_mr()], MrPercentiles(1, 99)) is None
+    assert implausible_units([_mr()], ZScore(5)) is None
 
 
 def test_the_first_doubtful_channel_is_told_by_its_number():
     ct, no_ct = _volume(-1000, 0, 400), _volume(0, 1024, 4095)
-    assert doubt([ct, ct], ABDOMEN) is None
-    assert doubt([ct, no_ct, no_ct], ABDOMEN).startswith("channel 1: intensities from 0 to 4095 ")
+    assert implausible_units([ct, ct], ABDOMEN) is None
+    assert implausible_units([ct, no_ct, no_ct], ABDOMEN).startswith("channel 1: intensities from 0 to 4095 ")
 
 
 def test_a_map_by_hand_on_planes_of_any_shape():

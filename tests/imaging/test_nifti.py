@@ -212,7 +212,7 @@ def test_a_singular_affine_is_refused_with_the_name_of_the_file(tmp_path):
     flat[2, 2] = 0
     nifti.set_sform(flat, 1)
     nib.save(nifti, tmp_path / "ct.nii.gz")
-    with pytest.raises(InputError, match=r"ct\.nii\.gz: the affine in the header is singular"):
+    with pytest.raises(InputError, match=r"ct\.nii\.gz: the affine is singular"):
         read_image(tmp_path / "ct.nii.gz")
 
 

@@ -42,17 +42,18 @@ def test_an_array_is_predicted_as_its_file_is(
     array, affine = stored_as(orientation, ct.hu.astype(dtype), OBLIQUE)
     image = save(tmp_path / "ct.nii.gz", array, affine)
     report = predict(run, image, tmp_path / "mask.nii.gz", PredictSettings(probabilities=True, tta=tta))
-    expected, found = nib.load(tmp_path / "mask.nii.gz"), model.predict(array, nib.load(image).affine, tta=tta)
+    expected, found = nib.load(tmp_path / "mask.nii.gz"), model.predict(array, affine, tta=tta)
     np.testing.assert_array_equal(found.mask, np.asarray(expected.dataobj))
-    np.testing.assert_array_equal(found.affine, expected.affine)
+    np.testing.assert_array_equal(found.affine, affine)
     shares = voxels(tmp_path / "mask_probabilities.nii.gz")
     np.testing.assert_array_equal(np.moveaxis(found.probabilities, 0, -1), shares)
     assert set(np.unique(found.mask)) == {0, 3, 7}  # the label values of the training
     assert found.class_names == ("dark", "bright")
+    assert not np.shares_memory(found.affine, affine)
     voxel_mm3 = SPACING_MM[0] * SPACING_MM[1] * SPACING_MM[2]
     counted = {name: np.count_nonzero(found.mask == value) for name, value in {"dark": 7, "bright": 3}.items()}
     assert found.volumes_mm3 == pytest.approx({name: voxel_mm3 * count for name, count in counted.items()}, rel=1e-5)
-    for of_array, of_file in zip(found.classes, report.cases[0].confidence, strict=True):
+    for of_array, of_file in zip(found.confidence, report.cases[0].confidence, strict=True):
         assert (of_array.class_name, of_array.reasons) == (of_file.class_name, of_file.reasons)
         assert of_array.confidence_score == pytest.approx(of_file.confidence_score)
 
@@ -64,6 +65,54 @@ def test_a_nibabel_image_brings_its_own_affine(ct: SmallCt, model: Model) -> Non
     from_file = model.predict(nib.load(ct.image))
     np.testing.assert_array_equal(from_file.mask, model.predict(ct.hu, ras_affine(SPACING_MM)).mask)
     np.testing.assert_array_equal(np.asarray(from_file.to_nibabel().dataobj), from_file.mask)
+
+
+@pytest.mark.parametrize("scaling", [(None, None), (0.5, -1024)])
+def test_an_opened_nibabel_image_is_predicted_as_its_file_is(
+    ct: SmallCt, run: Path, model: Model, tmp_path: Path, scaling: tuple[float | None, float | None]
+) -> None:
+    array, affine = stored_as("LPS", ct.hu.astype(np.int16), ras_affine(SPACING_MM))
+    if scaling[0] is not None:
+        array = ((array + 1024) * 2).astype(np.int16)
+    path = save(tmp_path / "ct.nii.gz", array, affine, *scaling)
+    predict(run, path, tmp_path / "mask.nii.gz")
+    opened = nib.load(path)
+    found = model.predict(opened)
+    np.testing.assert_array_equal(found.mask, voxels(tmp_path / "mask.nii.gz"))
+    assert np.count_nonzero(found.mask)
+    np.testing.assert_array_equal(found.affine, opened.affine)
+
+
+def test_a_header_in_metres_is_read_in_mm(ct: SmallCt, model: Model) -> None:
+    image = nib.Nifti1Image(ct.hu, np.diag([0.001, 0.001, 0.001, 1]) @ ras_affine(SPACING_MM))
+    image.header.set_xyzt_units("meter")
+    found, expected = model.predict(image), model.predict(ct.hu, ras_affine(SPACING_MM))
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    assert found.volumes_mm3 == pytest.approx(expected.volumes_mm3, rel=1e-5)
+    np.testing.assert_array_equal(found.affine, image.affine)
+
+
+def test_settings_are_those_of_the_command(ct: SmallCt, run: Path, tmp_path: Path) -> None:
+    image = save(tmp_path / "ct.nii.gz", ct.hu, ras_affine(SPACING_MM))
+    settings: dict[str, Any] = {"keep_largest": ("bright",), "fill_holes": True, "min_volume_mm3": 60.0}
+    predict([run, run], image, tmp_path / "mask.nii.gz", PredictSettings(**settings, weights=(1, 3)))
+    both = load_model([run, run])
+    found = both.predict(ct.hu, ras_affine(SPACING_MM), **settings, weights=[1, 3], probabilities=False)
+    np.testing.assert_array_equal(found.mask, voxels(tmp_path / "mask.nii.gz"))
+    assert found.probabilities is None
+    voxel_mm3 = SPACING_MM[0] * SPACING_MM[1] * SPACING_MM[2]
+    counted = {name: np.count_nonzero(found.mask == value) for name, value in {"dark": 7, "bright": 3}.items()}
+    assert found.volumes_mm3 == pytest.approx({name: voxel_mm3 * count for name, count in counted.items()}, rel=1e-5)
+    with pytest.raises(InputError, match="keep-largest: no class 'liver'"):
+        both.predict(ct.hu, ras_affine(SPACING_MM), keep_largest="liver")
+
+
+def test_implausible_intensities_are_warned_of(ct: SmallCt, model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    found = model.predict(ct.hu + 1100, ras_affine(SPACING_MM))
+    assert found.implausible_units is not None
+    assert "no voxel is negative" in found.implausible_units
+    assert found.implausible_units in caplog.text
+    assert model.predict(ct.hu, ras_affine(SPACING_MM)).implausible_units is None
 
 
 def test_the_array_stays_as_it_was_and_need_not_be_writable_or_in_order(ct: SmallCt, model: Model) -> None:
@@ -84,6 +133,9 @@ def test_what_cannot_be_predicted_is_refused_in_words(ct: SmallCt, model: Model)
         (ct.hu, None, r"an array needs its affine: predict\(array, affine\)"),
         (nib.Nifti1Image(ct.hu, affine), affine, "a nibabel image has its own affine"),
         (ct.hu[0], affine, r"must be an array \(i, j, k\), or \(c, i, j, k\); got shape \(40, 24\)"),
+        (ct.hu, [["a"]], "affine must be a 4 × 4 matrix of numbers"),
+        (ct.hu[:, :, :0], affine, r"got shape \(48, 40, 0\)"),
+        (np.zeros_like(ct.hu), affine, "the image.*constant"),
         (ct.hu, np.eye(3), r"affine must be a 4 × 4 matrix; got shape \(3, 3\)"),
         (ct.hu, np.zeros((4, 4)), "singular"),
         (np.stack([ct.hu, ct.hu]), affine, r"has 2 channel\(s\), but the run was trained on 1"),
@@ -97,8 +149,7 @@ def test_what_cannot_be_predicted_is_refused_in_words(ct: SmallCt, model: Model)
 
 def test_a_model_and_a_prediction_show_themselves_in_one_line_and_in_a_table(ct: SmallCt, model: Model) -> None:
     found = model.predict(ct.hu, ras_affine(SPACING_MM))
-    axis = model.spec.preprocessing.axis
-    assert repr(model) == f"Model(name=two_classes, classes=dark, bright, axis={axis}, img_size=32, network=UNet)"
+    assert repr(model) == "Model(two_classes: axial; dark, bright)"
     assert repr(found).startswith("Prediction(48 × 40 × 24 voxels; dark ")
     assert "<td" in model._repr_html_()
     assert "bright" in found._repr_html_()

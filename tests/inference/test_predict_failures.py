@@ -37,7 +37,7 @@ def test_images_in_other_units_than_the_training_are_warned_of_once(
     for name, hu in (("a", ct.hu), ("b", ct.hu - ct.hu.min()), ("c", ct.hu - ct.hu.min())):
         save(images / f"{name}.nii", hu, AFFINE)
     report = predict(views, images, tmp_path / "out")
-    assert [case.doubt is None for case in report.cases] == [True, False, False]
+    assert [case.implausible_units is None for case in report.cases] == [True, False, False]
     (record,) = (record for record in caplog.records if record.name == "spleen.inference.predict")
     assert re.match(r"b: intensities from 0 to \d+.* cannot be Hounsfield units \(no voxel is", record.getMessage())
     assert record.getMessage().endswith(" (same problem in 2 of 3 images); the runs expect Hounsfield units")

@@ -28,7 +28,7 @@ from spleen.runs.launch_environment import check_launched, launch_environment
 from spleen.runs.naming import run_stamp
 from spleen.runs.summary import write_cases
 from spleen.training.fit import load_best, make_trainer, quieten
-from spleen.training.place import Place
+from spleen.training.ranks import ProcessRank
 from tests._helpers.small_run import REPOSITORY, SmallCt, compose_config, rows, small, small_ct, train
 from tests.config.test_parsing_and_checks import refusal
 
@@ -252,7 +252,7 @@ def test_a_launcher_says_where_a_process_stands(environment: pytest.MonkeyPatch)
         environment.setenv(name, value)
     given = launch_environment()
     assert given is not None
-    assert (given.launcher, given.place, given.count) == ("srun", Place(5, 1, 2), 6)
+    assert (given.launcher, given.process_rank, given.count) == ("srun", ProcessRank(5, 1, 2), 6)
     environment.setenv("SLURM_JOB_ID", "4711")
     environment.setenv("SLURM_STEP_ID", "0")
     assert run_stamp() == "slurm-4711.0"

@@ -19,7 +19,7 @@ def test_a_signal_interrupts_at_once_with_the_usual_exit_code(number: signal.Sig
 
     def read() -> None:
         with stop_on_signals() as stop:
-            stop.where = "while reading"
+            stop.position = "while reading"
             os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted, match=f"stopped while reading by {number.name}") as caught:
@@ -34,7 +34,7 @@ def test_inside_patiently_it_waits_for_the_next_check() -> None:
 
     def train() -> None:
         with stop_on_signals() as stop, stop.deferred():
-            stop.where = "in epoch 3"
+            stop.position = "in epoch 3"
             stop.check()
             os.kill(os.getpid(), signal.SIGTERM)
             done.append("the step")

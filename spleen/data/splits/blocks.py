@@ -12,7 +12,7 @@ Indices = Int64[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)
-class SplitSettings:
+class SliceSplitSettings:
     """How one volume is split. `*_fraction` are fractions of the slices with foreground; the guard gap is in mm."""
 
     val_fraction: float
@@ -33,7 +33,7 @@ class SliceSplit:
 
 
 def split_one_volume(
-    foreground: Bool[np.ndarray, " n"], slice_spacing_mm: float, context_slices: int, settings: SplitSettings
+    foreground: Bool[np.ndarray, " n"], slice_spacing_mm: float, context_slices: int, settings: SliceSplitSettings
 ) -> SliceSplit:
     """Split the slices of one volume into train | held out | train | held out | … | train along the axis.
 

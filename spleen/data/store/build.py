@@ -83,9 +83,9 @@ def _collect(done: Future[StoredCase], case_id: str, opened: dict[str, StoredCas
 
 
 def _warn_of_implausible_units(cases: Sequence[Case], opened: Mapping[str, StoredCase]) -> None:
-    found = {str(case.images[0]): opened[case.case_id].doubt for case in cases if case.case_id in opened}
-    if doubts := {image: doubt for image, doubt in found.items() if doubt}:
-        log.warning("%s; is this CT? For MR use intensity=mr", describe_implausible_units(doubts, len(found)))
+    found = {str(case.images[0]): opened[case.case_id].implausible_units for case in cases if case.case_id in opened}
+    if implausible := {image: reason for image, reason in found.items() if reason}:
+        log.warning("%s; is this CT? For MR use intensity=mr", describe_implausible_units(implausible, len(found)))
 
 
 def _report_bad(bad: Mapping[str, str], total: int, skip_bad: bool) -> None:

@@ -99,7 +99,7 @@ class StoredCase:
     """Volume of each class in the reference, in mm³."""
     fingerprint: str
     """Hash of the image's voxels: identical for two files of the same image."""
-    doubt: str | None = None
+    implausible_units: str | None = None
     """Why the intensities are implausible for the intensity setting, if they are."""
     group: str | None = None
     """The unit that must stay in one split, such as the patient."""

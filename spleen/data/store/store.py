@@ -22,7 +22,7 @@ from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.fingerprint import fingerprint
 from spleen.imaging.geometry import check_same_grid
-from spleen.imaging.intensity import doubt, fit_intensity
+from spleen.imaging.intensity import fit_intensity, implausible_units
 from spleen.imaging.labels import resolve, to_class_indices
 from spleen.imaging.nifti import Channels, read_channels, read_label, read_shape
 from spleen.imaging.preprocessing import Preprocessing, map_chunks, network_planes
@@ -99,7 +99,7 @@ def _open(case: Case, entry: Path, axis: AxisName) -> StoredCase:
         label_values=tuple(tuple(values) for values in facts["label_values"]),
         volumes_mm3=tuple(facts["volumes_mm3"]),
         fingerprint=facts["fingerprint"],
-        doubt=facts.get("doubt"),
+        implausible_units=facts.get("doubt"),
         group=case.group,
         **arrays,
     )
@@ -148,7 +148,7 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         "label_values": classes.values,
         "volumes_mm3": [float(count * np.prod(spacing)) for count in voxels[1:]],
         "fingerprint": fingerprint(image.arrays),
-        "doubt": doubt(image.arrays, preprocessing.intensity),
+        "doubt": implausible_units(image.arrays, preprocessing.intensity),
     }
     (folder / "entry.json").write_text(json.dumps(facts, indent=1))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from spleen.data.layouts.dataset import Modality as ToldModality
 from spleen.data.layouts.dataset_json import DATASET_JSON
-from spleen.data.splits.blocks import SplitSettings, split_one_volume
+from spleen.data.splits.blocks import SliceSplitSettings, split_one_volume
 from spleen.errors import InputError
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.header import GeometryFacts, PlaneFacts
@@ -23,7 +23,7 @@ from spleen.imaging.slicing import AXES
 from spleen.types import AxisName
 
 # What conf/train.yaml and conf/intensity/ct.yaml say; a test holds the two together.
-DEFAULT_SPLIT = SplitSettings(val_fraction=0.15, test_fraction=0.2, test_blocks=2, guard_mm=5.0, seed=0)
+DEFAULT_SPLIT = SliceSplitSettings(val_fraction=0.15, test_fraction=0.2, test_blocks=2, guard_mm=5.0, seed=0)
 DEFAULT_CONTEXT_SLICES = 1
 DEFAULT_WINDOW_HU = (-150.0, 250.0)
 

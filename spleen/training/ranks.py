@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """One process of a training. Rank 0 records the run and is the only one visible to the user."""
 
-    rank: int = 0
+    global_rank: int = 0
     local_rank: int = 0
     """Rank among the processes on its node; also the index of its GPU."""
-    node: int = 0
+    node_rank: int = 0
 
 
-FIRST = Place()
+FIRST = ProcessRank()
