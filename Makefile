@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 train: setup            ## train on the embedded synthetic CT and print its scores
 	$(BIN)/python train.py
 
-test: setup             ## the tests that take seconds each
-	$(BIN)/pytest -m "not slow"
+test: setup             ## the tests that take seconds each, on two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: setup        ## the tests that take minutes
 	$(BIN)/pytest -m slow

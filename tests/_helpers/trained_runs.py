@@ -1,5 +1,6 @@
 """Shared by the tests of predictions: small trainings, each done once per session, and what their files hold."""
 
+import hashlib
 from pathlib import Path
 
 import nibabel as nib
@@ -20,8 +21,9 @@ def scan(factory: pytest.TempPathFactory) -> SmallCt:
 
 
 def trained(factory: pytest.TempPathFactory, name: str, *overrides: str) -> Path:
-    """The run folder of a training on the small CT; later calls with the same name get the same run."""
-    folder = factory.getbasetemp() / "trained"
+    """The run folder of a training on the small CT; later calls with the same name and settings get the same run."""
+    settings = hashlib.sha256(repr(overrides).encode()).hexdigest()[:8]
+    folder = factory.getbasetemp() / f"trained_{settings}"
     run_folder = folder / "outputs" / "small" / name
     if not (run_folder / "summary.json").is_file():
         train(folder, *scan(factory).overrides, *overrides, name=name)
