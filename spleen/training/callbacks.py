@@ -46,12 +46,7 @@ class EpochRecord(Callback):
         return "EpochRecord"
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: SliceBatch,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, *_: Any
     ) -> None:
         """Store the step's loss on its device: reading it would wait for a GPU."""
         if isinstance(outputs, Mapping):
@@ -190,12 +185,7 @@ class Progress(Callback):
         self._bar.start("", int(trainer.estimated_stepping_batches), trainer.global_step)
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: SliceBatch,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, *_: Any
     ) -> None:
         """Advance the bar; the loss is read only a few times per second, because that waits for a GPU."""
         if self._bar is None or not self._bar.is_visible:

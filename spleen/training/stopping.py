@@ -56,14 +56,7 @@ class StopOnSignal(Callback):
         """Update the position to this epoch."""
         self._request.position = f"in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: SliceBatch,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Check for a stop after a step."""
         self._request.check()
 

@@ -28,6 +28,8 @@ TOLERANCE_MM = 1.7
 # MONAI and SimpleITK compute in float32; MONAI's HD95 rounds even the rank between two voxels (torch.quantile).
 FLOAT32 = {"rel": 1e-5, "abs": 1e-5}
 FLOAT32_RANK_MM = 1e-3
+# SimpleITK's map is the root of a difference of float32 numbers: it gives 1.1e-5 mm where the distance is 0.
+FLOAT32_MAP = {"rtol": 1e-5, "atol": 5e-5}
 # Drawn by seed, because hypothesis has no smooth masks; it shrinks towards 0, so 0 is no worse than another.
 SEEDS = st.integers(0, 100_000)
 
@@ -184,8 +186,8 @@ def test_distances_are_those_of_simpleitk_voxel_by_voxel(seed):
     prediction, reference, spacing_mm = _random_pair(seed)
     distances = surface_distances(prediction, reference, spacing_mm)
     expected = _directions_of_simpleitk(prediction, reference, spacing_mm)
-    np.testing.assert_allclose(distances.prediction_to_reference_mm, expected[0], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(distances.reference_to_prediction_mm, expected[1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(distances.prediction_to_reference_mm, expected[0], **FLOAT32_MAP)
+    np.testing.assert_allclose(distances.reference_to_prediction_mm, expected[1], **FLOAT32_MAP)
 
 
 @settings(deadline=None, max_examples=40)
@@ -212,7 +214,7 @@ def test_masks_in_a_corner_of_the_volume_score_as_in_monai_and_simpleitk(side):
         _directions_of_simpleitk(prediction, reference, SPACING_MM),
         strict=True,
     ):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(ours, theirs, **FLOAT32_MAP)
 
 
 # --- What must not change a score -------------------------------------------------------------------------------------
