@@ -25,7 +25,7 @@ def find_table(path: Path) -> Path:
             "their REFERENCE too"
         )
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder (looked from {Path.cwd()})")
+        raise InputError(f"{path}: no such file or folder (relative to {Path.cwd()})")
     if path.suffix.lower() != ".csv":
         raise InputError(
             f"{path} is no .csv file; to compare predictions, give their REFERENCE too, and to compare scores give two "

@@ -26,7 +26,7 @@ class RunFolder:
         self.cases = path / CASES  # the scores of each case
         self.summary = path / _SUMMARY  # scores, cost and versions; written last, of finished and pruned runs only
         self.failure = path / _FAILURE  # why the job failed, in words
-        self.traceback = path / "traceback.txt"  # of a fault of the program
+        self.traceback = path / "traceback.txt"  # of a bug
         self.figures = path / "figures"
         self.checkpoints = path / CHECKPOINTS
         self.best_checkpoint = self.checkpoints / BEST  # of the epoch with the best validation score

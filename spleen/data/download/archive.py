@@ -98,11 +98,11 @@ def unpack(archive: Path, folder: Path, advance: Advance) -> dict[str, int]:
     """Unpack a tar (plain, gz, bz2, xz) or zip into the new folder `folder` and return the file sizes in bytes.
 
     A single top-level folder is stripped. macOS metadata (`._*`, `__MACOSX`, `.DS_Store`) is skipped. All entries are
-    checked before the first file is written. Raises RefusedArchive for absolute paths, `..`, links that point outside
+    checked before the first file is written. Raises UnsafeArchive for absolute paths, `..`, links that point outside
     the folder or through other links, devices, encryption and damage; InputError if the content does not fit on the
     disk.
     """
-    with _damage_as_refused_archive(), _open(archive) as reader:
+    with _damage_as_unsafe_archive(), _open(archive) as reader:
         entries = _strip_top_folder(_read_entries(reader, folder.parent))
         _check_links(entries)
         folder.mkdir()
@@ -122,8 +122,8 @@ def unpack(archive: Path, folder: Path, advance: Advance) -> dict[str, int]:
 
 
 @contextmanager
-def _damage_as_refused_archive() -> Iterator[None]:
-    """Turn the libraries' errors about damage into RefusedArchive; a full disk stays an OSError."""
+def _damage_as_unsafe_archive() -> Iterator[None]:
+    """Turn the libraries' errors about damage into UnsafeArchive; a full disk stays an OSError."""
     try:
         yield
     except _DAMAGE as error:
