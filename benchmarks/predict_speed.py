@@ -84,7 +84,7 @@ def _network_input(model: TrainedModel, path: Path) -> torch.Tensor:
     """All slices as the network sees them, float32."""
     image, settings = read_native(path), model.preprocessing
     (array,) = image.channels
-    grid = settings.plan(image.shape, image.spacing_mm)
+    grid = settings.plan(image.shape, image.affine)
     planes = network_planes(array, settings.axis, grid, fit_intensity(array, settings.intensity, str(path)))
     context = context_indices(np.arange(len(planes)), len(planes), model.spec.context_slices)
     return torch.from_numpy(planes[context]).float().contiguous(memory_format=torch.channels_last)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import torch
-from jaxtyping import UInt16
+from jaxtyping import Float64, UInt16
 from scipy.ndimage import find_objects
 
 from spleen.evaluation.metrics.diagnostic import (
@@ -25,7 +25,8 @@ from spleen.evaluation.metrics.surface import (
     surface_dice,
     surface_distances,
 )
-from spleen.types import LabelVolume, MaskVolume, SpacingMm
+from spleen.imaging.geometry import distance_axes_mm, voxel_volume_mm3
+from spleen.types import Affine, LabelVolume, MaskVolume
 
 Box = tuple[slice, slice, slice]
 
@@ -122,11 +123,10 @@ def score_case(
     case_id: str,
     prediction: LabelVolume,
     reference: LabelVolume,
-    spacing_mm: SpacingMm,
-    voxel_volume_mm3: float,
+    affine: Affine,
     settings: ScoreSettings,
 ) -> list[ClassScore]:
-    """Score two label maps on one grid, one record for each class in the order of the settings.
+    """Score two label maps on one grid with this affine, one record for each class in the order of the settings.
 
     Only the box around the voxels that either map labels is looked at; what lies outside adds true negatives.
     """
@@ -138,14 +138,15 @@ def score_case(
     predicted, expected = _class_indices(prediction[labelled], values), _class_indices(reference[labelled], values)
     boxes = zip(find_objects(predicted, len(values)), find_objects(expected, len(values)), strict=True)
     counts, surfaces = [], []
+    axes_mm = distance_axes_mm(affine)
     for index, (name, found) in enumerate(zip(settings.classes, boxes, strict=True), start=1):
         box = _around(*found)
         masks = predicted[box] == index, expected[box] == index
         counts.append(_count(*masks, n_voxels))
         surfaces.append(
-            _surface_scores(*masks, spacing_mm, settings.tolerance_mm[name]) if settings.surface else _Surface()
+            _surface_scores(*masks, axes_mm, settings.tolerance_mm[name]) if settings.surface else _Surface()
         )
-    return _records(case_id, torch.tensor([counts]).unbind(-1), surfaces, voxel_volume_mm3, settings)
+    return _records(case_id, torch.tensor([counts]).unbind(-1), surfaces, voxel_volume_mm3(affine), settings)
 
 
 def score_absent(case_id: str, n_voxels: int, voxel_volume_mm3: float, settings: ScoreSettings) -> list[ClassScore]:
@@ -207,9 +208,9 @@ def _count(predicted: MaskVolume, expected: MaskVolume, n_voxels: int) -> tuple[
 
 
 def _surface_scores(
-    predicted: MaskVolume, expected: MaskVolume, spacing_mm: SpacingMm, tolerance_mm: float
+    predicted: MaskVolume, expected: MaskVolume, axes_mm: Float64[np.ndarray, "3 3"], tolerance_mm: float
 ) -> _Surface:
-    distances = surface_distances(predicted, expected, spacing_mm)
+    distances = surface_distances(predicted, expected, axes_mm)
     return _Surface(
         hausdorff95_mm=hausdorff95_mm(distances),
         hausdorff_mm=hausdorff_mm(distances),

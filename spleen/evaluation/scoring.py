@@ -98,18 +98,16 @@ def score_pair(case_id: str, prediction: Path, reference: Path, settings: RawSet
     Raises InputError for a file that `read_label` refuses, for different grids, and for a file with so
     many values that it must be an image.
     """
-    expected, predicted = read_label(reference), read_label(prediction)
+    expected = read_label(reference)
+    predicted = read_label(prediction, expected.affine)
     names = f"reference {reference}", f"prediction {prediction}"
     _check_grids(names, (expected, predicted), settings.grid_tolerance_mm)
     classes = settings.classes
     if classes is None:
         values = sorted({*_values(prediction, predicted), *_values(reference, expected)})
         classes = {str(value): (value,) for value in values}
-    voxel_volume_mm3 = abs(float(np.linalg.det(expected.affine[:3, :3])))
-    scores = score_case(
-        case_id, predicted.array, expected.array, expected.spacing_mm, voxel_volume_mm3, settings.resolve(classes)
-    )
-    return ScoredCase(case_id, tuple(scores), expected.array.size, voxel_volume_mm3)
+    scores = score_case(case_id, predicted.array, expected.array, expected.affine, settings.resolve(classes))
+    return ScoredCase(case_id, tuple(scores), expected.array.size, expected.voxel_volume_mm3)
 
 
 def _check_grids(names: tuple[str, str], volumes: tuple[Volume, Volume], tolerance_mm: float) -> None:

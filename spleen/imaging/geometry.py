@@ -8,13 +8,18 @@ from itertools import product
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float64, Shaped
 
 from spleen.errors import InputError
 from spleen.types import Affine, SpacingMm
 
 GRID_TOLERANCE_MM = 0.1
 """By how much the voxels of an image and its label may lie apart by default."""
+
+SHEARED_DEGREES = 0.5
+"""From this shear on, the user is told."""
+# Axes closer to perpendicular than this count as such: float32 affines are rounded.
+_RIGHT_ANGLE_DEGREES = 0.01
 
 Grid3D = Shaped[np.ndarray, "i j k"]
 RasGrid = Shaped[np.ndarray, "r a s"]
@@ -24,6 +29,48 @@ def spacing_mm(affine: Affine) -> SpacingMm:
     """Distance in mm between neighbouring voxel centres along the array axes i, j, k."""
     i, j, k = (float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
     return i, j, k
+
+
+def voxel_volume_mm3(affine: Affine) -> float:
+    """Volume of one voxel in mm³: the determinant, which is right for sheared grids too."""
+    return abs(float(np.linalg.det(affine[:3, :3])))
+
+
+def shear_degrees(affine: Affine) -> float:
+    """Largest departure of two voxel axes from the right angle, as in a CT with a tilted gantry."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs(directions.T @ directions)[np.triu_indices(3, 1)]
+    return float(np.degrees(np.arcsin(np.clip(cosines, 0, 1))).max())
+
+
+def shear_note(degrees: float) -> str:
+    """What is done with a sheared grid."""
+    return (
+        f"two array axes are {degrees:.1f}° from perpendicular (tilted gantry?); volumes and distances in mm take it "
+        "into account, slices and their resampling are as the array holds them"
+    )
+
+
+def plane_distances_mm(affine: Affine) -> SpacingMm:
+    """Perpendicular distance in mm between neighbouring planes of voxels across i, j, k.
+
+    On a sheared grid it is shorter than the distance between voxel centres.
+    """
+    if shear_degrees(affine) < _RIGHT_ANGLE_DEGREES:
+        return spacing_mm(affine)
+    i, j, k = (1 / float(length) for length in np.linalg.norm(np.linalg.inv(affine[:3, :3]), axis=1))
+    return i, j, k
+
+
+def distance_axes_mm(affine: Affine) -> Float64[np.ndarray, "3 3"]:
+    """Matrix from differences of voxel indices to vectors whose length is the distance in mm.
+
+    A rotation does not change distances, so it is the diagonal of the spacing unless the grid is sheared.
+    """
+    if shear_degrees(affine) < _RIGHT_ANGLE_DEGREES:
+        return np.diag(spacing_mm(affine))
+    axes: np.ndarray = affine[:3, :3].astype(np.float64)
+    return axes
 
 
 def orientation(affine: Affine) -> str:
@@ -61,6 +108,18 @@ def restore_orientation(
     back = nib.orientations.ornt_transform(ras, nib.orientations.io_orientation(file_affine))
     restored: np.ndarray = nib.orientations.apply_orientation(ras_array, back)
     return restored
+
+
+def align_axes(array: Grid3D, affine: Affine, target: Affine) -> tuple[RasGrid, Affine]:
+    """Permute and flip the axes of an array to those of a grid with the affine `target`.
+
+    Near 45° two nearly equal affines may have been reoriented to RAS in different ways; relative to each other, they
+    are unambiguous. Arrays that are aligned already are returned as they are.
+    """
+    moves = nib.orientations.io_orientation(np.linalg.inv(target) @ affine)
+    if np.array_equal(moves, [[0, 1], [1, 1], [2, 1]]) or np.isnan(moves).any():
+        return array, affine
+    return nib.orientations.apply_orientation(array, moves), affine @ nib.orientations.inv_ornt_aff(moves, array.shape)
 
 
 def grid_distance_mm(shape: tuple[int, int, int], first: Affine, second: Affine) -> float:

@@ -1,6 +1,6 @@
 """Intensity normalisation by modality."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,14 +72,6 @@ def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> Intens
     squares = (float(np.square(image[..., k] - mean).sum(dtype=np.float64)) for k in range(image.shape[-1]))
     variance = sum(squares) / image.size
     return IntensityMap(mean, variance**-0.5, intensity.clip)
-
-
-def describe_implausible_units(implausible: Mapping[str, str], total: int) -> str:
-    """Why the first image is implausible (`implausible` is keyed by name), and the number of such images."""
-    name, first = next(iter(implausible.items()))
-    return (
-        f"{name}: {first}{f' (same problem in {len(implausible)} of {total} images)' if len(implausible) > 1 else ''}"
-    )
 
 
 def implausible_units(channels: Sequence[VolumeArray], intensity: Intensity) -> str | None:

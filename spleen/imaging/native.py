@@ -12,11 +12,13 @@ from numpy.typing import ArrayLike
 from spleen.errors import InputError
 from spleen.imaging.geometry import (
     GRID_TOLERANCE_MM,
+    align_axes,
     check_affine,
     check_same_grid,
     reorient_to_ras,
     restore_orientation,
     spacing_mm,
+    voxel_volume_mm3,
 )
 from spleen.imaging.nifti import _BYTES_PER_VOXEL, _check_finite, _checked_affine, _decode, _open, _save
 from spleen.types import Affine, SpacingMm
@@ -47,6 +49,11 @@ class NativeImage:
         """Voxel spacing along i, j, k in mm."""
         return spacing_mm(self.affine)
 
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel in mm³."""
+        return voxel_volume_mm3(self.affine)
+
 
 def read_native(
     *paths: Path,
@@ -69,13 +76,15 @@ def read_native(
         (_open(path, bytes_per_voxel), path) for path in paths
     ]  # all headers are checked before any array is read
     images = [_image(_stored(nifti, path), nifti, path) for nifti, path in opened]
+    channels = [images[0].channels[0]]
     for path, image in zip(paths[1:], images[1:], strict=True):
+        channel, affine = align_axes(image.channels[0], image.affine, images[0].affine)
         check_same_grid(
-            (images[0].shape, image.shape), (images[0].affine, image.affine), tolerance_mm, (str(paths[0]), str(path))
+            (images[0].shape, channel.shape), (images[0].affine, affine), tolerance_mm, (str(paths[0]), str(path))
         )
+        channels.append(channel)
     first = images[0]
-    channels = tuple(image.channels[0] for image in images)
-    return NativeImage(channels, first.affine, first.file_affine, first.header, first.file_shape)
+    return NativeImage(tuple(channels), first.affine, first.file_affine, first.header, first.file_shape)
 
 
 def image_in_memory(

@@ -12,7 +12,14 @@ import numpy as np
 from jaxtyping import Float32, Num, Shaped
 
 from spleen.errors import InputError
-from spleen.imaging.geometry import check_affine, check_same_grid, reorient_to_ras, spacing_mm
+from spleen.imaging.geometry import (
+    align_axes,
+    check_affine,
+    check_same_grid,
+    reorient_to_ras,
+    spacing_mm,
+    voxel_volume_mm3,
+)
 from spleen.system.files import temporary_sibling
 from spleen.system.memory import free_memory_bytes
 from spleen.types import Affine, LabelVolume, SpacingMm, VolumeArray
@@ -36,6 +43,11 @@ class Volume:
         """Voxel spacing along i, j, k in mm."""
         return spacing_mm(self.affine)
 
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel in mm³."""
+        return voxel_volume_mm3(self.affine)
+
 
 @dataclass(frozen=True)
 class Channels:
@@ -49,16 +61,23 @@ class Channels:
         """Voxel spacing along i, j, k in mm."""
         return spacing_mm(self.affine)
 
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel in mm³."""
+        return voxel_volume_mm3(self.affine)
 
-def read_image(path: Path) -> Volume:
+
+def read_image(path: Path, like: Affine | None = None) -> Volume:
     """Read intensities as float32 (scl_slope and scl_inter applied), reoriented to RAS.
+
+    With `like`, the array axes run as those of the RAS grid with that affine, which matters near 45°.
 
     Raises InputError for a file that is missing, not NIfTI, damaged, not 3D or too large, or contains NaN or Inf.
     """
     nifti = _open(path)
     array = np.asarray(_decode(nifti, path, np.dtype(np.float32)))
     _check_finite(array, path)
-    return _to_ras(array, nifti, path)
+    return _to_ras(array, nifti, path, like)
 
 
 def read_channels(paths: Sequence[Path], tolerance_mm: float) -> Channels:
@@ -72,7 +91,8 @@ def read_channels(paths: Sequence[Path], tolerance_mm: float) -> Channels:
         _check_finite(array, paths[0])
         volumes = [_to_ras(array[..., number], nifti, paths[0]) for number in range(array.shape[3])]
     else:
-        volumes = [read_image(path) for path in paths]
+        first = read_image(paths[0])
+        volumes = [first, *(read_image(path, first.affine) for path in paths[1:])]
     for path, volume in zip(paths[1:], volumes[1:], strict=False):
         check_same_grid(
             (volumes[0].array.shape, volume.array.shape),
@@ -83,8 +103,8 @@ def read_channels(paths: Sequence[Path], tolerance_mm: float) -> Channels:
     return Channels(tuple(volume.array for volume in volumes), volumes[0].affine)
 
 
-def read_label(path: Path) -> Volume:
-    """Read an integer label map as int32, reoriented to RAS.
+def read_label(path: Path, like: Affine | None = None) -> Volume:
+    """Read an integer label map as int32, reoriented to RAS; `like` as in `read_image`.
 
     Raises InputError as `read_image` does, and for non-integer values (a probability map, or a label resampled with
     interpolation).
@@ -104,19 +124,19 @@ def read_label(path: Path) -> Volume:
     largest = int(np.abs(array).max(initial=0))
     if largest > np.iinfo(np.int32).max:
         raise InputError(f"{path}: label value {largest} is out of range; label values must be below 2^31")
-    return _to_ras(array.astype(np.int32), nifti, path)
+    return _to_ras(array.astype(np.int32), nifti, path, like)
 
 
-def read_shape(path: Path) -> tuple[tuple[int, ...], SpacingMm]:
-    """Shape (without channels) and spacing of an image on its RAS grid, from the header alone.
+def read_shape(path: Path) -> tuple[tuple[int, ...], Affine]:
+    """Shape (without channels) and affine of an image on its RAS grid, from the header alone.
 
-    The spacing is in the header's unit. Raises InputError as `read_image` does, except for volumes that are too large.
+    The affine is in the header's unit. Raises InputError as `read_image` does, except for volumes that are too large.
     """
     nifti = _open(path, bytes_per_voxel=0, channels=True)
     check_affine(nifti.affine)
     no_voxels = np.broadcast_to(np.uint8(0), nifti.shape[:3])
     array, affine = reorient_to_ras(no_voxels, nifti.affine)
-    return array.shape, spacing_mm(affine)
+    return array.shape, affine
 
 
 def write_volume(path: Path, array: VolumeArray | LabelVolume, affine: Affine) -> None:
@@ -238,7 +258,9 @@ def _checked_affine(nifti: nib.nifti1.Nifti1Pair, path: Path | str) -> Affine:
     return file_affine
 
 
-def _to_ras(array: VolumeArray, nifti: nib.nifti1.Nifti1Pair, path: Path) -> Volume:
+def _to_ras(array: VolumeArray, nifti: nib.nifti1.Nifti1Pair, path: Path, like: Affine | None = None) -> Volume:
     file_affine = _checked_affine(nifti, path)
     ras, affine = reorient_to_ras(array, file_affine)
+    if like is not None:
+        ras, affine = align_axes(ras, affine, like)
     return Volume(np.ascontiguousarray(ras), affine, file_affine)

@@ -19,7 +19,7 @@ from spleen.imaging.slicing import (
     slice_spacing_mm,
     to_slices,
 )
-from spleen.types import AxisName, SpacingMm, VolumeArray
+from spleen.types import Affine, AxisName, VolumeArray
 
 # Limits the size of the float32 temporaries.
 _PLANES_AT_ONCE = 16
@@ -38,10 +38,10 @@ class Preprocessing:
     grid_tolerance_mm: float
     n_channels: int = 1
 
-    def plan(self, shape: tuple[int, ...], spacing: SpacingMm) -> InPlaneGrid:
-        """The network's grid for the slices of a RAS volume of this shape and spacing in mm."""
+    def plan(self, shape: tuple[int, ...], affine: Affine) -> InPlaneGrid:
+        """The network's grid for the slices of a RAS volume of this shape and affine."""
         _, height, width = slice_shape(shape, self.axis)
-        _, height_mm, width_mm = slice_spacing_mm(spacing, self.axis)
+        _, height_mm, width_mm = slice_spacing_mm(affine, self.axis)
         return plan_in_plane((height, width), (height_mm, width_mm), self.img_size, self.resize, self.size_multiple)
 
 

@@ -14,7 +14,8 @@ from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from spleen.types import AxisName, SpacingMm
+from spleen.imaging.geometry import plane_distances_mm, spacing_mm
+from spleen.types import Affine, AxisName, SpacingMm
 
 AXES: tuple[AxisName, ...] = ("sagittal", "coronal", "axial")
 
@@ -38,10 +39,11 @@ def to_slices(volume: Shaped[np.ndarray, "i j k"], axis: AxisName) -> Shaped[np.
     return volume.transpose(_ORDER[axis])
 
 
-def slice_spacing_mm(spacing: SpacingMm, axis: AxisName) -> SpacingMm:
-    """Spacing in mm in the order (between slices, h, w), from the spacing along i, j, k."""
+def slice_spacing_mm(affine: Affine, axis: AxisName) -> SpacingMm:
+    """Spacing in mm of a RAS grid in the order (between slices, h, w): the first is perpendicular to the slices."""
     n, h, w = _ORDER[axis]
-    return spacing[n], spacing[h], spacing[w]
+    spacing = spacing_mm(affine)
+    return plane_distances_mm(affine)[n], spacing[h], spacing[w]
 
 
 def slice_shape(shape: tuple[int, ...], axis: AxisName) -> tuple[int, int, int]:

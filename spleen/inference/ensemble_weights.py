@@ -149,7 +149,7 @@ def _predict_case(
 def _reference(
     label_path: Path, image_path: Path, shape: tuple[int, ...], affine: np.ndarray, classes: ClassMap
 ) -> UInt8[np.ndarray, "i j k"]:
-    label = read_label(label_path)
+    label = read_label(label_path, affine)
     names = str(image_path), str(label_path)
     check_same_grid((shape, label.array.shape), (affine, label.affine), GRID_TOLERANCE_MM, names)
     return to_class_indices(label.array, classes)

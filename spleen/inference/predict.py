@@ -12,7 +12,8 @@ from jaxtyping import Float32, Integer, UInt8
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.files import find_volumes, group_channels
-from spleen.imaging.intensity import describe_implausible_units, implausible_units
+from spleen.imaging.geometry import SHEARED_DEGREES, shear_degrees, shear_note
+from spleen.imaging.intensity import implausible_units
 from spleen.imaging.native import NativeImage, write_channels_like, write_like
 from spleen.imaging.postprocessing import PostprocessSettings, postprocess
 from spleen.inference.confidence import ClassConfidence, confidence_scores
@@ -30,6 +31,7 @@ from spleen.inference.outputs import Target, check_folder, missing_targets, plan
 from spleen.inference.tta import Variant, variants
 from spleen.inference.view import n_slices
 from spleen.system.hardware import DeviceName, choose_hardware
+from spleen.system.text import first_problem
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,8 @@ class PredictedCase:
     """One entry per class."""
     implausible_units: str | None
     """Why the intensities of the image do not match the training, if they do not."""
+    shear_degrees: float
+    """Largest departure of two voxel axes from the right angle."""
     is_seen: bool
     """Whether a run was trained on this very image, regardless of the file name."""
 
@@ -163,9 +167,11 @@ def predict(
 
 
 def _warn(cases: Sequence[PredictedCase], named: Collection[str]) -> None:
-    """Warn of implausible intensities and of training images, except the `named` ones, already warned of by name."""
+    """Warn of implausible intensities, sheared grids and training images, but not of the `named` ones once more."""
     if implausible := {case.case_id: case.implausible_units for case in cases if case.implausible_units}:
-        log.warning("%s; the runs expect Hounsfield units", describe_implausible_units(implausible, len(cases)))
+        log.warning("%s; the runs expect Hounsfield units", first_problem(implausible, len(cases)))
+    if sheared := {case.case_id: case.shear_degrees for case in cases if case.shear_degrees > SHEARED_DEGREES}:
+        log.warning("%s", first_problem({name: shear_note(each) for name, each in sheared.items()}, len(cases)))
     warn_of_same_images([case.case_id for case in cases if case.is_seen and case.case_id not in named], len(cases))
 
 
@@ -258,7 +264,14 @@ def _predict_one(
         write_channels_like(target.probabilities, predicted.probabilities, image)
     write_like(target.mask, to_label_values(predicted.mask, classes), image)
     record(target, predicted.confidence, classes.values)
-    case = PredictedCase(target.case_id, target.mask, predicted.confidence, predicted.implausible_units, bool(seen_by))
+    case = PredictedCase(
+        target.case_id,
+        target.mask,
+        predicted.confidence,
+        predicted.implausible_units,
+        shear_degrees(image.affine),
+        bool(seen_by),
+    )
     return case, slices
 
 
@@ -272,10 +285,9 @@ def predict_image(
 ) -> PredictedImage:
     """Predict one image in memory; `name` is used in messages, `advance` receives the number of slices just done."""
     prediction = predict_volume(views, image, name, settings.batch_size, settings.probabilities, advance)
-    voxel_volume_mm3 = float(np.prod(image.spacing_mm))
     names = views[0].model.classes.names
-    confidence = confidence_scores(prediction, names, _training_volumes(views), voxel_volume_mm3)
-    mask = postprocess(prediction.mask, voxel_volume_mm3, cleanup)
+    confidence = confidence_scores(prediction, names, _training_volumes(views), image.voxel_volume_mm3)
+    mask = postprocess(prediction.mask, image.voxel_volume_mm3, cleanup)
     return PredictedImage(mask, prediction.probabilities, confidence, _intensity_doubt(views, image))
 
 

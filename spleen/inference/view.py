@@ -41,7 +41,7 @@ def view_probabilities(
     """
     settings = model.preprocessing
     count, height, width = slice_shape(image.shape, settings.axis)
-    grid = settings.plan(image.shape, image.spacing_mm)
+    grid = settings.plan(image.shape, image.affine)
     planes = _normalised(model, image, grid, name)
     bytes_per_slice = 4 * len(variants) * (len(settings.classes.names) + 1) * height * width
     step = max(1, min(batch_size, _STEP_BYTES // bytes_per_slice))

@@ -1,6 +1,6 @@
 """Lists in messages, inline or one entry per line, shortened if they are long."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def shortened(names: Iterable[object], most: int = 5) -> str:
@@ -13,3 +13,9 @@ def bullets(entries: Sequence[object], most: int = 10) -> str:
     """The first entries, each on its own line with a leading line break, and the number of the others."""
     more = [f"… and {len(entries) - most} more"] * (len(entries) > most)
     return "".join(f"\n  {entry}" for entry in [*entries[:most], *more])
+
+
+def first_problem(problems: Mapping[str, str], total: int) -> str:
+    """The problem of the first image (`problems` is keyed by name), and the number of images with such a problem."""
+    name, problem = next(iter(problems.items()))
+    return f"{name}: {problem}{f' (same problem in {len(problems)} of {total} images)' if len(problems) > 1 else ''}"

@@ -54,7 +54,7 @@ def test_slices_become_the_same_volume_again(axis, i_j_k):
 def test_the_spacing_of_a_slice_stack_belongs_to_its_axes(axis, shape, spacing):
     """A volume of 5 × 7 × 3 voxels of 0.8 × 0.9 × 5 mm, left to right, posterior to anterior, inferior to superior."""
     assert to_slices(counting(), axis).shape == shape
-    assert slice_spacing_mm((0.8, 0.9, 5.0), axis) == spacing
+    assert slice_spacing_mm(np.diag([0.8, 0.9, 5.0, 1.0]), axis) == spacing
 
 
 @pytest.mark.parametrize(

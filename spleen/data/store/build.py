@@ -14,12 +14,12 @@ from spleen.data.cases import Case
 from spleen.data.store.entry import StoredCase
 from spleen.data.store.store import entries_folder, open_case
 from spleen.errors import InputError
-from spleen.imaging.intensity import describe_implausible_units
+from spleen.imaging.geometry import SHEARED_DEGREES, shear_note
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.system.files import remove_stale
 from spleen.system.memory import MemoryBudget, free_memory_bytes
 from spleen.system.progress import ProgressBar
-from spleen.system.text import bullets, shortened
+from spleen.system.text import bullets, first_problem, shortened
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ def open_cases(
     if bad:
         _report_bad(bad, len(cases), skip_bad)
     _warn_of_implausible_units(cases, opened)
+    _warn_of_shear(cases, opened)
     return LoadedCases(tuple(opened[case.case_id] for case in cases if case.case_id in opened), bad)
 
 
@@ -85,7 +86,13 @@ def _collect(done: Future[StoredCase], case_id: str, opened: dict[str, StoredCas
 def _warn_of_implausible_units(cases: Sequence[Case], opened: Mapping[str, StoredCase]) -> None:
     found = {str(case.images[0]): opened[case.case_id].implausible_units for case in cases if case.case_id in opened}
     if implausible := {image: reason for image, reason in found.items() if reason}:
-        log.warning("%s; is this CT? For MR use intensity=mr", describe_implausible_units(implausible, len(found)))
+        log.warning("%s; is this CT? For MR use intensity=mr", first_problem(implausible, len(found)))
+
+
+def _warn_of_shear(cases: Sequence[Case], opened: Mapping[str, StoredCase]) -> None:
+    found = {str(case.images[0]): opened[case.case_id].shear_degrees for case in cases if case.case_id in opened}
+    if sheared := {image: shear_note(degrees) for image, degrees in found.items() if degrees > SHEARED_DEGREES}:
+        log.warning("%s", first_problem(sheared, len(found)))
 
 
 def _report_bad(bad: Mapping[str, str], total: int, skip_bad: bool) -> None:

@@ -85,7 +85,9 @@ class StoredCase:
     axis: AxisName
     grid: InPlaneGrid
     spacing_mm: tuple[float, float, float]
-    """Between slices, along h and along w of the native planes."""
+    """Between slices (perpendicular to them), along h and along w of the native planes."""
+    voxel_volume_mm3: float
+    """Volume of one native voxel in mm³."""
     images: StoredArray
     """Normalised intensities (n c h w), float16."""
     labels: StoredArray
@@ -101,6 +103,8 @@ class StoredCase:
     """Hash of the image's voxels: identical for two files of the same image."""
     implausible_units: str | None = None
     """Why the intensities are implausible for the intensity setting, if they are."""
+    shear_degrees: float = 0.0
+    """Largest departure of two voxel axes from the right angle."""
     group: str | None = None
     """The unit that must stay in one split, such as the patient."""
 
@@ -113,8 +117,3 @@ class StoredCase:
     def n_channels(self) -> int:
         """Number of image channels."""
         return self.images.shape[1]
-
-    @property
-    def voxel_volume_mm3(self) -> float:
-        """Volume of one native voxel in mm³."""
-        return float(np.prod(self.spacing_mm))

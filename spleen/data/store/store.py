@@ -21,7 +21,7 @@ from spleen.data.store.entry import StoredArray, StoredCase
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.fingerprint import fingerprint
-from spleen.imaging.geometry import check_same_grid
+from spleen.imaging.geometry import check_same_grid, shear_degrees
 from spleen.imaging.intensity import fit_intensity, implausible_units
 from spleen.imaging.labels import resolve, to_class_indices
 from spleen.imaging.nifti import Channels, read_channels, read_label, read_shape
@@ -33,7 +33,7 @@ from spleen.system.memory import MemoryBudget
 from spleen.types import AxisName, LabelVolume
 
 # Increase whenever the arrays of an entry change for the same settings.
-_FORMAT = 3
+_FORMAT = 4
 
 
 def entries_folder(cache: Path) -> Path:
@@ -95,11 +95,13 @@ def _open(case: Case, entry: Path, axis: AxisName) -> StoredCase:
         axis=axis,
         grid=InPlaneGrid(native, resampled, padded),
         spacing_mm=tuple(facts["spacing_mm"]),
+        voxel_volume_mm3=facts["voxel_volume_mm3"],
         foreground=np.array(facts["foreground"], dtype=bool),
         label_values=tuple(tuple(values) for values in facts["label_values"]),
         volumes_mm3=tuple(facts["volumes_mm3"]),
         fingerprint=facts["fingerprint"],
-        implausible_units=facts.get("doubt"),
+        implausible_units=facts["implausible_units"],
+        shear_degrees=facts["shear_degrees"],
         group=case.group,
         **arrays,
     )
@@ -111,8 +113,8 @@ def _bytes_to_build(case: Case, preprocessing: Preprocessing) -> int:
     0 for an image whose header cannot be read, for which building fails immediately with the reason.
     """
     try:
-        shape, spacing = read_shape(case.images[0])
-        grid = preprocessing.plan(shape, spacing)
+        shape, affine = read_shape(case.images[0])
+        grid = preprocessing.plan(shape, affine)
     except InputError:
         return 0
     n_slices = slice_shape(shape, preprocessing.axis)[0]
@@ -123,9 +125,9 @@ def _bytes_to_build(case: Case, preprocessing: Preprocessing) -> int:
 
 def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_label: bool) -> None:
     image, label, classes = _read_case(case, preprocessing, allow_empty_label)
-    spacing = slice_spacing_mm(image.spacing_mm, preprocessing.axis)
+    spacing = slice_spacing_mm(image.affine, preprocessing.axis)
     reference = np.ascontiguousarray(to_slices(to_class_indices(label, classes), preprocessing.axis))
-    grid = preprocessing.plan(label.shape, image.spacing_mm)
+    grid = preprocessing.plan(label.shape, image.affine)
     n_classes = len(classes.names) + 1
     images = np.empty((len(reference), preprocessing.n_channels, *grid.padded), np.float16)
     for number, channel in enumerate(image.arrays):
@@ -146,9 +148,11 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         "spacing_mm": spacing,
         "foreground": reference.any(axis=(1, 2)).tolist(),
         "label_values": classes.values,
-        "volumes_mm3": [float(count * np.prod(spacing)) for count in voxels[1:]],
+        "voxel_volume_mm3": image.voxel_volume_mm3,
+        "volumes_mm3": [float(count * image.voxel_volume_mm3) for count in voxels[1:]],
+        "shear_degrees": shear_degrees(image.affine),
         "fingerprint": fingerprint(image.arrays),
-        "doubt": implausible_units(image.arrays, preprocessing.intensity),
+        "implausible_units": implausible_units(image.arrays, preprocessing.intensity),
     }
     (folder / "entry.json").write_text(json.dumps(facts, indent=1))
 
@@ -156,7 +160,8 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
 def _read_case(
     case: Case, preprocessing: Preprocessing, allow_empty_label: bool
 ) -> tuple[Channels, LabelVolume, ClassMap]:
-    image, label = read_channels(case.images, preprocessing.grid_tolerance_mm), read_label(case.label)
+    image = read_channels(case.images, preprocessing.grid_tolerance_mm)
+    label = read_label(case.label, image.affine)
     if len(image.arrays) != preprocessing.n_channels:
         raise InputError(_wrong_channels(case.images[0], len(image.arrays), preprocessing.n_channels))
     check_same_grid(

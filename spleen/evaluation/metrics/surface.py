@@ -41,20 +41,24 @@ class SurfaceDistances:
         return np.concatenate([self.prediction_to_reference_mm, self.reference_to_prediction_mm])
 
 
-def surface_distances(prediction: MaskVolume, reference: MaskVolume, spacing_mm: SpacingMm) -> SurfaceDistances:
+def surface_distances(
+    prediction: MaskVolume, reference: MaskVolume, spacing_mm: SpacingMm | Float64[np.ndarray, "3 3"]
+) -> SurfaceDistances:
     """Measure once what all scores below need; `spacing_mm` runs along the array axes i, j, k.
 
+    On a sheared grid it is the matrix from index differences to mm (the upper left 3 × 3 of the affine).
     Only the box around both masks is looked at. Raises InputError for masks of different shapes, and for a spacing
     that is not positive and finite.
     """
     _check_input(prediction.shape, reference.shape, spacing_mm)
+    axes_mm = np.diag(spacing_mm) if isinstance(spacing_mm, tuple) else spacing_mm
     box = _box_around(prediction, reference)
     if box is None:
         return SurfaceDistances(np.empty(0), np.empty(0))
     predicted, expected = _surface(prediction[box]), _surface(reference[box])
     return SurfaceDistances(
-        _nearest_mm(predicted, expected, spacing_mm),
-        _nearest_mm(expected, predicted, spacing_mm),
+        _nearest_mm(predicted, expected, axes_mm),
+        _nearest_mm(expected, predicted, axes_mm),
     )
 
 
@@ -101,13 +105,16 @@ def surface_dice(distances: SurfaceDistances, tolerance_mm: float) -> float:
     return float(np.mean(both <= tolerance_mm * (1 + _RELATIVE_SLACK))) if both.size else math.nan
 
 
-def _check_input(prediction: tuple[int, ...], reference: tuple[int, ...], spacing_mm: SpacingMm) -> None:
+def _check_input(
+    prediction: tuple[int, ...], reference: tuple[int, ...], spacing_mm: SpacingMm | Float64[np.ndarray, "3 3"]
+) -> None:
     if prediction != reference:
         raise InputError(
             f"prediction and reference must lie on one grid; their shapes are {prediction} and {reference}. "
             "Resample one of them onto the other's grid (nearest neighbour)"
         )
-    if not all(0 < length < math.inf for length in spacing_mm):
+    lengths = spacing_mm if isinstance(spacing_mm, tuple) else np.linalg.norm(spacing_mm, axis=0)
+    if not all(0 < length < math.inf for length in lengths):
         raise InputError(f"spacing_mm must be three positive lengths in mm; got {spacing_mm}. Repair the affine")
 
 
@@ -150,7 +157,7 @@ def _surface(mask: MaskVolume) -> MaskVolume:
     return surface
 
 
-def _nearest_mm(start: MaskVolume, goal: MaskVolume, spacing_mm: SpacingMm) -> Float64[np.ndarray, "n"]:
+def _nearest_mm(start: MaskVolume, goal: MaskVolume, axes_mm: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "n"]:
     """Distance in mm from every voxel of `start`, in C order, to the nearest voxel of `goal`; inf without a goal.
 
     A k-d tree of the surface voxels alone, because a distance transform would fill the whole box.
@@ -161,8 +168,8 @@ def _nearest_mm(start: MaskVolume, goal: MaskVolume, spacing_mm: SpacingMm) -> F
     nearest_mm = np.zeros(len(voxels))  # where the surfaces coincide, which is common, it stays 0
     apart = ~goal[start]
     # Neither balanced nor compact: asked only once, such a tree saves more in its making than it costs in the search.
-    tree = cKDTree(goals * np.array(spacing_mm), leafsize=32, balanced_tree=False, compact_nodes=False)
-    nearest_mm[apart], _ = tree.query(voxels[apart] * np.array(spacing_mm))
+    tree = cKDTree(goals @ axes_mm.T, leafsize=32, balanced_tree=False, compact_nodes=False)
+    nearest_mm[apart], _ = tree.query(voxels[apart] @ axes_mm.T)
     return nearest_mm
 
 

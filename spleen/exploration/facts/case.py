@@ -53,7 +53,7 @@ def explore_case(files: CaseFiles, organ: tuple[int, ...] = ()) -> CaseFacts:
     `organ` are the label values that make up the organ, by default all but 0. Needs about 22 bytes per voxel.
     """
     image = read_image_file(files.image)
-    label = read_label_file(files.label) if files.label is not None else _NO_LABEL
+    label = read_label_file(files.label, image.volume) if files.label is not None else _NO_LABEL
     apart = _grids_apart(image.volume, label.volume, files)
     labels = label_facts(label.volume, organ, files.class_names) if label.volume is not None else None
     intensity = _intensity(image.volume, None if apart else label.volume, organ)

@@ -7,13 +7,13 @@ from typing import Literal
 from spleen.exploration.facts.header import NOT_SET, GeometryFacts, HeaderFacts
 from spleen.exploration.facts.intensity import IntensityFacts
 from spleen.exploration.facts.label import LabelFacts
+from spleen.imaging.geometry import SHEARED_DEGREES, shear_note
 from spleen.system.text import shortened
 
 Severity = Literal["error", "warning", "note"]
 
 _FORM_TOLERANCE_MM = 0.1
 _PIXDIM_TOLERANCE = 0.01  # relative
-_SHEAR_DEGREES = 0.5
 _OBLIQUE_DEGREES = 10.0
 _ANISOTROPY = 3.0  # nnU-Net, too, calls a grid anisotropic from here on
 _FEW_VALUES = 32
@@ -69,12 +69,11 @@ def _form_findings(geometry: GeometryFacts) -> Iterator[Finding]:
 
 
 def _grid_findings(geometry: GeometryFacts) -> Iterator[Finding]:
-    if geometry.shear_degrees > _SHEAR_DEGREES:
+    if geometry.shear_degrees > SHEARED_DEGREES:
         yield Finding(
             "warning",
             "sheared grid",
-            f"two array axes are {geometry.shear_degrees:.1f}° from perpendicular (tilted gantry?); distances in mm "
-            "along slices are not exact",
+            shear_note(geometry.shear_degrees),
         )
     if geometry.oblique_degrees > _OBLIQUE_DEGREES:
         yield Finding(

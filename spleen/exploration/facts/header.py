@@ -8,7 +8,14 @@ import nibabel as nib
 import numpy as np
 
 from spleen.errors import InputError
-from spleen.imaging.geometry import check_affine, grid_distance_mm, orientation, spacing_mm
+from spleen.imaging.geometry import (
+    check_affine,
+    grid_distance_mm,
+    orientation,
+    reorient_to_ras,
+    shear_degrees,
+    spacing_mm,
+)
 from spleen.imaging.nifti import _in_mm, _open
 from spleen.imaging.slicing import AXES, slice_spacing_mm
 from spleen.types import Affine, AxisName, SpacingMm
@@ -29,7 +36,7 @@ class PlaneFacts:
     """Position of this axis in the file's array: 0, 1 or 2."""
     n_slices: int
     spacing_mm: float
-    """Between neighbouring slices."""
+    """Between neighbouring slices, perpendicular to them."""
     pixel_mm: tuple[float, float]
     """Height and width of a pixel within the slice."""
 
@@ -140,15 +147,13 @@ def _geometry(nifti: nib.nifti1.Nifti1Pair, path: Path) -> GeometryFacts:
         raise InputError(f"{path} has no three dimensions")
     i, j, k = (int(size) for size in nifti.shape[:3])
     affine = affine_in_mm(nifti, path)
-    columns = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    cosines = (columns.T @ columns)[np.triu_indices(3, 1)]
     x, y, z = (float(size) for size in nifti.header.get_zooms()[:3])
     return GeometryFacts(
         spacing_mm=spacing_mm(affine),
         pixdim_mm=spacing_mm(_in_mm(np.diag([x, y, z, 1.0]), nifti, path)),
         orientation=orientation(affine),
         oblique_degrees=float(np.degrees(nib.affines.obliquity(affine)).max()),
-        shear_degrees=float(np.degrees(np.arcsin(np.clip(np.abs(cosines), 0, 1))).max()),
+        shear_degrees=shear_degrees(affine),
         sform_code=int(nifti.header["sform_code"]),
         qform_code=int(nifti.header["qform_code"]),
         form_distance_mm=_form_distance_mm(nifti, path, (i, j, k)),
@@ -169,11 +174,10 @@ def _form_distance_mm(nifti: nib.nifti1.Nifti1Pair, path: Path, shape: tuple[int
 
 
 def _planes(affine: Affine, shape: tuple[int, int, int]) -> tuple[PlaneFacts, ...]:
-    spacing = spacing_mm(affine)
+    _, ras_affine = reorient_to_ras(np.broadcast_to(np.uint8(0), shape), affine)
     array_axes = [int(axis) for axis in np.argsort(nib.orientations.io_orientation(affine)[:, 0])]
-    right, anterior, superior = (spacing[axis] for axis in array_axes)
     planes = []
     for axis, array_axis in zip(AXES, array_axes, strict=True):
-        between, height, width = slice_spacing_mm((right, anterior, superior), axis)
+        between, height, width = slice_spacing_mm(ras_affine, axis)
         planes.append(PlaneFacts(axis, array_axis, shape[array_axis], between, (height, width)))
     return tuple(planes)

@@ -76,7 +76,7 @@ def label_facts(label: Volume, organ: Sequence[int], names: Mapping[int, str]) -
 
     `organ` are the values that make up the organ, by default all but 0; `names` are those of label values.
     """
-    voxel_mm3 = abs(float(np.linalg.det(label.affine[:3, :3])))
+    voxel_mm3 = label.voxel_volume_mm3
     sagittal, coronal, axial = _per_slice(organ_mask(label.array, organ))
     values = tuple(replace(facts, name=names.get(facts.value)) for facts in _values(label.array, voxel_mm3))
     return LabelFacts(values, (sagittal, coronal, axial), voxel_mm3)

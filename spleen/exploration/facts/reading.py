@@ -55,14 +55,14 @@ def read_image_file(path: Path) -> ReadFile:
 
 
 @_reader_quiet()
-def read_label_file(path: Path) -> ReadFile:
-    """Read a label map as a training would."""
+def read_label_file(path: Path, image: Volume | None) -> ReadFile:
+    """Read a label map as a training would, along the array axes of its image."""
     nifti, refused = open_header(path)
     header = header_facts(nifti, path) if nifti is not None else None
     if refused is not None:
         return ReadFile(header, None, (_unreadable("label", refused),))
     try:
-        return ReadFile(header, read_label(path), ())
+        return ReadFile(header, read_label(path, None if image is None else image.affine), ())
     except InputError as error:
         return ReadFile(header, None, (_unreadable("label", error),))
 

@@ -9,6 +9,7 @@ from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.label import ValueFacts, middle_slice
 from spleen.exploration.facts.reading import read_image_file, read_label_file
 from spleen.exploration.suggestion.suggest import DEFAULT_WINDOW_HU
+from spleen.imaging.nifti import Volume
 from spleen.imaging.slicing import AXES, slice_spacing_mm, to_slices
 from spleen.types import AxisName
 
@@ -38,7 +39,7 @@ def middle_slices(case: CaseFacts, organ: tuple[int, ...]) -> list[MiddleSlice]:
     image = read_image_file(case.image).volume
     if image is None or case.intensity is None:
         return []
-    values, numbered = _numbered_labels(case, organ, image.array.shape)
+    values, numbered = _numbered_labels(case, organ, image)
     low, high = display_range(case)
     slices = []
     for number, axis in enumerate(AXES):
@@ -46,7 +47,7 @@ def middle_slices(case: CaseFacts, organ: tuple[int, ...]) -> list[MiddleSlice]:
         planes = to_slices(image.array, axis)
         usable = len(counts) == len(planes)
         index = middle_slice(counts) if usable else len(planes) // 2
-        _, height_mm, width_mm = slice_spacing_mm(image.spacing_mm, axis)
+        _, height_mm, width_mm = slice_spacing_mm(image.affine, axis)
         plane = np.clip((np.nan_to_num(planes[index], nan=low) - low) / (high - low), 0.0, 1.0).astype(np.float32)
         rows, columns = plane.shape
         size_mm = (rows * height_mm, columns * width_mm)
@@ -67,11 +68,12 @@ def display_range(case: CaseFacts) -> tuple[float, float]:
 
 
 def _numbered_labels(
-    case: CaseFacts, organ: tuple[int, ...], shape: tuple[int, ...]
+    case: CaseFacts, organ: tuple[int, ...], image: Volume
 ) -> tuple[tuple[ValueFacts, ...], UInt8[np.ndarray, "i j k"]]:
     """The label values that are shown, and the label with 1, 2, … in their place."""
+    shape = image.array.shape
     numbered = np.zeros(shape, dtype=np.uint8)
-    volume = read_label_file(case.label).volume if case.label is not None else None
+    volume = read_label_file(case.label, image).volume if case.label is not None else None
     if volume is None or volume.array.shape != shape or case.labels is None:
         return (), numbered
     present = [value for value in case.labels.values if not organ or value.value in organ]
