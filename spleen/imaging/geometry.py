@@ -21,6 +21,9 @@ SHEARED_DEGREES = 0.5
 # Axes closer to perpendicular than this count as such: float32 affines are rounded.
 _RIGHT_ANGLE_DEGREES = 0.01
 
+# Beyond this, products of lengths are no longer precise; micrometres and kilometres are far below.
+_LARGEST_MM = 1e12
+
 Grid3D = Shaped[np.ndarray, "i j k"]
 RasGrid = Shaped[np.ndarray, "r a s"]
 
@@ -80,8 +83,11 @@ def orientation(affine: Affine) -> str:
 
 def check_affine(affine: Affine) -> None:
     """Raise InputError unless the affine maps the array axes to three independent directions."""
-    if not np.isfinite(affine).all():
-        raise InputError("the affine contains NaN or Inf; in a file, repair the header's sform/qform")
+    if not np.isfinite(affine).all() or np.abs(affine).max() > _LARGEST_MM:
+        raise InputError(
+            f"the affine contains NaN, Inf or lengths over {_LARGEST_MM:.0e} mm; in a file, repair the header's "
+            "sform/qform"
+        )
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not lengths.all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
         raise InputError(
@@ -96,8 +102,13 @@ def reorient_to_ras(array: Grid3D, affine: Affine) -> tuple[RasGrid, Affine]:
     Voxel values are unchanged; the returned affine maps the new indices to the same world positions.
     """
     to_ras = nib.orientations.io_orientation(affine)
-    ras_affine = affine @ nib.orientations.inv_ornt_aff(to_ras, array.shape)
-    return nib.orientations.apply_orientation(array, to_ras), ras_affine
+    return nib.orientations.apply_orientation(array, to_ras), affine_to_ras(affine, array.shape)
+
+
+def affine_to_ras(affine: Affine, shape: tuple[int, ...]) -> Affine:
+    """The affine that `reorient_to_ras` gives an array of this shape."""
+    in_ras: Affine = affine @ nib.orientations.inv_ornt_aff(nib.orientations.io_orientation(affine), shape)
+    return in_ras
 
 
 def restore_orientation(

@@ -2,8 +2,8 @@
 
 import gzip
 import logging
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from jaxtyping import Float32, Num, Shaped
 
 from spleen.errors import InputError
 from spleen.imaging.geometry import (
+    affine_to_ras,
     align_axes,
     check_affine,
     check_same_grid,
@@ -20,6 +21,7 @@ from spleen.imaging.geometry import (
     spacing_mm,
     voxel_volume_mm3,
 )
+from spleen.imaging.headers import check_offset, check_size
 from spleen.system.files import temporary_sibling
 from spleen.system.memory import free_memory_bytes
 from spleen.types import Affine, LabelVolume, SpacingMm, VolumeArray
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # Working memory per voxel during preprocessing: the file's array, its float32 copy and one temporary.
 _BYTES_PER_VOXEL = 12
+_MOST_PADDING_MIB = 64
 
 
 @dataclass(frozen=True)
@@ -133,10 +136,10 @@ def read_shape(path: Path) -> tuple[tuple[int, ...], Affine]:
     The affine is in the header's unit. Raises InputError as `read_image` does, except for volumes that are too large.
     """
     nifti = _open(path, bytes_per_voxel=0, channels=True)
-    check_affine(nifti.affine)
-    no_voxels = np.broadcast_to(np.uint8(0), nifti.shape[:3])
-    array, affine = reorient_to_ras(no_voxels, nifti.affine)
-    return array.shape, affine
+    _check_affine_of(path, nifti.affine)
+    shape = tuple(int(size) for size in nifti.shape[:3])
+    array_axes = np.argsort(nib.orientations.io_orientation(nifti.affine)[:, 0])
+    return tuple(shape[axis] for axis in array_axes), affine_to_ras(nifti.affine, shape)
 
 
 def write_volume(path: Path, array: VolumeArray | LabelVolume, affine: Affine) -> None:
@@ -161,22 +164,26 @@ def _open(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL, channels: bool = 
         raise InputError(f"{path}: no such file (looked in {path.absolute().parent})")
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected a NIfTI file (.nii or .nii.gz)")
-    try:
+    with _one_error(f"{path} cannot be read as NIfTI (.nii or .nii.gz): "):
+        check_offset(path)
         nifti = nib.load(path)
-    except (
-        nib.filebasedimages.ImageFileError,
-        nib.spatialimages.HeaderDataError,
-        gzip.BadGzipFile,
-        EOFError,
-        zlib.error,
-        ValueError,
-        OSError,
-    ) as error:
-        raise InputError(f"{path} cannot be read as NIfTI (.nii or .nii.gz): {error}") from error
     if not isinstance(nifti, nib.nifti1.Nifti1Pair):
         raise InputError(f"{path} is {type(nifti).__name__}, not NIfTI; convert it to .nii.gz")
-    _check_shape(nifti, path, bytes_per_voxel, channels)
+    with _one_error(f"{path} has a damaged header: "):
+        _check_shape(nifti, path, bytes_per_voxel, channels)
+        check_size(nifti, path)
     return nifti
+
+
+@contextmanager
+def _one_error(prefix: str, suffix: str = "") -> Iterator[None]:
+    """Turn whatever nibabel, NumPy and the decompressors raise for a damaged file into InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{prefix}{error or type(error).__name__}{suffix}") from error
 
 
 def _check_shape(nifti: nib.nifti1.Nifti1Pair, path: Path, bytes_per_voxel: int, channels: bool) -> None:
@@ -204,17 +211,22 @@ def _decode(
     nifti: nib.nifti1.Nifti1Pair, path: Path, dtype: np.dtype[np.float32] | None, channels: bool = False
 ) -> Num[np.ndarray, "..."]:
     """Decompress the voxels, as 3D, or 4D with the channels last; damaged data raise InputError."""
-    try:
+    with _one_error(f"{path} is damaged or truncated: ", ". Copy or download it again"):
         if isinstance(nifti, nib.nifti1.Nifti1Image) and path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
                 array = np.asanyarray(nifti.from_stream(stream).dataobj, dtype=dtype)
-                while stream.read(1 << 20):  # nibabel stops after the last voxel, before the checksum is verified
-                    pass
+                _read_to_checksum(stream)
         else:
             array = np.asanyarray(nifti.dataobj, dtype=dtype)
-    except (EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
-        raise InputError(f"{path} is damaged or truncated: {error}. Copy or download it again") from error
     return array.reshape(*array.shape[:3], -1) if channels else array.reshape(array.shape[:3])
+
+
+def _read_to_checksum(stream: gzip.GzipFile) -> None:
+    """Read what follows the last voxel, where nibabel stops: the checksum is verified at the end."""
+    for _ in range(_MOST_PADDING_MIB):
+        if not stream.read(1 << 20):
+            return
+    raise InputError(f"the header declares far fewer voxels than the file holds (over {_MOST_PADDING_MIB} MiB follow)")
 
 
 def _in_mm(affine: Affine, nifti: nib.nifti1.Nifti1Pair, path: Path | str) -> Affine:
@@ -240,13 +252,17 @@ def _check_finite(array: Num[np.ndarray, "..."], path: Path | str) -> None:
         )
 
 
+def _check_affine_of(path: Path | str, affine: Affine) -> None:
+    try:
+        check_affine(affine)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def _checked_affine(nifti: nib.nifti1.Nifti1Pair, path: Path | str) -> Affine:
     """The file's affine in mm; raises InputError if it is not finite or is singular."""
     file_affine = _in_mm(np.asarray(nifti.affine, dtype=np.float64), nifti, path)
-    try:
-        check_affine(file_affine)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    _check_affine_of(path, file_affine)
     if isinstance(nifti.header, nib.nifti1.Nifti1Header) and not (
         int(nifti.header["sform_code"]) or int(nifti.header["qform_code"])
     ):

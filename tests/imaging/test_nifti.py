@@ -98,7 +98,7 @@ def test_a_header_field_that_no_reader_knows_is_a_wrong_input(tmp_path, sound, p
     """Bytes 70 and 108 of the header hold the code of the data type and the offset of the first voxel."""
     path = tmp_path / "ct.nii"
     path.write_bytes(sound[:place] + value + sound[place + len(value) :])
-    with pytest.raises(InputError, match="cannot be read as NIfTI"):
+    with pytest.raises(InputError, match=r"cannot be read as NIfTI|vox_offset"):
         read_image(path)
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from spleen.errors import InputError
 from spleen.imaging.geometry import (
+    affine_to_ras,
     check_affine,
     grid_distance_mm,
     orientation,
-    reorient_to_ras,
     shear_degrees,
     spacing_mm,
 )
@@ -114,7 +114,7 @@ def open_header(path: Path) -> tuple[nib.nifti1.Nifti1Pair | None, InputError | 
 
 def header_facts(nifti: nib.nifti1.Nifti1Pair, path: Path) -> HeaderFacts:
     """Read the facts off an opened file."""
-    spatial, temporal = (NOT_SET if unit == "unknown" else str(unit) for unit in nifti.header.get_xyzt_units())
+    spatial, temporal = _units(nifti)
     data_type, voxels = nifti.get_data_dtype(), nifti.dataobj
     assert isinstance(voxels, nib.arrayproxy.ArrayProxy)
     geometry = None
@@ -133,6 +133,14 @@ def header_facts(nifti: nib.nifti1.Nifti1Pair, path: Path) -> HeaderFacts:
         temporal_unit=temporal,
         geometry=geometry,
     )
+
+
+def _units(nifti: nib.nifti1.Nifti1Pair) -> tuple[str, str]:
+    try:
+        spatial, temporal = nifti.header.get_xyzt_units()
+    except KeyError:
+        return (f"unknown code {int(nifti.header['xyzt_units'])}",) * 2
+    return NOT_SET if spatial == "unknown" else str(spatial), NOT_SET if temporal == "unknown" else str(temporal)
 
 
 def affine_in_mm(nifti: nib.nifti1.Nifti1Pair, path: Path) -> Affine:
@@ -174,7 +182,7 @@ def _form_distance_mm(nifti: nib.nifti1.Nifti1Pair, path: Path, shape: tuple[int
 
 
 def _planes(affine: Affine, shape: tuple[int, int, int]) -> tuple[PlaneFacts, ...]:
-    _, ras_affine = reorient_to_ras(np.broadcast_to(np.uint8(0), shape), affine)
+    ras_affine = affine_to_ras(affine, shape)
     array_axes = [int(axis) for axis in np.argsort(nib.orientations.io_orientation(affine)[:, 0])]
     planes = []
     for axis, array_axis in zip(AXES, array_axes, strict=True):
