@@ -15,8 +15,8 @@ _SWEEPER_KEYS = ("params", "arms", "n_trials", "seed", "startup_trials", "warmup
 _LAUNCHER_KEYS = (
     "n_jobs", "batch_size", "pre_dispatch", "verbose", "timeout_min", "cpus_per_task", "gpus_per_node",
     "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout", "partition", "qos", "constraint", "exclude",
-    "gres", "cpus_per_gpu", "gpus_per_task", "mem_per_gpu", "mem_per_cpu", "account", "signal_delay_s", "max_num_timeout",
-    "array_parallelism",
+    "gres", "cpus_per_gpu", "gpus_per_task", "mem_per_gpu", "mem_per_cpu", "account",
+    "signal_delay_s", "max_num_timeout", "array_parallelism",
 )  # fmt: skip
 _LAUNCHER_VALUE = re.compile(r"[\w.:,=@${}\[\]-]*")  # a line break would begin a command in the script of a Slurm job
 _OVERRIDES = ("hydra.sweeper.params.", "hydra.sweeper.arms.")
