@@ -1,6 +1,7 @@
 """`spleen train resume=RUN_FOLDER`: resume a run with its recorded configuration, without Hydra."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def read_resumed(arguments: list[str]) -> tuple[Path, TrainConfig | None]:
 def _run_folder(given: str) -> Path:
     folder = Path(given).expanduser()
     if folder.is_file() and folder.name == "latest":  # a file on systems without symbolic links
-        folder = Path(folder.read_text())
+        folder = Path(os.fsdecode(folder.read_bytes().partition(b"\0")[0]))
     folder = folder.resolve()
     if not folder.is_dir():
         raise InputError(f"resume={given}: no such folder; expected a run folder, such as outputs/latest")
