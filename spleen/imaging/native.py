@@ -1,11 +1,14 @@
 """Images in their native data type and grid, for prediction: compact reading, and writing results on the same grid."""
 
+import gzip
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float32, Num
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike
 
@@ -205,6 +208,21 @@ def write_channels_like(path: Path, channels: Float32[np.ndarray, "c i j k"], im
     restored = [restore_orientation(channel, image.file_affine) for channel in channels]
     array = restored[0].reshape(image.file_shape) if len(restored) == 1 else np.stack(restored, axis=-1)
     _write(path, array, image)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a written file can be read to its end: all of its voxels, and the checksum of its compression."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            length = sum(map(len, iter(partial(stream.read, 1 << 20), b"")))
+        written = nib.load(path)
+        assert isinstance(written, nib.nifti1.Nifti1Image)
+        stored = written.dataobj
+        assert isinstance(stored, ArrayProxy)
+        voxels = int(np.prod(written.shape, dtype=object)) * written.get_data_dtype().itemsize
+        return bool(length >= stored.offset + voxels)
+    except Exception:  # whatever NumPy, nibabel and zlib raise for damaged bytes
+        return False
 
 
 def _write(path: Path, array: Num[np.ndarray, "..."], image: NativeImage) -> None:

@@ -1,7 +1,8 @@
 """Output files of predictions: their names, overwriting, and predictions.csv beside them."""
 
 import csv
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from io import StringIO
 from pathlib import Path
@@ -9,9 +10,13 @@ from pathlib import Path
 from spleen.errors import InputError
 from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
 from spleen.imaging.files import PROBABILITIES_SUFFIX, SUFFIXES, ImageFiles, case_name
+from spleen.imaging.native import is_whole
 from spleen.inference.confidence import ClassConfidence
-from spleen.system.files import temporary_sibling, write_text
+from spleen.system.files import create_text, temporary_sibling, write_text
+from spleen.system.locks import file_lock
 from spleen.system.text import shortened
+
+log = logging.getLogger(__name__)
 
 CHANNEL_SEPARATOR = ";"
 """Separates the files of a multi-channel image in predictions.csv, as in data.table of a training."""
@@ -78,7 +83,7 @@ def plan_targets(images: Sequence[ImageFiles], output: Path | None) -> list[Targ
 def missing_targets(
     targets: Sequence[Target], probabilities: bool, overwrite: bool, skip_existing: bool
 ) -> list[Target]:
-    """The targets to compute; with `skip_existing`, only those whose files are not all there.
+    """The targets to compute; with `skip_existing`, only those whose files are not all there, whole, and recorded.
 
     Raises InputError if a file exists and neither `overwrite` nor `skip_existing` is set, or if both are.
     """
@@ -89,7 +94,7 @@ def missing_targets(
     if overwrite:
         return list(targets)
     if skip_existing:
-        return [target for target in targets if not all(path.exists() for path in files[target])]
+        return _unfinished(files)
     existing = [target for target in targets if any(path.exists() for path in files[target])]
     if not existing:
         return list(targets)
@@ -98,6 +103,38 @@ def missing_targets(
         f"{len(existing)} of {len(targets)} outputs exist already ({names}); add --overwrite to replace them, or "
         "--skip-existing to compute only the others"
     )
+
+
+def _unfinished(files: Mapping[Target, Sequence[Path]]) -> list[Target]:
+    """The targets that are not done: a file is missing or damaged, or the mask is not in predictions.csv."""
+    missing = [target for target, paths in files.items() if not all(path.exists() for path in paths)]
+    there = [target for target in files if target not in missing]
+    recorded = {folder: _recorded(folder) for folder in {target.mask.parent for target in there}}
+    doubtful = [
+        target
+        for target in there
+        if target.mask.name not in recorded[target.mask.parent] or not all(map(is_whole, files[target]))
+    ]
+    if doubtful:
+        log.warning(
+            "%d existing outputs are damaged, or not in %s, and are predicted again: %s",
+            len(doubtful), CSV_NAME, shortened(target.mask for target in doubtful),
+        )  # fmt: skip
+    return [target for target in files if target in {*missing, *doubtful}]
+
+
+def _recorded(folder: Path) -> set[str]:
+    """The names of the masks in a folder's predictions.csv."""
+    return {row["prediction"] for row in read_record(folder / CSV_NAME)}
+
+
+def keep_unrecorded(target: Target) -> None:
+    """Rename an existing mask that no prediction has recorded, since it may be somebody's own; a warning names it."""
+    mask = target.mask
+    if mask.exists() and mask.name not in _recorded(mask.parent):
+        kept = mask.with_name(f"{mask.name}.earlier")
+        mask.replace(kept)
+        log.warning("%s is kept as %s: it is not in %s", mask, kept.name, CSV_NAME)
 
 
 def _check_apart(outputs: Sequence[Sequence[Path]]) -> None:
@@ -129,17 +166,24 @@ def record(target: Target, scores: Sequence[ClassConfidence], label_values: Sequ
     `label_values` are those of each class in `scores`.
     """
     path = target.mask.with_name(CSV_NAME)
-    rows = [row for row in read_record(path) if row["prediction"] != target.mask.name]
     images = CHANNEL_SEPARATOR.join(str(image.absolute()) for image in target.image.paths)
+    added = []
     for score, values in zip(scores, label_values, strict=True):
         cells = {name: _cell(value) for name, value in asdict(score).items()}
         cells["label_values"] = VALUE_SEPARATOR.join(map(str, values))
-        rows.append({"case_id": target.case_id, "image": images, "prediction": target.mask.name, **cells})
+        added.append({"case_id": target.case_id, "image": images, "prediction": target.mask.name, **cells})
+    create_text(path, _as_csv([]))
+    with file_lock(path):  # other processes may be predicting into the same folder
+        kept = [row for row in read_record(path) if row["prediction"] != target.mask.name]
+        write_text(path, _as_csv([*kept, *added]))
+
+
+def _as_csv(rows: Sequence[Mapping[str, str]]) -> str:
     text = StringIO()
     writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_record(path: Path) -> list[dict[str, str]]:

@@ -27,7 +27,7 @@ from spleen.inference.leakage import (
     warn_of_same_names,
 )
 from spleen.inference.loading import TrainedModel, load_ensemble
-from spleen.inference.outputs import Target, check_folder, missing_targets, plan_targets, record
+from spleen.inference.outputs import Target, check_folder, keep_unrecorded, missing_targets, plan_targets, record
 from spleen.inference.tta import Variant, variants
 from spleen.inference.view import n_slices
 from spleen.system.hardware import DeviceName, choose_hardware
@@ -260,6 +260,8 @@ def _predict_one(
         cleanup,
         lambda done: advance(target.case_id, done, slices) if advance else None,
     )
+    if settings.skip_existing:
+        keep_unrecorded(target)
     if predicted.probabilities is not None:
         write_channels_like(target.probabilities, predicted.probabilities, image)
     write_like(target.mask, to_label_values(predicted.mask, classes), image)

@@ -1,14 +1,18 @@
-"""The network classes that a checkpoint may name, so that an untrusted checkpoint cannot run code."""
+"""The classes that a file from somebody else may name, so that an untrusted folder or checkpoint cannot run code.
 
+Imports nothing heavy at the top: the studies of the current folder are checked at every start.
+"""
+
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-from torch import nn
-
 from spleen.errors import InputError
 
-TRUSTED_PACKAGES = ("spleen.models", "monai.networks", "torch.nn", "segmentation_models_pytorch")
+TRUSTED_PACKAGES = ("spleen.models", "monai.networks", "monai.losses", "torch.nn", "segmentation_models_pytorch")
+# Inside of them, the classes that download code (torch.hub).
+_LOADING_MODULES = ("monai.losses.perceptual",)
 # Parts of argument names by which library networks download or unpickle files.
 _LOADING_WORDS = ("pretrain", "url", "path", "file", "download", "checkpoint")
 # Characters of a path, URL or repository in a value, such as encoder_name=tu-hf-hub:someone/something.
@@ -16,27 +20,62 @@ _PATH_CHARACTERS = ("/", "\\", ":")
 
 
 def check_network_setting(network: Mapping[str, Any], allow_custom_code: bool) -> None:
-    """Raise InputError unless every `_target_` in a network setting is a network class of a trusted package.
+    """Raise InputError unless the network of a checkpoint is built from classes of trusted packages only.
+
+    `allow_custom_code` disables the check, which is `check_part`'s.
+    """
+    if not allow_custom_code:
+        check_part("its network", network, "if you trust this run, add --allow-custom-code")
+
+
+def check_part(what: str, setting: object, remedy: str) -> None:
+    """Raise InputError unless every `_target_` in the setting of a network or loss is a class of a trusted package.
 
     The class must subclass torch.nn.Module and be defined inside such a package: a path through a package's own
-    imports (monai.networks.nets.os.system) is refused. `allow_custom_code` disables the check.
+    imports (monai.networks.nets.os.system) is refused, and so is an argument that makes it load files, or leaving such
+    an argument at a default that does. `what` begins the message and `remedy` ends it.
     """
-    if allow_custom_code:
-        return
-    for key, value in _walk(network):
-        if key == "_target_":
-            _check_target(str(value))
-        elif (value and _any_in(_LOADING_WORDS, key.lower())) or (
-            isinstance(value, str) and _any_in(_PATH_CHARACTERS, value)
+    for part in _mappings(setting):
+        if "_target_" in part:
+            loads = check_target(what, str(part["_target_"]), remedy)
+            for name in loads - set(part):
+                raise InputError(f"{what} is built with {name}, which may load files, unless it is false; {remedy}")
+    for key, value in _walk(setting):
+        if key != "_target_" and (
+            (value and _any_in(_LOADING_WORDS, key.lower()))
+            or (isinstance(value, str) and _any_in(_PATH_CHARACTERS, value))
         ):
-            raise InputError(
-                f"its network is built with {key}={value!r}, which may load files; if you trust this run, "
-                "add --allow-custom-code"
-            )
+            raise InputError(f"{what} is built with {key}={value!r}, which may load files; {remedy}")
+
+
+def check_target(what: str, target: str, remedy: str) -> set[str]:
+    """Raise InputError unless this is a class as `check_part` describes.
+
+    Returns those of its arguments whose default makes it load files.
+    """
+    module_name, _, class_name = target.rpartition(".")
+    found = _class(what, module_name, class_name) if _inside(module_name, TRUSTED_PACKAGES) else None
+    if found is None:
+        raise InputError(
+            f"{what} is '{target}', and only classes of {', '.join(TRUSTED_PACKAGES)} are built by default, "
+            f"since building a class runs its code; {remedy}"
+        )
+    parameters = inspect.signature(found.__init__).parameters.values()  # type: ignore[misc]
+    return {each.name for each in parameters if each.default is True and _any_in(_LOADING_WORDS, each.name.lower())}
 
 
 def _any_in(parts: Iterable[str], text: str) -> bool:
     return any(part in text for part in parts)
+
+
+def _mappings(setting: object) -> Iterator[Mapping[str, Any]]:
+    """Every mapping in a setting, at any depth."""
+    if isinstance(setting, Mapping):
+        yield setting
+        setting = list(setting.values())
+    if isinstance(setting, list | tuple):
+        for value in setting:
+            yield from _mappings(value)
 
 
 def _walk(setting: object, key: str = "") -> Iterator[tuple[str, object]]:
@@ -50,23 +89,22 @@ def _walk(setting: object, key: str = "") -> Iterator[tuple[str, object]]:
         yield key, setting
 
 
-def _check_target(target: str) -> None:
-    module_name, _, class_name = target.rpartition(".")
-    if _inside(module_name) and _is_network(module_name, class_name):
-        return
-    raise InputError(
-        f"its network is '{target}', and only network classes of {', '.join(TRUSTED_PACKAGES)} are built by default, "
-        "since building a class runs its code; if you trust this run, add --allow-custom-code"
-    )
+def _inside(module_name: str, packages: Iterable[str]) -> bool:
+    return any(module_name == package or module_name.startswith(f"{package}.") for package in packages)
 
 
-def _inside(module_name: str) -> bool:
-    return any(module_name == package or module_name.startswith(f"{package}.") for package in TRUSTED_PACKAGES)
+def _class(what: str, module_name: str, class_name: str) -> type | None:
+    """The class if it is a network or loss that is defined in a trusted package."""
+    from torch import nn
 
-
-def _is_network(module_name: str, class_name: str) -> bool:
     try:
         found = getattr(import_module(module_name), class_name, None)
     except ImportError as error:
-        raise InputError(f"its network needs the module '{module_name}', which is not installed ({error})") from error
-    return isinstance(found, type) and issubclass(found, nn.Module) and _inside(found.__module__)
+        raise InputError(f"{what} needs the module '{module_name}', which is not installed ({error})") from error
+    trusted = (
+        isinstance(found, type)
+        and issubclass(found, nn.Module)
+        and _inside(found.__module__, TRUSTED_PACKAGES)
+        and not _inside(found.__module__, _LOADING_MODULES)
+    )
+    return found if trusted else None

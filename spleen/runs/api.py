@@ -23,6 +23,7 @@ from spleen.config.checks import check
 from spleen.config.overrides import key_of, quoted
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
+from spleen.config.untrusted import asks_for_custom_code
 from spleen.errors import FolderInUse, InputError, Interrupted
 from spleen.records.cases import CaseRow, read_cases
 from spleen.records.folder import RunFolder, read_summary
@@ -90,7 +91,7 @@ def train(*overrides: str, **settings: object) -> TrainedRun:
     if asks_to_resume(arguments):
         folder, config = read_resumed(arguments)
     else:
-        config = compose_config(arguments)
+        config = compose_config(asks_for_custom_code(arguments)[1])
         folder = Path(config.output_dir) / config.study / run_stamp()
     if config is not None:
         _run(config, folder)

@@ -24,6 +24,7 @@ from spleen.config.checks import check
 from spleen.config.overrides import key_of, with_current_key
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
+from spleen.config.untrusted import asks_for_custom_code
 from spleen.errors import FolderInUse, InputError, Interrupted
 from spleen.records.folder import RunFolder
 from spleen.records.renamed_keys import RENAMED_KEYS
@@ -34,7 +35,7 @@ from spleen.runs.resume_command import asks_to_resume, log_as_hydra_does, read_r
 from spleen.runs.sweeps.launchers import default_jobs, share_cores
 from spleen.runs.sweeps.outcome import Multirun, progress_summary, report
 from spleen.runs.sweeps.plan import job_folder
-from spleen.runs.sweeps.studies import chosen_study
+from spleen.runs.sweeps.studies import allow_custom_code, chosen_study
 from spleen.system.files import write_text
 from spleen.system.resources import conf_folder, python_path, train_command, work_folder
 from spleen.system.signals import stop_on_signals
@@ -75,6 +76,8 @@ def _run(arguments: list[str]) -> None:
     if asks_to_resume(arguments):
         _resume(arguments)
         return
+    custom_code, arguments = asks_for_custom_code(arguments)
+    allow_custom_code(custom_code)
     # Workers of any launcher find the sweepers in hydra_plugins/, whatever folder they start in.
     os.environ["PYTHONPATH"] = python_path()
     # Hydra then raises its exceptions, instead of printing them and exiting with code 1.

@@ -1,6 +1,8 @@
 """Names of run folders, and outputs/latest."""
 
+import logging
 import os
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import psutil
 
 from spleen.runs.launch_environment import launch_environment
 from spleen.system.files import temporary_sibling
+
+log = logging.getLogger(__name__)
 
 
 def run_stamp() -> str:
@@ -23,12 +27,23 @@ def run_stamp() -> str:
 
 
 def point_latest(output_dir: Path, run_folder: Path) -> None:
-    """Make outputs/latest point to the run folder; without symbolic links it is a file that contains the path."""
+    """Make outputs/latest point to the run folder; without symbolic links it is a file that contains the path.
+
+    Where that is impossible, such as for a folder of that name, a warning says so: it must not cost a run.
+    """
     link = output_dir / "latest"
-    output_dir.mkdir(parents=True, exist_ok=True)  # the run folder may be elsewhere
     temporary = temporary_sibling(link)
     try:
-        temporary.symlink_to(os.path.relpath(run_folder, output_dir), target_is_directory=True)
-    except OSError:
-        temporary.write_text(str(run_folder))
-    temporary.replace(link)
+        output_dir.mkdir(parents=True, exist_ok=True)  # the run folder may be elsewhere
+        try:
+            temporary.symlink_to(os.path.relpath(run_folder, output_dir), target_is_directory=True)
+        except OSError:
+            temporary.write_text(str(run_folder), encoding="utf-8")
+        temporary.replace(link)
+    except OSError as error:
+        log.warning(
+            "%s does not point to this run (%s); remove it to have it point to the next one", link, error.strerror
+        )
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

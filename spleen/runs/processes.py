@@ -192,8 +192,11 @@ def _meeting_place(given: LaunchEnvironment) -> Store:
 def _start(rank: int, count: int, port: int) -> _Worker:
     """Start a spleen.runs.worker process. It ends when its standard input is closed, even if this process is killed."""
     output = tempfile.TemporaryFile()  # noqa: SIM115  (closed by _Worker.end)
+    safe_path = (
+        [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
+    )  # modules of the current folder, as in this process
     process = subprocess.Popen(
-        [sys.executable, "-m", "spleen.runs.worker", str(port), str(rank), str(count)],
+        [sys.executable, *safe_path, "-m", "spleen.runs.worker", str(port), str(rank), str(count)],
         env={**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": str(torch.get_num_threads())},
         stdin=subprocess.PIPE,
         stdout=output,

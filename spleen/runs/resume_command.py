@@ -1,6 +1,7 @@
 """`spleen train resume=RUN_FOLDER`: resume a run with its recorded configuration, without Hydra."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from spleen.config.checks import check
 from spleen.config.parsing import explain, parse
 from spleen.config.schema import TrainConfig
+from spleen.config.untrusted import OWN_RESOLVERS, asks_for_custom_code, check_interpolations, check_parts
 from spleen.errors import InputError
 from spleen.records.folder import RunFolder, is_finished
 from spleen.system.resources import train_command
@@ -30,8 +32,11 @@ def asks_to_resume(arguments: list[str]) -> bool:
 def read_resumed(arguments: list[str]) -> tuple[Path, TrainConfig | None]:
     """The run folder given in `arguments`, and its configuration; None if the run is finished.
 
-    Raises InputError for a folder without a run, and for settings that cannot be combined with resume=.
+    The folder may come from somebody else: without allow_custom_code=true, its configuration names no class but those
+    of trusted packages. Raises InputError for one that does, for a folder without a run, and for settings that cannot
+    be combined with resume=.
     """
+    custom_code, arguments = asks_for_custom_code(arguments)
     folders = [argument.split("=", 1)[1] for argument in arguments if argument.lstrip("+").startswith(_KEY)]
     others = [argument for argument in arguments if not argument.lstrip("+").startswith(_KEY)]
     wrong = [argument for argument in others if argument.split("=", 1)[0] not in _OVERRIDABLE or "=" not in argument]
@@ -47,13 +52,13 @@ def read_resumed(arguments: list[str]) -> tuple[Path, TrainConfig | None]:
     run_folder = _run_folder(folders[0])
     if is_finished(run_folder):
         return run_folder, None
-    return run_folder, _recorded(run_folder, others)
+    return run_folder, _recorded(run_folder, others, custom_code)
 
 
 def _run_folder(given: str) -> Path:
     folder = Path(given).expanduser()
     if folder.is_file() and folder.name == "latest":  # a file on systems without symbolic links
-        folder = Path(folder.read_text())
+        folder = Path(os.fsdecode(folder.read_bytes().partition(b"\0")[0]))
     folder = folder.resolve()
     if not folder.is_dir():
         raise InputError(f"resume={given}: no such folder; expected a run folder, such as outputs/latest")
@@ -68,13 +73,18 @@ def _run_folder(given: str) -> Path:
     raise InputError(f"resume={given}: it contains no {RunFolder(folder).config.name}, so no run was started there")
 
 
-def _recorded(run_folder: Path, others: list[str]) -> TrainConfig:
+def _recorded(run_folder: Path, others: list[str], custom_code: bool) -> TrainConfig:
     path = RunFolder(run_folder).config
     try:
-        tree = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(others))
+        recorded = OmegaConf.load(path)
+        assert isinstance(recorded, DictConfig)
+        check_interpolations(OmegaConf.to_container(recorded), OWN_RESOLVERS)
+        tree = OmegaConf.merge(recorded, OmegaConf.from_dotlist(others))
         assert isinstance(tree, DictConfig)
         config = parse(tree)
         check(config)
+        if not custom_code:
+            check_parts(config)
     except (yaml.YAMLError, AssertionError) as error:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     except OmegaConfBaseException as error:

@@ -38,6 +38,23 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
+def create_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file unless it exists, also if several processes do so at the same time."""
+    temporary = temporary_sibling(path)
+    try:
+        write_text(temporary, text)
+        with suppress(FileExistsError):
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                if not path.exists():
+                    temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's directory entries to disk, where the system supports it."""
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Folder locks: one process at a time."""
+"""Locks of folders and of shared files: one process at a time."""
 
 import os
 import time
@@ -11,6 +11,8 @@ from spleen.system.files import remove_temporary
 
 # Data workers of a killed process hold its lock until they notice, within 5 seconds.
 _CLAIM_SECONDS = 10.0
+# A shared table is written in milliseconds, but many processes may be waiting for it.
+_TABLE_SECONDS = 120.0
 
 
 @contextmanager
@@ -25,6 +27,42 @@ def folder_lock(folder: Path, timeout_seconds: float = _CLAIM_SECONDS) -> Iterat
         for place in (folder, *folder.glob("*/")):
             remove_temporary(place)
         yield
+
+
+@contextmanager
+def file_lock(path: Path, timeout_seconds: float = _TABLE_SECONDS) -> Iterator[None]:
+    """Lock a file that several processes read, change and replace, such as a table with a row for each of their cases.
+
+    The lock is on the file itself, which must exist, so it leaves nothing behind.
+    Raises FolderInUse if another process holds the lock. File systems without locks are used unlocked.
+    """
+    if os.name != "posix":
+        yield
+        return
+    while True:
+        descriptor = _open_shared(path)
+        try:
+            _wait_for_lock(descriptor, path, timeout_seconds)
+            if not _is_at(descriptor, path):  # replaced by the process that held the lock
+                continue
+            yield
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _open_shared(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR)  # network file systems lock only what is open for writing
+    except PermissionError:
+        return os.open(path, os.O_RDONLY)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_claimed(folder: Path) -> bool:
@@ -55,7 +93,7 @@ def _lock(folder: Path, timeout_seconds: float) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _wait_for_lock(descriptor: int, folder: Path, timeout_seconds: float) -> None:
+def _wait_for_lock(descriptor: int, place: Path, timeout_seconds: float) -> None:
     import fcntl  # POSIX only
 
     deadline = time.monotonic() + timeout_seconds
@@ -65,7 +103,7 @@ def _wait_for_lock(descriptor: int, folder: Path, timeout_seconds: float) -> Non
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise FolderInUse(f"another process is using {folder}; wait for it or stop it") from None
-            time.sleep(0.2)
+                raise FolderInUse(f"another process is using {place}; wait for it or stop it") from None
+            time.sleep(0.05)
         except OSError:
             return

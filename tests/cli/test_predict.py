@@ -214,7 +214,7 @@ def test_a_strangers_network_is_refused_and_not_built(ct: SmallCt, views: list[P
     done = in_its_own_process(tmp_path, evil, ct.image)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: {evil}: its network is 'os.makedirs', and only network classes of ")
+    assert line.startswith(f"error: {evil}: its network is 'os.makedirs', and only classes of ")
     assert file_names(tmp_path) == {"evil.ckpt"}
 
 

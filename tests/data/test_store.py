@@ -1,7 +1,9 @@
 import hashlib
 import os
+import shutil
 import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from multiprocessing import get_context
@@ -317,3 +319,46 @@ def test_a_damaged_memory_of_hashes_is_written_anew(tmp_path, damage):
     note.write_bytes(damage)
     assert content_hash(path, memory) == hashlib.sha256(b"voxels").hexdigest()
     assert note.read_bytes() != damage
+
+
+# Deleted while in use -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", [(), ("labels.npy", "entry.json")], ids=["whole cache", "half deleted"])
+def test_a_cache_that_is_deleted_while_it_is_in_use_is_rebuilt(case, cache, caplog, left):
+    stored = open_case(case, SETTINGS, cache)
+    before = [np.array(array) for array in (stored.images, stored.labels, stored.reference)]
+    (entry,) = _entries(cache)
+    for path in entry.iterdir():
+        if path.name not in left:
+            path.unlink()
+    if not left:
+        shutil.rmtree(cache)
+    for array, expected in zip((stored.images, stored.labels, stored.reference), before, strict=True):
+        np.testing.assert_array_equal(np.array(array), expected)
+    assert "was deleted while it was in use, and is rebuilt" in caplog.text
+
+
+def test_a_deleted_cache_whose_files_have_changed_is_no_longer_the_same(case, cache):
+    stored = open_case(case, SETTINGS, cache)
+    shutil.rmtree(cache)
+    save(case.label, np.roll(box(), 1, axis=2), ras_affine())
+    with pytest.raises(InputError, match=r"cache of case 'liver-3' was deleted .*seg\.nii\.gz has changed since"):
+        stored.images[0]
+    case.label.unlink()
+    with pytest.raises(InputError, match=r"cache of case 'liver-3' was deleted .*seg\.nii\.gz: no such file"):
+        stored.images[0]
+
+
+def _read_all(stored):
+    return float(np.array(stored.images).sum())
+
+
+def test_several_processes_rebuild_a_deleted_cache_together(case, cache):
+    stored = open_case(case, SETTINGS, cache)
+    expected = _read_all(stored)
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        assert list(pool.map(_read_all, [stored] * 4)) == [expected] * 4  # all have started
+        shutil.rmtree(cache)
+        assert list(pool.map(_read_all, [stored] * 16)) == [expected] * 16
+    assert len(_entries(cache)) == 1

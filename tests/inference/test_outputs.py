@@ -1,14 +1,19 @@
 import csv
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spleen.errors import InputError
 from spleen.imaging.files import ImageFiles, case_name
 from spleen.inference.confidence import ClassConfidence
 from spleen.inference.outputs import Target, missing_targets, plan_targets, read_record, record
+from tests._helpers.nifti import save
+from tests._helpers.small_run import REPOSITORY
 
 SCORE = ClassConfidence(
     class_name="left kidney, cyst",  # a comma, which CSV must quote
@@ -105,9 +110,13 @@ def test_nor_is_another_image_by_a_map_of_probabilities() -> None:
 
 def three_targets(folder: Path, *existing: str) -> list[Target]:
     folder.mkdir(exist_ok=True)
+    targets = plan_targets(images("a.nii", "b.nii", "c.nii"), folder)
     for name in existing:
-        (folder / name).touch()
-    return plan_targets(images("a.nii", "b.nii", "c.nii"), folder)
+        save(folder / name, np.zeros((3, 4, 5), np.uint8), np.eye(4))
+        for target in targets:
+            if target.mask.name == name:
+                record(target, [SCORE], [(1,)])
+    return targets
 
 
 def wanted(targets: list[Target], **options: bool) -> list[str]:
@@ -137,6 +146,67 @@ def test_an_incomplete_output_is_computed_again(tmp_path: Path) -> None:
     """An interruption between the two files of a case must not leave it incomplete for ever."""
     targets = three_targets(tmp_path, "a.nii.gz", "b_probabilities.nii.gz", "c.nii.gz", "c_probabilities.nii.gz")
     assert wanted(targets, probabilities=True, skip_existing=True) == ["a", "b"]
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
+def test_a_damaged_output_is_computed_again(tmp_path: Path, suffix: str) -> None:
+    targets = [Target(image(Path(f"{name}.nii")), tmp_path / f"{name}{suffix}") for name in "abcd"]
+    random = np.random.default_rng(0).integers(0, 255, (13, 14, 15), dtype=np.uint8)
+    for target in targets:
+        save(target.mask, random, np.eye(4))
+        record(target, [SCORE], [(1,)])
+    assert wanted(targets, skip_existing=True) == []
+    content = targets[1].mask.read_bytes()
+    targets[1].mask.write_bytes(content[:-9])  # cut short
+    targets[2].mask.write_bytes(b"")
+    assert wanted(targets, skip_existing=True) == ["b", "c"]
+    if suffix == ".nii.gz":
+        middle = len(content) // 2
+        targets[3].mask.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        assert wanted(targets, skip_existing=True) == ["b", "c", "d"]  # the checksum says so
+
+
+def test_an_output_that_is_not_recorded_is_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    targets = three_targets(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()
+    (tmp_path / "predictions.csv").write_text("\n".join(line for line in lines if not line.startswith("b,")) + "\n")
+    assert wanted(targets, skip_existing=True) == ["b"]
+    assert "1 existing outputs are damaged, or not in predictions.csv" in caplog.text
+    assert "b.nii.gz" in caplog.text
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tests.inference.test_outputs import SCORE, image
+from spleen.inference.outputs import Target, record
+folder, process = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(20):
+    name = f"case_{process}_{number}"
+    record(Target(image(Path(f"{name}.nii")), folder / f"{name}.nii.gz"), [SCORE, SCORE], [(1,), (2,)])
+"""
+
+
+def test_several_processes_write_one_table_and_no_row_is_lost(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(tmp_path), str(number)],
+            cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for number in range(4)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.communicate("go\n", timeout=120)
+    assert [process.returncode for process in processes] == [0] * 4
+    rows = read_record(tmp_path / "predictions.csv")
+    assert len(rows) == 4 * 20 * 2
+    assert {row["case_id"] for row in rows} == {f"case_{p}_{n}" for p in range(4) for n in range(20)}
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
 
 
 def test_overwriting_and_skipping_together_is_a_contradiction(tmp_path: Path) -> None:

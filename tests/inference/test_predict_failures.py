@@ -57,8 +57,10 @@ def test_an_existing_output_stops_everything_before_anything_is_computed(
         predict(views[0], tmp_path, tmp_path / "out")
     assert file_names(tmp_path / "out") == {"b.nii.gz"}
     report = predict(views[0], tmp_path, tmp_path / "out", PredictSettings(skip_existing=True))
-    assert ([case.case_id for case in report.cases], report.kept) == (["a"], 1)
-    assert (tmp_path / "out" / "b.nii.gz").read_bytes() == b"mine"
+    assert ([case.case_id for case in report.cases], report.kept) == (["a", "b"], 0)
+    assert (tmp_path / "out" / "b.nii.gz.earlier").read_bytes() == b"mine"
+    report = predict(views[0], tmp_path, tmp_path / "out", PredictSettings(skip_existing=True))
+    assert (report.cases, report.kept) == ((), 2)
     report = predict(views[0], tmp_path, tmp_path / "out", PredictSettings(overwrite=True))
     assert (len(report.cases), report.kept) == (2, 0)
     np.testing.assert_array_equal(voxels(tmp_path / "out" / "b.nii.gz"), voxels(tmp_path / "out" / "a.nii.gz"))

@@ -3,7 +3,10 @@
 import json
 import math
 import re
+import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from itertools import pairwise
@@ -18,6 +21,8 @@ from PIL import Image
 from spleen.config.parsing import parse
 from spleen.errors import InputError
 from spleen.models.unet import UNet
+from spleen.runs.naming import point_latest
+from spleen.runs.resume_command import read_resumed
 from tests._helpers.nifti import ras_affine, save_stored_as
 from tests._helpers.small_run import (
     REPOSITORY,
@@ -202,6 +207,56 @@ def test_another_seed_gives_other_numbers(ct: SmallCt, finished: Path, tmp_path:
     other = train(tmp_path, *ct.overrides, BRIGHT, "data.organ=bright", "seed=1", "split.seed=0")
     assert (other / "split.json").read_bytes() == (finished / "split.json").read_bytes()
     assert (other / "metrics.csv").read_bytes() != (finished / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling link", "link to a folder", "file"])
+def test_whatever_latest_is_it_costs_no_run(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    run_folder, latest = tmp_path / "outputs" / "study" / "run", tmp_path / "outputs" / "latest"
+    run_folder.mkdir(parents=True)
+    if kind == "folder":
+        latest.mkdir()
+        (latest / "mine").touch()
+    elif kind == "file":
+        latest.write_bytes(b"\xff\x00")
+    else:
+        latest.symlink_to("nowhere" if kind == "dangling link" else "study", target_is_directory=True)
+    point_latest(tmp_path / "outputs", run_folder)
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["latest", "study"]
+    if kind == "folder":
+        assert (latest / "mine").exists()
+        assert f"{latest} does not point to this run" in caplog.text
+    else:
+        assert latest.resolve() == run_folder.resolve()
+
+
+@pytest.mark.parametrize("content", [b"\xff\x00", b"nowhere", b""])
+def test_a_latest_that_leads_nowhere_is_told_when_it_is_resumed(tmp_path: Path, content: bytes) -> None:
+    latest = tmp_path / "latest"
+    latest.write_bytes(content)
+    with pytest.raises(InputError, match=r"resume=.*latest"):
+        read_resumed([f"resume={latest}"])
+    latest.unlink()
+    latest.symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"resume=.*latest: no such folder"):
+        read_resumed([f"resume={latest}"])
+
+
+def test_a_cache_that_is_deleted_during_a_training_is_rebuilt(ct: SmallCt, tmp_path: Path) -> None:
+    settings = (*ct.overrides, "data.label_values=[3,4]", "epochs=2", "loader.slices_per_epoch=8")
+    expected = train(tmp_path / "expected", *settings)
+    removing = threading.Thread(target=_remove_when_training, args=(tmp_path / "now" / "cache", tmp_path / "now"))
+    removing.start()
+    run_folder = train(tmp_path / "now", *settings)
+    removing.join()
+    assert (run_folder / "cases.csv").read_bytes() == (expected / "cases.csv").read_bytes()
+    assert len(list((tmp_path / "now" / "cache" / "slices").iterdir())) == 1  # it is there again
+
+
+def _remove_when_training(cache: Path, folder: Path) -> None:
+    until = time.monotonic() + 60
+    while not list(folder.glob("outputs/small/now/checkpoints/last.ckpt")) and time.monotonic() < until:
+        time.sleep(0.01)
+    shutil.rmtree(cache)
 
 
 def test_latest_follows_the_newest_run(ct: SmallCt, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from io import FileIO
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,10 @@ from spleen.imaging.slicing import InPlaneGrid
 from spleen.types import AxisName
 
 PlaneIndex = int | slice | Int64[np.ndarray, "..."]
+
+
+def _cannot_rebuild() -> None:
+    """Nothing is known of how the file was made; the read that failed reports it."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,17 @@ class StoredArray:
     dtype: np.dtype[np.generic]
     offset: int
     """Start of the array data in the file, in bytes."""
+    rebuild: Callable[[], None] = field(default=_cannot_rebuild, compare=False, repr=False)
+    """Writes the file again, if it has been deleted since it was opened; raises InputError if it cannot."""
 
     @classmethod
-    def at(cls, path: Path) -> "StoredArray":
+    def at(cls, path: Path, rebuild: Callable[[], None] = _cannot_rebuild) -> "StoredArray":
         """The array of a file; only the header is read. Raises ValueError for a damaged file."""
         with path.open("rb") as file:
             if np.lib.format.read_magic(file) != (1, 0):
                 raise ValueError(f"{path} does not have the .npy version that the store writes")
             shape, in_fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-            array = cls(path, shape, dtype, file.tell())
+            array = cls(path, shape, dtype, file.tell(), rebuild)
             size = os.fstat(file.fileno()).st_size
         if in_fortran_order or size != array.offset + math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{path} has {size} bytes, which does not match its header")
@@ -56,11 +63,18 @@ class StoredArray:
         content = planes.reshape(-1).view(np.uint8).data
         plane_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
-        with self.path.open("rb", buffering=0) as file:
+        with self._opened() as file:
             for start, end in pairwise([*starts.tolist(), len(numbers)]):
                 file.seek(self.offset + int(numbers[start]) * plane_bytes)
                 self._fill(file, content[start * plane_bytes : end * plane_bytes])
         return planes
+
+    def _opened(self) -> FileIO:
+        try:
+            return self.path.open("rb", buffering=0)
+        except FileNotFoundError:  # the cache may be deleted at any time
+            self.rebuild()
+            return self.path.open("rb", buffering=0)
 
     def _fill(self, file: FileIO, content: memoryview) -> None:
         while content:  # one system call reads at most 2 GiB

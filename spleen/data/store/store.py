@@ -7,10 +7,14 @@ planes) and entry.json. It is renamed into place when complete, so a half-writte
 
 import hashlib
 import json
+import logging
 import math
 import os
+import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +36,9 @@ from spleen.system.hashing import content_hash
 from spleen.system.memory import MemoryBudget
 from spleen.types import AxisName, LabelVolume
 
+log = logging.getLogger(__name__)
+
+_FILES = ("images.npy", "labels.npy", "reference.npy", "entry.json")
 # Increase whenever the arrays of an entry change for the same settings.
 _FORMAT = 4
 
@@ -71,9 +78,26 @@ def open_case(
             f"cannot use the slice store under {cache}: {error}. Free some space or choose another cache_dir=…"
         ) from error
     try:
-        return _open(case, entry, preprocessing.axis)
+        rebuild = partial(_rebuild, entry, case, preprocessing, cache, allow_empty_label)
+        return _open(case, entry, preprocessing.axis, rebuild)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{entry} is damaged: {error!r}. Delete it, and it will be rebuilt") from error
+
+
+def _rebuild(entry: Path, case: Case, preprocessing: Preprocessing, cache: Path, allow_empty_label: bool) -> None:
+    """Build an entry again that was deleted while it was in use. Raises InputError if it cannot be the same again."""
+    log.warning("%s was deleted while it was in use, and is rebuilt", entry)
+    if not all((entry / name).exists() for name in _FILES):  # what a deletion in progress has left
+        shutil.rmtree(entry, ignore_errors=True)
+    try:
+        rebuilt = open_case(case, preprocessing, cache, allow_empty_label=allow_empty_label)
+    except InputError as error:
+        raise InputError(f"the cache of case '{case.case_id}' was deleted while it was in use: {error}") from error
+    if rebuilt.images.path.parent != entry:
+        raise InputError(
+            f"the cache of case '{case.case_id}' was deleted while it was in use, and {case.images[0]} or {case.label} "
+            "has changed since"
+        )
 
 
 def _key(case: Case, preprocessing: Preprocessing, cache: Path, allow_empty_label: bool) -> str:
@@ -86,10 +110,10 @@ def _key(case: Case, preprocessing: Preprocessing, cache: Path, allow_empty_labe
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _open(case: Case, entry: Path, axis: AxisName) -> StoredCase:
-    facts = json.loads((entry / "entry.json").read_text())
+def _open(case: Case, entry: Path, axis: AxisName, rebuild: Callable[[], None]) -> StoredCase:
+    facts = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
     native, resampled, padded = (tuple(facts["grid"][name]) for name in ("native", "resampled", "padded"))
-    arrays = {name: StoredArray.at(entry / f"{name}.npy") for name in ("images", "labels", "reference")}
+    arrays = {name: StoredArray.at(entry / f"{name}.npy", rebuild) for name in ("images", "labels", "reference")}
     return StoredCase(
         case_id=case.case_id,
         axis=axis,
@@ -154,7 +178,7 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         "fingerprint": fingerprint(image.arrays),
         "implausible_units": implausible_units(image.arrays, preprocessing.intensity),
     }
-    (folder / "entry.json").write_text(json.dumps(facts, indent=1))
+    (folder / "entry.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def _read_case(

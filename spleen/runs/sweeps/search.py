@@ -78,13 +78,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._settings = settings
         self._space = dict(space)
-        self._study = optuna.create_study(
-            storage=_storage(settings.storage),
-            study_name=settings.name,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=_pruner(settings),
-        )
+        self._study = _open_study(settings)
         # The sampler's state is not stored; with the same seed it would repeat its first draws after a restart.
         self._study.sampler = optuna.samplers.TPESampler(
             seed=settings.seed + len(self._study.trials), n_startup_trials=settings.startup_trials, multivariate=False
@@ -116,7 +110,8 @@ class Search:
         """Choose the settings of the next trial."""
         trial = self._study.ask(self._space)
         trial.set_user_attr(_OWNER, _this_process())
-        return Trial(trial.number, tuple(f"{name}={_written(value)}" for name, value in trial.params.items()))
+        # The storage may hold further parameters, which are nobody's business: they would become overrides.
+        return Trial(trial.number, tuple(f"{name}={_written(trial.params[name])}" for name in self._space))
 
     def tell(self, trial: Trial, dice: float | None, run_folder: Path) -> None:
         """Record a trial whose settings were run before; without a score (no case with the organ) it fails."""
@@ -164,6 +159,23 @@ def trial_folder(trial: FrozenTrial) -> Path | None:
     """The trial's run folder, if its run was started."""
     folder = trial.user_attrs.get(_RUN_FOLDER)
     return Path(folder) if folder else None
+
+
+def _open_study(settings: SearchSettings) -> optuna.Study:
+    """The study in the file, or a new one. Raises InputError for a file that is no journal of trials."""
+    try:
+        return optuna.create_study(
+            storage=_storage(settings.storage),
+            study_name=settings.name,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=_pruner(settings),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # what Optuna raises for damaged lines
+        raise InputError(
+            f"{settings.storage} is damaged, or was not written by a search ({error}); "
+            "remove it to start the search anew"
+        ) from error
 
 
 def _storage(path: Path) -> JournalStorage:

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from spleen.config.overrides import with_current_key
 from spleen.errors import InputError
 from spleen.records.renamed_keys import current_key, with_current_keys
+from spleen.runs.sweeps.study_checks import check_study
 from spleen.system.resources import experiments_folder
 
 GROUP = "experiment"
@@ -37,6 +38,17 @@ def _files() -> dict[str, Path]:
     return {path.parent.name: path for folder in reversed(study_folders()) for path in folder.glob(f"*/{FILE}")}
 
 
+class _Permission:
+    """Whether the studies of this process may name any class and command: only its command line can say so."""
+
+    custom_code = False
+
+
+def allow_custom_code(allowed: bool) -> None:
+    """Let the studies of this process contain what `check_study` refuses, or not."""
+    _Permission.custom_code = allowed
+
+
 def register_studies() -> None:
     """Register the studies with Hydra. Unreadable ones are skipped; `no_such_study` reports the reason."""
     for name in study_names():
@@ -50,7 +62,7 @@ def register_studies() -> None:
 def read_study(name: str) -> DictConfig:
     """A study as a configuration tree for Hydra, whose output folder has the study's name and no time stamp.
 
-    Raises InputError for a file that is not YAML or not a mapping.
+    Raises InputError for a file that is not YAML or not a mapping, and for what `check_study` refuses.
     """
     path = _files()[name]
     try:
@@ -59,6 +71,11 @@ def read_study(name: str) -> DictConfig:
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(tree, DictConfig):
         raise InputError(f"{path} contains no settings")
+    if not _Permission.custom_code:
+        try:
+            check_study(cast(dict[str, Any], OmegaConf.to_container(tree)))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
     folders = {"study": name, "hydra": {"sweep": {"dir": "${output_dir}/${study}"}}}
     merged = OmegaConf.merge(folders, _with_current_keys(tree))
     assert isinstance(merged, DictConfig)

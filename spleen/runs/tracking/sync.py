@@ -114,7 +114,8 @@ def _wandb_sync(runs: Sequence[OfflineRun]) -> str:
     for name in ("WANDB_SERVICE", "WANDB_SILENT", "WANDB_MODE"):
         environment.pop(name, None)
     done = subprocess.run(
-        [sys.executable, "-m", "wandb", "sync", *(str(run.log) for run in runs)],
+        # -P: not a module of that name in the current folder, which may be the run folder of somebody else
+        [sys.executable, "-P", "-m", "wandb", "sync", *(str(run.log) for run in runs)],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
