@@ -12,11 +12,13 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import hydra
 import psutil
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,6 +30,7 @@ from spleen.errors import FolderInUse, InputError, Interrupted
 from spleen.records.folder import RunFolder
 from spleen.records.renamed_keys import RENAMED_KEYS
 from spleen.runs.help import help_text
+from spleen.runs.launch_environment import launch_environment
 from spleen.runs.messages import in_words
 from spleen.runs.naming import run_stamp
 from spleen.runs.resume_command import asks_to_resume, log_as_hydra_does, read_resumed
@@ -35,7 +38,7 @@ from spleen.runs.sweeps.launchers import default_jobs, share_cores
 from spleen.runs.sweeps.outcome import Multirun, progress_summary, report
 from spleen.runs.sweeps.plan import job_folder
 from spleen.runs.sweeps.studies import chosen_study
-from spleen.system.files import write_text
+from spleen.system.files import missing_folders, remove_empty, write_text
 from spleen.system.resources import conf_folder, python_path, train_command, work_folder
 from spleen.system.signals import stop_on_signals
 
@@ -140,8 +143,33 @@ def _run_and_record(configure: Callable[[], TrainConfig], run_folder: Path, debu
     except Exception as error:
         if debug:
             raise
-        message, _Process.exit_code = record_failure(error, run_folder)
+        if isinstance(error, InputError) and not _is_worth_a_record(run_folder):
+            message, _Process.exit_code = str(error), WRONG_INPUT
+        else:
+            message, _Process.exit_code = record_failure(error, run_folder)
         _print_error(message)
+    finally:
+        remove_empty(NewFolders.of_run)
+
+
+def _is_worth_a_record(run_folder: Path) -> bool:
+    """Whether a refused run is recorded: not if it is the only one and has not begun to read its data.
+
+    The report of a multirun is made from the records of its jobs.
+    """
+    return run_folder.absolute() not in NewFolders.of_run or any(run_folder.iterdir())
+
+
+class NewFolders(Callback):
+    """Hydra callback that stores the folders that Hydra is about to create for a single run, innermost first."""
+
+    of_run: ClassVar[list[Path]] = []
+
+    def on_run_start(self, config: DictConfig, **_: object) -> None:
+        """Called before Hydra creates the run folder. Of several processes, the first one tidies up."""
+        given = launch_environment()
+        if given is None or given.process_rank.global_rank == 0:
+            NewFolders.of_run = missing_folders(Path(config.hydra.run.dir))
 
 
 class _Process:

@@ -109,6 +109,31 @@ def test_a_wrong_input_gives_one_clear_message_and_exit_code_2(
     assert all(part in done.stderr for part in told), done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert "HYDRA_FULL_ERROR" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_command_leaves_no_folder_and_latest_where_it_was(tmp_path: Path) -> None:
+    ct = small_ct(tmp_path)
+    folders = f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"
+    settings = small(*ct.overrides, "epochs=1", "data.label_values=[3,4]", "study=good", *folders)
+    assert run_train(tmp_path, *settings).returncode == 0
+    good = (tmp_path / "out" / "latest").resolve()
+    for wrong in (
+        "lr=-1",
+        f"data.image={tmp_path / 'missing.nii.gz'}",
+        "model.network.width=abc",
+        "augment.flips=[up]",
+    ):
+        for several in ((), ("-m", "seed=1,2")):
+            done = run_train(tmp_path, *small(*ct.overrides, "study=wrong", *folders), wrong, *several)
+            assert done.returncode == 2, done.stderr
+            assert "Traceback" not in done.stderr
+            assert not (tmp_path / "out" / "wrong").exists(), (wrong, several)
+    assert (tmp_path / "out" / "latest").resolve() == good
+    (tmp_path / "text.nii.gz").write_text("This is no volume.")
+    done = run_train(tmp_path, *settings, f"data.image={tmp_path / 'text.nii.gz'}")
+    assert done.returncode == 2, done.stderr
+    assert (tmp_path / "out" / "latest").resolve() == good  # which has a checkpoint
 
 
 @pytest.mark.parametrize("debug", ["debug=true", "debug=True"])
@@ -150,7 +175,7 @@ def _wrong_cases(folder: Path) -> dict[str, str]:
         (folder / name).mkdir()
         nib.save(nib.Nifti1Image(image, affine), folder / name / "image.nii.gz")
         nib.save(nib.Nifti1Image(label, label_affine), folder / name / "label.nii.gz")
-    for name in ("missing", "text", "truncated", "huge", "good"):
+    for name in ("text", "truncated", "huge", "good"):
         (folder / name).mkdir()
         save_stored_as(folder / name / "label.nii.gz", "RAS", values, affine)
     (folder / "text" / "image.nii.gz").write_text("This is no volume.")
@@ -169,7 +194,6 @@ def _wrong_cases(folder: Path) -> dict[str, str]:
         "label_elsewhere": "mm apart",
         "label_of_another_size": "47 × 40 × 24",
         "thin_organ": "Choose another axis",
-        "missing": "no such file",
         "text": "NIfTI",
         "truncated": "damaged or truncated",
         "huge": "32000 × 32000 × 32000",
@@ -246,13 +270,14 @@ def _wandb(run_folder: Path) -> tuple[dict, int]:
 
 def test_a_multirun_goes_on_after_bad_jobs_and_gives_every_job_its_own_folder_and_wandb_run(tmp_path: Path) -> None:
     ct = small_ct(tmp_path)
-    # The wrong axis is found by the checks; a loss that takes one argument only fails once the training has begun.
+    # A volume that is none is found by reading; a loss that takes one argument only fails once the training has begun.
+    (tmp_path / "text.nii.gz").write_text("This is no volume.")
     done = run_train(
         tmp_path,
         "-m",
-        "axis=axail,axial",
+        f"data.image={tmp_path / 'text.nii.gz'},{ct.image}",
         "loss._target_=torch.nn.Identity,spleen.models.losses.DiceCrossEntropyLoss",
-        *(setting for setting in small(*ct.overrides) if not setting.startswith(("axis=", "logger", "epochs="))),
+        *(setting for setting in small(*ct.overrides) if not setting.startswith(("data.image=", "logger", "epochs="))),
         *("epochs=1", "data.label_values=[3,4]", "logger=wandb", "logger.mode=offline", "study=s"),
         *(f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"),
     )
@@ -263,7 +288,7 @@ def test_a_multirun_goes_on_after_bad_jobs_and_gives_every_job_its_own_folder_an
     (sweep,) = (tmp_path / "out" / "s").iterdir()
     jobs = [path for path in sweep.iterdir() if path.is_dir()]
     assert len(jobs) == 4
-    assert sorted("axis=axail" in job.name for job in jobs) == [False, False, True, True]
+    assert sorted("text.nii" in job.name for job in jobs) == [False, False, True, True]
     (good,) = (job for job in jobs if (job / "summary.json").exists())
     (crashed,) = (job for job in jobs if (job / "traceback.txt").exists())
     assert len(list(sweep.glob("*/failed.json"))) == 3
