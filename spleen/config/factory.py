@@ -19,7 +19,7 @@ from spleen.imaging.classes import ClassMap, parse_label_values
 from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.imaging.slicing import Resize
-from spleen.models.factory import build_network, build_part
+from spleen.models.factory import build_network, build_part, check_arguments
 from spleen.models.spec import ModelSpec
 from spleen.system.hardware import choose_accelerator, choose_precision
 from spleen.training.fit import FitSettings
@@ -68,7 +68,7 @@ def build_parts(config: TrainConfig) -> Parts:
 
     Nothing else may use the seeded generators before training, which continues with their state.
     """
-    spec, augment = build_spec(config), build_augment_settings(config)
+    augment, spec = build_augment_settings(config), build_spec(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     return Parts(spec, build_network(spec), build_loss(config), augment)
 
@@ -112,6 +112,9 @@ def build_augment_settings(config: TrainConfig) -> AugmentSettings:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in config.augment.items()
     }
+    if not (isinstance(values.get("flips", ()), tuple) and all(isinstance(each, str) for each in values.get("flips", ()))):
+        raise InputError(f"augment.flips must be a list of directions, such as [left_right]; got '{values['flips']}'")
+    check_arguments("augment", AugmentSettings, values)
     return AugmentSettings(**values)
 
 

@@ -1,6 +1,7 @@
 """Hydra's configuration tree as typed records."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -51,12 +52,22 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
+_TYPES = {"Float": "a number", "Integer": "a whole number"}
+_WRONG_TYPE = re.compile(r"^Value '(.*)' of type '.*' could not be converted to (Float|Integer)$")
+_NOT_BOOLEAN = re.compile(r"^Value '(.*)' is not a valid bool")
+
+
 def explain(error: OmegaConfBaseException) -> str:
     """A configuration error in one line, without OmegaConf's internal terms."""
     key = error.full_key or ""
     if isinstance(error, ConfigKeyError):
         return unknown_key(key)
-    return f"{key}: {str(error.msg or error).splitlines()[0]}".removeprefix(": ")
+    message = str(error.msg or error).splitlines()[0]
+    if wrong := _WRONG_TYPE.search(message):
+        return f"{key} must be {_TYPES[wrong[2]]}; got '{wrong[1]}'"
+    if wrong := _NOT_BOOLEAN.search(message):
+        return f"{key} must be true or false; got '{wrong[1]}'"
+    return f"{key}: {message}".removeprefix(": ")
 
 
 def unknown_key(key: str) -> str:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spleen.config.checks import check
-from spleen.config.overrides import key_of, with_current_key
+from spleen.config.overrides import key_of, with_current_key, with_literal_path
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
 from spleen.errors import FolderInUse, InputError, Interrupted
@@ -31,7 +31,7 @@ from spleen.records.folder import RunFolder
 from spleen.records.renamed_keys import RENAMED_KEYS
 from spleen.runs.help import help_text
 from spleen.runs.launch_environment import launch_environment
-from spleen.runs.messages import in_words
+from spleen.runs.messages import check_arguments, in_words
 from spleen.runs.naming import run_stamp
 from spleen.runs.resume_command import asks_to_resume, log_as_hydra_does, read_resumed
 from spleen.runs.sweeps.launchers import default_jobs, share_cores
@@ -73,11 +73,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    arguments = replace_renamed_keys(arguments)
+    arguments = as_understood(arguments)
     _Process.first_job_started = psutil.Process().create_time()
     if asks_to_resume(arguments):
         _resume(arguments)
         return
+    check_arguments(arguments)
     # Workers of any launcher find the sweepers in hydra_plugins/, whatever folder they start in.
     os.environ["PYTHONPATH"] = python_path()
     # Hydra then raises its exceptions, instead of printing them and exiting with code 1.
@@ -86,12 +87,16 @@ def _run(arguments: list[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(run_job)()
 
 
-def replace_renamed_keys(arguments: list[str]) -> list[str]:
-    """The arguments with every configuration key under its current name; prints a warning for each renamed one."""
+def as_understood(arguments: list[str]) -> list[str]:
+    """The arguments with every key under its current name and paths in quotes where Hydra's grammar needs them.
+
+    Prints a warning for each renamed key.
+    """
     for key in dict.fromkeys(map(key_of, arguments)):
         if key in RENAMED_KEYS:
             print(f"warning: {key} is now called {RENAMED_KEYS[key]}; the old name still works", file=sys.stderr)
-    return list(map(with_current_key, arguments))
+    sweep = bool({"-m", "--multirun"} & set(arguments)) or chosen_study(arguments) is not None
+    return [with_literal_path(with_current_key(argument), sweep) for argument in arguments]
 
 
 def _with_mode(arguments: list[str]) -> list[str]:
