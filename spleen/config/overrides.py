@@ -10,7 +10,13 @@ from hydra.errors import HydraException
 from spleen.config.effect import DATA_PATHS
 from spleen.records.renamed_keys import current_key
 
-_PATH_KEYS = {"output_dir", "cache_dir", "split.splits_file", "split.test_cases", *(f"data.{key}" for key in DATA_PATHS)}
+_PATH_KEYS = {
+    "output_dir",
+    "cache_dir",
+    "split.splits_file",
+    "split.test_cases",
+    *(f"data.{key}" for key in DATA_PATHS),
+}
 
 _OVERRIDE = re.compile(r"([+~]*)([^=@]*)(.*)", re.DOTALL)
 

@@ -23,7 +23,11 @@ def parse(tree: DictConfig) -> TrainConfig:
     Raises InputError for an unknown key (also if added with `+`), a value of the wrong type, or an invalid kind of data
     or intensity.
     """
-    tree = OmegaConf.create(with_current_keys(cast(dict[str, object], OmegaConf.to_container(tree))))
+    try:  # resolved here, because the schema does not check what comes through an interpolation
+        content = cast(dict[str, object], OmegaConf.to_container(tree, resolve=True))
+    except OmegaConfBaseException as error:
+        raise InputError(explain(error)) from error
+    tree = OmegaConf.create(with_current_keys(content))
     schema = OmegaConf.structured(TrainConfig)
     for group, kinds in (("data", DATA), ("intensity", INTENSITIES)):
         kind = OmegaConf.select(tree, f"{group}.kind")

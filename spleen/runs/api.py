@@ -27,7 +27,7 @@ from spleen.errors import FolderInUse, InputError, Interrupted
 from spleen.records.cases import CaseRow, read_cases
 from spleen.records.folder import RunFolder, read_summary
 from spleen.reporting.tables import to_html
-from spleen.runs.main import INTERRUPTED, record_failure, register_resolvers, as_understood
+from spleen.runs.main import INTERRUPTED, as_understood, record_failure, register_resolvers
 from spleen.runs.messages import in_words
 from spleen.runs.naming import run_stamp
 from spleen.runs.resume_command import asks_to_resume, read_resumed

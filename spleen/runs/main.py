@@ -31,7 +31,7 @@ from spleen.records.folder import RunFolder
 from spleen.records.renamed_keys import RENAMED_KEYS
 from spleen.runs.help import help_text
 from spleen.runs.launch_environment import launch_environment
-from spleen.runs.messages import check_arguments, in_words
+from spleen.runs.messages import check_arguments, check_groups, in_words
 from spleen.runs.naming import run_stamp
 from spleen.runs.resume_command import asks_to_resume, log_as_hydra_does, read_resumed
 from spleen.runs.sweeps.launchers import default_jobs, share_cores
@@ -95,6 +95,7 @@ def as_understood(arguments: list[str]) -> list[str]:
     for key in dict.fromkeys(map(key_of, arguments)):
         if key in RENAMED_KEYS:
             print(f"warning: {key} is now called {RENAMED_KEYS[key]}; the old name still works", file=sys.stderr)
+    check_groups(arguments)
     sweep = bool({"-m", "--multirun"} & set(arguments)) or chosen_study(arguments) is not None
     return [with_literal_path(with_current_key(argument), sweep) for argument in arguments]
 

@@ -13,7 +13,7 @@ from spleen.config.overrides import parse_override, quoted
 from spleen.config.parsing import explain, unknown_key
 from spleen.errors import InputError
 from spleen.runs.sweeps.studies import GROUP, no_such_study
-from spleen.system.resources import train_command
+from spleen.system.resources import conf_folder, train_command
 
 _MISSING_OPTION = re.compile(
     r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']*':\n(.*?)(?:\n\n|\nConfig|\Z)", re.S
@@ -36,6 +36,23 @@ def check_arguments(arguments: list[str]) -> None:
             raise InputError(_not_a_flag(argument, _after(argument, arguments)))
         if argument in known.overrides and "=" not in argument and not argument.startswith("~"):
             raise InputError(_not_a_setting(argument, arguments))
+
+
+def check_groups(arguments: list[str]) -> None:
+    """Raise InputError for a list of anything but names as the choice of a group: Hydra itself fails at it."""
+    for argument in arguments:
+        group = argument.partition("=")[0].lstrip("+")
+        if "[" not in argument or not group.isidentifier() or not (conf_folder() / group).is_dir():
+            continue
+        parsed = parse_override(argument)
+        if parsed is None:  # Hydra tells it
+            continue
+        choices = [parsed.value()]
+        if parsed.is_discrete_sweep():
+            texts = (f"{group}={text}" for text in parsed.sweep_string_iterator())
+            choices = [each.value() for each in map(parse_override, texts) if each is not None]
+        if not all(isinstance(name, str) for choice in choices if isinstance(choice, list) for name in choice):
+            raise InputError(f"{argument}: a group needs the name of one of its options, `--help` lists them")
 
 
 def _after(argument: str, arguments: list[str]) -> str:

@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from spleen.config.datasets import check_files_exist, complete, find_dataset
-from spleen.config.factory import Parts, build_fit_settings, build_module, build_parts, complete_spec
+from spleen.config.factory import Parts, build_fit_settings, build_module, build_parts, check_slice_size, complete_spec
 from spleen.config.identity import known_identity
 from spleen.config.schema import TrainConfig
 from spleen.data.cases import Case
@@ -118,8 +118,10 @@ def _run(job: _Job, stop: StopRequest) -> None:
     config, run_folder = job.config, job.run_folder
     unfinished = _open_folder(config, run_folder)
     opened = open_data(config, job.cases, job.parts.spec.preprocessing)
-    record_split(run_folder, opened, config)
     data = opened.slices
+    for size in {case.grid.padded for case in data.cases}:
+        check_slice_size(config, job.parts, size, sum(len(part.indices) for part in data.slices("train")))
+    record_split(run_folder, opened, config)
     spec = complete_spec(job.parts.spec, data.cases_in("train"), data.cases_in("val"))
     if unfinished is not None:
         check_same_data(unfinished, spec)
