@@ -129,10 +129,9 @@ def build_augment_settings(config: TrainConfig) -> AugmentSettings:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in config.augment.items()
     }
-    if not (
-        isinstance(values.get("flips", ()), tuple) and all(isinstance(each, str) for each in values.get("flips", ()))
-    ):
-        raise InputError(f"augment.flips must be a list of directions, such as [left_right]; got '{values['flips']}'")
+    flips = values.get("flips", ())
+    if not isinstance(flips, tuple) or not all(isinstance(direction, str) for direction in flips):
+        raise InputError(f"augment.flips must be a list of directions, such as [left_right]; got '{flips}'")
     check_arguments("augment", AugmentSettings, values)
     return AugmentSettings(**values)
 

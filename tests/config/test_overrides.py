@@ -20,7 +20,8 @@ def read(override: str, sweep: bool = False) -> list[object]:
     "path",
     [
         "ct.nii.gz", "scan (1).nii.gz", "a=b.nii", "[1]/ct.nii", "#7/ct.nii", "it's.nii", "é/ct.nii", "a,b.nii",
-        "{x}/y.nii", "say \"a\".nii", "C:\\new folder\\ct.nii", "007", "true", "choice(a,b)", " ct.nii", "100%.nii", "a:b",
+        "{x}/y.nii", "say \"a\".nii", "C:\\new folder\\ct.nii", "007", "true", "choice(a,b)", " ct.nii", "100%.nii",
+        "a:b",
         "扫描.nii", "a;b&c.nii", "$HOME/ct.nii", "ct (1)/it's [a=b], #2.nii",
     ],
 )  # fmt: skip
