@@ -31,6 +31,7 @@ from spleen.data.layouts.registry import DATASET_READERS
 from spleen.data.layouts.table import read_groups, read_table
 from spleen.data.phantom.case import phantom_case, phantom_files
 from spleen.errors import InputError
+from spleen.imaging.foreign import describe_folder
 from spleen.system.resources import conf_folder
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,10 @@ def check_files_exist(config: TrainConfig, cases: Sequence[Case]) -> None:
     if isinstance(config.data, PhantomData) or (isinstance(config.data, CasesData) and config.data.skip_bad):
         return
     missing = [(path, case) for case in cases for path in (*case.images, case.label) if not path.exists()]
+    if isinstance(config.data, NiftiData):
+        for path in (*cases[0].images, cases[0].label):
+            if path.is_dir():
+                raise InputError(f"{path} is a folder; expected a NIfTI file: {describe_folder(path)}")
     if missing:
         path, case = missing[0]
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -101,6 +101,9 @@ def score_pair(case_id: str, prediction: Path, reference: Path, settings: RawSet
     expected, predicted = read_label(reference), read_label(prediction)
     names = f"reference {reference}", f"prediction {prediction}"
     _check_grids(names, (expected, predicted), settings.grid_tolerance_mm)
+    for path, label in ((prediction, predicted), (reference, expected)):
+        if label.array.min(initial=0) < -1 and len(label_values(label.array)) > _MOST_VALUES:
+            raise InputError(f"{path} is an image and not a label map: it holds hundreds of values, also negative ones")
     classes = settings.classes
     if classes is None:
         values = sorted({*_values(prediction, predicted), *_values(reference, expected)})

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Num, Shaped
 
 from spleen.errors import InputError
+from spleen.imaging.foreign import describe_file, describe_folder
 from spleen.imaging.geometry import check_affine, check_same_grid, reorient_to_ras, spacing_mm
 from spleen.system.files import temporary_sibling
 from spleen.system.memory import free_memory_bytes
@@ -98,7 +99,8 @@ def read_label(path: Path) -> Volume:
         if wrong.any():
             raise InputError(
                 f"{path}: a label must contain integers; {np.count_nonzero(wrong)} of {array.size} voxels do not, "
-                f"for example {array[wrong][0]:.4g}. Was it resampled with interpolation? Use nearest neighbour"
+                f"for example {array[wrong][0]:.4g}. Was it resampled with interpolation? Use nearest neighbour. "
+                "Or is it the image?"
             )
         array = rounded
     largest = int(np.abs(array).max(initial=0))
@@ -140,7 +142,7 @@ def _open(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL, channels: bool = 
     if not path.exists():
         raise InputError(f"{path}: no such file (looked in {path.absolute().parent})")
     if path.is_dir():
-        raise InputError(f"{path} is a folder; expected a NIfTI file (.nii or .nii.gz)")
+        raise InputError(f"{path} is a folder; expected a NIfTI file (.nii or .nii.gz): {describe_folder(path)}")
     try:
         nifti = nib.load(path)
     except (
@@ -152,7 +154,8 @@ def _open(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL, channels: bool = 
         ValueError,
         OSError,
     ) as error:
-        raise InputError(f"{path} cannot be read as NIfTI (.nii or .nii.gz): {error}") from error
+        reason = describe_file(path) or str(error)
+        raise InputError(f"{path} cannot be read as NIfTI (.nii or .nii.gz): {reason}") from error
     if not isinstance(nifti, nib.nifti1.Nifti1Pair):
         raise InputError(f"{path} is {type(nifti).__name__}, not NIfTI; convert it to .nii.gz")
     _check_shape(nifti, path, bytes_per_voxel, channels)
