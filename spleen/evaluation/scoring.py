@@ -11,6 +11,7 @@ from spleen.evaluation.case_scores import ClassScore, ScoreSettings, label_value
 from spleen.imaging.files import case_name, match_by_name
 from spleen.imaging.geometry import check_same_grid
 from spleen.imaging.nifti import Volume, read_label
+from spleen.system.repeated_warnings import folded_warnings
 
 Progress = Callable[[int, int, str], None]
 """Called before each case with its number from 0, the number of cases, and its name."""
@@ -82,13 +83,14 @@ def score_pairs(
 ) -> tuple[list[ScoredCase], list[FailedPair]]:
     """Score (prediction, reference) files by case name; files that are wrong or damaged become failures."""
     scored, failures = [], []
-    for number, (case_id, (prediction, reference)) in enumerate(pairs.items()):
-        if progress is not None:
-            progress(number, len(pairs), case_id)
-        try:
-            scored.append(score_pair(case_id, prediction, reference, settings))
-        except (InputError, OSError) as error:
-            failures.append(FailedPair(case_id, str(error)))
+    with folded_warnings("spleen.imaging.nifti"):
+        for number, (case_id, (prediction, reference)) in enumerate(pairs.items()):
+            if progress is not None:
+                progress(number, len(pairs), case_id)
+            try:
+                scored.append(score_pair(case_id, prediction, reference, settings))
+            except (InputError, OSError) as error:
+                failures.append(FailedPair(case_id, str(error)))
     return scored, failures
 
 

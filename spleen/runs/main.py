@@ -22,6 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from spleen import __version__
 from spleen.config.checks import check
 from spleen.config.overrides import key_of, with_current_key, with_literal_path
 from spleen.config.parsing import parse
@@ -41,6 +42,7 @@ from spleen.runs.sweeps.studies import chosen_study
 from spleen.system.files import missing_folders, remove_empty, write_text
 from spleen.system.resources import conf_folder, python_path, train_command, work_folder
 from spleen.system.signals import stop_on_signals
+from spleen.system.text import on_own_line
 
 WRONG_INPUT, FAULT, INTERRUPTED = 2, 1, 130
 
@@ -52,17 +54,20 @@ _MODES = ("--multirun", "-m", "--run", "-r")
 def main(arguments: list[str]) -> int:
     """Train according to the command line; returns the exit code of the process."""
     if {"--help", "-h"} & set(arguments):
-        print(help_text(train_command()))
+        print(help_text(train_command(), arguments))
+        return 0
+    if "--version" in arguments:
+        print(f"spleen {__version__}")
         return 0
     try:
         with stop_on_signals() as stop:
             stop.position = "before the end"
             _run(arguments)
     except Interrupted as interrupt:
-        print(f"interrupted: {interrupt}{progress_summary()}", file=sys.stderr)
+        print(on_own_line(f"interrupted: {interrupt}{progress_summary()}"), file=sys.stderr)
         return interrupt.exit_code
     except KeyboardInterrupt:
-        print("interrupted; what was written so far stays in the run folder", file=sys.stderr)
+        print(on_own_line("interrupted; what was written so far stays in the run folder"), file=sys.stderr)
         return INTERRUPTED
     except (HydraException, OmegaConfBaseException, InputError, OSError, ValueError) as error:
         if "debug=true" in map(str.lower, arguments):

@@ -28,7 +28,7 @@ def check_arguments(arguments: list[str]) -> None:
     parser = get_args_parser()
     parser.exit_on_error = False
     try:
-        known, unknown = parser.parse_known_args([each for each in arguments if each != "--version"])
+        known, unknown = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise InputError(f"{error}; --hydra-help explains Hydra's flags") from error
     for argument in arguments:

@@ -1,5 +1,6 @@
-"""Lists in messages, inline or one entry per line, shortened if they are long."""
+"""Lists in messages, inline or one entry per line, shortened if they are long; messages on a terminal."""
 
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -13,3 +14,8 @@ def bullets(entries: Sequence[object], most: int = 10) -> str:
     """The first entries, each on its own line with a leading line break, and the number of the others."""
     more = [f"… and {len(entries) - most} more"] * (len(entries) > most)
     return "".join(f"\n  {entry}" for entry in [*entries[:most], *more])
+
+
+def on_own_line(message: str) -> str:
+    """The message for standard error, after the ^C and the progress bar that a terminal may show in its line."""
+    return f"\n{message}" if sys.stderr.isatty() else message

@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import spleen
 from tests._helpers.nifti import ras_affine, save_stored_as
 from tests._helpers.small_run import REPOSITORY, SPACING_MM, rows, small, small_ct, summary
 
@@ -55,6 +56,12 @@ def test_help_explains_every_value_and_imports_nothing_heavy(tmp_path: Path) -> 
     assert "intensity=auto|ct|mr|zscore" in done.stdout
     assert "data=decathlon|folder|nifti|nnunet|phantom|table" in done.stdout
     assert "hydra=" not in done.stdout
+    for key in ("data.noise_hu", "model.network.width", "loss.ce_weight", "augment.rotation_deg", "logger.project"):
+        assert any(line.startswith(f"  {key}: ") for line in done.stdout.splitlines()), key
+    chosen = run_train(tmp_path, "--help", "data=table", "model=monai_dynunet").stdout.splitlines()
+    assert any(line.startswith("  data.table: ") for line in chosen)
+    assert any(line.startswith("  model.network.filters: ") for line in chosen)
+    assert not any(line.startswith("  data.noise_hu: ") for line in chosen)
     studies = dict(re.findall(r"^  experiment=(\w+) +(.+)$", done.stdout, re.M))
     assert studies["size_and_rate"].endswith("?")
     assert list(tmp_path.iterdir()) == []
@@ -76,6 +83,25 @@ def test_help_into_a_pipe_that_closes_does_not_complain_of_folders(tmp_path: Pat
         assert process.stderr is not None
         process.stdout.close()
         assert b"output_dir" not in process.stderr.read()
+
+
+def test_every_command_tells_the_version_of_the_program(tmp_path: Path) -> None:
+    spleen_command = str(Path(sys.executable).with_name("spleen"))
+    for command in ([sys.executable, TRAIN], [spleen_command], [spleen_command, "train"]):
+        told = subprocess.run([*command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        assert told == f"spleen {spleen.__version__}\n"
+
+
+def test_the_shell_completes_settings_and_subcommands(tmp_path: Path) -> None:
+    line = "python train.py model.network.wi"
+    environment = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_CWORD": "2"}
+    command = [sys.executable, "train.py", "--shell-completion", "query=bash"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["model.network.width="]
+    environment = {**os.environ, "COMP_WORDS": "spleen pre", "COMP_CWORD": "1", "_SPLEEN_COMPLETE": "complete_bash"}
+    command = [str(Path(sys.executable).with_name("spleen"))]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["predict"]
 
 
 # Wrong input --------------------------------------------------------------------------------------------------------
