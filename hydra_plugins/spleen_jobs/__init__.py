@@ -21,10 +21,11 @@ from spleen.runs.sweeps.launchers import (
     check_launcher_installed,
     job_output_folder,
     limit_concurrency,
+    runs_here,
     use_own_launcher_configs,
 )
 from spleen.runs.sweeps.outcome import Multirun, print_plan
-from spleen.runs.sweeps.plan import combinations, plan
+from spleen.runs.sweeps.plan import check_parts, combinations, plan
 from spleen.runs.sweeps.studies import GROUP, register_studies
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class JobSweeper(Sweeper):
         Multirun.in_study = in_study
         Multirun.jobs = plan(composed, in_study, subdir_given)
         if todo := print_plan(Multirun.jobs, len(found), in_study):
+            check_parts(todo, runs_here(hydra))
             limit_concurrency(hydra, len(todo))
             if place := job_output_folder(hydra.launcher):
                 print(f"output of the jobs: {place}", flush=True)

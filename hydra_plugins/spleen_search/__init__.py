@@ -20,9 +20,9 @@ from omegaconf import DictConfig
 from spleen.config.overrides import quoted
 from spleen.errors import InputError, Interrupted
 from spleen.records.folder import is_finished, read_summary
-from spleen.runs.sweeps.launchers import check_launcher_installed, limit_concurrency
+from spleen.runs.sweeps.launchers import check_launcher_installed, limit_concurrency, runs_here
 from spleen.runs.sweeps.outcome import Multirun
-from spleen.runs.sweeps.plan import Combination, Job, plan
+from spleen.runs.sweeps.plan import Combination, Job, check_parts, plan
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -111,7 +111,9 @@ class SearchSweeper(Sweeper):
         """The job of a trial; raises InputError for invalid settings."""
         combination = Combination((*fixed, *trial.overrides), trial.overrides)
         tree = self._context.config_loader.load_sweep_config(self._config, list(combination.overrides))
-        return plan([(combination, tree)], in_study=True, subdir_given=False)[0]
+        (job,) = plan([(combination, tree)], in_study=True, subdir_given=False)
+        check_parts([job], runs_here(self._config.hydra))
+        return job
 
     def _read(self, arguments: Sequence[str]) -> tuple[dict[str, "BaseDistribution"], list[str]]:
         """The search space, and the overrides common to all jobs."""

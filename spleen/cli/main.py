@@ -24,6 +24,7 @@ from spleen.cli.results import results
 from spleen.cli.sync import sync
 from spleen.cli.train import VERBATIM, train
 from spleen.errors import InputError
+from spleen.system.text import on_own_line
 
 INVALID_INPUT, BUG, INTERRUPTED = 2, 1, 130
 
@@ -44,7 +45,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except typer.Exit:
             raise
         except KeyboardInterrupt:
-            raise _exit("interrupted; finished files are kept", INTERRUPTED) from None
+            raise _exit(on_own_line("interrupted; finished files are kept"), INTERRUPTED) from None
         except (InputError, OSError) as error:
             raise _exit(f"error: {error}", INVALID_INPUT) from None
         except Exception as error:
@@ -61,7 +62,6 @@ def _exit(message: str, exit_code: int) -> typer.Exit:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -157,11 +157,16 @@ def _fit(
     return replace(settings, weights=fitted.weights)
 
 
+_MOST_FAILURES = 20
+
+
 def _tell(report: "PredictionReport") -> None:
     """The table of all predictions, what it cost, and what failed."""
     from spleen.cli.prediction_table import print_predictions
 
     print_predictions(report)
-    for failure in report.failures:
+    for failure in report.failures[:_MOST_FAILURES]:
         place = "" if str(failure.image) in failure.reason else f"{failure.image}: "
         print(f"failed: {place}{failure.reason}", file=sys.stderr)
+    if (more := len(report.failures) - _MOST_FAILURES) > 0:
+        print(f"failed: {more} more", file=sys.stderr)

@@ -4,6 +4,7 @@ Imports nothing heavy at the top: the plan of a multirun uses this.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -23,13 +24,14 @@ from spleen.config.schema import (
     TableData,
     TrainConfig,
 )
-from spleen.data.cases import case_from_files
+from spleen.data.cases import Case, case_from_files
 from spleen.data.layouts.dataset import Dataset
 from spleen.data.layouts.folder import pair_folders
 from spleen.data.layouts.registry import DATASET_READERS
 from spleen.data.layouts.table import read_groups, read_table
 from spleen.data.phantom.case import phantom_case, phantom_files
 from spleen.errors import InputError
+from spleen.imaging.foreign import describe_folder
 from spleen.system.resources import conf_folder
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,21 @@ def find_dataset(config: TrainConfig) -> Dataset:
         return Dataset(cases=(case,), label_values=None, channels=(), modality=None)
     assert isinstance(data, CasesData)
     return _with_groups(_read_layout(data), data.groups)
+
+
+def check_files_exist(config: TrainConfig, cases: Sequence[Case]) -> None:
+    """Raise InputError for a case without a file, before any is read; with `data.skip_bad` such cases are skipped."""
+    if isinstance(config.data, PhantomData) or (isinstance(config.data, CasesData) and config.data.skip_bad):
+        return
+    missing = [(path, case) for case in cases for path in (*case.images, case.label) if not path.exists()]
+    if isinstance(config.data, NiftiData):
+        for path in (*cases[0].images, cases[0].label):
+            if path.is_dir():
+                raise InputError(f"{path} is a folder; expected a NIfTI file: {describe_folder(path)}")
+    if missing:
+        path, case = missing[0]
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"{path}: no such file (case '{case.case_id}'){more}")
 
 
 def compute_phantom(config: TrainConfig) -> None:

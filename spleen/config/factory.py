@@ -19,8 +19,9 @@ from spleen.imaging.classes import ClassMap, parse_label_values
 from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.imaging.slicing import Resize
-from spleen.models.factory import build_network, build_part
+from spleen.models.factory import build_network, build_part, check_arguments
 from spleen.models.spec import ModelSpec
+from spleen.models.trial import check_input_size
 from spleen.system.hardware import choose_accelerator, choose_precision
 from spleen.training.fit import FitSettings
 from spleen.training.module import SegmentationModule
@@ -68,9 +69,25 @@ def build_parts(config: TrainConfig) -> Parts:
 
     Nothing else may use the seeded generators before training, which continues with their state.
     """
-    spec, augment = build_spec(config), build_augment_settings(config)
+    augment, spec = build_augment_settings(config), build_spec(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    return Parts(spec, build_network(spec), build_loss(config), augment)
+    parts = Parts(spec, build_network(spec), build_loss(config), augment)
+    side = config.crop_size if config.img_size == "native" else config.img_size
+    if side is not None:
+        check_slice_size(config, parts, (side, side))  # the longer side; the other one may be less
+    return parts
+
+
+def check_slice_size(
+    config: TrainConfig, parts: Parts, size: tuple[int, int], training_slices: int | None = None
+) -> None:
+    """Raise InputError if slices of this height and width are too small for the network and the batch size."""
+    if config.crop_size is not None:
+        size = min(size[0], config.crop_size), min(size[1], config.crop_size)
+    batch_size = min(config.batch_size, config.loader.slices_per_epoch or training_slices or config.batch_size)
+    if config.trainer.accelerator == "cpu":  # each process has its part; on GPUs batch normalisation is shared
+        batch_size = max(1, batch_size // process_count(config.trainer))
+    check_input_size(parts.network, parts.spec.n_input_channels, size, batch_size)
 
 
 def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> SegmentationModule:
@@ -112,6 +129,10 @@ def build_augment_settings(config: TrainConfig) -> AugmentSettings:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in config.augment.items()
     }
+    flips = values.get("flips", ())
+    if not isinstance(flips, tuple) or not all(isinstance(direction, str) for direction in flips):
+        raise InputError(f"augment.flips must be a list of directions, such as [left_right]; got '{flips}'")
+    check_arguments("augment", AugmentSettings, values)
     return AugmentSettings(**values)
 
 

@@ -1,15 +1,17 @@
 """Hydra's configuration tree as typed records."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from spleen.config.effect import DATA_PATHS
+from spleen.config.overrides import without_interpolation
 from spleen.config.schema import DATA, INTENSITIES, TrainConfig
 from spleen.errors import InputError
 from spleen.records.renamed_keys import with_current_keys
@@ -22,7 +24,11 @@ def parse(tree: DictConfig) -> TrainConfig:
     Raises InputError for an unknown key (also if added with `+`), a value of the wrong type, or an invalid kind of data
     or intensity.
     """
-    tree = OmegaConf.create(with_current_keys(cast(dict[str, object], OmegaConf.to_container(tree))))
+    try:  # resolved here, because the schema does not check what comes through an interpolation
+        content = cast(dict[str, object], OmegaConf.to_container(tree, resolve=True))
+    except OmegaConfBaseException as error:
+        raise InputError(explain(error)) from error
+    tree = OmegaConf.create(with_current_keys(_literal(content)))
     schema = OmegaConf.structured(TrainConfig)
     for group, kinds in (("data", DATA), ("intensity", INTENSITIES)):
         kind = OmegaConf.select(tree, f"{group}.kind")
@@ -47,8 +53,25 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return config
 
 
+def _literal(content: Any) -> Any:
+    """A resolved container with what looks like an interpolation escaped, so that it is not resolved again."""
+    match content:
+        case dict():
+            return {key: _literal(value) for key, value in content.items()}
+        case list():
+            return list(map(_literal, content))
+        case str():
+            return without_interpolation(content)
+    return content
+
+
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
+
+
+_TYPES = {"Float": "a number", "Integer": "a whole number"}
+_WRONG_TYPE = re.compile(r"^Value '(.*)' of type '.*' could not be converted to (Float|Integer)$")
+_NOT_BOOLEAN = re.compile(r"^Value '(.*)' is not a valid bool")
 
 
 def explain(error: OmegaConfBaseException) -> str:
@@ -56,7 +79,12 @@ def explain(error: OmegaConfBaseException) -> str:
     key = error.full_key or ""
     if isinstance(error, ConfigKeyError):
         return unknown_key(key)
-    return f"{key}: {str(error.msg or error).splitlines()[0]}".removeprefix(": ")
+    message = str(error.msg or error).splitlines()[0]
+    if wrong := _WRONG_TYPE.search(message):
+        return f"{key} must be {_TYPES[wrong[2]]}; got '{wrong[1]}'"
+    if wrong := _NOT_BOOLEAN.search(message):
+        return f"{key} must be true or false; got '{wrong[1]}'"
+    return f"{key}: {message}".removeprefix(": ")
 
 
 def unknown_key(key: str) -> str:

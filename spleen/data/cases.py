@@ -1,5 +1,6 @@
 """A case: an image with one or more channels, and its label."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def case_from_files(image: Path, label: Path) -> Case:
 
     Its case_id is the image's name without .nii.gz, or the folder's name if the file is just called "image".
     """
-    name = image.name.removesuffix(".gz").removesuffix(".nii")
+    name = re.sub(r"(\.nii)?(\.gz)?$", "", image.name, flags=re.IGNORECASE)
     if name.lower() in _NAMELESS and image.absolute().parent.name:
         name = image.absolute().parent.name
     return Case(name, (image.absolute(),), label.absolute())

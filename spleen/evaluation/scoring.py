@@ -11,6 +11,7 @@ from spleen.evaluation.case_scores import ClassScore, ScoreSettings, label_value
 from spleen.imaging.files import case_name, match_by_name
 from spleen.imaging.geometry import check_same_grid
 from spleen.imaging.nifti import Volume, read_label
+from spleen.system.repeated_warnings import folded_warnings
 
 Progress = Callable[[int, int, str], None]
 """Called before each case with its number from 0, the number of cases, and its name."""
@@ -82,13 +83,14 @@ def score_pairs(
 ) -> tuple[list[ScoredCase], list[FailedPair]]:
     """Score (prediction, reference) files by case name; files that are wrong or damaged become failures."""
     scored, failures = [], []
-    for number, (case_id, (prediction, reference)) in enumerate(pairs.items()):
-        if progress is not None:
-            progress(number, len(pairs), case_id)
-        try:
-            scored.append(score_pair(case_id, prediction, reference, settings))
-        except (InputError, OSError) as error:
-            failures.append(FailedPair(case_id, str(error)))
+    with folded_warnings("spleen.imaging.nifti"):
+        for number, (case_id, (prediction, reference)) in enumerate(pairs.items()):
+            if progress is not None:
+                progress(number, len(pairs), case_id)
+            try:
+                scored.append(score_pair(case_id, prediction, reference, settings))
+            except (InputError, OSError) as error:
+                failures.append(FailedPair(case_id, str(error)))
     return scored, failures
 
 
@@ -102,6 +104,9 @@ def score_pair(case_id: str, prediction: Path, reference: Path, settings: RawSet
     predicted = read_label(prediction, expected.affine)
     names = f"reference {reference}", f"prediction {prediction}"
     _check_grids(names, (expected, predicted), settings.grid_tolerance_mm)
+    for path, label in ((prediction, predicted), (reference, expected)):
+        if label.array.min(initial=0) < -1 and len(label_values(label.array)) > _MOST_VALUES:
+            raise InputError(f"{path} is an image and not a label map: it holds hundreds of values, also negative ones")
     classes = settings.classes
     if classes is None:
         values = sorted({*_values(prediction, predicted), *_values(reference, expected)})

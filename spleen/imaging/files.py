@@ -8,6 +8,7 @@ from glob import glob  # Path.glob takes no absolute pattern
 from pathlib import Path
 
 from spleen.errors import InputError
+from spleen.imaging.foreign import describe_folder, holds_dicom
 from spleen.system.text import bullets
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -57,8 +58,13 @@ class MatchedFiles:
 
 def case_name(path: Path) -> str:
     """The file's name without .nii, .nii.gz, .hdr or .img."""
-    suffix = next((suffix for suffix in (*SUFFIXES, *_PAIR_SUFFIXES) if path.name.endswith(suffix)), "")
-    return path.name.removesuffix(suffix)
+    suffix = next((suffix for suffix in (*SUFFIXES, *_PAIR_SUFFIXES) if path.name.lower().endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def is_volume_name(name: str) -> bool:
+    """Whether a file is called NAME.nii or NAME.nii.gz, in upper or lower case."""
+    return name.lower().endswith(SUFFIXES)
 
 
 def split_channel(name: str) -> tuple[str, int] | None:
@@ -134,7 +140,7 @@ def _named(entry: Path) -> list[Path]:
         return [entry]
     if any(character in str(entry) for character in "*?["):
         paths = sorted(glob(str(entry), recursive=True))  # noqa: PTH207
-        matches = [Path(path) for path in paths if path.endswith(SUFFIXES)]
+        matches = [Path(path) for path in paths if is_volume_name(path)]
         if matches:
             return matches
         raise InputError(f"{entry}: no .nii or .nii.gz file matches this pattern (relative to {Path.cwd()})")
@@ -148,14 +154,15 @@ def volumes_by_name(folder: Path) -> dict[str, Path]:
     """
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.name.endswith(SUFFIXES) or path.is_dir():
+        if path.name.startswith(".") or not is_volume_name(path.name) or path.is_dir():
             continue
         name = case_name(path)
         if name in files:
             raise InputError(f"{folder} contains both {files[name].name} and {path.name}; keep one for case '{name}'")
         files[name] = path
     if not files:
-        raise InputError(f"{folder} contains no .nii or .nii.gz file")
+        dicom = f", but DICOM: {describe_folder(folder)}" if holds_dicom(folder) else ""
+        raise InputError(f"{folder} contains no .nii or .nii.gz file{dicom}")
     maps = {f"{name}{PROBABILITIES_SUFFIX}" for name in files}
     return {name: path for name, path in files.items() if name not in maps}
 

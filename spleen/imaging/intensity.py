@@ -9,6 +9,9 @@ from jaxtyping import Float32, Num
 from spleen.errors import InputError
 from spleen.types import VolumeArray
 
+# In a CT whose offset was applied twice only dense bone and metal lie above -500 HU.
+_LARGEST_DENSE_FRACTION = 0.02
+
 
 @dataclass(frozen=True)
 class CtWindow:
@@ -82,9 +85,20 @@ def implausible_units(channels: Sequence[VolumeArray], intensity: Intensity) -> 
     if not isinstance(intensity, CtWindow):
         return None
     for number, channel in enumerate(channels):
-        if reason := _not_hounsfield(float(channel.min()), float(channel.max())):
+        low, high = float(channel.min()), float(channel.max())
+        if reason := _not_hounsfield(low, high) or _offset_twice(channel, low):
             return reason if len(channels) == 1 else f"channel {number}: {reason}"
     return None
+
+
+def _offset_twice(image: VolumeArray, low: float) -> str | None:
+    """A body shifted by -1024 HU; the padding of some scanners is as low, but then the body is where it should be."""
+    if low > -1500 or np.count_nonzero(image > -500) > _LARGEST_DENSE_FRACTION * image.size:
+        return None
+    return (
+        f"intensities from {low:g} with next to nothing above -500 HU: the offset of -1024 to Hounsfield units seems "
+        "to be applied twice; add 1024 to the image"
+    )
 
 
 def _not_hounsfield(low: float, high: float) -> str | None:

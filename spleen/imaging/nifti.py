@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Num, Shaped
 
 from spleen.errors import InputError
+from spleen.imaging.foreign import describe_file, describe_folder
 from spleen.imaging.geometry import (
     affine_to_ras,
     align_axes,
@@ -121,7 +122,8 @@ def read_label(path: Path, like: Affine | None = None) -> Volume:
         if wrong.any():
             raise InputError(
                 f"{path}: a label must contain integers; {np.count_nonzero(wrong)} of {array.size} voxels do not, "
-                f"for example {array[wrong][0]:.4g}. Was it resampled with interpolation? Use nearest neighbour"
+                f"for example {array[wrong][0]:.4g}. Was it resampled with interpolation? Use nearest neighbour. "
+                "Or is it the image?"
             )
         array = rounded
     largest = int(np.abs(array).max(initial=0))
@@ -163,10 +165,15 @@ def _open(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL, channels: bool = 
     if not path.exists():
         raise InputError(f"{path}: no such file (looked in {path.absolute().parent})")
     if path.is_dir():
-        raise InputError(f"{path} is a folder; expected a NIfTI file (.nii or .nii.gz)")
-    with _one_error(f"{path} cannot be read as NIfTI (.nii or .nii.gz): "):
+        raise InputError(f"{path} is a folder; expected a NIfTI file (.nii or .nii.gz): {describe_folder(path)}")
+    try:
         check_offset(path)
         nifti = nib.load(path)
+    except InputError:
+        raise
+    except Exception as error:  # whatever nibabel, NumPy and the decompressors raise for a damaged file
+        reason = describe_file(path) or str(error) or type(error).__name__
+        raise InputError(f"{path} cannot be read as NIfTI (.nii or .nii.gz): {reason}") from error
     if not isinstance(nifti, nib.nifti1.Nifti1Pair):
         raise InputError(f"{path} is {type(nifti).__name__}, not NIfTI; convert it to .nii.gz")
     with _one_error(f"{path} has a damaged header: "):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spleen.errors import InputError
 from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
-from spleen.imaging.files import PROBABILITIES_SUFFIX, SUFFIXES, ImageFiles, case_name
+from spleen.imaging.files import PROBABILITIES_SUFFIX, ImageFiles, case_name, is_volume_name
 from spleen.imaging.native import is_whole
 from spleen.inference.confidence import ClassConfidence
 from spleen.system.files import create_text, temporary_sibling, write_text
@@ -27,6 +27,11 @@ _RENAMED_COLUMNS = {
     "confidence": "soft_dice_confidence",
     "trust": "confidence_score",
 }
+# Endings of files that are clearly not meant as a folder.
+_OTHER_FILES = {
+    ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".mnc", ".dcm", ".gz", ".zip", ".tar", ".npy",
+    ".npz", ".h5", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".csv", ".json", ".txt", ".stl", ".vtk", ".ckpt", ".pt",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,10 @@ def plan_targets(images: Sequence[ImageFiles], output: Path | None) -> list[Targ
     """
     if output is None:
         output = Path("out.nii.gz") if len(images) == 1 else Path("predictions")
-    if output.name.endswith(SUFFIXES) and not output.is_dir():
+    is_file = is_volume_name(output.name) and not output.is_dir()
+    if output.suffix.lower() in _OTHER_FILES and not is_file and not output.is_dir():
+        raise InputError(f"--output {output}: a mask is written as .nii.gz or .nii; any other name is a folder's")
+    if is_file:
         if len(images) > 1:
             raise InputError(f"{len(images)} images cannot all become the one file {output}; give a folder as --output")
         targets = [Target(images[0], output)]

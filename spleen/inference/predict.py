@@ -31,6 +31,7 @@ from spleen.inference.outputs import Target, check_folder, keep_unrecorded, miss
 from spleen.inference.tta import Variant, variants
 from spleen.inference.view import n_slices
 from spleen.system.hardware import DeviceName, choose_hardware
+from spleen.system.repeated_warnings import folded_warnings
 from spleen.system.text import first_problem
 
 log = logging.getLogger(__name__)
@@ -152,15 +153,16 @@ def predict(
     cases: list[PredictedCase] = []
     failures: list[FailedImage] = []
     slices = 0
-    for target in missing:
-        try:
-            case, done = _predict_one(target, views_of[target.case_id], settings, cleanup, advance)
-            cases.append(case)
-            slices += done
-        except (InputError, OSError) as error:
-            failures.append(FailedImage(target.image_path, str(error)))
-        except Exception as error:  # out of memory, or a bug: the other images continue
-            failures.append(FailedImage(target.image_path, f"{type(error).__name__}: {error}"))
+    with folded_warnings("spleen.imaging.nifti"):
+        for target in missing:
+            try:
+                case, done = _predict_one(target, views_of[target.case_id], settings, cleanup, advance)
+                cases.append(case)
+                slices += done
+            except (InputError, OSError) as error:
+                failures.append(FailedImage(target.image_path, str(error)))
+            except Exception as error:  # out of memory, or a bug: the other images continue
+                failures.append(FailedImage(target.image_path, f"{type(error).__name__}: {error}"))
     _warn(cases, named)
     kept, left_out, seconds = len(targets) - len(missing), len(found) - len(targets), time.perf_counter() - started
     return PredictionReport(tuple(cases), tuple(failures), kept, left_out, slices, seconds)

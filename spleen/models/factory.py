@@ -2,8 +2,10 @@
 
 import functools
 import importlib.util
+import inspect
+import math
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -41,7 +43,7 @@ def build_part(name: str, setting: Mapping[str, Any]) -> nn.Module:
             f"{name}: {setting['_target_']} needs the package '{package}', which is not installed{install}"
         )
     try:
-        built = _instantiate(setting)
+        built = _instantiate(name, setting)
     except InputError:
         raise
     except Exception as error:  # arbitrary code of a network, with arguments that may not fit
@@ -52,15 +54,47 @@ def build_part(name: str, setting: Mapping[str, Any]) -> nn.Module:
     return built
 
 
-def _instantiate(setting: Any) -> Any:
+def check_arguments(name: str, target: Callable[..., object], values: Mapping[str, Any]) -> None:
+    """Raise InputError for a value of another type than its argument's; only plain types are checked.
+
+    A wrong one would often be noticed by the first training step only. `name` is the setting's, for the message.
+    """
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # of a class written in C
+        return
+    for key in values.keys() & parameters.keys():
+        value, parameter = values[key], parameters[key]
+        annotation = getattr(parameter.annotation, "__name__", parameter.annotation)
+        if annotation not in _PLAIN_TYPES or (value is None and parameter.default is None):
+            continue
+        words, accepted = _PLAIN_TYPES[annotation]
+        if not accepted(value):
+            raise InputError(f"{name}.{key} must be {words}; got '{value}'")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_PLAIN_TYPES: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    "float": ("a number", _is_number),
+    "int": ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "str": ("a text", lambda value: isinstance(value, str)),
+}
+
+
+def _instantiate(name: str, setting: Any) -> Any:
     if isinstance(setting, list | tuple):
-        return [_instantiate(item) for item in setting]
+        return [_instantiate(name, item) for item in setting]
     if not isinstance(setting, Mapping):
         return setting
-    values = {str(key): _instantiate(value) for key, value in setting.items()}
+    values = {str(key): _instantiate(f"{name}.{key}", value) for key, value in setting.items()}
     if "_target_" not in values:
         return values
     target = pkgutil.resolve_name(values.pop("_target_"))
+    check_arguments(name, target, values)
     values.pop("_convert_", None)  # Hydra's flag for plain containers, which these already are
     positional, partial = values.pop("_args_", ()), values.pop("_partial_", False)
     return functools.partial(target, *positional, **values) if partial else target(*positional, **values)

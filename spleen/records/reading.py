@@ -71,8 +71,8 @@ class BrokenRunError(Exception):
 def find_runs(folder: Path) -> list[Path]:
     """The run folders at `folder` and up to three levels below it, without duplicates, sorted by path.
 
-    Links to folders are followed, but a run is listed by its own path if possible. Hidden folders are skipped. Raises
-    InputError if `folder` is not a folder.
+    Links to folders are followed, but a run is listed by its own path if possible. Hidden folders, and runs that
+    were refused before they started, are skipped. Raises InputError if `folder` is not a folder.
     """
     if not folder.is_dir():
         raise InputError(
@@ -93,13 +93,25 @@ def find_runs(folder: Path) -> list[Path]:
         except OSError:  # reading the run reports why
             found.append(place)
             continue
-        if any(entry.name in MARKERS for entry in inside):
-            found.append(place)
+        if markers := {entry.name for entry in inside} & set(MARKERS):
+            if not _is_refusal(place, markers):
+                found.append(place)
         elif depth < _DEEPEST:
             for entry in inside:
                 if entry.is_dir() and not entry.name.startswith("."):
                     (links if entry.is_symlink() else folders).append((Path(entry.path), depth + 1))
     return sorted(found)
+
+
+def _is_refusal(folder: Path, markers: set[str]) -> bool:
+    """Whether a run was refused before it started: then its folder holds only the message, with exit code 2."""
+    failure = RunFolder(folder).failure
+    if markers != {failure.name}:
+        return False
+    try:
+        return (_read_json(failure) or {}).get("exit_code") == 2
+    except (BrokenRunError, OSError):
+        return False
 
 
 def read_run(folder: Path) -> FinishedRun | OtherRun:

@@ -28,7 +28,7 @@ from spleen.errors import FolderInUse, InputError, Interrupted
 from spleen.records.cases import CaseRow, read_cases
 from spleen.records.folder import RunFolder, read_summary
 from spleen.reporting.tables import to_html
-from spleen.runs.main import INTERRUPTED, record_failure, register_resolvers, replace_renamed_keys
+from spleen.runs.main import INTERRUPTED, as_understood, record_failure, register_resolvers
 from spleen.runs.messages import in_words
 from spleen.runs.naming import run_stamp
 from spleen.runs.resume_command import asks_to_resume, read_resumed
@@ -86,7 +86,7 @@ def train(*overrides: str, **settings: object) -> TrainedRun:
     """
     if "resume" in settings:
         overrides = (*overrides, f"resume={settings.pop('resume')}")
-    arguments = replace_renamed_keys([*map(_checked, overrides), *as_overrides(settings)])
+    arguments = as_understood([*map(_checked, overrides), *as_overrides(settings)])
     config: TrainConfig | None
     if asks_to_resume(arguments):
         folder, config = read_resumed(arguments)

@@ -1,5 +1,7 @@
 """The text of `spleen train --help`: usage, and the commented configuration."""
 
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from spleen.runs.sweeps.studies import study_names, study_question
@@ -22,8 +24,11 @@ Set any value below with key=value, a value inside a group with group.key=value,
 """
 
 
-def help_text(train: str) -> str:
-    """Usage of the command `train`, the studies, the groups with their options, and the commented conf/train.yaml."""
+def help_text(train: str, arguments: Sequence[str] = ()) -> str:
+    """Usage of the command `train`, the studies, the groups with their options, and the commented values.
+
+    Those of a group are the values of the option that `arguments` choose, or else of the default.
+    """
     conf = conf_folder()
     launchers = [name for name in _options(conf / "hydra" / "launcher") if name != "joblib"]
     groups = "\n".join(
@@ -34,12 +39,40 @@ def help_text(train: str) -> str:
     return (
         f"{_USAGE.format(train=train, launchers=', '.join(launchers))}\n"
         f"Studies (experiments/NAME/study.yaml, here or shipped; any value can be given as well)\n{studies}\n\n"
-        f"Groups (the files in {conf} explain the values of each)\n{groups}\n\n{_values(conf)}"
+        f"Groups (--help GROUP=NAME shows the values of another option)\n{groups}\n\n{_values(conf)}\n\n"
+        f"{_values_of_groups(conf, arguments)}"
     )
 
 
 def _options(group: Path) -> list[str]:
     return sorted(path.stem for path in group.glob("*.yaml"))
+
+
+def _values_of_groups(conf: Path, arguments: Sequence[str]) -> str:
+    """Every commented value of the chosen options, each with its whole key."""
+    text = (conf / "train.yaml").read_text()
+    chosen = {group: name for group, name in re.findall(r"^  - (\w+): (\w+)", text, re.M) if (conf / group).is_dir()}
+    given = (argument.lstrip("+").partition("=") for argument in arguments)
+    chosen |= {group: name for group, _, name in given if group in chosen and name in _options(conf / group)}
+    return "\n\n".join(
+        "\n".join([f"Values of {group}={name}", *_with_whole_keys(group, (conf / group / f"{name}.yaml").read_text())])
+        for group, name in chosen.items()
+    )
+
+
+def _with_whole_keys(group: str, text: str) -> Iterator[str]:
+    """The lines of an option's file, without its defaults; keys below a section get the section's name."""
+    section = ""
+    for line in re.sub(r"^defaults:\n(  - .*\n)+", "", text).splitlines():
+        entry = re.match(r"( *)(\w+):(.*)", line)
+        if entry is None:
+            yield f"  {line}".rstrip()
+        elif entry[1]:
+            yield f"  {group}.{section}.{entry[2]}:{entry[3]}"
+        elif entry[3].strip():
+            yield f"  {group}.{entry[2]}:{entry[3]}"
+        else:
+            section = entry[2]
 
 
 def _values(conf: Path) -> str:

@@ -12,16 +12,19 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import hydra
 import psutil
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from spleen import __version__
 from spleen.config.checks import check
-from spleen.config.overrides import key_of, with_current_key
+from spleen.config.overrides import key_of, with_current_key, with_literal_path
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
 from spleen.config.untrusted import asks_for_custom_code
@@ -29,16 +32,18 @@ from spleen.errors import FolderInUse, InputError, Interrupted
 from spleen.records.folder import RunFolder
 from spleen.records.renamed_keys import RENAMED_KEYS
 from spleen.runs.help import help_text
-from spleen.runs.messages import in_words
+from spleen.runs.launch_environment import launch_environment
+from spleen.runs.messages import check_arguments, check_groups, in_words
 from spleen.runs.naming import run_stamp
 from spleen.runs.resume_command import asks_to_resume, log_as_hydra_does, read_resumed
 from spleen.runs.sweeps.launchers import default_jobs, share_cores
 from spleen.runs.sweeps.outcome import Multirun, progress_summary, report
 from spleen.runs.sweeps.plan import job_folder
 from spleen.runs.sweeps.studies import allow_custom_code, chosen_study
-from spleen.system.files import write_text
+from spleen.system.files import missing_folders, remove_empty, write_text
 from spleen.system.resources import conf_folder, python_path, train_command, work_folder
 from spleen.system.signals import stop_on_signals
+from spleen.system.text import on_own_line
 
 WRONG_INPUT, FAULT, INTERRUPTED = 2, 1, 130
 
@@ -50,17 +55,20 @@ _MODES = ("--multirun", "-m", "--run", "-r")
 def main(arguments: list[str]) -> int:
     """Train according to the command line; returns the exit code of the process."""
     if {"--help", "-h"} & set(arguments):
-        print(help_text(train_command()))
+        print(help_text(train_command(), arguments))
+        return 0
+    if "--version" in arguments:
+        print(f"spleen {__version__}")
         return 0
     try:
         with stop_on_signals() as stop:
             stop.position = "before the end"
             _run(arguments)
     except Interrupted as interrupt:
-        print(f"interrupted: {interrupt}{progress_summary()}", file=sys.stderr)
+        print(on_own_line(f"interrupted: {interrupt}{progress_summary()}"), file=sys.stderr)
         return interrupt.exit_code
     except KeyboardInterrupt:
-        print("interrupted; what was written so far stays in the run folder", file=sys.stderr)
+        print(on_own_line("interrupted; what was written so far stays in the run folder"), file=sys.stderr)
         return INTERRUPTED
     except (HydraException, OmegaConfBaseException, InputError, OSError, ValueError) as error:
         if "debug=true" in map(str.lower, arguments):
@@ -71,13 +79,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    arguments = replace_renamed_keys(arguments)
+    arguments = as_understood(arguments)
     _Process.first_job_started = psutil.Process().create_time()
     if asks_to_resume(arguments):
         _resume(arguments)
         return
     custom_code, arguments = asks_for_custom_code(arguments)
     allow_custom_code(custom_code)
+    check_arguments(arguments)
     # Workers of any launcher find the sweepers in hydra_plugins/, whatever folder they start in.
     os.environ["PYTHONPATH"] = python_path()
     # Hydra then raises its exceptions, instead of printing them and exiting with code 1.
@@ -86,12 +95,17 @@ def _run(arguments: list[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(run_job)()
 
 
-def replace_renamed_keys(arguments: list[str]) -> list[str]:
-    """The arguments with every configuration key under its current name; prints a warning for each renamed one."""
+def as_understood(arguments: list[str]) -> list[str]:
+    """The arguments with every key under its current name and paths in quotes where Hydra's grammar needs them.
+
+    Prints a warning for each renamed key.
+    """
     for key in dict.fromkeys(map(key_of, arguments)):
         if key in RENAMED_KEYS:
             print(f"warning: {key} is now called {RENAMED_KEYS[key]}; the old name still works", file=sys.stderr)
-    return list(map(with_current_key, arguments))
+    check_groups(arguments)
+    sweep = bool({"-m", "--multirun"} & set(arguments)) or chosen_study(arguments) is not None
+    return [with_literal_path(with_current_key(argument), sweep) for argument in arguments]
 
 
 def _with_mode(arguments: list[str]) -> list[str]:
@@ -143,8 +157,33 @@ def _run_and_record(configure: Callable[[], TrainConfig], run_folder: Path, debu
     except Exception as error:
         if debug:
             raise
-        message, _Process.exit_code = record_failure(error, run_folder)
+        if isinstance(error, InputError) and not _is_worth_a_record(run_folder):
+            message, _Process.exit_code = str(error), WRONG_INPUT
+        else:
+            message, _Process.exit_code = record_failure(error, run_folder)
         _print_error(message)
+    finally:
+        remove_empty(NewFolders.of_run)
+
+
+def _is_worth_a_record(run_folder: Path) -> bool:
+    """Whether a refused run is recorded: not if it is the only one and has not begun to read its data.
+
+    The report of a multirun is made from the records of its jobs.
+    """
+    return run_folder.absolute() not in NewFolders.of_run or any(run_folder.iterdir())
+
+
+class NewFolders(Callback):
+    """Hydra callback that stores the folders that Hydra is about to create for a single run, innermost first."""
+
+    of_run: ClassVar[list[Path]] = []
+
+    def on_run_start(self, config: DictConfig, **_: object) -> None:
+        """Called before Hydra creates the run folder. Of several processes, the first one tidies up."""
+        given = launch_environment()
+        if given is None or given.process_rank.global_rank == 0:
+            NewFolders.of_run = missing_folders(Path(config.hydra.run.dir))
 
 
 class _Process:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from omegaconf import OmegaConf
 
-from spleen.config.datasets import complete, find_dataset
-from spleen.config.factory import Parts, build_fit_settings, build_module, build_parts, complete_spec
+from spleen.config.datasets import check_files_exist, complete, find_dataset
+from spleen.config.factory import Parts, build_fit_settings, build_module, build_parts, check_slice_size, complete_spec
 from spleen.config.identity import known_identity
 from spleen.config.schema import TrainConfig
 from spleen.data.cases import Case
@@ -93,6 +93,7 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     saved progress, after SIGINT or SIGTERM.
     """
     dataset = find_dataset(config)
+    check_files_exist(config, dataset.cases)
     config = complete(config, dataset)
     settings = build_fit_settings(config)
     parts, wandb = build_parts(config), build_wandb_settings(config)
@@ -116,10 +117,11 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
 def _run(job: _Job, stop: StopRequest) -> None:
     config, run_folder = job.config, job.run_folder
     unfinished = _open_folder(config, run_folder)
-    point_latest(Path(config.output_dir), run_folder)
     opened = open_data(config, job.cases, job.parts.spec.preprocessing)
-    record_split(run_folder, opened, config)
     data = opened.slices
+    for size in {case.grid.padded for case in data.cases}:
+        check_slice_size(config, job.parts, size, sum(len(part.indices) for part in data.slices("train")))
+    record_split(run_folder, opened, config)
     spec = complete_spec(job.parts.spec, data.cases_in("train"), data.cases_in("val"))
     if unfinished is not None:
         check_same_data(unfinished, spec)
@@ -129,7 +131,8 @@ def _run(job: _Job, stop: StopRequest) -> None:
     reporter = _trial_reporter(config, run_folder)
     try:
         with worker_processes(Order(config, run_folder, part.checkpoint), job.fit.accelerator, stop):
-            fitted = fit(module, data, job.fit, part, spec, asdict(config), partial(_log_epoch, wandb_run, reporter))
+            log_epoch = partial(_log_epoch, config, run_folder, wandb_run, reporter)
+            fitted = fit(module, data, job.fit, part, spec, asdict(config), log_epoch)
         stop.position = "while the report was written"
         _report(job, fitted, module, data, wandb_run)
         write_summary(run_folder, _summarise(job, fitted, module))
@@ -205,8 +208,13 @@ def _trial_reporter(config: TrainConfig, run_folder: Path) -> "TrialReporter | N
     return TrialReporter(Path(config.search["storage"]), config.search["name"], config.search["trial"], run_folder)
 
 
-def _log_epoch(wandb_run: WandbRun, reporter: "TrialReporter | None", row: EpochRow) -> None:
-    """Log an epoch; raises Pruned if the run is a trial that should not continue."""
+def _log_epoch(
+    config: TrainConfig, run_folder: Path, wandb_run: WandbRun, reporter: "TrialReporter | None", row: EpochRow
+) -> None:
+    """Log a saved epoch; raises Pruned if the run is a trial that should not continue."""
+    if row["epoch"] == 0:  # now the run has a checkpoint
+        with _never_fatal("outputs/latest does not point to this run"):
+            point_latest(Path(config.output_dir), run_folder)
     metrics = {name: value for name, value in row.items() if name not in ("epoch", "step")}
     wandb_run.log_epoch(metrics, int(row["epoch"]))
     if reporter is not None and SELECTING_SCORE in row:

@@ -4,7 +4,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -75,6 +75,19 @@ def remove_temporary(folder: Path) -> None:
 def temporary_sibling(path: Path) -> Path:
     """A unique temporary name in the same folder; it keeps the suffixes of `path`."""
     return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """The folder and those of its parents that do not exist yet, innermost first."""
+    absolute = path.absolute()
+    return [folder for folder in (absolute, *absolute.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove the folders that exist and are empty, in the given order."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def remove_stale(folder: Path) -> None:

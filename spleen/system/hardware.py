@@ -25,7 +25,10 @@ def choose_accelerator(requested: str, devices: int | list[int]) -> Accelerator:
         return "mps" if torch.backends.mps.is_available() else "cpu"
     if requested == "gpu":
         if not n_gpus:
-            raise InputError("trainer.accelerator=gpu, but this machine has no CUDA GPU; use trainer.accelerator=cpu")
+            raise InputError(
+                "trainer.accelerator=gpu, but this machine has no CUDA GPU that PyTorch can use; use trainer=auto or "
+                "trainer=cpu. With a GPU, check nvidia-smi and that PyTorch is built for CUDA"
+            )
         missing = [index for index in devices if index >= n_gpus] if isinstance(devices, list) else []
         if missing or (isinstance(devices, int) and devices > n_gpus):
             raise InputError(

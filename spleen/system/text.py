@@ -1,5 +1,6 @@
-"""Lists in messages, inline or one entry per line, shortened if they are long."""
+"""Lists in messages, inline or one entry per line, shortened if they are long; messages on a terminal."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 
@@ -19,3 +20,8 @@ def first_problem(problems: Mapping[str, str], total: int) -> str:
     """The problem of the first image (`problems` is keyed by name), and the number of images with such a problem."""
     name, problem = next(iter(problems.items()))
     return f"{name}: {problem}{f' (same problem in {len(problems)} of {total} images)' if len(problems) > 1 else ''}"
+
+
+def on_own_line(message: str) -> str:
+    """The message for standard error, after the ^C and the progress bar that a terminal may show in its line."""
+    return f"\n{message}" if sys.stderr.isatty() else message

@@ -1,6 +1,7 @@
 """The schema and the checks: what is refused, and in which words."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from spleen.config.checks import check
+from spleen.config.factory import build_parts
 from spleen.config.parsing import parse, unknown_key
 from spleen.config.schema import TrainConfig
 from spleen.errors import InputError
@@ -85,6 +87,7 @@ def test_a_key_of_an_option_that_is_not_chosen_leads_to_that_option() -> None:
         ("split=null", ["split"]),
         ("optimiser.gradient_clip=big", ["optimiser.gradient_clip", "big"]),
         ("logger.tags=mine", ["logger.tags"]),
+        ("logger.tags=${lr}", ["logger.tags"]),
         ("model.network=UNet", ["model.network"]),
         ("axis=???", ["axis"]),
         ("lr=${nothing}", ["lr", "nothing"]),
@@ -169,6 +172,29 @@ def test_an_impossible_value_is_told_with_its_key_what_is_allowed_and_what_came(
     message = refusal(*overrides)
     assert all(part in message for part in told), message
     assert message.count("\n") == message.count("data.label is missing")  # one problem, one line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["augment.rotation_deg=abc"], "augment.rotation_deg must be a number; got 'abc'"),
+        (["augment.noise_std=[1]"], "augment.noise_std must be a number"),
+        (["augment.scale=inf"], "augment.scale must be a number; got 'inf'"),
+        (["augment.flips=left_right"], "augment.flips must be a list of directions"),
+        (["augment.flips=[1]"], "augment.flips must be a list of directions"),
+        (["loss.ce_weight=abc"], "loss.ce_weight must be a number; got 'abc'"),
+        (["loss.batch_dice=abc"], "loss.batch_dice must be true or false"),
+        (["model.network.depth=2.5"], "model.network.depth must be a whole number; got '2.5'"),
+        (["img_size=16", "batch_size=1"], "slices of 16 × 16 pixels in batches of 1 are too small"),
+        (["img_size=16", "batch_size=1", "model=monai_basic_unet"], "in batches of 1 are too small"),
+        (["img_size=native", "crop_size=16", "batch_size=1"], "slices of 16 × 16 pixels in batches of 1"),
+    ],
+)
+def test_what_a_part_cannot_be_built_with_is_told(overrides: list[str], told: str) -> None:
+    config = compose_config(*overrides)
+    check(config)
+    with pytest.raises(InputError, match=re.escape(told)):
+        build_parts(config)
 
 
 def test_all_problems_are_told_at_once() -> None:

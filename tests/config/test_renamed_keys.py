@@ -14,7 +14,7 @@ from spleen.config.schema import TrainConfig
 from spleen.errors import InputError
 from spleen.models.spec import ModelSpec
 from spleen.records.renamed_keys import RENAMED_KEYS
-from spleen.runs.main import replace_renamed_keys
+from spleen.runs.main import as_understood
 from spleen.runs.results.results import results
 from spleen.runs.resume import Unfinished, check_same_settings
 from spleen.runs.resume_command import read_resumed
@@ -55,14 +55,14 @@ def fractions(config: TrainConfig) -> tuple[float, ...]:
 def test_an_argument_with_the_old_key_is_rewritten_with_one_warning(
     old: str, new: str, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert replace_renamed_keys(["lr=1", form.format(old), "-m"]) == ["lr=1", form.format(new), "-m"]
+    assert as_understood(["lr=1", form.format(old), "-m"]) == ["lr=1", form.format(new), "-m"]
     warned = capsys.readouterr().err.splitlines()
     assert warned == [f"warning: {old} is now called {new}; the old name still works"]
 
 
 def test_other_arguments_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["split.val_shares=1", "my.split.val_share=1", "logger.name=split.val_share=1", "split.seed=1"]
-    assert replace_renamed_keys(arguments) == arguments
+    assert as_understood(arguments) == arguments
     assert capsys.readouterr().err == ""
 
 

@@ -250,6 +250,21 @@ def test_a_count_that_differs_is_warned_of(tmp_path: Path, caplog: pytest.LogCap
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("image", ["C:\\data\\imagesTr\\a.nii.gz", "imagesTr\\a.nii.gz", "D:/Task/imagesTr/a.nii.gz"])
+def test_a_path_of_windows_comes_with_the_one_to_write(tmp_path: Path, image: str) -> None:
+    make_decathlon(tmp_path / "Task", "a", training=[{"image": image, "label": "labelsTr/a.nii.gz"}])
+    with pytest.raises(InputError, match=r"path of Windows; write it relative to .*, such as imagesTr/a\.nii\.gz"):
+        read_decathlon(tmp_path / "Task")
+
+
+def test_an_absolute_path_comes_with_the_one_to_write(tmp_path: Path) -> None:
+    root = make_decathlon(tmp_path / "Task", "a")
+    absolute = str(root / "imagesTr" / "a.nii.gz")
+    write_json(root, decathlon("a", training=[{"image": absolute, "label": "labelsTr/a.nii.gz"}]))
+    with pytest.raises(InputError, match=r"inside it; write imagesTr/a\.nii\.gz$"):
+        read_decathlon(root)
+
+
 @pytest.mark.parametrize("image", ["/etc/a.nii.gz", "../a.nii.gz", "imagesTr/../../a.nii.gz"])
 def test_a_path_that_leaves_the_dataset_is_refused(tmp_path: Path, image: str) -> None:
     make_decathlon(tmp_path / "Task", "a", training=[{"image": image, "label": "labelsTr/a.nii.gz"}])

@@ -11,9 +11,12 @@ import pytest
 
 from spleen.config.datasets import find_dataset
 from spleen.config.factory import build_classes, build_preprocessing
+from spleen.data.cases import Case
 from spleen.data.store.build import LoadedCases, open_cases
 from spleen.errors import InputError
 from tests._helpers.many_cases import VOXEL_MM3, ManyCases, many_cases, quick_config, relabel
+from tests._helpers.nifti import ras_affine, save
+from tests._helpers.small_run import SPACING_MM, small_ct
 
 
 @pytest.fixture
@@ -73,6 +76,17 @@ def test_what_is_built_stays_and_only_the_rest_is_built(data: ManyCases, tmp_pat
     opened(data, tmp_path)
     assert len(entries(tmp_path)) == 6
     assert not abandoned.exists()
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_a_swapped_image_and_label_are_recognised(tmp_path: Path, dtype: type) -> None:
+    ct = small_ct(tmp_path)
+    image = save(tmp_path / "ct.nii", ct.hu.astype(dtype), ras_affine(SPACING_MM))
+    config = quick_config(tmp_path, "data=nifti", *ct.overrides)
+    preprocessing = build_preprocessing(config, build_classes(config))
+    case = Case("a", (ct.label,), image)
+    with pytest.raises(InputError, match=r"image and label seem to be swapped: .*scan7_organs"):
+        open_cases([case], preprocessing, tmp_path / "cache", skip_bad=False)
 
 
 def test_every_bad_case_is_told_with_its_reason(data: ManyCases, tmp_path: Path) -> None:

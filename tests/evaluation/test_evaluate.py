@@ -229,6 +229,8 @@ def test_an_image_is_not_taken_for_a_label_map(tmp_path):
     image = np.arange(np.prod((9, 9, 9)), dtype=np.int16).reshape(9, 9, 9)
     with pytest.raises(InputError, match="728 different values"):
         evaluate(*files(tmp_path, image, image))
+    with pytest.raises(InputError, match="is an image and not a label map"):
+        evaluate(*files(tmp_path, image - 400, image % 2), classes={1: "organ"})
 
 
 # Folders ------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,15 @@ def topics(case, severity):
     return [finding.topic for finding in case.findings if finding.severity == severity]
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_a_swapped_image_and_label_are_an_error(tmp_path, dtype):
+    random = np.random.default_rng(0)
+    intensities = save(tmp_path / "ct.nii", random.normal(-200, 400, (20, 22, 18)).astype(dtype), ras_affine())
+    label = save(tmp_path / "label.nii", box((20, 22, 18)).astype(np.uint8), ras_affine())
+    assert "image and label swapped" in topics(facts_of(label, intensities), "error")
+    assert "image and label swapped" not in topics(facts_of(intensities, label), "error")
+
+
 # Header -------------------------------------------------------------------------------------------------------------
 
 

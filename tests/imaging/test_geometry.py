@@ -96,7 +96,8 @@ def test_grids_of_another_shape_are_refused_with_both_shapes():
     [
         ((0.0, 0.0, 0.0), "singular"),
         ((1.6, 0.0, 0.0), "singular"),  # along the first axis
-        ((-4e34, 0.8, 0.0), "singular"),  # as good as along the first axis
+        ((-4e9, 0.8, 0.0), "singular"),  # as good as along the first axis
+        ((-4e34, 0.8, 0.0), r"lengths over 1e\+12 mm"),
         ((np.nan, 0.8, 0.0), "NaN"),
     ],
 )

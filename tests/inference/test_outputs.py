@@ -37,6 +37,17 @@ def images(*names: str) -> list[ImageFiles]:
     return [image(Path("scans", name)) for name in names]
 
 
+@pytest.mark.parametrize("name", ["seg.nrrd", "seg.MHA", "seg.gz", "seg.dcm", "seg.png"])
+def test_another_kind_of_file_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}: a mask is written as \.nii\.gz or \.nii"):
+        plan_targets(images("a.nii.gz"), Path(name))
+
+
+def test_a_folder_may_have_a_dot_and_a_mask_capitals() -> None:
+    assert plan_targets(images("a.nii.gz"), Path("masks_v0.5"))[0].mask == Path("masks_v0.5/a.nii.gz")
+    assert plan_targets(images("a.nii.gz"), Path("A.NII.GZ"))[0].mask == Path("A.NII.GZ")
+
+
 # Names --------------------------------------------------------------------------------------------------------------
 
 

@@ -73,7 +73,7 @@ def test_it_trains_as_the_command_does(ct: SmallCt, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "settings", "message"),
     [
-        ((), {"lr": "x"}, "lr: Value 'x' of type 'str' could not be converted to Float"),
+        ((), {"lr": "x"}, "lr must be a number; got 'x'"),
         (("lrr=1",), {}, "unknown key 'lrr'; did you mean lr?"),
         ((), {"axis": "axail"}, "axis must be one of sagittal, coronal, axial; got 'axail'"),
         ((), {"data": "nifty"}, "data=nifty: no such option"),

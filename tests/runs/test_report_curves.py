@@ -18,7 +18,7 @@ ROWS: list[dict[str, float]] = [
 def test_curves_mark_the_best_epoch(tmp_path: Path):
     draw_curves(ROWS, tmp_path / "curves.svg", "U-Net, axial")
     words = (tmp_path / "curves.svg").read_text()
-    for text in ("U-Net, axial", "best: 0.8125 at epoch 1", "validation score", "learning rate"):
+    for text in ("U-Net, axial", "best: 0.8125 at epoch 2", "validation score", "learning rate"):
         assert f"<!-- {text} -->" in words
 
 

@@ -176,6 +176,13 @@ def test_what_is_not_finished_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert "good" not in found
 
 
+def test_a_command_that_was_refused_is_no_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "good")
+    (tmp_path / "refused").mkdir()
+    write_json(tmp_path / "refused" / "failed.json", {"message": "lr must be above 0", "exit_code": 2})
+    assert states(results(tmp_path)) == {}
+
+
 def _with_epochs(folder: Path, count: int) -> Path:
     write_epochs(folder, [0.5] * count)
     return folder / "metrics.csv"

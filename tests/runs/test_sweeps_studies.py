@@ -15,7 +15,7 @@ from spleen.config.checks import check
 from spleen.config.parsing import parse
 from spleen.errors import InputError
 from spleen.runs.sweeps import studies
-from spleen.runs.sweeps.plan import Combination, Job, combinations, job_folder, plan
+from spleen.runs.sweeps.plan import Combination, Job, check_parts, combinations, job_folder, plan
 from spleen.runs.sweeps.studies import chosen_study, no_such_study, read_study, study_names, study_question
 from tests._helpers.small_run import REPOSITORY
 
@@ -164,10 +164,21 @@ def test_what_is_wrong_with_any_job_of_a_study_is_told_before_the_first_starts(f
         jobs_of("size_and_rate", "data=nifti", "data.image=/no/ct.nii.gz", "data.label=/no/l.nii.gz", *folders)
 
 
-def test_elsewhere_a_wrong_job_is_left_to_tell_itself(folders: tuple[str, str]) -> None:
-    found = combinations(PARSER, {}, {}, ["axis=axail,axial", *folders])
+def test_what_is_wrong_with_any_job_of_another_sweep_is_told_too(folders: tuple[str, str]) -> None:
+    found = combinations(PARSER, {}, {}, ["axis=axial,axail", "lr=1,-1", *folders])
+    with pytest.raises(InputError) as caught:
+        plan(composed(found), in_study=False, subdir_given=False)
+    assert "got 'axail'" in str(caught.value)
+    assert "lr must be above 0" in str(caught.value)
+
+
+def test_what_cannot_be_built_is_told_before_the_first_job_starts(folders: tuple[str, str]) -> None:
+    found = combinations(PARSER, {}, {}, ["model.network.width=4,abc", "augment.flips=[],[up]", *folders])
     jobs = plan(composed(found), in_study=False, subdir_given=False)
-    assert [job.identity is None for job in jobs] == [True, False]
+    with pytest.raises(InputError) as caught:
+        check_parts(jobs, on_this_machine=True)
+    assert "model.network cannot be built" in str(caught.value)
+    assert "up" in str(caught.value)
 
 
 def test_names_of_folders_are_short_and_safe() -> None:

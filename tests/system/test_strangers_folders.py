@@ -325,7 +325,7 @@ def test_the_canaries_would_be_written(tmp_path: Path) -> None:
         program = f"from spleen.models.factory import _instantiate; _instantiate({way(canary)!r})"
         subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
         if way is popen:
-            for _ in range(100):
+            for _ in range(600):
                 if canary.exists():
                     break
                 subprocess.run(["sleep", "0.05"], check=True)

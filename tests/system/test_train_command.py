@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import spleen
 from tests._helpers.nifti import ras_affine, save_stored_as
 from tests._helpers.small_run import REPOSITORY, SPACING_MM, rows, small, small_ct, summary
 
@@ -55,6 +56,12 @@ def test_help_explains_every_value_and_imports_nothing_heavy(tmp_path: Path) -> 
     assert "intensity=auto|ct|mr|zscore" in done.stdout
     assert "data=decathlon|folder|nifti|nnunet|phantom|table" in done.stdout
     assert "hydra=" not in done.stdout
+    for key in ("data.noise_hu", "model.network.width", "loss.ce_weight", "augment.rotation_deg", "logger.project"):
+        assert any(line.startswith(f"  {key}: ") for line in done.stdout.splitlines()), key
+    chosen = run_train(tmp_path, "--help", "data=table", "model=monai_dynunet").stdout.splitlines()
+    assert any(line.startswith("  data.table: ") for line in chosen)
+    assert any(line.startswith("  model.network.filters: ") for line in chosen)
+    assert not any(line.startswith("  data.noise_hu: ") for line in chosen)
     studies = dict(re.findall(r"^  experiment=(\w+) +(.+)$", done.stdout, re.M))
     assert studies["size_and_rate"].endswith("?")
     assert list(tmp_path.iterdir()) == []
@@ -78,6 +85,25 @@ def test_help_into_a_pipe_that_closes_does_not_complain_of_folders(tmp_path: Pat
         assert b"output_dir" not in process.stderr.read()
 
 
+def test_every_command_tells_the_version_of_the_program(tmp_path: Path) -> None:
+    spleen_command = str(Path(sys.executable).with_name("spleen"))
+    for command in ([sys.executable, TRAIN], [spleen_command], [spleen_command, "train"]):
+        told = subprocess.run([*command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        assert told == f"spleen {spleen.__version__}\n"
+
+
+def test_the_shell_completes_settings_and_subcommands(tmp_path: Path) -> None:
+    line = "python train.py model.network.wi"
+    environment = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_CWORD": "2"}
+    command = [sys.executable, "train.py", "--shell-completion", "query=bash"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["model.network.width="]
+    environment = {**os.environ, "COMP_WORDS": "spleen pre", "COMP_CWORD": "1", "_SPLEEN_COMPLETE": "complete_bash"}
+    command = [str(Path(sys.executable).with_name("spleen"))]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["predict"]
+
+
 # Wrong input --------------------------------------------------------------------------------------------------------
 
 
@@ -94,7 +120,18 @@ def test_help_into_a_pipe_that_closes_does_not_complain_of_folders(tmp_path: Pat
         (["lr=fast"], ["lr", "fast"]),
         (["model=resnet"], ["model=resnet", "unet", "monai_segresnet"]),
         (["model=null"], ["model"]),
-        (["lr"], ["lr"]),
+        (["lr"], ["'lr' is not of the form key=value", "lr=VALUE"]),
+        (["lr", "1e-3"], ["'lr' is not of the form key=value", "python train.py lr=1e-3"]),
+        (["--lr", "1e-3"], ["--lr is no flag", "python train.py lr=1e-3"]),
+        (["--lr=1e-3"], ["--lr=1e-3 is no flag", "python train.py lr=1e-3"]),
+        (["lr = 1e-3"], ["without spaces: python train.py lr=1e-3"]),
+        (["lr=0.1e"], ["lr must be a number; got '0.1e'"]),
+        (["axis=axial,coronal"], ["python train.py -m axis=axial,coronal"]),
+        (["logger.name=my (run)"], ["must be in quotes: python train.py \"logger.name='my (run)'\""]),
+        (["data=nifti", "data.image=my", "ct.nii.gz"], ['python train.py "data.image=my ct.nii.gz"']),
+        (["--cfg", "everything"], ["--cfg", "everything", "--hydra-help"]),
+        (["loss=[300]"], ["loss"]),
+        (["augment.noise_std=abc"], ["augment.noise_std must be a number; got 'abc'"]),
         (["data=nifti"], ["data.image", "data.label"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -109,6 +146,31 @@ def test_a_wrong_input_gives_one_clear_message_and_exit_code_2(
     assert all(part in done.stderr for part in told), done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert "HYDRA_FULL_ERROR" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_command_leaves_no_folder_and_latest_where_it_was(tmp_path: Path) -> None:
+    ct = small_ct(tmp_path)
+    folders = f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"
+    settings = small(*ct.overrides, "epochs=1", "data.label_values=[3,4]", "study=good", *folders)
+    assert run_train(tmp_path, *settings).returncode == 0
+    good = (tmp_path / "out" / "latest").resolve()
+    for wrong in (
+        "lr=-1",
+        f"data.image={tmp_path / 'missing.nii.gz'}",
+        "model.network.width=abc",
+        "augment.flips=[up]",
+    ):
+        for several in ((), ("-m", "seed=1,2")):
+            done = run_train(tmp_path, *small(*ct.overrides, "study=wrong", *folders), wrong, *several)
+            assert done.returncode == 2, done.stderr
+            assert "Traceback" not in done.stderr
+            assert not (tmp_path / "out" / "wrong").exists(), (wrong, several)
+    assert (tmp_path / "out" / "latest").resolve() == good
+    (tmp_path / "text.nii.gz").write_text("This is no volume.")
+    done = run_train(tmp_path, *settings, f"data.image={tmp_path / 'text.nii.gz'}")
+    assert done.returncode == 2, done.stderr
+    assert (tmp_path / "out" / "latest").resolve() == good  # which has a checkpoint
 
 
 @pytest.mark.parametrize("debug", ["debug=true", "debug=True"])
@@ -150,7 +212,7 @@ def _wrong_cases(folder: Path) -> dict[str, str]:
         (folder / name).mkdir()
         nib.save(nib.Nifti1Image(image, affine), folder / name / "image.nii.gz")
         nib.save(nib.Nifti1Image(label, label_affine), folder / name / "label.nii.gz")
-    for name in ("missing", "text", "truncated", "huge", "good"):
+    for name in ("text", "truncated", "huge", "good"):
         (folder / name).mkdir()
         save_stored_as(folder / name / "label.nii.gz", "RAS", values, affine)
     (folder / "text" / "image.nii.gz").write_text("This is no volume.")
@@ -169,7 +231,6 @@ def _wrong_cases(folder: Path) -> dict[str, str]:
         "label_elsewhere": "mm apart",
         "label_of_another_size": "47 × 40 × 24",
         "thin_organ": "Choose another axis",
-        "missing": "no such file",
         "text": "NIfTI",
         "truncated": "damaged or truncated",
         "huge": "32000 × 32000 × 32000",
@@ -246,13 +307,14 @@ def _wandb(run_folder: Path) -> tuple[dict, int]:
 
 def test_a_multirun_goes_on_after_bad_jobs_and_gives_every_job_its_own_folder_and_wandb_run(tmp_path: Path) -> None:
     ct = small_ct(tmp_path)
-    # The wrong axis is found by the checks; a loss that takes one argument only fails once the training has begun.
+    # A volume that is none is found by reading; a loss that takes one argument only fails once the training has begun.
+    (tmp_path / "text.nii.gz").write_text("This is no volume.")
     done = run_train(
         tmp_path,
         "-m",
-        "axis=axail,axial",
+        f"data.image={tmp_path / 'text.nii.gz'},{ct.image}",
         "loss._target_=torch.nn.Identity,spleen.models.losses.DiceCrossEntropyLoss",
-        *(setting for setting in small(*ct.overrides) if not setting.startswith(("axis=", "logger", "epochs="))),
+        *(setting for setting in small(*ct.overrides) if not setting.startswith(("data.image=", "logger", "epochs="))),
         *("epochs=1", "data.label_values=[3,4]", "logger=wandb", "logger.mode=offline", "study=s"),
         *(f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"),
     )
@@ -263,7 +325,7 @@ def test_a_multirun_goes_on_after_bad_jobs_and_gives_every_job_its_own_folder_an
     (sweep,) = (tmp_path / "out" / "s").iterdir()
     jobs = [path for path in sweep.iterdir() if path.is_dir()]
     assert len(jobs) == 4
-    assert sorted("axis=axail" in job.name for job in jobs) == [False, False, True, True]
+    assert sorted("text.nii" in job.name for job in jobs) == [False, False, True, True]
     (good,) = (job for job in jobs if (job / "summary.json").exists())
     (crashed,) = (job for job in jobs if (job / "traceback.txt").exists())
     assert len(list(sweep.glob("*/failed.json"))) == 3

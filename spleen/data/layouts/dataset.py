@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from spleen.data.cases import Case
 from spleen.errors import InputError
 from spleen.imaging.classes import parse_label_values
-from spleen.imaging.files import SUFFIXES
+from spleen.imaging.files import is_volume_name
 from spleen.system.text import bullets
 
 Modality = Literal["ct", "mr"]
@@ -112,7 +112,7 @@ def _check_files(source: Path, cases: Sequence[Case], n_channels: int) -> None:
     owner: dict[Path, str] = {}
     for case in cases:
         for path in (*case.images, case.label):
-            if not path.name.endswith(SUFFIXES):
+            if not is_volume_name(path.name):
                 raise InputError(
                     f"{source}, case '{case.case_id}': {path.name} is not a .nii or .nii.gz file; convert it to NIfTI"
                 )
@@ -150,10 +150,19 @@ def checked_classes(source: Path, label_values: Mapping[str, Sequence[int]]) -> 
     return dict(sorted(classes.items(), key=lambda item: item[1]))
 
 
+_WINDOWS = re.compile(r"^[A-Za-z]:|\\")
+
+
 def file_path(folder: Path, text: object, where: str) -> Path:
     """The absolute path of `text`, resolved against `folder`; InputError, prefixed by `where`, if it is not a path."""
     if not isinstance(text, str) or not text.strip() or _NOT_IN_A_PATH.search(text):
         raise InputError(f"{where} must be a file path; got {text!r}")
+    if os.name != "nt" and _WINDOWS.search(text) and not (folder / text).exists():
+        name = PureWindowsPath(text)
+        tail = name.parts[-2:] if name.anchor else name.parts
+        raise InputError(
+            f"{where}: {text} is a path of Windows; write it relative to {folder}, with /, such as {'/'.join(tail)}"
+        )
     return folder.absolute() / text
 
 

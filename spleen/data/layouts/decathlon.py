@@ -46,7 +46,9 @@ def _inside(root: Path, where: str, text: object) -> Path:
     path = file_path(root, text, where)
     listed = Path(str(text))
     if listed.anchor or ".." in listed.parts:
-        raise InputError(f"{where}: {text} is outside {root}; paths must be relative to it and inside it")
+        inside = "/".join(listed.parts[-2:])
+        hint = f"; write {inside}" if (root / inside).is_file() else ""
+        raise InputError(f"{where}: {text} is outside {root}; paths must be relative to it and inside it{hint}")
     return path
 
 

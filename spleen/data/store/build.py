@@ -19,6 +19,7 @@ from spleen.imaging.preprocessing import Preprocessing
 from spleen.system.files import remove_stale
 from spleen.system.memory import MemoryBudget, free_memory_bytes
 from spleen.system.progress import ProgressBar
+from spleen.system.repeated_warnings import folded_warnings
 from spleen.system.text import bullets, first_problem, shortened
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def open_cases(
     room = MemoryBudget(int(_MEMORY_FRACTION * free_memory_bytes()))
     try:
         waiting = {pool.submit(open_case, case, preprocessing, cache, room, allow_empty_label): case for case in cases}
-        with ProgressBar("case") as bar:
+        with folded_warnings("spleen.imaging.nifti"), ProgressBar("case") as bar:
             for done in as_completed(waiting):
                 # Popped here: a failed future keeps its traceback, and with it whole volumes, alive.
                 _collect(done, waiting.pop(done).case_id, opened, bad)

@@ -25,10 +25,11 @@ from spleen.data.store.entry import StoredArray, StoredCase
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.fingerprint import fingerprint
+from spleen.imaging.foreign import looks_like_label, swapped
 from spleen.imaging.geometry import check_same_grid, shear_degrees
 from spleen.imaging.intensity import fit_intensity, implausible_units
 from spleen.imaging.labels import resolve, to_class_indices
-from spleen.imaging.nifti import Channels, read_channels, read_label, read_shape
+from spleen.imaging.nifti import Channels, Volume, read_channels, read_image, read_label, read_shape
 from spleen.imaging.preprocessing import Preprocessing, map_chunks, network_planes
 from spleen.imaging.slicing import InPlaneGrid, resample_labels, slice_shape, slice_spacing_mm, to_slices
 from spleen.system.files import new_folder
@@ -185,7 +186,7 @@ def _read_case(
     case: Case, preprocessing: Preprocessing, allow_empty_label: bool
 ) -> tuple[Channels, LabelVolume, ClassMap]:
     image = read_channels(case.images, preprocessing.grid_tolerance_mm)
-    label = read_label(case.label, image.affine)
+    label = _read_label(case, image)
     if len(image.arrays) != preprocessing.n_channels:
         raise InputError(_wrong_channels(case.images[0], len(image.arrays), preprocessing.n_channels))
     check_same_grid(
@@ -198,6 +199,13 @@ def _read_case(
         return image, label.array, resolve(label.array, preprocessing.classes, allow_empty_label)
     except InputError as error:
         raise InputError(f"{case.label}: {error}") from error
+
+
+def _read_label(case: Case, image: Channels) -> Volume:
+    """Read the label; raises InputError if the image is the label, and the other way round."""
+    if looks_like_label(image.arrays[0]) and not looks_like_label(read_image(case.label).array):
+        raise InputError(swapped(case.images[0], case.label))
+    return read_label(case.label, image.affine)
 
 
 def _wrong_channels(path: Path, found: int, expected: int) -> str:

@@ -14,6 +14,7 @@ from spleen.exploration.facts.label import LabelFacts, label_facts, organ_mask
 from spleen.exploration.facts.reading import ReadFile, read_image_file, read_label_file
 from spleen.exploration.inputs import CaseFiles
 from spleen.imaging.fingerprint import fingerprint
+from spleen.imaging.foreign import looks_like_label, swapped
 from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
 from spleen.imaging.nifti import Volume
 
@@ -57,7 +58,7 @@ def explore_case(files: CaseFiles, organ: tuple[int, ...] = ()) -> CaseFacts:
     apart = _grids_apart(image.volume, label.volume, files)
     labels = label_facts(label.volume, organ, files.class_names) if label.volume is not None else None
     intensity = _intensity(image.volume, None if apart else label.volume, organ)
-    findings = [*image.findings, *label.findings, *apart]
+    findings = [*image.findings, *label.findings, *apart, *_swapped(image, label, files)]
     if image.header is not None:
         findings += header_findings(image.header)
     if intensity is not None:
@@ -78,6 +79,15 @@ def explore_case(files: CaseFiles, organ: tuple[int, ...] = ()) -> CaseFacts:
         label_fingerprint=_fingerprint(label.volume, np.int32),
         findings=tuple(replace(finding, case_id=files.case_id) for finding in findings),
     )
+
+
+def _swapped(image: ReadFile, label: ReadFile, files: CaseFiles) -> list[Finding]:
+    if files.label is None or image.volume is None or not looks_like_label(image.volume.array):
+        return []
+    read = label.volume or read_image_file(files.label).volume  # a label of fractions is not read as one
+    if read is None or looks_like_label(read.array):
+        return []
+    return [Finding("error", "image and label swapped", swapped(files.image, files.label))]
 
 
 def _grids_apart(image: Volume | None, label: Volume | None, files: CaseFiles) -> list[Finding]:

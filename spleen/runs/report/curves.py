@@ -39,8 +39,9 @@ _LEARNING_RATE = _Panel("learning rate", 1.1, (("lr", "", "blue", "-"),))
 def draw_curves(rows: list[dict[str, float]], path: Path, title: str) -> None:
     """Draw loss, validation scores and learning rate over the epochs, and mark the epoch of the best Dice.
 
-    Keys of a row: epoch, train/loss, val/loss, val/dice, val/jaccard, lr. Missing and non-finite values are skipped,
-    and so are panels without values. The file is written atomically; its suffix determines the format.
+    Keys of a row: epoch (from 0, as in metrics.csv; drawn from 1), train/loss, val/loss, val/dice, val/jaccard, lr.
+    Missing and non-finite values are skipped, and so are panels without values. The file is written atomically; its
+    suffix determines the format.
     """
     all_panels = (_LOSS, _SCORES, _LEARNING_RATE)
     panels = [p for p in all_panels if any(_series(rows, key)[0].size for key, *_ in p.lines)] or [_LOSS]
@@ -49,7 +50,7 @@ def draw_curves(rows: list[dict[str, float]], path: Path, title: str) -> None:
     figure.suptitle(title, fontsize=11)
     stack = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     all_epochs = _series(rows, "epoch")[0]
-    first, last = (float(all_epochs.min()), float(all_epochs.max())) if all_epochs.size else (0.0, 1.0)
+    first, last = (float(all_epochs.min()), float(all_epochs.max())) if all_epochs.size else (1.0, 2.0)
     margin = max(0.5, 0.02 * (last - first))
     stack[-1].set_xlim(first - margin, last + margin)  # of all panels: they share the axis
     epochs, dice = _series(rows, "val/dice")
@@ -67,8 +68,8 @@ def draw_curves(rows: list[dict[str, float]], path: Path, title: str) -> None:
 
 
 def _series(rows: list[dict[str, float]], key: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """The epochs at which a finite value was recorded, and the values."""
-    pairs = [(row.get("epoch", math.nan), row.get(key, math.nan)) for row in rows]
+    """The epochs, counted from 1, at which a finite value was recorded, and the values."""
+    pairs = [(row.get("epoch", math.nan) + 1, row.get(key, math.nan)) for row in rows]
     points = np.array(pairs, dtype=np.float64).reshape(-1, 2)
     points = points[np.isfinite(points).all(axis=1)]
     return points[:, 0], points[:, 1]

@@ -57,11 +57,11 @@ def _curve(arm: Arm) -> Curve:
 
 
 def _read_dice(path: Path) -> list[tuple[float, float]]:
-    """The epochs with a validation Dice, and its values; empty if the file cannot be read."""
+    """The epochs with a validation Dice, counted from 1, and its values; empty if the file cannot be read."""
     try:
         with path.open(newline="") as file:
             rows = [(row.get("epoch"), row.get("val/dice")) for row in csv.DictReader(file)]
-        pairs = [(float(epoch), float(dice)) for epoch, dice in rows if epoch and dice]
+        pairs = [(float(epoch) + 1, float(dice)) for epoch, dice in rows if epoch and dice]
     except (OSError, ValueError, csv.Error):
         return []
     return [(epoch, dice) for epoch, dice in pairs if math.isfinite(dice)]

@@ -78,6 +78,11 @@ def _is_joblib(hydra: DictConfig) -> bool:
     return str(target).startswith("hydra_plugins.hydra_joblib_launcher.")
 
 
+def runs_here(hydra: DictConfig) -> bool:
+    """Whether the launcher runs the jobs on this machine."""
+    return _is_joblib(hydra) or str(OmegaConf.select(hydra, "launcher._target_")).endswith(".BasicLauncher")
+
+
 def _at_once(hydra: DictConfig) -> int:
     """Concurrent jobs, by joblib's convention: -1 is one per core, -2 one less."""
     n_jobs = int(hydra.launcher.n_jobs)

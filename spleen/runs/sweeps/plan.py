@@ -13,10 +13,12 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from spleen.config.checks import check
-from spleen.config.datasets import complete, find_dataset
-from spleen.config.identity import identity
+from spleen.config.datasets import check_files_exist, complete, find_dataset
+from spleen.config.effect import has_effect
+from spleen.config.identity import known_identity
 from spleen.config.overrides import quoted
 from spleen.config.parsing import parse
+from spleen.config.schema import TrainConfig
 from spleen.errors import InputError
 
 _LONGEST_FOLDER_NAME = 120
@@ -38,7 +40,8 @@ class Job:
     overrides: tuple[str, ...]
     folder: Path
     identity: str | None
-    """None if settings or files are invalid; the job itself reports the error."""
+    """None if a file cannot be read; the job itself reports the error."""
+    config: TrainConfig | None = None
 
     def launcher_overrides(self) -> list[str]:
         """The overrides for a launcher, including the folder, so that every process uses the same one."""
@@ -109,13 +112,13 @@ def plan(composed: Sequence[tuple[Combination, DictConfig]], in_study: bool, sub
 
     In a study, jobs with the same identity are the same, and their folder is found by the suffix of its name. Otherwise
     jobs are the same only if their configurations are. `subdir_given` keeps the names set by hydra.sweep.subdir.
-    Raises InputError for all problems with jobs of a study, before the first one starts.
+    Raises InputError for all problems with the settings of the jobs, before the first one starts.
     """
     jobs: dict[str, Job] = {}
     problems: dict[str, None] = {}
     for combination, tree in composed:
         known = _identify(tree)
-        if in_study and known.problem:
+        if known.problem:
             problems[known.problem] = None
             continue
         key = known.identity if in_study and known.identity else known.content
@@ -128,7 +131,7 @@ def plan(composed: Sequence[tuple[Combination, DictConfig]], in_study: bool, sub
         else:
             taken = place / name in {job.folder for job in jobs.values()}
             folder = place / (f"{name}-{key[:_HASH_DIGITS]}" if taken else name)
-        jobs[key] = Job(combination.overrides, folder, known.identity)
+        jobs[key] = Job(combination.overrides, folder, known.identity, known.config)
     if problems:
         raise InputError("\n".join(problems))
     return list(jobs.values())
@@ -139,6 +142,7 @@ class _Identified:
     content: str
     """A hash of all settings, including those without effect on the result."""
     identity: str | None
+    config: TrainConfig | None
     problem: str
 
 
@@ -147,16 +151,46 @@ def _identify(tree: DictConfig) -> _Identified:
     try:
         config = parse(settings)
     except InputError as error:
-        return _Identified(_hash(OmegaConf.to_yaml(settings)), None, str(error))
+        return _Identified(_hash(OmegaConf.to_yaml(settings)), None, None, str(error))
     content = _hash(json.dumps(asdict(config), sort_keys=True))
     try:
         check(config)
         dataset = find_dataset(config)
-        return _Identified(content, identity(complete(config, dataset), dataset.cases), "")
+        check_files_exist(config, dataset.cases)
+        config = complete(config, dataset)
+        return _Identified(content, known_identity(config, dataset.cases), config, "")
     except InputError as error:
-        return _Identified(content, None, str(error))
-    except OSError as error:
-        return _Identified(content, None, f"{error.filename}: {error.strerror}")
+        return _Identified(content, None, None, str(error))
+
+
+# They have no part in the network, the loss and the augmentation.
+_NOT_BUILT = ("seed", "lr", "optimiser", "schedule", "fold", "split", "epochs", "search")
+
+
+def check_parts(jobs: Sequence[Job], on_this_machine: bool) -> None:
+    """Build what the jobs train, so that a wrong setting of any of them is told before the first one starts.
+
+    `on_this_machine`: the jobs run here, so that their hardware can be checked, too.
+    Raises InputError for all problems.
+    """
+    from spleen.config.factory import build_fit_settings, build_parts
+
+    seen: set[str] = set()
+    problems: dict[str, None] = {}
+    for job in jobs:
+        settings = asdict(job.config) if job.config else {}
+        content = json.dumps({k: v for k, v in settings.items() if k not in _NOT_BUILT and has_effect(k)})
+        if job.config is None or content in seen:
+            continue
+        seen.add(content)
+        try:
+            if on_this_machine:
+                build_fit_settings(job.config)
+            build_parts(job.config)
+        except InputError as error:
+            problems[str(error)] = None
+    if problems:
+        raise InputError("\n".join(problems))
 
 
 def _hash(text: str) -> str:

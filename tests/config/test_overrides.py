@@ -1,0 +1,52 @@
+"""Paths on the command line as they are typed, whatever characters they have."""
+
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from spleen.config.overrides import with_literal_path
+
+
+def read(override: str, sweep: bool = False) -> list[object]:
+    """The values that Hydra reads."""
+    parsed = OverridesParser.create().parse_override(with_literal_path(override, sweep))
+    if parsed.is_sweep_override():
+        return [text.strip("'") for text in parsed.sweep_string_iterator()]
+    return [parsed.value()]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "ct.nii.gz", "scan (1).nii.gz", "a=b.nii", "[1]/ct.nii", "#7/ct.nii", "it's.nii", "é/ct.nii", "a,b.nii",
+        "{x}/y.nii", "say \"a\".nii", "C:\\new folder\\ct.nii", "007", "true", "choice(a,b)", " ct.nii", "100%.nii",
+        "a:b",
+        "扫描.nii", "a;b&c.nii", "$HOME/ct.nii", "ct (1)/it's [a=b], #2.nii",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["data.image", "+data.image", "output_dir", "split.splits_file"])
+def test_a_path_is_read_as_it_is_typed(key: str, path: str) -> None:
+    assert read(f"{key}={path}") == [path]
+
+
+def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me (1)"))
+    assert read("data.root=~/data") == [f"{tmp_path / 'me (1)'}/data"]
+    assert read("data.root=~/a,~/b", sweep=True) == [f"{tmp_path / 'me (1)'}/a", f"{tmp_path / 'me (1)'}/b"]
+
+
+@pytest.mark.parametrize(
+    "override", ["data.image='a b.nii'", "data.groups=null", "data.image=${x}/a.nii", "lr=0.1e", "study=a b", "~data"]
+)
+def test_what_is_quoted_or_no_path_is_left_alone(override: str) -> None:
+    assert with_literal_path(override, sweep=False) == override
+
+
+def test_in_a_sweep_commas_and_functions_mean_several_paths(tmp_path: Path) -> None:
+    assert read("data.image=a.nii,b.nii", sweep=True) == ["a.nii", "b.nii"]
+    assert read("data.image=choice(a.nii,b.nii)", sweep=True) == ["a.nii", "b.nii"]
+    assert read("data.image=scan (1).nii,'scan (2).nii'", sweep=True) == ["scan (1).nii", "scan (2).nii"]
+    both = tmp_path / "a,b (1).nii"
+    both.touch()
+    assert read(f"data.image={both}", sweep=True) == [str(both)]
