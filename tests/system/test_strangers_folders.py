@@ -322,7 +322,7 @@ def test_the_canaries_would_be_written(tmp_path: Path) -> None:
     for way in WAYS:
         canary = tmp_path / way.__name__ / "canary"
         canary.parent.mkdir()
-        program = f"from spleen.models.factory import _instantiate; _instantiate({way(canary)!r})"
+        program = f"from spleen.models.factory import _instantiate; _instantiate('loss', {way(canary)!r})"
         subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
         if way is popen:
             for _ in range(600):
