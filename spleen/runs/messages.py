@@ -8,6 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from spleen.config.parsing import explain, unknown_key
 from spleen.errors import InputError
 from spleen.runs.sweeps.studies import GROUP, no_such_study
+from spleen.system.terminal import unencodable
 
 _MISSING_OPTION = re.compile(
     r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']*':\n(.*?)(?:\n\n|\nConfig|\Z)", re.S
@@ -27,6 +28,8 @@ def in_words(error: Exception) -> str:
         if group == GROUP:
             return no_such_study(option)
         return f"{group}={option}: no such option; available are {', '.join(available.split())}"
+    if isinstance(error, UnicodeEncodeError):
+        return unencodable(error)
     if isinstance(error, ValueError):  # the only one that Hydra does not wrap while composing
         return f"{error}; a group (data, model, …) needs the name of one of its options, `--help` lists them"
     if isinstance(error, OSError):
