@@ -24,6 +24,7 @@ from spleen.cli.results import results
 from spleen.cli.sync import sync
 from spleen.cli.train import VERBATIM, train
 from spleen.errors import InputError
+from spleen.system.terminal import readable_output, unencodable
 from spleen.system.text import on_own_line
 
 INVALID_INPUT, BUG, INTERRUPTED = 2, 1, 130
@@ -31,13 +32,15 @@ INVALID_INPUT, BUG, INTERRUPTED = 2, 1, 130
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
-    app(prog_name="spleen")
+    with readable_output():
+        app(prog_name="spleen")
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     """Wrap a command so that every error becomes a message and an exit code."""
 
     @wraps(command)
+    @readable_output()
     def wrapper(*arguments: object, **options: object) -> None:
         logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
         try:
@@ -48,6 +51,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise _exit(on_own_line("interrupted; finished files are kept"), INTERRUPTED) from None
         except (InputError, OSError) as error:
             raise _exit(f"error: {error}", INVALID_INPUT) from None
+        except UnicodeEncodeError as error:
+            raise _exit(f"error: {unencodable(error)}", INVALID_INPUT) from None
         except Exception as error:
             traceback.print_exc()
             raise _exit(f"error: {type(error).__name__}: {error}\nThis is a bug in spleen", BUG) from None

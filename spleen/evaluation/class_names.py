@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spleen.data.layouts.registry import classes_beside
+from spleen.reporting.csv_text import CsvReader
+from spleen.system.files import as_utf8
 
 CSV_NAME = "predictions.csv"
 VALUE_SEPARATOR = ";"
@@ -18,11 +20,11 @@ def recorded_classes(predictions: Path) -> dict[int, str] | None:
 
     None where nothing is told of these masks, or they have different classes.
     """
-    folder, mask = (predictions, None) if predictions.is_dir() else (predictions.parent, predictions.name)
+    folder, mask = (predictions, None) if predictions.is_dir() else (predictions.parent, as_utf8(predictions.name))
     by_mask: dict[str, dict[int, str]] = {}
     try:
-        with (folder / CSV_NAME).open(newline="") as file:
-            for row in csv.DictReader(file):
+        with (folder / CSV_NAME).open(newline="", encoding="utf-8") as file:
+            for row in CsvReader(file):
                 values = row["label_values"].split(VALUE_SEPARATOR)
                 if mask in (None, row["prediction"]) and all(map(_WHOLE_NUMBER.fullmatch, values)):
                     by_mask.setdefault(row["prediction"], {}).update(dict.fromkeys(map(int, values), row["class_name"]))

@@ -1,11 +1,13 @@
 """Scores read back from CSV: what `spleen evaluate --csv` writes, and the cases.csv of a run."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 from spleen.errors import InputError
 from spleen.records.folder import CASES, RunFolder
+from spleen.reporting.csv_text import CsvReader
 from spleen.system.text import bullets
 
 CaseClass = tuple[str, str]
@@ -63,7 +65,7 @@ def read_table(path: Path, split: str, metrics: Sequence[str]) -> dict[CaseClass
 def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+            reader = CsvReader(file)
             rows, columns = list(reader), list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV: {error}") from error
@@ -92,8 +94,14 @@ def check_same_cases(names: tuple[str, str], tables: tuple[ScoreTable, ScoreTabl
 def check_same_names(names: tuple[str, str], sides: tuple[Sequence[str], Sequence[str]], word: str) -> None:
     """Raise InputError that lists what only one side has; each is a `word`, such as case."""
     first, second = (dict.fromkeys(side) for side in sides)
-    lonely = [f"only in {names[0]}: {key}" for key in first if key not in second]
-    lonely += [f"only in {names[1]}: {key}" for key in second if key not in first]
+    lonely = [f"only in {names[0]}: {_unlike(key, second)}" for key in first if key not in second]
+    lonely += [f"only in {names[1]}: {_unlike(key, first)}" for key in second if key not in first]
     if lonely:
         told = bullets(lonely, 20)
         raise InputError(f"both sides must hold the same cases and classes; each {word} that only one has:{told}")
+
+
+def _unlike(name: str, others: Iterable[str]) -> str:
+    """The name; in ASCII if another one only looks the same, such as é in one character or as e with an accent."""
+    composed = normalize("NFC", name)
+    return ascii(name) if any(normalize("NFC", other) == composed for other in others) else name

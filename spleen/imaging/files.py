@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob  # Path.glob takes no absolute pattern
 from pathlib import Path
+from unicodedata import normalize
 
 from spleen.errors import InputError
 from spleen.imaging.foreign import describe_folder, holds_dicom
@@ -153,12 +154,16 @@ def volumes_by_name(folder: Path) -> dict[str, Path]:
     Raises InputError for a folder without NIfTI files, and for two files with the same case name.
     """
     files: dict[str, Path] = {}
+    alike: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not is_volume_name(path.name) or path.is_dir():
             continue
         name = case_name(path)
         if name in files:
             raise InputError(f"{folder} contains both {files[name].name} and {path.name}; keep one for case '{name}'")
+        other = alike.setdefault(normalize("NFC", name), path)
+        if other is not path:
+            raise InputError(f"{folder}: {told_apart(other.name, path.name)}")
         files[name] = path
     if not files:
         dicom = f", but DICOM: {describe_folder(folder)}" if holds_dicom(folder) else ""
@@ -214,7 +219,18 @@ def pair_images(images: Path, labels: Path, n_channels: int) -> dict[str, tuple[
     return {name: (by_file[image], label) for name, (image, label) in matched.paired.items()}
 
 
+def told_apart(first: str, second: str) -> str:
+    """How two names differ that look the same, such as é in one character or as e with an accent."""
+    return (
+        f"two files have the same name but for the form of its Unicode characters (NFC and NFD): {first!a} and "
+        f"{second!a}; rename one of them"
+    )
+
+
 def _match(left: Mapping[str, Path], right: Mapping[str, Path]) -> MatchedFiles:
+    """Match by name, whatever the Unicode form of its characters: macOS and Linux write an é differently."""
+    composed = {normalize("NFC", name): name for name in left}
+    right = {composed.get(normalize("NFC", name), name): path for name, path in right.items()}
     left, right = _without_channel(left, right), _without_channel(right, left)
     return MatchedFiles(
         {name: (path, right[name]) for name, path in left.items() if name in right},

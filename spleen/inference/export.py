@@ -80,7 +80,7 @@ def export(
         if not difference <= TOLERANCE:
             raise InputError(_differs(model, format, difference))
         compared = {"max_abs_difference": difference, "shapes": shapes}
-        temporary_metadata.write_text(_to_text({**metadata, "compared_with_pytorch": compared}))
+        temporary_metadata.write_text(_to_text({**metadata, "compared_with_pytorch": compared}), encoding="utf-8")
         temporary_metadata.replace(metadata_path)
         temporary.replace(path)
     finally:

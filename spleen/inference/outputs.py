@@ -4,15 +4,16 @@ import csv
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from io import StringIO
 from pathlib import Path
+from unicodedata import normalize
 
 from spleen.errors import InputError
 from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
-from spleen.imaging.files import PROBABILITIES_SUFFIX, ImageFiles, case_name, is_volume_name
+from spleen.imaging.files import PROBABILITIES_SUFFIX, ImageFiles, case_name, is_volume_name, told_apart
 from spleen.imaging.native import is_whole
 from spleen.inference.confidence import ClassConfidence
-from spleen.system.files import create_text, temporary_sibling, write_text
+from spleen.reporting.csv_text import CsvReader, to_csv_by_name
+from spleen.system.files import as_utf8, create_text, temporary_sibling, write_text
 from spleen.system.locks import file_lock
 from spleen.system.text import shortened
 
@@ -76,7 +77,11 @@ def plan_targets(images: Sequence[ImageFiles], output: Path | None) -> list[Targ
         targets = [Target(image, output / f"{image.case_id}.nii.gz") for image in images]
     read = {path.resolve() for image in images for path in image.paths}
     by_mask: dict[Path, Path] = {}
+    alike: dict[str, Target] = {}
     for target in targets:
+        other = alike.setdefault(normalize("NFC", str(target.mask)), target)
+        if other.mask != target.mask:
+            raise InputError(told_apart(other.image_path.name, target.image_path.name))
         if target.mask in by_mask:
             raise InputError(
                 f"{by_mask[target.mask]} and {target.image_path} have the same name, so both would become "
@@ -121,7 +126,7 @@ def _unfinished(files: Mapping[Target, Sequence[Path]]) -> list[Target]:
     doubtful = [
         target
         for target in there
-        if target.mask.name not in recorded[target.mask.parent] or not all(map(is_whole, files[target]))
+        if as_utf8(target.mask.name) not in recorded[target.mask.parent] or not all(map(is_whole, files[target]))
     ]
     if doubtful:
         log.warning(
@@ -139,7 +144,7 @@ def _recorded(folder: Path) -> set[str]:
 def keep_unrecorded(target: Target) -> None:
     """Rename an existing mask that no prediction has recorded, since it may be somebody's own; a warning names it."""
     mask = target.mask
-    if mask.exists() and mask.name not in _recorded(mask.parent):
+    if mask.exists() and as_utf8(mask.name) not in _recorded(mask.parent):
         kept = mask.with_name(f"{mask.name}.earlier")
         mask.replace(kept)
         log.warning("%s is kept as %s: it is not in %s", mask, kept.name, CSV_NAME)
@@ -182,16 +187,12 @@ def record(target: Target, scores: Sequence[ClassConfidence], label_values: Sequ
         added.append({"case_id": target.case_id, "image": images, "prediction": target.mask.name, **cells})
     create_text(path, _as_csv([]))
     with file_lock(path):  # other processes may be predicting into the same folder
-        kept = [row for row in read_record(path) if row["prediction"] != target.mask.name]
+        kept = [row for row in read_record(path) if row["prediction"] != as_utf8(target.mask.name)]
         write_text(path, _as_csv([*kept, *added]))
 
 
 def _as_csv(rows: Sequence[Mapping[str, str]]) -> str:
-    text = StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return to_csv_by_name(_COLUMNS, rows)
 
 
 def read_record(path: Path) -> list[dict[str, str]]:
@@ -202,8 +203,8 @@ def read_record(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = CsvReader(file)
             reader.fieldnames = [_RENAMED_COLUMNS.get(name, name) for name in reader.fieldnames or ()]
             if reader.fieldnames == _COLUMNS:
                 return list(reader)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from spleen.records.folder import RunFolder
 from spleen.records.reading import BrokenRunError
+from spleen.reporting.csv_text import CsvReader
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ def read_cases(folder: Path) -> tuple[CaseRow, ...]:
     """The rows of a run's cases.csv; other columns are ignored. Raises BrokenRunError."""
     path = RunFolder(folder).cases
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return tuple(
                 CaseRow(row["split"], row["case_id"], row["class_name"], _or_nan(row["dice"]), _or_nan(row["jaccard"]))
-                for row in csv.DictReader(file)
+                for row in CsvReader(file)
             )
     except FileNotFoundError as error:
         raise BrokenRunError(f"{path.name} is missing") from error

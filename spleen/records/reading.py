@@ -188,7 +188,7 @@ def _ago(seconds: float) -> str:
 
 def _count_rows(path: Path) -> int:
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return sum(1 for _ in csv.DictReader(file))
     except (ValueError, csv.Error) as error:
         raise BrokenRunError(f"{path.name} is not valid CSV: {error}") from error

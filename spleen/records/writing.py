@@ -30,9 +30,9 @@ def write_case_split(
 
 
 def _write(folder: Path, record: Mapping[str, object]) -> None:
-    write_text(RunFolder(folder).split, json.dumps(record, indent=1) + "\n")
+    write_text(RunFolder(folder).split, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_summary(folder: Path, summary: Mapping[str, Json]) -> None:
     """Write summary.json atomically."""
-    write_text(RunFolder(folder).summary, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    write_text(RunFolder(folder).summary, json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False) + "\n")

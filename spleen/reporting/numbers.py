@@ -1,10 +1,10 @@
 """How numbers are written: for people, in strict JSON, and in CSV as pandas reads it."""
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from io import StringIO
+
+from spleen.reporting.csv_text import to_csv
 
 Value = str | int | float | None
 
@@ -25,11 +25,7 @@ def json_text(content: Mapping[str, object]) -> str:
 
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
     """The content of a CSV file; NaN is written nan and infinity inf, as pandas reads them, None as nothing."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
-    return text.getvalue()
+    return to_csv([header, *([_rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)])
 
 
 def _strict(value: object) -> object:

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +15,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from spleen.system.terminal import printable, printable_name, styled
 
 Cell = str | int | float | None
 
@@ -65,7 +68,7 @@ def render_table(
 def print_table(title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]) -> None:
     """Print the table of :func:`render_table` to standard output, headings in bold on a terminal."""
     parts, fitting_width = _fitted(title, columns, rows, None)
-    Console(width=fitting_width).print(*parts)
+    Console(width=fitting_width, file=styled(sys.stdout)).print(*parts)
 
 
 def to_markdown(columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]) -> str:
@@ -112,7 +115,7 @@ def _format_cells(
             raise ValueError(f"row {number} has {len(row)} cells for {len(specs)} columns")
     body = [[_format_cell(cell, spec) for cell, spec in zip(row, specs, strict=True)] for row in rows]
     numeric = [any(isinstance(row[index], int | float) for row in rows) for index in range(len(specs))]
-    return [spec.name for spec in specs], body, numeric
+    return [printable(spec.name) for spec in specs], body, numeric
 
 
 def _specs(columns: Sequence[str | Column]) -> list[Column]:
@@ -123,7 +126,7 @@ def _format_cell(cell: Cell, column: Column) -> str:
     if cell is None:
         return _MISSING
     if isinstance(cell, str):
-        return cell
+        return printable_name(cell) if column.is_name else printable(cell)
     if math.isnan(cell):
         return _NOT_A_NUMBER
     if callable(column.format):
@@ -147,7 +150,9 @@ def _fitted(
     texts = list(zip(headings, *body, strict=True))
     least = [_least_width(*column) for column in zip(specs, texts, numeric, strict=True)]
     kept = _that_fit(specs, least, available)
-    table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
+    table = Table(
+        title=Text(printable(title), style="bold"), box=box.SIMPLE_HEAD, title_justify="left", header_style="bold"
+    )
     natural = [max(map(cell_len, texts[index])) for index in kept]
     widths = _widened([least[index] for index in kept], natural, available)
     for index, column_width in zip(kept, widths, strict=True):

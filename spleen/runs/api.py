@@ -59,7 +59,7 @@ class TrainedRun:
     @property
     def history(self) -> list[dict[str, float]]:
         """One record per epoch: learning rate, loss, validation scores; from metrics.csv."""
-        with RunFolder(self.folder).metrics.open(newline="") as file:
+        with RunFolder(self.folder).metrics.open(newline="", encoding="utf-8") as file:
             return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
     def __repr__(self) -> str:

@@ -76,6 +76,6 @@ def _with_whole_keys(group: str, text: str) -> Iterator[str]:
 
 
 def _values(conf: Path) -> str:
-    text = (conf / "train.yaml").read_text()
+    text = (conf / "train.yaml").read_text(encoding="utf-8")
     values = text[text.index("lr:") : text.index("# Below:")]
     return "Values\n" + "\n".join(f"  {line}".rstrip() for line in values.splitlines())

@@ -43,6 +43,7 @@ from spleen.runs.sweeps.studies import allow_custom_code, chosen_study
 from spleen.system.files import missing_folders, remove_empty, write_text
 from spleen.system.resources import conf_folder, python_path, train_command, work_folder
 from spleen.system.signals import stop_on_signals
+from spleen.system.terminal import readable_output, unencodable
 from spleen.system.text import on_own_line
 
 WRONG_INPUT, FAULT, INTERRUPTED = 2, 1, 130
@@ -52,6 +53,7 @@ _SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion",
 _MODES = ("--multirun", "-m", "--run", "-r")
 
 
+@readable_output()
 def main(arguments: list[str]) -> int:
     """Train according to the command line; returns the exit code of the process."""
     if {"--help", "-h"} & set(arguments):
@@ -116,6 +118,7 @@ def _with_mode(arguments: list[str]) -> list[str]:
     return [*modes, *(argument for argument in arguments if argument not in _MODES)]
 
 
+@readable_output()
 def run_job(tree: DictConfig) -> None:
     """Run one job. A failure is printed and recorded in the run folder; the other jobs of a multirun continue."""
     settings = HydraConfig.instance().cfg.hydra  # type: ignore[union-attr]
@@ -205,11 +208,13 @@ def record_failure(error: Exception, run_folder: Path) -> tuple[str, int]:
     files = RunFolder(run_folder)
     if isinstance(error, InputError):
         message, exit_code = str(error), WRONG_INPUT
+    elif isinstance(error, UnicodeEncodeError):
+        message, exit_code = unencodable(error), WRONG_INPUT
     else:
         message, exit_code = f"{type(error).__name__}: {error}", FAULT
         write_text(files.traceback, "".join(traceback.format_exception(error)))
         message += f"\nThis is a bug; the traceback is in {files.traceback}"
-    write_text(files.failure, json.dumps({"message": message, "exit_code": exit_code}, indent=1))
+    write_text(files.failure, json.dumps({"message": message, "exit_code": exit_code}, indent=1, ensure_ascii=False))
     return message, exit_code
 
 

@@ -14,6 +14,7 @@ from spleen.config.parsing import explain, unknown_key
 from spleen.errors import InputError
 from spleen.runs.sweeps.studies import GROUP, no_such_study
 from spleen.system.resources import conf_folder, train_command
+from spleen.system.terminal import unencodable
 
 _MISSING_OPTION = re.compile(
     r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']*':\n(.*?)(?:\n\n|\nConfig|\Z)", re.S
@@ -122,6 +123,8 @@ def in_words(error: Exception) -> str:
         if group == GROUP:
             return no_such_study(option)
         return f"{group}={option}: no such option; available are {', '.join(available.split())}"
+    if isinstance(error, UnicodeEncodeError):
+        return unencodable(error)
     if isinstance(error, ValueError):  # the only one that Hydra does not wrap while composing
         return f"{error}; a group (data, model, …) needs the name of one of its options, `--help` lists them"
     if isinstance(error, OSError):

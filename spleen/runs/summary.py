@@ -1,17 +1,16 @@
 """The content of summary.json and cases.csv."""
 
-import csv
 import math
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
-from io import StringIO
 from pathlib import Path
 from platform import python_version
 
 from spleen.evaluation.metrics.per_case import CaseScore, class_means, mean_scores
+from spleen.reporting.csv_text import to_csv_by_name
 from spleen.system.files import write_text
 from spleen.system.hardware import Hardware
 from spleen.system.nested import Json
@@ -37,11 +36,7 @@ class Timing:
 def write_cases(path: Path, scores: Scores) -> None:
     """Write one row per split, case and class."""
     rows = [{"split": split, **asdict(score)} for split, cases in scores.items() for score in cases]
-    text = StringIO()
-    writer = csv.DictWriter(text, ["split", *(field.name for field in fields(CaseScore))], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, to_csv_by_name(["split", *(field.name for field in fields(CaseScore))], rows))
 
 
 def build_summary(
@@ -93,6 +88,8 @@ def git_commit() -> str | None:
         return None
     try:
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

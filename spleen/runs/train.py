@@ -42,10 +42,10 @@ from spleen.runs.summary import Timing, build_summary, write_cases
 from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
 from spleen.runs.tracking.settings import WandbSettings, build_wandb_settings
 from spleen.runs.worker import work_for
-from spleen.system.files import write_text
+from spleen.system.files import as_utf8, write_text
 from spleen.system.hardware import describe_hardware
 from spleen.system.locks import folder_lock
-from spleen.system.nested import Json
+from spleen.system.nested import Json, map_texts
 from spleen.system.signals import StopRequest, stop_on_signals
 from spleen.training.callbacks import EpochRow
 from spleen.training.checkpoints import SELECTING_SCORE
@@ -165,7 +165,8 @@ def _open_folder(config: TrainConfig, run_folder: Path) -> Unfinished | None:
     if files.config.exists():
         log.info("starting from scratch in %s: it contains no unfinished run with a saved epoch", run_folder)
     clear_record(run_folder)
-    write_text(files.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    # YAML would escape the bytes of a name in another locale's encoding, and could not read them again.
+    write_text(files.config, OmegaConf.to_yaml(OmegaConf.create(map_texts(asdict(config), as_utf8))))
     return None
 
 

@@ -12,8 +12,16 @@ _ABANDONED_SECONDS = 24 * 60 * 60
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file with `write_bytes`."""
-    write_bytes(path, text.encode())
+    """Write a UTF-8 text file with `write_bytes`; bytes of file names that are not UTF-8 are written as \\xff."""
+    write_bytes(path, as_utf8(text).encode())
+
+
+def as_utf8(text: str) -> str:
+    """The text with the bytes of file names that Python could not decode as text, or as \\xff if they are not UTF-8."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a character outside the Basic Multilingual Plane
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:

@@ -70,7 +70,7 @@ def _cpu_has_bf16() -> bool:
 def _cpuinfo(field: str) -> str:
     """A field of the first processor in Linux's /proc/cpuinfo; empty on other systems."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")

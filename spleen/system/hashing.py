@@ -29,7 +29,7 @@ def _write(note: Path, content: dict[str, object]) -> None:
     note.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(note)
     try:
-        temporary.write_text(json.dumps(content))
+        temporary.write_text(json.dumps(content), encoding="utf-8")
         temporary.replace(note)
     finally:
         temporary.unlink(missing_ok=True)
@@ -37,7 +37,7 @@ def _write(note: Path, content: dict[str, object]) -> None:
 
 def _read(note: Path) -> dict[str, object] | None:
     try:
-        remembered = json.loads(note.read_text())
+        remembered = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # absent, or damaged: the file is hashed again
         return None
     return remembered if isinstance(remembered, dict) and {"signature", "sha256"} <= remembered.keys() else None

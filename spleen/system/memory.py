@@ -28,7 +28,7 @@ def free_memory_bytes(groups: Path = _GROUPS, membership: Path = Path("/proc/sel
 def _own_groups(groups: Path, membership: Path) -> Iterator[tuple[Path, _Names]]:
     """The nested memory groups of this process, innermost first, with their file names; any may have a limit."""
     try:
-        lines = membership.read_text().splitlines()
+        lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return
     for line in lines:
@@ -45,8 +45,8 @@ def _left(group: Path, names: _Names) -> int | None:
     """Memory left in a group; None if the group does not exist or has no limit ("max" in version 2)."""
     limit_name, use_name, droppable_name = names
     try:
-        limit, used = (int((group / name).read_text()) for name in (limit_name, use_name))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        limit, used = (int((group / name).read_text(encoding="utf-8")) for name in (limit_name, use_name))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError):
         return None
     return max(0, limit - used + int(stat.get(droppable_name, 0)))

@@ -1,9 +1,12 @@
 """One progress bar for everything that takes a while; silent where standard error is no terminal."""
 
+import sys
 from types import TracebackType
 from typing import Never
 
 from tqdm import tqdm
+
+from spleen.system.terminal import printable_name, styled
 
 
 class ProgressBar:
@@ -27,7 +30,8 @@ class ProgressBar:
         self.close()
         self._task = task
         self._bar = tqdm(
-            desc=task,
+            desc=printable_name(task),
+            file=styled(sys.stderr),
             total=total,
             initial=done,
             unit=self._unit,
@@ -61,8 +65,8 @@ class ProgressBar:
     def note(self, description: str, behind: str = "") -> None:
         """Write another text before the bar, and one behind it."""
         if self._bar is not None and not self._bar.disable:
-            self._bar.set_postfix_str(behind, refresh=False)
-            self._bar.set_description(description)
+            self._bar.set_postfix_str(printable_name(behind), refresh=False)
+            self._bar.set_description(printable_name(description))
 
     def close(self) -> None:
         """End the task."""

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -248,3 +249,46 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
 def test_an_archive_without_files_is_refused(tmp_path: Path, archive: bytes) -> None:
     with pytest.raises(UnsafeArchive, match="contains no files"):
         unpack_bytes(archive, tmp_path)
+
+
+# Sparse files and long names ----------------------------------------------------------------------------------------
+
+
+def sparse_tar(folder: Path, size_bytes: int, tar_format: str) -> Path:
+    """A sparse file of 4 KiB of data and holes, as GNU tar writes it."""
+    with (folder / "sparse.nii").open("wb") as file:
+        file.truncate(size_bytes)
+        file.seek(size_bytes // 2)
+        file.write(b"x" * 4096)
+    archive = folder / "sparse.tar"
+    command = ["tar", "--sparse", f"--format={tar_format}", "-cf", str(archive), "-C", str(folder), "sparse.nii"]
+    subprocess.run(command, check=True)
+    return archive
+
+
+@pytest.mark.parametrize("tar_format", ["gnu", "posix"])
+def test_a_sparse_file_is_unpacked_unless_it_declares_far_more_than_it_holds(tmp_path: Path, tar_format: str) -> None:
+    small = sparse_tar(tmp_path, 1 << 20, tar_format)
+    assert small.stat().st_size < 1 << 17
+    unpack(small, tmp_path / "small", silent)
+    assert (tmp_path / "small" / "sparse.nii").read_bytes() == (tmp_path / "sparse.nii").read_bytes()
+    with pytest.raises(UnsafeArchive, match=r"'sparse\.nii' .* is a sparse file that declares .*GB and holds .*kB"):
+        unpack(sparse_tar(tmp_path, 5 << 30, tar_format), tmp_path / "large", silent)
+    assert not (tmp_path / "large").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a" * 256, "é" * 128, f"folder/{'b' * 300}.nii.gz", "/".join(["c" * 200] * 20)],
+    ids=["256 bytes", "128 characters of 2 bytes", "in a folder", "a path of 4 kB"],
+)
+@pytest.mark.parametrize("make", [make_tar, make_zip], ids=["tar", "zip"])
+def test_a_name_that_no_file_system_takes_is_told_before_anything_is_written(
+    tmp_path: Path, make: Callable[..., bytes], name: str
+) -> None:
+    with pytest.raises(UnsafeArchive, match=r"contains a name of \d+ bytes, .* take names of 255 and paths of 2048"):
+        unpack_bytes(make((name, b"x"), ("other.nii", b"y")), tmp_path)
+
+
+def test_a_name_of_255_bytes_is_fine(tmp_path: Path) -> None:
+    assert files_in(unpack_bytes(make_tar(("a" * 255, b"x"), ("b", b"y")), tmp_path)) == {"a" * 255: b"x", "b": b"y"}

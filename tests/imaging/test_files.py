@@ -13,6 +13,7 @@ from spleen.imaging.files import (
     pair_by_name,
     pair_images,
     split_channel,
+    volumes_by_name,
 )
 
 
@@ -225,3 +226,25 @@ def test_what_cannot_be_paired_is_told(tmp_path: Path, first: str, second: str, 
     touch(tmp_path / "empty")
     with pytest.raises(InputError, match=told):
         pair_by_name(tmp_path / first, tmp_path / second)
+
+
+# Unicode ------------------------------------------------------------------------------------------------------------
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"  # é in one character, and e with an accent
+
+
+def test_names_that_only_look_alike_are_told_apart(tmp_path: Path) -> None:
+    for name in (COMPOSED, DECOMPOSED):
+        (tmp_path / f"{name}.nii.gz").touch()
+    with pytest.raises(InputError, match=r"of its Unicode .*'cafe\\u0301\.nii\.gz' and 'caf\\xe9\.nii\.gz'; rename"):
+        volumes_by_name(tmp_path)
+
+
+def test_files_pair_whatever_the_form_of_their_characters(tmp_path: Path) -> None:
+    """macOS writes é as two characters, and Linux what it is given."""
+    for folder, name in (("images", COMPOSED), ("labels", DECOMPOSED)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.nii.gz").touch()
+    pairs = pair_by_name(tmp_path / "images", tmp_path / "labels")
+    image, label = tmp_path / "images" / f"{COMPOSED}.nii.gz", tmp_path / "labels" / f"{DECOMPOSED}.nii.gz"
+    assert pairs == {COMPOSED: (image, label)}

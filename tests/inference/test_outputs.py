@@ -307,3 +307,8 @@ def test_a_row_that_someone_changed_by_hand_stops_nothing(tmp_path: Path) -> Non
     path.write_text(path.read_text().rstrip() + ",my remark\n")
     record(Target(image(Path("b.nii")), tmp_path / "b.nii.gz"), [SCORE], [(1,)])
     assert [row["case_id"] for row in read_record(path)] == ["a", "b"]
+
+
+def test_images_whose_masks_would_only_look_different_are_told_apart() -> None:
+    with pytest.raises(InputError, match=r"form of its Unicode characters .*caf\\xe9.* and .*cafe\\u0301"):
+        plan_targets(images("caf\u00e9.nii.gz", "cafe\u0301.nii.gz"), Path("out"))

@@ -22,6 +22,9 @@ _CHUNK_BYTES = 1024 * 1024
 _BLOCK_BYTES = 4096  # disk overhead of a file, folder or link
 _MAX_ENTRIES = 1_000_000
 _MAX_TARGET_BYTES = 4096
+_MAX_NAME_BYTES = 255  # of any common file system
+_MAX_PATH_BYTES = 2048  # beside that of the folder, of the 4096 of Linux
+_MAX_HOLES_BYTES = 64 * 1024 * 1024
 _MAX_PADDING_BYTES = 16 * 1024 * 1024
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError)
 
@@ -39,6 +42,8 @@ class _Entry:
     size_bytes: int
     member: tarfile.TarInfo | zipfile.ZipInfo
     target: str = ""
+    stored_bytes: int | None = None
+    """What a sparse file holds beside holes; None for any other entry."""
     path: PurePosixPath = field(default_factory=PurePosixPath)
 
 
@@ -48,7 +53,11 @@ class _TarReader:
 
     def entries(self) -> Iterator[_Entry]:
         for member in self._file:
-            if member.isreg():
+            if member.issparse():
+                pieces = cast(list[tuple[int, int]], member.sparse or [])
+                stored = sum(length for _, length in pieces)
+                yield _Entry(member.name, "file", member.size, member, stored_bytes=stored)
+            elif member.isreg():
                 yield _Entry(member.name, "file", member.size, member)
             elif member.isdir():
                 yield _Entry(member.name, "folder", 0, member)
@@ -160,6 +169,9 @@ def _read_entries(reader: _Reader, disk: Path) -> list[_Entry]:
             continue
         if entry.kind == "device":
             _refuse(entry, "is not a file, folder or link")
+        if entry.stored_bytes is not None and entry.size_bytes - entry.stored_bytes > _MAX_HOLES_BYTES:
+            held, declared = decimal(entry.stored_bytes), decimal(entry.size_bytes)
+            _refuse(entry, f"is a sparse file that declares {declared} and holds {held}")
         needed_bytes += entry.size_bytes + _BLOCK_BYTES
         check_free_space(disk, needed_bytes, "or more, to unpack the archive")
         if path.parts:
@@ -177,6 +189,12 @@ def _path(entry: _Entry) -> PurePosixPath:
         _refuse(entry, "has an absolute path")
     if ".." in windows.parts:
         _refuse(entry, "points outside the folder")
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    if longest > _MAX_NAME_BYTES or len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        raise UnsafeArchive(
+            f"the archive contains a name of {max(longest, len(entry.name))} bytes, '{entry.name[:40]}…'; file systems "
+            f"take names of {_MAX_NAME_BYTES} and paths of {_MAX_PATH_BYTES}; nothing was unpacked"
+        )
     return path
 
 

@@ -150,7 +150,7 @@ def _find(folder: Path, requested: _Source) -> Fetched | None:
         return None
     remedy = "remove it, or choose another location with --output"
     try:
-        marker = _Marker(**json.loads((folder / _MARKER).read_text()))
+        marker = _Marker(**json.loads((folder / _MARKER).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         raise InputError(f"{folder} already exists and is not a fetched data set; {remedy}") from None
     if marker.source != requested.identity:
@@ -177,7 +177,7 @@ def _has_size(path: Path, size_bytes: int) -> bool:
 def _clear(downloads: Path, requested: _Source) -> None:
     """Remove leftovers of earlier calls, except a partial download of the same source."""
     notes = downloads / "source"
-    is_same = notes.exists() and notes.read_text() == requested.identity
+    is_same = notes.exists() and notes.read_text(encoding="utf-8") == requested.identity
     kept = {*_WORTH_KEEPING, "part.json", notes.name} if is_same else set()
     for path in downloads.iterdir():
         if path.name not in kept:

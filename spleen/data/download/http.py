@@ -191,7 +191,7 @@ class ResumingDownloader:
     def _origin_of_part(self) -> _Origin | None:
         """Where the partial download came from, or None if it cannot be resumed."""
         try:
-            origin = _Origin(**json.loads(self._notes.read_text()))
+            origin = _Origin(**json.loads(self._notes.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
         is_known = self._part.exists() and (origin.validator is not None or self._has_checksum)

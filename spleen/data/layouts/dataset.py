@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 from typing import Literal
+from unicodedata import normalize
 
 from spleen.data.cases import Case
 from spleen.errors import InputError
 from spleen.imaging.classes import parse_label_values
-from spleen.imaging.files import is_volume_name
+from spleen.imaging.files import is_volume_name, told_apart
 from spleen.system.text import bullets
 
 Modality = Literal["ct", "mr"]
@@ -88,8 +89,11 @@ def _check_ids(source: Path, cases: Sequence[Case]) -> None:
         if case.case_id == following.case_id:
             files = "\n".join(f"  {', '.join(str(image) for image in one.images)}" for one in (case, following))
             raise InputError(f"{source} contains case '{case.case_id}' twice; each case needs a unique name:\n{files}")
+    alike: dict[str, str] = {}
     for case in cases:
         name = case.case_id
+        if (other := alike.setdefault(normalize("NFC", name), name)) != name:
+            raise InputError(f"{source}: {told_apart(other, name)}")
         if problem := _problem_with_id(name):
             raise InputError(
                 f"{source}: the case_id {name!r} {problem}; outputs are named after it, so rename the case"

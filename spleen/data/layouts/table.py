@@ -9,6 +9,7 @@ from spleen.data.cases import Case, case_from_files
 from spleen.data.layouts.dataset import Dataset, file_path, make_dataset, missing_files
 from spleen.errors import InputError
 from spleen.imaging.files import case_name, split_channel
+from spleen.reporting.csv_text import from_cell
 from spleen.system.text import bullets, shortened
 
 _CHANNEL_SEPARATOR = ";"
@@ -124,7 +125,7 @@ def _read_lines(path: Path) -> dict[int, list[str]]:
             reader = csv.reader(file, strict=True)
             for cells in reader:
                 if any(cell.strip() for cell in cells):
-                    lines[reader.line_num] = [cell.strip() for cell in cells]
+                    lines[reader.line_num] = [from_cell(cell.strip()) for cell in cells]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror} (relative to {Path.cwd()})") from error
     except UnicodeDecodeError as error:

@@ -59,7 +59,7 @@ def _curve(arm: Arm) -> Curve:
 def _read_dice(path: Path) -> list[tuple[float, float]]:
     """The epochs with a validation Dice, counted from 1, and its values; empty if the file cannot be read."""
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             rows = [(row.get("epoch"), row.get("val/dice")) for row in csv.DictReader(file)]
         pairs = [(float(epoch) + 1, float(dice)) for epoch, dice in rows if epoch and dice]
     except (OSError, ValueError, csv.Error):

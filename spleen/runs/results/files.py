@@ -1,17 +1,16 @@
 """The results of a study as files: Markdown with figures, CSV for further analysis, LaTeX for a paper."""
 
-import csv
 import math
 import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from urllib.parse import quote
 
 from spleen.errors import InputError
 from spleen.records.reading import Setting
+from spleen.reporting.csv_text import to_csv
 from spleen.reporting.tables import scientific, to_markdown
 from spleen.runs.results.arms import Arm
 from spleen.runs.results.columns import setting_text
@@ -115,17 +114,17 @@ def as_csv(study: StudyResults) -> str:
         **{f"test_dice:{name}": partial(_of_class, name=name) for name in _classes(study)},
     }
     names = [f"{name}{end}" for name in scores for end in ("", "_low", "_high")]
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["selected", *(column.key for column in study.columns), *count_names(study), *names, "minutes"])
+    rows: list[list[object]] = [
+        ["selected", *(column.key for column in study.columns), *count_names(study), *names, "minutes"]
+    ]
     for arm in study.arms:
         numbers: list[float | None] = []
         for score in (of_arm(arm) for of_arm in scores.values()):
             numbers += [score.mean, *((score.interval.low, score.interval.high) if score.interval else (None, None))]
         settings = [_plain(arm.settings.get(column.key)) for column in study.columns]
         selected = "true" if arm is study.selected else "false"
-        writer.writerow([selected, *settings, *counts(study, arm), *map(_full, [*numbers, arm.minutes])])
-    return text.getvalue()
+        rows.append([selected, *settings, *counts(study, arm), *map(_full, [*numbers, arm.minutes])])
+    return to_csv(rows)
 
 
 def _classes(study: StudyResults) -> list[str]:

@@ -101,7 +101,7 @@ def _states(sweep_folder: Path, jobs: Sequence[Job] | None) -> dict[Path, State]
 def _report_failures(failed: set[Path]) -> int:
     if not failed:
         return 0
-    notes = {folder: json.loads(RunFolder(folder).failure.read_text()) for folder in sorted(failed)}
+    notes = {folder: json.loads(RunFolder(folder).failure.read_text(encoding="utf-8")) for folder in sorted(failed)}
     _print_error(f"{len(notes)} job(s) of the multirun in {Multirun.sweep_folder} failed:")
     _list({folder: note["message"].splitlines()[0] for folder, note in notes.items()})
     return max(int(note["exit_code"]) for note in notes.values())

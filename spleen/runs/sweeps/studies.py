@@ -95,7 +95,7 @@ def _with_current_keys(tree: DictConfig) -> DictConfig:
 
 def study_question(name: str) -> str:
     """The question of a study: the first comment line of its file."""
-    first = _files()[name].read_text().splitlines()[:1]
+    first = _files()[name].read_text(encoding="utf-8").splitlines()[:1]
     return first[0].removeprefix("#").strip() if first and first[0].startswith("#") else ""
 
 

@@ -14,7 +14,7 @@ def wandb_id(run_folder: Path) -> str:
     note = RunFolder(run_folder).wandb_id
     if not note.exists():
         write_text(note, secrets.token_hex(4))
-    return note.read_text().strip()
+    return note.read_text(encoding="utf-8").strip()
 
 
 def forget_wandb(run_folder: Path) -> None:
@@ -27,7 +27,7 @@ def earlier_segments(run_folder: Path) -> list[Path]:
     note = RunFolder(run_folder).wandb_id
     if not note.exists():
         return []
-    name = f"*run-*-{note.read_text().strip()}"
+    name = f"*run-*-{note.read_text(encoding='utf-8').strip()}"
     return sorted(
         [*note.parent.glob(name), *note.parent.glob(f"{name}-[0-9]*")]
     )  # numbered if started in the same second
