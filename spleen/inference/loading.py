@@ -13,8 +13,8 @@ from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.inference.legacy import RECIPE_KEY, spec_of_recipe
-from spleen.models.checkpoint import SPEC_KEY, network_weights, read_checkpoint
-from spleen.models.factory import build_network
+from spleen.models.checkpoint import SPEC_KEY, check_finite, network_weights, read_checkpoint
+from spleen.models.factory import build_network, check_weights_fit
 from spleen.models.spec import ModelSpec
 from spleen.models.trusted import check_network_setting
 from spleen.records.folder import BEST, CHECKPOINTS, RunFolder, run_folder_of
@@ -89,8 +89,11 @@ def load_trained(path: Path, allow_custom_code: bool = False) -> TrainedModel:
     try:
         spec = spec_of(content)
         check_network_setting(spec.network, allow_custom_code)
+        weights = network_weights(content)
+        check_finite(weights)
+        check_weights_fit(spec, weights)
         network = build_network(spec)
-        network.load_state_dict(network_weights(content))
+        network.load_state_dict(weights)
     except (InputError, RuntimeError, AttributeError, TypeError) as error:
         raise InputError(f"{checkpoint}: {error}") from error
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -5,12 +5,13 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from spleen.errors import InputError
+from spleen.system.text import shortened
 
 SPEC_KEY = "model_spec"
 """Key of the model specification in a checkpoint, as JSON."""
@@ -28,6 +29,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise InputError(f"{path} is not a checkpoint of `spleen train`, or it is truncated; copy it again")
+            _check_crc(file, path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except InputError:
         raise
@@ -44,6 +46,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get(WEIGHTS_KEY), dict):
         raise InputError(f"{path} was not written by `spleen train`: it lacks the weights of a network")
     return content
+
+
+def _check_crc(file: IO[bytes], path: Path) -> None:
+    """Compare each entry with its CRC-32, which torch.load does not; a flipped bit would be another weight."""
+    with zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise InputError(f"{path} is damaged: the content of {damaged} does not match its checksum; copy it again")
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raise InputError for weights that contain NaN or Inf."""
+    broken = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise InputError(
+            f"its weights contain NaN or Inf ({shortened(broken, 3)}): the training diverged; predict with another run"
+        )
 
 
 def network_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:

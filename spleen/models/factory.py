@@ -8,7 +8,8 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from spleen.errors import InputError
 from spleen.models.padding import PadToMultiple
@@ -27,6 +28,20 @@ def build_network(spec: ModelSpec) -> nn.Module:
     """
     padded = PadToMultiple(build_part("model.network", spec.network), spec.preprocessing.size_multiple)
     return padded if spec.crop_size is None else OverlappingWindows(padded, spec.crop_size)
+
+
+def check_weights_fit(spec: ModelSpec, weights: Mapping[str, Tensor]) -> None:
+    """Raise RuntimeError, as load_state_dict does, for weights of another shape than the specification's network.
+
+    The network is built without memory for its weights, so that a wrong specification costs nothing. One that cannot be
+    built in this way is not checked.
+    """
+    try:
+        with torch.device("meta"):
+            network = build_network(spec)
+    except InputError:
+        return
+    network.load_state_dict({name: value.to("meta") for name, value in weights.items()})
 
 
 def build_part(name: str, setting: Mapping[str, Any]) -> nn.Module:

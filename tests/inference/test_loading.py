@@ -2,10 +2,12 @@
 
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -157,6 +159,7 @@ def test_a_malicious_target_is_refused_and_not_run(run_folder: Path, tmp_path: P
 
 
 OWN_NETWORK = """
+import psutil
 import torch
 class Own(torch.nn.Module):
     def __init__(self, in_channels, out_channels):
@@ -225,6 +228,40 @@ def test_other_peoples_checkpoints_are_reported(tmp_path: Path, content: object)
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"other\.ckpt:? (it )?was not written by `spleen train`"):
         load_trained(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_a_flipped_bit_in_the_weights_is_noticed(run_folder: Path, tmp_path: Path, name: str) -> None:
+    source = run_folder / "checkpoints" / name
+    with zipfile.ZipFile(source) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+        start = source.read_bytes().index(archive.read(largest))
+    content = bytearray(source.read_bytes())
+    content[start + largest.file_size // 2] ^= 1 << 6
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        InputError, match=rf"{name} is damaged: the content of archive/data.* does not match its checksum"
+    ):
+        load_trained(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_number_are_refused(run_folder: Path, tmp_path: Path, value: float) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        next(iter(content["state_dict"].values())).flatten()[0] = value
+
+    with pytest.raises(
+        InputError, match=r"diverged\.ckpt: its weights contain NaN or Inf \(.*\): the training diverged"
+    ):
+        load_trained(forge(run_folder, tmp_path / "diverged.ckpt", spoil))
+
+
+def test_a_specification_of_a_giant_network_costs_no_memory(run_folder: Path, tmp_path: Path) -> None:
+    giant = {"_target_": "spleen.models.unet.UNet", "in_channels": 1, "out_channels": 2, "width": 200_000, "depth": 2}
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(InputError, match=r"(?s)giant\.ckpt: .*size mismatch"):
+        load_trained(forge_network(run_folder, tmp_path / "giant.ckpt", giant))
+    assert psutil.Process().memory_info().rss - before < 200e6
 
 
 def test_weights_that_do_not_fit_their_network_are_reported(run_folder: Path, tmp_path: Path) -> None:
