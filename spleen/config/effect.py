@@ -7,6 +7,7 @@ Imports nothing: a result table needs neither OmegaConf nor torch.
 WITHOUT_EFFECT = {
     "output_dir": "location of the run folders",
     "cache_dir": "location of the preprocessed slices",
+    "verify": "checks of the preprocessed slices",
     "study": "name of a folder",
     "debug": "how errors are shown",
     "search": "the trial of a search; a pruned run never counts as finished",

@@ -200,6 +200,7 @@ class TrainConfig:
     grid_tolerance_mm: float
     output_dir: str
     cache_dir: str
+    verify: bool
     debug: bool
     search: Any  # None, or the trial of a search that this run is (spleen.runs.sweeps.search)
     data: Any  # one of DATA

@@ -34,8 +34,10 @@ class RunData:
     """All folds of the cross-validation that the run is part of; None if it is not part of one."""
 
 
-def open_data(config: TrainConfig, cases: Sequence[Case], preprocessing: Preprocessing) -> RunData:
-    """Open the cases from the slice store (built if needed) and split them.
+def open_data(
+    config: TrainConfig, cases: Sequence[Case], preprocessing: Preprocessing, verify: bool = False
+) -> RunData:
+    """Open the cases from the slice store (built if needed, checked with `verify`) and split them.
 
     Raises InputError if the files or the split are invalid.
     """
@@ -47,6 +49,7 @@ def open_data(config: TrainConfig, cases: Sequence[Case], preprocessing: Preproc
         Path(config.cache_dir),
         skip_bad=many and config.data.skip_bad,
         allow_empty_label=many,
+        verify=verify or config.verify,
     )
     _check_same_values(opened.cases)
     splits, folds = _split_cases(config, opened) if many else ([_split_slices(config, opened.cases[0])], None)

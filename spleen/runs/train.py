@@ -117,7 +117,7 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
 def _run(job: _Job, stop: StopRequest) -> None:
     config, run_folder = job.config, job.run_folder
     unfinished = _open_folder(config, run_folder)
-    opened = open_data(config, job.cases, job.parts.spec.preprocessing)
+    opened = open_data(config, job.cases, job.parts.spec.preprocessing, verify=unfinished is not None)
     data = opened.slices
     for size in {case.grid.padded for case in data.cases}:
         check_slice_size(config, job.parts, size, sum(len(part.indices) for part in data.slices("train")))

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from spleen.data.cases import Case
+from spleen.data.loading.batches import CaseSlices, TrainingSlices
 from spleen.data.store.store import open_case
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
@@ -362,3 +363,53 @@ def test_several_processes_rebuild_a_deleted_cache_together(case, cache):
         shutil.rmtree(cache)
         assert list(pool.map(_read_all, [stored] * 16)) == [expected] * 16
     assert len(_entries(cache)) == 1
+
+
+# Damage -------------------------------------------------------------------------------------------------------------
+
+
+def _flip(path: Path, keep_time: bool, place: float = 0.9) -> None:
+    """Flip one bit of a file, with or without a trace in its modification time."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << 4
+    path.write_bytes(content)
+    if keep_time:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "reference.npy", "entry.json"])
+@pytest.mark.parametrize("place", [0.05, 0.5, 0.95])
+def test_a_changed_file_of_an_entry_is_noticed_and_the_entry_rebuilt(case, cache, caplog, name, place):
+    expected = open_case(case, SETTINGS, cache)
+    arrays = [np.asarray(array) for array in (expected.images, expected.labels, expected.reference)]
+    _flip(expected.images.path.with_name(name), keep_time=False, place=place)
+    found = open_case(case, SETTINGS, cache)
+    assert "is damaged" in caplog.text
+    assert "and is rebuilt" in caplog.text
+    for array, before in zip((found.images, found.labels, found.reference), arrays, strict=True):
+        np.testing.assert_array_equal(np.asarray(array), before)
+    caplog.clear()
+    open_case(case, SETTINGS, cache, verify=True)
+    assert caplog.text == ""
+
+
+def test_a_fault_of_the_disk_that_leaves_no_trace_is_found_on_request(case, cache, caplog):
+    entry = open_case(case, SETTINGS, cache)
+    _flip(entry.images.path, keep_time=True)
+    open_case(case, SETTINGS, cache)
+    assert caplog.text == ""
+    open_case(case, SETTINGS, cache, verify=True)
+    assert "images.npy does not match its checksum" in caplog.text
+
+
+def test_a_class_index_without_a_class_never_reaches_the_loss(case, cache):
+    entry = open_case(case, SETTINGS, cache)
+    labels = entry.labels.path
+    content = bytearray(labels.read_bytes())
+    content[-1] = 200
+    labels.write_bytes(content)
+    slices = TrainingSlices([CaseSlices(entry, np.arange(entry.n_slices))], context_slices=0)
+    with pytest.raises(
+        InputError, match=r"labels\.npy is damaged: it holds the class index 200; verify=true rebuilds it"
+    ):
+        slices[np.arange(entry.n_slices)]

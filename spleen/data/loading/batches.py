@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16, Int64, Integer
+from jaxtyping import Bool, Float, Float16, Int64, Integer, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from spleen.data.store.entry import StoredCase
+from spleen.data.store.entry import StoredArray, StoredCase
 from spleen.errors import InputError
 from spleen.imaging.slicing import context_indices
 from spleen.types import ImageBatch, LabelBatch
@@ -96,7 +96,7 @@ class TrainingSlices(Dataset[SliceBatch]):
             if [height, width] != sides:
                 image[rows] = planes.min()
             image[rows, :, :height, :width] = planes
-            label[rows, 0, :height, :width] = case.labels[index]
+            label[rows, 0, :height, :width] = _classes(case, case.labels, index)
         origin = np.stack([case_of, slice_of], axis=1)
         return SliceBatch(torch.from_numpy(image), torch.from_numpy(label), torch.from_numpy(origin))
 
@@ -128,11 +128,19 @@ class ScoredSlices(Dataset[ScoredBatch]):
         case = self._cases[case_index]
         return ScoredBatch(
             torch.from_numpy(load_images(case, index, self._context_slices)),
-            torch.from_numpy(case.labels[index][:, None]),
-            torch.from_numpy(case.reference[index]),
+            torch.from_numpy(_classes(case, case.labels, index)[:, None]),
+            torch.from_numpy(_classes(case, case.reference, index)),
             case_index,
             torch.from_numpy(index),
         )
+
+
+def _classes(case: StoredCase, planes: StoredArray, index: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b h w"]:
+    """Planes of class indices; raises InputError for an index that stands for no class."""
+    read = planes[index]
+    if (largest := int(read.max(initial=0))) > len(case.label_values):
+        raise InputError(f"{planes.path} is damaged: it holds the class index {largest}; verify=true rebuilds it")
+    return read
 
 
 class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):

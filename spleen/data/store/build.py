@@ -40,7 +40,12 @@ class LoadedCases:
 
 
 def open_cases(
-    cases: Sequence[Case], preprocessing: Preprocessing, cache: Path, skip_bad: bool, allow_empty_label: bool = False
+    cases: Sequence[Case],
+    preprocessing: Preprocessing,
+    cache: Path,
+    skip_bad: bool,
+    allow_empty_label: bool = False,
+    verify: bool = False,
 ) -> LoadedCases:
     """Open the entries of all cases; missing entries are built in parallel.
 
@@ -59,7 +64,9 @@ def open_cases(
     pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(cores // n_threads,))
     room = MemoryBudget(int(_MEMORY_FRACTION * free_memory_bytes()))
     try:
-        waiting = {pool.submit(open_case, case, preprocessing, cache, room, allow_empty_label): case for case in cases}
+        waiting = {
+            pool.submit(open_case, case, preprocessing, cache, room, allow_empty_label, verify): case for case in cases
+        }
         with folded_warnings("spleen.imaging.nifti"), ProgressBar("case") as bar:
             for done in as_completed(waiting):
                 # Popped here: a failed future keeps its traceback, and with it whole volumes, alive.

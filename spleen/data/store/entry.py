@@ -2,6 +2,7 @@
 
 import math
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import FileIO
@@ -13,6 +14,8 @@ from jaxtyping import Bool, Int64, Shaped
 
 from spleen.imaging.slicing import InPlaneGrid
 from spleen.types import AxisName
+
+_BLOCK_BYTES = 1 << 22
 
 PlaneIndex = int | slice | Int64[np.ndarray, "..."]
 
@@ -49,6 +52,21 @@ class StoredArray:
         if in_fortran_order or size != array.offset + math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{path} has {size} bytes, which does not match its header")
         return array
+
+    def check(self, crc32: int, written_ns: int | None) -> None:
+        """Raise ValueError if the content differs from its CRC-32.
+
+        A file that was last changed at `written_ns` is not read: only its time is compared.
+        """
+        with self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mtime_ns == written_ns:
+                return
+            file.seek(self.offset)
+            found = 0
+            while block := file.read(_BLOCK_BYTES):
+                found = zlib.crc32(block, found)
+        if found != crc32:
+            raise ValueError(f"the content of {self.path.name} does not match its checksum")
 
     def __getitem__(self, index: PlaneIndex | tuple[PlaneIndex, *tuple[int | slice, ...]]) -> Shaped[np.ndarray, "..."]:
         """A copy, with NumPy's indexing: the planes are read, then the other indices are applied."""

@@ -2,7 +2,8 @@
 
 An entry is a folder named by the hash of the content of both files and of every setting that affects the arrays. It
 contains images.npy (n c h w, float16), labels.npy (n h w, uint8), reference.npy (n H W, uint8, the label on the native
-planes) and entry.json. It is renamed into place when complete, so a half-written entry is never read.
+planes) and entry.json, with the checksum of each array. It is renamed into place when complete, so a half-written entry
+is never read.
 """
 
 import hashlib
@@ -11,7 +12,8 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -39,7 +41,8 @@ from spleen.types import AxisName, LabelVolume
 
 log = logging.getLogger(__name__)
 
-_FILES = ("images.npy", "labels.npy", "reference.npy", "entry.json")
+_ARRAYS = ("images", "labels", "reference")
+_FILES = (*(f"{name}.npy" for name in _ARRAYS), "entry.json")
 # Increase whenever the arrays of an entry change for the same settings.
 _FORMAT = 4
 
@@ -55,10 +58,12 @@ def open_case(
     cache: Path,
     room: MemoryBudget | None = None,
     allow_empty_label: bool = False,
+    verify: bool = False,
 ) -> StoredCase:
-    """Open the entry of a case; a missing entry is built first, once `room` has enough memory for it.
+    """Open the entry of a case; a missing or damaged entry is built first, once `room` has enough memory for it.
 
-    `allow_empty_label` allows a label without foreground, for data in which some patients lack the organ.
+    `allow_empty_label` allows a label without foreground, for data in which some patients lack the organ. `verify`
+    compares every array with its checksum, not only those whose file has changed since it was written.
     Raises InputError for invalid files, and for a cache folder that cannot be written.
     """
     for path in (*case.images, case.label):
@@ -68,21 +73,23 @@ def open_case(
             raise InputError(f"{path} is not readable by this user; change its permissions")
     try:
         entry = entries_folder(cache) / _key(case, preprocessing, cache, allow_empty_label)
-        if not entry.is_dir():
-            with (
-                room.taken(_bytes_to_build(case, preprocessing)) if room else nullcontext(),
-                new_folder(entry) as folder,
-            ):
-                _build(case, preprocessing, folder, allow_empty_label)
+        rebuild = partial(_rebuild, entry, case, preprocessing, cache, allow_empty_label)
+        if entry.is_dir():
+            try:
+                return _open(case, entry, preprocessing.axis, rebuild, verify)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                log.warning("%s is damaged (%s) and is rebuilt", entry, error)
+                shutil.rmtree(entry)
+        with (
+            room.taken(_bytes_to_build(case, preprocessing)) if room else nullcontext(),
+            new_folder(entry) as folder,
+        ):
+            _build(case, preprocessing, folder, allow_empty_label)
+        return _open(case, entry, preprocessing.axis, rebuild, verify=False)
     except OSError as error:
         raise InputError(
             f"cannot use the slice store under {cache}: {error}. Free some space or choose another cache_dir=…"
         ) from error
-    try:
-        rebuild = partial(_rebuild, entry, case, preprocessing, cache, allow_empty_label)
-        return _open(case, entry, preprocessing.axis, rebuild)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{entry} is damaged: {error!r}. Delete it, and it will be rebuilt") from error
 
 
 def _rebuild(entry: Path, case: Case, preprocessing: Preprocessing, cache: Path, allow_empty_label: bool) -> None:
@@ -111,10 +118,18 @@ def _key(case: Case, preprocessing: Preprocessing, cache: Path, allow_empty_labe
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _open(case: Case, entry: Path, axis: AxisName, rebuild: Callable[[], None]) -> StoredCase:
+def _open(case: Case, entry: Path, axis: AxisName, rebuild: Callable[[], None], verify: bool) -> StoredCase:
+    """Raises OSError, or one of the errors of wrong content, for a damaged entry."""
     facts = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
+    if facts.pop("checksum") != _checksum(facts):
+        raise ValueError("entry.json does not match its checksum")
     native, resampled, padded = (tuple(facts["grid"][name]) for name in ("native", "resampled", "padded"))
-    arrays = {name: StoredArray.at(entry / f"{name}.npy", rebuild) for name in ("images", "labels", "reference")}
+    arrays = {name: StoredArray.at(entry / f"{name}.npy", rebuild) for name in _ARRAYS}
+    for name, array in arrays.items():
+        expected = facts["arrays"][name]
+        if (list(array.shape), str(array.dtype)) != (expected["shape"], expected["dtype"]):
+            raise ValueError(f"{name}.npy has another shape or type than entry.json says")
+        array.check(expected["crc32"], None if verify else expected["written_ns"])
     return StoredCase(
         case_id=case.case_id,
         axis=axis,
@@ -160,12 +175,21 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         intensity = fit_intensity(channel, preprocessing.intensity, str(name))
         images[:, number] = network_planes(channel, preprocessing.axis, grid, intensity)
     labels = map_chunks(reference, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_classes).numpy())
-    np.save(folder / "images.npy", images)
-    np.save(folder / "labels.npy", labels)
-    np.save(folder / "reference.npy", reference)
+    checks = {}
+    for name, array in zip(_ARRAYS, (images, labels, reference), strict=True):
+        path = folder / f"{name}.npy"
+        np.save(path, array)
+        # Of the array in memory, so that a fault while it is written is noticed too.
+        checks[name] = {
+            "shape": array.shape,
+            "dtype": str(array.dtype),
+            "crc32": zlib.crc32(array.reshape(-1).view(np.uint8).data),
+            "written_ns": path.stat().st_mtime_ns,
+        }
     voxels = np.bincount(reference.ravel(), minlength=n_classes)
     facts = {
         "case_id": case.case_id,
+        "arrays": checks,
         "images": [str(path) for path in case.images],
         "label": str(case.label),
         "axis": preprocessing.axis,
@@ -179,7 +203,12 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         "fingerprint": fingerprint(image.arrays),
         "implausible_units": implausible_units(image.arrays, preprocessing.intensity),
     }
+    facts["checksum"] = _checksum(facts)
     (folder / "entry.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _checksum(facts: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read_case(
