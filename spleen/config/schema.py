@@ -3,7 +3,7 @@
 Imports nothing heavy: `spleen train --help` must be instant.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -41,6 +41,7 @@ class CasesData:
     channels: int | None
     groups: str | None
     skip_bad: bool
+    background_values: Any = field(default=None, kw_only=True)  # older records lack it
 
 
 @dataclass
@@ -200,7 +201,6 @@ class TrainConfig:
     grid_tolerance_mm: float
     output_dir: str
     cache_dir: str
-    verify: bool
     debug: bool
     search: Any  # None, or the trial of a search that this run is (spleen.runs.sweeps.search)
     data: Any  # one of DATA
@@ -216,6 +216,7 @@ class TrainConfig:
     logger: LoggerConfig
     fold: Any = None  # None, a number from 0, or "all"
     crop_size: int | None = None
+    verify: bool = False
 
 
 DATA: dict[str, type] = {

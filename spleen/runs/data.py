@@ -15,7 +15,7 @@ from spleen.data.loading.datamodule import SPLITS, SliceDataModule
 from spleen.data.splits.blocks import SliceSplit, split_one_volume
 from spleen.data.splits.cases import CaseSplit, CaseSplitSettings, SplitCase, make_folds, split_cases
 from spleen.data.splits.files import FoldCases, read_case_list, read_splits, write_splits
-from spleen.data.store.build import LoadedCases, open_cases
+from spleen.data.store.build import ExpectedValues, LoadedCases, open_cases
 from spleen.data.store.entry import StoredCase
 from spleen.errors import InputError
 from spleen.imaging.preprocessing import Preprocessing
@@ -35,10 +35,15 @@ class RunData:
 
 
 def open_data(
-    config: TrainConfig, cases: Sequence[Case], preprocessing: Preprocessing, verify: bool = False
+    config: TrainConfig,
+    cases: Sequence[Case],
+    preprocessing: Preprocessing,
+    known_values: frozenset[int] | None = None,
+    verify: bool = False,
 ) -> RunData:
     """Open the cases from the slice store (built if needed, checked with `verify`) and split them.
 
+    `known_values` are the label values that the dataset defines.
     Raises InputError if the files or the split are invalid.
     """
     many = isinstance(config.data, CasesData)
@@ -50,12 +55,14 @@ def open_data(
         skip_bad=many and config.data.skip_bad,
         allow_empty_label=many,
         verify=verify or config.verify,
+        values=ExpectedValues(known_values, tuple(config.data.background_values or ()) if many else ()),
     )
     _check_same_values(opened.cases)
     splits, folds = _split_cases(config, opened) if many else ([_split_slices(config, opened.cases[0])], None)
     data = SliceDataModule(opened.cases, splits, build.build_loader_settings(config), opened.skipped)
     if many:
         _check_classes(data, preprocessing.classes.names)
+    _warn_of_unvalidated(data, preprocessing.classes.names)
     _describe(data, config)
     return RunData(data, folds)
 
@@ -83,6 +90,24 @@ def _check_classes(data: SliceDataModule, names: tuple[str, ...]) -> None:
         raise InputError(f"no label of the {len(training)} training cases contains {shown}; correct data.label_values")
     if absent:
         log.warning("no label of the %d training cases contains %s, so it cannot be learned", len(training), shown)
+
+
+def _warn_of_unvalidated(data: SliceDataModule, names: tuple[str, ...]) -> None:
+    """Warn of classes that the validation split does not contain: its scores say nothing about them."""
+    parts = data.slices("val")
+    found: set[int] = set()
+    for part in parts:
+        if len(part.indices) == part.case.n_slices:
+            found |= {index for index, volume in enumerate(part.case.volumes_mm3, start=1) if volume}
+        else:
+            found |= set(np.unique(part.case.reference[part.indices]).tolist())
+    if absent := [name for index, name in enumerate(names, start=1) if parts and index not in found]:
+        consequence = (
+            "nothing can select an epoch, and the last one is kept"
+            if len(absent) == len(names)
+            else ("it takes no part in selecting an epoch")
+        )
+        log.warning("the validation split does not contain %s: %s", ", ".join(absent), consequence)
 
 
 def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:

@@ -21,7 +21,7 @@ from spleen.runs.tracking.parts import forget_wandb
 from spleen.system.nested import flatten
 from spleen.system.resources import train_command
 from spleen.training.callbacks import SETTINGS_KEY
-from spleen.training.checkpoints import best_row, keep_best
+from spleen.training.checkpoints import CHECKPOINTS_KEY, best_row, keep_best
 
 # A run may be resumed with other settings that do not affect training, and on other hardware, where the results differ
 # in their last digits from those of an uninterrupted run.
@@ -65,8 +65,9 @@ def find_unfinished(run_folder: Path) -> Unfinished | None:
         raise InputError(
             f"{last} contains no training state to resume from ({error}); remove it to start from scratch"
         ) from error
-    keep_best(last.parent, rows, spec)
-    if best_row(rows) is not None and not best.exists():
+    can_select = content["callbacks"].get(CHECKPOINTS_KEY, {}).get("can_select", True)
+    keep_best(last.parent, rows, spec, can_select)
+    if best_row(rows, can_select) is not None and not best.exists():
         raise InputError(f"{best} is missing, so the run cannot be scored; remove {last} to start from scratch")
     return Unfinished(last, len(rows), settings, spec)
 
@@ -108,7 +109,7 @@ def check_same_data(unfinished: Unfinished, now: ModelSpec) -> None:
 
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:
-    return json.dumps(flat[key]) if key in flat else "not set"
+    return "not set" if flat.get(key) is None else json.dumps(flat[key])
 
 
 def clear_record(run_folder: Path) -> None:

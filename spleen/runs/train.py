@@ -68,6 +68,8 @@ class _Job:
 
     config: TrainConfig
     cases: tuple[Case, ...]
+    known_values: frozenset[int] | None
+    """Label values that the dataset defines."""
     fit: FitSettings
     parts: Parts
     wandb: WandbSettings
@@ -97,7 +99,7 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     config = complete(config, dataset)
     settings = build_fit_settings(config)
     parts, wandb = build_parts(config), build_wandb_settings(config)
-    job = _Job(config, dataset.cases, settings, parts, wandb, run_folder, started)
+    job = _Job(config, dataset.cases, dataset.known_values, settings, parts, wandb, run_folder, started)
     given = check_launched(config.trainer)
     if given is not None and given.process_rank.global_rank > 0:
         if not job.is_finished:
@@ -117,7 +119,7 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
 def _run(job: _Job, stop: StopRequest) -> None:
     config, run_folder = job.config, job.run_folder
     unfinished = _open_folder(config, run_folder)
-    opened = open_data(config, job.cases, job.parts.spec.preprocessing, verify=unfinished is not None)
+    opened = open_data(config, job.cases, job.parts.spec.preprocessing, job.known_values, verify=unfinished is not None)
     data = opened.slices
     for size in {case.grid.padded for case in data.cases}:
         check_slice_size(config, job.parts, size, sum(len(part.indices) for part in data.slices("train")))

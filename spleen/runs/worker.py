@@ -48,7 +48,8 @@ def _train(store: Store, process_rank: ProcessRank, count: int, stop: StopReques
     config = order.config
     settings = build.build_fit_settings(config)
     parts = build.build_parts(config)
-    data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
+    dataset = find_dataset(config)
+    data = open_data(config, dataset.cases, parts.spec.preprocessing, dataset.known_values).slices
     spec = complete_spec(parts.spec, data.cases_in("train"), data.cases_in("val"))
     module = build.build_module(config, parts, data)
     report_ready(store, process_rank)

@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,10 @@ def fit(
         module.network.compile()
     files = RunFolder(part.run_folder)
     first = part.process_rank.global_rank == 0
+    # Without the organ, the validation scores depend only on false positives.
+    can_select = any(slices.case.foreground[slices.indices].any() for slices in data.slices("val"))
+    if not can_select:
+        settings = replace(settings, early_stopping_patience=None)
     clock, stop = Clock(part.started), StopOnSignal(part.stop)
     epochs = EpochRecord(files.metrics if first else None)
     bad_loss = StopOnNonFiniteLoss([slices.case.case_id for slices in data.slices("train")])
@@ -100,9 +104,13 @@ def fit(
         epochs,
         bad_loss,
         SelfDescribing(spec, recorded_settings),
-        *_optional_callbacks(settings, epochs, settings.progress and first),
+        *_optional_callbacks(
+            settings if can_select else replace(settings, early_stopping_patience=None),
+            epochs,
+            settings.progress and first,
+        ),
     ]
-    callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, on_epoch), stop]
+    callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, on_epoch, can_select), stop]
     trainer = make_trainer(settings, part.run_folder, callbacks, part.process_rank, validates=bool(data.slices("val")))
     with _deferring_signals(part.stop):
         trainer.fit(module, data, ckpt_path=part.checkpoint, weights_only=True)

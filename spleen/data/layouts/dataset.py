@@ -55,6 +55,8 @@ class Dataset:
     """Names of the channels in order; empty if no file names them."""
     modality: Modality | None
     """The modality from `modality_of` the channels."""
+    known_values: frozenset[int] | None = None
+    """All label values that a file defines, also those of classes that are not used; None if no file defines any."""
 
 
 def _modality_of_one(name: str) -> Modality | None:

@@ -1,5 +1,6 @@
 """Datasets of the Medical Segmentation Decathlon: dataset.json lists the training cases, classes and channels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from spleen.data.cases import Case
@@ -31,7 +32,10 @@ def read_decathlon(root: Path, classes_from_file: bool = True) -> Dataset:
     dataset = make_dataset(path, cases, label_values, channels)
     check_files_exist(path, dataset.cases, _advice(dataset.cases[0]))
     warn_of_count(path, content, len(cases))
-    return dataset
+    known = content.get("labels")
+    if not isinstance(known, dict) or not all(value.isdecimal() for value in known):
+        return dataset
+    return replace(dataset, known_values=frozenset(map(int, known)))
 
 
 def _case(root: Path, where: str, entry: object) -> Case:

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from spleen.data.cases import Case
@@ -40,7 +41,7 @@ def read_nnunet(root: Path, classes_from_file: bool = True) -> Dataset:
         cases = _found_cases(root, ending, channels)
     dataset = make_dataset(path, cases, classes if classes_from_file else None, channels)
     warn_of_count(path, content, len(cases))
-    return dataset
+    return replace(dataset, known_values=frozenset(value for values in classes.values() for value in values))
 
 
 def _file_ending(path: Path, ending: object) -> str:

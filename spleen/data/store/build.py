@@ -39,6 +39,16 @@ class LoadedCases:
     skipped: dict[str, str]
 
 
+@dataclass(frozen=True)
+class ExpectedValues:
+    """The label values that may occur besides those of the classes."""
+
+    known: frozenset[int] | None = None
+    """All values that the dataset defines; None if no file defines them."""
+    background: tuple[int, ...] = ()
+    """Values that are background on purpose."""
+
+
 def open_cases(
     cases: Sequence[Case],
     preprocessing: Preprocessing,
@@ -46,6 +56,7 @@ def open_cases(
     skip_bad: bool,
     allow_empty_label: bool = False,
     verify: bool = False,
+    values: ExpectedValues | None = None,
 ) -> LoadedCases:
     """Open the entries of all cases; missing entries are built in parallel.
 
@@ -76,11 +87,36 @@ def open_cases(
         room.close()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)  # new threads inherit the last value that any thread has set
+    bad |= _unexpected_values(opened, values or ExpectedValues())
     if bad:
         _report_bad(bad, len(cases), skip_bad)
     _warn_of_implausible_units(cases, opened)
     _warn_of_shear(cases, opened)
-    return LoadedCases(tuple(opened[case.case_id] for case in cases if case.case_id in opened), bad)
+    return LoadedCases(tuple(opened[case.case_id] for case in cases if case.case_id not in bad), bad)
+
+
+def _unexpected_values(opened: Mapping[str, StoredCase], values: ExpectedValues) -> dict[str, str]:
+    """Why labels cannot be right, by case_id: a typing error such as 255 for 1 would train as background.
+
+    If no file defines the values, those of cases that contain a class are taken to be known.
+    """
+    known = values.known
+    if known is None:
+        known = frozenset(value for case in opened.values() if any(case.volumes_mm3) for value in case.other_values)
+    reasons = {}
+    for case_id, case in opened.items():
+        if others := sorted(set(case.other_values) - known - set(values.background)):
+            wanted = shortened((value for of_class in case.label_values for value in of_class), 12)
+            allowed = (
+                f"dataset.json defines {shortened(sorted(values.known), 12)}"
+                if values.known
+                else (f"the classes have {wanted}, and no label with one of these has them")
+            )
+            reasons[case_id] = (
+                f"its label contains {shortened(others, 12)}, but {allowed}; correct the label, or name values that "
+                f"are background on purpose: data.background_values=[{','.join(map(str, others[:12]))}]"
+            )
+    return reasons
 
 
 def _collect(done: Future[StoredCase], case_id: str, opened: dict[str, StoredCase], bad: dict[str, str]) -> None:

@@ -129,6 +129,8 @@ class StoredCase:
     foreground: Bool[np.ndarray, " n"]
     label_values: tuple[tuple[int, ...], ...]
     """For each class, its values in the label file."""
+    other_values: tuple[int, ...]
+    """Values in the label file that belong to no class, without 0."""
     volumes_mm3: tuple[float, ...]
     """Volume of each class in the reference, in mm³."""
     fingerprint: str

@@ -138,6 +138,7 @@ def _open(case: Case, entry: Path, axis: AxisName, rebuild: Callable[[], None], 
         voxel_volume_mm3=facts["voxel_volume_mm3"],
         foreground=np.array(facts["foreground"], dtype=bool),
         label_values=tuple(tuple(values) for values in facts["label_values"]),
+        other_values=tuple(facts["other_values"]),
         volumes_mm3=tuple(facts["volumes_mm3"]),
         fingerprint=facts["fingerprint"],
         implausible_units=facts["implausible_units"],
@@ -166,7 +167,9 @@ def _bytes_to_build(case: Case, preprocessing: Preprocessing) -> int:
 def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_label: bool) -> None:
     image, label, classes = _read_case(case, preprocessing, allow_empty_label)
     spacing = slice_spacing_mm(image.affine, preprocessing.axis)
-    reference = np.ascontiguousarray(to_slices(to_class_indices(label, classes), preprocessing.axis))
+    indices = to_class_indices(label, classes)
+    others = np.unique(label[(indices == 0) & (label != 0)]).tolist()
+    reference = np.ascontiguousarray(to_slices(indices, preprocessing.axis))
     grid = preprocessing.plan(label.shape, image.affine)
     n_classes = len(classes.names) + 1
     images = np.empty((len(reference), preprocessing.n_channels, *grid.padded), np.float16)
@@ -197,6 +200,7 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         "spacing_mm": spacing,
         "foreground": reference.any(axis=(1, 2)).tolist(),
         "label_values": classes.values,
+        "other_values": others,
         "voxel_volume_mm3": image.voxel_volume_mm3,
         "volumes_mm3": [float(count * image.voxel_volume_mm3) for count in voxels[1:]],
         "shear_degrees": shear_degrees(image.affine),

@@ -7,7 +7,13 @@ import numpy as np
 from jaxtyping import Num
 
 from spleen.errors import InputError
-from spleen.exploration.facts.findings import Finding, header_findings, intensity_findings, label_findings
+from spleen.exploration.facts.findings import (
+    Finding,
+    header_findings,
+    intensity_findings,
+    label_findings,
+    unknown_value_findings,
+)
 from spleen.exploration.facts.header import HeaderFacts
 from spleen.exploration.facts.intensity import IntensityFacts, intensity_facts
 from spleen.exploration.facts.label import LabelFacts, label_facts, organ_mask
@@ -67,6 +73,7 @@ def explore_case(files: CaseFiles, organ: tuple[int, ...] = ()) -> CaseFacts:
         findings.append(Finding("error", "NaN or Inf", "every voxel of the image is NaN or Inf"))
     if labels is not None:
         findings += label_findings(labels, organ)
+        findings += unknown_value_findings(labels, files.class_names)
     return CaseFacts(
         case_id=files.case_id,
         image=files.image,

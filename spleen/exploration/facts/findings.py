@@ -1,6 +1,6 @@
 """Findings about one case: an error makes training wrong or impossible, a warning deserves a look."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -151,6 +151,18 @@ def label_findings(facts: LabelFacts, organ: tuple[int, ...]) -> Iterator[Findin
                 f"{value.title} has {value.n_components} separate components, the largest with "
                 f"{_below_all(value.largest_component_fraction)} of it; stray voxels, unless the organ is paired",
             )
+
+
+def unknown_value_findings(facts: LabelFacts, class_names: Mapping[int, str]) -> Iterator[Finding]:
+    """An error if the label contains values that its dataset.json, if there is one, does not define."""
+    unknown = [value.value for value in facts.values if value.value not in class_names]
+    if class_names and unknown:
+        yield Finding(
+            "error",
+            "unknown label value",
+            f"the label contains {shortened(unknown, 12)}, but dataset.json defines {shortened(class_names, 12)}; "
+            "correct one of them",
+        )
 
 
 def _listed(faces: tuple[str, ...]) -> str:
