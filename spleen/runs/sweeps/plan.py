@@ -160,7 +160,7 @@ def _identify(tree: DictConfig) -> _Identified:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _known_folder(place: Path, job_identity: str) -> Path | None:
