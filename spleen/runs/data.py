@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def open_data(config: TrainConfig, cases: Sequence[Case], preprocessing: Preproc
         Path(config.cache_dir),
         skip_bad=many and config.data.skip_bad,
         allow_empty_label=many,
+        restore=partial(compute_phantom, config),
     )
     _check_same_values(opened.cases)
     splits, folds = _split_cases(config, opened) if many else ([_split_slices(config, opened.cases[0])], None)

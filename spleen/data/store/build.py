@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 
 from spleen.data.cases import Case
 from spleen.data.store.entry import StoredCase
-from spleen.data.store.store import entries_folder, open_case
+from spleen.data.store.store import _nothing_to_restore, entries_folder, open_case
 from spleen.errors import InputError
 from spleen.imaging.intensity import describe_implausible_units
 from spleen.imaging.preprocessing import Preprocessing
@@ -39,13 +39,18 @@ class LoadedCases:
 
 
 def open_cases(
-    cases: Sequence[Case], preprocessing: Preprocessing, cache: Path, skip_bad: bool, allow_empty_label: bool = False
+    cases: Sequence[Case],
+    preprocessing: Preprocessing,
+    cache: Path,
+    skip_bad: bool,
+    allow_empty_label: bool = False,
+    restore: Callable[[], None] = _nothing_to_restore,
 ) -> LoadedCases:
     """Open the entries of all cases; missing entries are built in parallel.
 
     Completed entries are kept even if other cases fail, so an interrupted call resumes where it stopped. Threads are
     enough: decompression, resampling and writing release the GIL. If the volumes are too large to fit into memory
-    together, fewer are built at a time.
+    together, fewer are built at a time. `restore` is that of `open_case`.
     Raises InputError with the name and reason of each unusable case; with `skip_bad` they are skipped, unless all are
     unusable.
     """
@@ -58,7 +63,9 @@ def open_cases(
     pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(cores // n_threads,))
     room = MemoryBudget(int(_MEMORY_FRACTION * free_memory_bytes()))
     try:
-        waiting = {pool.submit(open_case, case, preprocessing, cache, room, allow_empty_label): case for case in cases}
+        waiting = {
+            pool.submit(open_case, case, preprocessing, cache, room, allow_empty_label, restore): case for case in cases
+        }
         with ProgressBar("case") as bar:
             for done in as_completed(waiting):
                 # Popped here: a failed future keeps its traceback, and with it whole volumes, alive.

@@ -43,6 +43,10 @@ _FILES = ("images.npy", "labels.npy", "reference.npy", "entry.json")
 _FORMAT = 3
 
 
+def _nothing_to_restore() -> None:
+    """The files of a case are not in the cache."""
+
+
 def entries_folder(cache: Path) -> Path:
     """The folder of all entries."""
     return cache / "slices"
@@ -54,9 +58,11 @@ def open_case(
     cache: Path,
     room: MemoryBudget | None = None,
     allow_empty_label: bool = False,
+    restore: Callable[[], None] = _nothing_to_restore,
 ) -> StoredCase:
     """Open the entry of a case; a missing entry is built first, once `room` has enough memory for it.
 
+    `restore` makes the files of the case again if they are in the cache too and it is deleted while it is in use.
     `allow_empty_label` allows a label without foreground, for data in which some patients lack the organ.
     Raises InputError for invalid files, and for a cache folder that cannot be written.
     """
@@ -78,18 +84,26 @@ def open_case(
             f"cannot use the slice store under {cache}: {error}. Free some space or choose another cache_dir=…"
         ) from error
     try:
-        rebuild = partial(_rebuild, entry, case, preprocessing, cache, allow_empty_label)
+        rebuild = partial(_rebuild, entry, case, preprocessing, cache, allow_empty_label, restore)
         return _open(case, entry, preprocessing.axis, rebuild)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{entry} is damaged: {error!r}. Delete it, and it will be rebuilt") from error
 
 
-def _rebuild(entry: Path, case: Case, preprocessing: Preprocessing, cache: Path, allow_empty_label: bool) -> None:
+def _rebuild(
+    entry: Path,
+    case: Case,
+    preprocessing: Preprocessing,
+    cache: Path,
+    allow_empty_label: bool,
+    restore: Callable[[], None],
+) -> None:
     """Build an entry again that was deleted while it was in use. Raises InputError if it cannot be the same again."""
     log.warning("%s was deleted while it was in use, and is rebuilt", entry)
     if not all((entry / name).exists() for name in _FILES):  # what a deletion in progress has left
         shutil.rmtree(entry, ignore_errors=True)
     try:
+        restore()
         rebuilt = open_case(case, preprocessing, cache, allow_empty_label=allow_empty_label)
     except InputError as error:
         raise InputError(f"the cache of case '{case.case_id}' was deleted while it was in use: {error}") from error
