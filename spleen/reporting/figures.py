@@ -11,9 +11,11 @@ from jaxtyping import Bool, Float64, Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.typing import LineStyleType
 
 from spleen.system.files import temporary_sibling
+from spleen.system.terminal import printable
 from spleen.types import AxisName
 
 DPI = 150
@@ -85,6 +87,7 @@ def label_edges(axes: Axes, axis: AxisName) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write beside the final name, then rename, so that nobody ever reads half a picture."""
+    _make_names_drawable(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
     try:
@@ -92,3 +95,14 @@ def save_figure(figure: Figure, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_names_drawable(figure: Figure) -> None:
+    """Names are no formulas between two $, and hold no control characters; the numbers at ticks stay formulas."""
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
+    numbers = {id(label) for axis in axes for label in (*axis.get_ticklabels(which="both"), axis.get_offset_text())}
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if id(text) not in numbers:
+            text.set_parse_math(False)
+            text.set_text(printable(text.get_text()))

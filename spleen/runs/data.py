@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,7 @@ def open_data(
         allow_empty_label=many,
         verify=verify or config.verify,
         values=ExpectedValues(known_values, tuple(config.data.background_values or ()) if many else ()),
+        restore=partial(compute_phantom, config),
     )
     _check_same_values(opened.cases)
     splits, folds = _split_cases(config, opened) if many else ([_split_slices(config, opened.cases[0])], None)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from spleen.system.files import temporary_sibling
@@ -14,7 +15,7 @@ def content_hash(path: Path, memory: Path) -> str:
     """
     status = path.stat()
     signature = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    note = memory / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+    note = memory / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
     remembered = _read(note)
     if remembered is not None and remembered["signature"] == signature:
         return str(remembered["sha256"])

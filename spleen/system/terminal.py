@@ -57,7 +57,9 @@ def _encodable(character: str, encoding: str) -> str:
 
 
 def unencodable(error: UnicodeEncodeError) -> str:
-    """The message for a file name that the locale of this process has no bytes for."""
+    """The message for a text that cannot be the name of a file, or be written, in an encoding."""
+    if error.encoding.startswith("utf"):
+        return f"{printable(ascii(error.object))} contains bytes that are not UTF-8 text; rename it"
     return (
         f"{error.object!r} cannot be the name of a file in the encoding '{error.encoding}' of this locale; set "
         "PYTHONUTF8=1 or LC_ALL=C.UTF-8"

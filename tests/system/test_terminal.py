@@ -199,3 +199,38 @@ def test_text_files_name_their_encoding() -> None:
             if (is_text and "encoding" not in given) or (name in ("run", "Popen") and text_mode):
                 found.append(f"{path.name}:{node.lineno}")
     assert found == []
+
+
+# Names that are no text ---------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_not_utf_8_is_scored_shown_and_predicted(scans: Path, tmp_path: Path) -> None:
+    """And where a file cannot have it, as the name of a case of a training, the message says so."""
+    name = os.fsencode(tmp_path) + b"/a\xff$\\x$.nii.gz"
+    Path(os.fsdecode(name)).write_bytes((scans / "images" / "b.nii.gz").read_bytes())
+    label = tmp_path / "label.nii.gz"
+    label.write_bytes((scans / "labels" / "b.nii.gz").read_bytes())
+    image = Path(os.fsdecode(name)).name
+    explored = run(
+        tmp_path, *SPLEEN, "explore", image, "--label", "label.nii.gz",
+        "--csv", "x.csv", "--json", "x.json", "--png", "x.png", "--output", "x.html",
+    )  # fmt: skip
+    assert explored.returncode in (0, 1), explored.stderr
+    assert rb"a\xff$" in explored.stdout
+    for table in ("x.csv", "x.json", "x.html"):
+        assert r"a\xff$" in (tmp_path / table).read_text(encoding="utf-8").replace(r"\\", "\\"), table
+    assert (tmp_path / "x.png").stat().st_size
+    evaluated = run(tmp_path, *SPLEEN, "evaluate", image, "label.nii.gz", "--csv", "e.csv")
+    assert b"Traceback" not in evaluated.stderr
+    done = run(
+        tmp_path, *SPLEEN, "train", "data=nifti", f"data.image='{tmp_path / image}'", f"data.label={label}", "epochs=1",
+        "img_size=32", "loader.slices_per_epoch=8", "model.network.width=4", "model.network.depth=2", "axis=axial",
+        "split.guard_mm=0", "logger=none", "trainer=cpu", "hydra.run.dir=run", "cache_dir=cache", "output_dir=out",
+    )  # fmt: skip
+    assert b"Traceback" not in done.stderr + done.stdout
+    assert done.returncode == 0, done.stderr
+    for again in ([], ["--skip-existing"]):
+        predicted = run(tmp_path, *SPLEEN, "predict", "run", image, "-o", "masks", *again)
+        assert predicted.returncode == 0, predicted.stderr
+    assert b"0 predicted, 1 kept" in predicted.stdout
+    assert r"a\xff$" in (tmp_path / "masks" / "predictions.csv").read_text(encoding="utf-8")

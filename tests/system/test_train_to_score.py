@@ -18,9 +18,12 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from spleen.config.datasets import complete, find_dataset
+from spleen.config.factory import build_spec
 from spleen.config.parsing import parse
 from spleen.errors import InputError
 from spleen.models.unet import UNet
+from spleen.runs.data import open_data
 from spleen.runs.naming import point_latest
 from spleen.runs.resume_command import read_resumed
 from tests._helpers.nifti import ras_affine, save_stored_as
@@ -250,6 +253,18 @@ def test_a_cache_that_is_deleted_during_a_training_is_rebuilt(ct: SmallCt, tmp_p
     removing.join()
     assert (run_folder / "cases.csv").read_bytes() == (expected / "cases.csv").read_bytes()
     assert len(list((tmp_path / "now" / "cache" / "slices").iterdir())) == 1  # it is there again
+
+
+def test_the_phantom_is_computed_again_if_its_cache_is_deleted(tmp_path: Path) -> None:
+    small_phantom = "data=phantom", "data.matrix=64", "data.n_slices=48", "axis=axial", "split.guard_mm=0"
+    config = compose_config(*small_phantom, "context_slices=0", "img_size=32", f"cache_dir={tmp_path}")
+    config = complete(config, find_dataset(config))
+    spec = build_spec(config)
+    (part,) = open_data(config, find_dataset(config).cases, spec.preprocessing).slices.slices("test")
+    before = np.array(part.case.images)
+    for folder in tmp_path.iterdir():
+        shutil.rmtree(folder)
+    np.testing.assert_array_equal(np.array(part.case.images), before)
 
 
 def _remove_when_training(cache: Path, folder: Path) -> None:

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 
 from spleen.data.cases import Case
 from spleen.data.store.entry import StoredCase
-from spleen.data.store.store import entries_folder, open_case
+from spleen.data.store.store import _nothing_to_restore, entries_folder, open_case
 from spleen.errors import InputError
 from spleen.imaging.geometry import SHEARED_DEGREES, shear_note
 from spleen.imaging.preprocessing import Preprocessing
@@ -57,12 +57,13 @@ def open_cases(
     allow_empty_label: bool = False,
     verify: bool = False,
     values: ExpectedValues | None = None,
+    restore: Callable[[], None] = _nothing_to_restore,
 ) -> LoadedCases:
     """Open the entries of all cases; missing entries are built in parallel.
 
     Completed entries are kept even if other cases fail, so an interrupted call resumes where it stopped. Threads are
     enough: decompression, resampling and writing release the GIL. If the volumes are too large to fit into memory
-    together, fewer are built at a time.
+    together, fewer are built at a time. `restore` is that of `open_case`.
     Raises InputError with the name and reason of each unusable case; with `skip_bad` they are skipped, unless all are
     unusable.
     """
@@ -76,7 +77,8 @@ def open_cases(
     room = MemoryBudget(int(_MEMORY_FRACTION * free_memory_bytes()))
     try:
         waiting = {
-            pool.submit(open_case, case, preprocessing, cache, room, allow_empty_label, verify): case for case in cases
+            pool.submit(open_case, case, preprocessing, cache, room, allow_empty_label, verify, restore): case
+            for case in cases
         }
         with folded_warnings("spleen.imaging.nifti"), ProgressBar("case") as bar:
             for done in as_completed(waiting):

@@ -47,6 +47,10 @@ _FILES = (*(f"{name}.npy" for name in _ARRAYS), "entry.json")
 _FORMAT = 4
 
 
+def _nothing_to_restore() -> None:
+    """The files of a case are not in the cache."""
+
+
 def entries_folder(cache: Path) -> Path:
     """The folder of all entries."""
     return cache / "slices"
@@ -59,11 +63,13 @@ def open_case(
     room: MemoryBudget | None = None,
     allow_empty_label: bool = False,
     verify: bool = False,
+    restore: Callable[[], None] = _nothing_to_restore,
 ) -> StoredCase:
     """Open the entry of a case; a missing or damaged entry is built first, once `room` has enough memory for it.
 
     `allow_empty_label` allows a label without foreground, for data in which some patients lack the organ. `verify`
     compares every array with its checksum, not only those whose file has changed since it was written.
+    `restore` makes the files of the case again if they are in the cache too and it is deleted while it is in use.
     Raises InputError for invalid files, and for a cache folder that cannot be written.
     """
     for path in (*case.images, case.label):
@@ -73,7 +79,7 @@ def open_case(
             raise InputError(f"{path} is not readable by this user; change its permissions")
     try:
         entry = entries_folder(cache) / _key(case, preprocessing, cache, allow_empty_label)
-        rebuild = partial(_rebuild, entry, case, preprocessing, cache, allow_empty_label)
+        rebuild = partial(_rebuild, entry, case, preprocessing, cache, allow_empty_label, restore)
         if entry.is_dir():
             try:
                 return _open(case, entry, preprocessing.axis, rebuild, verify)
@@ -92,12 +98,20 @@ def open_case(
         ) from error
 
 
-def _rebuild(entry: Path, case: Case, preprocessing: Preprocessing, cache: Path, allow_empty_label: bool) -> None:
+def _rebuild(
+    entry: Path,
+    case: Case,
+    preprocessing: Preprocessing,
+    cache: Path,
+    allow_empty_label: bool,
+    restore: Callable[[], None],
+) -> None:
     """Build an entry again that was deleted while it was in use. Raises InputError if it cannot be the same again."""
     log.warning("%s was deleted while it was in use, and is rebuilt", entry)
     if not all((entry / name).exists() for name in _FILES):  # what a deletion in progress has left
         shutil.rmtree(entry, ignore_errors=True)
     try:
+        restore()
         rebuilt = open_case(case, preprocessing, cache, allow_empty_label=allow_empty_label)
     except InputError as error:
         raise InputError(f"the cache of case '{case.case_id}' was deleted while it was in use: {error}") from error

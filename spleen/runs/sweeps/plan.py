@@ -194,7 +194,7 @@ def check_parts(jobs: Sequence[Job], on_this_machine: bool) -> None:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _known_folder(place: Path, job_identity: str) -> Path | None:
