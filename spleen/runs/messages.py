@@ -33,9 +33,10 @@ def check_arguments(arguments: list[str]) -> None:
     except argparse.ArgumentError as error:
         raise InputError(f"{error}; --hydra-help explains Hydra's flags") from error
     for argument in arguments:
-        if argument in unknown:
+        if argument in unknown and argument.startswith("-"):
             raise InputError(_not_a_flag(argument, _after(argument, arguments)))
-        if argument in known.overrides and "=" not in argument and not argument.startswith("~"):
+        is_override = argument in known.overrides or argument in unknown  # those after a flag are unknown to argparse
+        if is_override and "=" not in argument and not argument.startswith("~"):
             raise InputError(_not_a_setting(argument, arguments))
 
 

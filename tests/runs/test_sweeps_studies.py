@@ -177,8 +177,8 @@ def test_what_cannot_be_built_is_told_before_the_first_job_starts(folders: tuple
     jobs = plan(composed(found), in_study=False, subdir_given=False)
     with pytest.raises(InputError) as caught:
         check_parts(jobs, on_this_machine=True)
-    assert "model.network cannot be built" in str(caught.value)
-    assert "up" in str(caught.value)
+    assert "model.network.width must be a whole number; got 'abc'" in str(caught.value)
+    assert "got 'up'" in str(caught.value)
 
 
 def test_names_of_folders_are_short_and_safe() -> None:
