@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64, Integer, Shaped, UInt8
+from jaxtyping import Bool, Int64, Integer, Shaped, UInt8
 from scipy import ndimage
 
 from spleen.errors import InputError
@@ -85,7 +85,7 @@ def _drop_components(labels: UInt8[np.ndarray, "i j k"], class_index: int, min_v
         planes[~keep[region]] = 0
 
 
-def _largest(regions: Int32[np.ndarray, "i j k"], counts: Int64[np.ndarray, " regions"]) -> int:
+def _largest(regions: Integer[np.ndarray, "i j k"], counts: Int64[np.ndarray, " regions"]) -> int:
     """Number of the largest region."""
     largest = np.flatnonzero(counts[1:] == counts[1:].max()) + 1
     if len(largest) == 1:
@@ -149,14 +149,20 @@ def _bounding_boxes(labels: Integer[np.ndarray, "i j k"]) -> dict[int, _Box]:
     return {value: (box[back[0]], box[back[1]], box[back[2]]) for value, box in found if box is not None}
 
 
-def _label(solid: MaskVolume, neighbours: Bool[np.ndarray, "3 3 3"]) -> tuple[Int32[np.ndarray, "i j k"], int]:
-    """Label the connected regions of `solid` from 1; returns the labels and the number of regions."""
+def _label(solid: MaskVolume, neighbours: Bool[np.ndarray, "3 3 3"]) -> tuple[Integer[np.ndarray, "i j k"], int]:
+    """Label the connected regions of `solid` from 1; returns the labels and the number of regions.
+
+    The labels take 2 bytes per voxel, or 4 where there are more regions than that can number.
+    """
     order = _memory_order(solid)
-    regions, n_regions = ndimage.label(solid.transpose(order), neighbours)
+    try:
+        regions, n_regions = ndimage.label(solid.transpose(order), neighbours, output=np.uint16)
+    except RuntimeError:  # too few bits
+        regions, n_regions = ndimage.label(solid.transpose(order), neighbours, output=np.int32)
     return regions.transpose(np.argsort(order)), n_regions
 
 
-def _voxel_counts(regions: Int32[np.ndarray, "i j k"], n_regions: int) -> Int64[np.ndarray, " regions"]:
+def _voxel_counts(regions: Integer[np.ndarray, "i j k"], n_regions: int) -> Int64[np.ndarray, " regions"]:
     """Voxel count of each region, including label 0."""
     counts = np.zeros(n_regions + 1, dtype=np.int64)
     for (part,) in _in_parts(regions):

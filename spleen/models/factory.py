@@ -51,7 +51,10 @@ def build_part(name: str, setting: Mapping[str, Any]) -> nn.Module:
     `_partial_: true` the result is a functools.partial of the target.
     Raises InputError if its package is missing, if it cannot be built, or is not a torch.nn.Module.
     """
-    package = str(setting["_target_"]).partition(".")[0]
+    target = str(setting["_target_"])
+    if not all(part.isidentifier() for part in target.split(".")) or "." not in target:
+        raise InputError(f"{name}._target_ must be the dotted name of a class, such as torch.nn.Conv2d; got '{target}'")
+    package = target.partition(".")[0]
     if importlib.util.find_spec(package) is None:
         install = f"; install it with: pip install '{_OPTIONAL[package]}'" if package in _OPTIONAL else ""
         raise InputError(

@@ -64,7 +64,7 @@ class OtherRun:
     reason: str
 
 
-class BrokenRunError(Exception):
+class BrokenRunError(InputError):
     """A file of a run folder cannot be read; the message states which and why."""
 
 

@@ -139,7 +139,7 @@ def compose_config(overrides: Sequence[str]) -> TrainConfig:
         with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
             tree = compose("train", list(overrides))
         config = parse(tree)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         if "--multirun" in str(error):
             raise InputError(f"{str(error).splitlines()[0]}: train() is one run; call it once per value") from error
         raise InputError(in_words(error)) from error

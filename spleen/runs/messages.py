@@ -41,10 +41,10 @@ def check_arguments(arguments: list[str]) -> None:
 
 
 def check_groups(arguments: list[str]) -> None:
-    """Raise InputError for a list of anything but names as the choice of a group: Hydra itself fails at it."""
+    """Raise InputError for anything but names as the choice of a group: Hydra itself fails at it."""
     for argument in arguments:
         group = argument.partition("=")[0].lstrip("+")
-        if "[" not in argument or not group.isidentifier() or not (conf_folder() / group).is_dir():
+        if "=" not in argument or not group.isidentifier() or not (conf_folder() / group).is_dir():
             continue
         parsed = parse_override(argument)
         if parsed is None:  # Hydra tells it
@@ -53,7 +53,8 @@ def check_groups(arguments: list[str]) -> None:
         if parsed.is_discrete_sweep():
             texts = (f"{group}={text}" for text in parsed.sweep_string_iterator())
             choices = [each.value() for each in map(parse_override, texts) if each is not None]
-        if not all(isinstance(name, str) for choice in choices if isinstance(choice, list) for name in choice):
+        names = [name for choice in choices for name in (choice if isinstance(choice, list) else [choice])]
+        if not all(isinstance(name, str) for name in names):
             raise InputError(f"{argument}: a group needs the name of one of its options, `--help` lists them")
 
 

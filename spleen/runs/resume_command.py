@@ -85,7 +85,7 @@ def _recorded(run_folder: Path, others: list[str], custom_code: bool) -> TrainCo
         check(config)
         if not custom_code:
             check_parts(config)
-    except (yaml.YAMLError, AssertionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, AssertionError) as error:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     except OmegaConfBaseException as error:
         raise InputError(f"{path}: {explain(error)}") from error

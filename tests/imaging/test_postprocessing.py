@@ -307,3 +307,13 @@ def test_a_volume_that_is_none_is_refused(volume):
 def test_the_background_has_no_largest_component():
     with pytest.raises(InputError, match=r"start at 1; got \[0, 2\]"):
         PostprocessSettings(keep_largest=(0, 2))
+
+
+def test_more_regions_than_two_bytes_can_number_are_counted():
+    """Every second voxel along each axis: 41³ components of one voxel, and 68,921 is more than 2¹⁶."""
+    mask = np.zeros((82, 82, 82), bool)
+    mask[::2, ::2, ::2] = True
+    assert components(mask) == [1] * 41**3
+    mask[:2, :2, :2] = True
+    cleaned = postprocess(mask.astype(np.uint8), 1.0, PostprocessSettings(keep_largest=(1,)))
+    assert np.count_nonzero(cleaned) == np.count_nonzero(mask[:3, :3, :3])
