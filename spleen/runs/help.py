@@ -50,12 +50,17 @@ def _options(group: Path) -> list[str]:
 
 def _values_of_groups(conf: Path, arguments: Sequence[str]) -> str:
     """Every commented value of the chosen options, each with its whole key."""
-    text = (conf / "train.yaml").read_text()
+    text = (conf / "train.yaml").read_text(encoding="utf-8")
     chosen = {group: name for group, name in re.findall(r"^  - (\w+): (\w+)", text, re.M) if (conf / group).is_dir()}
     given = (argument.lstrip("+").partition("=") for argument in arguments)
     chosen |= {group: name for group, _, name in given if group in chosen and name in _options(conf / group)}
     return "\n\n".join(
-        "\n".join([f"Values of {group}={name}", *_with_whole_keys(group, (conf / group / f"{name}.yaml").read_text())])
+        "\n".join(
+            [
+                f"Values of {group}={name}",
+                *_with_whole_keys(group, (conf / group / f"{name}.yaml").read_text(encoding="utf-8")),
+            ]
+        )
         for group, name in chosen.items()
     )
 

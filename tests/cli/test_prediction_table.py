@@ -27,7 +27,7 @@ def report(n_cases: int) -> PredictionReport:
             review=number % 2 == 0,
             reasons="",
         )
-        cases.append(PredictedCase(f"case{number:03d}", Path("out", f"{number}.nii.gz"), (score,), None, False))
+        cases.append(PredictedCase(f"case{number:03d}", Path("out", f"{number}.nii.gz"), (score,), None, 0.0, False))
     return PredictionReport(tuple(cases), (), 0, 0, 10, 1.0)
 
 

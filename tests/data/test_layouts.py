@@ -190,7 +190,9 @@ def test_a_decathlon_dataset_is_what_its_list_says(tmp_path: Path, monkeypatch: 
         )
         for name in ("a", "b")
     )
-    assert read_decathlon(Path("Task")) == Dataset(expected, {"Anterior": (1,), "Posterior": (2,)}, ("MRI",), "mr")
+    assert read_decathlon(Path("Task")) == Dataset(
+        expected, {"Anterior": (1,), "Posterior": (2,)}, ("MRI",), "mr", frozenset({0, 1, 2})
+    )
 
 
 def test_values_with_one_name_are_one_class(tmp_path: Path) -> None:

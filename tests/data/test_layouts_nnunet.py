@@ -34,7 +34,7 @@ def test_cases_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Case(case_id=name, images=(root / f"imagesTr/{name}_0000.nii.gz",), label=root / "labelsTr" / f"{name}.nii.gz")
         for name in ("B_1", "a")
     )
-    assert read_nnunet(Path("D")) == Dataset(expected, {"spleen": (1,)}, ("CT",), "ct")
+    assert read_nnunet(Path("D")) == Dataset(expected, {"spleen": (1,)}, ("CT",), "ct", frozenset({1}))
 
 
 def test_several_channels_are_several_images_in_order(tmp_path: Path) -> None:

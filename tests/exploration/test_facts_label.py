@@ -70,7 +70,7 @@ def test_the_chosen_organ_decides_intensities_slices_and_warnings(tmp_path):
     ],
 )
 def test_labels_that_cannot_be_learnt_from_are_errors(tmp_path, label, organ, topic):
-    image = save(tmp_path / "ct.nii", counting(), ras_affine())
+    image = save(tmp_path / "ct.nii", counting() - 60, ras_affine())  # negative, so that it is no label itself
     case = facts_of(image, save(tmp_path / "label.nii", label, ras_affine()), organ)
     assert topics(case, "error") == [topic]
     assert case.intensity.organ is None

@@ -158,7 +158,7 @@ def test_a_process_that_fails_ends_the_training_with_its_reason(
     how: str, error: type[Exception], message: str, ct: SmallCt, tmp_path: Path
 ) -> None:
     start = time.monotonic()
-    failing = f"loss._target_={__name__}.FailingLoss", f"+loss.how={how}"
+    failing = f"loss._target_={__name__}.FailingLoss", f"+loss.how='{how}'"
     with pytest.raises(error, match=message):
         train(tmp_path, *ct.overrides, "data.label_values=[3,4]", *TWO, *failing)
     assert time.monotonic() - start < 100

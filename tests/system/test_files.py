@@ -10,11 +10,16 @@ from spleen.system.files import new_folder, write_bytes, write_text
 def test_a_text_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "summary.json"
     write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "new, then half a character: \ud83d")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a disk that is full after 1000 bytes
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_text(path, "new" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_text() == "old"
-    write_text(path, "new")
-    assert path.read_text() == "new"
+    write_text(path, "new, then half a character: \ud83d")
+    assert path.read_text() == "new, then half a character: \\ud83d"
     assert list(path.parent.iterdir()) == [path]
 
 

@@ -221,6 +221,7 @@ def _wrong_cases(folder: Path) -> dict[str, str]:
     header = nib.Nifti1Header()
     header.set_data_shape((32000, 32000, 32000))
     header.set_data_dtype(np.float32)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
     (folder / "huge" / "image.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(8)))
     return {
         "two_dimensions": "2 dimensions",

@@ -104,7 +104,10 @@ def _unexpected_values(opened: Mapping[str, StoredCase], values: ExpectedValues)
     """
     known = values.known
     if known is None:
-        known = frozenset(value for case in opened.values() if any(case.volumes_mm3) for value in case.other_values)
+        with_organ = [case for case in opened.values() if any(case.volumes_mm3)]
+        if not with_organ:  # the values asked for are wrong, not the labels
+            return {}
+        known = frozenset(value for case in with_organ for value in case.other_values)
     reasons = {}
     for case_id, case in opened.items():
         if others := sorted(set(case.other_values) - known - set(values.background)):
