@@ -1,10 +1,14 @@
 """Facts of labels, and what is wrong with them."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from spleen.exploration.facts.header import NOT_SET
+from spleen.exploration.facts.header import BYTES_PER_VOXEL, NOT_SET
 from tests._helpers.nifti import SHAPE, box, counting, ras_affine, save, save_stored_as
 from tests.exploration.test_facts import facts_of, topics
 
@@ -105,3 +109,27 @@ def test_the_real_ct_has_its_published_volume(spleen_ct):
     assert case.labels.values[0].touches == ("inferior", "superior")
     assert case.image_header.spatial_unit == NOT_SET
     assert case.is_sound
+
+
+@pytest.mark.slow
+def test_a_case_needs_no_more_memory_than_is_said(tmp_path):
+    """With labels from corner to corner, so that the boxes around them are the whole volume."""
+    shape = (300, 300, 300)
+    random = np.random.default_rng(0)
+    hu = random.integers(-1000, 1000, shape, dtype=np.int16)
+    label = np.zeros(shape, np.uint8)
+    label[50:250, 50:250, 50:250] = 1
+    label[100:150, 100:150, 100:150] = 2
+    label[0, 0, 0] = label[-1, -1, -1] = 1
+    image, seg = save(tmp_path / "ct.nii", hu, ras_affine()), save(tmp_path / "seg.nii", label, ras_affine())
+    small = save(tmp_path / "small.nii", hu[:9, :9, :9], ras_affine())
+
+    def peak_bytes(*paths: Path) -> int:
+        program = (
+            "import resource, sys; from pathlib import Path; from spleen.exploration.explore import explore;"
+            "explore(*map(Path, sys.argv[1:])); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True)
+        return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
+
+    assert peak_bytes(image, seg) - peak_bytes(small) < BYTES_PER_VOXEL * hu.size

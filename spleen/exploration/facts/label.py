@@ -9,11 +9,11 @@ from jaxtyping import Bool, Integer
 from scipy import ndimage
 
 from spleen.imaging.nifti import Volume
+from spleen.imaging.postprocessing import components
 from spleen.types import LabelVolume, MaskVolume
 
 # Lower and upper end of each axis of a RAS grid.
 _ENDS = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
-_CORNERS_JOIN = np.ones((3, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,7 @@ def _values(label: LabelVolume, voxel_mm3: float) -> tuple[ValueFacts, ...]:
     window = _window(label != 0)
     if window is None:
         return ()
-    values, numbers = np.unique(label[window], return_inverse=True)
-    # Numbered 1, 2, …, so that a value such as 2,000,000 costs no list of that length.
-    numbered: Integer[np.ndarray, "i j k"] = (numbers.reshape(label[window].shape) + 1).astype(np.int32)
+    values, numbered = _numbered(label[window])
     places = ndimage.find_objects(numbered)
     facts = []
     for number, (value, place) in enumerate(zip(values.tolist(), places, strict=True), start=1):
@@ -101,6 +99,18 @@ def _values(label: LabelVolume, voxel_mm3: float) -> tuple[ValueFacts, ...]:
             offset = [axis.start + inner.start for axis, inner in zip(window, place, strict=True)]
             facts.append(_value(value, numbered[place] == number, offset, label.shape, voxel_mm3))
     return tuple(facts)
+
+
+def _numbered(label: LabelVolume) -> tuple[Integer[np.ndarray, " values"], Integer[np.ndarray, "i j k"]]:
+    """The sorted values, and the label with 1, 2, … in their place: 2,000,000 must not cost a list of that length.
+
+    Plane by plane, because NumPy's unique needs 28 bytes per voxel.
+    """
+    values = np.unique(np.concatenate([np.unique(plane) for plane in label]))
+    numbered = np.empty(label.shape, np.min_scalar_type(len(values)) if len(values) < 2**16 else np.int32)
+    for plane, numbers in zip(label, numbered, strict=True):
+        numbers[...] = np.searchsorted(values, plane) + 1
+    return values, numbered
 
 
 def _window(mask: MaskVolume) -> tuple[slice, slice, slice] | None:
@@ -113,8 +123,7 @@ def _value(
     value: int, mask: Bool[np.ndarray, "i j k"], offset: Sequence[int], shape: tuple[int, ...], voxel_mm3: float
 ) -> ValueFacts:
     """Facts of one value from the box around it, which begins at `offset` of the volume."""
-    components, n_components = ndimage.label(mask, _CORNERS_JOIN)
-    sizes = np.bincount(components.ravel())[1:]
+    sizes = components(mask)
     sagittal, coronal, axial = (
         Extent(start, start + len(counts) - 1, sum(count > 0 for count in counts))
         for start, counts in zip(offset, _per_slice(mask), strict=True)
@@ -126,14 +135,14 @@ def _value(
         for name, touched in ((low, extent.first == 0), (high, extent.last == size - 1))
         if touched
     ]
-    n_voxels = int(sizes.sum())
+    n_voxels = sum(sizes)
     return ValueFacts(
         value=int(value),
         n_voxels=n_voxels,
         volume_mm3=n_voxels * voxel_mm3,
         extents=extents,
-        n_components=int(n_components),
-        largest_component_fraction=float(sizes.max() / n_voxels),
+        n_components=len(sizes),
+        largest_component_fraction=sizes[0] / n_voxels,
         touches=tuple(touches),
     )
 
