@@ -1,8 +1,12 @@
 """Runs that are killed and resumed, compared bit for bit with one that nothing disturbed."""
 
+import contextlib
+import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +28,16 @@ from spleen.runs.resume import Unfinished, check_same_data
 from spleen.system.locks import folder_lock
 from spleen.training.checkpoints import WholeCheckpoints
 from spleen.training.scores import SplitScores
-from tests._helpers.small_run import REPOSITORY, SmallCt, rows, small_ct, summary, train
+from tests._helpers.small_run import REPOSITORY, SmallCt, rows, small, small_ct, summary, train
 
 # Everything with a state: dropout, augmentation, averaged weights, a schedule, and validation every other epoch.
 SETTINGS = (
     "data.label_values=[3,4]", "epochs=4", "loader.slices_per_epoch=16", "model.network.dropout=0.2", "augment=light",
     "optimiser.ema_decay=0.9", "schedule=cosine", "trainer.val_every_epochs=2", "trainer.early_stopping_patience=9",
 )  # fmt: skip
+
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 class Killed(BaseException):
@@ -108,6 +115,36 @@ def test_a_run_that_is_killed_everywhere_ends_as_if_nothing_had_happened(
     assert_same(run_folder, undisturbed)
     assert summary(run_folder)["resumed"] == 3  # earlier processes that left epochs: 1, 1 and 2 of them
     assert summary(undisturbed)["resumed"] == 0
+
+
+@pytest.mark.slow
+def test_20_kills_at_random_moments_change_nothing(ct: SmallCt, tmp_path: Path) -> None:
+    """Real processes and SIGKILL, at moments from before the first step of a segment to between two checkpoints."""
+    settings = small(
+        *ct.overrides,
+        *SETTINGS,
+        "epochs=300",
+        "trainer.early_stopping_patience=null",
+        "study=small",
+        f"cache_dir={tmp_path / 'cache'}",
+    )
+    start = [sys.executable, str(REPOSITORY / "train.py"), *settings]
+    folders = [tmp_path / name for name in ("undisturbed", "killed")]
+    subprocess.run([*start, f"output_dir={folders[0]}", f"hydra.run.dir={folders[0]}/run"], check=True, env=ONE_THREAD)
+    random, killed = np.random.default_rng(0), folders[1] / "run"
+    command = [*start, f"output_dir={folders[1]}", f"hydra.run.dir={killed}"]
+    for _ in range(20):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ONE_THREAD)
+        while not (killed / "checkpoints" / "last.ckpt").exists():
+            time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(float(random.uniform(0, 5)))
+        process.kill()
+        _, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, errors.decode()
+        command = [sys.executable, str(REPOSITORY / "train.py"), f"resume={killed}"]
+    subprocess.run(command, check=True, env=ONE_THREAD)
+    assert_same(killed, folders[0] / "run")
 
 
 def interrupted_after(
