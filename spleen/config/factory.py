@@ -15,10 +15,10 @@ from spleen.data.loading.datamodule import LoaderSettings, SliceDataModule
 from spleen.data.splits.blocks import SliceSplitSettings
 from spleen.data.store.entry import StoredCase
 from spleen.errors import InputError
-from spleen.imaging.classes import ClassMap, parse_label_values
+from spleen.imaging.classes import ClassMap, check_flips, parse_label_values
 from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
 from spleen.imaging.preprocessing import Preprocessing
-from spleen.imaging.slicing import Resize
+from spleen.imaging.slicing import IN_PLANE_DIRECTIONS, Resize
 from spleen.models.factory import build_network, build_part, check_arguments
 from spleen.models.spec import ModelSpec
 from spleen.models.trial import check_input_size
@@ -132,6 +132,8 @@ def build_augment_settings(config: TrainConfig) -> AugmentSettings:
     flips = values.get("flips", ())
     if not isinstance(flips, tuple) or not all(isinstance(direction, str) for direction in flips):
         raise InputError(f"augment.flips must be a list of directions, such as [left_right]; got '{flips}'")
+    in_plane = IN_PLANE_DIRECTIONS[axis_of(config)]
+    check_flips(build_classes(config).names, set(flips) & set(in_plane), "augment.flips")
     check_arguments("augment", AugmentSettings, values)
     return AugmentSettings(**values)
 

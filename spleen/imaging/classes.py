@@ -3,7 +3,8 @@
 Imports nothing heavy, because planning the jobs of a study uses it.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from spleen.errors import InputError
@@ -52,6 +53,28 @@ def parse_label_values(label_values: object, organ: str) -> ClassMap:
     if not flat or any(not group for group in values) or 0 in flat or len(set(flat)) < len(flat):
         raise _wrong(label_values)
     return ClassMap(_checked_names(names), values)
+
+
+# Words of class names that a mirrored image makes wrong, by the direction of the flip.
+_SIDES = {
+    "left_right": {"left", "right", "l", "r"},
+    "anterior_posterior": {"anterior", "posterior"},
+    "superior_inferior": {"superior", "inferior", "upper", "lower"},
+}
+
+
+def check_flips(class_names: Sequence[str], flips: Collection[str], name: str) -> None:
+    """Raise InputError for a flip under which a class would change its side; `name` is the setting's.
+
+    In a mirrored image a left kidney lies where right kidneys do, so that the network learns both as one.
+    """
+    for direction in flips:
+        for class_name in class_names:
+            if _SIDES.get(direction, set()) & set(re.findall(r"[a-z]+", class_name.lower())):
+                raise InputError(
+                    f"{name}={direction} mirrors the class '{class_name}' to its other side, where it would be wrong; "
+                    "leave this flip out, or merge the two sides into one class"
+                )
 
 
 def _checked_names(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
 from spleen.errors import InputError
-from spleen.imaging.classes import ClassMap
+from spleen.imaging.classes import ClassMap, check_flips
 from spleen.imaging.files import find_volumes, group_channels
 from spleen.imaging.geometry import SHEARED_DEGREES, shear_degrees, shear_note
 from spleen.imaging.intensity import implausible_units
 from spleen.imaging.native import NativeImage, write_channels_like, write_like
 from spleen.imaging.postprocessing import PostprocessSettings, postprocess
+from spleen.imaging.slicing import IN_PLANE_DIRECTIONS
 from spleen.inference.confidence import ClassConfidence, confidence_scores
 from spleen.inference.ensemble import View, predict_volume, read_for
 from spleen.inference.leakage import (
@@ -206,7 +207,15 @@ def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> lis
 def _variants(model: TrainedModel, settings: PredictSettings) -> tuple[Variant, ...]:
     if not settings.tta:
         return (Variant(),)
-    return variants(model.preprocessing.axis, (*model.spec.trained_flips, *settings.flips))
+    in_plane = IN_PLANE_DIRECTIONS[model.preprocessing.axis]
+    check_flips(model.classes.names, set(settings.flips) & set(in_plane), "--flip")
+    trained = model.spec.trained_flips
+    try:
+        check_flips(model.classes.names, set(trained) & set(in_plane), "augment.flips")
+    except InputError as error:  # a run of an earlier version
+        log.warning("%s was trained with a flip that is left out here: %s", model.name, error)
+        trained = ()
+    return variants(model.preprocessing.axis, (*trained, *settings.flips))
 
 
 def _precision(model: TrainedModel, settings: PredictSettings) -> str:
