@@ -1,5 +1,6 @@
 """`spleen predict`: options, a progress bar, and the table at the end."""
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from spleen.errors import InputError
 
 if TYPE_CHECKING:
     from spleen.inference.predict import Advance, PredictionReport, PredictSettings
+    from spleen.inference.study import StudyChoice
 
 
 def predict(
@@ -57,6 +59,16 @@ def predict(
     ] = None,
     allow_custom_code: AllowCustomCode = False,
     trust: FormerTrust = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a study with several arms, the one with the highest validation Dice.")
+    ] = False,
+    all_runs: Annotated[
+        bool, typer.Option("--all", help="Average all runs of a study, whatever their settings.")
+    ] = False,
+    class_names: Annotated[
+        list[str] | None,
+        typer.Option("--class", metavar="OLD=NEW", help="Rename a class of the runs, so that they agree; repeatable."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Compute only outputs that are missing.")
@@ -84,6 +96,8 @@ def predict(
         device=device,
         precision=precision,
         allow_custom_code=allow_custom_code or trust,
+        study=_study_choice(best, all_runs),
+        class_names=_parse_names(class_names or ()),
         held_out=held_out,
         overwrite=overwrite,
         skip_existing=skip_existing,
@@ -116,6 +130,20 @@ def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return runs, inputs
 
 
+def _study_choice(best: bool, all_runs: bool) -> "StudyChoice":
+    if best and all_runs:
+        raise InputError("give either --best or --all, not both")
+    logging.getLogger("spleen.inference.study").setLevel(logging.INFO)  # which runs are averaged is no warning
+    return "best" if best else "all" if all_runs else "one_arm"
+
+
+def _parse_names(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (old, _, new) in zip(texts, pairs, strict=True) if not old or not new]:
+        raise InputError(f"--class renames a class, as in --class organ=spleen; got '{wrong[0]}'")
+    return tuple((old, new) for old, _, new in pairs)
+
+
 def _parse_weights(text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
@@ -142,7 +170,7 @@ def _fit(
     if settings.weights is not None:
         raise InputError("give either --weights or --fit-weights, not both")
     runs, inputs, output = files
-    models = load_ensemble(runs, settings.allow_custom_code)
+    models = load_ensemble(runs, settings.allow_custom_code, settings.study, dict(settings.class_names))
     n_channels = models[0].preprocessing.n_channels
     to_compute(find_targets(inputs, output, n_channels), settings)  # fails before anything is computed
     views = make_views(models, settings)

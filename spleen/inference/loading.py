@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.inference.legacy import RECIPE_KEY, spec_of_recipe
+from spleen.inference.study import StudyChoice, choose_runs
 from spleen.models.checkpoint import SPEC_KEY, check_finite, network_weights, read_checkpoint
 from spleen.models.factory import build_network, check_weights_fit
 from spleen.models.spec import ModelSpec
@@ -112,18 +113,30 @@ def spec_of(content: Mapping[str, Any]) -> ModelSpec:
     raise InputError("it was not written by `spleen train`: it lacks a model specification")
 
 
-def load_ensemble(paths: Sequence[Path], allow_custom_code: bool = False) -> list[TrainedModel]:
-    """Load all runs of `paths` for a fused prediction.
+def load_ensemble(
+    paths: Sequence[Path],
+    allow_custom_code: bool = False,
+    study: StudyChoice = "one_arm",
+    class_names: Mapping[str, str] | None = None,
+) -> list[TrainedModel]:
+    """Load all runs of `paths` for a fused prediction; `study` says which of a folder with several arms.
 
-    Raises InputError unless they agree on classes, label values and number of channels.
+    `class_names` maps names of classes in the runs to those that are used in their place.
+    Raises InputError unless they agree on classes, label values and number of channels, and for a folder with several
+    arms unless `study` chooses.
     """
-    checkpoints = [checkpoint for path in paths for checkpoint in find_checkpoints(path) or [path]]
+    checkpoints: list[Path] = []
+    for path in paths:
+        found = find_checkpoints(path) or [path]
+        checkpoints += choose_runs(path, found, study) if len(found) > 1 else found
     models = [load_trained(checkpoint, allow_custom_code) for checkpoint in checkpoints]
+    if class_names:
+        models = _renamed(models, class_names)
     for model in models[1:]:
         if model.classes != models[0].classes:
             raise InputError(
                 f"runs can be fused only if their classes agree: {models[0].name} has {_listed(models[0].classes)}, "
-                f"{model.name} has {_listed(model.classes)}"
+                f"{model.name} has {_listed(model.classes)}; if only the names differ, add --class OLD=NEW"
             )
         if model.preprocessing.n_channels != models[0].preprocessing.n_channels:
             raise InputError(
@@ -131,6 +144,20 @@ def load_ensemble(paths: Sequence[Path], allow_custom_code: bool = False) -> lis
                 f"{models[0].preprocessing.n_channels} channel(s), {model.name} on {model.preprocessing.n_channels}"
             )
     return models
+
+
+def _renamed(models: Sequence[TrainedModel], class_names: Mapping[str, str]) -> list[TrainedModel]:
+    known = {name for model in models for name in model.classes.names}
+    if unknown := [name for name in class_names if name not in known]:
+        raise InputError(f"--class: the runs have no class '{unknown[0]}'; they have {', '.join(sorted(known))}")
+    renamed = []
+    for model in models:
+        names = tuple(class_names.get(name, name) for name in model.classes.names)
+        if len(set(names)) < len(names):
+            raise InputError(f"--class: {model.name} would have two classes of one name: {', '.join(names)}")
+        preprocessing = replace(model.preprocessing, classes=ClassMap(names, model.classes.values))
+        renamed.append(replace(model, spec=replace(model.spec, preprocessing=preprocessing)))
+    return renamed
 
 
 def _name(checkpoint: Path) -> str:

@@ -24,6 +24,7 @@ from spleen.inference.predict import (
     predict_image,
     to_label_values,
 )
+from spleen.inference.study import StudyChoice
 from spleen.reporting.tables import Cell, to_html
 from spleen.system.hardware import DeviceName
 from spleen.types import Affine
@@ -151,14 +152,15 @@ class Model:
         return to_html(columns, [list(_facts(each)) for each in self.networks])
 
 
-def load_model(runs: Paths, *, allow_custom_code: bool = False) -> Model:
+def load_model(runs: Paths, *, allow_custom_code: bool = False, study: StudyChoice = "one_arm") -> Model:
     """Load a run folder or a checkpoint, such as `outputs/latest` or `best.ckpt`, on the CPU.
 
-    Several runs, as a list or as a folder of runs, are averaged. No code that comes with the files is run: the networks
+    Several runs, as a list or as a folder of runs, are averaged; of a study with several arms, `study` chooses the best
+    arm by validation Dice, or all runs. No code that comes with the files is run: the networks
     must be classes of this package, MONAI or PyTorch, unless `allow_custom_code`.
     Raises InputError for anything else, and for runs that differ in their classes or channels.
     """
-    return Model(tuple(load_ensemble(listed(runs, "run"), allow_custom_code)))
+    return Model(tuple(load_ensemble(listed(runs, "run"), allow_custom_code, study)))
 
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:

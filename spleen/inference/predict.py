@@ -29,6 +29,7 @@ from spleen.inference.leakage import (
 )
 from spleen.inference.loading import TrainedModel, load_ensemble
 from spleen.inference.outputs import Target, check_folder, keep_unrecorded, missing_targets, plan_targets, record
+from spleen.inference.study import StudyChoice
 from spleen.inference.tta import Variant, variants
 from spleen.inference.view import n_slices
 from spleen.system.hardware import DeviceName, choose_hardware
@@ -63,6 +64,10 @@ class PredictSettings:
     """auto, 32, bf16 or 16; None: that of each run's training."""
     allow_custom_code: bool = False
     """Build networks of any class that a checkpoint names, which runs the code of that class."""
+    study: StudyChoice = "one_arm"
+    """Which runs of a folder with several arms of a study to average."""
+    class_names: tuple[tuple[str, str], ...] = ()
+    """Pairs of a class name in the runs and the name to use in its place, so that runs with the same classes agree."""
     overwrite: bool = False
     skip_existing: bool = False
     held_out: bool = False
@@ -139,7 +144,7 @@ def predict(
     """
     settings = settings or PredictSettings()
     started = time.perf_counter()
-    models = load_ensemble(listed(runs, "run"), settings.allow_custom_code)
+    models = load_ensemble(listed(runs, "run"), settings.allow_custom_code, settings.study, dict(settings.class_names))
     found = find_targets(inputs, output, models[0].preprocessing.n_channels)
     views = make_views(models, settings)
     case_ids = [target.case_id for target in found]

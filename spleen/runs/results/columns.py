@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spleen.config.effect import has_effect
 from spleen.errors import InputError
+from spleen.records.effect import has_effect
 from spleen.records.reading import BrokenRunError, FinishedRun, Setting, read_settings
 from spleen.records.renamed_keys import current_key
 from spleen.system.resources import conf_folder
