@@ -16,8 +16,8 @@ from spleen.system.repeated_warnings import folded_warnings
 Progress = Callable[[int, int, str], None]
 """Called before each case with its number from 0, the number of cases, and its name."""
 
-# More values than this, and a file is an image rather than a label map.
-_MOST_VALUES = 256
+# More values than this, and a file is an image rather than a label map; with negative ones, such as HU, sooner.
+_MOST_VALUES, _MOST_WITH_NEGATIVE = 256, 32
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _check_grids(names: tuple[str, str], volumes: tuple[Volume, Volume], toleran
 
 def _values(path: Path, label: Volume) -> list[int]:
     values = label_values(label.array)
-    if len(values) > _MOST_VALUES:
+    if len(values) > (_MOST_WITH_NEGATIVE if values and values[0] < 0 else _MOST_VALUES):
         raise InputError(
             f"{path} holds {len(values)} different values, so it seems to be an image and not a label map; if it is "
             "one, say which values count, for example --classes 1=spleen"

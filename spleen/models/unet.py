@@ -79,7 +79,8 @@ class UNet(nn.Module):
         if height % self.size_multiple or width % self.size_multiple:
             raise InputError(
                 f"height and width must be multiples of {self.size_multiple} pixels; got {height} × {width}. "
-                f"Wrap the network: PadToMultiple(network, {self.size_multiple})"
+                f"Set model.size_multiple={self.size_multiple}, or a smaller model.network.depth; "
+                f"in Python, PadToMultiple(network, {self.size_multiple})"
             )
         features = self.encoder[0](image)
         skips = []
