@@ -1,6 +1,7 @@
 """What a file is that is not the NIfTI volume it was given as, and how to make one of it."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def describe_file(path: Path) -> str | None:
         try:
             with gzip.open(path) as stream:
                 start = stream.read(_BYTES)
-        except (OSError, EOFError):
+        except (OSError, EOFError, zlib.error):
             return None
     if start[128:132] == b"DICM" or path.suffix.lower() == ".dcm":
         return f"it is a DICOM file, one slice of a series; convert the series: {_DICOM.format(folder=path.parent)}"
