@@ -92,8 +92,7 @@ def open_cases(
     bad |= _unexpected_values(opened, values or ExpectedValues())
     if bad:
         _report_bad(bad, len(cases), skip_bad)
-    _warn_of_implausible_units(cases, opened)
-    _warn_of_shear(cases, opened)
+    _warn_of_images(cases, opened)
     return LoadedCases(tuple(opened[case.case_id] for case in cases if case.case_id not in bad), bad)
 
 
@@ -132,16 +131,14 @@ def _collect(done: Future[StoredCase], case_id: str, opened: dict[str, StoredCas
         opened[case_id] = done.result()
 
 
-def _warn_of_implausible_units(cases: Sequence[Case], opened: Mapping[str, StoredCase]) -> None:
-    found = {str(case.images[0]): opened[case.case_id].implausible_units for case in cases if case.case_id in opened}
-    if implausible := {image: reason for image, reason in found.items() if reason}:
-        log.warning("%s; is this CT? For MR use intensity=mr", first_problem(implausible, len(found)))
-
-
-def _warn_of_shear(cases: Sequence[Case], opened: Mapping[str, StoredCase]) -> None:
-    found = {str(case.images[0]): opened[case.case_id].shear_degrees for case in cases if case.case_id in opened}
-    if sheared := {image: shear_note(degrees) for image, degrees in found.items() if degrees > SHEARED_DEGREES}:
-        log.warning("%s", first_problem(sheared, len(found)))
+def _warn_of_images(cases: Sequence[Case], opened: Mapping[str, StoredCase]) -> None:
+    """Warn of implausible intensities and sheared grids, each kind in one line."""
+    stored = {str(case.images[0]): opened[case.case_id] for case in cases if case.case_id in opened}
+    if implausible := {image: case.implausible_units for image, case in stored.items() if case.implausible_units}:
+        log.warning("%s; is this CT? For MR use intensity=mr", first_problem(implausible, len(stored)))
+    degrees = {image: case.shear_degrees for image, case in stored.items()}
+    if sheared := {image: shear_note(shear) for image, shear in degrees.items() if shear > SHEARED_DEGREES}:
+        log.warning("%s", first_problem(sheared, len(stored)))
 
 
 def _report_bad(bad: Mapping[str, str], total: int, skip_bad: bool) -> None:
