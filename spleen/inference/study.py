@@ -9,7 +9,7 @@ from typing import Literal
 
 from spleen.errors import InputError
 from spleen.records.effect import has_effect
-from spleen.records.folder import run_folder_of
+from spleen.records.folder import RunFolder, run_folder_of
 from spleen.records.reading import BrokenRunError, FinishedRun, Setting, read_run, read_settings
 from spleen.system.text import shortened
 
@@ -60,7 +60,7 @@ def _arms(checkpoints: Sequence[Path]) -> list[Arm] | None:
     for checkpoint in checkpoints:
         run_folder = run_folder_of(checkpoint)
         try:
-            settings = read_settings((run_folder or checkpoint.parent) / "config.yaml")
+            settings = read_settings(RunFolder(run_folder or checkpoint.parent).config)
         except (BrokenRunError, OSError):
             return None
         key = tuple(sorted((name, repr(value)) for name, value in settings.items() if _separates(name)))
