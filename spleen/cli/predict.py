@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from spleen.cli.options import AllowCustomCode, FormerTrust
+from spleen.cli.options import AllowCustomCode, FormerTrust, RenameClasses, parse_renames
 from spleen.errors import InputError
 
 if TYPE_CHECKING:
+    from spleen.inference.choice import Choice
     from spleen.inference.predict import Advance, PredictionReport, PredictSettings
 
 
@@ -19,7 +20,7 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="RUN... INPUT...",
-            help="RUN: run folders, folders of runs or checkpoints; several are averaged. "
+            help="RUN: run folders, checkpoints or folders of runs of one arm; several are averaged. "
             "INPUT: NIfTI files, folders or quoted patterns; channels are CASE_0000, CASE_0001, …, or in one file.",
         ),
     ],
@@ -28,6 +29,13 @@ def predict(
         typer.Option("--output", "-o", help="A file for one input [out.nii.gz], a folder for several [predictions]."),
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write float32 probabilities too.")] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a sweep of settings, take the best arm by validation Dice.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Average all runs of a folder, whatever their settings.")
+    ] = False,
+    rename: RenameClasses = None,
     weights: Annotated[str | None, typer.Option(help="Weight of each RUN in the average, such as 2,1,1.")] = None,
     fit_weights: Annotated[
         tuple[Path, Path] | None,
@@ -71,7 +79,10 @@ def predict(
     from spleen.inference.predict import predict as predict_files
     from spleen.system.progress import ProgressBar
 
+    if best and every:
+        raise InputError("give either --best or --all, not both")
     runs, inputs = _split(paths)
+    runs = _chosen(runs, "best" if best else "all" if every else None, held_out)
     settings = PredictSettings(
         weights=_parse_weights(weights),
         tta=tta,
@@ -83,6 +94,7 @@ def predict(
         batch_size=batch_size,
         device=device,
         precision=precision,
+        rename_classes=parse_renames(rename),
         allow_custom_code=allow_custom_code or trust,
         held_out=held_out,
         overwrite=overwrite,
@@ -103,7 +115,8 @@ def predict(
 
 def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Separate the runs, which come first, from the inputs."""
-    from spleen.inference.loading import find_checkpoints, load_trained
+    from spleen.inference.choice import find_checkpoints
+    from spleen.inference.loading import load_trained
 
     runs = [path for path in paths if find_checkpoints(path)]
     inputs = [path for path in paths if path not in runs]
@@ -114,6 +127,16 @@ def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     if paths[0] not in runs:
         raise InputError(f"{paths[0]} is neither a run folder nor a checkpoint; give the runs first, then the inputs")
     return runs, inputs
+
+
+def _chosen(runs: Sequence[Path], choose: "Choice | None", held_out: bool) -> list[Path]:
+    """The checkpoints to average; says which, and why."""
+    from spleen.inference.choice import choose_runs
+
+    chosen = choose_runs(runs, choose)
+    for reason in chosen.reasons:
+        print(f"{reason}; for each case those that held it out" if held_out else reason, flush=True)
+    return list(chosen.checkpoints)
 
 
 def _parse_weights(text: str | None) -> tuple[float, ...] | None:
@@ -142,7 +165,7 @@ def _fit(
     if settings.weights is not None:
         raise InputError("give either --weights or --fit-weights, not both")
     runs, inputs, output = files
-    models = load_ensemble(runs, settings.allow_custom_code)
+    models = load_ensemble(runs, settings.allow_custom_code, new_names=settings.rename_classes)
     n_channels = models[0].preprocessing.n_channels
     to_compute(find_targets(inputs, output, n_channels), settings)  # fails before anything is computed
     views = make_views(models, settings)

@@ -16,6 +16,7 @@ def run_evaluate(
     prediction: Path,
     reference: Path,
     classes: Mapping[int, str] | None,
+    new_names: Mapping[str, str],
     tolerance_mm: float | Mapping[str, float],
     prevalence: float | None,
     surface: bool,
@@ -39,6 +40,7 @@ def run_evaluate(
             surface=surface,
             grid_tolerance_mm=grid_tolerance_mm,
             only_predicted=only_predicted,
+            rename_classes=new_names,
             progress=bar.name_case,
         )
     print(evaluation, flush=True)
@@ -64,6 +66,7 @@ def run_compare(
     metrics: Sequence[str],
     split: str,
     classes: Mapping[int, str] | None,
+    new_names: Mapping[str, str],
     tolerance_mm: float | Mapping[str, float],
     grid_tolerance_mm: float,
     only_predicted: bool,
@@ -82,6 +85,7 @@ def run_compare(
             tolerance_mm=tolerance_mm,
             grid_tolerance_mm=grid_tolerance_mm,
             only_predicted=only_predicted,
+            rename_classes=new_names,
             progress=bar.name_case,
         )
     print(comparison, flush=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from spleen.config.effect import COUNTING_BY_CONTENT, has_effect
 from spleen.config.schema import CasesData, PhantomData, TrainConfig, process_count
 from spleen.data.cases import Case
+from spleen.records.effect import COUNTING_BY_CONTENT, has_effect
 from spleen.records.renamed_keys import EARLIER_KEYS, EARLIER_TARGETS
 from spleen.system.hashing import content_hash
 from spleen.system.nested import flatten

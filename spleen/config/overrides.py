@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from spleen.config.effect import DATA_PATHS
+from spleen.records.effect import DATA_PATHS
 from spleen.records.renamed_keys import current_key
 
 _PATH_KEYS = {

@@ -10,10 +10,10 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from spleen.config.effect import DATA_PATHS
 from spleen.config.overrides import without_interpolation
 from spleen.config.schema import DATA, INTENSITIES, TrainConfig
 from spleen.errors import InputError
+from spleen.records.effect import DATA_PATHS
 from spleen.records.renamed_keys import with_current_keys
 from spleen.system.resources import train_command
 

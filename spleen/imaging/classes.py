@@ -3,7 +3,7 @@
 Imports nothing heavy, because planning the jobs of a study uses it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spleen.errors import InputError
@@ -52,6 +52,27 @@ def parse_label_values(label_values: object, organ: str) -> ClassMap:
     if not flat or any(not group for group in values) or 0 in flat or len(set(flat)) < len(flat):
         raise _wrong(label_values)
     return ClassMap(_checked_names(names), values)
+
+
+def renamed(names: Sequence[str], new_names: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of classes after renaming; `new_names` maps old names to new ones and may contain other classes too.
+
+    Raises InputError where two classes would have the same name, and for a name that is not allowed.
+    """
+    changed = tuple(new_names.get(name, name) for name in names)
+    for name in changed:
+        if changed.count(name) > 1:
+            raise InputError(f"of the classes {', '.join(names)} two would both be called '{name}'")
+    return _checked_names(changed)
+
+
+def check_renamed(new_names: Mapping[str, str], known: Iterable[str]) -> None:
+    """Raise InputError for an old name that is none of the `known` classes."""
+    known = dict.fromkeys(known)
+    for name in new_names:
+        if name not in known:
+            listed = ", ".join(known) or "not named; name them with --classes, such as --classes 1=spleen"
+            raise InputError(f"there is no class '{name}' to rename: the classes are {listed}")
 
 
 def _checked_names(names: tuple[str, ...]) -> tuple[str, ...]:

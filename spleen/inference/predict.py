@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from spleen.imaging.geometry import SHEARED_DEGREES, shear_degrees, shear_note
 from spleen.imaging.intensity import implausible_units
 from spleen.imaging.native import NativeImage, write_channels_like, write_like
 from spleen.imaging.postprocessing import PostprocessSettings, postprocess
+from spleen.inference.choice import Choice
 from spleen.inference.confidence import ClassConfidence, confidence_scores
 from spleen.inference.ensemble import View, predict_volume, read_for
 from spleen.inference.leakage import (
@@ -60,6 +61,10 @@ class PredictSettings:
     device: DeviceName = "auto"
     precision: str | None = None
     """auto, 32, bf16 or 16; None: that of each run's training."""
+    choose: Choice | None = None
+    """Of a folder of runs that is a sweep of settings: "best" for the best arm by validation Dice, or "all"."""
+    rename_classes: Mapping[str, str] = field(default_factory=dict)
+    """Old names of classes and their new ones, to fuse runs that call the same label values differently."""
     allow_custom_code: bool = False
     """Build networks of any class that a checkpoint names, which runs the code of that class."""
     overwrite: bool = False
@@ -130,7 +135,8 @@ def predict(
 ) -> PredictionReport:
     """Predict NIfTI images with a trained run, or with several whose probabilities are averaged.
 
-    `runs` are run folders, folders of runs or checkpoints; `inputs` are files, folders or glob patterns; `output` is a
+    `runs` are run folders, folders of runs of one arm (which differ in axis, fold and seed only; for others see
+    `PredictSettings.choose`) or checkpoints; `inputs` are files, folders or glob patterns; `output` is a
     file for one image, a folder otherwise. For runs trained on several channels, an image is one file with all
     channels, or the files CASE_0000.nii.gz, CASE_0001.nii.gz, …. Each mask is on the grid of its image, in the label
     values of the training. An image that fails does not stop the others and is listed in the report.
@@ -138,7 +144,7 @@ def predict(
     """
     settings = settings or PredictSettings()
     started = time.perf_counter()
-    models = load_ensemble(listed(runs, "run"), settings.allow_custom_code)
+    models = load_ensemble(listed(runs, "run"), settings.allow_custom_code, settings.choose, settings.rename_classes)
     found = find_targets(inputs, output, models[0].preprocessing.n_channels)
     views = make_views(models, settings)
     case_ids = [target.case_id for target in found]

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spleen.config.effect import COUNTING_BY_CONTENT, has_effect
 from spleen.errors import InputError
 from spleen.inference.legacy import RECIPE_KEY, config_of_recipe
 from spleen.inference.loading import spec_of
 from spleen.models.checkpoint import read_checkpoint
 from spleen.models.spec import ModelSpec
+from spleen.records.effect import COUNTING_BY_CONTENT, has_effect
 from spleen.records.folder import RunFolder
 from spleen.records.renamed_keys import with_current_keys
 from spleen.runs.tracking.parts import forget_wandb

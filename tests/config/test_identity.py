@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from spleen.config import identity as identities
 from spleen.config.datasets import find_dataset
-from spleen.config.effect import WITHOUT_EFFECT, has_effect
 from spleen.config.identity import identity, known_identity, settings_with_effect
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
+from spleen.records.effect import WITHOUT_EFFECT, has_effect
 from tests._helpers.small_run import SmallCt, compose_config, small_ct
 
 

@@ -14,12 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from spleen.config.checks import check
 from spleen.config.datasets import check_files_exist, complete, find_dataset
-from spleen.config.effect import has_effect
 from spleen.config.identity import known_identity
 from spleen.config.overrides import quoted
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
 from spleen.errors import InputError
+from spleen.records.effect import has_effect
 
 _LONGEST_FOLDER_NAME = 120
 _HASH_DIGITS = 8
