@@ -3,6 +3,7 @@
 Imports nothing heavy, because planning the jobs of a study uses it.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,12 @@ _RESERVED = {
     "n_missed",
     "background",
 }
+
+_LEFT, _RIGHT = ("left", "lh", "l", "lt"), ("right", "rh", "r", "rt")
+_ONLY_AT_THE_ENDS = ("l", "r", "lt", "rt")  # in the middle of a name, these mean something else
+_NEW_WORD = re.compile(
+    r"[\W_]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=^[Ll]eft)(?=[a-z])|(?<=^[Rr]ight)(?=[a-z])"
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,42 @@ def check_renamed(new_names: Mapping[str, str], known: Iterable[str]) -> None:
         if name not in known:
             listed = ", ".join(known) or "not named; name them with --classes, such as --classes 1=spleen"
             raise InputError(f"there is no class '{name}' to rename: the classes are {listed}")
+
+
+def swapped_sides(names: Sequence[str]) -> tuple[int, ...]:
+    """For each class index, 0 for the background, the class that it is in a mirrored volume; empty if all stay.
+
+    Classes with a side, such as left_kidney and right_kidney, kidney_l and kidney_r or L and R, change places when a
+    volume is mirrored along left_right; others stay. Raises InputError for a class with a side without exactly one
+    partner, which mirroring would mislabel.
+    """
+    parts = [_side_and_rest(name) for name in names]
+    swapped = [0]
+    for index, (side, rest) in enumerate(parts, start=1):
+        other = {"left": "right", "right": "left"}.get(side, "")
+        partners = [number for number, part in enumerate(parts, start=1) if part == (other, rest)] if other else [index]
+        if len(partners) != 1:
+            raise InputError(
+                f"the class '{names[index - 1]}' has a side, and there is not exactly one class of the same name on "
+                f"the {other} (the classes are {', '.join(names)}), so a mirrored image would be labelled wrongly"
+            )
+        swapped += partners
+    return tuple(swapped) if any(side for side, _ in parts) else ()
+
+
+def _side_and_rest(name: str) -> tuple[str, tuple[str, ...]]:
+    """The side of a class, left, right or none (""), and the other words of its name."""
+    words = [word.lower() for word in _NEW_WORD.split(name) if word]
+    sides = {
+        number: "left" if word in _LEFT else "right"
+        for number, word in enumerate(words)
+        if word in (*_LEFT, *_RIGHT) and (word not in _ONLY_AT_THE_ENDS or number in (0, len(words) - 1))
+    }
+    rest = tuple(word for number, word in enumerate(words) if number not in sides)
+    is_numbered = bool(rest) and all(word.isdecimal() for word in rest)  # such as the lumbar vertebra L 5
+    if len(set(sides.values())) != 1 or (is_numbered and "l" in words):
+        return "", tuple(words)
+    return next(iter(sides.values())), rest
 
 
 def _checked_names(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ sagittal: h = inferior→superior, w = posterior→anterior.
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -132,3 +133,8 @@ IN_PLANE_DIRECTIONS: dict[str, tuple[str, str]] = {
 
 
 FLIP_DIRECTIONS = ("left_right", "anterior_posterior", "superior_inferior")
+
+
+def flips_sides(axis: AxisName, flips: Collection[str]) -> bool:
+    """Whether mirroring slices of this axis along `flips` exchanges left and right."""
+    return "left_right" in flips and "left_right" in IN_PLANE_DIRECTIONS[axis]

@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
 from spleen.errors import InputError
-from spleen.imaging.classes import ClassMap
+from spleen.imaging.classes import ClassMap, swapped_sides
 from spleen.imaging.files import find_volumes, group_channels
 from spleen.imaging.geometry import SHEARED_DEGREES, shear_degrees, shear_note
 from spleen.imaging.intensity import implausible_units
 from spleen.imaging.native import NativeImage, write_channels_like, write_like
 from spleen.imaging.postprocessing import PostprocessSettings, postprocess
+from spleen.imaging.slicing import flips_sides
 from spleen.inference.choice import Choice
 from spleen.inference.confidence import ClassConfidence, confidence_scores
 from spleen.inference.ensemble import View, predict_volume, read_for
@@ -212,7 +213,20 @@ def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> lis
 def _variants(model: TrainedModel, settings: PredictSettings) -> tuple[Variant, ...]:
     if not settings.tta:
         return (Variant(),)
-    return variants(model.preprocessing.axis, (*model.spec.trained_flips, *settings.flips))
+    axis, trained = model.preprocessing.axis, model.spec.trained_flips
+    return variants(axis, (*trained, *settings.flips), _swapped(model, (*trained, *settings.flips)))
+
+
+def _swapped(model: TrainedModel, flips: Sequence[str]) -> tuple[int, ...]:
+    """The classes after mirroring along left_right, if the flips do so in the slices of this model."""
+    if not flips_sides(model.preprocessing.axis, flips):
+        return ()
+    try:
+        return swapped_sides(model.classes.names)
+    except InputError as error:
+        if "left_right" in model.spec.trained_flips:  # by an earlier version, which kept the labels as they were
+            return ()
+        raise InputError(f"left_right is no flip for {model.name}: {error}; leave the flip out") from error
 
 
 def _precision(model: TrainedModel, settings: PredictSettings) -> str:
