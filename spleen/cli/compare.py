@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from spleen.cli.options import RenameClasses
+
 
 def compare(
     a: Annotated[
@@ -28,6 +30,7 @@ def compare(
             show_default="from predictions.csv or dataset.json, else every value but 0",
         ),
     ] = None,
+    rename: RenameClasses = None,
     tolerance_mm: Annotated[str, typer.Option(help="For predictions: tolerance of the surface Dice.")] = "1.0",
     grid_tolerance_mm: Annotated[
         float, typer.Option(help="For predictions: largest distance allowed between the voxels of two files.")
@@ -42,7 +45,7 @@ def compare(
 
     Exit code 1 where a pair of files could not be scored, 2 for a wrong input.
     """
-    from spleen.cli.options import parse_classes, parse_tolerance
+    from spleen.cli.options import parse_classes, parse_renames, parse_tolerance
     from spleen.cli.scoring import run_compare
 
     all_scored = run_compare(
@@ -52,6 +55,7 @@ def compare(
         metric or ["dice"],
         split,
         parse_classes(classes),
+        parse_renames(rename),
         parse_tolerance(tolerance_mm),
         grid_tolerance_mm,
         only_predicted,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from spleen.cli.options import RenameClasses
+
 
 def evaluate(
     prediction: Annotated[Path, typer.Argument(metavar="PREDICTION", help="A label file, or a folder of them.")],
@@ -18,6 +20,7 @@ def evaluate(
             show_default="from predictions.csv or dataset.json, else every value but 0",
         ),
     ] = None,
+    rename: RenameClasses = None,
     tolerance_mm: Annotated[
         str, typer.Option(help="Tolerance of the surface Dice: one for all, or one per class, as in spleen=1,liver=2.")
     ] = "1.0",
@@ -48,13 +51,14 @@ def evaluate(
     Give two files, or two folders paired by name. Exit code 1 where a pair of a folder could not be scored, 2 for a
     wrong input.
     """
-    from spleen.cli.options import parse_classes, parse_tolerance
+    from spleen.cli.options import parse_classes, parse_renames, parse_tolerance
     from spleen.cli.scoring import run_evaluate
 
     all_scored = run_evaluate(
         prediction,
         reference,
         parse_classes(classes),
+        parse_renames(rename),
         parse_tolerance(tolerance_mm),
         prevalence,
         not no_surface,

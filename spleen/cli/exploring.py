@@ -7,6 +7,7 @@ from spleen.errors import InputError
 from spleen.exploration.explore import explore
 from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
 from spleen.system.progress import ProgressBar
+from spleen.system.signals import stop_on_signals
 
 
 def run_explore(
@@ -17,7 +18,7 @@ def run_explore(
     Raises InputError for a wrong input, and before anything is read for an output that cannot be written.
     """
     check_outputs(outputs, picture="--png")
-    with ProgressBar("case") as bar:
+    with stop_on_signals() as stop, ProgressBar("case", check=stop.check) as bar:
         exploration = explore(list(images), list(labels), parse_organ(organ), bar.name_case)
     print(exploration)
     from spleen.exploration.report import files as explore_files

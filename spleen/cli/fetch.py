@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spleen.errors import InputError
+from spleen.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     from spleen.data.download.fetch import Fetched
@@ -44,11 +44,12 @@ def fetch(
         raise InputError("give the name of a data set or a URL; `spleen fetch --list` shows the names")
     from spleen.data.download.fetch import fetch as fetch_source
     from spleen.system.progress import ProgressBar
+    from spleen.system.signals import stop_on_signals
 
     try:
-        with ProgressBar("B") as bar:
+        with stop_on_signals() as stop, ProgressBar("B", check=stop.check) as bar:
             fetched = fetch_source(source, output, checksum, _advance(bar))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         print("the part downloaded so far is kept; run the same command again to resume", file=sys.stderr)
         raise
     _print_summary(fetched)

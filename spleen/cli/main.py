@@ -1,6 +1,6 @@
 """The `spleen` command and its subcommands.
 
-Exit codes: 0 done; 1 an input failed, or the verdict contains errors; 2 invalid input; 130 interrupted.
+Exit codes: 0 done; 1 an input failed, or the verdict contains errors; 2 invalid input; 130 or 143 interrupted.
 Neither this module nor the subcommands import heavy packages at the top: `spleen --help` must answer at once.
 """
 
@@ -23,7 +23,7 @@ from spleen.cli.predict import predict
 from spleen.cli.results import results
 from spleen.cli.sync import sync
 from spleen.cli.train import VERBATIM, train
-from spleen.errors import InputError
+from spleen.errors import InputError, Interrupted
 from spleen.system.terminal import readable_output, unencodable
 from spleen.system.text import on_own_line
 
@@ -47,8 +47,9 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             command(*arguments, **options)
         except typer.Exit:
             raise
-        except KeyboardInterrupt:
-            raise _exit(on_own_line("interrupted; finished files are kept"), INTERRUPTED) from None
+        except (KeyboardInterrupt, Interrupted) as interrupt:
+            exit_code = interrupt.exit_code if isinstance(interrupt, Interrupted) else INTERRUPTED
+            raise _exit(on_own_line("interrupted; finished files are kept"), exit_code) from None
         except (InputError, OSError) as error:
             raise _exit(f"error: {error}", INVALID_INPUT) from None
         except UnicodeEncodeError as error:

@@ -1,5 +1,6 @@
 """Options shared by several subcommands, and parsers of option values."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -11,6 +12,26 @@ AllowCustomCode = Annotated[
 ]
 FormerTrust = Annotated[bool, typer.Option("--trust", hidden=True)]
 """The name of --allow-custom-code in earlier versions."""
+
+
+RenameClasses = Annotated[
+    list[str] | None,
+    typer.Option("--class", metavar="OLD=NEW", help="Call class OLD NEW; may be given several times."),
+]
+
+
+def parse_renames(options: Sequence[str] | None) -> dict[str, str]:
+    """The new name of each old one from "organ=spleen"; InputError for anything else, and for a repeated old name."""
+    new_names: dict[str, str] = {}
+    for option in options or ():
+        old, _, new = (word.strip() for word in option.partition("="))
+        if not old or not new or old in new_names:
+            raise InputError(
+                f"--class must be the old and the new name of a class, each old one once, such as organ=spleen; got "
+                f"'{option}'"
+            )
+        new_names[old] = new
+    return new_names
 
 
 def parse_classes(text: str | None) -> dict[int, str] | None:

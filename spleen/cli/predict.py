@@ -1,6 +1,5 @@
 """`spleen predict`: options, a progress bar, and the table at the end."""
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from spleen.cli.options import AllowCustomCode, FormerTrust
+from spleen.cli.options import AllowCustomCode, FormerTrust, RenameClasses, parse_renames
 from spleen.errors import InputError
 
 if TYPE_CHECKING:
+    from spleen.inference.choice import Choice
     from spleen.inference.predict import Advance, PredictionReport, PredictSettings
-    from spleen.inference.study import StudyChoice
 
 
 def predict(
@@ -21,7 +20,7 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="RUN... INPUT...",
-            help="RUN: run folders, folders of runs or checkpoints; several are averaged. "
+            help="RUN: run folders, checkpoints or folders of runs of one arm; several are averaged. "
             "INPUT: NIfTI files, folders or quoted patterns; channels are CASE_0000, CASE_0001, …, or in one file.",
         ),
     ],
@@ -30,6 +29,13 @@ def predict(
         typer.Option("--output", "-o", help="A file for one input [out.nii.gz], a folder for several [predictions]."),
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write float32 probabilities too.")] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a sweep of settings, take the best arm by validation Dice.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Average all runs of a folder, whatever their settings.")
+    ] = False,
+    rename: RenameClasses = None,
     weights: Annotated[str | None, typer.Option(help="Weight of each RUN in the average, such as 2,1,1.")] = None,
     fit_weights: Annotated[
         tuple[Path, Path] | None,
@@ -59,16 +65,6 @@ def predict(
     ] = None,
     allow_custom_code: AllowCustomCode = False,
     trust: FormerTrust = False,
-    best: Annotated[
-        bool, typer.Option("--best", help="Of a study with several arms, the one with the highest validation Dice.")
-    ] = False,
-    all_runs: Annotated[
-        bool, typer.Option("--all", help="Average all runs of a study, whatever their settings.")
-    ] = False,
-    class_names: Annotated[
-        list[str] | None,
-        typer.Option("--class", metavar="OLD=NEW", help="Rename a class of the runs, so that they agree; repeatable."),
-    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Compute only outputs that are missing.")
@@ -82,8 +78,12 @@ def predict(
     from spleen.inference.predict import PredictSettings
     from spleen.inference.predict import predict as predict_files
     from spleen.system.progress import ProgressBar
+    from spleen.system.signals import stop_on_signals
 
+    if best and every:
+        raise InputError("give either --best or --all, not both")
     runs, inputs = _split(paths)
+    runs = _chosen(runs, "best" if best else "all" if every else None, held_out)
     settings = PredictSettings(
         weights=_parse_weights(weights),
         tta=tta,
@@ -95,9 +95,8 @@ def predict(
         batch_size=batch_size,
         device=device,
         precision=precision,
+        rename_classes=parse_renames(rename),
         allow_custom_code=allow_custom_code or trust,
-        study=_study_choice(best, all_runs),
-        class_names=_parse_names(class_names or ()),
         held_out=held_out,
         overwrite=overwrite,
         skip_existing=skip_existing,
@@ -106,7 +105,7 @@ def predict(
         raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
     if held_out and fit_weights:
         raise InputError("--fit-weights needs cases that no RUN was trained on, --held-out those that RUNs held out")
-    with ProgressBar("slice") as bar:
+    with stop_on_signals() as stop, ProgressBar("slice", check=stop.check) as bar:
         if fit_weights is not None:
             settings = _fit((runs, inputs, output), fit_weights, settings, bar.advance)
         report = predict_files(runs, inputs, output, settings, bar.advance)
@@ -117,7 +116,8 @@ def predict(
 
 def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Separate the runs, which come first, from the inputs."""
-    from spleen.inference.loading import find_checkpoints, load_trained
+    from spleen.inference.choice import find_checkpoints
+    from spleen.inference.loading import load_trained
 
     runs = [path for path in paths if find_checkpoints(path)]
     inputs = [path for path in paths if path not in runs]
@@ -130,18 +130,14 @@ def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return runs, inputs
 
 
-def _study_choice(best: bool, all_runs: bool) -> "StudyChoice":
-    if best and all_runs:
-        raise InputError("give either --best or --all, not both")
-    logging.getLogger("spleen.inference.study").setLevel(logging.INFO)  # which runs are averaged is no warning
-    return "best" if best else "all" if all_runs else "one_arm"
+def _chosen(runs: Sequence[Path], choose: "Choice | None", held_out: bool) -> list[Path]:
+    """The checkpoints to average; says which, and why."""
+    from spleen.inference.choice import choose_runs
 
-
-def _parse_names(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    pairs = [text.partition("=") for text in texts]
-    if wrong := [text for text, (old, _, new) in zip(texts, pairs, strict=True) if not old or not new]:
-        raise InputError(f"--class renames a class, as in --class organ=spleen; got '{wrong[0]}'")
-    return tuple((old, new) for old, _, new in pairs)
+    chosen = choose_runs(runs, choose)
+    for reason in chosen.reasons:
+        print(f"{reason}; for each case those that held it out" if held_out else reason, flush=True)
+    return list(chosen.checkpoints)
 
 
 def _parse_weights(text: str | None) -> tuple[float, ...] | None:
@@ -170,7 +166,7 @@ def _fit(
     if settings.weights is not None:
         raise InputError("give either --weights or --fit-weights, not both")
     runs, inputs, output = files
-    models = load_ensemble(runs, settings.allow_custom_code, settings.study, dict(settings.class_names))
+    models = load_ensemble(runs, settings.allow_custom_code, new_names=settings.rename_classes)
     n_channels = models[0].preprocessing.n_channels
     to_compute(find_targets(inputs, output, n_channels), settings)  # fails before anything is computed
     views = make_views(models, settings)

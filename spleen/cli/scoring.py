@@ -10,12 +10,14 @@ from spleen.evaluation.report import files as evaluation_files
 from spleen.evaluation.scoring import FailedPair
 from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
 from spleen.system.progress import ProgressBar
+from spleen.system.signals import stop_on_signals
 
 
 def run_evaluate(
     prediction: Path,
     reference: Path,
     classes: Mapping[int, str] | None,
+    new_names: Mapping[str, str],
     tolerance_mm: float | Mapping[str, float],
     prevalence: float | None,
     surface: bool,
@@ -29,7 +31,7 @@ def run_evaluate(
     wrong input, and before anything is read for an output that cannot be written.
     """
     check_outputs(outputs, picture="--plot")
-    with ProgressBar("case") as bar:
+    with stop_on_signals() as stop, ProgressBar("case", check=stop.check) as bar:
         evaluation = evaluate(
             prediction,
             reference,
@@ -39,6 +41,7 @@ def run_evaluate(
             surface=surface,
             grid_tolerance_mm=grid_tolerance_mm,
             only_predicted=only_predicted,
+            rename_classes=new_names,
             progress=bar.name_case,
         )
     print(evaluation, flush=True)
@@ -64,6 +67,7 @@ def run_compare(
     metrics: Sequence[str],
     split: str,
     classes: Mapping[int, str] | None,
+    new_names: Mapping[str, str],
     tolerance_mm: float | Mapping[str, float],
     grid_tolerance_mm: float,
     only_predicted: bool,
@@ -71,7 +75,7 @@ def run_compare(
 ) -> bool:
     """Compare, print the text, write the files of --csv and --json; True if every pair could be scored."""
     check_outputs(outputs)
-    with ProgressBar("case") as bar:
+    with stop_on_signals() as stop, ProgressBar("case", check=stop.check) as bar:
         comparison = compare(
             a,
             b,
@@ -82,6 +86,7 @@ def run_compare(
             tolerance_mm=tolerance_mm,
             grid_tolerance_mm=grid_tolerance_mm,
             only_predicted=only_predicted,
+            rename_classes=new_names,
             progress=bar.name_case,
         )
     print(comparison, flush=True)

@@ -15,10 +15,10 @@ from spleen.data.loading.datamodule import LoaderSettings, SliceDataModule
 from spleen.data.splits.blocks import SliceSplitSettings
 from spleen.data.store.entry import StoredCase
 from spleen.errors import InputError
-from spleen.imaging.classes import ClassMap, check_flips, parse_label_values
+from spleen.imaging.classes import ClassMap, parse_label_values, swapped_classes
 from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
 from spleen.imaging.preprocessing import Preprocessing
-from spleen.imaging.slicing import IN_PLANE_DIRECTIONS, Resize
+from spleen.imaging.slicing import Resize, flips_in_plane
 from spleen.models.factory import build_network, build_part, check_arguments
 from spleen.models.spec import ModelSpec
 from spleen.models.trial import check_input_size
@@ -62,6 +62,8 @@ class Parts:
     network: nn.Module
     loss: nn.Module
     augment: AugmentSettings
+    swapped_classes: tuple[int, ...]
+    """The class indices after random mirroring along left_right; empty if none changes."""
 
 
 def build_parts(config: TrainConfig) -> Parts:
@@ -70,12 +72,24 @@ def build_parts(config: TrainConfig) -> Parts:
     Nothing else may use the seeded generators before training, which continues with their state.
     """
     augment, spec = build_augment_settings(config), build_spec(config)
+    swapped = _swapped_classes(augment, spec.preprocessing)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    parts = Parts(spec, build_network(spec), build_loss(config), augment)
+    parts = Parts(spec, build_network(spec), build_loss(config), augment, swapped)
     side = config.crop_size if config.img_size == "native" else config.img_size
     if side is not None:
         check_slice_size(config, parts, (side, side))  # the longer side; the other one may be less
     return parts
+
+
+def _swapped_classes(augment: AugmentSettings, preprocessing: Preprocessing) -> tuple[int, ...]:
+    """The class indices after mirroring; raises InputError for a class with a side but without a partner."""
+    flips = flips_in_plane(preprocessing.axis, augment.flips) if augment.flip_probability else ()
+    try:
+        return swapped_classes(preprocessing.classes.names, flips)
+    except InputError as error:
+        raise InputError(
+            f"augment.flips: {error}. Leave this direction out, or give the class a name without a side"
+        ) from error
 
 
 def check_slice_size(
@@ -103,6 +117,7 @@ def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> Se
         axis=preprocessing.axis,
         seed=config.seed,
         crop=CropSettings(config.crop_size, config.loader.foreground_fraction) if config.crop_size else None,
+        swapped_classes=parts.swapped_classes,
     )
 
 
@@ -132,8 +147,6 @@ def build_augment_settings(config: TrainConfig) -> AugmentSettings:
     flips = values.get("flips", ())
     if not isinstance(flips, tuple) or not all(isinstance(direction, str) for direction in flips):
         raise InputError(f"augment.flips must be a list of directions, such as [left_right]; got '{flips}'")
-    in_plane = IN_PLANE_DIRECTIONS[axis_of(config)]
-    check_flips(build_classes(config).names, set(flips) & set(in_plane), "augment.flips")
     check_arguments("augment", AugmentSettings, values)
     return AugmentSettings(**values)
 

@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spleen.errors import InputError
-from spleen.evaluation.class_names import told_classes
+from spleen.evaluation.class_names import classes_to_score
 from spleen.evaluation.differences import PairedCase, PairedSummary, moved_most, pair_scores, summarise_pairs
 from spleen.evaluation.evaluate import TOLERANCE_MM, check_settings
 from spleen.evaluation.metrics.catalogue import BY_NAME, SURFACE_METRICS
-from spleen.evaluation.score_tables import ScoreTable, check_same_cases, check_same_names, find_table, read_table
+from spleen.evaluation.score_tables import (
+    ScoreTable,
+    check_same_cases,
+    check_same_names,
+    find_table,
+    read_table,
+    rename_in_tables,
+)
 from spleen.evaluation.scoring import (
     FailedPair,
     FilePairs,
@@ -76,13 +83,15 @@ def compare(
     tolerance_mm: float | Mapping[str, float] = TOLERANCE_MM,
     grid_tolerance_mm: float = GRID_TOLERANCE_MM,
     only_predicted: bool = False,
+    rename_classes: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare B with A over the same cases: paired differences, their interval, Wilcoxon's test, wins and losses.
 
     With a `reference`, a and b are predictions, files or folders, and are scored as `evaluate` does
     with `classes`, tolerances and `only_predicted`. Without, they are CSV files that the command wrote, or run folders,
-    whose cases.csv counts with the rows of `split`. Raises InputError for a wrong setting, a file that is missing or of
+    whose cases.csv counts with the rows of `split`. `rename_classes` maps names of classes to new ones, for two
+    sides that call the same organ differently. Raises InputError for a wrong setting, a file that is missing or of
     another kind, and cases that only one side has.
     """
     chosen = _checked_metrics(metrics)
@@ -92,11 +101,13 @@ def compare(
             read_table(files[0], split, chosen),
             read_table(files[1], split, chosen),
         )
+        if rename_classes:
+            tables = rename_in_tables(tables, rename_classes)
         failures: list[FailedPair] = []
         unpredicted: tuple[str, ...] = ()
     else:
         surface = any(name in SURFACE_METRICS for name in chosen)
-        counted = classes if classes is not None else told_classes([Path(a), Path(b)], Path(reference))
+        counted = classes_to_score(classes, rename_classes, [Path(a), Path(b)], Path(reference))
         settings = check_settings(counted, tolerance_mm, None, surface, grid_tolerance_mm)
         sides = _pair_both((Path(a), Path(b)), Path(reference), only_predicted)
         unpredicted = sides[0].unpredicted

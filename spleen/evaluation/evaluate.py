@@ -16,7 +16,7 @@ from pathlib import Path
 
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import METRIC_NAMES, ClassScore, ScoreSettings
-from spleen.evaluation.class_names import told_classes
+from spleen.evaluation.class_names import classes_to_score
 from spleen.evaluation.metrics.catalogue import SURFACE_METRICS
 from spleen.evaluation.metrics.diagnostic import check_prevalence
 from spleen.evaluation.scoring import (
@@ -95,6 +95,7 @@ def evaluate(
     surface: bool = True,
     grid_tolerance_mm: float = GRID_TOLERANCE_MM,
     only_predicted: bool = False,
+    rename_classes: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score one prediction against one reference, or two folders paired by file name.
@@ -102,6 +103,7 @@ def evaluate(
     `classes` names the label values that count; values of the same name are one class. By default they are those that
     predictions.csv beside the predictions tells, as `spleen predict` writes it, else those that the dataset.json beside
     the folder of the reference names; without either, every value other than 0 in any of the files is a class.
+    `rename_classes` maps names of classes to new ones; classes of the same new name become one.
     `tolerance_mm` is that of the surface Dice, one for all classes or one each. `prevalence` is the prior probability
     for the post-test probabilities, by default each case's own share of organ voxels. `surface=False` saves the time of
     the surface metrics. Voxels of both files may lie up to `grid_tolerance_mm` apart; their orientation may differ.
@@ -111,8 +113,7 @@ def evaluate(
     Raises InputError for a wrong setting, for files without a partner, and for a single pair that cannot be scored.
     In a folder, such a pair becomes one of the `failures`.
     """
-    if classes is None:
-        classes = told_classes([Path(prediction)], Path(reference))
+    classes = classes_to_score(classes, rename_classes, [Path(prediction)], Path(reference))
     settings = check_settings(classes, tolerance_mm, prevalence, surface, grid_tolerance_mm)
     pairs = pair_files(Path(prediction), Path(reference), only_predicted)
     if Path(prediction).is_dir():

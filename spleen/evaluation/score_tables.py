@@ -6,6 +6,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from spleen.errors import InputError
+from spleen.imaging.classes import check_renamed, renamed
 from spleen.records.folder import CASES, RunFolder
 from spleen.reporting.csv_text import CsvReader
 from spleen.system.text import bullets
@@ -60,6 +61,24 @@ def read_table(path: Path, split: str, metrics: Sequence[str]) -> dict[CaseClass
     if not table:
         raise InputError(f"{path} holds no case")
     return table
+
+
+def rename_in_tables(
+    tables: tuple[ScoreTable, ScoreTable], new_names: Mapping[str, str]
+) -> tuple[ScoreTable, ScoreTable]:
+    """Both tables with the new names of classes.
+
+    Raises InputError for an old name that neither has, and where two classes of a table would have the same name.
+    """
+    check_renamed(new_names, (class_name for table in tables for _, class_name in table))
+    first, second = (_renamed(table, new_names) for table in tables)
+    return first, second
+
+
+def _renamed(table: ScoreTable, new_names: Mapping[str, str]) -> ScoreTable:
+    names = list(dict.fromkeys(class_name for _, class_name in table))
+    name_of = dict(zip(names, renamed(names, new_names), strict=True))
+    return {(case_id, name_of[name]): scores for (case_id, name), scores in table.items()}
 
 
 def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:

@@ -4,7 +4,7 @@ Imports nothing heavy, because planning the jobs of a study uses it.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spleen.errors import InputError
@@ -21,6 +21,17 @@ _RESERVED = {
     "n_missed",
     "background",
 }
+
+# Unlike left and right, these halves are not alike: mirrored, one does not look like the other.
+_HALVES = {
+    "anterior_posterior": {"anterior", "posterior"},
+    "superior_inferior": {"superior", "inferior", "upper", "lower"},
+}
+_LEFT, _RIGHT = ("left", "lh", "l", "lt"), ("right", "rh", "r", "rt")
+_ONLY_AT_THE_ENDS = ("l", "r", "lt", "rt")  # in the middle of a name, these mean something else
+_NEW_WORD = re.compile(
+    r"[\W_]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=^[Ll]eft)(?=[a-z])|(?<=^[Rr]ight)(?=[a-z])"
+)
 
 
 @dataclass(frozen=True)
@@ -55,26 +66,72 @@ def parse_label_values(label_values: object, organ: str) -> ClassMap:
     return ClassMap(_checked_names(names), values)
 
 
-# Words of class names that a mirrored image makes wrong, by the direction of the flip.
-_SIDES = {
-    "left_right": {"left", "right", "l", "r"},
-    "anterior_posterior": {"anterior", "posterior"},
-    "superior_inferior": {"superior", "inferior", "upper", "lower"},
-}
+def renamed(names: Sequence[str], new_names: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of classes after renaming; `new_names` maps old names to new ones and may contain other classes too.
+
+    Raises InputError where two classes would have the same name, and for a name that is not allowed.
+    """
+    changed = tuple(new_names.get(name, name) for name in names)
+    for name in changed:
+        if changed.count(name) > 1:
+            raise InputError(f"of the classes {', '.join(names)} two would both be called '{name}'")
+    return _checked_names(changed)
 
 
-def check_flips(class_names: Sequence[str], flips: Collection[str], name: str) -> None:
-    """Raise InputError for a flip under which a class would change its side; `name` is the setting's.
+def check_renamed(new_names: Mapping[str, str], known: Iterable[str]) -> None:
+    """Raise InputError for an old name that is none of the `known` classes."""
+    known = dict.fromkeys(known)
+    for name in new_names:
+        if name not in known:
+            listed = ", ".join(known) or "not named; name them with --classes, such as --classes 1=spleen"
+            raise InputError(f"there is no class '{name}' to rename: the classes are {listed}")
 
-    In a mirrored image a left kidney lies where right kidneys do, so that the network learns both as one.
+
+def swapped_classes(names: Sequence[str], flips: Collection[str]) -> tuple[int, ...]:
+    """For each class index, 0 for the background, the class that it is in a mirrored slice; empty if all stay.
+
+    `flips` are the directions along which slices are mirrored. Along left_right, classes with a side, such as
+    left_kidney and right_kidney, kidney_l and kidney_r or L and R, change places. Raises InputError for a class with a
+    side without exactly one partner, and for an anterior, posterior, superior or inferior one mirrored along that
+    direction: mirroring would mislabel it.
     """
     for direction in flips:
-        for class_name in class_names:
-            if _SIDES.get(direction, set()) & set(re.findall(r"[a-z]+", class_name.lower())):
-                raise InputError(
-                    f"{name}={direction} mirrors the class '{class_name}' to its other side, where it would be wrong; "
-                    "leave this flip out, or merge the two sides into one class"
-                )
+        for name in names:
+            if _HALVES.get(direction, set()) & set(_words(name)):
+                raise InputError(f"{direction} mirrors the class '{name}' to where it would be wrong")
+    if "left_right" not in flips:
+        return ()
+    parts = [_side_and_rest(name) for name in names]
+    swapped = [0]
+    for index, (side, rest) in enumerate(parts, start=1):
+        other = {"left": "right", "right": "left"}.get(side, "")
+        partners = [number for number, part in enumerate(parts, start=1) if part == (other, rest)] if other else [index]
+        if len(partners) != 1:
+            raise InputError(
+                f"left_right mirrors the class '{names[index - 1]}', which has a side, and there is not exactly one "
+                f"class of the same name on the {other} (the classes are {', '.join(names)})"
+            )
+        swapped += partners
+    return tuple(swapped) if any(side for side, _ in parts) else ()
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _NEW_WORD.split(name) if word]
+
+
+def _side_and_rest(name: str) -> tuple[str, tuple[str, ...]]:
+    """The side of a class, left, right or none (""), and the other words of its name."""
+    words = _words(name)
+    sides = {
+        number: "left" if word in _LEFT else "right"
+        for number, word in enumerate(words)
+        if word in (*_LEFT, *_RIGHT) and (word not in _ONLY_AT_THE_ENDS or number in (0, len(words) - 1))
+    }
+    rest = tuple(word for number, word in enumerate(words) if number not in sides)
+    is_numbered = bool(rest) and all(word.isdecimal() for word in rest)  # such as the lumbar vertebra L 5
+    if len(set(sides.values())) != 1 or (is_numbered and "l" in words):
+        return "", tuple(words)
+    return next(iter(sides.values())), rest
 
 
 def _checked_names(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ sagittal: h = inferior→superior, w = posterior→anterior.
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -132,3 +133,8 @@ IN_PLANE_DIRECTIONS: dict[str, tuple[str, str]] = {
 
 
 FLIP_DIRECTIONS = ("left_right", "anterior_posterior", "superior_inferior")
+
+
+def flips_in_plane(axis: AxisName, flips: Collection[str]) -> list[str]:
+    """Those of `flips` that mirror slices of this axis."""
+    return [direction for direction in IN_PLANE_DIRECTIONS[axis] if direction in flips]

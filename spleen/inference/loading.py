@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from spleen.errors import InputError
-from spleen.imaging.classes import ClassMap
+from spleen.imaging.classes import ClassMap, check_renamed, renamed
 from spleen.imaging.preprocessing import Preprocessing
+from spleen.inference.choice import Choice, choose_runs, find_checkpoints, run_name
 from spleen.inference.legacy import RECIPE_KEY, spec_of_recipe
-from spleen.inference.study import StudyChoice, choose_runs
 from spleen.models.checkpoint import SPEC_KEY, check_finite, network_weights, read_checkpoint
 from spleen.models.factory import build_network, check_weights_fit
 from spleen.models.spec import ModelSpec
 from spleen.models.trusted import check_network_setting
-from spleen.records.folder import BEST, CHECKPOINTS, RunFolder, run_folder_of
+from spleen.records.folder import BEST, CHECKPOINTS, RunFolder
 from spleen.system.text import shortened
 
 log = logging.getLogger(__name__)
@@ -45,36 +45,6 @@ class TrainedModel:
         return self.spec.preprocessing.classes
 
 
-def find_checkpoints(path: Path) -> list[Path]:
-    """The checkpoints of a RUN argument: the file itself, that of a run folder, or those of the finished runs in it.
-
-    `path` may also contain one sweep with finished runs. Empty if there are none.
-    Raises InputError if several sweeps contain finished runs.
-    """
-    if path.is_file():
-        return [path] if path.suffix == ".ckpt" else []
-    if (best := RunFolder(path).best_checkpoint).is_file():
-        return [best]
-    if runs := _finished_runs(path):
-        return runs
-    sweeps = {sweep: _finished_runs(sweep) for sweep in sorted(path.glob("*/"))}
-    with_runs = [sweep for sweep, runs in sweeps.items() if runs]
-    if len(with_runs) > 1:
-        raise InputError(
-            f"{path} contains the runs of {len(with_runs)} sweeps; give one of them: {', '.join(map(str, with_runs))}"
-        )
-    return sweeps[with_runs[0]] if with_runs else []
-
-
-def _finished_runs(folder: Path) -> list[Path]:
-    """The best checkpoints of the finished runs directly in a folder."""
-    best = sorted(path for run in folder.glob("*/") if (path := RunFolder(run).best_checkpoint).is_file())
-    finished = [checkpoint for checkpoint in best if RunFolder(checkpoint.parents[1]).summary.is_file()]
-    for checkpoint in set(best) - set(finished):
-        log.warning("%s is skipped: it is not finished", checkpoint.parents[1])
-    return finished
-
-
 def load_trained(path: Path, allow_custom_code: bool = False) -> TrainedModel:
     """Load a run folder or a checkpoint, on the CPU.
 
@@ -98,7 +68,7 @@ def load_trained(path: Path, allow_custom_code: bool = False) -> TrainedModel:
     except (InputError, RuntimeError, AttributeError, TypeError) as error:
         raise InputError(f"{checkpoint}: {error}") from error
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainedModel(_name(checkpoint), checkpoint.resolve(), network, spec)
+    return TrainedModel(run_name(checkpoint), checkpoint.resolve(), network, spec)
 
 
 def spec_of(content: Mapping[str, Any]) -> ModelSpec:
@@ -116,27 +86,26 @@ def spec_of(content: Mapping[str, Any]) -> ModelSpec:
 def load_ensemble(
     paths: Sequence[Path],
     allow_custom_code: bool = False,
-    study: StudyChoice = "one_arm",
-    class_names: Mapping[str, str] | None = None,
+    choose: Choice | None = None,
+    new_names: Mapping[str, str] | None = None,
 ) -> list[TrainedModel]:
-    """Load all runs of `paths` for a fused prediction; `study` says which of a folder with several arms.
+    """Load all runs of `paths` for a fused prediction, of a sweep of settings those that `choose` says.
 
-    `class_names` maps names of classes in the runs to those that are used in their place.
-    Raises InputError unless they agree on classes, label values and number of channels, and for a folder with several
-    arms unless `study` chooses.
+    `new_names` renames classes, old name to new one. Raises InputError as `choose_runs` does, and unless the runs agree
+    on classes, label values and number of channels.
     """
-    checkpoints: list[Path] = []
-    for path in paths:
-        found = find_checkpoints(path) or [path]
-        checkpoints += choose_runs(path, found, study) if len(found) > 1 else found
-    models = [load_trained(checkpoint, allow_custom_code) for checkpoint in checkpoints]
-    if class_names:
-        models = _renamed(models, class_names)
+    chosen = choose_runs(paths, choose)
+    for reason in chosen.reasons:
+        log.info("%s", reason)
+    models = [load_trained(checkpoint, allow_custom_code) for checkpoint in chosen.checkpoints]
+    if new_names:
+        check_renamed(new_names, (name for model in models for name in model.classes.names))
+        models = [_with_names(model, new_names) for model in models]
     for model in models[1:]:
         if model.classes != models[0].classes:
             raise InputError(
                 f"runs can be fused only if their classes agree: {models[0].name} has {_listed(models[0].classes)}, "
-                f"{model.name} has {_listed(model.classes)}; if only the names differ, add --class OLD=NEW"
+                f"{model.name} has {_listed(model.classes)}{_hint(models[0].classes, model.classes)}"
             )
         if model.preprocessing.n_channels != models[0].preprocessing.n_channels:
             raise InputError(
@@ -146,25 +115,17 @@ def load_ensemble(
     return models
 
 
-def _renamed(models: Sequence[TrainedModel], class_names: Mapping[str, str]) -> list[TrainedModel]:
-    known = {name for model in models for name in model.classes.names}
-    if unknown := [name for name in class_names if name not in known]:
-        raise InputError(f"--class: the runs have no class '{unknown[0]}'; they have {', '.join(sorted(known))}")
-    renamed = []
-    for model in models:
-        names = tuple(class_names.get(name, name) for name in model.classes.names)
-        if len(set(names)) < len(names):
-            raise InputError(f"--class: {model.name} would have two classes of one name: {', '.join(names)}")
-        preprocessing = replace(model.preprocessing, classes=ClassMap(names, model.classes.values))
-        renamed.append(replace(model, spec=replace(model.spec, preprocessing=preprocessing)))
-    return renamed
+def _with_names(model: TrainedModel, new_names: Mapping[str, str]) -> TrainedModel:
+    classes = replace(model.classes, names=renamed(model.classes.names, new_names))
+    return replace(model, spec=replace(model.spec, preprocessing=replace(model.preprocessing, classes=classes)))
 
 
-def _name(checkpoint: Path) -> str:
-    """The name of the run folder, or of the file outside of one."""
-    checkpoint = checkpoint.resolve()
-    folder = run_folder_of(checkpoint)
-    return checkpoint.stem if folder is None else folder.name
+def _hint(first: ClassMap, second: ClassMap) -> str:
+    """How to fuse runs that differ only in the names of classes."""
+    if first.values != second.values:
+        return ""
+    pairs = [f"--class {old}={new}" for old, new in zip(second.names, first.names, strict=True) if old != new]
+    return f". If they mean the same, add {' '.join(pairs)}"
 
 
 def _not_one_run(path: Path, found: Sequence[Path]) -> str:

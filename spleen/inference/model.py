@@ -1,7 +1,7 @@
 """Trained networks for arrays in memory: `spleen.load_model(RUN).predict(array, affine)`."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from spleen.imaging.geometry import restore_orientation
 from spleen.imaging.native import NativeImage, image_in_memory
+from spleen.inference.choice import Choice
 from spleen.inference.confidence import ClassConfidence
 from spleen.inference.loading import TrainedModel, load_ensemble
 from spleen.inference.predict import (
@@ -24,7 +25,6 @@ from spleen.inference.predict import (
     predict_image,
     to_label_values,
 )
-from spleen.inference.study import StudyChoice
 from spleen.reporting.tables import Cell, to_html
 from spleen.system.hardware import DeviceName
 from spleen.types import Affine
@@ -152,15 +152,23 @@ class Model:
         return to_html(columns, [list(_facts(each)) for each in self.networks])
 
 
-def load_model(runs: Paths, *, allow_custom_code: bool = False, study: StudyChoice = "one_arm") -> Model:
+def load_model(
+    runs: Paths,
+    *,
+    choose: Choice | None = None,
+    rename_classes: Mapping[str, str] | None = None,
+    allow_custom_code: bool = False,
+) -> Model:
     """Load a run folder or a checkpoint, such as `outputs/latest` or `best.ckpt`, on the CPU.
 
-    Several runs, as a list or as a folder of runs, are averaged; of a study with several arms, `study` chooses the best
-    arm by validation Dice, or all runs. No code that comes with the files is run: the networks
+    Several runs, as a list or as a folder of runs, are averaged. The runs of a folder must be of one arm, which differ
+    in axis, fold and seed only; of a sweep of settings, `choose="best"` takes the best arm by validation Dice, "all"
+    every run. `rename_classes` maps names of classes to new ones, for runs that call the same label values
+    differently. No code that comes with the files is run: the networks
     must be classes of this package, MONAI or PyTorch, unless `allow_custom_code`.
     Raises InputError for anything else, and for runs that differ in their classes or channels.
     """
-    return Model(tuple(load_ensemble(listed(runs, "run"), allow_custom_code, study)))
+    return Model(tuple(load_ensemble(listed(runs, "run"), allow_custom_code, choose, rename_classes)))
 
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:

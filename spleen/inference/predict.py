@@ -2,21 +2,22 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
 from spleen.errors import InputError
-from spleen.imaging.classes import ClassMap, check_flips
+from spleen.imaging.classes import ClassMap, swapped_classes
 from spleen.imaging.files import find_volumes, group_channels
 from spleen.imaging.geometry import SHEARED_DEGREES, shear_degrees, shear_note
 from spleen.imaging.intensity import implausible_units
 from spleen.imaging.native import NativeImage, write_channels_like, write_like
 from spleen.imaging.postprocessing import PostprocessSettings, postprocess
-from spleen.imaging.slicing import IN_PLANE_DIRECTIONS
+from spleen.imaging.slicing import flips_in_plane
+from spleen.inference.choice import Choice
 from spleen.inference.confidence import ClassConfidence, confidence_scores
 from spleen.inference.ensemble import View, predict_volume, read_for
 from spleen.inference.leakage import (
@@ -29,7 +30,6 @@ from spleen.inference.leakage import (
 )
 from spleen.inference.loading import TrainedModel, load_ensemble
 from spleen.inference.outputs import Target, check_folder, keep_unrecorded, missing_targets, plan_targets, record
-from spleen.inference.study import StudyChoice
 from spleen.inference.tta import Variant, variants
 from spleen.inference.view import n_slices
 from spleen.system.hardware import DeviceName, choose_hardware
@@ -62,12 +62,12 @@ class PredictSettings:
     device: DeviceName = "auto"
     precision: str | None = None
     """auto, 32, bf16 or 16; None: that of each run's training."""
+    choose: Choice | None = None
+    """Of a folder of runs that is a sweep of settings: "best" for the best arm by validation Dice, or "all"."""
+    rename_classes: Mapping[str, str] = field(default_factory=dict)
+    """Old names of classes and their new ones, to fuse runs that call the same label values differently."""
     allow_custom_code: bool = False
     """Build networks of any class that a checkpoint names, which runs the code of that class."""
-    study: StudyChoice = "one_arm"
-    """Which runs of a folder with several arms of a study to average."""
-    class_names: tuple[tuple[str, str], ...] = ()
-    """Pairs of a class name in the runs and the name to use in its place, so that runs with the same classes agree."""
     overwrite: bool = False
     skip_existing: bool = False
     held_out: bool = False
@@ -136,7 +136,8 @@ def predict(
 ) -> PredictionReport:
     """Predict NIfTI images with a trained run, or with several whose probabilities are averaged.
 
-    `runs` are run folders, folders of runs or checkpoints; `inputs` are files, folders or glob patterns; `output` is a
+    `runs` are run folders, folders of runs of one arm (which differ in axis, fold and seed only; for others see
+    `PredictSettings.choose`) or checkpoints; `inputs` are files, folders or glob patterns; `output` is a
     file for one image, a folder otherwise. For runs trained on several channels, an image is one file with all
     channels, or the files CASE_0000.nii.gz, CASE_0001.nii.gz, …. Each mask is on the grid of its image, in the label
     values of the training. An image that fails does not stop the others and is listed in the report.
@@ -144,7 +145,7 @@ def predict(
     """
     settings = settings or PredictSettings()
     started = time.perf_counter()
-    models = load_ensemble(listed(runs, "run"), settings.allow_custom_code, settings.study, dict(settings.class_names))
+    models = load_ensemble(listed(runs, "run"), settings.allow_custom_code, settings.choose, settings.rename_classes)
     found = find_targets(inputs, output, models[0].preprocessing.n_channels)
     views = make_views(models, settings)
     case_ids = [target.case_id for target in found]
@@ -212,15 +213,17 @@ def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> lis
 def _variants(model: TrainedModel, settings: PredictSettings) -> tuple[Variant, ...]:
     if not settings.tta:
         return (Variant(),)
-    in_plane = IN_PLANE_DIRECTIONS[model.preprocessing.axis]
-    check_flips(model.classes.names, set(settings.flips) & set(in_plane), "--flip")
-    trained = model.spec.trained_flips
+    axis, flips = model.preprocessing.axis, (*model.spec.trained_flips, *settings.flips)
+    return variants(axis, flips, _swapped(model, flips_in_plane(axis, flips)))
+
+
+def _swapped(model: TrainedModel, flips: Collection[str]) -> tuple[int, ...]:
     try:
-        check_flips(model.classes.names, set(trained) & set(in_plane), "augment.flips")
-    except InputError as error:  # a run of an earlier version
-        log.warning("%s was trained with a flip that is left out here: %s", model.name, error)
-        trained = ()
-    return variants(model.preprocessing.axis, (*trained, *settings.flips))
+        return swapped_classes(model.classes.names, flips)
+    except InputError as error:
+        if all(direction in model.spec.trained_flips for direction in flips):
+            return ()  # an earlier version trained it like this, with the labels as they were
+        raise InputError(f"{model.name} cannot be mirrored: {error}; leave the flip out") from error
 
 
 def _precision(model: TrainedModel, settings: PredictSettings) -> str:

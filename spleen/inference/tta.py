@@ -21,6 +21,8 @@ class Variant:
 
     flipped_dims: tuple[int, ...] = ()
     shift: tuple[int, int] = (0, 0)
+    swapped: tuple[int, ...] = ()
+    """For each class index, the class that it is in the mirrored slices; empty if all keep theirs."""
 
     def apply(self, image: ImageBatch) -> ImageBatch:
         """The transformed slices; a shift replicates the edge."""
@@ -30,7 +32,8 @@ class Variant:
         """Logits of transformed slices, aligned with the original ones."""
         height, width = self.shift
         back = _shift(logits, (-height, -width))
-        return back.flip(self.flipped_dims) if self.flipped_dims else back
+        back = back.flip(self.flipped_dims) if self.flipped_dims else back
+        return back[:, list(self.swapped)] if self.swapped else back
 
 
 def _shift(planes: Float[Tensor, "b c h w"], shift: tuple[int, int]) -> Float[Tensor, "b c h w"]:
@@ -42,16 +45,22 @@ def _shift(planes: Float[Tensor, "b c h w"], shift: tuple[int, int]) -> Float[Te
     return padded[:, :, max(-down, 0) :, max(-right, 0) :][:, :, :height, :width]
 
 
-def variants(axis: AxisName, flips: Sequence[str]) -> tuple[Variant, ...]:
+def variants(axis: AxisName, flips: Sequence[str], swapped: Sequence[int] = ()) -> tuple[Variant, ...]:
     """The variants of the test-time augmentation: unchanged, shifted four ways, and mirrored along each of `flips`.
 
-    `flips` are anatomical directions; those outside the slice plane of this axis are ignored.
-    Raises InputError for an unknown direction.
+    `flips` are anatomical directions; those outside the slice plane of this axis are ignored. `swapped` are the classes
+    after mirroring along left_right, as by `swapped_classes`. Raises InputError for an unknown direction.
     """
     for direction in flips:
         if direction not in FLIP_DIRECTIONS:
             raise InputError(f"a flip must be among {', '.join(FLIP_DIRECTIONS)}; got {direction!r}")
     shifts = ((_SHIFT_PIXELS, 0), (-_SHIFT_PIXELS, 0), (0, _SHIFT_PIXELS), (0, -_SHIFT_PIXELS))
-    dims = [dim for dim, direction in zip((2, 3), IN_PLANE_DIRECTIONS[axis], strict=True) if direction in flips]
+    dim_of = dict(zip(IN_PLANE_DIRECTIONS[axis], (2, 3), strict=True))
+    dims = [dim for direction, dim in dim_of.items() if direction in flips]
     mirrored = [*((dim,) for dim in dims), *([tuple(dims)] if len(dims) == 2 else [])]
-    return (Variant(), *(Variant(shift=shift) for shift in shifts), *(Variant(dims) for dims in mirrored))
+    left_right = dim_of.get("left_right")
+    return (
+        Variant(),
+        *(Variant(shift=shift) for shift in shifts),
+        *(Variant(dims, swapped=tuple(swapped) if left_right in dims else ()) for dims in mirrored),
+    )

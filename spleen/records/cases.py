@@ -3,13 +3,17 @@
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from spleen.records.folder import RunFolder
 from spleen.records.reading import BrokenRunError
 from spleen.reporting.csv_text import CsvReader
+
+ScoredSplit = Literal["val", "test"]
+Metric = Literal["dice", "jaccard"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,27 @@ def read_cases(folder: Path) -> tuple[CaseRow, ...]:
 
 def _or_nan(text: str) -> float:
     return float(text) if text else math.nan
+
+
+def case_means(
+    runs: Iterable[Sequence[CaseRow]], split: ScoredSplit, metric: Metric, class_name: str | None = None
+) -> dict[str, float]:
+    """Score of each case: mean over its classes (or of one class), then over the runs that scored it, without NaN."""
+    of_case: dict[str, list[float]] = {}
+    for rows in runs:
+        by_case: dict[str, list[float]] = {}
+        for row in rows:
+            if row.split == split and class_name in (None, row.class_name):
+                by_case.setdefault(row.case_id, []).append(row.dice if metric == "dice" else row.jaccard)
+        for case_id, values in by_case.items():
+            of_case.setdefault(case_id, []).append(mean_of_known(values))
+    return {case_id: mean_of_known(values) for case_id, values in of_case.items()}
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """Mean of the values that are not NaN; NaN if there are none."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def read_known_cases(folder: Path) -> KnownCases | None:

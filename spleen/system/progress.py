@@ -1,6 +1,7 @@
 """One progress bar for everything that takes a while; silent where standard error is no terminal."""
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Never
 
@@ -12,11 +13,12 @@ from spleen.system.terminal import printable_name, styled
 class ProgressBar:
     """A bar on standard error; `unit` is what it counts, and "B" is written as kB, MB and GB.
 
-    It serves one task after the other and vanishes with each of them, unless `leave`.
+    It serves one task after the other and vanishes with each of them, unless `leave`. `check` is called at each step:
+    that of a `StopRequest` raises a stop again that a callback or a finaliser has swallowed.
     """
 
-    def __init__(self, unit: str, leave: bool = False) -> None:
-        self._unit, self._leave = unit, leave
+    def __init__(self, unit: str, leave: bool = False, check: Callable[[], None] | None = None) -> None:
+        self._unit, self._leave, self._check = unit, leave, check
         self._task: str | None = None
         self._bar: tqdm[Never] | None = None
 
@@ -44,6 +46,8 @@ class ProgressBar:
 
     def reach(self, task: str, done: int, total: int | None) -> bool:
         """Show how far a task is, beginning it if another one was at work; True if so."""
+        if self._check is not None:
+            self._check()
         if self._bar is None or task != self._task:
             self.start(task, total, done)
             return True
@@ -54,6 +58,8 @@ class ProgressBar:
 
     def advance(self, task: str, steps: int, total: int | None) -> None:
         """Count steps of a task, beginning it if another one was at work."""
+        if self._check is not None:
+            self._check()
         bar = self._bar if self._bar is not None and task == self._task else self.start(task, total)
         bar.update(steps)
 

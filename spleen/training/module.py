@@ -1,6 +1,7 @@
 """The LightningModule: network, loss, scores and optimiser, independent of the configuration."""
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytorch_lightning as pl
@@ -35,7 +36,8 @@ class SegmentationModule(pl.LightningModule):
     """Trains a network on slices and scores it per case on the native grid.
 
     `network` maps (b, c, h, w) to logits (b, 1 + classes, h, w); `loss` maps logits and class indices (b, 1, h, w) to a
-    scalar. With `crop`, training uses random windows of the slices.
+    scalar. With `crop`, training uses random windows of the slices. `swapped_classes` are the class indices after
+    mirroring along left_right; empty if none changes.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class SegmentationModule(pl.LightningModule):
         axis: AxisName,
         seed: int,
         crop: CropSettings | None = None,
+        swapped_classes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.set_network(network)
@@ -57,6 +60,7 @@ class SegmentationModule(pl.LightningModule):
         self._axis = axis
         self._seed = seed
         self._crop = crop
+        self._swapped_classes = tuple(swapped_classes)
         self._random = torch.Generator()
         self._val, self._test = split_scores["val"], split_scores["test"]
         self.scores: dict[ScoredSplit, list[CaseScore]] = {}
@@ -78,7 +82,9 @@ class SegmentationModule(pl.LightningModule):
 
     def training_step(self, batch: SliceBatch) -> Tensor:
         """One step on augmented slices."""
-        image, label = augment_batch(batch.image, batch.label, self._augment, self._axis, self._random)
+        image, label = augment_batch(
+            batch.image, batch.label, self._augment, self._axis, self._random, self._swapped_classes
+        )
         if self._crop is not None:
             image, label = crop_batch(image, label, self._crop.size, self._crop.foreground_fraction, self._random)
         loss: Tensor = self.loss(self(image), label)

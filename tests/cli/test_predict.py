@@ -1,9 +1,11 @@
 """`spleen predict` from its arguments to its exit code: in this process what it says, in real ones what it leaves."""
 
+import json
 import os
 import pty
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +22,11 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from spleen.cli.main import app
+from spleen.errors import InputError
+from spleen.inference.model import load_model
 from spleen.inference.outputs import read_record
-from tests._helpers.forged_checkpoints import forge_network
+from spleen.inference.predict import predict
+from tests._helpers.forged_checkpoints import forge_network, forge_spec
 from tests._helpers.nifti import ras_affine, save
 from tests._helpers.small_run import SPACING_MM, SmallCt
 from tests._helpers.trained_runs import file_names, scan, three_views, voxels
@@ -129,6 +134,53 @@ def test_all_options_together(ct: SmallCt, views: list[Path], tmp_path: Path) ->
     assert 0 < float(row["agreement"]) < 1
 
 
+def sweep(folder: Path, views: list[Path]) -> Path:
+    """The axial and the coronal run as a sweep of learning rates, of which the coronal one validates better."""
+    for view, lr, val in zip(views, (0.03, 0.01), (0.2, 0.9), strict=False):
+        shutil.copytree(view, folder / view.name)
+        config, summary = folder / view.name / "config.yaml", folder / view.name / "summary.json"
+        config.write_text(re.sub(r"(?m)^lr: .*$", f"lr: {lr}", config.read_text()))
+        content = json.loads(summary.read_text())
+        content["val"]["dice"] = val
+        summary.write_text(json.dumps(content))
+    return folder
+
+
+def test_a_study_is_averaged_if_it_is_one_arm_and_else_only_on_request(
+    ct: SmallCt, views: list[Path], tmp_path: Path
+) -> None:
+    study = sweep(tmp_path / "sweep", views)
+    refused = spleen_predict(study, ct.image, "-o", tmp_path / "no.nii")
+    assert refused.exit_code == 2
+    assert "is a sweep of 2 arms, which differ in lr (3e-02, 1e-02), so its 2 runs are not averaged" in refused.stderr
+    best = spleen_predict(study, ct.image, "-o", tmp_path / "best.nii", "--best")
+    assert best.stdout.startswith(
+        "predicting with coronal, the only run of the best of 2 arms by validation Dice (0.9000): lr 1e-02\n"
+    )
+    spleen_predict(views[1], ct.image, "-o", tmp_path / "coronal.nii")
+    np.testing.assert_array_equal(voxels(tmp_path / "best.nii"), voxels(tmp_path / "coronal.nii"))
+    every = spleen_predict(study, ct.image, "-o", tmp_path / "all.nii", "--all")
+    assert every.stdout.startswith(f"averaging 2 runs: all of {study}\n")
+    with pytest.raises(InputError, match="is a sweep of 2 arms"):
+        load_model(study)
+    with pytest.raises(InputError, match="is a sweep of 2 arms"):
+        predict(study, ct.image, tmp_path / "no.nii")
+    (network,) = load_model(study, choose="best").networks
+    assert network.name == "coronal"
+    assert not (tmp_path / "no.nii").exists()
+
+
+def test_runs_under_different_names_are_fused_and_recorded_under_one(
+    ct: SmallCt, views: list[Path], tmp_path: Path
+) -> None:
+    other = forge_spec(views[1], tmp_path / "other.ckpt", lambda spec: spec["classes"][0].update(name="organ"))
+    done = spleen_predict(views[0], other, ct.image, "-o", tmp_path / "m.nii", "--class", "organ=bright")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("averaging 2 runs, as given: axial, other\n")
+    (row,) = read_record(tmp_path / "predictions.csv")
+    assert row["class_name"] == "bright"
+
+
 @pytest.mark.parametrize("option", ["--allow-custom-code", "--trust"])  # the latter in earlier versions
 def test_code_of_a_checkpoint_runs_only_on_request(ct: SmallCt, views: list[Path], tmp_path: Path, option: str) -> None:
     trace = tmp_path / "trace"
@@ -176,6 +228,10 @@ def test_the_help_shows_only_the_current_name_of_the_option(command: str) -> Non
         ("RUN RUN2 IMAGE --fit-weights IMAGE LABEL --weights 1,1", "give either --weights or --fit-weights, not both"),
         ("RUN RUN2 IMAGE --fit-weights EMPTY LABEL", "expected two files or two folders"),
         ("RUN RUN2 IMAGE --fit-weights nowhere LABEL", "nowhere: no such file or folder"),
+        ("RUN IMAGE --best --all", "give either --best or --all, not both"),
+        ("RUN IMAGE --best", "--best chooses among the runs of a folder;"),
+        ("RUN IMAGE --class liver=bright", "there is no class 'liver' to rename: the classes are bright"),
+        ("RUN IMAGE --class liver", "--class must be the old and the new name of a class, each old one once"),
         ("RUN IMAGE -o FILE/out.nii.gz", "nothing can be written into "),
     ],
 )  # fmt: skip
@@ -239,8 +295,9 @@ def test_a_full_disk_leaves_what_was_finished_and_nothing_half_written(
     assert [row["case_id"] for row in read_record(tmp_path / "out" / "predictions.csv")] == ["a_small", "c_small"]
 
 
+@pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_keeps_what_was_finished_and_leaves_nothing_else(
-    ct: SmallCt, views: list[Path], tmp_path: Path
+    ct: SmallCt, views: list[Path], tmp_path: Path, sent: signal.Signals, exit_code: int
 ) -> None:
     (tmp_path / "images").mkdir()
     for number in range(60):
@@ -253,9 +310,9 @@ def test_an_interruption_keeps_what_was_finished_and_leaves_nothing_else(
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == exit_code
     assert stderr == "interrupted; finished files are kept\n"
     masks = sorted(path for path in out.glob("*.nii.gz") if "_probabilities" not in path.name)
     assert 2 <= len(masks) < 60

@@ -25,6 +25,9 @@ def valid() -> TrainConfig:
     return compose_config()
 
 
+NIFTI = ("data=nifti", "data.image=a.nii", "data.label=b.nii")
+
+
 def refusal(*overrides: str) -> str:
     """The message with which a configuration is refused."""
     with pytest.raises(InputError) as caught:
@@ -182,6 +185,10 @@ def test_an_impossible_value_is_told_with_its_key_what_is_allowed_and_what_came(
         (["augment.scale=inf"], "augment.scale must be a number; got 'inf'"),
         (["augment.flips=left_right"], "augment.flips must be a list of directions"),
         (["augment.flips=[1]"], "augment.flips must be a list of directions"),
+        (
+            [*NIFTI, "augment=light_mirrored", "data.label_values={left_kidney: 1, liver: 2}"],
+            "augment.flips: left_right mirrors the class 'left_kidney', which has a side, and there is",
+        ),
         (["loss.ce_weight=abc"], "loss.ce_weight must be a number; got 'abc'"),
         (["loss.batch_dice=abc"], "loss.batch_dice must be true or false"),
         (["model.network.depth=2.5"], "model.network.depth must be a whole number; got '2.5'"),
@@ -195,6 +202,21 @@ def test_what_a_part_cannot_be_built_with_is_told(overrides: list[str], told: st
     check(config)
     with pytest.raises(InputError, match=re.escape(told)):
         build_parts(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "swapped"),
+    [
+        (["augment=light_mirrored", "axis=axial"], (0, 2, 1)),
+        (["augment=light_mirrored", "axis=sagittal"], ()),
+        (["augment=light", "axis=axial"], ()),
+    ],
+)
+def test_classes_with_a_side_change_places_where_slices_are_mirrored(
+    overrides: list[str], swapped: tuple[int, ...]
+) -> None:
+    config = compose_config(*NIFTI, *overrides, "data.label_values={kidney_l: 1, kidney_r: 2}")
+    assert build_parts(config).swapped_classes == swapped
 
 
 def test_all_problems_are_told_at_once() -> None:

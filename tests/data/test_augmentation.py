@@ -268,3 +268,26 @@ def test_low_resolution_smooths_detail_and_leaves_a_ramp():
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         AugmentSettings(**settings)
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal"])
+def test_a_mirrored_left_organ_is_a_right_organ(axis):
+    """By hand: 1 is left, 2 the liver, 3 right; columns run from the patient's left to right."""
+    label = torch.tensor([[1, 1, 0, 2, 3], [0, 1, 0, 2, 2]], dtype=torch.uint8).view(1, 1, 2, 5)
+    by_hand = torch.tensor([[1, 2, 0, 3, 3], [2, 2, 0, 3, 0]], dtype=torch.uint8).view(1, 1, 2, 5)
+    settings = AugmentSettings(flips=("left_right",), flip_probability=1.0)
+    changed, labels = augment_batch(label.float(), label, settings, axis, _generator(), (0, 3, 2, 1))
+    assert torch.equal(changed, label.float().flip(3))
+    assert torch.equal(labels, by_hand)
+    assert labels.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("axis", "direction"),
+    [("axial", "anterior_posterior"), ("coronal", "superior_inferior"), ("sagittal", "left_right")],
+)
+def test_a_flip_that_leaves_the_sides_leaves_the_labels(axis, direction):
+    label = torch.tensor([[1, 1, 0, 2, 3], [0, 1, 0, 2, 2]], dtype=torch.uint8).view(1, 1, 2, 5)
+    settings = AugmentSettings(flips=(direction,), flip_probability=1.0)
+    _, labels = augment_batch(label.float(), label, settings, axis, _generator(), (0, 3, 2, 1))
+    assert torch.equal(labels, label if axis == "sagittal" else label.flip(2))

@@ -1,12 +1,17 @@
 """Masks of `spleen predict` are scored by the classes of their run, under their names."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from spleen.cli.main import app
+from spleen.cli.options import parse_renames
+from spleen.errors import InputError
 from spleen.evaluation.class_names import recorded_classes
 from spleen.evaluation.compare import compare
 from spleen.evaluation.evaluate import evaluate
@@ -125,3 +130,60 @@ def test_masks_of_several_classes_and_of_other_runs_in_one_folder_tell_nothing(t
 def test_a_foreign_predictions_csv_changes_nothing(pair: tuple[Path, Path], content: bytes) -> None:
     (pair[0] / "predictions.csv").write_bytes(content)
     assert {score.class_name for score in evaluate(*pair).scores} == {"3", "4", "7"}
+
+
+# Renaming -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_names(pair: tuple[Path, Path]) -> tuple[Path, Path, Path]:
+    """Two folders of the same mask, in which value 3 is called organ and spleen, and the references."""
+    masks, labels = pair
+    other = masks.with_name("others")
+    shutil.copytree(masks, other)
+    recorded(masks / "a.nii.gz", ("organ", (3,)))
+    recorded(other / "a.nii.gz", ("spleen", (3,)))
+    return masks, other, labels
+
+
+def test_predictions_that_call_a_value_differently_are_compared_under_one_name(
+    two_names: tuple[Path, Path, Path],
+) -> None:
+    (case,) = compare(*two_names, rename_classes={"organ": "spleen"}).pairs
+    assert (case.class_name, case.a, case.b) == ("spleen", pytest.approx(2 * 5 / (15 + 10)), case.a)
+
+
+def test_a_class_is_evaluated_under_its_new_name(two_names: tuple[Path, Path, Path]) -> None:
+    (score,) = evaluate(two_names[0], two_names[2], rename_classes={"organ": "spleen"}).scores
+    assert (score.class_name, score.dice) == ("spleen", pytest.approx(2 * 5 / (15 + 10)))
+    given = evaluate(two_names[0], two_names[2], {3: "a", 4: "b"}, rename_classes={"a": "kidneys", "b": "kidneys"})
+    assert [(score.class_name, score.dice) for score in given.scores] == [("kidneys", pytest.approx(2 * 15 / 35))]
+
+
+def test_scores_under_different_names_are_compared(tmp_path: Path) -> None:
+    for name, class_name in (("a", "organ"), ("b", "spleen")):
+        (tmp_path / f"{name}.csv").write_text(f"case_id,class_name,dice\none,{class_name},0.5\n")
+    files = tmp_path / "a.csv", tmp_path / "b.csv"
+    with pytest.raises(InputError, match="one organ"):
+        compare(*files)
+    done = CliRunner().invoke(app, ["compare", *map(str, files), "--class", "organ=spleen"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    (pair,) = compare(*files, rename_classes={"organ": "spleen"}).pairs
+    assert pair.class_name == "spleen"
+
+
+def test_a_class_that_nobody_has_and_names_that_collide_are_refused(
+    two_names: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"no class 'liver' to rename: the classes are organ"):
+        evaluate(two_names[0], two_names[2], rename_classes={"liver": "spleen"})
+    table = tmp_path / "a.csv"
+    table.write_text("case_id,class_name,dice\none,organ,0.5\none,spleen,0.4\n")
+    with pytest.raises(InputError, match="two would both be called 'spleen'"):
+        compare(table, table, rename_classes={"organ": "spleen"})
+
+
+@pytest.mark.parametrize("wrong", [["organ"], ["=spleen"], ["organ="], ["a=b", "a=c"]])
+def test_a_renaming_is_an_old_and_a_new_name(wrong: list[str]) -> None:
+    with pytest.raises(InputError, match=r"--class must be the old and the new name of a class"):
+        parse_renames(wrong)

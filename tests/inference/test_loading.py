@@ -13,7 +13,8 @@ import torch
 
 from spleen.errors import InputError
 from spleen.imaging.intensity import CtWindow
-from spleen.inference.loading import find_checkpoints, load_ensemble, load_trained
+from spleen.inference.choice import find_checkpoints
+from spleen.inference.loading import load_ensemble, load_trained
 from spleen.models.unet import UNet
 from tests._helpers.forged_checkpoints import Bait, forge, forge_network, forge_spec
 from tests._helpers.trained_runs import TWO_CLASSES, three_views, trained
@@ -95,6 +96,16 @@ def test_runs_of_other_classes_are_not_fused(
     other = forge_spec(run_folder, tmp_path / "other.ckpt", lambda spec: spec["classes"][0].update(change))
     with pytest.raises(InputError, match=rf"axial has bright=\[3, 4\], other has {classes}"):
         load_ensemble([run_folder, other])
+
+
+def test_runs_that_call_a_value_differently_are_fused_under_one_name(run_folder: Path, tmp_path: Path) -> None:
+    other = forge_spec(run_folder, tmp_path / "other.ckpt", lambda spec: spec["classes"][0].update(name="organ"))
+    with pytest.raises(InputError, match=r"If they mean the same, add --class organ=bright$"):
+        load_ensemble([run_folder, other])
+    models = load_ensemble([run_folder, other], new_names={"organ": "bright"})
+    assert [model.classes.names for model in models] == [("bright",), ("bright",)]
+    with pytest.raises(InputError, match="no class 'liver' to rename: the classes are bright, organ"):
+        load_ensemble([run_folder, other], new_names={"liver": "bright"})
 
 
 # Nothing that came with a file is run -------------------------------------------------------------------------------

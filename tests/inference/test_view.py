@@ -1,5 +1,6 @@
 """One network over one volume, with networks whose answers are known."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import zoom
+from torch import Tensor, nn
 
 from spleen.errors import InputError
 from spleen.imaging.slicing import FLIP_DIRECTIONS, to_slices
 from spleen.inference import view as inference
+from spleen.inference.predict import PredictSettings, make_views
 from spleen.inference.tta import Variant, variants
 from spleen.inference.view import n_slices, view_probabilities
 from spleen.system.hardware import choose_hardware
@@ -174,6 +177,44 @@ def test_a_network_that_looks_at_each_pixel_alone_says_the_same_of_every_variant
     for shifted in found[1:5]:  # but for the three pixels that a shift pushes out
         np.testing.assert_allclose(shifted[:, 3:-3, 3:-3], found[0][:, 3:-3, 3:-3], atol=1e-6)
         assert np.abs(shifted - found[0]).max() > 0.1
+
+
+class Side(nn.Module):
+    """Bright pixels are an organ: class 1, left, in the first half of the columns, class 2, right, in the other."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        bright = image[:, :1]
+        first = torch.arange(image.shape[3]) < image.shape[3] / 2
+        return torch.cat([torch.zeros_like(bright), *(bright.where(half, -9) * 20 for half in (first, ~first))], dim=1)
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal"])
+def test_a_mirrored_left_organ_is_a_right_organ(tmp_path: Path, axis: str) -> None:
+    """A network that knows the side by place alone: both variants must call each organ by its own side, voxel by voxel.
+
+    The first array axis runs from left to right in Places' sense: the first half of the columns is class 1.
+    """
+    organs = np.zeros(SHAPE, np.uint8)
+    organs[1:3, 2:7, 1:4], organs[5, 3:6, 2] = 1, 2
+    array = np.where(organs > 0, 1.0, -1.0)
+    trained = model(Side(), axis, SIZES[axis], ("left_kidney", "right_kidney"))
+    shown_as = make_views([trained], PredictSettings(tta=True, flips=("left_right",)))[0].variants
+    (mirrored,) = [variant for variant in shown_as if variant.flipped_dims]
+    for variant in (Variant(), mirrored):
+        _, found = collect(trained, image_of(tmp_path / "ct.nii", array), [variant])
+        for index in (1, 2):
+            np.testing.assert_array_equal(found[0, index - 1] > 0.5, organs == index)
+
+
+def test_a_side_without_a_partner_is_not_mirrored_on_request() -> None:
+    settings = PredictSettings(tta=True, flips=("left_right",))
+    with pytest.raises(InputError, match=r"axial cannot be mirrored: left_right mirrors the class 'left_atrium'"):
+        make_views([model(Side(), "axial", 9, ("left_atrium", "liver"))], settings)
+    make_views([model(Side(), "sagittal", 9, ("left_atrium", "liver"))], settings)  # out of its plane
+    trained = model(Side(), "axial", 9, ("left_atrium", "liver"))
+    spec = replace(trained.spec, trained_flips=("left_right",))  # by an earlier version, without swapping
+    (view,) = make_views([replace(trained, spec=spec)], PredictSettings(tta=True))
+    assert [variant for variant in view.variants if variant.flipped_dims] == [Variant((3,))]
 
 
 def test_planes_of_another_size_are_resampled_there_and_back(tmp_path: Path) -> None:

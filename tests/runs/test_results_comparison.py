@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from spleen.records.cases import mean_of_known
 from spleen.runs.results.comparison import ArmComparison
 from spleen.runs.results.results import results
-from spleen.runs.results.statistics import mean_of_known, score_over_runs, t_interval
+from spleen.runs.results.statistics import score_over_runs, t_interval
 from tests._helpers.run_folders import write_run
 
 NAN = math.nan

@@ -1,8 +1,14 @@
 """The progress bar on a real terminal, and its silence without one."""
 
+import os
+import signal
+from contextlib import suppress
+
 import pytest
 
+from spleen.errors import Interrupted
 from spleen.system.progress import ProgressBar
+from spleen.system.signals import stop_on_signals
 from tests._helpers.terminal import on_terminal
 
 
@@ -38,3 +44,16 @@ def test_without_a_terminal_nothing_is_written(capsys: pytest.CaptureFixture[str
         assert not bar.is_visible
         assert bar.reach("d", 1, 2)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_that_was_swallowed_is_raised_again_at_the_next_step(sent: signal.Signals, exit_code: int) -> None:
+    with stop_on_signals() as stop, ProgressBar("slice", check=stop.check) as bar:
+        bar.advance("a", 1, 9)
+        with suppress(Interrupted):  # as Python does with whatever a finaliser raises
+            os.kill(os.getpid(), sent)
+        with pytest.raises(Interrupted) as stopped:
+            bar.advance("a", 1, 9)
+        with pytest.raises(Interrupted):
+            bar.name_case(0, 2, "b")
+    assert stopped.value.exit_code == exit_code

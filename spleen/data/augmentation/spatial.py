@@ -3,6 +3,7 @@
 All randomness comes from the generator argument: the same generator state gives the same bytes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -100,7 +101,12 @@ class AugmentSettings:
 
 @torch.no_grad()
 def augment_batch(
-    image: ImageBatch, label: LabelBatch, settings: AugmentSettings, axis: AxisName, generator: Generator
+    image: ImageBatch,
+    label: LabelBatch,
+    settings: AugmentSettings,
+    axis: AxisName,
+    generator: Generator,
+    swapped: Sequence[int] = (),
 ) -> tuple[ImageBatch, LabelBatch]:
     """A randomly augmented copy of a batch; draws are per sample and shared by its channels.
 
@@ -116,8 +122,10 @@ def augment_batch(
         axis: the slicing axis, which determines the image dimension of a flip.
         generator: source of all randomness. A CPU generator is best even for a batch on a GPU: decisions then
             do not wait for the GPU, and noise is still generated there.
+        swapped: the class of each class index after mirroring along left_right (`swapped_classes`), so that a mirrored
+            left kidney becomes a right one; empty if all stay.
     """
-    image, label = _flip(image, label, settings, axis, generator)
+    image, label = _flip(image, label, settings, axis, generator, swapped)
     image, label = _deform(image, label, settings, generator)
     s = settings
     image = simulate_low_resolution(image, s.low_resolution_factor, s.low_resolution_probability, generator)
@@ -129,7 +137,12 @@ def augment_batch(
 
 
 def _flip(
-    image: Tensor, label: Tensor, settings: AugmentSettings, axis: AxisName, generator: Generator
+    image: Tensor,
+    label: Tensor,
+    settings: AugmentSettings,
+    axis: AxisName,
+    generator: Generator,
+    swapped: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     for dim, direction in zip((2, 3), IN_PLANE_DIRECTIONS[axis], strict=True):
         if direction not in settings.flips:
@@ -138,7 +151,10 @@ def _flip(
         if len(index):
             here = index.to(image.device)
             image = replace_samples(image, index, image[here].flip(dim))
-            label = replace_samples(label, index, label[here].flip(dim))
+            mirrored = label[here].flip(dim)
+            if swapped and direction == "left_right":
+                mirrored = torch.tensor(swapped, dtype=label.dtype, device=label.device)[mirrored.long()]
+            label = replace_samples(label, index, mirrored)
     return image, label
 
 

@@ -6,27 +6,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from spleen.records.cases import CaseRow, count_folds, read_cases
+from spleen.records.cases import CaseRow, Metric, ScoredSplit, case_means, count_folds, mean_of_known, read_cases
 from spleen.records.reading import BrokenRunError, FinishedRun, OtherRun, Setting
-from spleen.runs.results.columns import (
-    SettingColumn,
-    choose_columns,
+from spleen.records.settings import (
     differing_keys,
+    fold_of,
     is_fold,
-    keys_named,
     learning_rate_text,
+    runs_by,
     setting_text,
     settings_that_matter,
 )
-from spleen.runs.results.statistics import (
-    Metric,
-    Score,
-    ScoredSplit,
-    case_means,
-    mean_of_known,
-    score_over_cases,
-    score_over_runs,
-)
+from spleen.runs.results.columns import SettingColumn, choose_columns, keys_named
+from spleen.runs.results.statistics import Score, score_over_cases, score_over_runs
 
 Repeat = tuple[Setting, ...]
 _Key = tuple[ScoredSplit, Metric]
@@ -99,7 +91,7 @@ class _Member:
     @property
     def fold(self) -> Setting:
         """The number of its fold in a cross-validation; "all" or None if it is not part of one."""
-        return next((value for key, value in self.settings.items() if is_fold(key) and value is not None), None)
+        return fold_of(self.settings)
 
     def at(self, keys: Sequence[str]) -> Repeat:
         return tuple(self.settings.get(key) for key in keys)
@@ -135,11 +127,8 @@ def _groups(members: Sequence[_Member], differing: Sequence[str], group_by: Sequ
         arm_keys = keys_named(group_by, [member.settings for member in members])
     else:
         arm_keys = [key for key in differing if key != "seed" and not is_fold(key)]
-    groups: dict[Repeat, list[_Member]] = defaultdict(list)
-    for member in members:
-        of_fold = "numbered" if isinstance(member.fold, int) else member.fold
-        groups[(of_fold, *member.at(arm_keys))].append(member)
-    return list(groups.values())
+    groups = runs_by([member.settings for member in members], arm_keys)
+    return [[members[number] for number in group] for group in groups]
 
 
 def _name(

@@ -1,25 +1,20 @@
 """The settings in which the arms of a study differ, as columns of a table."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from spleen.errors import InputError
-from spleen.records.effect import has_effect
-from spleen.records.reading import BrokenRunError, FinishedRun, Setting, read_settings
+from spleen.records.reading import BrokenRunError, Setting, read_settings
 from spleen.records.renamed_keys import current_key
+from spleen.records.settings import Settings, differing_keys
 from spleen.system.resources import conf_folder
-
-Settings = Mapping[str, Setting]
 
 ALWAYS_SHOWN = {"model.name": "model", "axis": "axis", "img_size": "image size", "lr": "learning rate"}
 
 _NAMING = ("name", "kind", "_target_", "image")  # in a group, the other keys may be determined by one of these
-_FOLLOWING = "${seed}"
 
 
 @dataclass(frozen=True)
@@ -28,40 +23,6 @@ class SettingColumn:
 
     key: str
     title: str
-
-
-def settings_that_matter(runs: Sequence[FinishedRun]) -> list[dict[str, Setting]]:
-    """The settings of each run that may change its result. A split.seed equal to the seed becomes "${seed}"."""
-    kept = [{k: v for k, v in run.settings.items() if has_effect(k)} for run in runs]
-    following = [each.get("split.seed") in (each.get("seed"), _FOLLOWING) for each in kept]
-    alike: dict[frozenset[tuple[str, Setting]], list[int]] = {}
-    for number, each in enumerate(kept):
-        rest = frozenset(
-            item for item in each.items() if item[0] not in ("seed", "split.seed") and not is_fold(item[0])
-        )
-        alike.setdefault(rest, []).append(number)
-    for numbers in alike.values():
-        # With a single seed this is ambiguous, so it is treated as in the other runs.
-        several = len({kept[number].get("seed") for number in numbers}) > 1
-        if all(following) or (several and all(following[number] for number in numbers)):
-            for number in numbers:
-                kept[number]["split.seed"] = _FOLLOWING
-    return kept
-
-
-def differing_keys(settings: Sequence[Settings]) -> list[str]:
-    """The keys whose values differ, in the order of the configuration."""
-    keys = dict.fromkeys(key for each in settings for key in each)
-    return [key for key in keys if len({_distinct(each.get(key)) for each in settings}) > 1]
-
-
-def _distinct(value: Setting) -> tuple[bool, Setting]:
-    return isinstance(value, bool), value  # otherwise True would equal 1
-
-
-def is_fold(key: str) -> bool:
-    """Whether a key is the fold of a cross-validation."""
-    return key.rsplit(".", 1)[-1] == "fold"
 
 
 def keys_named(names: Sequence[str], settings: Sequence[Settings]) -> list[str]:
@@ -165,19 +126,3 @@ def _not_following(group: str, keys: Sequence[str], arms: Sequence[Settings]) ->
 def _follows(key: str, name: str, arms: Sequence[Settings]) -> bool:
     value_of: dict[Setting, Setting] = {}
     return all(value_of.setdefault(arm.get(name), arm.get(key)) == arm.get(key) for arm in arms)
-
-
-def setting_text(value: Setting) -> str:
-    """A setting as in the configuration."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def learning_rate_text(value: Setting) -> str:
-    """A learning rate as in the tables: 1e-04."""
-    if isinstance(value, bool | str) or value is None:
-        return setting_text(value)
-    return np.format_float_scientific(value, precision=3, trim="-", exp_digits=2)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spleen.evaluation.metrics.statistics import FEWEST_PAIRS, Interval, bootstrap_mean_interval, wilcoxon_p
-from spleen.records.cases import CaseRow, read_cases, slices_of_test
+from spleen.records.cases import CaseRow, mean_of_known, read_cases, slices_of_test
 from spleen.records.reading import BrokenRunError, FinishedRun
 from spleen.runs.results.arms import Arm
-from spleen.runs.results.statistics import mean_of_known, t_interval
+from spleen.runs.results.statistics import t_interval
 
 Unit = Literal["case", "run"]
 Verdict = Literal["distinguishable", "not distinguishable", "too few pairs", "no pairs"]

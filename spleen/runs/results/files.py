@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 from spleen.errors import InputError
 from spleen.records.reading import Setting
+from spleen.records.settings import setting_text
 from spleen.reporting.csv_text import to_csv
 from spleen.reporting.tables import scientific, to_markdown
 from spleen.runs.results.arms import Arm
-from spleen.runs.results.columns import setting_text
 from spleen.runs.results.results import StudyResults
 from spleen.runs.results.statistics import Score
 from spleen.runs.results.text import (

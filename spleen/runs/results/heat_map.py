@@ -14,10 +14,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from spleen.records.reading import Setting
+from spleen.records.settings import setting_text
 from spleen.reporting.figures import DPI, OKABE_ITO, save_figure
 from spleen.reporting.tables import scientific
 from spleen.runs.results.arms import Arm, best_first
-from spleen.runs.results.columns import setting_text
 from spleen.runs.results.results import StudyResults
 
 _SIZE, _RATE = "img_size", "lr"

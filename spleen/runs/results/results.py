@@ -15,9 +15,10 @@ from typing import Literal
 
 from spleen.errors import InputError
 from spleen.records.reading import FinishedRun, OtherRun, find_runs, read_run
+from spleen.records.settings import setting_text
 from spleen.reporting.tables import Cell, to_html
 from spleen.runs.results.arms import Arm, best_first, group_runs
-from spleen.runs.results.columns import SettingColumn, setting_text
+from spleen.runs.results.columns import SettingColumn
 from spleen.runs.results.comparison import ArmComparison, compare_arms
 
 Sort = Literal["val", "test"]

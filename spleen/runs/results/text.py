@@ -8,9 +8,10 @@ from pathlib import Path
 
 from spleen.evaluation.metrics.statistics import FEWEST_PAIRS, Interval
 from spleen.records.reading import OtherRun, Setting
+from spleen.records.settings import is_fold, learning_rate_text, setting_text
 from spleen.reporting.tables import Cell, Column, print_table, render_table, scientific
 from spleen.runs.results.arms import Arm, Folds
-from spleen.runs.results.columns import ALWAYS_SHOWN, SettingColumn, is_fold, learning_rate_text, setting_text
+from spleen.runs.results.columns import ALWAYS_SHOWN, SettingColumn
 from spleen.runs.results.comparison import ArmComparison
 from spleen.runs.results.results import StudyResults
 from spleen.runs.results.statistics import Score

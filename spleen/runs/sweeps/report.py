@@ -8,8 +8,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spleen.records.folder import read_summary
 from spleen.records.reading import FinishedRun, read_run
+from spleen.records.settings import settings_that_matter
 from spleen.reporting.tables import Cell, Column, print_table, scientific
-from spleen.runs.results.columns import choose_columns, settings_that_matter
+from spleen.runs.results.columns import choose_columns
 from spleen.runs.sweeps.search import trial_folder
 
 
