@@ -28,6 +28,7 @@ class RunFolder:
         self.failure = path / _FAILURE  # why the job failed, in words
         self.traceback = path / "traceback.txt"  # of a bug
         self.figures = path / "figures"
+        self.report = path / "report.html"  # all of the run on one page
         self.checkpoints = path / CHECKPOINTS
         self.best_checkpoint = self.checkpoints / BEST  # of the epoch with the best validation score
         self.last_checkpoint = self.checkpoints / LAST  # what an interrupted run resumes from
