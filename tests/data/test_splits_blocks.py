@@ -77,7 +77,7 @@ def test_no_training_slice_is_within_the_guard_of_a_held_out_slice(
 @pytest.mark.parametrize("test_blocks", [1, 3])
 @pytest.mark.parametrize(("spacing_mm", "guard"), [(5.0, 2), (3.0, 3)])
 def test_split_sizes_and_guard_match_hand_computed_values(test_blocks, spacing_mm, guard):
-    """50 slices of organ: 20% and 10% are 10 and 5 slices; 10 mm of guard are 2 slices of 5 mm or 3 of 3 mm per side."""
+    """50 slices of organ: 20% and 10% are 10 and 5 slices; a 10 mm guard is 2 slices of 5 mm or 3 of 3 mm per side."""
     split_settings = _settings(val_fraction=0.2, test_fraction=0.1, test_blocks=test_blocks)
     split = split_one_volume(_organ(90, 20, 69), spacing_mm, 0, split_settings)
     n_guard = 2 * guard * (1 + test_blocks)
