@@ -27,7 +27,7 @@ def _preset(name):
 
 
 def _bar(count, height, width, half_length, half_breadth):
-    """A bar about the centre, lying along w, ``count`` times: as an image and as its label map."""
+    """``count`` copies of a centred bar, its long side along w, as an image and as its label map."""
     y = torch.arange(height).view(-1, 1) - (height - 1) / 2
     x = torch.arange(width) - (width - 1) / 2
     label = ((x.abs() <= half_length) & (y.abs() <= half_breadth)).to(torch.uint8)
@@ -42,7 +42,7 @@ def _moments(label):
 
 
 @pytest.mark.parametrize("file", AUGMENT_FILES, ids=lambda file: file.stem)
-def test_every_shipped_preset_names_every_setting_and_runs(file):
+def test_every_shipped_preset_sets_every_field_and_runs(file):
     values = _preset(file.stem)
     assert list(values) == [field.name for field in fields(AugmentSettings)]
     image, label = _bar(4, 20, 32, 9, 4)
@@ -51,7 +51,7 @@ def test_every_shipped_preset_names_every_setting_and_runs(file):
     assert (changed is image and labels is label) == (file.stem == "none")
 
 
-def test_the_same_generator_state_gives_the_same_bytes_and_the_input_stays():
+def test_the_same_generator_state_gives_the_same_output_and_leaves_the_input_unchanged():
     image, label = _bar(6, 20, 32, 9, 4)
     before = image.clone(), label.clone()
     settings = AugmentSettings(**_preset("strong") | {"flips": ("left_right",)})
@@ -79,7 +79,7 @@ def test_the_same_generator_state_gives_the_same_bytes_and_the_input_stays():
         ("sagittal", "left_right", []),
     ],
 )
-def test_a_flip_mirrors_its_anatomical_direction_only(axis, direction, flipped_dims):
+def test_a_flip_mirrors_only_its_anatomical_direction(axis, direction, flipped_dims):
     image = torch.arange(2 * 3 * 5 * 7.0).view(2, 3, 5, 7)
     label = torch.arange(2 * 5 * 7).view(2, 1, 5, 7)
     settings = AugmentSettings(flips=(direction,), flip_probability=1.0)
@@ -88,7 +88,7 @@ def test_a_flip_mirrors_its_anatomical_direction_only(axis, direction, flipped_d
     assert torch.equal(labels, label.flip(flipped_dims))
 
 
-def test_each_sample_draws_for_itself():
+def test_each_sample_is_flipped_independently():
     image, label = _bar(40, 8, 12, 3, 2)
     image[:, :, 0, 0] = 9.0
     settings = AugmentSettings(flips=("left_right",), flip_probability=0.25)
@@ -97,19 +97,19 @@ def test_each_sample_draws_for_itself():
     assert 3 <= flipped <= 18
 
 
-def test_a_quarter_turn_of_an_image_that_is_not_square_by_hand():
+def test_a_90_degree_rotation_of_a_non_square_image_matches_hand_computed_values():
     image = torch.zeros(1, 1, 5, 9)
     image[0, 0, 2, 3:7] = torch.tensor([1.0, 2.0, 3.0, 4.0])  # columns 3 to 6 of the centre row
     quarter = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
     grid = sampling_grid(quarter, torch.zeros(1, 2), None, (5, 9))
     turned = F.grid_sample(image, grid, "bilinear", "border", align_corners=False)
     expected = torch.zeros(5, 9)
-    # Output (row 2 + y, column 4 + x) reads input (row 2 + x, column 4 - y): the row stands up in column 4.
+    # Output (row 2 + y, column 4 + x) reads input (row 2 + x, column 4 - y): the row ends up in column 4.
     expected[:, 4] = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.0])
     torch.testing.assert_close(turned[0, 0], expected, atol=1e-5, rtol=0)
 
 
-def test_a_displacement_of_whole_pixels_reads_that_many_pixels_further_and_repeats_the_edge():
+def test_an_integer_displacement_shifts_the_image_and_replicates_the_edge():
     image = torch.arange(3 * 5.0).view(1, 1, 3, 5)
     displacement = torch.stack([torch.full((3, 5), 2.0), torch.full((3, 5), 1.0)])[None]
     grid = sampling_grid(torch.eye(2)[None], torch.zeros(1, 2), displacement, (3, 5))
@@ -118,7 +118,7 @@ def test_a_displacement_of_whole_pixels_reads_that_many_pixels_further_and_repea
     torch.testing.assert_close(moved[0, 0], expected, atol=1e-4, rtol=0)
 
 
-def test_sampling_is_scipys_affine_transform():
+def test_affine_sampling_matches_scipy():
     generator = _generator(1)
     image = torch.randn(1, 1, 13, 22, generator=generator)
     angle, scale, shear, shift = 0.4, 1.2, 0.15, (2.5, -1.25)
@@ -126,7 +126,7 @@ def test_sampling_is_scipys_affine_transform():
     matrix = turn @ np.array([[1, shear], [0, 1]]) / scale
     grid = sampling_grid(torch.tensor(matrix, dtype=torch.float32)[None], torch.tensor(shift)[None], None, (13, 22))
     ours = F.grid_sample(image, grid, "bilinear", "border", align_corners=False)[0, 0]
-    # SciPy counts rows first and has its origin in the first pixel.
+    # SciPy puts rows first and the origin at the first pixel.
     row_first = matrix[::-1, ::-1]
     centre = np.array([6.0, 10.5])
     offset = centre + np.array(shift[::-1]) - row_first @ centre
@@ -134,7 +134,7 @@ def test_sampling_is_scipys_affine_transform():
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-4)
 
 
-def test_rotation_keeps_the_shape_of_the_organ_in_planes_that_are_not_square():
+def test_rotation_preserves_the_organ_shape_in_non_square_planes():
     image, label = _bar(24, 48, 72, 15, 6)
     settings = AugmentSettings(affine_probability=1.0, rotation_deg=90.0)
     _, labels = augment_batch(image, label, settings, "coronal", _generator())
@@ -149,22 +149,22 @@ def test_rotation_keeps_the_shape_of_the_organ_in_planes_that_are_not_square():
     assert not all(upright)
 
 
-def test_scale_and_translation_stay_within_their_bounds_and_reach_for_them():
+def test_scale_and_translation_cover_their_range_without_exceeding_it():
     image, label = _bar(60, 60, 100, 10, 10)
     count, centre, _ = _moments(label[0, 0])
     settings = AugmentSettings(affine_probability=1.0, scale=0.5)
     _, scaled = augment_batch(image, label, settings, "axial", _generator())
-    factors = torch.tensor([(_moments(one)[0] / count) ** 0.5 for one in scaled[:, 0]])
+    factors = torch.tensor([(_moments(sample)[0] / count) ** 0.5 for sample in scaled[:, 0]])
     assert 1 / 1.57 < factors.min() < 0.8
     assert 1.3 < factors.max() < 1.57
     settings = AugmentSettings(affine_probability=1.0, translation=0.2)
     _, moved = augment_batch(image, label, settings, "axial", _generator())
-    shifts = torch.stack([(_moments(one)[1] - centre).abs() for one in moved[:, 0]]).amax(0)
+    shifts = torch.stack([(_moments(sample)[1] - centre).abs() for sample in moved[:, 0]]).amax(0)
     assert 9 < shifts[0] < 12.6
     assert 15 < shifts[1] < 20.6
 
 
-def test_samples_that_drew_no_stay_bit_identical():
+def test_samples_not_selected_for_augmentation_stay_bit_identical():
     image, label = _bar(30, 20, 32, 9, 4)
     settings = AugmentSettings(affine_probability=0.5, rotation_deg=30.0)
     changed, labels = augment_batch(image, label, settings, "axial", _generator())
@@ -174,18 +174,18 @@ def test_samples_that_drew_no_stay_bit_identical():
     assert label_same[image_same].all()
 
 
-def test_an_organ_cut_by_the_edge_goes_on_in_image_and_label_alike():
+def test_an_organ_cut_off_by_the_edge_is_extended_equally_in_image_and_label():
     label = torch.zeros(20, 1, 24, 40, dtype=torch.int64)
     label[..., :13] = 1
     settings = AugmentSettings(affine_probability=1.0, translation=0.4, elastic_probability=0.5, elastic_amplitude=0.05)
     changed, labels = augment_batch(label.float(), label, settings, "axial", _generator())
     undecided = (changed - 0.5).abs() < 0.02
     assert torch.equal((changed > 0.5)[~undecided], labels.bool()[~undecided])
-    # Only the border between organ and background has moved: every row begins as organ, if it holds any.
+    # Only the border between organ and background has moved: every row that contains organ starts with it.
     assert (labels[..., 0] == labels.amax(-1)).all()
 
 
-def test_label_values_are_never_invented_and_channels_move_together():
+def test_no_new_label_values_appear_and_channels_are_transformed_together():
     label = torch.tensor([0, 3, 11]).repeat_interleave(10).expand(8, 1, 26, 30).contiguous()
     image = (label.float() / 11).repeat(1, 3, 1, 1).to(memory_format=torch.channels_last)
     settings = AugmentSettings(**_preset("strong") | {"elastic_probability": 1.0, "noise_probability": 0.0})
@@ -197,7 +197,7 @@ def test_label_values_are_never_invented_and_channels_move_together():
     assert changed.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_elastic_displacement_is_scipys_cubic_spline():
+def test_the_elastic_displacement_matches_scipys_cubic_spline():
     points = torch.randn(1, 2, 6, 8, generator=_generator(2))
     ours = spline_displacement(points, (17, 28), spacing_px=6.0)
 
@@ -210,7 +210,7 @@ def test_the_elastic_displacement_is_scipys_cubic_spline():
     np.testing.assert_allclose(ours[0].numpy(), np.moveaxis(expected, 0, -1).swapaxes(0, 1), atol=1e-5)
 
 
-def test_intensity_changes_are_what_their_names_say():
+def test_intensity_augmentations_do_what_their_names_say():
     image = torch.rand(40, 2, 9, 13, generator=_generator(9)) * 2 - 1
     label = torch.zeros(40, 1, 9, 13, dtype=torch.int64)
 
@@ -232,9 +232,9 @@ def test_intensity_changes_are_what_their_names_say():
 
     curved = changed(gamma_probability=1.0, gamma=0.5)
     low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
-    share, new_share = (image - low) / (high - low), (curved - low) / (high - low)
-    inner = (share > 0.1) & (share < 0.9)
-    exponent = new_share[inner].log() / share[inner].log()
+    normalised, new_normalised = (image - low) / (high - low), (curved - low) / (high - low)
+    inner = (normalised > 0.1) & (normalised < 0.9)
+    exponent = new_normalised[inner].log() / normalised[inner].log()
     assert 1 / 1.51 < exponent.min() < 0.8
     assert 1.3 < exponent.max() < 1.51
 
@@ -243,16 +243,16 @@ def test_intensity_changes_are_what_their_names_say():
     assert 0.04 < noise.std() < 0.075  # the root of the mean variance is 0.1 / √3 = 0.058
 
 
-def test_low_resolution_smooths_detail_and_leaves_a_ramp():
+def test_low_resolution_blurs_detail_but_preserves_a_ramp():
     ramp = torch.linspace(-1, 1, 32).expand(12, 1, 24, 32)
-    checks = (torch.arange(24).view(-1, 1) + torch.arange(32)) % 2 * 2.0 - 1
-    checks = checks.expand(12, 1, 24, 32)
+    checkerboard = (torch.arange(24).view(-1, 1) + torch.arange(32)) % 2 * 2.0 - 1
+    checkerboard = checkerboard.expand(12, 1, 24, 32)
     settings = AugmentSettings(low_resolution_probability=1.0, low_resolution_factor=3.0)
     label = torch.zeros(12, 1, 24, 32, dtype=torch.int64)
     smooth_ramp, _ = augment_batch(ramp, label, settings, "axial", _generator())
-    smooth_checks, _ = augment_batch(checks, label, settings, "axial", _generator())
+    smooth_checkerboard, _ = augment_batch(checkerboard, label, settings, "axial", _generator())
     assert (smooth_ramp - ramp)[..., 4:-4].abs().max() < 0.06
-    assert smooth_checks.abs().mean() < 0.4
+    assert smooth_checkerboard.abs().mean() < 0.4
 
 
 @pytest.mark.parametrize(
@@ -265,20 +265,20 @@ def test_low_resolution_smooths_detail_and_leaves_a_ramp():
         ({"elastic_amplitude": 0.2, "elastic_spacing": 0.25}, "may fold; got 0.2 and 0.25"),
     ],
 )
-def test_impossible_settings_are_refused(settings, message):
+def test_invalid_settings_are_rejected(settings, message):
     with pytest.raises(InputError, match=message):
         AugmentSettings(**settings)
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal"])
-def test_a_mirrored_left_organ_is_a_right_organ(axis):
-    """By hand: 1 is left, 2 the liver, 3 right; columns run from the patient's left to right."""
+def test_mirroring_swaps_left_and_right_classes(axis):
+    """1 is the left organ, 2 the liver, 3 the right organ; columns run from the patient's left to right."""
     label = torch.tensor([[1, 1, 0, 2, 3], [0, 1, 0, 2, 2]], dtype=torch.uint8).view(1, 1, 2, 5)
-    by_hand = torch.tensor([[1, 2, 0, 3, 3], [2, 2, 0, 3, 0]], dtype=torch.uint8).view(1, 1, 2, 5)
+    expected = torch.tensor([[1, 2, 0, 3, 3], [2, 2, 0, 3, 0]], dtype=torch.uint8).view(1, 1, 2, 5)
     settings = AugmentSettings(flips=("left_right",), flip_probability=1.0)
     changed, labels = augment_batch(label.float(), label, settings, axis, _generator(), (0, 3, 2, 1))
     assert torch.equal(changed, label.float().flip(3))
-    assert torch.equal(labels, by_hand)
+    assert torch.equal(labels, expected)
     assert labels.dtype == torch.uint8
 
 
@@ -286,7 +286,7 @@ def test_a_mirrored_left_organ_is_a_right_organ(axis):
     ("axis", "direction"),
     [("axial", "anterior_posterior"), ("coronal", "superior_inferior"), ("sagittal", "left_right")],
 )
-def test_a_flip_that_leaves_the_sides_leaves_the_labels(axis, direction):
+def test_a_flip_that_does_not_swap_left_and_right_keeps_the_classes(axis, direction):
     label = torch.tensor([[1, 1, 0, 2, 3], [0, 1, 0, 2, 2]], dtype=torch.uint8).view(1, 1, 2, 5)
     settings = AugmentSettings(flips=(direction,), flip_probability=1.0)
     _, labels = augment_batch(label.float(), label, settings, axis, _generator(), (0, 3, 2, 1))

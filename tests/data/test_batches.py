@@ -31,7 +31,7 @@ SETTINGS = Preprocessing(
 
 
 def _volumes(shape, seed):
-    """Random HU within the window, and an organ on the slices from the third to the last but two."""
+    """Random HU within the window, and an organ on all axial slices but the first two and the last two."""
     image = np.random.default_rng(seed).integers(-90, 90, shape).astype(np.int16)
     label = np.zeros(shape, dtype=np.uint8)
     label[1:3, 2:5, 2:-2] = 1
@@ -52,7 +52,7 @@ def _stored(tmp_path, shape, seed=0, label=None, **changes):
 
 @pytest.fixture
 def tall(tmp_path):
-    """12 axial slices of 7 × 5 pixels, which is the network's grid as well."""
+    """12 axial slices of 7 × 5 pixels, already on the network's grid."""
     return _stored(tmp_path, (5, 7, 12))
 
 
@@ -62,7 +62,7 @@ def wide(tmp_path):
     return _stored(tmp_path, (7, 6, 9), seed=1)
 
 
-def _part(case, *indices):
+def _case_slices(case, *indices):
     return CaseSlices(case, np.array(indices, dtype=np.int64))
 
 
@@ -71,9 +71,9 @@ def _axial(volume):
     return np.moveaxis(volume, (2, 1, 0), (0, 1, 2))
 
 
-def test_a_training_batch_holds_slices_of_the_volume_with_their_neighbours(tall):
+def test_a_training_batch_contains_the_slices_with_their_context(tall):
     image, label = _volumes((5, 7, 12), 0)
-    dataset = TrainingSlices([_part(tall, 0, 3, 4, 11)], context_slices=1)
+    dataset = TrainingSlices([_case_slices(tall, 0, 3, 4, 11)], context_slices=1)
     assert len(dataset) == 4
     batch = dataset[np.array([3, 0, 2])]
     hu = _axial(image)
@@ -85,48 +85,52 @@ def test_a_training_batch_holds_slices_of_the_volume_with_their_neighbours(tall)
     assert dataset.foreground.tolist() == [False, True, True, False]
 
 
-def test_cases_of_different_size_share_a_batch_padded_with_background(tmp_path, tall):
+def test_cases_of_different_sizes_are_batched_with_background_padding(tmp_path, tall):
     image, _ = _volumes((7, 6, 9), 1)
     full = _stored(tmp_path, (7, 6, 9), seed=1, label=np.ones((7, 6, 9), dtype=np.uint8))  # organ up to the edge
-    dataset = TrainingSlices([_part(tall, 5, 6), _part(full, 0, 8)], context_slices=0)
+    dataset = TrainingSlices([_case_slices(tall, 5, 6), _case_slices(full, 0, 8)], context_slices=0)
     batch = dataset[np.array([3, 1, 2])]
     assert batch.image.shape == batch.label.shape == (3, 1, 7, 7)
-    of_full = batch.label.flatten(1).sum(1) == 6 * 7
-    assert of_full.sum() == 2
-    assert batch.origin[of_full].tolist() == [[1, 8], [1, 0]]
-    assert batch.origin[~of_full].tolist() == [[0, 6]]
-    np.testing.assert_allclose(batch.image[of_full][0, 0, :6], _axial(image)[8] / 100, atol=2**-12)
-    shown = batch.image[of_full, 0, :6].numpy()
-    np.testing.assert_allclose(sorted(shown.tolist()), sorted((_axial(image)[[0, 8]] / 100).tolist()), atol=2**-12)
-    assert not batch.label[of_full, 0, 6].any()
-    assert (batch.image[of_full, 0, 6] <= shown.min()).all()
+    is_full = batch.label.flatten(1).sum(1) == 6 * 7
+    assert is_full.sum() == 2
+    assert batch.origin[is_full].tolist() == [[1, 8], [1, 0]]
+    assert batch.origin[~is_full].tolist() == [[0, 6]]
+    np.testing.assert_allclose(batch.image[is_full][0, 0, :6], _axial(image)[8] / 100, atol=2**-12)
+    full_images = batch.image[is_full, 0, :6].numpy()
+    np.testing.assert_allclose(
+        sorted(full_images.tolist()), sorted((_axial(image)[[0, 8]] / 100).tolist()), atol=2**-12
+    )
+    assert not batch.label[is_full, 0, 6].any()
+    assert (batch.image[is_full, 0, 6] <= full_images.min()).all()
 
 
 @given(
     foreground=st.lists(st.booleans(), min_size=1, max_size=60).map(np.array),
     batch_size=st.integers(1, 20),
     slices_per_epoch=st.none() | st.integers(1, 200),
-    share=st.floats(0, 1),
+    foreground_fraction=st.floats(0, 1),
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=150, deadline=None, derandomize=True)
-def test_every_batch_holds_its_share_of_foreground(foreground, batch_size, slices_per_epoch, share, seed):
-    sampler = BalancedBatches(foreground, batch_size, slices_per_epoch, share, seed)
+def test_every_batch_contains_its_foreground_fraction(
+    foreground, batch_size, slices_per_epoch, foreground_fraction, seed
+):
+    sampler = BalancedBatches(foreground, batch_size, slices_per_epoch, foreground_fraction, seed)
     batches = list(sampler)
     assert len(batches) == len(sampler)
-    wanted = slices_per_epoch or len(foreground)
-    size = min(batch_size, wanted)
+    n_expected = slices_per_epoch or len(foreground)
+    size = min(batch_size, n_expected)
     assert {len(batch) for batch in batches} == {size}
-    assert wanted - size < len(batches) * size <= max(wanted, size)
+    assert n_expected - size < len(batches) * size <= max(n_expected, size)
     for batch in batches:
         assert batch.min() >= 0
         if foreground.any():
-            assert foreground[batch].sum() >= ceil(share * size - 1e-9)
+            assert foreground[batch].sum() >= ceil(foreground_fraction * size - 1e-9)
 
 
 @given(n_slices=st.integers(2, 50), batch_size=st.integers(1, 10), passes=st.integers(1, 4), seed=st.integers(0, 1000))
 @settings(max_examples=80, deadline=None, derandomize=True)
-def test_no_slice_comes_again_before_all_have_come(n_slices, batch_size, passes, seed):
+def test_no_slice_is_repeated_before_all_have_been_drawn(n_slices, batch_size, passes, seed):
     sampler = BalancedBatches(np.zeros(n_slices, dtype=bool), batch_size, n_slices * passes, 0.5, seed)
     drawn = list(chain.from_iterable(sampler))
     for start in range(0, len(drawn), n_slices):
@@ -134,13 +138,13 @@ def test_no_slice_comes_again_before_all_have_come(n_slices, batch_size, passes,
         assert len(set(one_pass)) == len(one_pass)
 
 
-def test_foreground_slices_too_come_again_only_after_all_have_come():
+def test_no_foreground_slice_is_repeated_before_all_have_been_drawn():
     foreground = np.arange(20) < 8
     batches = list(BalancedBatches(foreground, 4, 16, foreground_fraction=0.5, seed=0))
     assert sorted(np.concatenate([batch[:2] for batch in batches])) == list(range(8))
 
 
-def test_an_epoch_can_be_repeated_and_differs_from_the_next():
+def test_an_epoch_is_reproducible_and_differs_from_the_next():
     def epoch(number, seed=7):
         sampler = BalancedBatches(np.arange(30) < 10, 4, None, 0.5, seed)
         sampler.set_epoch(number)
@@ -151,8 +155,10 @@ def test_an_epoch_can_be_repeated_and_differs_from_the_next():
     assert epoch(3) != epoch(3, seed=8)
 
 
-def test_scored_batches_hold_every_slice_once_in_order_and_one_case_each(tall, wide):
-    dataset = ScoredSlices([_part(tall, 2, 3, 4, 5, 6), _part(wide, 0, 8)], context_slices=1, batch_size=2)
+def test_scored_batches_contain_every_slice_once_in_order_and_never_mix_cases(tall, wide):
+    dataset = ScoredSlices(
+        [_case_slices(tall, 2, 3, 4, 5, 6), _case_slices(wide, 0, 8)], context_slices=1, batch_size=2
+    )
     batches = [dataset[number] for number in range(len(dataset))]
     assert [(batch.case_index, batch.slice_index.tolist()) for batch in batches] == [
         (0, [2, 3]),
@@ -168,7 +174,7 @@ def test_scored_batches_hold_every_slice_once_in_order_and_one_case_each(tall, w
 def test_the_reference_of_a_scored_batch_stays_on_the_native_grid(tmp_path):
     _, label = _volumes((5, 7, 12), 0)
     enlarged = _stored(tmp_path, (5, 7, 12), img_size=14)
-    batch = ScoredSlices([_part(enlarged, 4, 5)], context_slices=0, batch_size=8)[0]
+    batch = ScoredSlices([_case_slices(enlarged, 4, 5)], context_slices=0, batch_size=8)[0]
     assert batch.image.shape == (2, 1, 14, 10)
     np.testing.assert_array_equal(batch.reference, _axial(label)[[4, 5]])
 
@@ -180,14 +186,14 @@ LOADING = LoaderSettings(
 
 @pytest.fixture
 def data(tall, wide):
-    """Two cases, of which the second has no validation slices."""
+    """Two cases; the second has no validation slices."""
     splits = [SliceSplit((0, 1, 2, 8, 9, 10, 11), (4,), (6,), (3, 5, 7)), SliceSplit((0, 1, 2), (), (5, 6), (3, 4))]
     return SliceDataModule([tall, wide], splits, LOADING)
 
 
-def test_each_loader_serves_the_slices_of_its_split_alone(data, tall, wide):
+def test_each_dataloader_returns_only_the_slices_of_its_split(data, tall, wide):
     training = data.train_dataloader().dataset
-    of_split = [_part(tall, 0, 1, 2, 8, 9, 10, 11), _part(wide, 0, 1, 2)]
+    of_split = [_case_slices(tall, 0, 1, 2, 8, 9, 10, 11), _case_slices(wide, 0, 1, 2)]
     expected = TrainingSlices(of_split, context_slices=1)
     assert len(training) == 10
     for number in range(10):
@@ -202,8 +208,8 @@ def test_each_loader_serves_the_slices_of_its_split_alone(data, tall, wide):
     assert [part.case.case_id for part in data.slices("val")] == ["5x7x12"]
 
 
-class _Watching(pl.LightningModule):
-    """Learns nothing, and remembers what it was shown."""
+class _RecordingModule(pl.LightningModule):
+    """Learns nothing; records the batches it receives."""
 
     def __init__(self):
         super().__init__()
@@ -222,10 +228,10 @@ class _Watching(pl.LightningModule):
 
 
 @pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")
-def test_lightning_draws_other_batches_each_epoch_and_the_same_in_the_next_run(tmp_path, data):
+def test_lightning_draws_different_batches_each_epoch_and_the_same_ones_when_rerun(tmp_path, data):
     runs = []
     for _ in range(2):
-        module = _Watching()
+        module = _RecordingModule()
         trainer = pl.Trainer(
             max_epochs=2,
             accelerator="cpu",
@@ -239,5 +245,5 @@ def test_lightning_draws_other_batches_each_epoch_and_the_same_in_the_next_run(t
         trainer.fit(module, data)
         runs.append(module.epochs)
     assert runs[0] == runs[1]
-    assert len(runs[0][0]) == 9  # three whole batches of three
+    assert len(runs[0][0]) == 9  # three full batches of three
     assert runs[0][0] != runs[0][1]

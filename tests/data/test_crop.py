@@ -9,15 +9,15 @@ def _generator(seed=0):
 
 
 def _numbered(count, height, width, channels=1):
-    """Slices whose pixels hold their own number; in the further channels its multiples."""
+    """Slices whose pixels hold their own index; further channels hold multiples of it."""
     numbers = torch.arange(count * height * width).view(count, 1, height, width)
     return numbers * torch.arange(1, channels + 1).view(1, -1, 1, 1).float()
 
 
 def _corners(image, height, width):
     """Row and column of the first pixel of each window of `_numbered` slices."""
-    place = image[:, 0, 0, 0].long() % (height * width)
-    return place // width, place % width
+    position = image[:, 0, 0, 0].long() % (height * width)
+    return position // width, position % width
 
 
 def _times_drawn(*indices):
@@ -25,7 +25,7 @@ def _times_drawn(*indices):
     return torch.unique(torch.stack(indices), dim=1, return_counts=True)[1]
 
 
-def test_a_window_is_the_same_piece_of_image_and_label_and_the_input_stays():
+def test_image_and_label_are_cropped_to_the_same_window_and_the_input_is_unchanged():
     image = _numbered(200, 11, 14, channels=2)
     label = (image[:, :1] % 7).to(torch.uint8)
     before = image.clone(), label.clone()
@@ -40,19 +40,19 @@ def test_a_window_is_the_same_piece_of_image_and_label_and_the_input_stays():
 
 
 @pytest.mark.parametrize("organ", [False, True])
-def test_without_a_foreground_share_every_place_is_as_likely(organ):
+def test_without_a_foreground_fraction_every_window_is_equally_likely(organ):
     image = _numbered(3600, 6, 9)
     label = torch.zeros(3600, 1, 6, 9, dtype=torch.uint8)
     label[..., 2, 3] = organ
     windows, _ = crop_batch(image, label, 4, 0.0, _generator())
     drawn = _times_drawn(*_corners(windows, 6, 9))
-    # 3 × 6 places, 200 times each but for 5 standard deviations of 14.
+    # 3 × 6 positions, 200 draws each, within 5 standard deviations of 14.
     assert len(drawn) == 18
     assert (drawn - 200).abs().max() < 70
 
 
 @pytest.mark.parametrize(("row", "column", "rows", "columns"), [(5, 6, (2, 5), (3, 6)), (1, 15, (0, 1), (12, 13))])
-def test_a_foreground_window_lies_anywhere_around_its_pixel(row, column, rows, columns):
+def test_a_foreground_window_covers_its_pixel_at_a_uniformly_random_offset(row, column, rows, columns):
     image = _numbered(3200, 20, 17)
     label = torch.zeros(3200, 1, 20, 17, dtype=torch.uint8)
     label[..., row, column] = 3
@@ -61,12 +61,12 @@ def test_a_foreground_window_lies_anywhere_around_its_pixel(row, column, rows, c
     assert (labels == 3).sum((1, 2, 3)).tolist() == [1] * 3200
     assert (int(top.min()), int(top.max()), int(left.min()), int(left.max())) == (*rows, *columns)
     drawn = _times_drawn(top, left)
-    places = (rows[1] - rows[0] + 1) * (columns[1] - columns[0] + 1)
-    assert len(drawn) == places
-    assert (drawn - 3200 / places).abs().max() < 5 * (3200 / places) ** 0.5
+    n_positions = (rows[1] - rows[0] + 1) * (columns[1] - columns[0] + 1)
+    assert len(drawn) == n_positions
+    assert (drawn - 3200 / n_positions).abs().max() < 5 * (3200 / n_positions) ** 0.5
 
 
-def test_every_foreground_pixel_is_as_likely():
+def test_every_foreground_pixel_is_equally_likely():
     image = _numbered(3500, 5, 8)
     label = torch.zeros(3500, 1, 5, 8, dtype=torch.int64)
     organ = [(0, 7), (2, 0), (2, 1), (2, 2), (2, 5), (4, 0), (4, 7)]
@@ -80,15 +80,15 @@ def test_every_foreground_pixel_is_as_likely():
     assert (drawn - 500).abs().max() < 5 * 500**0.5
 
 
-def test_the_share_is_that_of_the_slices_with_foreground_and_the_others_are_drawn_freely():
+def test_the_foreground_fraction_applies_to_slices_with_foreground_and_others_are_cropped_uniformly():
     image = _numbered(4000, 30, 30)
     label = torch.zeros(4000, 1, 30, 30, dtype=torch.uint8)
     label[::2, :, 11, 12] = 1
     windows, labels = crop_batch(image, label, 1, 0.3, _generator())
-    # Of 2,000 slices, each with a standard deviation of √(0.3 · 0.7); 1 / 900 more hit the pixel by chance.
+    # 2,000 slices, each with a standard deviation of √(0.3 · 0.7); a random window hits the pixel 1 in 900 times.
     assert labels[::2].float().mean() == pytest.approx(0.3 + 0.7 / 900, abs=5 * (0.21 / 2000) ** 0.5)
     row, column = _corners(windows[1::2], 30, 30)
-    # The mean of 0 to 29, whose standard deviation is 8.66.
+    # 0 … 29 have a mean of 14.5 and a standard deviation of 8.66.
     assert row.float().mean() == pytest.approx(14.5, abs=5 * 8.66 / 2000**0.5)
     assert column.float().mean() == pytest.approx(14.5, abs=5 * 8.66 / 2000**0.5)
 
@@ -105,7 +105,7 @@ def test_the_same_generator_state_gives_the_same_windows():
 
 
 @pytest.mark.parametrize(("height", "width"), [(3, 12), (12, 3)])
-def test_a_short_side_stays_whole(height, width):
+def test_a_side_shorter_than_the_crop_is_not_cropped(height, width):
     image = _numbered(50, height, width)
     label = torch.zeros(50, 1, height, width, dtype=torch.uint8)
     label[..., height - 1, width - 1] = 1
@@ -117,7 +117,7 @@ def test_a_short_side_stays_whole(height, width):
 
 
 @pytest.mark.parametrize("crop_size", [7, 8])
-def test_slices_that_fit_come_back_as_they_came(crop_size):
+def test_slices_no_larger_than_the_crop_are_returned_unchanged(crop_size):
     image, label = _numbered(2, 7, 5), torch.ones(2, 1, 7, 5, dtype=torch.uint8)
     random = _generator()
     state = random.get_state()
@@ -128,7 +128,7 @@ def test_slices_that_fit_come_back_as_they_came(crop_size):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gets_the_same_windows():
+def test_windows_on_a_gpu_match_those_on_the_cpu():
     image = _numbered(20, 40, 50)
     label = (image % 5 == 0).to(torch.uint8)
     expected = crop_batch(image, label, 16, 0.5, _generator())

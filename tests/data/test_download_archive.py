@@ -1,4 +1,4 @@
-"""Unpacking: archives made by hand, hostile ones too; tarfile's own filter for data is the independent judge."""
+"""Unpacking archives, malicious ones included; the standard library's tarfile.data_filter is the independent check."""
 
 import bz2
 import gzip
@@ -33,11 +33,11 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size_byte
 def make_tar(*members: tarfile.TarInfo | tuple[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for one in members:
-            if isinstance(one, tuple):
-                tar.addfile(member(one[0], size_bytes=len(one[1])), io.BytesIO(one[1]))
+        for entry in members:
+            if isinstance(entry, tuple):
+                tar.addfile(member(entry[0], size_bytes=len(entry[1])), io.BytesIO(entry[1]))
             else:
-                tar.addfile(one)
+                tar.addfile(entry)
     return buffer.getvalue()
 
 
@@ -70,7 +70,7 @@ def _deep(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
 
 
-# What is unpacked ---------------------------------------------------------------------------------------------------
+# Accepted archives --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
@@ -83,24 +83,24 @@ def test_a_tar_is_unpacked_without_its_top_folder(tmp_path: Path, compress: Call
 
 
 @pytest.mark.parametrize("top", ["", "Task/"])
-def test_a_zip_is_unpacked_likewise(tmp_path: Path, top: str) -> None:
+def test_a_zip_is_unpacked_without_its_top_folder(tmp_path: Path, top: str) -> None:
     files = [(top + name, text) for name, text in CONTENT.items()]
     archive = make_zip(*files, (f"{top}imagesTr/", b""), ("__MACOSX/._Task", b"mac"), (f"{top}.DS_Store", b"mac"))
     assert files_in(unpack_bytes(archive, tmp_path)) == CONTENT
 
 
-def test_two_top_folders_and_a_single_file_stay_as_they_are(tmp_path: Path) -> None:
+def test_two_top_folders_or_a_single_file_keep_their_paths(tmp_path: Path) -> None:
     assert files_in(unpack_bytes(make_tar(("a/x", b"1"), ("b/x", b"2")), tmp_path)) == {"a/x": b"1", "b/x": b"2"}
     (tmp_path / "other" / "deep").mkdir(parents=True)
     assert files_in(unpack_bytes(make_tar(("only.nii", b"1")), tmp_path / "other")) == {"only.nii": b"1"}
 
 
-def test_a_tar_whose_last_file_is_a_zip_is_a_tar(tmp_path: Path) -> None:
+def test_a_tar_whose_last_file_is_a_zip_is_unpacked_as_a_tar(tmp_path: Path) -> None:
     inner = make_zip(("x", b"1"))
     assert files_in(unpack_bytes(make_tar(("a/inner.zip", inner)), tmp_path)) == {"inner.zip": inner}
 
 
-def test_a_later_file_of_the_same_name_replaces_the_earlier_as_in_tar(tmp_path: Path) -> None:
+def test_a_later_file_of_the_same_name_replaces_the_earlier_one_as_in_tar(tmp_path: Path) -> None:
     assert files_in(unpack_bytes(make_tar(("a/x", b"long"), ("a/x", b"2")), tmp_path)) == {"x": b"2"}
 
 
@@ -122,37 +122,37 @@ def test_links_inside_the_folder_are_kept(tmp_path: Path) -> None:
     assert (unpack_bytes(zipped, tmp_path / "zip") / "b").readlink() == Path("a")
 
 
-# What is refused ----------------------------------------------------------------------------------------------------
+# Rejected archives --------------------------------------------------------------------------------------------------
 
 ORDINARY = ("T/ordinary", b"1")
-HOSTILE_TARS = {
-    "up": ([("../evil", b"")], "points outside the folder"),
-    "up from below": ([("T/../../evil", b"")], "points outside the folder"),
-    "up inside": ([("T/a/../b", b"")], "points outside the folder"),
-    "up as on Windows": ([("T\\..\\..\\evil", b"")], "points outside the folder"),
+MALICIOUS_TARS = {
+    "parent": ([("../evil", b"")], "points outside the folder"),
+    "parent from a subfolder": ([("T/../../evil", b"")], "points outside the folder"),
+    "parent inside the archive": ([("T/a/../b", b"")], "points outside the folder"),
+    "Windows parent": ([("T\\..\\..\\evil", b"")], "points outside the folder"),
     "absolute": ([("/tmp/evil", b"")], "has an absolute path"),
-    "absolute twice": ([("//tmp/evil", b"")], "has an absolute path"),
-    "drive": ([("C:\\evil", b"")], "has an absolute path"),
-    "folder up": ([member("../evil", tarfile.DIRTYPE)], "points outside the folder"),
-    "link up": ([member("T/l", tarfile.SYMTYPE, "../../evil")], "points outside the folder"),
-    "link to the lost top": ([member("T/l", tarfile.SYMTYPE, "..")], "points outside the folder"),
-    "link through a top": ([member("T/l", tarfile.SYMTYPE, "../T/ordinary")], "points outside the folder"),
-    "absolute link": ([member("T/l", tarfile.SYMTYPE, "/etc/passwd")], "not a path inside the folder"),
-    "empty link": ([member("T/l", tarfile.SYMTYPE, "")], "not a path inside the folder"),
-    "link down and up": ([member("T/l", tarfile.SYMTYPE, "a/../../../evil")], "may point outside the folder"),
-    "hard link out": ([member("T/l", tarfile.LNKTYPE, "/etc/passwd")], "not a file in the archive"),
-    "hard link up": ([member("T/l", tarfile.LNKTYPE, "T/../../evil")], "not a file in the archive"),
-    "hard link to a link": (
+    "double slash": ([("//tmp/evil", b"")], "has an absolute path"),
+    "drive letter": ([("C:\\evil", b"")], "has an absolute path"),
+    "folder in parent": ([member("../evil", tarfile.DIRTYPE)], "points outside the folder"),
+    "symlink to parent": ([member("T/l", tarfile.SYMTYPE, "../../evil")], "points outside the folder"),
+    "symlink to the stripped top folder": ([member("T/l", tarfile.SYMTYPE, "..")], "points outside the folder"),
+    "symlink through the top folder": ([member("T/l", tarfile.SYMTYPE, "../T/ordinary")], "points outside the folder"),
+    "absolute symlink": ([member("T/l", tarfile.SYMTYPE, "/etc/passwd")], "not a path inside the folder"),
+    "empty symlink": ([member("T/l", tarfile.SYMTYPE, "")], "not a path inside the folder"),
+    "symlink down and up": ([member("T/l", tarfile.SYMTYPE, "a/../../../evil")], "may point outside the folder"),
+    "hard link to an absolute path": ([member("T/l", tarfile.LNKTYPE, "/etc/passwd")], "not a file in the archive"),
+    "hard link to parent": ([member("T/l", tarfile.LNKTYPE, "T/../../evil")], "not a file in the archive"),
+    "hard link to a symlink": (
         [member("T/a", tarfile.SYMTYPE, "ordinary"), member("T/b", tarfile.LNKTYPE, "T/a")],
         "not a file in the archive",
     ),
-    "through a link": ([member("T/l", tarfile.SYMTYPE, "."), ("T/l/evil", b"")], "is below 'l'"),
-    "over a link": ([member("T/l", tarfile.SYMTYPE, "ordinary"), ("T/l", b"evil")], "appears twice"),
-    "a link through a link": (
+    "member below a symlink": ([member("T/l", tarfile.SYMTYPE, "."), ("T/l/evil", b"")], "is below 'l'"),
+    "member over a symlink": ([member("T/l", tarfile.SYMTYPE, "ordinary"), ("T/l", b"evil")], "appears twice"),
+    "symlink through a symlink": (
         [member("T/a", tarfile.SYMTYPE, "x/y"), member("T/b", tarfile.SYMTYPE, "a/z")],
         "passes through another link",
     ),
-    "through a file": ([("T/ordinary/evil", b"")], "is below 'ordinary'"),
+    "member below a file": ([("T/ordinary/evil", b"")], "is below 'ordinary'"),
     "folder over a file": ([member("T/ordinary", tarfile.DIRTYPE)], "appears twice"),
     "character device": ([member("T/d", tarfile.CHRTYPE)], "not a file, folder or link"),
     "block device": ([member("T/d", tarfile.BLKTYPE)], "not a file, folder or link"),
@@ -160,22 +160,22 @@ HOSTILE_TARS = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE_TARS)
-def test_a_hostile_tar_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
-    members, reason = HOSTILE_TARS[name]
+@pytest.mark.parametrize("name", MALICIOUS_TARS)
+def test_a_malicious_tar_is_rejected_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    members, reason = MALICIOUS_TARS[name]
     with pytest.raises(UnsafeArchive, match=reason):
         unpack_bytes(make_tar(ORDINARY, *members), tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"archive", "deep"}
 
 
-@pytest.mark.parametrize("name", HOSTILE_TARS)
-def test_whatever_tarfile_refuses_is_refused_here_too(tmp_path: Path, name: str) -> None:
-    """And so the list above has no member that is accepted only because its refusal has another reason."""
-    members, _ = HOSTILE_TARS[name]
+@pytest.mark.parametrize("name", MALICIOUS_TARS)
+def test_everything_that_tarfile_rejects_is_rejected(tmp_path: Path, name: str) -> None:
+    """Independent check of the list above: no member that tarfile's own filter rejects is accepted."""
+    members, _ = MALICIOUS_TARS[name]
     with tarfile.open(fileobj=io.BytesIO(make_tar(ORDINARY, *members))) as tar:
         try:
-            for one in tar:
-                tarfile.data_filter(one, str(tmp_path))
+            for entry in tar:
+                tarfile.data_filter(entry, str(tmp_path))
         except tarfile.FilterError:
             with pytest.raises(UnsafeArchive):
                 unpack_bytes(make_tar(ORDINARY, *members), tmp_path)
@@ -194,27 +194,31 @@ def test_whatever_tarfile_refuses_is_refused_here_too(tmp_path: Path, name: str)
         (with_mode("T/d", 0o010666), b"", "not a file, folder or link"),
     ],
 )
-def test_a_hostile_zip_is_refused(tmp_path: Path, member_name: str | zipfile.ZipInfo, text: bytes, reason: str) -> None:
+def test_a_malicious_zip_is_rejected(
+    tmp_path: Path, member_name: str | zipfile.ZipInfo, text: bytes, reason: str
+) -> None:
     with pytest.raises(UnsafeArchive, match=reason):
         unpack_bytes(make_zip(ORDINARY, (member_name, text)), tmp_path)
     assert not (tmp_path / "deep" / "out").exists()
 
 
-def test_a_bomb_is_found_by_what_it_declares(tmp_path: Path) -> None:
+def test_a_tar_bomb_is_rejected_by_its_declared_size(tmp_path: Path) -> None:
     header = member("T/huge", size_bytes=10**18).tobuf(format=tarfile.GNU_FORMAT)
     with pytest.raises(InputError, match=r"not enough disk space .* 1\.0 EB needed"):
         unpack_bytes(gzip.compress(header + bytes(10_000)), tmp_path)
     assert not (tmp_path / "deep" / "out").exists()
 
 
-def test_a_bomb_of_many_files_is_found_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tar_bomb_of_many_files_is_rejected_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spleen.data.download.archive._MAX_ENTRIES", 100)
     with pytest.raises(UnsafeArchive, match="more than 100 entries"):
         unpack_bytes(make_tar(*((f"T/{number}", b"") for number in range(101))), tmp_path)
 
 
 @pytest.mark.parametrize("declared_bytes", [1, 99_999])
-def test_a_zip_that_lies_about_a_size_is_refused_and_writes_no_more(tmp_path: Path, declared_bytes: int) -> None:
+def test_a_zip_that_understates_a_size_is_rejected_and_writes_no_more_than_declared(
+    tmp_path: Path, declared_bytes: int
+) -> None:
     archive = make_zip(ORDINARY, ("T/x", bytes(100_000)))
     where = archive.rindex((100_000).to_bytes(4, "little"))  # in the central directory
     lying = archive[:where] + declared_bytes.to_bytes(4, "little") + archive[where + 4 :]
@@ -224,23 +228,23 @@ def test_a_zip_that_lies_about_a_size_is_refused_and_writes_no_more(tmp_path: Pa
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
-@pytest.mark.parametrize("share", [0.3, 0.9])
-def test_a_truncated_tar_is_refused(tmp_path: Path, compress: Callable[[bytes], bytes], share: float) -> None:
+@pytest.mark.parametrize("kept_fraction", [0.3, 0.9])
+def test_a_truncated_tar_is_rejected(tmp_path: Path, compress: Callable[[bytes], bytes], kept_fraction: float) -> None:
     archive = compress(make_tar(("T/x", NOISE)))
     with pytest.raises(UnsafeArchive, match=r"damaged|not a tar or zip archive"):
-        unpack_bytes(archive[: int(share * len(archive))], tmp_path)
+        unpack_bytes(archive[: int(kept_fraction * len(archive))], tmp_path)
 
 
 @pytest.mark.parametrize(
     "compressed", [gzip.compress(make_tar(("T/x", NOISE)), mtime=0), make_zip(("T/x", NOISE))], ids=["tar.gz", "zip"]
 )
-def test_damage_inside_a_compressed_archive_is_refused(tmp_path: Path, compressed: bytes) -> None:
+def test_damage_inside_a_compressed_archive_is_rejected(tmp_path: Path, compressed: bytes) -> None:
     damaged = compressed[:50_000] + bytes([compressed[50_000] ^ 255]) + compressed[50_001:]
     with pytest.raises(UnsafeArchive, match="damaged"):
         unpack_bytes(damaged, tmp_path)
 
 
-def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
+def test_an_encrypted_zip_is_rejected(tmp_path: Path) -> None:
     archive = bytearray(make_zip(("x", b"1")))
     archive[archive.index(b"PK\x01\x02") + 8] |= 1
     with pytest.raises(UnsafeArchive, match="'x' is encrypted"):
@@ -248,7 +252,7 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("archive", [make_tar(), make_tar(member("T", tarfile.DIRTYPE)), make_tar(("._x", b"mac"))])
-def test_an_archive_without_files_is_refused(tmp_path: Path, archive: bytes) -> None:
+def test_an_archive_without_files_is_rejected(tmp_path: Path, archive: bytes) -> None:
     with pytest.raises(UnsafeArchive, match="contains no files"):
         unpack_bytes(archive, tmp_path)
 
@@ -257,7 +261,7 @@ def test_an_archive_without_files_is_refused(tmp_path: Path, archive: bytes) -> 
 
 
 def sparse_tar(folder: Path, size_bytes: int, tar_format: str) -> Path:
-    """A sparse file of 4 KiB of data and holes, as GNU tar writes it."""
+    """A tar by GNU tar of a sparse file with 4 KiB of data between holes."""
     with (folder / "sparse.nii").open("wb") as file:
         file.truncate(size_bytes)
         file.seek(size_bytes // 2)
@@ -285,12 +289,12 @@ def test_a_sparse_file_is_unpacked_unless_it_declares_far_more_than_it_holds(tmp
     ids=["256 bytes", "128 characters of 2 bytes", "in a folder", "a path of 4 kB"],
 )
 @pytest.mark.parametrize("make", [make_tar, make_zip], ids=["tar", "zip"])
-def test_a_name_that_no_file_system_takes_is_told_before_anything_is_written(
+def test_a_name_too_long_for_the_file_system_is_rejected_before_anything_is_written(
     tmp_path: Path, make: Callable[..., bytes], name: str
 ) -> None:
     with pytest.raises(UnsafeArchive, match=r"contains a name of \d+ bytes, .* take names of 255 and paths of 2048"):
         unpack_bytes(make((name, b"x"), ("other.nii", b"y")), tmp_path)
 
 
-def test_a_name_of_255_bytes_is_fine(tmp_path: Path) -> None:
+def test_a_name_of_255_bytes_is_accepted(tmp_path: Path) -> None:
     assert files_in(unpack_bytes(make_tar(("a" * 255, b"x"), ("b", b"y")), tmp_path)) == {"a" * 255: b"x", "b": b"y"}

@@ -1,4 +1,4 @@
-"""What all layouts share, and the Decathlon's."""
+"""Checks shared by all dataset layouts, and the Decathlon layout."""
 
 import json
 import logging
@@ -37,11 +37,11 @@ def case(name: str, images: int = 1) -> Case:
 
 
 @pytest.mark.parametrize("names", [["CT"], ["ct"], [" Ct "], ["CT", "CT"]])
-def test_ct_is_called_ct(names: list[str]) -> None:
+def test_ct_is_recognised_by_its_name(names: list[str]) -> None:
     assert modality_of(names) == "ct"
 
 
-# As the ten Decathlon tasks and the BraTS challenges call them.
+# Names used by the ten Decathlon tasks and the BraTS challenges.
 @pytest.mark.parametrize(
     "names",
     [
@@ -58,23 +58,23 @@ def test_ct_is_called_ct(names: list[str]) -> None:
         ["PDw"],
     ],
 )
-def test_mr_is_known_by_its_contrasts(names: list[str]) -> None:
+def test_mr_is_recognised_by_the_names_of_its_contrasts(names: list[str]) -> None:
     assert modality_of(names) == "mr"
 
 
 @pytest.mark.parametrize(
     "names", [[], ["PET"], ["CT", "PET"], ["CT", "MRI"], ["T1", "noNorm"], ["CTA"], ["T10"], ["CT/MR"], ["dt1"], [""]]
 )
-def test_other_names_and_mixtures_say_nothing(names: list[str]) -> None:
+def test_other_names_and_mixed_modalities_give_no_modality(names: list[str]) -> None:
     assert modality_of(names) is None
 
 
-# What every dataset must be -------------------------------------------------------------------------------------------
+# Every dataset --------------------------------------------------------------------------------------------------------
 
 
-def test_cases_are_sorted_and_classes_come_in_order_of_value() -> None:
+def test_cases_are_sorted_by_id_and_classes_by_value() -> None:
     dataset = make_dataset(Path("source"), [case("b"), case("a"), case("B")], {"late": [7], "early": [5, 2]}, ("PET",))
-    assert [one.case_id for one in dataset.cases] == ["B", "a", "b"]  # names that differ in case alone are two names
+    assert [one.case_id for one in dataset.cases] == ["B", "a", "b"]  # ids that differ only in case are distinct
     assert list((dataset.label_values or {}).items()) == [("early", (2, 5)), ("late", (7,))]
     assert (dataset.channels, dataset.modality) == (("PET",), None)
 
@@ -87,7 +87,7 @@ def test_one_file_may_hold_all_channels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("", "is empty"),
         ("a/b", "contains a slash"),
@@ -100,13 +100,13 @@ def test_one_file_may_hold_all_channels() -> None:
         ("é" * 101, "longer than 200 bytes"),
     ],
 )
-def test_a_case_id_must_be_usable_as_a_file_name(name: str, told: str) -> None:
+def test_a_case_id_must_be_usable_as_a_file_name(name: str, message: str) -> None:
     one = Case(case_id=name, images=(Path("/images/a.nii.gz"),), label=Path("/labels/a.nii.gz"))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         make_dataset(Path("source"), [one])
 
 
-def test_a_case_id_may_be_long_and_foreign() -> None:
+def test_a_case_id_may_be_long_and_non_ascii() -> None:
     name = "é" * 100  # 200 bytes
     one = Case(case_id=name, images=(Path("/images/a.nii.gz"),), label=Path("/labels/a.nii.gz"))
     assert make_dataset(Path("source"), [one]).cases[0].case_id == name
@@ -117,7 +117,7 @@ def _case(name: str, image: str, label: str) -> Case:
 
 
 @pytest.mark.parametrize(
-    ("cases", "told"),
+    ("cases", "message"),
     [
         ([], "source contains no cases"),
         ([_case("a", "/x.nii", "/y.nii"), _case("a", "/v.nii", "/w.nii")], r"case 'a' twice.*\n  /x.nii\n  /v.nii"),
@@ -128,27 +128,27 @@ def _case(name: str, image: str, label: str) -> Case:
         ([case("a"), case("b", images=2)], r"case 'a' has 1 image\(s\), case 'b' has 2"),
     ],
 )
-def test_what_is_no_dataset_is_refused(cases: list[Case], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_an_invalid_set_of_cases_is_rejected(cases: list[Case], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         make_dataset(Path("source"), cases)
 
 
-def test_a_class_name_that_the_results_need_is_refused_with_its_file() -> None:
+def test_a_reserved_class_name_is_rejected_with_its_file() -> None:
     with pytest.raises(InputError, match=r'"labels" of source: \'dice\' is not allowed .* data\.label_values='):
         make_dataset(Path("source"), [case("a")], {"dice": [1]})
 
 
-def test_missing_files_are_found_with_folders_for_files_among_them(tmp_path: Path) -> None:
-    there, _ = touch(tmp_path, "a/x.nii", "a/y.nii/z")
+def test_missing_files_include_folders_and_dead_links(tmp_path: Path) -> None:
+    existing, _ = touch(tmp_path, "a/x.nii", "a/y.nii/z")
     (tmp_path / "a" / "link.nii").symlink_to("x.nii")
     (tmp_path / "a" / "dead.nii").symlink_to("nowhere")
-    missing = [tmp_path / "a" / "y.nii", tmp_path / "a" / "dead.nii", tmp_path / "b" / "x.nii", there / "x.nii"]
+    missing = [tmp_path / "a" / "y.nii", tmp_path / "a" / "dead.nii", tmp_path / "b" / "x.nii", existing / "x.nii"]
     missing += [tmp_path / "a" / ("x" * 300 + ".nii"), tmp_path / ("b" * 300) / "x.nii"]
-    assert missing_files([there, *missing, tmp_path / "a" / "link.nii"]) == missing
+    assert missing_files([existing, *missing, tmp_path / "a" / "link.nii"]) == missing
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (b'{"a": 1,', "is not valid JSON"),
         (b'{"a": [{"left": 1, "left": 2}]}', 'duplicate key "left"'),
@@ -156,9 +156,9 @@ def test_missing_files_are_found_with_folders_for_files_among_them(tmp_path: Pat
         (b"[" * 100_000, "is not valid JSON"),
     ],
 )
-def test_json_that_is_broken_or_ambiguous_is_refused(tmp_path: Path, text: bytes, told: str) -> None:
+def test_invalid_or_ambiguous_json_is_rejected(tmp_path: Path, text: bytes, message: str) -> None:
     (tmp_path / "a.json").write_bytes(text)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_json(tmp_path / "a.json")
 
 
@@ -178,7 +178,9 @@ def make_decathlon(root: Path, *names: str, **changes: object) -> Path:
     return root
 
 
-def test_a_decathlon_dataset_is_what_its_list_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decathlon_dataset_contains_the_cases_listed_in_dataset_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_decathlon(tmp_path / "Task", "b", "a")
     touch(tmp_path / "Task", "imagesTr/._a.nii.gz", "imagesTr/c.nii.gz", "imagesTs/d.nii.gz", "labelsTr/._b.nii.gz")
     monkeypatch.chdir(tmp_path)
@@ -195,19 +197,19 @@ def test_a_decathlon_dataset_is_what_its_list_says(tmp_path: Path, monkeypatch: 
     )
 
 
-def test_values_with_one_name_are_one_class(tmp_path: Path) -> None:
+def test_label_values_with_the_same_name_are_one_class(tmp_path: Path) -> None:
     labels = {"0": "background", "10": "spleen", "2": "kidney", "3": "kidney"}
     dataset = read_decathlon(make_decathlon(tmp_path, "a", labels=labels))
     assert list((dataset.label_values or {}).items()) == [("kidney", (2, 3)), ("spleen", (10,))]
 
 
-def test_channels_come_in_order_of_their_numbers(tmp_path: Path) -> None:
+def test_channels_are_ordered_by_number(tmp_path: Path) -> None:
     modality = {str(number): f"T1_{number}" for number in reversed(range(11))}
     dataset = read_decathlon(make_decathlon(tmp_path, "a", modality=modality))
     assert dataset.channels == tuple(f"T1_{number}" for number in range(11))
 
 
-def test_what_the_file_does_not_say_stays_open(tmp_path: Path) -> None:
+def test_fields_missing_from_dataset_json_are_left_unset(tmp_path: Path) -> None:
     content = decathlon("a")
     make_decathlon(tmp_path, "a")
     write_json(tmp_path, {"training": content["training"]})
@@ -215,14 +217,14 @@ def test_what_the_file_does_not_say_stays_open(tmp_path: Path) -> None:
     assert (dataset.label_values, dataset.channels, dataset.modality) == (None, (), None)
 
 
-def test_own_classes_make_the_files_irrelevant(tmp_path: Path) -> None:
+def test_class_names_of_the_file_are_ignored_when_classes_are_configured(tmp_path: Path) -> None:
     root = make_decathlon(tmp_path, "a", labels={"0": "background", "1": "dice"})
     with pytest.raises(InputError, match="'dice' is not allowed as a class name"):
         read_decathlon(root)
     assert read_decathlon(root, classes_from_file=False).label_values is None
 
 
-def test_missing_files_are_counted_and_the_first_few_named(tmp_path: Path) -> None:
+def test_missing_files_are_counted_and_the_first_few_listed(tmp_path: Path) -> None:
     names = [f"case{number:02d}" for number in range(30)]
     make_decathlon(tmp_path, *names)
     for name in names[5:]:
@@ -235,14 +237,14 @@ def test_missing_files_are_counted_and_the_first_few_named(tmp_path: Path) -> No
     assert (len(lines), lines[-1]) == (12, "  … and 15 more")
 
 
-def test_nnunets_first_version_is_recognised(tmp_path: Path) -> None:
+def test_the_nnunet_v1_format_is_recognised(tmp_path: Path) -> None:
     write_json(tmp_path, decathlon("a"))
     touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     with pytest.raises(InputError, match=r"(?s)1 file\(s\) .*\na_0000\.nii\.gz exists, .* data=folder data\.images="):
         read_decathlon(tmp_path)
 
 
-def test_a_count_that_differs_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_number_of_training_cases_logs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         read_decathlon(make_decathlon(tmp_path, "a", "b", numTraining=3))
     assert "numTraining 3, but there are 2 training cases" in caplog.text
@@ -253,13 +255,13 @@ def test_a_count_that_differs_is_warned_of(tmp_path: Path, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("image", ["C:\\data\\imagesTr\\a.nii.gz", "imagesTr\\a.nii.gz", "D:/Task/imagesTr/a.nii.gz"])
-def test_a_path_of_windows_comes_with_the_one_to_write(tmp_path: Path, image: str) -> None:
+def test_a_windows_path_is_rejected_with_the_path_to_use_instead(tmp_path: Path, image: str) -> None:
     make_decathlon(tmp_path / "Task", "a", training=[{"image": image, "label": "labelsTr/a.nii.gz"}])
     with pytest.raises(InputError, match=r"path of Windows; write it relative to .*, such as imagesTr/a\.nii\.gz"):
         read_decathlon(tmp_path / "Task")
 
 
-def test_an_absolute_path_comes_with_the_one_to_write(tmp_path: Path) -> None:
+def test_an_absolute_path_is_rejected_with_the_path_to_use_instead(tmp_path: Path) -> None:
     root = make_decathlon(tmp_path / "Task", "a")
     absolute = str(root / "imagesTr" / "a.nii.gz")
     write_json(root, decathlon("a", training=[{"image": absolute, "label": "labelsTr/a.nii.gz"}]))
@@ -268,7 +270,7 @@ def test_an_absolute_path_comes_with_the_one_to_write(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("image", ["/etc/a.nii.gz", "../a.nii.gz", "imagesTr/../../a.nii.gz"])
-def test_a_path_that_leaves_the_dataset_is_refused(tmp_path: Path, image: str) -> None:
+def test_a_path_outside_the_dataset_is_rejected(tmp_path: Path, image: str) -> None:
     make_decathlon(tmp_path / "Task", "a", training=[{"image": image, "label": "labelsTr/a.nii.gz"}])
     touch(tmp_path, "a.nii.gz")
     with pytest.raises(InputError, match=f"training entry 1: {image} is outside"):
@@ -276,7 +278,7 @@ def test_a_path_that_leaves_the_dataset_is_refused(tmp_path: Path, image: str) -
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"training": []}, '"training" in .* must be a list of cases'),
         ({"training": {"image": "a"}}, '"training" in .* must be a list of cases'),
@@ -296,27 +298,27 @@ def test_a_path_that_leaves_the_dataset_is_refused(tmp_path: Path, image: str) -
         ({"modality": {"0": 1}}, "must name the channels by number"),
     ],
 )
-def test_a_dataset_json_of_another_form_is_told(tmp_path: Path, changes: dict[str, object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_an_invalid_dataset_json_is_reported(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_decathlon(make_decathlon(tmp_path, "a", **changes))
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "contains no dataset.json"),
         ([], r"must contain an object, \{…\}; got a list"),
         ({"channel_names": {"0": "CT"}}, "read it with data=nnunet"),
     ],
 )
-def test_another_kind_of_folder_is_told(tmp_path: Path, content: object, told: str) -> None:
+def test_a_folder_without_a_decathlon_dataset_json_is_reported(tmp_path: Path, content: object, message: str) -> None:
     if content is not None:
         write_json(tmp_path, content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_decathlon(tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: no such folder \(relative to"):
         read_decathlon(tmp_path / "nowhere")
 

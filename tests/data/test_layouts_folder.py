@@ -1,4 +1,4 @@
-"""Paired folders, and cases and groups from a table."""
+"""Paired image and label folders, and cases and groups from a table."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.data.test_layouts import touch
 
 
 def folders(root: Path, images: str, labels: str) -> tuple[Path, Path]:
-    """Two folders with empty files, whose names are separated by spaces."""
+    """Two folders of empty files, named in two space-separated lists."""
     for folder, names in (("images", images), ("labels", labels)):
         (root / folder).mkdir(parents=True)
         touch(root / folder, *names.split())
@@ -23,7 +23,7 @@ def folders(root: Path, images: str, labels: str) -> tuple[Path, Path]:
 # Folders --------------------------------------------------------------------------------------------------------------
 
 
-def test_files_are_paired_by_name_whatever_the_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_paired_by_name_ignoring_the_extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = folders(tmp_path, "b.nii a.nii.gz ._a.nii.gz notes.txt", "a.nii b.nii.gz")
     monkeypatch.chdir(tmp_path)
     expected = (
@@ -33,7 +33,7 @@ def test_files_are_paired_by_name_whatever_the_ending(tmp_path: Path, monkeypatc
     assert pair_folders(Path("images"), Path("labels")) == Dataset(expected, None, (), None)
 
 
-def test_channel_numbers_make_one_case(tmp_path: Path) -> None:
+def test_files_with_channel_numbers_are_grouped_into_one_case(tmp_path: Path) -> None:
     images, labels = folders(tmp_path, "p_0001.nii.gz p_0000.nii.gz q_0000.nii.gz q_0001.nii.gz", "q.nii.gz p.nii.gz")
     dataset = pair_folders(images, labels)
     assert [case.case_id for case in dataset.cases] == ["p", "q"]
@@ -41,12 +41,12 @@ def test_channel_numbers_make_one_case(tmp_path: Path) -> None:
     assert dataset.cases[0].label == labels / "p.nii.gz"
 
 
-def test_a_number_that_the_label_has_too_is_part_of_the_name(tmp_path: Path) -> None:
+def test_a_channel_number_shared_with_the_label_is_part_of_the_case_id(tmp_path: Path) -> None:
     images, labels = folders(tmp_path, "p_0000.nii p_0001.nii", "p_0000.nii p_0001.nii")
     assert [case.case_id for case in pair_folders(images, labels).cases] == ["p_0000", "p_0001"]
 
 
-def test_files_without_a_partner_are_listed(tmp_path: Path) -> None:
+def test_unpaired_files_are_listed(tmp_path: Path) -> None:
     images, labels = folders(tmp_path, "a.nii b.nii c_0001.nii", "b.nii d.nii")
     with pytest.raises(InputError) as raised:
         pair_folders(images, labels)
@@ -64,7 +64,7 @@ def test_missing_channels_are_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "told"),
+    ("images", "labels", "message"),
     [
         ("a.nii a_0000.nii", "a.nii", "a.nii and a_0000.nii are both channel 0 of case 'a'"),
         ("a.nii a.nii.gz", "a.nii", "contains both a.nii and a.nii.gz"),
@@ -72,12 +72,12 @@ def test_missing_channels_are_listed(tmp_path: Path) -> None:
         ("a_2019.nii", "a.nii", "no a_0000"),
     ],
 )
-def test_what_cannot_be_paired_is_told(tmp_path: Path, images: str, labels: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_files_that_cannot_be_paired_are_reported(tmp_path: Path, images: str, labels: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         pair_folders(*folders(tmp_path, images, labels))
 
 
-def test_two_folders_are_needed(tmp_path: Path) -> None:
+def test_both_folders_must_exist_and_differ(tmp_path: Path) -> None:
     images, _ = folders(tmp_path, "a.nii", "a.nii")
     with pytest.raises(InputError, match="nowhere: no such folder"):
         pair_folders(images, tmp_path / "nowhere")
@@ -96,7 +96,7 @@ def table(root: Path, *lines: str, encoding: str = "utf-8", end: str = "\n") -> 
     return root / "cases.csv"
 
 
-def test_a_table_names_cases_and_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_defines_cases_and_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "t/i/b.nii.gz", "t/l/b.nii.gz", "t/a.nii", "far/a.nii.gz")
     table(
         tmp_path / "t", "group,image,age,label,case_id", "p1,i/b.nii.gz,70,l/b.nii.gz,", "p2,a.nii,,../far/a.nii.gz,z"
@@ -133,14 +133,14 @@ def test_a_case_is_named_after_its_image(tmp_path: Path, image: str, label: str,
     assert read_table(table(tmp_path, "image,label", f"{image},{label}")).cases[0].case_id == case_id
 
 
-def test_what_excel_writes_is_read(tmp_path: Path) -> None:
+def test_a_table_saved_by_excel_is_read(tmp_path: Path) -> None:
     touch(tmp_path, "a, b.nii", "ä.nii")
     path = table(tmp_path, "Image,Label,", '"a, b.nii",ä.nii,', ",,", "", encoding="utf-8-sig", end="\r\n")
     (case,) = read_table(path).cases
     assert (case.case_id, case.label, case.group) == ("a, b", tmp_path / "ä.nii", None)
 
 
-def test_files_that_do_not_exist_are_told_with_their_lines(tmp_path: Path) -> None:
+def test_missing_files_are_reported_with_their_line_numbers(tmp_path: Path) -> None:
     touch(tmp_path, "a.nii", "b.nii")
     path = table(tmp_path, "image,label", "a.nii,b.nii", "", "c.nii,d.nii")
     with pytest.raises(InputError) as raised:
@@ -153,7 +153,7 @@ def test_files_that_do_not_exist_are_told_with_their_lines(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "message"),
     [
         (["image,segmentation", "a.nii,b.nii"], "has no column label; it has image, segmentation$"),
         (["scan,mask"], "has no column image and no label; it has scan, mask$"),
@@ -176,13 +176,13 @@ def test_files_that_do_not_exist_are_told_with_their_lines(tmp_path: Path) -> No
         (["image,label", "a.nii,b.nii", "c.nii;d.nii,x/b.nii"], r"case 'a' has 1 image\(s\), case 'c' has 2"),
     ],
 )
-def test_a_wrong_table_is_told(tmp_path: Path, lines: list[str], told: str) -> None:
+def test_an_invalid_table_is_reported(tmp_path: Path, lines: list[str], message: str) -> None:
     touch(tmp_path, "a.nii", "b.nii", "c.nii", "d.nii", "x/a.nii", "x/b.nii")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_table(table(tmp_path, *lines))
 
 
-def test_a_file_that_is_no_table_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_table_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cases\.csv cannot be read: No such file"):
         read_table(tmp_path / "cases.csv")
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
@@ -200,13 +200,13 @@ def test_groups_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "message"),
     [
         (["case_id,patient", "a,p1"], "has no column group; it has case_id, patient"),
         (["case_id,group", "a,p1", "b,"], "line 3: group must not be empty"),
         (["case_id,group", "a,p1", "b,p1", "a,p2"], "'a' on lines 2, 4"),
     ],
 )
-def test_wrong_groups_are_told(tmp_path: Path, lines: list[str], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_invalid_groups_are_reported(tmp_path: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_groups(table(tmp_path, *lines))

@@ -1,4 +1,4 @@
-"""Raw datasets of nnU-Net, version 2."""
+"""nnU-Net v2 raw datasets."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def make_nnunet(root: Path, *files: str, **changes: object) -> Path:
 ONE_CASE = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
 
 
-def test_cases_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cases_are_found_by_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = ("imagesTr/._a_0000.nii.gz", "imagesTr/a.json", "labelsTr/notes.txt", "imagesTs/x_0000.nii.gz")
     make_nnunet(tmp_path / "D", *ONE_CASE, "imagesTr/B_1_0000.nii.gz", "labelsTr/B_1.nii.gz", *more)
     monkeypatch.chdir(tmp_path)
@@ -37,7 +37,7 @@ def test_cases_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read_nnunet(Path("D")) == Dataset(expected, {"spleen": (1,)}, ("CT",), "ct", frozenset({1}))
 
 
-def test_several_channels_are_several_images_in_order(tmp_path: Path) -> None:
+def test_channels_become_images_in_order_of_their_numbers(tmp_path: Path) -> None:
     files = [f"imagesTr/p_{number}.nii" for number in ("0002", "0000", "0001")]
     channel_names = {"0": "T2", "1": "ADC", "2": "DWI"}
     root = make_nnunet(tmp_path, *files, "labelsTr/p.nii", channel_names=channel_names, file_ending=".nii")
@@ -46,7 +46,7 @@ def test_several_channels_are_several_images_in_order(tmp_path: Path) -> None:
     assert (dataset.channels, dataset.modality) == (("T2", "ADC", "DWI"), "mr")
 
 
-def test_whatever_does_not_match_is_listed_at_once(tmp_path: Path) -> None:
+def test_all_mismatched_files_are_listed_in_one_message(tmp_path: Path) -> None:
     files = ["a_0000", "a_0001", "b_0001", "c_0000", "c_0001", "c_0002", "d", "e_0000", "f_0000", "f_0001"]
     labels = ["a", "b", "c", "d", "f"]
     root = make_nnunet(
@@ -70,12 +70,12 @@ def test_whatever_does_not_match_is_listed_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_files_of_another_ending_are_no_cases(tmp_path: Path) -> None:
+def test_files_with_another_extension_are_ignored(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="contains no cases"):
         read_nnunet(make_nnunet(tmp_path, *ONE_CASE, file_ending=".nii"))
 
 
-def test_folders_that_are_missing_are_told(tmp_path: Path) -> None:
+def test_missing_folders_are_reported(tmp_path: Path) -> None:
     root = make_nnunet(tmp_path, "imagesTr/a_0000.nii.gz")
     (root / "labelsTr").rmdir()
     with pytest.raises(InputError, match="labelsTr: no such folder"):
@@ -85,10 +85,10 @@ def test_folders_that_are_missing_are_told(tmp_path: Path) -> None:
         read_nnunet(root)
 
 
-# The list of files ----------------------------------------------------------------------------------------------------
+# Explicit file lists --------------------------------------------------------------------------------------------------
 
 
-def test_listed_cases_may_lie_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listed_files_may_be_outside_the_dataset_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "elsewhere/scan.nii.gz", "D/own/organ.nii.gz", "D/x.nii.gz", "by_name/y.nii.gz")
     monkeypatch.setenv("SCANS_OF_TEST", str(tmp_path / "by_name"))
     dataset = {
@@ -103,7 +103,7 @@ def test_listed_cases_may_lie_anywhere(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
         ({"images": ["x.nii.gz", "y.nii.gz"], "label": "z.nii.gz"}, r"case 'p' must have 1 image\(s\)"),
         ({"images": "x.nii.gz", "label": "z.nii.gz"}, r"case 'p' must have 1 image\(s\)"),
@@ -113,21 +113,21 @@ def test_listed_cases_may_lie_anywhere(tmp_path: Path, monkeypatch: pytest.Monke
         ({"images": ["x.nii.gz"], "label": "x.nii.gz"}, "x.nii.gz is used twice"),
     ],
 )
-def test_a_wrong_entry_of_the_list_is_told(tmp_path: Path, entry: object, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_an_invalid_list_entry_is_reported(tmp_path: Path, entry: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_nnunet(make_nnunet(tmp_path, "x.nii.gz", dataset={"p": entry}))
 
 
 # Classes ----------------------------------------------------------------------------------------------------------
 
 
-def test_lists_that_share_no_value_are_merged_classes(tmp_path: Path) -> None:
+def test_a_list_of_label_values_is_merged_into_one_class(tmp_path: Path) -> None:
     labels = {"spleen": 9, "background": 0, "kidneys": [3, 2], "liver": [1]}
     dataset = read_nnunet(make_nnunet(tmp_path, *ONE_CASE, labels=labels))
     assert list((dataset.label_values or {}).items()) == [("liver", (1,)), ("kidneys", (2, 3)), ("spleen", (9,))]
 
 
-def test_regions_that_overlap_are_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_overlapping_regions_are_rejected_with_a_suggested_override(tmp_path: Path) -> None:
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "cyst": 4}
     root = make_nnunet(tmp_path, *ONE_CASE, labels=labels, regions_class_order=[1, 2, 3, 4])
     with pytest.raises(InputError) as raised:
@@ -139,13 +139,13 @@ def test_regions_that_overlap_are_refused_with_a_way_out(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("classes_from_file", [True, False])
-def test_an_ignore_label_is_refused(tmp_path: Path, classes_from_file: bool) -> None:
+def test_an_ignore_label_is_rejected(tmp_path: Path, classes_from_file: bool) -> None:
     with pytest.raises(InputError, match=r"unlabelled voxels \(ignore, value 2\)"):
         read_nnunet(make_nnunet(tmp_path, *ONE_CASE, labels=LABELS | {"ignore": 2}), classes_from_file)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"labels": None}, "must map class names to values"),
         ({"labels": ["background", "spleen"]}, "must map class names to values"),
@@ -167,6 +167,6 @@ def test_an_ignore_label_is_refused(tmp_path: Path, classes_from_file: bool) -> 
         ({"channel_names": None, "training": []}, "read it with data=decathlon"),
     ],
 )
-def test_a_dataset_json_of_another_form_is_told(tmp_path: Path, changes: dict[str, object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_an_invalid_dataset_json_is_reported(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_nnunet(make_nnunet(tmp_path, *ONE_CASE, **changes))

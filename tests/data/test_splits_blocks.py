@@ -22,13 +22,13 @@ def _settings(seed=0, guard_mm=10.0, val_fraction=0.15, test_fraction=0.15, test
 
 
 def _blocks(indices):
-    """Runs of neighbouring slices."""
+    """Runs of consecutive slices."""
     return np.split(np.array(indices), np.flatnonzero(np.diff(indices) > 1) + 1)
 
 
 @st.composite
 def volumes(draw):
-    """An organ somewhere in a volume, perhaps with a few slices inside that do not show it."""
+    """An organ anywhere in a volume, possibly with a few slices in between that lack it."""
     extent = draw(st.integers(8, 120))
     before, after = draw(st.integers(0, 30)), draw(st.integers(0, 30))
     holes = draw(st.lists(st.integers(before + 1, before + extent - 2), max_size=4))
@@ -40,22 +40,22 @@ def volumes(draw):
     spacing_mm=st.floats(0.3, 6),
     context=st.integers(0, 3),
     guard_mm=st.floats(0, 12),
-    shares=st.tuples(st.floats(0.05, 0.3), st.floats(0.05, 0.3)),
+    fractions=st.tuples(st.floats(0.05, 0.3), st.floats(0.05, 0.3)),
     test_blocks=st.integers(1, 5),
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=120, deadline=None, derandomize=True)
-def test_no_training_slice_comes_near_a_held_out_one(
-    foreground, spacing_mm, context, guard_mm, shares, test_blocks, seed
+def test_no_training_slice_is_within_the_guard_of_a_held_out_slice(
+    foreground, spacing_mm, context, guard_mm, fractions, test_blocks, seed
 ):
     try:
         split = split_one_volume(
-            foreground, spacing_mm, context, SliceSplitSettings(*shares, test_blocks, guard_mm, seed)
+            foreground, spacing_mm, context, SliceSplitSettings(*fractions, test_blocks, guard_mm, seed)
         )
-    except InputError:  # the organ is thin: how thin is for another test
+    except InputError:  # the organ spans too few slices, which another test covers
         return
     everything = [*split.train, *split.val, *split.test, *split.guard]
-    assert sorted(everything) == list(range(len(foreground)))  # each slice once, and none lost
+    assert sorted(everything) == list(range(len(foreground)))  # every slice exactly once
 
     held_out_blocks = [*_blocks(split.val), *_blocks(split.test)]
     assert len(_blocks(split.val)) == 1
@@ -76,8 +76,8 @@ def test_no_training_slice_comes_near_a_held_out_one(
 
 @pytest.mark.parametrize("test_blocks", [1, 3])
 @pytest.mark.parametrize(("spacing_mm", "guard"), [(5.0, 2), (3.0, 3)])
-def test_sizes_and_guard_by_hand(test_blocks, spacing_mm, guard):
-    """50 slices of organ: 20% and 10% are 10 and 5 slices; 10 mm are 2 slices of 5 mm or 3 of 3 mm on each side."""
+def test_split_sizes_and_guard_match_hand_computed_values(test_blocks, spacing_mm, guard):
+    """50 slices of organ: 20% and 10% are 10 and 5 slices; a 10 mm guard is 2 slices of 5 mm or 3 of 3 mm per side."""
     split_settings = _settings(val_fraction=0.2, test_fraction=0.1, test_blocks=test_blocks)
     split = split_one_volume(_organ(90, 20, 69), spacing_mm, 0, split_settings)
     n_guard = 2 * guard * (1 + test_blocks)
@@ -87,13 +87,13 @@ def test_sizes_and_guard_by_hand(test_blocks, spacing_mm, guard):
 
 
 def test_a_thin_organ_gets_fewer_test_blocks():
-    """19 slices: 2 validate, 2 test; a second test block would need two more guards of 2, and 4 training slices."""
+    """19 slices: 2 val, 2 test; a second test block would need two more guards of 2, and 4 training slices."""
     split_settings = _settings(val_fraction=0.1, test_fraction=0.1, test_blocks=2)
     assert len(_blocks(split_one_volume(_organ(60, 20, 39), 5.0, 0, split_settings).test)) == 2  # 20 slices
     assert len(_blocks(split_one_volume(_organ(60, 20, 38), 5.0, 0, split_settings).test)) == 1
 
 
-def test_the_seed_alone_decides_the_split():
+def test_the_split_depends_only_on_the_seed():
     foreground = _organ(90, 20, 79)
     splits = [split_one_volume(foreground, 5.0, 0, _settings(seed)) for seed in range(12)]
     assert splits == [split_one_volume(foreground, 5.0, 0, _settings(seed)) for seed in range(12)]
@@ -102,8 +102,8 @@ def test_the_seed_alone_decides_the_split():
 
 
 @pytest.mark.parametrize("n_organ", [0, 1, 12])
-def test_an_organ_that_is_too_thin_is_told_with_what_can_be_changed(n_organ):
-    """One slice held out twice, four guards of two, three training blocks of one: 1 + 1 + 8 + 3 = 13 slices."""
+def test_an_organ_on_too_few_slices_is_reported_with_a_suggestion(n_organ):
+    """One val and one test slice, four guards of two, three training blocks of one: 1 + 1 + 8 + 3 = 13 slices."""
     settings = _settings(val_fraction=0.01, test_fraction=0.01)
     with pytest.raises(
         InputError, match=rf"the organ is visible on {n_organ} slices, 5 mm apart.* need 13\. Choose another axis"

@@ -14,7 +14,7 @@ def splits(folder: Path, content: object) -> Path:
     return folder / "splits_final.json"
 
 
-def test_folds_are_written_as_nnunet_reads_them(tmp_path: Path) -> None:
+def test_folds_are_written_in_the_nnunet_format(tmp_path: Path) -> None:
     path = tmp_path / "new" / "splits_final.json"
     write_splits(path, FOLDS)
     content = json.loads(path.read_text(encoding="ascii"))
@@ -29,7 +29,7 @@ def test_other_keys_of_a_fold_are_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ([], "must be a list of folds"),
         ({"train": ["a"], "val": ["b"]}, "must be a list of folds"),
@@ -48,12 +48,12 @@ def test_other_keys_of_a_fold_are_ignored(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_wrong_folds_are_told(tmp_path: Path, content: object, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_invalid_folds_are_reported(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_splits(splits(tmp_path, content))
 
 
-def test_a_file_without_folds_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_splits_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"splits_final\.json cannot be read: No such file"):
         read_splits(tmp_path / "splits_final.json")
     (tmp_path / "splits_final.pkl").write_bytes(b"\x80\x04\x95")
@@ -61,7 +61,7 @@ def test_a_file_without_folds_is_told(tmp_path: Path) -> None:
         read_splits(tmp_path / "splits_final.pkl")
 
 
-def test_wrong_folds_are_not_written(tmp_path: Path) -> None:
+def test_invalid_folds_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "splits_final.json"
     with pytest.raises(InputError, match='fold 1: \'a\' is in both "train" and "val"'):
         write_splits(path, [FOLDS[0], FoldCases(("a",), ("a",))])
@@ -70,7 +70,7 @@ def test_wrong_folds_are_not_written(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-# Lists of cases -------------------------------------------------------------------------------------------------------
+# Case lists -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -83,18 +83,18 @@ def test_wrong_folds_are_not_written(tmp_path: Path) -> None:
         "\ufeffb\na",
     ],
 )
-def test_a_list_of_cases_is_lines_or_json(tmp_path: Path, text: str) -> None:
+def test_a_case_list_is_read_from_lines_or_json(tmp_path: Path, text: str) -> None:
     (tmp_path / "list").write_bytes(text.encode())
     assert read_case_list(tmp_path / "list") == ("b", "a")
 
 
-def test_a_hash_inside_a_name_is_part_of_it(tmp_path: Path) -> None:
+def test_a_hash_inside_a_case_id_is_part_of_it(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("case#1\n")
     assert read_case_list(tmp_path / "list") == ("case#1",)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"# nothing\n", "lists no cases; write one case_id per line, or a JSON list"),
         (b"[]", "lists no cases"),
@@ -105,12 +105,12 @@ def test_a_hash_inside_a_name_is_part_of_it(tmp_path: Path) -> None:
         (b"\xff\xfea\x00", "is not UTF-8 text"),
     ],
 )
-def test_a_wrong_list_is_told(tmp_path: Path, content: bytes, told: str) -> None:
+def test_an_invalid_case_list_is_reported(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "list").write_bytes(content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_case_list(tmp_path / "list")
 
 
-def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_case_list_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere cannot be read: No such file"):
         read_case_list(tmp_path / "nowhere")

@@ -24,7 +24,7 @@ from spleen.imaging.slicing import to_slices
 from spleen.system.hashing import content_hash
 from tests._helpers.nifti import SHAPE, box, counting, ras_affine, save, save_stored_as
 
-# Axial planes of 7 × 5 pixels, which img_size=7 leaves as they are; 105 voxels over the window -1 … 1.
+# Axial planes of 7 × 5 pixels, which img_size=7 does not resample; a window of ±100 HU is mapped to -1 … 1.
 SETTINGS = Preprocessing(
     axis="axial",
     img_size=7,
@@ -39,18 +39,18 @@ HU = counting() - 60
 _listeners: list[list[str]] = []
 
 
-def _tell_listeners(event, arguments):
+def _notify_listeners(event, arguments):
     if event == "open":
         for listener in _listeners:
             listener.append(str(arguments[0]))
 
 
-sys.addaudithook(_tell_listeners)
+sys.addaudithook(_notify_listeners)
 
 
 @contextmanager
 def opened_files():
-    """The paths of the files that are opened meanwhile: Python reports them, whoever asks for the file."""
+    """The paths of all files opened meanwhile by any code, as Python's audit hook reports them."""
     opened: list[str] = []
     _listeners.append(opened)
     try:
@@ -77,7 +77,7 @@ def _entries(cache: Path):
     return sorted(path for path in (cache / "slices").iterdir() if not path.name.startswith("."))
 
 
-def test_an_entry_holds_the_slices_of_the_volume(case, cache):
+def test_an_entry_contains_the_slices_of_the_volume(case, cache):
     stored = open_case(case, SETTINGS, cache)
     assert (stored.case_id, stored.axis, stored.n_slices) == ("liver-3", "axial", 3)
     assert stored.spacing_mm == pytest.approx((5.0, 0.8, 0.8))
@@ -85,11 +85,11 @@ def test_an_entry_holds_the_slices_of_the_volume(case, cache):
     assert stored.foreground.tolist() == [True, True, False]
     np.testing.assert_array_equal(stored.reference, to_slices(box(), "axial"))
     np.testing.assert_array_equal(stored.labels[:, :7, :5], to_slices(box(), "axial"))
-    # 16 bits keep numbers below 1 to half a step of 2⁻¹¹, far below the noise of one HU in any window.
+    # float16 rounds values below 1 by at most half a step of 2⁻¹¹, less than one HU in any usual window.
     np.testing.assert_allclose(stored.images[:, 0, :7, :5], to_slices(HU / 100, "axial"), rtol=0, atol=2**-12)
 
 
-def test_planes_are_padded_with_the_smallest_value_and_background(case, cache):
+def test_images_are_padded_with_their_minimum_and_labels_with_background(case, cache):
     stored = open_case(case, SETTINGS, cache)
     assert stored.images.shape == (3, 1, 8, 8)
     assert stored.labels.shape == (3, 8, 8)
@@ -100,7 +100,7 @@ def test_planes_are_padded_with_the_smallest_value_and_background(case, cache):
 
 
 def test_many_slices_of_several_classes_keep_their_order(tmp_path, cache):
-    """More slices than are resampled at once, each with a value of its own."""
+    """More slices than are resampled at once, each with its own value."""
     shape = (40, 5, 7)
     image = np.broadcast_to(np.arange(40, dtype=np.float32)[:, None, None], shape)
     label = np.broadcast_to(np.array([0, 4, 9, 2] * 10, dtype=np.uint8)[:, None, None], shape)
@@ -113,7 +113,7 @@ def test_many_slices_of_several_classes_keep_their_order(tmp_path, cache):
     assert stored.labels[:, 4, 3].tolist() == [0, 2, 1, 2] * 10
 
 
-def test_opening_reads_no_plane_and_holds_no_file(case, cache):
+def test_opening_a_case_reads_no_plane_and_keeps_no_file_open(case, cache):
     stored = open_case(case, SETTINGS, cache)
     before = len(psutil.Process().open_files())
     for name, dtype in (("images", np.float16), ("labels", np.uint8), ("reference", np.uint8)):
@@ -126,8 +126,8 @@ def test_opening_reads_no_plane_and_holds_no_file(case, cache):
     assert len(psutil.Process().open_files()) == before
 
 
-@pytest.mark.parametrize("layout", ["one file", "a file for each"])
-def test_each_channel_is_normalised_by_itself(tmp_path, cache, layout):
+@pytest.mark.parametrize("layout", ["one file", "one file per channel"])
+def test_each_channel_is_normalised_separately(tmp_path, cache, layout):
     channels = [counting().astype(np.float32), 7 * counting()[::-1].astype(np.float32)]
     label = save(tmp_path / "seg.nii", box(), ras_affine())
     if layout == "one file":
@@ -146,7 +146,7 @@ def test_each_channel_is_normalised_by_itself(tmp_path, cache, layout):
         open_case(Case("c", images, label), replace(settings, n_channels=3), cache)
 
 
-def test_channels_on_different_grids_are_refused(tmp_path, cache):
+def test_channels_on_different_grids_are_rejected(tmp_path, cache):
     images = (
         save(tmp_path / "c_0000.nii", counting(), ras_affine()),
         save(tmp_path / "c_0001.nii", counting(), ras_affine((0.8, 0.8, 6.0))),
@@ -156,21 +156,21 @@ def test_channels_on_different_grids_are_refused(tmp_path, cache):
         open_case(Case("c", images, label), replace(SETTINGS, n_channels=2), cache)
 
 
-def test_a_second_start_does_not_even_open_the_volumes(case, cache):
+def test_the_volumes_are_not_opened_again_on_the_second_start(case, cache):
     volumes = {str(case.images[0]), str(case.label)}
-    with opened_files() as at_first:
+    with opened_files() as opened_first:
         first = open_case(case, SETTINGS, cache)
-    assert volumes <= set(at_first)
-    with opened_files() as afterwards:
+    assert volumes <= set(opened_first)
+    with opened_files() as opened_second:
         second = open_case(case, SETTINGS, cache)
-    assert afterwards
-    assert not volumes & set(afterwards)
+    assert opened_second
+    assert not volumes & set(opened_second)
     np.testing.assert_array_equal(first.images, second.images)
     assert first.grid == second.grid
     assert len(_entries(cache)) == 1
 
 
-def test_every_setting_that_shapes_the_arrays_makes_an_entry_of_its_own(case, cache):
+def test_every_setting_that_affects_the_arrays_creates_its_own_entry(case, cache):
     changes = {
         "axis": "coronal",
         "img_size": 8,
@@ -189,7 +189,7 @@ def test_every_setting_that_shapes_the_arrays_makes_an_entry_of_its_own(case, ca
 
 
 @pytest.mark.parametrize("changed", ["image", "label"])
-def test_new_content_under_the_old_name_makes_a_new_entry(case, cache, changed):
+def test_changed_file_content_creates_a_new_entry(case, cache, changed):
     before = open_case(case, SETTINGS, cache)
     if changed == "image":
         save(case.images[0], (HU + 1).astype(np.int16), ras_affine())
@@ -201,7 +201,7 @@ def test_new_content_under_the_old_name_makes_a_new_entry(case, cache, changed):
     assert (before.reference[:] != after.reference[:]).any() == (changed == "label")
 
 
-def test_image_and_label_may_be_stored_along_different_axes(tmp_path, cache):
+def test_image_and_label_may_be_stored_in_different_orientations(tmp_path, cache):
     image = save_stored_as(tmp_path / "ct.nii.gz", "LPS", HU.astype(np.int16))
     label = save_stored_as(tmp_path / "seg.nii.gz", "LAS", box())
     stored = open_case(Case("c", (image,), label), SETTINGS, cache)
@@ -216,7 +216,7 @@ def test_image_and_label_may_be_stored_along_different_axes(tmp_path, cache):
         ((5, 7, 4), 0.0, r"their shapes are 5 × 7 × 3 and 5 × 7 × 4"),
     ],
 )
-def test_a_label_on_another_grid_is_refused_and_leaves_no_entry(case, cache, shape, shift_mm, message):
+def test_a_label_on_a_different_grid_is_rejected_and_leaves_no_entry(case, cache, shape, shift_mm, message):
     affine = ras_affine()
     affine[1, 3] += shift_mm
     label = save(case.label.with_name("off.nii.gz"), box(shape), affine)
@@ -225,7 +225,7 @@ def test_a_label_on_another_grid_is_refused_and_leaves_no_entry(case, cache, sha
     assert list((cache / "slices").iterdir()) == []
 
 
-def test_an_empty_label_is_refused_unless_it_may_be_empty(case, cache):
+def test_an_empty_label_is_rejected_unless_allowed(case, cache):
     save(case.label, box(value=0), ras_affine())
     with pytest.raises(InputError, match=r"seg\.nii\.gz: the label is empty"):
         open_case(case, SETTINGS, cache)
@@ -234,22 +234,22 @@ def test_an_empty_label_is_refused_unless_it_may_be_empty(case, cache):
 
 
 @pytest.mark.parametrize("missing", ["image", "label"])
-def test_a_missing_file_is_refused(case, cache, missing):
+def test_a_missing_file_is_reported(case, cache, missing):
     path = case.images[0] if missing == "image" else case.label
     path.unlink()
     with pytest.raises(InputError, match=rf"{path}: no such file \(case 'liver-3'\)"):
         open_case(case, SETTINGS, cache)
 
 
-def test_a_cache_that_cannot_be_written_is_refused_with_the_setting_to_change(case, tmp_path):
+def test_an_unwritable_cache_is_reported_with_the_setting_to_change(case, tmp_path):
     in_the_way = tmp_path / "cache"
     in_the_way.write_text("a file where the folder should be")
     with pytest.raises(InputError, match=rf"cannot use the slice store under {in_the_way}: .*cache_dir="):
         open_case(case, SETTINGS, in_the_way)
 
 
-def _open_elsewhere(case, cache, until, barrier):
-    """In a process of its own: stop where the unfinished file `until` is opened, to wait for another or to die."""
+def _open_in_subprocess(case, cache, until, barrier):
+    """In a separate process: when the unfinished file `until` is opened, wait at the barrier or, without one, die."""
 
     def stop(event, arguments):
         if event == "open" and Path(str(arguments[0])).name == until and ".tmp-" in str(arguments[0]):
@@ -269,17 +269,17 @@ def _run(*processes):
     return [process.exitcode for process in processes]
 
 
-def test_a_killed_process_leaves_nothing_that_is_read_and_two_at_once_leave_one_entry(case, cache):
-    processes = get_context("forkserver")  # imports once, and knows nothing of what this process has open
+def test_a_killed_process_leaves_no_entry_and_two_concurrent_ones_leave_one(case, cache):
+    processes = get_context("forkserver")  # imports once, and inherits none of this process's open files
     processes.set_forkserver_preload([__name__])
-    killed = processes.Process(target=_open_elsewhere, args=(case, cache, "labels.npy", None))
+    killed = processes.Process(target=_open_in_subprocess, args=(case, cache, "labels.npy", None))
     assert _run(killed) == [-signal.SIGKILL]
     assert _entries(cache) == []
-    assert list((cache / "slices").glob(".tmp-*/images.npy"))  # it was halfway
+    assert list((cache / "slices").glob(".tmp-*/images.npy"))  # it was killed halfway
 
     barrier = processes.Barrier(2)  # both have written their arrays before either finishes
     arguments = (case, cache, "entry.json", barrier)
-    together = [processes.Process(target=_open_elsewhere, args=arguments) for _ in range(2)]
+    together = [processes.Process(target=_open_in_subprocess, args=arguments) for _ in range(2)]
     assert _run(*together) == [0, 0]
     assert len(_entries(cache)) == 1
     with opened_files() as opened:
@@ -288,59 +288,59 @@ def test_a_killed_process_leaves_nothing_that_is_read_and_two_at_once_leave_one_
     np.testing.assert_allclose(stored.images[:, 0, :7, :5], to_slices(HU / 100, "axial"), atol=2**-12)
 
 
-def test_a_content_hash_is_sha256_and_read_once(tmp_path):
-    path, memory = tmp_path / "ct.nii.gz", tmp_path / "hashes"
+def test_a_content_hash_is_sha256_and_reads_the_file_once(tmp_path):
+    path, hashes = tmp_path / "ct.nii.gz", tmp_path / "hashes"
     path.write_bytes(b"voxels")
     with opened_files() as opened:
-        assert content_hash(path, memory) == hashlib.sha256(b"voxels").hexdigest()
+        assert content_hash(path, hashes) == hashlib.sha256(b"voxels").hexdigest()
     assert str(path) in opened
     with opened_files() as opened:
-        assert content_hash(path, memory) == hashlib.sha256(b"voxels").hexdigest()
+        assert content_hash(path, hashes) == hashlib.sha256(b"voxels").hexdigest()
     assert str(path) not in opened
 
 
-def test_a_content_hash_notices_a_change_that_keeps_size_and_modification_time(tmp_path):
-    path, memory = tmp_path / "ct.nii.gz", tmp_path / "hashes"
+def test_a_content_hash_detects_a_change_that_keeps_size_and_modification_time(tmp_path):
+    path, hashes = tmp_path / "ct.nii.gz", tmp_path / "hashes"
     path.write_bytes(b"voxels")
-    content_hash(path, memory)
+    content_hash(path, hashes)
     before = path.stat()
-    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of the file system ticks in milliseconds
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # file system timestamps have millisecond resolution
         path.write_bytes(b"VOXELS")
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_mtime_ns == before.st_mtime_ns
-    assert content_hash(path, memory) == hashlib.sha256(b"VOXELS").hexdigest()
+    assert content_hash(path, hashes) == hashlib.sha256(b"VOXELS").hexdigest()
 
 
 @pytest.mark.parametrize("damage", [b"", b"[]", b'{"signature": 1}', b"\xff\x00"])
-def test_a_damaged_memory_of_hashes_is_written_anew(tmp_path, damage):
-    path, memory = tmp_path / "ct.nii.gz", tmp_path / "hashes"
+def test_a_damaged_hash_cache_is_rewritten(tmp_path, damage):
+    path, hashes = tmp_path / "ct.nii.gz", tmp_path / "hashes"
     path.write_bytes(b"voxels")
-    content_hash(path, memory)
-    (note,) = memory.iterdir()
+    content_hash(path, hashes)
+    (note,) = hashes.iterdir()
     note.write_bytes(damage)
-    assert content_hash(path, memory) == hashlib.sha256(b"voxels").hexdigest()
+    assert content_hash(path, hashes) == hashlib.sha256(b"voxels").hexdigest()
     assert note.read_bytes() != damage
 
 
 # Deleted while in use -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("left", [(), ("labels.npy", "entry.json")], ids=["whole cache", "half deleted"])
-def test_a_cache_that_is_deleted_while_it_is_in_use_is_rebuilt(case, cache, caplog, left):
+@pytest.mark.parametrize("kept", [(), ("labels.npy", "entry.json")], ids=["whole cache", "half deleted"])
+def test_a_cache_deleted_while_in_use_is_rebuilt(case, cache, caplog, kept):
     stored = open_case(case, SETTINGS, cache)
     before = [np.array(array) for array in (stored.images, stored.labels, stored.reference)]
     (entry,) = _entries(cache)
     for path in entry.iterdir():
-        if path.name not in left:
+        if path.name not in kept:
             path.unlink()
-    if not left:
+    if not kept:
         shutil.rmtree(cache)
     for array, expected in zip((stored.images, stored.labels, stored.reference), before, strict=True):
         np.testing.assert_array_equal(np.array(array), expected)
     assert "was deleted while it was in use, and is rebuilt" in caplog.text
 
 
-def test_a_deleted_cache_whose_files_have_changed_is_no_longer_the_same(case, cache):
+def test_a_deleted_cache_is_not_rebuilt_from_changed_files(case, cache):
     stored = open_case(case, SETTINGS, cache)
     shutil.rmtree(cache)
     save(case.label, np.roll(box(), 1, axis=2), ras_affine())
@@ -365,11 +365,11 @@ def test_several_processes_rebuild_a_deleted_cache_together(case, cache):
     assert len(_entries(cache)) == 1
 
 
-# Damage -------------------------------------------------------------------------------------------------------------
+# Damaged entries ----------------------------------------------------------------------------------------------------
 
 
 def _flip(path: Path, keep_time: bool, place: float = 0.9) -> None:
-    """Flip one bit of a file, with or without a trace in its modification time."""
+    """Flip one bit of a file, optionally keeping its modification time."""
     before, content = path.stat(), bytearray(path.read_bytes())
     content[int(place * len(content))] ^= 1 << 4
     path.write_bytes(content)
@@ -379,7 +379,7 @@ def _flip(path: Path, keep_time: bool, place: float = 0.9) -> None:
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "reference.npy", "entry.json"])
 @pytest.mark.parametrize("place", [0.05, 0.5, 0.95])
-def test_a_changed_file_of_an_entry_is_noticed_and_the_entry_rebuilt(case, cache, caplog, name, place):
+def test_a_modified_file_of_an_entry_is_detected_and_the_entry_rebuilt(case, cache, caplog, name, place):
     expected = open_case(case, SETTINGS, cache)
     arrays = [np.asarray(array) for array in (expected.images, expected.labels, expected.reference)]
     _flip(expected.images.path.with_name(name), keep_time=False, place=place)
@@ -393,7 +393,7 @@ def test_a_changed_file_of_an_entry_is_noticed_and_the_entry_rebuilt(case, cache
     assert caplog.text == ""
 
 
-def test_a_fault_of_the_disk_that_leaves_no_trace_is_found_on_request(case, cache, caplog):
+def test_silent_disk_corruption_is_found_with_verify(case, cache, caplog):
     entry = open_case(case, SETTINGS, cache)
     _flip(entry.images.path, keep_time=True)
     open_case(case, SETTINGS, cache)
@@ -402,7 +402,7 @@ def test_a_fault_of_the_disk_that_leaves_no_trace_is_found_on_request(case, cach
     assert "images.npy does not match its checksum" in caplog.text
 
 
-def test_a_class_index_without_a_class_never_reaches_the_loss(case, cache):
+def test_an_invalid_class_index_never_reaches_the_loss(case, cache):
     entry = open_case(case, SETTINGS, cache)
     labels = entry.labels.path
     content = bytearray(labels.read_bytes())

@@ -1,4 +1,4 @@
-"""Memory while many cases are opened: it must not grow with the cases, nor with those among them that are bad."""
+"""Peak memory while opening many cases: it must not grow with the number of cases, good or bad."""
 
 import gc
 import tracemalloc
@@ -34,7 +34,7 @@ SETTINGS = Preprocessing(
 
 @pytest.fixture
 def cases(tmp_path):
-    """12 cases of 64 × 64 × 64 voxels: one image, and a label of its own for each."""
+    """12 cases of 64 × 64 × 64 voxels that share one image; each has its own label."""
     image = np.arange(SIDE**3, dtype=np.float32).reshape(SIDE, SIDE, SIDE) % 97
     path = save(tmp_path / "ct.nii", image, ras_affine())
     labels = [(image > 80 + number).astype(np.uint8) for number in range(12)]
@@ -54,7 +54,7 @@ def one_thread():
 
 
 def _peak_bytes(cases, settings, cache, expected):
-    gc.disable()  # what is held by a cycle counts: no collection is sure to come in time
+    gc.disable()  # objects in reference cycles count too: a collection may come too late
     tracemalloc.start()
     try:
         with expected:
@@ -66,7 +66,7 @@ def _peak_bytes(cases, settings, cache, expected):
 
 
 @pytest.mark.parametrize("bad", [False, True], ids=["good cases", "bad cases"])
-def test_memory_does_not_grow_with_the_cases(cases, tmp_path, bad):
+def test_peak_memory_does_not_grow_with_the_number_of_cases(cases, tmp_path, bad):
     settings = replace(SETTINGS, n_channels=2) if bad else SETTINGS  # the files hold one channel
     few, many = (
         _peak_bytes(
@@ -78,47 +78,47 @@ def test_memory_does_not_grow_with_the_cases(cases, tmp_path, bad):
         for count in (3, 12)
     )
     one_volume = SIDE**3 * 4
-    assert few > 2 * one_volume  # it was measured
+    assert few > 2 * one_volume  # so the volumes were indeed measured
     assert many < few + one_volume
 
 
-def test_cases_that_do_not_fit_into_memory_together_are_built_one_after_the_other(cases, tmp_path, monkeypatch):
+def test_cases_that_do_not_fit_into_memory_together_are_built_sequentially(cases, tmp_path, monkeypatch):
     alone = _peak_bytes(cases[:3], SETTINGS, tmp_path / "alone", nullcontext())
     torch.set_num_threads(4)
     together = _peak_bytes(cases, SETTINGS, tmp_path / "together", nullcontext())
     monkeypatch.setattr("spleen.data.store.build.free_memory_bytes", lambda: 2**20)
-    little = _peak_bytes(cases, SETTINGS, tmp_path / "little", nullcontext())
-    assert together > 1.5 * alone  # there is something to be saved
-    assert little < 1.2 * alone
+    limited = _peak_bytes(cases, SETTINGS, tmp_path / "limited", nullcontext())
+    assert together > 1.5 * alone  # so there is memory to save
+    assert limited < 1.2 * alone
 
 
 @pytest.mark.parametrize(("n_channels", "img_size"), [(1, 16), (1, 256), (4, 64)])
-def test_what_building_takes_is_known_before(cases, tmp_path, n_channels, img_size):
+def test_the_memory_estimate_covers_the_measured_peak(cases, tmp_path, n_channels, img_size):
     image = np.stack([np.asarray(nib.load(cases[0].images[0]).dataobj)] * n_channels, axis=-1)
     case = replace(cases[0], images=(save(tmp_path / "channels.nii.gz", image, ras_affine()),))
     settings = replace(SETTINGS, n_channels=n_channels, img_size=img_size)
-    room = _NotedRoom(2**40)
+    budget = _RecordingBudget(2**40)
     tracemalloc.start()
-    open_case(case, settings, tmp_path / "cache", room)
+    open_case(case, settings, tmp_path / "cache", budget)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < room.noted[0] < 2 * peak
+    assert peak < budget.requested[0] < 2 * peak
 
 
-class _NotedRoom(MemoryBudget):
-    """Remembers what was asked for."""
+class _RecordingBudget(MemoryBudget):
+    """Records the amounts requested."""
 
     def __init__(self, n_bytes):
         super().__init__(n_bytes)
-        self.noted = []
+        self.requested = []
 
     def taken(self, n_bytes):
-        self.noted.append(n_bytes)
+        self.requested.append(n_bytes)
         return super().taken(n_bytes)
 
 
 @pytest.mark.parametrize("n_cases", [1, 3])
-def test_pytorch_has_as_many_threads_afterwards(cases, tmp_path, n_cases):
+def test_the_number_of_pytorch_threads_is_restored(cases, tmp_path, n_cases):
     torch.set_num_threads(4)
     open_cases(cases[:n_cases], SETTINGS, tmp_path / "cache", skip_bad=False)
     assert torch.get_num_threads() == 4

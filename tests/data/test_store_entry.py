@@ -6,7 +6,7 @@ from spleen.data.store.entry import StoredArray
 
 @pytest.fixture
 def written(tmp_path):
-    """An array of 6 planes of 2 × 3 × 5 numbers, each another one, and its file."""
+    """An array of 6 planes of 2 × 3 × 5 distinct values, and its file."""
     array = np.arange(6 * 30, dtype=np.float16).reshape(6, 2, 3, 5)
     np.save(tmp_path / "images.npy", array)
     return array, tmp_path / "images.npy"
@@ -32,7 +32,7 @@ def written(tmp_path):
     ],
     ids=str,
 )
-def test_what_is_read_is_what_numpy_picks(written, index):
+def test_indexing_matches_numpy(written, index):
     array, path = written
     found, expected = StoredArray.at(path)[index], array[index]
     assert found.dtype == array.dtype
@@ -40,12 +40,12 @@ def test_what_is_read_is_what_numpy_picks(written, index):
 
 
 @pytest.mark.parametrize("index", [6, -7, np.array([0, 6])], ids=str)
-def test_planes_that_are_not_there_are_refused(written, index):
+def test_out_of_range_planes_raise_an_index_error(written, index):
     with pytest.raises(IndexError):
         StoredArray.at(written[1])[index]
 
 
-def test_what_was_read_is_a_copy(written):
+def test_indexing_returns_a_copy(written):
     array, path = written
     stored = StoredArray.at(path)
     stored[2][:] = 0
@@ -53,14 +53,14 @@ def test_what_was_read_is_a_copy(written):
 
 
 @pytest.mark.parametrize("n_bytes", [0, 7, 100, 200])
-def test_a_file_that_was_cut_short_is_refused(written, n_bytes):
+def test_a_truncated_file_is_rejected(written, n_bytes):
     _, path = written
     path.write_bytes(path.read_bytes()[:n_bytes])
-    with pytest.raises(ValueError):  # noqa: PT011, since NumPy words some of them
+    with pytest.raises(ValueError):  # noqa: PT011, since NumPy words some of the messages
         StoredArray.at(path)
 
 
-def test_a_file_that_is_cut_short_later_is_noticed(written):
+def test_a_file_truncated_after_opening_is_detected(written):
     _, path = written
     stored = StoredArray.at(path)
     path.write_bytes(path.read_bytes()[:-1])

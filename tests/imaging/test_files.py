@@ -28,21 +28,21 @@ def touch(folder: Path, *names: str) -> list[Path]:
     ("name", "case"),
     [("a.nii.gz", "a"), ("a.nii", "a"), ("scan.v2.nii.gz", "scan.v2"), (".nii.gz", ""), ("a.hdr", "a"), ("a.img", "a")],
 )
-def test_a_case_is_called_as_its_file_without_the_ending(name: str, case: str) -> None:
+def test_a_case_is_named_after_its_file_without_the_extension(name: str, case: str) -> None:
     assert case_name(Path("some.nii", name)) == case
 
 
 # Inputs -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_gives_its_volumes_in_order_and_nothing_else(tmp_path: Path) -> None:
+def test_a_folder_yields_only_its_volumes_sorted_by_name(tmp_path: Path) -> None:
     touch(tmp_path / "scans", "b.nii.gz", "a.nii", ".hidden.nii.gz", "notes.txt", "c.nii.gz.part", "._a.nii")
     touch(tmp_path / "scans" / "deeper", "d.nii.gz")
     (tmp_path / "scans" / "folder.nii").mkdir()
     assert [path.name for path in find_volumes([tmp_path / "scans"])] == ["a.nii", "b.nii.gz"]
 
 
-def test_a_pattern_gives_its_volumes_in_order(tmp_path: Path) -> None:
+def test_a_pattern_yields_its_volumes_sorted_by_path(tmp_path: Path) -> None:
     touch(tmp_path / "b", "scan.nii.gz", "scan.json")
     touch(tmp_path / "a", "scan.nii.gz")
     touch(tmp_path / "a" / "deep", "scan.nii")
@@ -52,17 +52,17 @@ def test_a_pattern_gives_its_volumes_in_order(tmp_path: Path) -> None:
     assert find_volumes([tmp_path / "[b]" / "scan.ni?.gz"]) == [tmp_path / "b" / "scan.nii.gz"]
 
 
-def test_inputs_stay_in_their_order_and_come_once(tmp_path: Path) -> None:
+def test_inputs_keep_their_order_without_duplicates(tmp_path: Path) -> None:
     a, b, c = touch(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
     assert find_volumes([c, tmp_path / "b*", tmp_path]) == [c, b, a]
 
 
-def test_a_file_is_itself_even_where_its_name_looks_like_a_pattern(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_treated_as_a_pattern(tmp_path: Path) -> None:
     odd, _ = touch(tmp_path, "scan[1].nii.gz", "scan1.nii.gz")
     assert find_volumes([odd]) == [odd]
 
 
-def test_a_relative_pattern_is_looked_up_from_the_current_folder(
+def test_a_relative_pattern_is_resolved_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch(tmp_path / "scans", "a.nii.gz")
@@ -71,7 +71,7 @@ def test_a_relative_pattern_is_looked_up_from_the_current_folder(
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
         ("nowhere", r"nowhere: no such file or folder \(relative to "),
         ("*.mha", r"\*\.mha: no \.nii or \.nii\.gz file matches this pattern \(relative to "),
@@ -79,11 +79,11 @@ def test_a_relative_pattern_is_looked_up_from_the_current_folder(
         ("twice", r"twice contains both a\.nii and a\.nii\.gz; keep one for case 'a'"),
     ],
 )
-def test_an_input_that_names_nothing_is_told(tmp_path: Path, entry: str, told: str) -> None:
+def test_an_input_without_usable_volumes_is_reported(tmp_path: Path, entry: str, message: str) -> None:
     touch(tmp_path, "x.mha")
     touch(tmp_path / "empty")
     touch(tmp_path / "twice", "a.nii", "a.nii.gz")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         find_volumes([tmp_path / entry])
 
 
@@ -97,7 +97,7 @@ def test_an_input_that_names_nothing_is_told(tmp_path: Path, entry: str, told: s
         ("case_000", None), ("case_00000", None), ("case0000", None), ("_0000", None), ("case_००००", None),
     ],
 )  # fmt: skip
-def test_a_channel_is_four_digits_at_the_end(name: str, parts: tuple[str, int] | None) -> None:
+def test_a_channel_number_is_four_trailing_digits(name: str, parts: tuple[str, int] | None) -> None:
     assert split_channel(name) == parts
 
 
@@ -105,7 +105,7 @@ def grouped(files: list[Path], n_channels: int) -> list[tuple[str, list[str]]]:
     return [(image.case_id, [path.name for path in image.paths]) for image in group_channels(files, n_channels)]
 
 
-def test_with_several_channels_numbered_files_of_a_folder_are_one_image(tmp_path: Path) -> None:
+def test_numbered_files_of_a_folder_are_grouped_into_one_multichannel_image(tmp_path: Path) -> None:
     files = touch(tmp_path / "x", "b_0001.nii.gz", "c.nii.gz", "b_0000.nii.gz", "a_0000.nii", "a_0001.nii.gz")
     files += touch(tmp_path / "y", "b_0000.nii.gz")
     assert grouped(files, 2) == [
@@ -116,7 +116,7 @@ def test_with_several_channels_numbered_files_of_a_folder_are_one_image(tmp_path
     ]
 
 
-def test_files_that_hold_several_channels_each_are_images_whatever_they_are_called(tmp_path: Path) -> None:
+def test_multichannel_files_are_not_grouped_even_if_numbered(tmp_path: Path) -> None:
     files = [tmp_path / f"patient_{number:04d}.nii" for number in range(3)]
     for path in files:
         nib.save(nib.Nifti1Image(np.zeros((2, 3, 4, 2), np.uint8), np.eye(4)), path)
@@ -126,7 +126,7 @@ def test_files_that_hold_several_channels_each_are_images_whatever_they_are_call
     assert grouped(files, 2) == [("patient", [path.name for path in files])]
 
 
-def test_with_one_channel_every_file_is_an_image_and_the_first_channel_is_called_as_the_case(tmp_path: Path) -> None:
+def test_with_one_channel_every_file_is_an_image_and_the_suffix_0000_is_dropped(tmp_path: Path) -> None:
     files = touch(tmp_path, "a_0000.nii.gz", "b_0000.nii", "c_0001.nii", "d.nii")
     assert grouped(files, 1) == [
         ("a", ["a_0000.nii.gz"]), ("b", ["b_0000.nii"]), ("c_0001", ["c_0001.nii"]), ("d", ["d.nii"]),
@@ -134,7 +134,7 @@ def test_with_one_channel_every_file_is_an_image_and_the_first_channel_is_called
 
 
 @pytest.mark.parametrize("other", ["a.nii", "a_0001.nii", "a_0007.nii"])
-def test_unless_the_number_tells_it_from_another_case(tmp_path: Path, other: str) -> None:
+def test_the_suffix_0000_is_kept_where_it_distinguishes_two_cases(tmp_path: Path, other: str) -> None:
     files = touch(tmp_path, "a_0000.nii", other)
     assert grouped(files, 1) == [(name.removesuffix(".nii"), [name]) for name in ("a_0000.nii", other)]
     elsewhere = touch(tmp_path / "deeper", "a_0000.nii")
@@ -142,7 +142,7 @@ def test_unless_the_number_tells_it_from_another_case(tmp_path: Path, other: str
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["a_0000.nii", "a_0002.nii"], "has the channels 0000, 0002, but the run was trained on 2: a_0000 to a_0001"),
         (["a_0001.nii", "a_0002.nii"], "has the channels 0001, 0002"),
@@ -150,13 +150,13 @@ def test_unless_the_number_tells_it_from_another_case(tmp_path: Path, other: str
         (["a_0000.nii", "a_0000.nii.gz"], "has the channels 0000, 0000"),
     ],
 )
-def test_channels_that_are_missing_or_too_many_are_told(tmp_path: Path, names: list[str], told: str) -> None:
+def test_missing_or_extra_channels_are_reported(tmp_path: Path, names: list[str], message: str) -> None:
     (image,) = group_channels(touch(tmp_path, *names), 2)
-    with pytest.raises(InputError, match=f"{tmp_path}/{names[0]}: the image 'a' {told}"):
+    with pytest.raises(InputError, match=f"{tmp_path}/{names[0]}: the image 'a' {message}"):
         image.check_channels(2)
 
 
-def test_images_in_several_files_pair_with_labels_too(tmp_path: Path) -> None:
+def test_images_in_several_files_are_paired_with_labels(tmp_path: Path) -> None:
     files = touch(tmp_path / "images", "a_0000.nii", "a_0001.nii", "b.nii.gz")
     a, b = touch(tmp_path / "labels", "a.nii.gz", "b.nii")
     expected = {"a": (ImageFiles("a", tuple(files[:2])), a), "b": (ImageFiles("b", (files[2],)), b)}
@@ -172,27 +172,27 @@ def test_images_in_several_files_pair_with_labels_too(tmp_path: Path) -> None:
 # Pairs --------------------------------------------------------------------------------------------------------------
 
 
-def test_two_folders_are_paired_by_name_whatever_the_ending(tmp_path: Path) -> None:
+def test_two_folders_are_paired_by_name_ignoring_the_extension(tmp_path: Path) -> None:
     a, b = touch(tmp_path / "images", "a.nii.gz", "b.nii")
     a_label, b_label = touch(tmp_path / "labels", "a.nii", "b.nii.gz")
     assert pair_by_name(tmp_path / "images", tmp_path / "labels") == {"a": (a, a_label), "b": (b, b_label)}
 
 
-def test_two_files_are_a_pair_whatever_their_names(tmp_path: Path) -> None:
+def test_two_files_are_paired_regardless_of_their_names(tmp_path: Path) -> None:
     first, second = touch(tmp_path, "scan.nii.gz", "organ.nii")
     assert pair_by_name(first, second) == {"scan": (first, second)}
 
 
-def test_nnunets_channel_number_is_no_part_of_a_name(tmp_path: Path) -> None:
+def test_the_nnunet_channel_number_is_not_part_of_the_case_id(tmp_path: Path) -> None:
     images = touch(tmp_path / "images", "case1_0000.nii.gz", "case2_0000.nii.gz", "case_0000.nii.gz")
     labels = touch(tmp_path / "labels", "case1.nii.gz", "case2.nii.gz", "case_0000.nii.gz")
     expected = dict(zip(("case1", "case2", "case_0000"), zip(images, labels, strict=True), strict=True))
     assert pair_by_name(tmp_path / "images", tmp_path / "labels") == expected
-    turned = pair_by_name(tmp_path / "labels", tmp_path / "images")
-    assert turned == {name: (label, image) for name, (image, label) in expected.items()}
+    swapped = pair_by_name(tmp_path / "labels", tmp_path / "images")
+    assert swapped == {name: (label, image) for name, (image, label) in expected.items()}
 
 
-def test_files_without_a_partner_are_listed(tmp_path: Path) -> None:
+def test_unpaired_files_are_listed(tmp_path: Path) -> None:
     touch(tmp_path / "images", "a.nii.gz", "b.nii.gz", "c.nii.gz")
     touch(tmp_path / "labels", "b.nii.gz", "d.nii.gz")
     with pytest.raises(InputError) as raised:
@@ -205,7 +205,7 @@ def test_files_without_a_partner_are_listed(tmp_path: Path) -> None:
     assert "b.nii.gz" not in message
 
 
-def test_a_long_list_of_lonely_files_is_cut(tmp_path: Path) -> None:
+def test_a_long_list_of_unpaired_files_is_truncated(tmp_path: Path) -> None:
     touch(tmp_path / "images", *(f"case{number:02d}.nii.gz" for number in range(25)))
     touch(tmp_path / "labels", "other.nii.gz")
     with pytest.raises(InputError, match=r"(?s)26 file\(s\).*case19\.nii\.gz\n  … and 6 more$"):
@@ -213,7 +213,7 @@ def test_a_long_list_of_lonely_files_is_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "told"),
+    ("first", "second", "message"),
     [
         ("images", "images/a.nii.gz", "expected two files or two folders; .* are one of each"),
         ("images", "nowhere", "nowhere: no such file or folder"),
@@ -221,27 +221,27 @@ def test_a_long_list_of_lonely_files_is_cut(tmp_path: Path) -> None:
         ("images", "empty", "empty contains no"),
     ],
 )
-def test_what_cannot_be_paired_is_told(tmp_path: Path, first: str, second: str, told: str) -> None:
+def test_inputs_that_cannot_be_paired_are_reported(tmp_path: Path, first: str, second: str, message: str) -> None:
     touch(tmp_path / "images", "a.nii.gz")
     touch(tmp_path / "empty")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         pair_by_name(tmp_path / first, tmp_path / second)
 
 
 # Unicode ------------------------------------------------------------------------------------------------------------
 
-COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"  # é in one character, and e with an accent
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"  # é as one code point, and e with a combining accent
 
 
-def test_names_that_only_look_alike_are_told_apart(tmp_path: Path) -> None:
+def test_names_that_differ_only_in_unicode_form_are_rejected(tmp_path: Path) -> None:
     for name in (COMPOSED, DECOMPOSED):
         (tmp_path / f"{name}.nii.gz").touch()
     with pytest.raises(InputError, match=r"of its Unicode .*'cafe\\u0301\.nii\.gz' and 'caf\\xe9\.nii\.gz'; rename"):
         volumes_by_name(tmp_path)
 
 
-def test_files_pair_whatever_the_form_of_their_characters(tmp_path: Path) -> None:
-    """macOS writes é as two characters, and Linux what it is given."""
+def test_files_are_paired_across_unicode_forms(tmp_path: Path) -> None:
+    """macOS may store é as two code points; Linux keeps the name as given."""
     for folder, name in (("images", COMPOSED), ("labels", DECOMPOSED)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"{name}.nii.gz").touch()

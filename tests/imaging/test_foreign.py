@@ -1,4 +1,4 @@
-"""Files and folders that are something else than the volume they are given as: the message says what."""
+"""Files and folders that are not NIfTI volumes: the message says what they are instead."""
 
 import gzip
 from pathlib import Path
@@ -24,7 +24,7 @@ DICOM = bytes(128) + b"DICM" + bytes(300)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("ct.nii.gz", b"<!DOCTYPE html><html><body>Log in</body></html>", "web page"),
         ("ct.nii.gz", b"\n <html>", "web page"),
@@ -39,14 +39,14 @@ DICOM = bytes(128) + b"DICM" + bytes(300)
         ("ct.nii.gz", b"", "empty"),
     ],
 )
-def test_a_foreign_file_is_recognised(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_a_file_of_another_format_is_identified(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     for read in (read_image, read_label):
-        with pytest.raises(InputError, match=rf"{name} cannot be read as NIfTI.*{told}"):
+        with pytest.raises(InputError, match=rf"{name} cannot be read as NIfTI.*{message}"):
             read(tmp_path / name)
 
 
-def test_a_wrong_ending_comes_with_the_right_name(tmp_path: Path) -> None:
+def test_a_wrong_extension_is_reported_with_the_correct_name(tmp_path: Path) -> None:
     content = nifti_bytes(tmp_path)
     (tmp_path / "plain.nii.gz").write_bytes(content)
     with pytest.raises(InputError, match=r"not compressed.*rename it to plain\.nii$"):
@@ -56,7 +56,7 @@ def test_a_wrong_ending_comes_with_the_right_name(tmp_path: Path) -> None:
         read_image(tmp_path / "packed.nii")
 
 
-def test_upper_case_endings_are_volumes(tmp_path: Path) -> None:
+def test_uppercase_extensions_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "SCAN.NII.GZ").write_bytes(gzip.compress(nifti_bytes(tmp_path)))
     (tmp_path / "sound.nii").unlink()
     assert volumes_by_name(tmp_path) == {"SCAN": tmp_path / "SCAN.NII.GZ"}
@@ -64,7 +64,7 @@ def test_upper_case_endings_are_volumes(tmp_path: Path) -> None:
     assert read_image(tmp_path / "SCAN.NII.GZ").array.shape == (5, 7, 3)
 
 
-def test_a_folder_says_what_it_holds(tmp_path: Path) -> None:
+def test_a_folder_given_as_a_volume_is_reported_with_its_contents(tmp_path: Path) -> None:
     (tmp_path / "dicom").mkdir()
     (tmp_path / "dicom" / "1.2.840").write_bytes(DICOM)
     with pytest.raises(InputError, match=r"expected a NIfTI file.*DICOM series.*dcm2niix"):
@@ -77,16 +77,16 @@ def test_a_folder_says_what_it_holds(tmp_path: Path) -> None:
         read_image(tmp_path / "many")
 
 
-def test_what_looks_like_a_label() -> None:
+def test_label_maps_are_distinguished_from_images() -> None:
     random = np.random.default_rng(0)
     assert looks_like_label(np.array([[0, 1], [2, 4]], np.float32))
-    assert looks_like_label(np.arange(118))  # a whole body
-    assert not looks_like_label(random.integers(0, 256, (20, 20, 20)))  # 8 bits
+    assert looks_like_label(np.arange(118))  # a whole-body label map
+    assert not looks_like_label(random.integers(0, 256, (20, 20, 20)))  # an 8-bit image
     assert not looks_like_label(random.integers(-1024, 1500, (20, 20, 20)))
     assert not looks_like_label(np.array([0, 0.5]))
 
 
-def test_an_offset_applied_twice_is_told_and_a_scanner_s_padding_is_not() -> None:
+def test_an_hu_offset_applied_twice_is_reported_but_scanner_padding_is_not() -> None:
     random = np.random.default_rng(0)
     hu = np.full((20, 22, 18), -1000.0, np.float32)
     hu[4:16, 4:18, 3:15] = random.normal(40, 20, (12, 14, 12))

@@ -22,7 +22,7 @@ from tests._helpers.nifti import ORIENTATIONS, SHAPE, SPACING_MM, counting, ras_
 
 
 def _voxels_at(array, affine):
-    """Each voxel value with its world position in mm: what reorientation must keep."""
+    """Each voxel value with its world position in mm, which reorientation must preserve."""
     index = np.moveaxis(np.indices(array.shape), 0, -1).reshape(-1, 3)
     return {
         value: tuple(place) for value, place in zip(array.ravel(), apply_affine(affine, index).round(6), strict=True)
@@ -30,15 +30,15 @@ def _voxels_at(array, affine):
 
 
 def _oblique():
-    """RAS tilted by 20° and 10°, as a scan along a tilted gantry is."""
+    """RAS rotated by 20° and 10°, as in an oblique scan."""
     affine = ras_affine()
     affine[:3, :3] = Rotation.from_euler("xz", [20, 10], degrees=True).as_matrix() @ affine[:3, :3]
     return affine
 
 
-@pytest.mark.parametrize("world", [ras_affine(), _oblique()], ids=["straight", "oblique"])
+@pytest.mark.parametrize("world", [ras_affine(), _oblique()], ids=["axis-aligned", "oblique"])
 @pytest.mark.parametrize("stored", ORIENTATIONS)
-def test_every_orientation_becomes_ras_and_comes_back(stored, world):
+def test_every_orientation_is_converted_to_ras_and_back(stored, world):
     array, affine = stored_as(stored, counting(), world)
     assert orientation(affine) == stored
     ras, reoriented = reorient_to_ras(array, affine)
@@ -48,7 +48,7 @@ def test_every_orientation_becomes_ras_and_comes_back(stored, world):
     np.testing.assert_array_equal(restore_orientation(ras, affine), array)
 
 
-def test_the_spacing_follows_the_array_axes_whatever_the_tilt():
+def test_spacing_follows_the_array_axes_of_an_oblique_volume():
     _, affine = stored_as("SLP", counting(), _oblique())
     assert spacing_mm(affine) == pytest.approx((5.0, 0.8, 0.8))
 
@@ -57,8 +57,8 @@ def test_the_spacing_follows_the_array_axes_whatever_the_tilt():
 @pytest.mark.parametrize(
     ("axis", "across", "rows", "columns"), [("sagittal", 0, 2, 1), ("coronal", 1, 2, 0), ("axial", 2, 1, 0)]
 )
-def test_slices_are_cut_by_anatomy_and_not_by_array_position(tmp_path: Path, stored, axis, across, rows, columns):
-    """Three files of which each voxel holds its own world x, y or z in mm: constant across, rising in the plane."""
+def test_slices_follow_the_anatomy_not_the_array_axes(tmp_path: Path, stored, axis, across, rows, columns):
+    """Three files whose voxels hold their world x, y or z in mm: constant in a slice, or rising along one axis."""
     index = np.moveaxis(np.indices(SHAPE), 0, -1)
     world = apply_affine(ras_affine(), index).astype(np.float32)
     stacks = []
@@ -72,13 +72,13 @@ def test_slices_are_cut_by_anatomy_and_not_by_array_position(tmp_path: Path, sto
     np.testing.assert_allclose(np.diff(stacks[columns], axis=2), SPACING_MM[columns], rtol=1e-5)
 
 
-def test_the_distance_of_two_grids_is_that_of_their_farthest_voxels():
+def test_the_grid_distance_is_that_of_the_farthest_voxels():
     turned = ras_affine()
-    turned[:3, 0] = (0.8, 0.3, 0.4)  # 0.5 mm away per step along i, of which there are 4
+    turned[:3, 0] = (0.8, 0.3, 0.4)  # 0.5 mm off per step along i, over 4 steps
     assert grid_distance_mm(SHAPE, ras_affine(), turned) == pytest.approx(4 * 0.5)
 
 
-def test_grids_one_mm_apart_are_refused_with_the_distance():
+def test_grids_beyond_the_tolerance_are_rejected_with_their_distance():
     shifted = ras_affine()
     shifted[1, 3] += 1.0
     with pytest.raises(InputError, match=r"1 mm apart, the tolerance is 0\.5 mm.*resample"):
@@ -86,7 +86,7 @@ def test_grids_one_mm_apart_are_refused_with_the_distance():
     check_same_grid((SHAPE, SHAPE), (ras_affine(), shifted), 1.001)
 
 
-def test_grids_of_another_shape_are_refused_with_both_shapes():
+def test_grids_of_different_shapes_are_rejected_with_both_shapes():
     with pytest.raises(InputError, match=r"5 × 7 × 3 and 5 × 7 × 4"):
         check_same_grid((SHAPE, (5, 7, 4)), (ras_affine(), ras_affine()), 1e6)
 
@@ -95,20 +95,20 @@ def test_grids_of_another_shape_are_refused_with_both_shapes():
     ("column", "message"),
     [
         ((0.0, 0.0, 0.0), "singular"),
-        ((1.6, 0.0, 0.0), "singular"),  # along the first axis
-        ((-4e9, 0.8, 0.0), "singular"),  # as good as along the first axis
+        ((1.6, 0.0, 0.0), "singular"),  # parallel to the first axis
+        ((-4e9, 0.8, 0.0), "singular"),  # nearly parallel to the first axis
         ((-4e34, 0.8, 0.0), r"lengths over 1e\+12 mm"),
         ((np.nan, 0.8, 0.0), "NaN"),
     ],
 )
-def test_an_affine_that_gives_voxels_no_volume_is_refused(column, message):
+def test_a_degenerate_affine_is_rejected(column, message):
     affine = ras_affine()
     affine[:3, 1] = column
     with pytest.raises(InputError, match=message):
         check_affine(affine)
 
 
-def test_an_affine_of_half_a_micrometre_is_a_grid_like_any_other():
+def test_a_spacing_of_half_a_micrometre_is_accepted():
     affine = ras_affine((0.0005, 0.0005, 0.0005))
     check_affine(affine)
     assert nib.aff2axcodes(affine) == ("R", "A", "S")

@@ -1,4 +1,4 @@
-"""Images read as they are stored, and results written onto their grid."""
+"""Images read in their stored type, and results written on the native grid."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def header_facts(path: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, ">i2"])
-def test_integers_stay_as_they_are_stored(tmp_path: Path, dtype: str) -> None:
+def test_integers_keep_their_stored_type(tmp_path: Path, dtype: str) -> None:
     path = save_stored_as(tmp_path / "ct.nii.gz", "LPS", counting(dtype=np.dtype(dtype)))
     image = read_native(path)
     assert image.channels[0].dtype.itemsize == np.dtype(dtype).itemsize
@@ -42,14 +42,14 @@ def test_integers_stay_as_they_are_stored(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4"])
-def test_floats_become_single_precision(tmp_path: Path, dtype: str) -> None:
+def test_floats_are_converted_to_single_precision(tmp_path: Path, dtype: str) -> None:
     path = save_stored_as(tmp_path / "ct.nii.gz", "LPS", counting(dtype=np.dtype(dtype)) / np.dtype(dtype).type(4))
     image = read_native(path)
     assert image.channels[0].dtype == np.float32
     np.testing.assert_array_equal(image.channels[0], counting() / 4)
 
 
-def test_scaled_integers_are_the_intensities_that_simpleitk_reads(tmp_path: Path) -> None:
+def test_scaled_integers_match_simpleitk(tmp_path: Path) -> None:
     path = save(tmp_path / "ct.nii.gz", counting(dtype=np.int16), ras_affine(), slope=0.25, inter=-1024)
     expected = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).transpose()  # from k j i
     image = read_native(path)
@@ -57,30 +57,30 @@ def test_scaled_integers_are_the_intensities_that_simpleitk_reads(tmp_path: Path
     np.testing.assert_allclose(image.channels[0], expected, rtol=1e-6)
 
 
-def test_the_array_is_a_view_of_what_was_read(tmp_path: Path) -> None:
+def test_the_channel_is_a_view_of_the_array_read(tmp_path: Path) -> None:
     image = read_native(save_stored_as(tmp_path / "ct.nii.gz", "LPS", counting(dtype=np.int16)))
     assert not image.channels[0].flags.owndata
 
 
-def test_a_reading_tells_of_the_memory_that_its_caller_is_going_to_need(tmp_path: Path) -> None:
+def test_reading_fails_if_the_memory_needed_by_the_caller_is_not_available(tmp_path: Path) -> None:
     path = save(tmp_path / "ct.nii.gz", counting(dtype=np.int16), ras_affine())
     with pytest.raises(InputError, match=r"5 × 7 × 3 voxels, which need about .* GiB"):
         read_native(path, bytes_per_voxel=10**15)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_voxels_that_are_no_number_are_counted(tmp_path: Path, bad: float) -> None:
+def test_nan_and_inf_voxels_are_counted(tmp_path: Path, bad: float) -> None:
     array = counting()
     array[2, 3, 1] = bad
     with pytest.raises(InputError, match="1 of 105 voxels are NaN or Inf"):
         read_native(save(tmp_path / "ct.nii.gz", array, ras_affine()))
 
 
-# Written onto the same grid -----------------------------------------------------------------------------------------
+# Writing on the same grid -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stored", ORIENTATIONS)
-def test_a_result_lies_on_the_voxels_of_the_file_whatever_its_axes(tmp_path: Path, stored: str) -> None:
+def test_a_result_is_written_on_the_grid_of_the_image_in_every_orientation(tmp_path: Path, stored: str) -> None:
     path = save_stored_as(tmp_path / "ct.nii.gz", stored, counting(dtype=np.int16), OBLIQUE)
     image = read_native(path)
     np.testing.assert_array_equal(image.channels[0], counting())
@@ -91,7 +91,7 @@ def test_a_result_lies_on_the_voxels_of_the_file_whatever_its_axes(tmp_path: Pat
 
 @pytest.mark.parametrize("codes", [(1, 0), (0, 1), (2, 1), (4, 3), (0, 0)], ids=lambda codes: "s{} q{}".format(*codes))
 @pytest.mark.parametrize("unit", ["mm", "micron", "meter", "unknown"])
-def test_codes_and_units_are_kept(tmp_path: Path, codes: tuple[int, int], unit: str) -> None:
+def test_sform_and_qform_codes_and_units_are_preserved(tmp_path: Path, codes: tuple[int, int], unit: str) -> None:
     nifti = nib.Nifti1Image(counting(dtype=np.int16), None)
     nifti.header.set_zooms((0.7, 0.9, 4.0))
     nifti.set_qform(OBLIQUE, codes[1])
@@ -107,7 +107,7 @@ def test_codes_and_units_are_kept(tmp_path: Path, codes: tuple[int, int], unit: 
     np.testing.assert_allclose(image.file_affine, np.diag([factor] * 3 + [1]) @ np.array(facts["affine"]))
 
 
-def test_nifti_2_one_channel_and_big_endian_are_kept(tmp_path: Path) -> None:
+def test_a_big_endian_nifti_2_file_with_one_channel_keeps_its_header(tmp_path: Path) -> None:
     header = nib.Nifti2Header(endianness=">")
     header.set_data_dtype(">i2")
     nib.save(nib.Nifti2Image(counting((*SHAPE, 1), np.int16), OBLIQUE, header), tmp_path / "ct.nii")
@@ -118,7 +118,7 @@ def test_nifti_2_one_channel_and_big_endian_are_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(nib.load(tmp_path / "mask.nii.gz").dataobj[..., 0], box())
 
 
-def test_a_pair_of_header_and_image_gives_one_file_on_its_grid(tmp_path: Path) -> None:
+def test_a_result_for_an_hdr_img_pair_is_one_file_on_its_grid(tmp_path: Path) -> None:
     pair = nib.Nifti1Pair(counting(dtype=np.int16), OBLIQUE)
     pair.set_sform(OBLIQUE, 2)
     pair.set_qform(OBLIQUE, 1)
@@ -130,7 +130,7 @@ def test_a_pair_of_header_and_image_gives_one_file_on_its_grid(tmp_path: Path) -
         np.testing.assert_array_equal(nib.load(tmp_path / "mask.nii.gz").dataobj, box())
 
 
-def test_what_is_said_of_the_intensities_is_not_said_of_the_result(tmp_path: Path) -> None:
+def test_intensity_fields_of_the_header_are_not_copied_to_the_result(tmp_path: Path) -> None:
     nifti = nib.Nifti1Image(counting(dtype=np.int16), ras_affine())
     nifti.header.set_slope_inter(0.5, -1024)
     nifti.header["cal_min"], nifti.header["cal_max"] = -150, 250
@@ -149,7 +149,7 @@ def test_what_is_said_of_the_intensities_is_not_said_of_the_result(tmp_path: Pat
 
 @pytest.mark.parametrize("n_channels", [1, 2])
 @pytest.mark.parametrize("file_shape", [SHAPE, (*SHAPE, 1)], ids=["3D", "4D"])
-def test_probabilities_are_one_map_or_one_along_the_fourth_dimension(
+def test_several_probability_maps_are_stored_along_the_fourth_dimension(
     tmp_path: Path, n_channels: int, file_shape: tuple[int, ...]
 ) -> None:
     path = tmp_path / "ct.nii.gz"
@@ -181,7 +181,7 @@ def two_channels() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("orientations", [("RAS", "RAS"), ("LPS", "LPS"), ("PIR", "SAL")])
-def test_channels_in_a_file_each_are_read_as_each_is_stored(tmp_path: Path, orientations: tuple[str, str]) -> None:
+def test_channels_in_separate_files_are_read_onto_one_grid(tmp_path: Path, orientations: tuple[str, str]) -> None:
     paths = [
         save_stored_as(tmp_path / f"a_{number:04d}.nii.gz", orientation, channel, OBLIQUE)
         for number, (orientation, channel) in enumerate(zip(orientations, two_channels(), strict=True))
@@ -200,7 +200,7 @@ def test_channels_in_a_file_each_are_read_as_each_is_stored(tmp_path: Path, orie
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize("dtype", [np.int16, np.float64])
 @pytest.mark.parametrize("between", [(), (1,)], ids=["4D", "5D"])
-def test_channels_in_one_file_are_its_last_dimension_and_the_mask_has_three(
+def test_channels_in_one_file_are_its_last_dimension_and_the_mask_is_3d(
     tmp_path: Path, kind: type, dtype: type, between: tuple[int, ...]
 ) -> None:
     stored = np.stack([counting()[::-1], counting()[::-1] + 200], axis=-1).reshape(*SHAPE, *between, 2)
@@ -214,10 +214,10 @@ def test_channels_in_one_file_are_its_last_dimension_and_the_mask_has_three(
     np.testing.assert_array_equal(image.channels[1], counting() + 200)
     write_like(tmp_path / "mask.nii.gz", box().astype(np.uint8), image)
     write_channels_like(tmp_path / "p.nii.gz", np.stack([counting(), counting(), counting()]), image)
-    mask, shares = nib.load(tmp_path / "mask.nii.gz"), nib.load(tmp_path / "p.nii.gz")
-    assert (mask.shape, shares.shape) == (SHAPE, (*SHAPE, 3))
+    mask, probabilities = nib.load(tmp_path / "mask.nii.gz"), nib.load(tmp_path / "p.nii.gz")
+    assert (mask.shape, probabilities.shape) == (SHAPE, (*SHAPE, 3))
     assert [int(size) for size in mask.header["dim"]] == [3, *SHAPE, 1, 1, 1, 1]
-    for written in (mask, shares):
+    for written in (mask, probabilities):
         assert type(written) is kind
         np.testing.assert_array_equal(written.header["pixdim"][4:], 1)
         np.testing.assert_array_equal(written.affine, nib.load(tmp_path / "mr.nii.gz").affine)
@@ -226,20 +226,22 @@ def test_channels_in_one_file_are_its_last_dimension_and_the_mask_has_three(
 
 
 @pytest.mark.parametrize(
-    ("shape", "n_channels", "told"),
+    ("shape", "n_channels", "message"),
     [
         (SHAPE, 2, r"a\.nii has 1 channel\(s\), but the run was trained on 2; .* CASE_0000 to CASE_0001"),
         ((*SHAPE, 3), 2, r"a\.nii has 3 channel\(s\), but the run was trained on 2"),
         ((*SHAPE, 2), 1, r"a\.nii has 4 dimensions"),
     ],
 )
-def test_another_number_of_channels_is_told(tmp_path: Path, shape: tuple[int, ...], n_channels: int, told: str) -> None:
+def test_a_wrong_number_of_channels_is_reported(
+    tmp_path: Path, shape: tuple[int, ...], n_channels: int, message: str
+) -> None:
     path = save(tmp_path / "a.nii", counting(shape), ras_affine())
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_native(path, n_channels=n_channels)
 
 
-def test_channels_on_different_grids_are_told_in_mm(tmp_path: Path) -> None:
+def test_channels_on_different_grids_are_reported_with_their_distance(tmp_path: Path) -> None:
     moved = ras_affine()
     moved[1, 3] += 1.5
     paths = [save(tmp_path / "a.nii", counting(), ras_affine()), save(tmp_path / "b.nii", counting(), moved)]
@@ -250,7 +252,7 @@ def test_channels_on_different_grids_are_told_in_mm(tmp_path: Path) -> None:
         read_native(paths[0], save(tmp_path / "c.nii", counting((5, 7, 2)), ras_affine()), n_channels=2)
 
 
-def test_a_number_that_is_none_is_found_in_every_channel(tmp_path: Path) -> None:
+def test_nan_voxels_are_detected_in_every_channel(tmp_path: Path) -> None:
     bad = counting()
     bad[2, 3, 1] = np.nan
     good, wrong = save(tmp_path / "a.nii", counting(), ras_affine()), save(tmp_path / "b.nii", bad, ras_affine())
@@ -258,7 +260,7 @@ def test_a_number_that_is_none_is_found_in_every_channel(tmp_path: Path) -> None
         read_native(good, wrong, n_channels=2)
 
 
-def test_the_memory_for_all_channels_is_asked_for_once(tmp_path: Path) -> None:
+def test_the_memory_estimate_counts_each_voxel_once_for_all_channels(tmp_path: Path) -> None:
     """2⁵⁰ bytes for each of 105 voxels, whether they are read in one channel or two: 105 PiB."""
     one = save(tmp_path / "a.nii", counting((*SHAPE, 2)), ras_affine())
     two = [save(tmp_path / f"a_{number}.nii", counting(), ras_affine()) for number in range(2)]

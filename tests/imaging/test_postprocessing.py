@@ -1,4 +1,4 @@
-"""Cleaning of label maps, against masks drawn by hand and against SimpleITK."""
+"""Postprocessing of label maps, checked against hand-drawn masks and SimpleITK."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def random_mask(seed: int, density: float, shape=(11, 14, 9)) -> np.ndarray:
 
 
 def walled(picture_2d: np.ndarray, wall: int) -> np.ndarray:
-    """The one slice of a picture between two slices that are all `wall`."""
+    """A one-slice picture between two slices filled with `wall`."""
     lid = np.full_like(picture_2d, wall)
     return np.concatenate([lid, picture_2d, lid])
 
@@ -49,26 +49,26 @@ def test_voxels_that_share_a_corner_are_one_component():
     assert components(mask) == [3, 1]
 
 
-def test_an_empty_mask_has_no_component():
+def test_an_empty_mask_has_no_components():
     assert components(np.zeros(SHAPE, dtype=bool)) == []
 
 
 @pytest.mark.parametrize("density", [0.03, 0.08, 0.2])
-def test_components_are_those_of_simpleitk(density):
+def test_components_match_simpleitk(density):
     for seed in range(5):
         mask = random_mask(seed, density)
         assert components(mask) == [int(part.sum()) for part in by_simpleitk(mask)]
 
 
-def test_the_order_of_the_axes_in_memory_changes_nothing():
+def test_the_result_does_not_depend_on_the_memory_layout():
     mask = random_mask(0, 0.08)
     expected = components(mask)
     labels = mask.astype(np.uint8)
     cleaned = postprocess(labels, VOXEL_MM3, PostprocessSettings((1,), True, 4.0))
     for order in itertools.permutations(range(3)):
         assert components(mask.transpose(order)) == expected
-        turned = postprocess(labels.transpose(order), VOXEL_MM3, PostprocessSettings((1,), True, 4.0))
-        np.testing.assert_array_equal(turned, cleaned.transpose(order))
+        transposed = postprocess(labels.transpose(order), VOXEL_MM3, PostprocessSettings((1,), True, 4.0))
+        np.testing.assert_array_equal(transposed, cleaned.transpose(order))
     backwards = mask[::-1, :, ::-1]
     assert components(backwards) == expected
 
@@ -76,7 +76,7 @@ def test_the_order_of_the_axes_in_memory_changes_nothing():
 # Keep the largest ---------------------------------------------------------------------------------------------------
 
 
-def test_only_the_largest_component_of_the_named_class_stays():
+def test_only_the_largest_component_of_the_selected_class_is_kept():
     mask = picture(
         "11..2",
         "11...",
@@ -92,13 +92,13 @@ def test_only_the_largest_component_of_the_named_class_stays():
     np.testing.assert_array_equal(postprocess(mask, VOXEL_MM3, LARGEST), expected)
 
 
-def test_each_of_several_classes_keeps_its_own_largest():
+def test_each_selected_class_keeps_its_own_largest_component():
     mask = picture("11.22.1", "......2")
     expected = picture("11.22..", ".......")
     np.testing.assert_array_equal(postprocess(mask, VOXEL_MM3, PostprocessSettings((1, 2))), expected)
 
 
-def test_the_largest_is_that_of_simpleitk():
+def test_the_largest_component_matches_simpleitk():
     for seed in range(10):
         mask = random_mask(seed, 0.1)
         first, second, *_ = by_simpleitk(mask)
@@ -106,7 +106,7 @@ def test_the_largest_is_that_of_simpleitk():
         np.testing.assert_array_equal(postprocess(mask.astype(np.uint8), VOXEL_MM3, LARGEST), first)
 
 
-def test_of_equally_large_components_the_first_along_i_j_k_stays():
+def test_of_equally_large_components_the_first_in_i_j_k_order_is_kept():
     mask = np.zeros(SHAPE, dtype=np.uint8)
     mask[1, 5, 2] = mask[3, 0, 0] = mask[1, 1, 2] = 1
     expected = np.zeros(SHAPE, dtype=np.uint8)
@@ -115,21 +115,21 @@ def test_of_equally_large_components_the_first_along_i_j_k_stays():
         np.testing.assert_array_equal(postprocess(stored, VOXEL_MM3, LARGEST), expected)
 
 
-# Smallest volume ----------------------------------------------------------------------------------------------------
+# Minimum volume -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("min_volume_mm3", "sizes_that_stay"),
+    ("min_volume_mm3", "kept_sizes"),
     [(0.0, [5, 3, 1]), (3.2, [5, 3, 1]), (3.3, [5, 3]), (9.6, [5, 3]), (9.7, [5]), (16.0, [5]), (16.1, [])],
 )
-def test_components_below_the_volume_are_dropped_and_those_of_just_that_volume_stay(min_volume_mm3, sizes_that_stay):
+def test_components_below_the_minimum_volume_are_removed_and_those_equal_to_it_are_kept(min_volume_mm3, kept_sizes):
     """Components of 5, 3 and 1 voxels are 16.0, 9.6 and 3.2 mm³."""
     mask = picture("11111.111.1")
     cleaned = postprocess(mask, VOXEL_MM3, PostprocessSettings(min_volume_mm3=min_volume_mm3))
-    assert components(cleaned == 1) == sizes_that_stay
+    assert components(cleaned == 1) == kept_sizes
 
 
-def test_spacing_rounded_to_single_precision_does_not_drop_a_component_of_just_that_volume():
+def test_single_precision_spacing_does_not_remove_a_component_of_exactly_the_minimum_volume():
     below = float(np.float32(0.7) ** 2 * np.float32(4.1))  # 2.00899997…
     assert below < 0.7 * 0.7 * 4.1
     mask = picture("111")
@@ -137,7 +137,7 @@ def test_spacing_rounded_to_single_precision_does_not_drop_a_component_of_just_t
     np.testing.assert_array_equal(cleaned, mask)
 
 
-def test_the_volume_is_asked_of_every_class_and_the_components_that_stay_are_those_of_simpleitk():
+def test_the_minimum_volume_applies_to_every_class_and_matches_simpleitk():
     first, second = random_mask(1, 0.06), random_mask(2, 0.06)
     mask = np.where(first, 1, np.where(second, 2, 0)).astype(np.uint8)
     expected = np.zeros_like(mask)
@@ -152,7 +152,7 @@ def test_the_volume_is_asked_of_every_class_and_the_components_that_stay_are_tho
 # Holes --------------------------------------------------------------------------------------------------------------
 
 
-def test_an_enclosed_hole_is_filled_and_one_that_is_open_in_the_third_direction_is_not():
+def test_an_enclosed_hole_is_filled_but_not_one_open_along_the_third_axis():
     mask = picture(
         ".....",
         ".111.",
@@ -172,7 +172,7 @@ def test_an_enclosed_hole_is_filled_and_one_that_is_open_in_the_third_direction_
     np.testing.assert_array_equal(postprocess(opened, VOXEL_MM3, FILL), opened)
 
 
-def test_a_hole_that_is_open_towards_the_border_of_the_volume_stays():
+def test_a_hole_open_to_the_border_of_the_volume_is_not_filled():
     mask = walled(
         picture(
             "1.1",
@@ -183,7 +183,7 @@ def test_a_hole_that_is_open_towards_the_border_of_the_volume_stays():
     np.testing.assert_array_equal(postprocess(mask, VOXEL_MM3, FILL), mask)
 
 
-def test_a_wall_whose_voxels_touch_at_their_edges_is_closed():
+def test_a_wall_of_voxels_touching_at_their_edges_encloses_a_hole():
     mask = walled(
         picture(
             ".....",
@@ -201,7 +201,7 @@ def test_a_wall_whose_voxels_touch_at_their_edges_is_closed():
 
 
 @pytest.mark.parametrize("density", [0.4, 0.6, 0.8])
-def test_filling_is_that_of_simpleitk(density):
+def test_hole_filling_matches_simpleitk(density):
     n_filled = 0
     for seed in range(5):
         mask = random_mask(seed, density).astype(np.uint8)
@@ -213,7 +213,7 @@ def test_filling_is_that_of_simpleitk(density):
     assert n_filled > 0
 
 
-def test_another_class_inside_a_hole_stays_and_the_background_around_it_is_filled():
+def test_another_class_inside_a_hole_is_kept_and_the_background_around_it_is_filled():
     mask = walled(
         picture(
             "1111111",
@@ -235,7 +235,7 @@ def test_another_class_inside_a_hole_stays_and_the_background_around_it_is_fille
 
 
 @pytest.mark.parametrize(("outer", "inner"), [(1, 2), (2, 1)])
-def test_the_innermost_class_that_encloses_a_voxel_gets_it(outer, inner):
+def test_a_hole_is_filled_with_the_innermost_enclosing_class(outer, inner):
     ring = np.zeros((7, 7, 7), dtype=np.uint8)
     ring[:] = outer
     ring[1:6, 1:6, 1:6] = 0
@@ -246,7 +246,7 @@ def test_the_innermost_class_that_encloses_a_voxel_gets_it(outer, inner):
     np.testing.assert_array_equal(postprocess(ring, VOXEL_MM3, FILL), expected)
 
 
-def test_a_cavity_that_two_classes_close_only_together_stays():
+def test_a_hole_enclosed_only_by_two_classes_together_is_not_filled():
     mask = walled(
         picture(
             "1122",
@@ -260,10 +260,10 @@ def test_a_cavity_that_two_classes_close_only_together_stays():
     np.testing.assert_array_equal(postprocess(mask, VOXEL_MM3, FILL), mask)
 
 
-# All together -------------------------------------------------------------------------------------------------------
+# Combined steps -----------------------------------------------------------------------------------------------------
 
 
-def test_first_the_small_ones_go_then_all_but_the_largest_and_then_holes_are_filled():
+def test_small_components_are_removed_first_then_all_but_the_largest_then_holes_are_filled():
     mask = walled(
         picture(
             "11111.22.",
@@ -273,14 +273,14 @@ def test_first_the_small_ones_go_then_all_but_the_largest_and_then_holes_are_fil
         0,
     )
     mask[0, :, :5] = mask[2, :, :5] = 1  # lid and floor over the first box
-    # The lonely 2 (3.2 mm³) goes, so its place is part of the hole and becomes 1; the other 2 (16 mm³) stays.
+    # The single 2 (3.2 mm³) is removed and its voxel filled with 1 as part of the hole; the other 2 (16 mm³) is kept.
     expected = mask.copy()
     expected[1, 1, :5] = 1
     cleaned = postprocess(mask, VOXEL_MM3, PostprocessSettings((1,), True, 10.0))
     np.testing.assert_array_equal(cleaned, expected)
 
 
-def test_the_defaults_change_nothing_and_the_input_is_never_written():
+def test_the_defaults_change_nothing_and_the_input_is_never_modified():
     mask = (random_mask(4, 0.3) * np.uint8(2)).astype(np.uint8)
     before = mask.copy()
     untouched = postprocess(mask, VOXEL_MM3, PostprocessSettings())
@@ -299,17 +299,17 @@ def test_an_empty_map_stays_empty():
 
 
 @pytest.mark.parametrize("volume", [-1.0, float("nan"), float("inf")])
-def test_a_volume_that_is_none_is_refused(volume):
+def test_an_invalid_minimum_volume_is_rejected(volume):
     with pytest.raises(InputError, match=r"at least 0 mm³ and finite; got"):
         PostprocessSettings(min_volume_mm3=volume)
 
 
-def test_the_background_has_no_largest_component():
+def test_the_background_is_rejected_for_keep_largest():
     with pytest.raises(InputError, match=r"start at 1; got \[0, 2\]"):
         PostprocessSettings(keep_largest=(0, 2))
 
 
-def test_more_regions_than_two_bytes_can_number_are_counted():
+def test_more_components_than_uint16_can_number_are_counted():
     """Every second voxel along each axis: 41³ components of one voxel, and 68,921 is more than 2¹⁶."""
     mask = np.zeros((82, 82, 82), bool)
     mask[::2, ::2, ::2] = True

@@ -1,4 +1,4 @@
-"""Grids with a sheared affine (tilted gantry), and two files whose axes lie near 45° between the body's."""
+"""Grids with a sheared affine (tilted gantry), and pairs of files rotated by nearly 45°."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from tests._helpers.small_run import SPACING_MM, small_ct
 from tests._helpers.trained_runs import BRIGHT, trained, voxels
 
 DEGREES = 20.0
-# Columns (0.8, 0, 0), (0, 0.9, 0) and (0, 5 tan 20°, 5): planes 5 mm apart, each moved along the second axis.
+# Columns (0.8, 0, 0), (0, 0.9, 0) and (0, 5 tan 20°, 5): parallel planes every 5 mm, shifted along the second axis.
 SHEARED = np.diag([0.8, 0.9, 5.0, 1.0])
 SHEARED[1, 2] = 5.0 * np.tan(np.radians(DEGREES))
 VOLUME_MM3 = 0.8 * 0.9 * 5.0  # shear does not change a volume
@@ -47,15 +47,15 @@ def files(folder: Path, affine: np.ndarray = SHEARED) -> tuple[Path, Path, np.nd
     return save(folder / "image.nii.gz", hu, affine), save(folder / "label.nii.gz", label, affine), label
 
 
-def test_the_volume_of_a_voxel_is_the_determinant_and_planes_are_their_perpendicular_distance_apart() -> None:
+def test_the_voxel_volume_is_the_determinant_and_plane_distances_are_perpendicular() -> None:
     assert voxel_volume_mm3(SHEARED) == pytest.approx(VOLUME_MM3)
     assert shear_degrees(SHEARED) == pytest.approx(DEGREES)
     assert plane_distances_mm(SHEARED) == pytest.approx((0.8, 0.9 * np.cos(np.radians(DEGREES)), 5.0))
-    turned = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.3, 0.2, -0.4)) @ SHEARED
-    assert voxel_volume_mm3(turned) == pytest.approx(VOLUME_MM3)
-    assert plane_distances_mm(turned) == pytest.approx(plane_distances_mm(SHEARED))
-    upright = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.3, 0.2, -0.4)) @ np.diag([0.8, 0.9, 5.0, 1.0])
-    np.testing.assert_allclose(distance_axes_mm(upright), np.diag([0.8, 0.9, 5.0]), atol=1e-12)
+    rotated = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.3, 0.2, -0.4)) @ SHEARED
+    assert voxel_volume_mm3(rotated) == pytest.approx(VOLUME_MM3)
+    assert plane_distances_mm(rotated) == pytest.approx(plane_distances_mm(SHEARED))
+    unsheared = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.3, 0.2, -0.4)) @ np.diag([0.8, 0.9, 5.0, 1.0])
+    np.testing.assert_allclose(distance_axes_mm(unsheared), np.diag([0.8, 0.9, 5.0]), atol=1e-12)
 
 
 def test_training_prediction_and_exploration_agree_on_the_volume(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_training_prediction_and_exploration_agree_on_the_volume(tmp_path: Path)
     assert score.volume_reference_mm3 == pytest.approx(expected_mm3, rel=1e-5)
 
 
-def test_a_predicted_volume_is_that_of_the_parallelepipeds(tmp_path_factory, tmp_path: Path, caplog) -> None:
+def test_a_predicted_volume_uses_the_sheared_voxel_volume(tmp_path_factory, tmp_path: Path, caplog) -> None:
     run = trained(tmp_path_factory, "axial", *BRIGHT, "axis=axial", "split.guard_mm=1")
     ct = small_ct(tmp_path)
     affine = np.diag([*SPACING_MM, 1.0])
@@ -88,27 +88,27 @@ def test_a_predicted_volume_is_that_of_the_parallelepipeds(tmp_path_factory, tmp
     assert in_memory.volumes_mm3 == {"bright": pytest.approx(expected_mm3, rel=1e-5)}
 
 
-def test_surface_distances_are_taken_in_world_coordinates(tmp_path: Path) -> None:
+def test_surface_distances_are_measured_in_world_coordinates(tmp_path: Path) -> None:
     _, label, array = files(tmp_path)
     moved = save(tmp_path / "moved.nii.gz", np.roll(array, (0, 0, 1), (0, 1, 2)), SHEARED)
     (score,) = evaluate(moved, label).scores
-    # By hand: all pairs of surface voxels (every voxel of so thin a block), in world coordinates.
+    # Brute force over all pairs of surface voxels (every voxel of so thin a block), in world coordinates.
     points = [nib.affines.apply_affine(SHEARED, np.argwhere(a)) for a in (np.roll(array, 1, 2), array)]
-    apart = np.linalg.norm(points[0][:, None] - points[1][None], axis=2)
-    nearest = np.concatenate([apart.min(1), apart.min(0)])
+    distances = np.linalg.norm(points[0][:, None] - points[1][None], axis=2)
+    nearest = np.concatenate([distances.min(1), distances.min(0)])
     assert score.hausdorff_mm == pytest.approx(nearest.max(), rel=1e-5)
     assert score.average_surface_distance_mm == pytest.approx(nearest.mean(), rel=1e-5)
-    assert nearest.max() == pytest.approx(5 / np.cos(np.radians(DEGREES)), rel=1e-4)  # only the voxel straight below
-    assert np.median(nearest[nearest > 0]) < 5.1  # others are reached almost at right angles
+    assert nearest.max() == pytest.approx(5 / np.cos(np.radians(DEGREES)), rel=1e-4)  # only the voxel directly below
+    assert np.median(nearest[nearest > 0]) < 5.1  # other distances are nearly perpendicular
 
 
 @pytest.mark.parametrize("axis", ["sagittal", "coronal", "axial"])
-def test_nearly_equal_affines_at_45_degrees_are_one_grid(axis: str, tmp_path: Path) -> None:
-    def turned(degrees: float) -> np.ndarray:
+def test_nearly_equal_affines_at_45_degrees_are_the_same_grid(axis: str, tmp_path: Path) -> None:
+    def rotated(degrees: float) -> np.ndarray:
         return nib.affines.from_matvec(nib.eulerangles.euler2mat(np.radians(degrees), 0, 0)) @ np.diag([0.8, 0.9, 1, 1])
 
-    below, above = turned(45 - 1e-3), turned(45 + 1e-3)
-    assert nib.aff2axcodes(below) != nib.aff2axcodes(above)  # so that each file alone would be turned another way
+    below, above = rotated(45 - 1e-3), rotated(45 + 1e-3)
+    assert nib.aff2axcodes(below) != nib.aff2axcodes(above)  # so each file alone would be reoriented differently
     array = np.arange(12 * 10 * 6, dtype=np.float32).reshape(12, 10, 6)
     _, _, label = files(tmp_path)
     image = save(tmp_path / "image.nii.gz", array, below)
@@ -123,7 +123,7 @@ def test_nearly_equal_affines_at_45_degrees_are_one_grid(axis: str, tmp_path: Pa
     np.testing.assert_array_equal(two.channels[0], two.channels[1])
 
 
-def test_files_in_other_orientations_still_meet(tmp_path: Path) -> None:
+def test_image_and_label_in_different_orientations_are_aligned(tmp_path: Path) -> None:
     image, _, label = files(tmp_path)
     array, affine = stored_as("PIL", label, SHEARED)
     other = save(tmp_path / "other.nii.gz", array, affine)

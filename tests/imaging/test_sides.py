@@ -1,4 +1,4 @@
-"""Classes with a side: which of them change places when a patient is mirrored."""
+"""Left and right classes: which of them are swapped when an image is mirrored."""
 
 import pytest
 
@@ -28,14 +28,12 @@ from spleen.imaging.classes import swapped_classes
         (("vertebra_L1", "L5", "l_5", "lr", "gallbladder"), ()),
     ],
 )
-def test_classes_with_a_side_change_places_with_their_partners(
-    names: tuple[str, ...], swapped: tuple[int, ...]
-) -> None:
+def test_left_and_right_classes_are_swapped(names: tuple[str, ...], swapped: tuple[int, ...]) -> None:
     assert swapped_classes(names, ["left_right"]) == swapped
 
 
 @pytest.mark.parametrize(
-    ("names", "lonely", "partner"),
+    ("names", "unpaired", "opposite"),
     [
         (("left_atrium",), "left_atrium", "right"),
         (("kidney_l", "liver"), "kidney_l", "right"),
@@ -44,8 +42,10 @@ def test_classes_with_a_side_change_places_with_their_partners(
         (("left_kidney", "kidney_left", "right_kidney"), "right_kidney", "left"),
     ],
 )
-def test_a_side_without_exactly_one_partner_is_refused(names: tuple[str, ...], lonely: str, partner: str) -> None:
-    with pytest.raises(InputError, match=rf"'{lonely}', which has a side, .* not exactly one .* the {partner}"):
+def test_a_left_or_right_class_without_exactly_one_counterpart_is_rejected(
+    names: tuple[str, ...], unpaired: str, opposite: str
+) -> None:
+    with pytest.raises(InputError, match=rf"'{unpaired}', which has a side, .* not exactly one .* the {opposite}"):
         swapped_classes(names, ["left_right"])
 
 
@@ -57,7 +57,7 @@ def test_a_side_without_exactly_one_partner_is_refused(names: tuple[str, ...], l
         ("lung_upper_lobe", "superior_inferior"),
     ],
 )
-def test_a_half_that_is_no_mirror_image_of_the_other_is_refused(name: str, flip: str) -> None:
+def test_flips_that_would_mislabel_a_class_are_rejected(name: str, flip: str) -> None:
     with pytest.raises(InputError, match=rf"{flip} mirrors the class '{name}' to where it would be wrong"):
         swapped_classes(["liver", name], [flip])
     others = {"left_right", "anterior_posterior", "superior_inferior"} - {flip}
@@ -65,5 +65,5 @@ def test_a_half_that_is_no_mirror_image_of_the_other_is_refused(name: str, flip:
 
 
 @pytest.mark.parametrize("name", ["liver", "kidneys", "cleft", "bright", "gallbladder", "upright"])
-def test_words_that_only_contain_a_side_have_none(name: str) -> None:
+def test_a_side_inside_another_word_is_ignored(name: str) -> None:
     assert swapped_classes([name], ["left_right", "anterior_posterior", "superior_inferior"]) == ()
