@@ -1,4 +1,4 @@
-"""Which runs of a study folder are averaged: those of one arm, unless the user chooses."""
+"""Which runs of a study folder are averaged: the runs of one arm, unless the user chooses otherwise."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ AXES = ("axial", "coronal", "sagittal")
 
 
 def finished(folder: Path, **settings: object) -> Path:
-    """A finished run by hand with a checkpoint; nothing here loads it."""
+    """A handwritten finished run with an empty checkpoint, which nothing here loads."""
     run = write_run(folder, **settings)  # type: ignore[arg-type]
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "best.ckpt").touch()
@@ -24,7 +24,7 @@ def names(checkpoints: tuple[Path, ...]) -> list[str]:
 
 
 def sweep(folder: Path) -> Path:
-    """Two learning rates along three axes: validation Dice 0.6 on average for 1e-3, 0.7 for 1e-4."""
+    """Two learning rates × three axes: mean validation Dice 0.6 for 1e-3, 0.7 for 1e-4."""
     for lr, scores in ((1e-3, (0.9, 0.5, 0.4)), (1e-4, (0.6, 0.7, 0.8))):
         for axis, val in zip(AXES, scores, strict=True):
             finished(folder / f"{axis}_{lr}", val=val, axis=axis, lr=lr)
@@ -32,7 +32,7 @@ def sweep(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("key", "values", "said"),
+    ("key", "values", "description"),
     [
         ("axis", AXES, "axial, coronal, sagittal"),
         ("fold", (0, 1, 2), "folds 0, 1, 2"),
@@ -40,32 +40,32 @@ def sweep(folder: Path) -> Path:
     ],
 )
 def test_axes_folds_and_seeds_of_one_arm_are_averaged(
-    tmp_path: Path, key: str, values: tuple[object, ...], said: str
+    tmp_path: Path, key: str, values: tuple[object, ...], description: str
 ) -> None:
     for value in values:
         finished(tmp_path / f"{value}", **{key: value})
     chosen = choose_runs([tmp_path])
     assert names(chosen.checkpoints) == [str(value) for value in values]
-    assert chosen.reasons == (f"averaging 3 runs: {said} of one arm",)
+    assert chosen.reasons == (f"averaging 3 runs: {description} of one arm",)
 
 
-def test_all_that_an_arm_repeats_is_named_in_one_line(tmp_path: Path) -> None:
+def test_all_repeats_of_an_arm_are_listed_in_one_line(tmp_path: Path) -> None:
     for axis in AXES[:2]:
         for fold in (0, 1):
             finished(tmp_path / f"{axis}{fold}", axis=axis, fold=fold)
     assert choose_runs([tmp_path]).reasons == ("averaging 4 runs: axial, coronal; folds 0, 1 of one arm",)
 
 
-def test_what_has_no_effect_on_the_result_makes_no_other_arm(tmp_path: Path) -> None:
+def test_settings_that_do_not_affect_the_result_do_not_make_another_arm(tmp_path: Path) -> None:
     finished(tmp_path / "a", axis="axial", output_dir="/here")
     finished(tmp_path / "b", axis="coronal", output_dir="/there", logger__mode="online")
     assert len(choose_runs([tmp_path]).checkpoints) == 2
 
 
-def test_a_sweep_of_settings_is_refused_with_what_differs_and_the_ways_out(tmp_path: Path) -> None:
-    with pytest.raises(InputError) as refused:
+def test_a_sweep_over_settings_is_refused_with_the_differences_and_the_options(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
         choose_runs([sweep(tmp_path)])
-    assert str(refused.value) == (
+    assert str(error.value) == (
         f"{tmp_path} is a sweep of 2 arms, which differ in lr (1e-04, 1e-03), so its 6 runs are not averaged unasked. "
         'Predict with the best arm by validation Dice (--best, choose="best" in Python), average all runs (--all, '
         'choose="all"), or name the runs'
@@ -80,8 +80,8 @@ def test_the_best_arm_by_validation_is_chosen_with_all_its_axes(tmp_path: Path) 
     )
 
 
-def test_with_folds_every_validation_case_counts_once(tmp_path: Path) -> None:
-    """Arm a: cases 0.9, 0.2, 0.2, 0.2, mean 0.375; by run (0.9 + 0.2) / 2 = 0.55. Arm b: 0.5 everywhere."""
+def test_across_folds_every_validation_case_counts_once(tmp_path: Path) -> None:
+    """Arm a: cases 0.9, 0.2, 0.2, 0.2, mean 0.375; per run (0.9 + 0.2) / 2 = 0.55. Arm b: 0.5 everywhere."""
     few, many = [("val", "1", "organ", 0.9)], [("val", str(case), "organ", 0.2) for case in (2, 3, 4)]
     finished(tmp_path / "a0", val=0.9, fold=0, cases=few)
     finished(tmp_path / "a1", val=0.2, fold=1, cases=many)
@@ -97,7 +97,7 @@ def test_all_runs_are_averaged_on_request(tmp_path: Path) -> None:
     assert chosen.reasons == (f"averaging 6 runs: all of {tmp_path}",)
 
 
-def test_runs_that_are_named_are_averaged_as_given(tmp_path: Path) -> None:
+def test_explicitly_named_runs_are_averaged_in_the_given_order(tmp_path: Path) -> None:
     first, second = finished(tmp_path / "a", lr=1.0), finished(tmp_path / "b", lr=2.0)
     chosen = choose_runs([second, first])
     assert names(chosen.checkpoints) == ["b", "a"]
@@ -105,7 +105,7 @@ def test_runs_that_are_named_are_averaged_as_given(tmp_path: Path) -> None:
     assert choose_runs([first]).reasons == ()
 
 
-def test_the_best_arm_needs_a_folder_of_runs_and_a_validation(tmp_path: Path) -> None:
+def test_choosing_the_best_arm_needs_a_folder_of_runs_and_a_validation_score(tmp_path: Path) -> None:
     run = finished(tmp_path / "one", val=None)
     with pytest.raises(InputError, match=r"--best chooses among the runs of a folder; .*one is a single run"):
         choose_runs([run], "best")
@@ -114,7 +114,7 @@ def test_the_best_arm_needs_a_folder_of_runs_and_a_validation(tmp_path: Path) ->
         choose_runs([tmp_path], "best")
 
 
-def test_runs_whose_settings_are_unknown_are_not_averaged_unasked(tmp_path: Path) -> None:
+def test_runs_with_unknown_settings_are_averaged_only_on_request(tmp_path: Path) -> None:
     finished(tmp_path / "a")
     (finished(tmp_path / "b", axis="coronal") / "config.yaml").unlink()
     with pytest.raises(InputError, match=r"b: config.yaml is missing.*--all"):
@@ -122,7 +122,7 @@ def test_runs_whose_settings_are_unknown_are_not_averaged_unasked(tmp_path: Path
     assert names(choose_runs([tmp_path], "all").checkpoints) == ["a", "b"]
 
 
-def test_a_pruned_run_is_not_finished(tmp_path: Path) -> None:
+def test_a_pruned_run_is_left_out(tmp_path: Path) -> None:
     finished(tmp_path / "a")
     (finished(tmp_path / "b", lr=5.0) / "summary.json").write_text('{"status": "pruned"}')
     assert names(choose_runs([tmp_path]).checkpoints) == ["a"]

@@ -1,4 +1,4 @@
-"""The confidence score by hand, on a volume of 5 × 7 × 3 voxels of 3.2 mm³."""
+"""The confidence score, computed by hand for volumes of 5 × 7 × 3 voxels of 3.2 mm³ each."""
 
 import math
 
@@ -13,7 +13,7 @@ VOXEL_MM3 = 0.8 * 0.8 * 5.0  # 3.2
 NAN = math.nan
 
 
-def judge(
+def score_mask(
     mask: np.ndarray,
     confidence: float = 0.95,
     agreement: float = NAN,
@@ -34,27 +34,27 @@ def two_components() -> np.ndarray:
 
 
 def test_a_good_prediction_needs_no_review() -> None:
-    score = judge(box(), confidence=0.95, agreement=0.96)
+    score = score_mask(box(), confidence=0.95, agreement=0.96)
     assert (score.class_name, score.n_components, score.largest_component_fraction) == ("spleen", 1, 1.0)
     assert score.volume_mm3 == pytest.approx(2 * 4 * 2 * VOXEL_MM3)
     assert score.confidence_score == pytest.approx(0.95 * 0.96)
     assert (score.review, score.reasons) == (False, "")
 
 
-def test_the_score_is_the_product_of_the_known_signs() -> None:
-    score = judge(two_components(), confidence=0.9, agreement=0.8)
+def test_the_score_is_the_product_of_the_known_factors() -> None:
+    score = score_mask(two_components(), confidence=0.9, agreement=0.8)
     assert (score.n_components, score.largest_component_fraction) == (2, 16 / 20)
     assert score.volume_mm3 == pytest.approx(20 * VOXEL_MM3)
     assert score.confidence_score == pytest.approx(0.9 * 0.8 * 0.8)
-    alone = judge(two_components(), confidence=0.9, agreement=NAN)
-    assert alone.confidence_score == pytest.approx(0.9 * 0.8)
-    assert math.isnan(alone.agreement)
+    single_view = score_mask(two_components(), confidence=0.9, agreement=NAN)
+    assert single_view.confidence_score == pytest.approx(0.9 * 0.8)
+    assert math.isnan(single_view.agreement)
 
 
-def test_voxels_that_meet_in_a_corner_are_one_component() -> None:
+def test_voxels_that_touch_at_a_corner_form_one_component() -> None:
     mask = np.zeros(SHAPE)
     mask[0, 0, 0] = mask[1, 1, 1] = mask[2, 2, 2] = 1
-    assert judge(mask).n_components == 1
+    assert score_mask(mask).n_components == 1
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_voxels_that_meet_in_a_corner_are_one_component() -> None:
         (0.9, 0.81, "fragmented mask (0.80)"),
     ],
 )
-def test_the_weakest_sign_is_the_reason(confidence: float, agreement: float, reasons: str) -> None:
+def test_the_lowest_factor_is_the_reason_for_review(confidence: float, agreement: float, reasons: str) -> None:
     mask = two_components() if "fragmented" in reasons else box()
-    score = judge(mask, confidence, agreement)
+    score = score_mask(mask, confidence, agreement)
     assert (score.review, score.reasons) == (True, reasons)
 
 
@@ -86,30 +86,30 @@ def test_the_weakest_sign_is_the_reason(confidence: float, agreement: float, rea
         ((0.0, 0.0), 1.0, False),  # the training cases contained none: nothing to compare with
     ],
 )
-def test_a_volume_far_from_that_of_the_training_is_for_review(
+def test_a_volume_far_from_the_training_volumes_is_flagged_for_review(
     training: tuple[float, float], ratio: float, review: bool
 ) -> None:
-    score = judge(box(), training_volumes_mm3=training)
+    score = score_mask(box(), training_volumes_mm3=training)
     assert score.volume_to_training == pytest.approx(ratio)
     assert score.review == review
     assert score.reasons == (f"{ratio:.2g} times the volume of any training case" if review else "")
-    assert score.confidence_score == pytest.approx(0.95)  # the score itself compares no volumes
+    assert score.confidence_score == pytest.approx(0.95)  # the score itself ignores the volume
 
 
 def test_several_reasons_are_all_listed() -> None:
-    score = judge(box(), confidence=0.5, training_volumes_mm3=(10.0, 20.0))
+    score = score_mask(box(), confidence=0.5, training_volumes_mm3=(10.0, 20.0))
     assert score.reasons == "uncertain boundary (0.50); 2.6 times the volume of any training case"
 
 
-def test_nothing_found_is_for_review() -> None:
-    score = judge(np.zeros(SHAPE), confidence=NAN, agreement=NAN, training_volumes_mm3=(10.0, 20.0))
+def test_an_empty_prediction_is_flagged_for_review() -> None:
+    score = score_mask(np.zeros(SHAPE), confidence=NAN, agreement=NAN, training_volumes_mm3=(10.0, 20.0))
     assert (score.confidence_score, score.volume_mm3, score.n_components) == (0.0, 0.0, 0)
     assert (score.review, score.reasons) == (True, "nothing was found")
     assert math.isnan(score.largest_component_fraction)
     assert score.volume_to_training == 0.0
 
 
-def test_every_class_is_judged_on_its_own_voxels() -> None:
+def test_every_class_is_scored_on_its_own_voxels() -> None:
     mask = box(value=2)
     mask[0, 0, 0] = mask[4, 6, 2] = 3
     prediction = VolumePrediction(mask.astype(np.uint8), None, (NAN, 0.9, 0.8), (NAN, 0.99, 0.9))

@@ -1,4 +1,4 @@
-"""Views averaged on one grid, judged by averages, counts and Dice worked with NumPy or by hand."""
+"""Views averaged on one grid, compared with means, counts and Dice computed with NumPy or by hand."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -37,20 +37,20 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def soft_dice(probabilities: np.ndarray, mask: np.ndarray) -> float:
-    """Probabilities of 0.05 and less count as none."""
+    """Soft Dice, in which probabilities of 0.05 or less count as 0."""
     return 2 * probabilities[mask].sum() / (probabilities[probabilities > 0.05].sum() + np.count_nonzero(mask))
 
 
-# By hand on six voxels ----------------------------------------------------------------------------------------------
+# Six voxels, computed by hand ---------------------------------------------------------------------------------------
 
 
-def test_two_views_on_six_voxels_by_hand(tmp_path: Path) -> None:
-    """One view predicts p, the other 1 - p, with unequal weights: (3 p' + 1 (1 - p')) of four shares each.
+def test_two_weighted_views_match_a_hand_computation(tmp_path: Path) -> None:
+    """One view predicts p, the other 1 - p, with weights 0.75 and 0.25.
 
     The image contains logit(p) / 4; the first network predicts p, the second, with the opposite slope, 1 - p.
     """
-    shares = np.array([0.9, 0.8, 0.6, 0.3, 0.5, 0.02]).reshape(6, 1, 1)
-    stored = (logit(shares) / 4).astype(np.float16).astype(np.float32)
+    probabilities = np.array([0.9, 0.8, 0.6, 0.3, 0.5, 0.02]).reshape(6, 1, 1)
+    stored = (logit(probabilities) / 4).astype(np.float16).astype(np.float32)
     image = image_of(tmp_path / "ct.nii", stored)
     views = [view(Pointwise([4.0], [0.0]), "axial", 6, 0.75), view(Pointwise([-4.0], [0.0]), "axial", 6, 0.25)]
     found = predict(views, image)
@@ -58,20 +58,20 @@ def test_two_views_on_six_voxels_by_hand(tmp_path: Path) -> None:
     expected = [0.70, 0.65, 0.55, 0.40, 0.50, 0.26]
     np.testing.assert_allclose(found.probabilities[0].ravel(), expected, atol=1e-3)
     assert found.mask.ravel()[[0, 1, 2, 3, 5]].tolist() == [1, 1, 1, 0, 0]
-    # The half is left out of the sums below: it may fall to either side. With it as background,
-    # the mask holds 0.70 + 0.65 + 0.55 = 1.90 of all 3.06, and 3 voxels.
+    # The voxel at exactly 0.5 may fall on either side. If it is background, the mask contains 3 voxels
+    # with 0.70 + 0.65 + 0.55 = 1.90 of the total probability of 3.06.
     if found.mask.ravel()[4] == 0:
         assert found.soft_dice_confidence == pytest.approx((2 * 1.90 / (3.06 + 3),), abs=2e-3)
-    # The first view finds voxels 0, 1 and 2, the second 3 and 5: nothing in common.
+    # The first view predicts voxels 0, 1 and 2, the second 3 and 5: no overlap.
     assert found.agreement[0] == pytest.approx(0.0)
 
 
-def test_one_view_on_six_voxels_by_hand(tmp_path: Path) -> None:
-    shares = np.array([0.9, 0.8, 0.6, 0.3, 0.2, 0.02]).reshape(6, 1, 1)
-    image = image_of(tmp_path / "ct.nii", (logit(shares) / 4).astype(np.float16))
+def test_one_view_matches_a_hand_computation(tmp_path: Path) -> None:
+    probabilities = np.array([0.9, 0.8, 0.6, 0.3, 0.2, 0.02]).reshape(6, 1, 1)
+    image = image_of(tmp_path / "ct.nii", (logit(probabilities) / 4).astype(np.float16))
     found = predict([view(Pointwise([4.0], [0.0]), "axial", 6)], image)
     assert found.mask.ravel().tolist() == [1, 1, 1, 0, 0, 0]
-    # Inside: 0.9 + 0.8 + 0.6 = 2.3. In all: 2.8, since 0.02 is below the noise floor. Voxels: 3.
+    # Inside the mask: 0.9 + 0.8 + 0.6 = 2.3. In total: 2.8, since 0.02 is below the noise floor. Voxels: 3.
     assert found.soft_dice_confidence == pytest.approx((2 * 2.3 / (2.8 + 3),), abs=2e-3)
     assert np.isnan(found.agreement[0])
 
@@ -84,16 +84,16 @@ def image(tmp_path: Path):
     return image_of(tmp_path / "ct.nii", intensities(SHAPE))
 
 
-def three(weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)) -> list[View]:
-    """One view along each axis; each bends the intensities in its own way."""
-    bends = {"axial": (4.0, 0.5), "coronal": (2.0, -1.0), "sagittal": (7.0, 1.0)}
+def three_views(weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)) -> list[View]:
+    """One view along each axis, each with its own slope and offset."""
+    coefficients = {"axial": (4.0, 0.5), "coronal": (2.0, -1.0), "sagittal": (7.0, 1.0)}
     return [
         view(Pointwise([slope], [offset]), axis, SIZES[axis], weight)
-        for (axis, (slope, offset)), weight in zip(bends.items(), weights, strict=True)
+        for (axis, (slope, offset)), weight in zip(coefficients.items(), weights, strict=True)
     ]
 
 
-def said_by_three() -> np.ndarray:
+def three_view_probabilities() -> np.ndarray:
     array = intensities(SHAPE)
     return np.stack([probability(array, 4.0, 0.5), probability(array, 2.0, -1.0), probability(array, 7.0, 1.0)])
 
@@ -101,46 +101,46 @@ def said_by_three() -> np.ndarray:
 @pytest.mark.parametrize("weights", [(1 / 3, 1 / 3, 1 / 3), (0.5, 0.3, 0.2), (0.0, 0.0, 1.0)])
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_views_along_all_axes_are_averaged_voxel_by_voxel(image, weights, order) -> None:
-    views = three(weights)
+    views = three_views(weights)
     found = predict([views[number] for number in order], image)
-    expected = np.tensordot(weights, said_by_three(), axes=1)
+    expected = np.tensordot(weights, three_view_probabilities(), axes=1)
     np.testing.assert_allclose(found.probabilities[0], expected, atol=1e-6)
     assert found.probabilities.dtype == np.float32
     clear = np.abs(expected - 0.5) > 1e-5
     np.testing.assert_array_equal(found.mask[clear], (expected > 0.5)[clear])
     assert found.soft_dice_confidence == pytest.approx((soft_dice(expected, found.mask == 1),), abs=1e-5)
-    # One pair weighs as much as its two masks are large.
-    masks = said_by_three() > 0.5
+    # Each pair is weighted by the sizes of its two masks.
+    masks = three_view_probabilities() > 0.5
     shared = sum(2 * np.count_nonzero(a & b) for a, b in combinations(masks, 2))
     sizes = sum(np.count_nonzero(a) + np.count_nonzero(b) for a, b in combinations(masks, 2))
     assert found.agreement == pytest.approx((shared / sizes,))
 
 
-def test_places_of_different_planes_meet_in_the_same_voxel(image) -> None:
-    """Networks that depend on position only, so that a mirrored or swapped axis would show."""
+def test_views_along_different_axes_are_aligned_voxel_by_voxel(image) -> None:
+    """The networks depend on position only, so a mirrored or swapped axis would show."""
     views = [view(Places(), axis, SIZES[axis], weight) for axis, weight in zip(SIZES, (0.5, 0.3, 0.2), strict=True)]
     i, j, k = np.indices(SHAPE)
     ramps = 0.5 * probability(i - 2 * j, 1.0) + 0.3 * probability(i - 2 * k, 1.0) + 0.2 * probability(j - 2 * k, 1.0)
     np.testing.assert_allclose(predict(views, image).probabilities[0], ramps, atol=1e-6)
 
 
-def test_a_single_view_equals_a_fusion_in_which_it_has_all_the_weight(image) -> None:
-    view_of_all = three((0.0, 1.0, 0.0))
-    alone, among = predict([view_of_all[1]], image), predict(view_of_all, image)
-    np.testing.assert_array_equal(alone.mask, among.mask)
-    np.testing.assert_array_equal(alone.probabilities, among.probabilities)
-    assert alone.soft_dice_confidence == pytest.approx(among.soft_dice_confidence, rel=1e-5)
+def test_a_single_view_equals_an_ensemble_in_which_it_has_all_the_weight(image) -> None:
+    views = three_views((0.0, 1.0, 0.0))
+    alone, weighted = predict([views[1]], image), predict(views, image)
+    np.testing.assert_array_equal(alone.mask, weighted.mask)
+    np.testing.assert_array_equal(alone.probabilities, weighted.probabilities)
+    assert alone.soft_dice_confidence == pytest.approx(weighted.soft_dice_confidence, rel=1e-5)
 
 
-def test_a_view_twice_is_that_view_and_agrees_with_itself(image) -> None:
-    one = three()[0]
+def test_a_view_given_twice_equals_itself_with_full_agreement(image) -> None:
+    one = three_views()[0]
     once, twice = predict([replace(one, weight=1.0)], image), predict([replace(one, weight=0.5)] * 2, image)
     np.testing.assert_array_equal(once.mask, twice.mask)
     np.testing.assert_allclose(once.probabilities, twice.probabilities, atol=1e-7)
     assert twice.agreement == (1.0,)
 
 
-def test_several_classes_are_averaged_and_decided_together(image) -> None:
+def test_class_probabilities_are_averaged_and_the_mask_is_their_argmax(image) -> None:
     array = intensities(SHAPE)
     slopes, offsets = ((3.0, -3.0, 1.5), (2.5, -3.5, 1.4)), ((-1.0, -1.0, 0.0), (-0.8, -1.2, 0.1))
     names = ("a", "b", "c")
@@ -149,21 +149,24 @@ def test_several_classes_are_averaged_and_decided_together(image) -> None:
         for axis, slope, offset in zip(("axial", "sagittal"), slopes, offsets, strict=True)
     ]
     found = predict(views, image)
-    shares = np.zeros((4, *SHAPE))
+    probabilities = np.zeros((4, *SHAPE))
     for slope, offset in zip(slopes, offsets, strict=True):
-        powers = np.exp([np.zeros(SHAPE), *(s * array + o for s, o in zip(slope, offset, strict=True))])
-        shares += 0.5 * powers / powers.sum(0)
-    np.testing.assert_allclose(found.probabilities, shares[1:], atol=1e-6)
-    np.testing.assert_array_equal(found.mask, shares.argmax(0))
+        exponentials = np.exp([np.zeros(SHAPE), *(s * array + o for s, o in zip(slope, offset, strict=True))])
+        probabilities += 0.5 * exponentials / exponentials.sum(0)
+    np.testing.assert_allclose(found.probabilities, probabilities[1:], atol=1e-6)
+    np.testing.assert_array_equal(found.mask, probabilities.argmax(0))
     assert set(np.unique(found.mask)) == {0, 1, 2, 3}
     for number in (1, 2, 3):
-        expected = soft_dice(shares[number], found.mask == number)
+        expected = soft_dice(probabilities[number], found.mask == number)
         assert found.soft_dice_confidence[number - 1] == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_empty_prediction_has_neither_confidence_nor_agreement(image) -> None:
-    never = Pointwise([0.0], [-9.0])
-    for views in ([view(never, "axial", 9)], [view(never, "axial", 9, 0.5), view(never, "coronal", 7, 0.5)]):
+    always_background = Pointwise([0.0], [-9.0])
+    for views in (
+        [view(always_background, "axial", 9)],
+        [view(always_background, "axial", 9, 0.5), view(always_background, "coronal", 7, 0.5)],
+    ):
         found = predict(views, image)
         assert not found.mask.any()
         assert np.isnan(found.soft_dice_confidence[0])
@@ -174,12 +177,12 @@ def test_an_empty_prediction_has_neither_confidence_nor_agreement(image) -> None
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_agreement_counts_all_pairs_of_views_and_variants(image, fused: bool) -> None:
-    """Against a loop over all pairs of the masks that each variant gives on its own."""
-    shown_as = variants("axial", FLIP_DIRECTIONS)
-    one = view(Places(), "axial", 9, 0.5 if fused else 1.0, shown_as)
+def test_agreement_is_computed_over_all_pairs_of_views_and_variants(image, fused: bool) -> None:
+    """Compared with a loop over all pairs of masks, each predicted with a single variant."""
+    tta_variants = variants("axial", FLIP_DIRECTIONS)
+    one = view(Places(), "axial", 9, 0.5 if fused else 1.0, tta_variants)
     views = [one, view(Pointwise([4.0], [0.5]), "coronal", 7, 0.5)] if fused else [one]
-    masks = [predict([replace(one, weight=1.0, variants=(variant,))], image).mask == 1 for variant in shown_as]
+    masks = [predict([replace(one, weight=1.0, variants=(variant,))], image).mask == 1 for variant in tta_variants]
     if fused:
         masks.append(predict([replace(views[1], weight=1.0)], image).mask == 1)
     shared = sum(2 * np.count_nonzero(a & b) for a, b in combinations(masks, 2))
@@ -195,8 +198,8 @@ def test_more_than_255_votes_are_counted(image) -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_how_many_slices_go_at_once_changes_nothing(image, fused: bool) -> None:
-    views = three()
+def test_the_batch_size_does_not_change_the_prediction(image, fused: bool) -> None:
+    views = three_views()
     views = [replace(one, variants=variants(one.model.preprocessing.axis, FLIP_DIRECTIONS)) for one in views]
     if not fused:
         views = [replace(views[1], weight=1.0)]
@@ -209,7 +212,7 @@ def test_how_many_slices_go_at_once_changes_nothing(image, fused: bool) -> None:
 
 def test_probabilities_are_kept_only_on_request_and_progress_counts_every_slice(image) -> None:
     done: list[int] = []
-    found = predict_volume(three(), image, "ct", 2, False, done.append)
+    found = predict_volume(three_views(), image, "ct", 2, False, done.append)
     assert found.probabilities is None
     assert sum(done) == sum(to_slices(image.channels[0], axis).shape[0] for axis in SIZES)
-    np.testing.assert_array_equal(found.mask, predict(three(), image).mask)
+    np.testing.assert_array_equal(found.mask, predict(three_views(), image).mask)

@@ -1,4 +1,4 @@
-"""Fitted weights, against every combination of weights on a grid."""
+"""Fitted ensemble weights, compared with a grid search."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -32,7 +32,7 @@ def fit(views: Sequence[View], cases: dict[str, tuple[ImageFiles, Path]]) -> Fit
 
 
 def mean_dice(weights: Sequence[float], stacks: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Mean Dice of weighted probabilities (view, voxel) over cases, worked without the package."""
+    """Mean Dice over cases of the weighted probabilities (view, voxel), computed without the package."""
     scores = []
     for probabilities, organ in stacks:
         mask = np.tensordot(np.float32(weights), np.float32(probabilities), axes=1) > 0.5
@@ -40,23 +40,23 @@ def mean_dice(weights: Sequence[float], stacks: Sequence[tuple[np.ndarray, np.nd
     return float(np.mean(scores))
 
 
-def test_all_weight_goes_from_a_useless_view_to_a_perfect_one(tmp_path: Path) -> None:
-    """One view sees the organ; the other is sure of the opposite."""
+def test_a_perfect_view_outweighs_a_useless_one(tmp_path: Path) -> None:
+    """One view segments the organ; the other confidently predicts the opposite."""
     image = intensities(SHAPE)
     cases = {"a": write_case(tmp_path, "a", image, image > 0.25)}
     perfect, opposite = Pointwise([8.0], [-2.06]), Pointwise([-16.0], [4.0])
     found = fit([view(opposite, "axial", 9), view(perfect, "coronal", 9)], cases)
     assert found.dice == 1.0
     assert found.dice_equal < 0.5
-    # Just inside the organ, at 17/64, the two say 0.516 and 0.438: more than 0.79 of the first is needed. Of the many
-    # weights that are as good, those nearest to equal ones are taken.
+    # Just inside the organ, at 17/64, the two predict 0.516 and 0.438: the perfect view needs more than 0.79. Among
+    # equally good weights, those nearest to equal ones are chosen.
     assert 0.79 < found.weights[1] < 0.9
     only = fit([view(Pointwise([0.0], [30.0]), "axial", 9), view(perfect, "coronal", 9)], cases)
-    assert only.weights == (0.0, 1.0)  # a view that always sees an organ spoils it with any weight
+    assert only.weights == (0.0, 1.0)  # a view that predicts the organ everywhere does harm at any weight
     assert only.dice == 1.0
 
 
-def test_equal_views_keep_equal_weights(tmp_path: Path) -> None:
+def test_identical_views_get_equal_weights(tmp_path: Path) -> None:
     image = intensities(SHAPE)
     cases = {"a": write_case(tmp_path, "a", image, image > 0.1)}
     found = fit([view(Pointwise([8.0], [0.0]), axis, 9) for axis in ("axial", "coronal", "sagittal")], cases)
@@ -66,18 +66,20 @@ def test_equal_views_keep_equal_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_views", [2, 3])
 @pytest.mark.parametrize("seed", range(6))
-def test_no_weights_on_a_fine_grid_are_better(tmp_path: Path, n_views: int, seed: int) -> None:
-    """Noisy views of two cases: each network reads its own bits of the intensities."""
+def test_fitted_weights_are_as_good_as_a_fine_grid_search(tmp_path: Path, n_views: int, seed: int) -> None:
+    """Two cases with noise in the reference; each network has its own slope and offset."""
     random = np.random.default_rng(seed)
-    bends = [(random.uniform(-6, 12), random.uniform(-3, 3)) for _ in range(n_views)]
+    coefficients = [(random.uniform(-6, 12), random.uniform(-3, 3)) for _ in range(n_views)]
     cases, stacks = {}, []
     for name in ("a", "b"):
         image = intensities(SHAPE, int(random.integers(1000)))
         organ = (image + random.normal(0, 0.4, SHAPE)) > 0.3
         cases[name] = write_case(tmp_path, name, image, organ)
-        stacks.append((np.stack([expit(slope * image + offset) for slope, offset in bends]), organ))
+        stacks.append((np.stack([expit(slope * image + offset) for slope, offset in coefficients]), organ))
     axes = ("axial", "coronal", "sagittal")
-    views = [view(Pointwise([slope], [offset]), axis, 9) for (slope, offset), axis in zip(bends, axes, strict=False)]
+    views = [
+        view(Pointwise([slope], [offset]), axis, 9) for (slope, offset), axis in zip(coefficients, axes, strict=False)
+    ]
     found = fit(views, cases)
     assert found.dice == pytest.approx(mean_dice(found.weights, stacks), abs=1e-3)
     assert found.dice_equal == pytest.approx(mean_dice([1 / n_views] * n_views, stacks), abs=1e-3)
@@ -88,7 +90,7 @@ def test_no_weights_on_a_fine_grid_are_better(tmp_path: Path, n_views: int, seed
     assert found.dice >= best - 1e-6
 
 
-def test_cases_and_classes_count_alike_and_those_that_hold_nothing_are_left_out(tmp_path: Path) -> None:
+def test_cases_without_any_class_are_left_out(tmp_path: Path) -> None:
     image = intensities(SHAPE)
     good, empty = write_case(tmp_path, "a", image, image > 0), write_case(tmp_path, "b", -np.abs(image), image > 2)
     views = [view(Pointwise([20.0], [-0.1]), axis, 9) for axis in ("axial", "coronal")]
@@ -97,7 +99,7 @@ def test_cases_and_classes_count_alike_and_those_that_hold_nothing_are_left_out(
         fit(views, {"b": empty})
 
 
-def test_one_view_has_nothing_to_be_weighed_against(tmp_path: Path) -> None:
+def test_fitting_weights_for_a_single_view_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fitting weights needs at least two runs"):
         fit([view(Pointwise([1.0], [0.0]), "axial", 9)], {})
 

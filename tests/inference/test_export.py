@@ -1,4 +1,4 @@
-"""Exported networks, run by onnxruntime and torch.jit; expected are PyTorch's own probabilities and predicted masks."""
+"""Exported networks, run with onnxruntime and torch.jit, reproduce PyTorch's probabilities and predicted masks."""
 
 import json
 import re
@@ -30,7 +30,7 @@ from spleen.models.padding import PadToMultiple
 from spleen.models.unet import UNet
 from tests._helpers.small_run import REPOSITORY, SmallCt, compose_config, small_ct, train
 
-# PyTorch gives TorchScript no new features any more; docs/how-to/export.md says so.
+# TorchScript gets no new features from PyTorch, as docs/how-to/export.md explains.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
 
 COMMAND = "import typer; from spleen.cli.export import export; typer.run(export)"
@@ -40,13 +40,13 @@ MODELS = sorted(path.stem for path in (REPOSITORY / "conf" / "model").glob("*.ya
 
 @pytest.fixture(scope="module")
 def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
-    """Its axes run neither along RAS nor in its order."""
+    """A CT whose array axes differ from RAS in both direction and order."""
     return small_ct(tmp_path_factory.mktemp("ct"), "PIR", "PIR")
 
 
 @pytest.fixture(scope="module")
 def run(ct: SmallCt, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network of two classes that sees three slices at once."""
+    """A two-class run with one context slice on each side."""
     return train(
         tmp_path_factory.mktemp("run"), *ct.overrides, "data.label_values={dark: 7, bright: [3, 4]}",
         "context_slices=1", "axis=coronal",
@@ -55,7 +55,7 @@ def run(ct: SmallCt, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(run: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """The command as a user types it."""
+    """The export command with its default options, in a new process."""
     folder = tmp_path_factory.mktemp("onnx")
     done = subprocess.run([sys.executable, "-c", COMMAND, str(run)], cwd=folder, capture_output=True, text=True)
     done.args = folder
@@ -74,7 +74,7 @@ def torchscript(run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportRe
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example of the documentation."""
+    """The example program from the documentation."""
     (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "how-to" / "export.md").read_text(), re.DOTALL)
     path = tmp_path_factory.mktemp("program") / "mask.py"
     path.write_text(code)
@@ -100,7 +100,7 @@ def run_onnx(path: Path, slices: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("shape", [(1, 32, 32), (5, 12, 40), (2, 23, 30), (3, 1, 5)])
-def test_slices_of_any_size_give_the_probabilities_of_the_saved_weights(
+def test_exported_networks_reproduce_the_saved_weights_for_slices_of_any_size(
     run: Path, onnx_file: Path, torchscript: ExportReport, file_format: str, shape: tuple[int, int, int]
 ) -> None:
     batch, height, width = shape
@@ -116,7 +116,7 @@ def test_slices_of_any_size_give_the_probabilities_of_the_saved_weights(
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_the_onnx_file_is_valid_and_names_what_is_free(onnx_file: Path) -> None:
+def test_the_onnx_file_is_valid_and_names_its_dynamic_dimensions(onnx_file: Path) -> None:
     onnx.checker.check_model(str(onnx_file), full_check=True)
     session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
     (slices,), (probabilities,) = session.get_inputs(), session.get_outputs()
@@ -125,14 +125,14 @@ def test_the_onnx_file_is_valid_and_names_what_is_free(onnx_file: Path) -> None:
     assert [path.name for path in sorted(onnx_file.parent.iterdir())] == ["model.onnx", "model.onnx.json"]
 
 
-def test_a_network_of_monai_is_written(tmp_path: Path) -> None:
+def test_a_monai_network_is_exported(tmp_path: Path) -> None:
     assert _difference("monai_basic_unet", "torchscript", tmp_path, "model.network.features=[4,4,8,8,16,4]") < 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("model", MODELS)
-def test_every_network_of_the_configuration_is_written(model: str, file_format: str, tmp_path: Path) -> None:
+def test_every_shipped_network_is_exported(model: str, file_format: str, tmp_path: Path) -> None:
     assert _difference(model, file_format, tmp_path) < 1e-5
 
 
@@ -150,49 +150,49 @@ def _difference(model: str, file_format: str, folder: Path, *overrides: str) -> 
 # The metadata -------------------------------------------------------------------------------------------------------
 
 
-def test_the_metadata_contains_the_settings_of_the_training(torchscript: ExportReport) -> None:
-    about = json.loads(torchscript.metadata_path.read_text())
+def test_the_metadata_contains_the_training_settings(torchscript: ExportReport) -> None:
+    metadata = json.loads(torchscript.metadata_path.read_text())
     assert torchscript.metadata_path == torchscript.path.with_name("net.pt.json")
-    assert [{key: of_class[key] for key in ("index", "name", "label_values")} for of_class in about["classes"]] == [
+    assert [{key: entry[key] for key in ("index", "name", "label_values")} for entry in metadata["classes"]] == [
         {"index": 1, "name": "dark", "label_values": [7]},
         {"index": 2, "name": "bright", "label_values": [3, 4]},
     ]
-    assert about["input"] == {"name": "slices", "shape": ["batch", 3, "height", "width"], "rounded_to": "float16"}
-    assert about["output"] == {"name": "probabilities", "shape": ["batch", 3, "height", "width"]}
-    assert about["intensity"] == {"kind": "ct", "window_level": 50.0, "window_width": 400.0}
-    assert (about["axis"], about["slice_axes"]) == ("coronal", [1, 2, 0])
-    assert (about["channels"], about["context_slices"]) == (1, 1)
-    assert (about["img_size"], about["resize"], about["size_multiple"]) == (32, "keep_aspect", 4)
-    assert (about["metadata_version"], about["run"]) == (2, "now")
-    assert about["crop_size"] is None
-    compared = about["compared_with_pytorch"]
+    assert metadata["input"] == {"name": "slices", "shape": ["batch", 3, "height", "width"], "rounded_to": "float16"}
+    assert metadata["output"] == {"name": "probabilities", "shape": ["batch", 3, "height", "width"]}
+    assert metadata["intensity"] == {"kind": "ct", "window_level": 50.0, "window_width": 400.0}
+    assert (metadata["axis"], metadata["slice_axes"]) == ("coronal", [1, 2, 0])
+    assert (metadata["channels"], metadata["context_slices"]) == (1, 1)
+    assert (metadata["img_size"], metadata["resize"], metadata["size_multiple"]) == (32, "keep_aspect", 4)
+    assert (metadata["metadata_version"], metadata["run"]) == (2, "now")
+    assert metadata["crop_size"] is None
+    compared = metadata["compared_with_pytorch"]
     assert compared["max_abs_difference"] == torchscript.max_abs_difference < 1e-5
     assert len({tuple(shape[2:]) for shape in compared["shapes"]}) >= 2
 
 
-def test_of_a_run_on_windows_the_network_of_one_window_is_written(ct: SmallCt, tmp_path: Path) -> None:
+def test_a_run_trained_on_crops_exports_the_network_of_a_single_crop(ct: SmallCt, tmp_path: Path) -> None:
     values = "data.label_values={dark: 7, bright: [3, 4]}"
     run = train(tmp_path / "run", *ct.overrides, values, "context_slices=1", "axis=coronal", "crop_size=16")
     report = export(run, tmp_path / "net.pt", "torchscript")
     assert json.loads(report.metadata_path.read_text())["crop_size"] == 16
-    window = torch.rand(1, 3, 16, 16)
+    crop = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
-        expected = torch.softmax(load_trained(run).network(window), dim=1)
-        found = torch.jit.load(report.path)(window)
+        expected = torch.softmax(load_trained(run).network(crop), dim=1)
+        found = torch.jit.load(report.path)(crop)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_both_files_carry_their_metadata_inside(onnx_file: Path, torchscript: ExportReport) -> None:
+def test_both_formats_embed_their_metadata(onnx_file: Path, torchscript: ExportReport) -> None:
     extra = {"spleen.json": ""}
     torch.jit.load(torchscript.path, _extra_files=extra)
-    (inside,) = [prop.value for prop in onnx.load(onnx_file).metadata_props if prop.key == "spleen"]
-    for path, text in ((torchscript.path, extra["spleen.json"]), (onnx_file, inside)):
-        beside = json.loads(path.with_name(f"{path.name}.json").read_text())
-        del beside["compared_with_pytorch"]
-        assert json.loads(text) == beside
+    (embedded,) = [prop.value for prop in onnx.load(onnx_file).metadata_props if prop.key == "spleen"]
+    for path, text in ((torchscript.path, extra["spleen.json"]), (onnx_file, embedded)):
+        sidecar = json.loads(path.with_name(f"{path.name}.json").read_text())
+        del sidecar["compared_with_pytorch"]
+        assert json.loads(text) == sidecar
 
 
-def test_the_documentation_explains_every_key(torchscript: ExportReport) -> None:
+def test_the_documentation_explains_every_metadata_key(torchscript: ExportReport) -> None:
     documented = set(
         re.findall(r"^\| .*? \|", (REPOSITORY / "docs" / "how-to" / "export.md").read_text(), re.MULTILINE)
     )
@@ -200,17 +200,19 @@ def test_the_documentation_explains_every_key(torchscript: ExportReport) -> None
     assert set(json.loads(torchscript.metadata_path.read_text())) <= named
 
 
-# From a file to its mask --------------------------------------------------------------------------------------------
+# From an image file to its mask -------------------------------------------------------------------------------------
 
 
-def test_the_documented_program_gives_the_mask_of_predict(
+def test_the_documented_program_reproduces_the_mask_of_predict(
     ct: SmallCt, run: Path, onnx_file: Path, program: Path, tmp_path: Path
 ) -> None:
     predict(run, ct.image, tmp_path / "expected.nii.gz", PredictSettings(precision="32", device="cpu"))
     assert_same_mask(program, onnx_file, ct.image, tmp_path)
 
 
-def test_so_it_does_on_a_real_ct(spleen_ct: Path, run: Path, onnx_file: Path, program: Path, tmp_path: Path) -> None:
+def test_the_documented_program_reproduces_the_mask_of_a_real_ct(
+    spleen_ct: Path, run: Path, onnx_file: Path, program: Path, tmp_path: Path
+) -> None:
     image = spleen_ct / "image.nii.gz"
     predict(run, image, tmp_path / "expected.nii.gz", PredictSettings(precision="32", device="cpu"))
     assert_same_mask(program, onnx_file, image, tmp_path)
@@ -228,7 +230,7 @@ def test_so_it_does_on_a_real_ct(spleen_ct: Path, run: Path, onnx_file: Path, pr
 def test_the_documented_program_follows_the_metadata(
     ct: SmallCt, run: Path, onnx_file: Path, program: Path, tmp_path: Path, changes: dict
 ) -> None:
-    """The same network with other ways in and out."""
+    """The same network with other preprocessing."""
     model = load_trained(run)
     spec = replace(model.spec, preprocessing=replace(model.preprocessing, **changes))
     model = replace(model, spec=spec)
@@ -247,18 +249,18 @@ def write_prediction(model: TrainedModel, image_path: Path, output: Path) -> Non
 
 
 def assert_same_mask(program: Path, model: Path, image: Path, folder: Path) -> None:
-    """The program's mask is expected.nii.gz in `folder`; it runs without this package."""
+    """Assert that the program, which runs without this package, reproduces expected.nii.gz in `folder`."""
     found_path = folder / "found.nii.gz"
     subprocess.run([sys.executable, str(program), str(model), str(image), str(found_path)], check=True, cwd=folder)
     found, expected = nib.load(found_path), nib.load(folder / "expected.nii.gz")
     np.testing.assert_allclose(found.affine, expected.affine)
     found_labels, labels = np.asarray(found.dataobj), np.asarray(expected.dataobj)
     assert len(np.unique(labels)) >= 2
-    # A voxel may fall to either side where two classes are as likely.
+    # A voxel may get either class where two are equally likely.
     assert np.count_nonzero(found_labels != labels) <= 1e-4 * labels.size
 
 
-# The command, and what is refused -----------------------------------------------------------------------------------
+# The command, and invalid input -------------------------------------------------------------------------------------
 
 
 def test_the_command_prints_what_it_wrote_and_nothing_else(command: subprocess.CompletedProcess[str]) -> None:
@@ -271,7 +273,7 @@ def test_the_command_prints_what_it_wrote_and_nothing_else(command: subprocess.C
     assert float(difference[1]) < 1e-4
 
 
-def test_an_output_that_exists_is_replaced_only_on_demand(run: Path, tmp_path: Path) -> None:
+def test_an_existing_output_is_replaced_only_with_overwrite(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     for existing in (path, tmp_path / "net.pt.json"):
         existing.write_text("mine")
@@ -292,16 +294,16 @@ def test_a_folder_is_refused_as_output(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_a_missing_package_is_named_with_its_remedy(
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # Python's own way of "cannot be imported"
+    monkeypatch.setitem(sys.modules, package, None)  # makes the import fail
     with pytest.raises(InputError, match=rf"package {package}, .*pip install 'spleen\[export\]'"):
         export(run, tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())
 
 
-def test_on_a_full_disk_the_old_files_stay(run: Path, torchscript: ExportReport, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_files_untouched(run: Path, torchscript: ExportReport, tmp_path: Path) -> None:
     (tmp_path / "net.pt").write_text("old")
     (tmp_path / "net.pt.json").write_text("old")
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -315,7 +317,7 @@ def test_on_a_full_disk_the_old_files_stay(run: Path, torchscript: ExportReport,
 
 
 class BySize(nn.Module):
-    """Decides by the width of its input, as a number that a trace takes for a constant."""
+    """Scales its logits by the input width, which tracing freezes into a constant."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -326,7 +328,7 @@ class BySize(nn.Module):
 
 
 class ByContent(BySize):
-    """Decides by the content of its input."""
+    """Branches on the values of its input, which cannot be exported."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         logits = self.convolution(image)
@@ -335,29 +337,29 @@ class ByContent(BySize):
 
 @pytest.fixture
 def by_size(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint like that of the run, with this network."""
+    """The run's checkpoint with BySize as its network."""
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     spec = json.loads(content["model_spec"])
     spec["network"] = {"_target_": f"{__name__}.BySize", "inputs": 3, "outputs": 3}
     weights = {f"network.network.{name}": value for name, value in BySize(3, 3).state_dict().items()}
-    path = tmp_path_factory.mktemp("by_size") / "stranger.ckpt"
+    path = tmp_path_factory.mktemp("by_size") / "custom.ckpt"
     torch.save(content | {"model_spec": json.dumps(spec), "state_dict": weights}, path)
     return path
 
 
-def test_a_file_that_differs_from_pytorch_is_not_kept(by_size: Path, tmp_path: Path) -> None:
+def test_an_export_that_differs_from_pytorch_is_not_kept(by_size: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"BySize was not kept: .* differ from PyTorch's by up to \d"):
         export(by_size, tmp_path / "net.pt", "torchscript", allow_custom_code=True)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_network_of_a_stranger_is_not_built(by_size: Path, tmp_path: Path) -> None:
+def test_a_custom_network_is_refused_without_allow_custom_code(by_size: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"add --allow-custom-code"):
         export(by_size, tmp_path / "net.pt", "torchscript")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_network_that_cannot_be_written_is_reported_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_network_that_cannot_be_exported_is_reported_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     graph = SliceProbabilities(PadToMultiple(ByContent(1, 2), 4))
     with pytest.raises(InputError, match=r"^the network ByContent cannot be written as onnx: [^\n]+$"):
         serialise(graph, 1, "onnx", "{}")

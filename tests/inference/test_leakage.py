@@ -1,4 +1,4 @@
-"""Images that a run was trained on are recognised by their voxels, whatever the names of their files."""
+"""Images that a run was trained on are recognised by their voxels, whatever their file names."""
 
 import json
 import logging
@@ -33,31 +33,31 @@ def folds(data: ManyCases, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return first, second
 
 
-def cases(run: Path, part: str) -> list[str]:
-    return json.loads((run / "split.json").read_text())[part]
+def cases(run: Path, split: str) -> list[str]:
+    return json.loads((run / "split.json").read_text())[split]
 
 
 def disguised(data: ManyCases, case_id: str, path: Path, change: float = 0) -> Path:
-    """The image of a case in another file, its axes along other directions; one voxel may be changed."""
+    """A case's image saved at `path` in another orientation, with `change` added to one voxel."""
     voxels = np.asarray(nib.load(data.image(case_id)).dataobj).copy()
     voxels[3, 2, 1] += change
     return save_stored_as(path, "PSL", voxels, ras_affine(SPACING_MM))
 
 
-@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("alone", [False, True], ids=["run folder", "checkpoint alone"])
-def test_an_image_of_the_training_is_known_under_another_name(
+def test_a_training_image_is_recognised_under_another_name(
     data: ManyCases,
     folds: tuple[Path, Path],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    part: str,
+    split: str,
     alone: bool,
 ) -> None:
     run = folds[0]
     if alone:
         run = Path(shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path))
-    known = disguised(data, cases(folds[0], part)[0], tmp_path / "patient.nii")
+    known = disguised(data, cases(folds[0], split)[0], tmp_path / "patient.nii")
     new = [data.image(case_id) for case_id in cases(folds[0], "test")]
     with caplog.at_level(logging.WARNING):
         report = predict(run, [known, *new], tmp_path / "masks")
@@ -66,7 +66,7 @@ def test_an_image_of_the_training_is_known_under_another_name(
     assert [case.case_id for case in report.cases if case.is_seen] == ["patient"]
 
 
-def test_another_image_is_not_taken_for_it(
+def test_an_image_that_differs_in_one_voxel_is_not_reported(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     near = disguised(data, cases(folds[0], "train")[0], tmp_path / "patient.nii", change=0.5)
@@ -75,7 +75,7 @@ def test_another_image_is_not_taken_for_it(
     assert (case.is_seen, "learnt" in caplog.text) == (False, False)
 
 
-def test_images_reported_by_name_are_not_reported_again(
+def test_images_reported_by_name_are_not_reported_again_by_voxels(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -85,7 +85,7 @@ def test_images_reported_by_name_are_not_reported_again(
     assert sum(case.is_seen for case in report.cases) == 4
 
 
-def test_no_image_of_the_training_passes_for_a_held_out_case(
+def test_a_training_image_named_like_a_held_out_case_is_refused(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path
 ) -> None:
     first, second = cases(folds[0], "test")
@@ -98,7 +98,7 @@ def test_no_image_of_the_training_passes_for_a_held_out_case(
     assert not (tmp_path / "masks" / f"{first}.nii").exists()
 
 
-def test_the_volume_whose_slices_a_run_was_trained_on_is_known(
+def test_a_volume_is_recognised_by_the_run_that_was_trained_on_its_slices(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = three_views(tmp_path_factory)[0]
@@ -107,10 +107,10 @@ def test_the_volume_whose_slices_a_run_was_trained_on_is_known(
     assert "1 of 1 images are, voxel by voxel, images that these runs were trained on" in caplog.text
 
 
-def test_weights_fitted_on_images_of_the_training_are_reported(
+def test_fitting_weights_on_training_images_is_reported(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each of the six cases but two is known to a fold, and these two are known to the other one."""
+    """Each fold was trained on all but two of the six cases, and the other fold on those two."""
     views = make_views(load_ensemble(folds), PredictSettings())
     pairs = pair_images(data.root / "imagesTr", data.root / "labelsTr", 1)
     with caplog.at_level(logging.WARNING):
@@ -120,7 +120,7 @@ def test_weights_fitted_on_images_of_the_training_are_reported(
     assert "Weights fitted on them favour the runs that were trained on them" in caplog.text
 
 
-def test_an_older_checkpoint_without_a_record_of_its_images_works(
+def test_an_older_checkpoint_without_recorded_images_still_predicts(
     data: ManyCases, folds: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = forge_spec(folds[0], tmp_path / "old.ckpt", lambda spec: spec.update(seen_images=[]))

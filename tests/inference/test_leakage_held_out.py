@@ -1,4 +1,4 @@
-"""Cases that are predicted by the runs that held them out alone: scores that no training has seen."""
+"""Predicting each case only with the runs that held it out, so that no score is of a training case."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ManyCases:
 
 @pytest.fixture(scope="module")
 def runs(data: ManyCases, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two of three folds along the coronal axis, the first one along the axial axis too."""
+    """Folds 0 and 1 of 3 along the coronal axis, and fold 0 along the axial axis."""
     folder = tmp_path_factory.mktemp("runs")
     return {
         f"{axis}{fold}": quick(
@@ -36,7 +36,7 @@ def held_out_by(run: Path) -> list[str]:
     return json.loads((run / "split.json").read_text())["test"]
 
 
-def test_each_case_is_predicted_by_the_runs_that_held_it_out_and_the_others_are_left_out(
+def test_each_case_is_predicted_by_the_runs_that_held_it_out_and_other_cases_are_skipped(
     data: ManyCases, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     settings = PredictSettings(held_out=True, probabilities=True, weights=(3, 1, 1))
@@ -45,12 +45,12 @@ def test_each_case_is_predicted_by_the_runs_that_held_it_out_and_the_others_are_
     assert len(set(first) | set(second)) == 4  # two cases each, and no case in both
     assert {case.case_id for case in report.cases} == {*first, *second}
     assert (report.left_out, report.kept, report.failures) == (2, 0, ())
-    for case_id, alone, weights in (
+    for case_id, held_out_runs, weights in (
         (first[0], (runs["coronal0"], runs["axial0"]), (3, 1)),
         (second[1], (runs["coronal1"],), (1,)),
     ):
         expected = tmp_path / f"{case_id}.nii.gz"
-        predict(alone, data.image(case_id), expected, PredictSettings(probabilities=True, weights=weights))
+        predict(held_out_runs, data.image(case_id), expected, PredictSettings(probabilities=True, weights=weights))
         for name in (f"{case_id}.nii.gz", f"{case_id}_probabilities.nii.gz"):
             assert (voxels(tmp_path / "masks" / name) == voxels(tmp_path / name)).all()
 
@@ -65,7 +65,7 @@ def test_masks_of_other_folds_in_the_same_folder_are_ignored(
         predict(runs["coronal0"], data.root / "imagesTr", tmp_path / "masks", PredictSettings(held_out=True))
 
 
-def test_the_command_scores_a_cross_validation_of_fused_views(
+def test_the_commands_predict_and_score_a_cross_validated_ensemble(
     data: ManyCases, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     study, masks = str(runs["axial0"].parent), str(tmp_path / "masks")
@@ -98,7 +98,7 @@ def test_a_checkpoint_without_its_run_folder_is_refused(data: ManyCases, runs: d
     assert len(predict(alone, images, tmp_path / "masks").cases) == 6
 
 
-def test_images_of_other_names_are_refused(data: ManyCases, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_images_that_match_no_held_out_case_are_refused(data: ManyCases, runs: dict[str, Path], tmp_path: Path) -> None:
     image = tmp_path / "patient.nii.gz"
     shutil.copy(data.image("c0"), image)
     held_out = ", ".join(sorted(held_out_by(runs["coronal0"])))
@@ -110,7 +110,7 @@ def test_weights_are_not_fitted_on_cases_that_only_some_runs_held_out(
     data: ManyCases, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     images, labels = str(data.root / "imagesTr"), str(data.root / "labelsTr")
-    given = ["predict", str(runs["coronal0"]), images, "-o", str(tmp_path / "masks"), "--held-out"]
-    result = CliRunner().invoke(app, [*given, "--fit-weights", images, labels])
+    arguments = ["predict", str(runs["coronal0"]), images, "-o", str(tmp_path / "masks"), "--held-out"]
+    result = CliRunner().invoke(app, [*arguments, "--fit-weights", images, labels])
     assert result.exit_code == 2
     assert "--fit-weights needs cases that no RUN was trained on" in result.output

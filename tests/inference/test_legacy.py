@@ -1,6 +1,6 @@
-"""A run folder from before checkpoints contained a model specification predicts and resumes as it did then.
+"""A run folder written before checkpoints contained a model specification still predicts and resumes.
 
-tests/data/run_of_before/README.md says how it came about.
+tests/data/run_of_before/README.md describes how it was made.
 """
 
 import json
@@ -32,7 +32,7 @@ Key = tuple[str | int, ...]
 
 @pytest.fixture
 def ct(tmp_path: Path) -> SmallCt:
-    """The image that it was trained on, in another place."""
+    """The training image, in another folder."""
     return small_ct(tmp_path)
 
 
@@ -43,17 +43,17 @@ def text() -> str:
     return content
 
 
-def test_its_mask_is_that_of_the_version_that_trained_it(ct: SmallCt, tmp_path: Path) -> None:
+def test_a_legacy_run_predicts_the_mask_of_the_version_that_trained_it(ct: SmallCt, tmp_path: Path) -> None:
     settings = PredictSettings(precision="32", device="cpu")
     (case,) = predict(RUN, ct.image, tmp_path / "mask.nii.gz", settings).cases
     found, expected = voxels(tmp_path / "mask.nii.gz"), voxels(RUN / "mask.nii.gz")
     assert set(np.unique(expected)) == {3, 7}
-    # A voxel may fall to either side where two classes are as likely.
+    # A voxel may get either class where two are equally likely.
     assert np.count_nonzero(found != expected) <= 1e-4 * expected.size
     assert case.is_seen
 
 
-def test_its_network_is_described() -> None:
+def test_the_model_specification_is_read_from_a_legacy_run() -> None:
     spec = load_trained(RUN).spec
     assert spec.preprocessing.classes.names == ("dark", "bright")
     assert spec.preprocessing.classes.values == ((7,), (3, 4))
@@ -65,12 +65,12 @@ def test_its_network_is_described() -> None:
     assert spec.training_volumes_mm3 == ((12538.125, 12538.125), (16003.125, 16003.125))
 
 
-def test_it_resumes_and_ends_like_the_uninterrupted_run(ct: SmallCt, tmp_path: Path) -> None:
+def test_a_legacy_run_resumes_and_matches_the_uninterrupted_run(ct: SmallCt, tmp_path: Path) -> None:
     run_folder = tmp_path / "outputs" / "small" / "now"
     shutil.copytree(RUN, run_folder)
     train(tmp_path, *ct.overrides, *SETTINGS)
     found, expected = rows(run_folder / "metrics.csv"), rows(RUN / "metrics_of_the_whole_run.csv")
-    assert found[:2] == expected[:2]  # kept, not trained anew
+    assert found[:2] == expected[:2]  # kept, not trained again
     assert len(found) == len(expected) == 3
     assert _numbers(found[2]) == pytest.approx(_numbers(expected[2]), rel=1e-3)
     assert summary(run_folder)["resumed"] == 1
@@ -82,29 +82,29 @@ def _numbers(row: dict[str, str]) -> dict[str, float]:
     return {name: float(value) for name, value in row.items()}
 
 
-def test_its_best_checkpoint_is_mended_after_a_kill_between_the_two_writes(tmp_path: Path, ct: SmallCt) -> None:
+def test_a_missing_best_checkpoint_of_a_legacy_run_is_restored_on_resume(tmp_path: Path, ct: SmallCt) -> None:
     run_folder = tmp_path / "outputs" / "small" / "now"
     shutil.copytree(RUN, run_folder)
     (run_folder / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(InputError, match=r"lr was 0\.01 and is now 0\.02"):
         train(tmp_path, *ct.overrides, *SETTINGS[:-1], "lr=2e-2")
-    mended, expected = (
+    restored, expected = (
         torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
         for folder in (run_folder, RUN)
     )
-    assert mended.keys() == expected.keys()
-    torch.testing.assert_close(mended, expected, rtol=0, atol=0)
+    assert restored.keys() == expected.keys()
+    torch.testing.assert_close(restored, expected, rtol=0, atol=0)
 
 
-# Descriptions that no training writes -------------------------------------------------------------------------------
+# Invalid training configurations ------------------------------------------------------------------------------------
 
 
 def change_text(text: str, key: Key, value: object) -> str:
     content = json.loads(text)
-    place = content
+    node = content
     for part in key[:-1]:
-        place = place[part]
-    place[key[-1]] = value
+        node = node[part]
+    node[key[-1]] = value
     return json.dumps(content)
 
 
@@ -116,16 +116,16 @@ def keys(content: object, above: Key = ()) -> Iterator[Key]:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"config"', "{}", '{"config": {}}'])
-def test_another_text_is_refused(text: str) -> None:
+def test_text_that_is_not_a_training_configuration_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="the training configuration of an older checkpoint"):
         spec_of_recipe(text)
 
 
 @pytest.mark.parametrize("dollar", ["$", "\\u0024"], ids=["plain", "escaped"])
 @pytest.mark.parametrize("key", [("config", "study"), ("config", "model", "network", "width")], ids=".".join)
-def test_an_interpolation_is_refused_also_one_in_disguise(text: str, key: Key, dollar: str) -> None:
+def test_an_interpolation_is_refused_even_if_escaped(text: str, key: Key, dollar: str) -> None:
     text_with_interpolation = change_text(text, key, "HERE").replace("HERE", f"{dollar}{{oc.env:HOME}}")
-    assert json.loads(text_with_interpolation)  # sound JSON
+    assert json.loads(text_with_interpolation)  # valid JSON
     with pytest.raises(InputError, match="contains an interpolation"):
         spec_of_recipe(text_with_interpolation)
 
@@ -147,17 +147,17 @@ def test_an_interpolation_is_refused_also_one_in_disguise(text: str, key: Key, d
         (("seen_images",), 3, "must be a list of text"),
     ],
 )
-def test_a_wrong_value_is_reported(text: str, key: Key, value: object, message: str) -> None:
+def test_an_invalid_value_is_reported(text: str, key: Key, value: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         spec_of_recipe(change_text(text, key, value))
 
 
-@pytest.mark.parametrize("turn", range(6))
-def test_any_value_at_any_key_is_invalid_input_and_never_a_crash(text: str, turn: int) -> None:
+@pytest.mark.parametrize("shift", range(6))
+def test_any_value_at_any_key_is_accepted_or_reported_as_invalid_input(text: str, shift: int) -> None:
     values = None, "x", "???", -1e99, [[]], {"a": {"b": 1}}
     for number, key in enumerate(keys(json.loads(text))):
         with suppress(InputError):
-            spec_of_recipe(change_text(text, key, deepcopy(values[(number + turn) % len(values)])))
+            spec_of_recipe(change_text(text, key, deepcopy(values[(number + shift) % len(values)])))
 
 
 def forged(folder: Path, change: Callable[[dict], None]) -> Path:
@@ -168,7 +168,7 @@ def forged(folder: Path, change: Callable[[dict], None]) -> Path:
     return folder / "old.ckpt"
 
 
-def test_one_without_a_record_of_its_images_works(ct: SmallCt, tmp_path: Path) -> None:
+def test_a_legacy_checkpoint_without_recorded_images_still_predicts(ct: SmallCt, tmp_path: Path) -> None:
     old = forged(tmp_path, lambda recipe: recipe.pop("seen_images"))
     (case,) = predict(old, ct.image, tmp_path / "mask.nii.gz").cases
     assert not case.is_seen

@@ -1,4 +1,4 @@
-"""Trained networks from their files: the right ones give what was trained, the wrong ones do nothing at all."""
+"""Loading trained networks: valid files give the trained network; invalid or malicious ones are refused, never run."""
 
 import pickle
 import shutil
@@ -27,10 +27,10 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return three_views(tmp_path_factory)[0]
 
 
-# What a run gives ---------------------------------------------------------------------------------------------------
+# Valid runs ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_gives_its_best_network_ready_to_be_used(run_folder: Path) -> None:
+def test_a_run_loads_its_best_network_in_eval_mode(run_folder: Path) -> None:
     model = load_trained(run_folder)
     weights = torch.load(run_folder / BEST, weights_only=True)["state_dict"]
     expected = UNet(1, 2, width=4, depth=2)
@@ -41,7 +41,7 @@ def test_a_run_gives_its_best_network_ready_to_be_used(run_folder: Path) -> None
     assert not model.network.training
 
 
-def test_a_run_contains_its_preprocessing(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_run_loads_its_preprocessing_and_classes(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     model = load_trained(run_folder)
     spec, preprocessing = model.spec, model.preprocessing
     assert (model.name, spec.context_slices, spec.precision, spec.trained_flips) == ("axial", 0, "32", ())
@@ -54,21 +54,21 @@ def test_a_run_contains_its_preprocessing(run_folder: Path, tmp_path_factory: py
     assert (several.classes.names, several.classes.values) == (("dark", "bright"), ((7,), (3, 4)))
 
 
-def test_the_flips_of_the_training_are_known(run_folder: Path, tmp_path: Path) -> None:
+def test_the_training_flips_are_loaded(run_folder: Path, tmp_path: Path) -> None:
     def flip(spec: dict[str, Any]) -> None:
         spec["trained_flips"] = ["left_right"]
 
     assert load_trained(forge_spec(run_folder, tmp_path / "flipped.ckpt", flip)).spec.trained_flips == ("left_right",)
 
 
-def test_a_checkpoint_alone_is_enough(run_folder: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_loads_without_its_run_folder(run_folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copy(run_folder / BEST, tmp_path / "abdomen.ckpt"))
     assert load_trained(copy).name == "abdomen"
     assert load_trained(run_folder / BEST).name == "axial"
     assert load_trained(run_folder / "checkpoints" / "last.ckpt").name == "axial"
 
 
-def test_a_folder_of_runs_stands_for_all_of_them(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_folder_of_runs_loads_as_an_ensemble_of_all_of_them(tmp_path_factory: pytest.TempPathFactory) -> None:
     views = three_views(tmp_path_factory)
     folder = tmp_path_factory.mktemp("study")
     for view in views:
@@ -88,9 +88,9 @@ def test_a_folder_of_runs_stands_for_all_of_them(tmp_path_factory: pytest.TempPa
         ({"name": "left"}, r"left=\[3, 4\]"),
         ({"label_values": [3]}, r"bright=\[3\]"),
     ],
-    ids=["another name", "other values"],
+    ids=["different name", "different values"],
 )
-def test_runs_of_other_classes_are_not_fused(
+def test_runs_with_different_classes_are_not_fused(
     run_folder: Path, tmp_path: Path, change: dict[str, Any], classes: str
 ) -> None:
     other = forge_spec(run_folder, tmp_path / "other.ckpt", lambda spec: spec["classes"][0].update(change))
@@ -98,7 +98,7 @@ def test_runs_of_other_classes_are_not_fused(
         load_ensemble([run_folder, other])
 
 
-def test_runs_that_call_a_value_differently_are_fused_under_one_name(run_folder: Path, tmp_path: Path) -> None:
+def test_runs_that_name_a_class_differently_are_fused_after_renaming(run_folder: Path, tmp_path: Path) -> None:
     other = forge_spec(run_folder, tmp_path / "other.ckpt", lambda spec: spec["classes"][0].update(name="organ"))
     with pytest.raises(InputError, match=r"If they mean the same, add --class organ=bright$"):
         load_ensemble([run_folder, other])
@@ -108,14 +108,14 @@ def test_runs_that_call_a_value_differently_are_fused_under_one_name(run_folder:
         load_ensemble([run_folder, other], new_names={"liver": "bright"})
 
 
-# Nothing that came with a file is run -------------------------------------------------------------------------------
+# Code in a file is never run ----------------------------------------------------------------------------------------
 
 
 def as_zip(bait: Bait, run_folder: Path, path: Path) -> None:
     torch.save(bait, path)
 
 
-def as_old_file(bait: Bait, run_folder: Path, path: Path) -> None:
+def in_the_legacy_format(bait: Bait, run_folder: Path, path: Path) -> None:
     torch.save({"spleen": bait}, path, _use_new_zipfile_serialization=False)
 
 
@@ -123,11 +123,11 @@ def as_bare_pickle(bait: Bait, run_folder: Path, path: Path) -> None:
     path.write_bytes(pickle.dumps(bait))
 
 
-def among_the_rest(bait: Bait, run_folder: Path, path: Path) -> None:
+def in_an_extra_entry(bait: Bait, run_folder: Path, path: Path) -> None:
     forge(run_folder, path, lambda content: content.update(extra=bait))
 
 
-def among_the_weights(bait: Bait, run_folder: Path, path: Path) -> None:
+def in_the_weights(bait: Bait, run_folder: Path, path: Path) -> None:
     forge(run_folder, path, lambda content: content["state_dict"].update({"network.extra": bait}))
 
 
@@ -136,7 +136,7 @@ def in_the_specification(bait: Bait, run_folder: Path, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "hide", [as_zip, as_old_file, as_bare_pickle, among_the_rest, among_the_weights, in_the_specification]
+    "hide", [as_zip, in_the_legacy_format, as_bare_pickle, in_an_extra_entry, in_the_weights, in_the_specification]
 )
 @pytest.mark.parametrize("allow_custom_code", [False, True])
 def test_a_malicious_pickle_is_refused_and_not_run(
@@ -151,7 +151,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(
         pickle.loads(checkpoint.read_bytes())
     else:
         torch.load(checkpoint, weights_only=False)
-    assert trace.exists()  # so the bait was real
+    assert trace.exists()  # the bait does work
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -166,7 +166,7 @@ def test_a_malicious_target_is_refused_and_not_run(run_folder: Path, tmp_path: P
     assert not trace.exists()
     with pytest.raises(InputError, match=r"cannot be built|gives NoneType"):
         load_trained(evil, allow_custom_code=True)
-    assert trace.exists()  # so the bait was real
+    assert trace.exists()  # the bait does work
 
 
 OWN_NETWORK = """
@@ -181,7 +181,7 @@ class Own(torch.nn.Module):
 """
 
 
-def test_allow_custom_code_builds_a_network_of_the_users_own(
+def test_allow_custom_code_builds_the_users_own_network(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own_networks.py").write_text(OWN_NETWORK)
@@ -198,18 +198,18 @@ def test_allow_custom_code_builds_a_network_of_the_users_own(
     own = forge(forged.parents[1], tmp_path / "own.ckpt", change)
     with pytest.raises(InputError, match=r"its network is 'own_networks\.Own'"):
         load_trained(own)
-    answer = load_trained(own, allow_custom_code=True).network(torch.full((1, 1, 4, 4), 3.0))
-    assert answer[0, :, 0, 0].tolist() == [3.5, -6.0]
+    output = load_trained(own, allow_custom_code=True).network(torch.full((1, 1, 4, 4), 3.0))
+    assert output[0, :, 0, 0].tolist() == [3.5, -6.0]
 
 
 # Damaged and foreign files ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99, 0.9999])
-def test_a_truncated_checkpoint_is_reported(run_folder: Path, tmp_path: Path, kept: float) -> None:
+@pytest.mark.parametrize("kept_fraction", [0.0, 0.01, 0.5, 0.99, 0.9999])
+def test_a_truncated_checkpoint_is_reported(run_folder: Path, tmp_path: Path, kept_fraction: float) -> None:
     whole = (run_folder / BEST).read_bytes()
     path = tmp_path / "cut.ckpt"
-    path.write_bytes(whole[: int(kept * len(whole))])
+    path.write_bytes(whole[: int(kept_fraction * len(whole))])
     with pytest.raises(
         InputError, match=r"cut\.ckpt is not a checkpoint of `spleen train`, or it is truncated; copy it again"
     ):
@@ -217,13 +217,11 @@ def test_a_truncated_checkpoint_is_reported(run_folder: Path, tmp_path: Path, ke
 
 
 @pytest.mark.parametrize("damage", [b"\xff\x52\x00\x68", b"\x85R", b"QQQ", b"K\x01K\x02"], ids=bytes.hex)
-def test_any_damage_to_a_checkpoint_is_invalid_input_and_never_a_crash(
-    run_folder: Path, tmp_path: Path, damage: bytes
-) -> None:
-    """The first bytes of the file are pickled names, whose damage shows in many ways."""
+def test_damage_to_a_checkpoint_is_reported_and_never_crashes(run_folder: Path, tmp_path: Path, damage: bytes) -> None:
+    """The first bytes of the file are pickled names; damage to them fails in many different ways."""
     whole, path, n_refused = (run_folder / BEST).read_bytes(), tmp_path / "damaged.ckpt", 0
-    for place in range(60, 400, 20):
-        path.write_bytes(whole[:place] + damage + whole[place + len(damage) :])
+    for start in range(60, 400, 20):
+        path.write_bytes(whole[:start] + damage + whole[start + len(damage) :])
         try:
             load_trained(path)
         except InputError as error:
@@ -235,14 +233,14 @@ def test_any_damage_to_a_checkpoint_is_invalid_input_and_never_a_crash(
 @pytest.mark.parametrize(
     "content", [torch.ones(3), {"state_dict": {}}, {"spleen": "{}"}, [], {"spleen": "x", "state_dict": 3}], ids=repr
 )
-def test_other_peoples_checkpoints_are_reported(tmp_path: Path, content: object) -> None:
+def test_checkpoints_of_other_programs_are_reported(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"other\.ckpt:? (it )?was not written by `spleen train`"):
         load_trained(tmp_path / "other.ckpt")
 
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
-def test_a_flipped_bit_in_the_weights_is_noticed(run_folder: Path, tmp_path: Path, name: str) -> None:
+def test_a_flipped_bit_in_the_weights_is_reported(run_folder: Path, tmp_path: Path, name: str) -> None:
     source = run_folder / "checkpoints" / name
     with zipfile.ZipFile(source) as archive:
         largest = max(archive.infolist(), key=lambda entry: entry.file_size)
@@ -257,7 +255,7 @@ def test_a_flipped_bit_in_the_weights_is_noticed(run_folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_number_are_refused(run_folder: Path, tmp_path: Path, value: float) -> None:
+def test_nan_or_infinite_weights_are_refused(run_folder: Path, tmp_path: Path, value: float) -> None:
     def spoil(content: dict[str, Any]) -> None:
         next(iter(content["state_dict"].values())).flatten()[0] = value
 
@@ -267,7 +265,7 @@ def test_weights_that_are_no_number_are_refused(run_folder: Path, tmp_path: Path
         load_trained(forge(run_folder, tmp_path / "diverged.ckpt", spoil))
 
 
-def test_a_specification_of_a_giant_network_costs_no_memory(run_folder: Path, tmp_path: Path) -> None:
+def test_a_specification_of_a_giant_network_allocates_no_memory(run_folder: Path, tmp_path: Path) -> None:
     giant = {"_target_": "spleen.models.unet.UNet", "in_channels": 1, "out_channels": 2, "width": 200_000, "depth": 2}
     before = psutil.Process().memory_info().rss
     with pytest.raises(InputError, match=r"(?s)giant\.ckpt: .*size mismatch"):
@@ -275,7 +273,7 @@ def test_a_specification_of_a_giant_network_costs_no_memory(run_folder: Path, tm
     assert psutil.Process().memory_info().rss - before < 200e6
 
 
-def test_weights_that_do_not_fit_their_network_are_reported(run_folder: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_match_the_network_are_reported(run_folder: Path, tmp_path: Path) -> None:
     wider = {"_target_": "spleen.models.unet.UNet", "in_channels": 1, "out_channels": 2, "width": 8, "depth": 2}
     with pytest.raises(InputError, match=r"(?s)wider\.ckpt: .*size mismatch"):
         load_trained(forge_network(run_folder, tmp_path / "wider.ckpt", wider))

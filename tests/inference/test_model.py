@@ -1,4 +1,4 @@
-"""`load_model(RUN).predict(array, affine)` is the prediction of a file with the same voxels, without a file."""
+"""`load_model(RUN).predict(array, affine)` predicts in memory what `predict` writes for a file with the same voxels."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tests._helpers.nifti import ras_affine, save, stored_as
 from tests._helpers.small_run import SPACING_MM, SmallCt
 from tests._helpers.trained_runs import TWO_CLASSES, scan, trained, voxels
 
-# Turned by 11°, -9° and 17°.
+# Rotated by 11°, -9° and 17°.
 OBLIQUE = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.15, 0.3), [3, -2, 1]) @ ras_affine(SPACING_MM)
 
 
@@ -36,7 +36,7 @@ def model(run: Path) -> Model:
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "SRA", "PIR"])
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 @pytest.mark.parametrize("tta", [False, True])
-def test_an_array_is_predicted_as_its_file_is(
+def test_an_array_gives_the_same_prediction_as_its_file(
     ct: SmallCt, run: Path, model: Model, tmp_path: Path, orientation: str, dtype: type[np.number], tta: bool
 ) -> None:
     array, affine = stored_as(orientation, ct.hu.astype(dtype), OBLIQUE)
@@ -45,20 +45,22 @@ def test_an_array_is_predicted_as_its_file_is(
     expected, found = nib.load(tmp_path / "mask.nii.gz"), model.predict(array, affine, tta=tta)
     np.testing.assert_array_equal(found.mask, np.asarray(expected.dataobj))
     np.testing.assert_array_equal(found.affine, affine)
-    shares = voxels(tmp_path / "mask_probabilities.nii.gz")
-    np.testing.assert_array_equal(np.moveaxis(found.probabilities, 0, -1), shares)
-    assert set(np.unique(found.mask)) == {0, 3, 7}  # the label values of the training
+    probabilities = voxels(tmp_path / "mask_probabilities.nii.gz")
+    np.testing.assert_array_equal(np.moveaxis(found.probabilities, 0, -1), probabilities)
+    assert set(np.unique(found.mask)) == {0, 3, 7}  # the label values of the training data
     assert found.class_names == ("dark", "bright")
     assert not np.shares_memory(found.affine, affine)
     voxel_mm3 = SPACING_MM[0] * SPACING_MM[1] * SPACING_MM[2]
-    counted = {name: np.count_nonzero(found.mask == value) for name, value in {"dark": 7, "bright": 3}.items()}
-    assert found.volumes_mm3 == pytest.approx({name: voxel_mm3 * count for name, count in counted.items()}, rel=1e-5)
-    for of_array, of_file in zip(found.confidence, report.cases[0].confidence, strict=True):
-        assert (of_array.class_name, of_array.reasons) == (of_file.class_name, of_file.reasons)
-        assert of_array.confidence_score == pytest.approx(of_file.confidence_score)
+    voxel_counts = {name: np.count_nonzero(found.mask == value) for name, value in {"dark": 7, "bright": 3}.items()}
+    assert found.volumes_mm3 == pytest.approx(
+        {name: voxel_mm3 * count for name, count in voxel_counts.items()}, rel=1e-5
+    )
+    for in_memory, from_file in zip(found.confidence, report.cases[0].confidence, strict=True):
+        assert (in_memory.class_name, in_memory.reasons) == (from_file.class_name, from_file.reasons)
+        assert in_memory.confidence_score == pytest.approx(from_file.confidence_score)
 
 
-def test_a_nibabel_image_brings_its_own_affine(ct: SmallCt, model: Model) -> None:
+def test_a_nibabel_image_uses_its_own_affine(ct: SmallCt, model: Model) -> None:
     array, affine = stored_as("LPS", ct.hu, OBLIQUE)
     in_memory = model.predict(nib.Nifti1Image(array, affine))
     np.testing.assert_array_equal(in_memory.mask, model.predict(array, affine).mask)
@@ -68,7 +70,7 @@ def test_a_nibabel_image_brings_its_own_affine(ct: SmallCt, model: Model) -> Non
 
 
 @pytest.mark.parametrize("scaling", [(None, None), (0.5, -1024)])
-def test_an_opened_nibabel_image_is_predicted_as_its_file_is(
+def test_an_opened_nibabel_image_gives_the_same_prediction_as_its_file(
     ct: SmallCt, run: Path, model: Model, tmp_path: Path, scaling: tuple[float | None, float | None]
 ) -> None:
     array, affine = stored_as("LPS", ct.hu.astype(np.int16), ras_affine(SPACING_MM))
@@ -83,7 +85,7 @@ def test_an_opened_nibabel_image_is_predicted_as_its_file_is(
     np.testing.assert_array_equal(found.affine, opened.affine)
 
 
-def test_a_header_in_metres_is_read_in_mm(ct: SmallCt, model: Model) -> None:
+def test_a_header_in_metres_is_converted_to_mm(ct: SmallCt, model: Model) -> None:
     image = nib.Nifti1Image(ct.hu, np.diag([0.001, 0.001, 0.001, 1]) @ ras_affine(SPACING_MM))
     image.header.set_xyzt_units("meter")
     found, expected = model.predict(image), model.predict(ct.hu, ras_affine(SPACING_MM))
@@ -92,7 +94,7 @@ def test_a_header_in_metres_is_read_in_mm(ct: SmallCt, model: Model) -> None:
     np.testing.assert_array_equal(found.affine, image.affine)
 
 
-def test_settings_are_those_of_the_command(ct: SmallCt, run: Path, tmp_path: Path) -> None:
+def test_settings_have_the_same_effect_as_in_the_command(ct: SmallCt, run: Path, tmp_path: Path) -> None:
     image = save(tmp_path / "ct.nii.gz", ct.hu, ras_affine(SPACING_MM))
     settings: dict[str, Any] = {"keep_largest": ("bright",), "fill_holes": True, "min_volume_mm3": 60.0}
     predict([run, run], image, tmp_path / "mask.nii.gz", PredictSettings(**settings, weights=(1, 3)))
@@ -101,13 +103,15 @@ def test_settings_are_those_of_the_command(ct: SmallCt, run: Path, tmp_path: Pat
     np.testing.assert_array_equal(found.mask, voxels(tmp_path / "mask.nii.gz"))
     assert found.probabilities is None
     voxel_mm3 = SPACING_MM[0] * SPACING_MM[1] * SPACING_MM[2]
-    counted = {name: np.count_nonzero(found.mask == value) for name, value in {"dark": 7, "bright": 3}.items()}
-    assert found.volumes_mm3 == pytest.approx({name: voxel_mm3 * count for name, count in counted.items()}, rel=1e-5)
+    voxel_counts = {name: np.count_nonzero(found.mask == value) for name, value in {"dark": 7, "bright": 3}.items()}
+    assert found.volumes_mm3 == pytest.approx(
+        {name: voxel_mm3 * count for name, count in voxel_counts.items()}, rel=1e-5
+    )
     with pytest.raises(InputError, match="keep-largest: no class 'liver'"):
         both.predict(ct.hu, ras_affine(SPACING_MM), keep_largest="liver")
 
 
-def test_implausible_intensities_are_warned_of(ct: SmallCt, model: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_implausible_intensities_give_a_warning(ct: SmallCt, model: Model, caplog: pytest.LogCaptureFixture) -> None:
     found = model.predict(ct.hu + 1100, ras_affine(SPACING_MM))
     assert found.implausible_units is not None
     assert "no voxel is negative" in found.implausible_units
@@ -115,7 +119,7 @@ def test_implausible_intensities_are_warned_of(ct: SmallCt, model: Model, caplog
     assert model.predict(ct.hu, ras_affine(SPACING_MM)).implausible_units is None
 
 
-def test_the_array_stays_as_it_was_and_need_not_be_writable_or_in_order(ct: SmallCt, model: Model) -> None:
+def test_the_array_is_not_modified_and_may_be_read_only_strided_or_byte_swapped(ct: SmallCt, model: Model) -> None:
     affine = ras_affine(SPACING_MM)
     expected = model.predict(ct.hu, affine).mask
     strided = np.repeat(ct.hu, 2, axis=2)[:, :, ::2]
@@ -125,11 +129,11 @@ def test_the_array_stays_as_it_was_and_need_not_be_writable_or_in_order(ct: Smal
     np.testing.assert_array_equal(model.predict(ct.hu.astype(">f4"), affine).mask, expected)
 
 
-def test_what_cannot_be_predicted_is_refused_in_words(ct: SmallCt, model: Model) -> None:
+def test_invalid_images_and_affines_are_reported(ct: SmallCt, model: Model) -> None:
     affine = ras_affine(SPACING_MM)
     with_nan = ct.hu.copy()
     with_nan[0, 0, 0] = np.nan
-    wrong: list[tuple[Any, Any, str]] = [
+    invalid: list[tuple[Any, Any, str]] = [
         (ct.hu, None, r"an array needs its affine: predict\(array, affine\)"),
         (nib.Nifti1Image(ct.hu, affine), affine, "a nibabel image has its own affine"),
         (ct.hu[0], affine, r"must be an array \(i, j, k\), or \(c, i, j, k\); got shape \(40, 24\)"),
@@ -142,12 +146,12 @@ def test_what_cannot_be_predicted_is_refused_in_words(ct: SmallCt, model: Model)
         (with_nan, affine, "1 of 46080 voxels are NaN or Inf"),
         (ct.hu.astype(complex), affine, "intensities must be real numbers"),
     ]
-    for image, its_affine, message in wrong:
+    for image, given_affine, message in invalid:
         with pytest.raises(InputError, match=message):
-            model.predict(image, its_affine)
+            model.predict(image, given_affine)
 
 
-def test_a_model_and_a_prediction_show_themselves_in_one_line_and_in_a_table(ct: SmallCt, model: Model) -> None:
+def test_a_model_and_a_prediction_have_a_one_line_repr_and_an_html_table(ct: SmallCt, model: Model) -> None:
     found = model.predict(ct.hu, ras_affine(SPACING_MM))
     assert repr(model) == "Model(two_classes: axial; dark, bright)"
     assert repr(found).startswith("Prediction(48 × 40 × 24 voxels; dark ")
@@ -155,6 +159,6 @@ def test_a_model_and_a_prediction_show_themselves_in_one_line_and_in_a_table(ct:
     assert "bright" in found._repr_html_()
 
 
-def test_a_run_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_missing_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such run folder or checkpoint"):
         load_model(tmp_path / "nowhere")

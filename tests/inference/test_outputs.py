@@ -1,3 +1,5 @@
+"""Where predicted masks are written, which existing ones are kept, and the table predictions.csv."""
+
 import csv
 import math
 import subprocess
@@ -38,12 +40,12 @@ def images(*names: str) -> list[ImageFiles]:
 
 
 @pytest.mark.parametrize("name", ["seg.nrrd", "seg.MHA", "seg.gz", "seg.dcm", "seg.png"])
-def test_another_kind_of_file_is_refused(name: str) -> None:
+def test_an_unsupported_mask_format_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=rf"{name}: a mask is written as \.nii\.gz or \.nii"):
         plan_targets(images("a.nii.gz"), Path(name))
 
 
-def test_a_folder_may_have_a_dot_and_a_mask_capitals() -> None:
+def test_a_folder_name_may_contain_a_dot_and_a_mask_suffix_capitals() -> None:
     assert plan_targets(images("a.nii.gz"), Path("masks_v0.5"))[0].mask == Path("masks_v0.5/a.nii.gz")
     assert plan_targets(images("a.nii.gz"), Path("A.NII.GZ"))[0].mask == Path("A.NII.GZ")
 
@@ -52,14 +54,14 @@ def test_a_folder_may_have_a_dot_and_a_mask_capitals() -> None:
 
 
 @pytest.mark.parametrize("output", ["mask.nii.gz", "deep/er/mask.nii"])
-def test_one_image_becomes_the_file_that_was_asked_for(output: str) -> None:
+def test_one_image_gives_the_requested_file(output: str) -> None:
     (target,) = plan_targets(images("a.nii.gz"), Path(output))
     assert (target.case_id, target.mask) == ("a", Path(output))
     assert target.probabilities == Path(output).with_name("mask_probabilities.nii.gz")
 
 
 @pytest.mark.parametrize("names", [("a.nii.gz",), ("a.nii.gz", "b.nii", "c.hdr")])
-def test_in_a_folder_every_mask_has_the_name_of_its_image(names: tuple[str, ...]) -> None:
+def test_in_a_folder_each_mask_is_named_after_its_image(names: tuple[str, ...]) -> None:
     targets = plan_targets(images(*names), Path("out"))
     assert [target.mask for target in targets] == [Path("out", f"{name[0]}.nii.gz") for name in names]
     assert targets[0].probabilities == Path("out", "a_probabilities.nii.gz")
@@ -71,7 +73,7 @@ def test_without_an_output_one_image_gives_a_file_and_several_a_folder() -> None
     assert masks == [Path("predictions", "a.nii.gz"), Path("predictions", "b.nii.gz")]
 
 
-def test_a_folder_may_be_called_like_a_file(tmp_path: Path) -> None:
+def test_an_existing_folder_may_be_named_like_a_file(tmp_path: Path) -> None:
     (tmp_path / "odd.nii").mkdir()
     (target,) = plan_targets(images("a.nii"), tmp_path / "odd.nii")
     assert target.mask == tmp_path / "odd.nii" / "a.nii.gz"
@@ -83,7 +85,7 @@ def test_several_images_cannot_become_one_file() -> None:
 
 
 @pytest.mark.parametrize("second", [Path("other", "a.nii.gz"), Path("scans", "a.nii.gz"), Path("scans", "a.img")])
-def test_two_images_of_one_name_are_refused(second: Path) -> None:
+def test_two_images_with_the_same_name_are_refused(second: Path) -> None:
     with pytest.raises(InputError, match=r"scans/a\.nii and .*/a\..* have the same name.*out/a\.nii\.gz"):
         plan_targets([*images("a.nii"), image(second)], Path("out"))
 
@@ -100,7 +102,7 @@ def test_an_image_is_never_overwritten_by_its_own_prediction(
         plan_targets(images("a.nii.gz"), Path(output))
 
 
-def test_nor_is_one_by_the_prediction_of_another_or_of_its_own_channels() -> None:
+def test_neither_another_image_nor_a_channel_is_overwritten_by_a_prediction() -> None:
     first, other = ImageFiles("a", (Path("scans", "a_0000.nii.gz"),)), image(Path("scans", "a.nii.gz"))
     with pytest.raises(InputError, match=r"the prediction of scans/a_0000\.nii\.gz would overwrite the image"):
         plan_targets([first, ImageFiles("b", other.paths)], Path("scans"))
@@ -109,14 +111,14 @@ def test_nor_is_one_by_the_prediction_of_another_or_of_its_own_channels() -> Non
         plan_targets([channels], Path("scans"))
 
 
-def test_nor_is_another_image_by_a_map_of_probabilities() -> None:
+def test_a_mask_and_a_probability_map_with_the_same_name_are_refused() -> None:
     both = images("a.nii.gz", "a_probabilities.nii.gz")
     with pytest.raises(InputError, match=r"out/a_probabilities\.nii\.gz"):
         missing_targets(plan_targets(both, Path("out")), probabilities=True, overwrite=False, skip_existing=False)
     assert missing_targets(plan_targets(both, Path("out")), False, False, False)
 
 
-# What exists already ------------------------------------------------------------------------------------------------
+# Existing outputs ---------------------------------------------------------------------------------------------------
 
 
 def three_targets(folder: Path, *existing: str) -> list[Target]:
@@ -135,7 +137,7 @@ def wanted(targets: list[Target], **options: bool) -> list[str]:
     return [target.case_id for target in missing_targets(targets, **options)]
 
 
-def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+def test_existing_outputs_are_overwritten_or_skipped_only_on_request(tmp_path: Path) -> None:
     assert wanted(three_targets(tmp_path / "new")) == ["a", "b", "c"]
     targets = three_targets(tmp_path, "a.nii.gz", "c.nii.gz")
     with pytest.raises(
@@ -146,7 +148,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert wanted(targets, skip_existing=True) == ["b"]
 
 
-def test_probabilities_count_as_an_output_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_existing_probabilities_count_as_outputs_only_if_requested(tmp_path: Path) -> None:
     targets = three_targets(tmp_path, "b_probabilities.nii.gz")
     assert wanted(targets) == ["a", "b", "c"]
     with pytest.raises(InputError, match="1 of 3 outputs"):
@@ -154,7 +156,7 @@ def test_probabilities_count_as_an_output_where_they_are_asked_for(tmp_path: Pat
 
 
 def test_an_incomplete_output_is_computed_again(tmp_path: Path) -> None:
-    """An interruption between the two files of a case must not leave it incomplete for ever."""
+    """An interruption between writing the two files of a case must not leave it incomplete forever."""
     targets = three_targets(tmp_path, "a.nii.gz", "b_probabilities.nii.gz", "c.nii.gz", "c_probabilities.nii.gz")
     assert wanted(targets, probabilities=True, skip_existing=True) == ["a", "b"]
 
@@ -168,16 +170,16 @@ def test_a_damaged_output_is_computed_again(tmp_path: Path, suffix: str) -> None
         record(target, [SCORE], [(1,)])
     assert wanted(targets, skip_existing=True) == []
     content = targets[1].mask.read_bytes()
-    targets[1].mask.write_bytes(content[:-9])  # cut short
+    targets[1].mask.write_bytes(content[:-9])  # truncated
     targets[2].mask.write_bytes(b"")
     assert wanted(targets, skip_existing=True) == ["b", "c"]
     if suffix == ".nii.gz":
         middle = len(content) // 2
         targets[3].mask.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-        assert wanted(targets, skip_existing=True) == ["b", "c", "d"]  # the checksum says so
+        assert wanted(targets, skip_existing=True) == ["b", "c", "d"]  # found by its checksum
 
 
-def test_an_output_that_is_not_recorded_is_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unrecorded_output_is_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     targets = three_targets(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
     (tmp_path / "predictions.csv").write_text("\n".join(line for line in lines if not line.startswith("b,")) + "\n")
@@ -220,7 +222,7 @@ def test_several_processes_write_one_table_and_no_row_is_lost(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
 
 
-def test_overwriting_and_skipping_together_is_a_contradiction(tmp_path: Path) -> None:
+def test_overwriting_and_skipping_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="either --overwrite or --skip-existing"):
         wanted(three_targets(tmp_path, "a.nii.gz"), overwrite=True, skip_existing=True)
 
@@ -251,8 +253,8 @@ def test_a_record_contains_all_scores_of_each_class(tmp_path: Path) -> None:
         "review": "yes",
         "reasons": "fragmented mask (0.75)",
     }
-    told = {name: second[name] for name in ("class_name", "review", "reasons", "agreement")}
-    assert told == {"class_name": "spleen", "review": "no", "reasons": "", "agreement": "0.5"}
+    values = {name: second[name] for name in ("class_name", "review", "reasons", "agreement")}
+    assert values == {"class_name": "spleen", "review": "no", "reasons": "", "agreement": "0.5"}
 
 
 def test_a_record_lists_all_files_of_an_image(tmp_path: Path) -> None:
@@ -262,7 +264,7 @@ def test_a_record_lists_all_files_of_an_image(tmp_path: Path) -> None:
     assert (row["case_id"], row["image"]) == ("a", ";".join(str(Path.cwd() / file) for file in files))
 
 
-def test_a_new_prediction_replaces_its_own_rows_and_no_others(tmp_path: Path) -> None:
+def test_a_new_prediction_replaces_only_its_own_rows(tmp_path: Path) -> None:
     a, b = (Target(image(Path(f"{name}.nii")), tmp_path / f"{name}.nii.gz") for name in "ab")
     record(a, [SCORE, replace(SCORE, class_name="spleen")], [(1,), (2,)])
     record(b, [SCORE], [(1,)])
@@ -271,7 +273,7 @@ def test_a_new_prediction_replaces_its_own_rows_and_no_others(tmp_path: Path) ->
     assert [(row["case_id"], row["confidence_score"]) for row in rows] == [("b", "0.675"), ("a", "0.1")]
 
 
-def test_a_record_of_an_earlier_version_is_continued_under_the_current_columns(tmp_path: Path) -> None:
+def test_a_record_of_an_earlier_version_is_converted_to_the_current_columns(tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
     path.write_text(
         "case_id,image,prediction,label_values,class_name,volume_mm3,n_components,largest_component_share,confidence,"
@@ -293,7 +295,7 @@ def test_a_folder_without_a_record_has_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"case,dice\na,0.9\n", b"\xff\xfe\x00binary", b'case_id,"image\n', b"\x1f\x8b\x08\x00"]
 )
-def test_a_foreign_file_of_that_name_is_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_a_foreign_predictions_csv_is_refused_and_left_unchanged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "predictions.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"predictions\.csv was not written by .*move it away first"):
@@ -301,7 +303,7 @@ def test_a_foreign_file_of_that_name_is_left_alone(tmp_path: Path, content: byte
     assert path.read_bytes() == content
 
 
-def test_a_row_that_someone_changed_by_hand_stops_nothing(tmp_path: Path) -> None:
+def test_a_hand_edited_row_is_tolerated(tmp_path: Path) -> None:
     record(Target(image(Path("a.nii")), tmp_path / "a.nii.gz"), [SCORE], [(1,)])
     path = tmp_path / "predictions.csv"
     path.write_text(path.read_text().rstrip() + ",my remark\n")
@@ -309,6 +311,6 @@ def test_a_row_that_someone_changed_by_hand_stops_nothing(tmp_path: Path) -> Non
     assert [row["case_id"] for row in read_record(path)] == ["a", "b"]
 
 
-def test_images_whose_masks_would_only_look_different_are_told_apart() -> None:
+def test_image_names_that_differ_only_in_unicode_form_are_refused() -> None:
     with pytest.raises(InputError, match=r"form of its Unicode characters .*caf\\xe9.* and .*cafe\\u0301"):
         plan_targets(images("caf\u00e9.nii.gz", "cafe\u0301.nii.gz"), Path("out"))

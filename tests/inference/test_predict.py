@@ -34,37 +34,39 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def shares(ct: SmallCt, views: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
-    """The probabilities that each view gives alone."""
+def single_view_probabilities(
+    ct: SmallCt, views: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> list[np.ndarray]:
+    """The probabilities predicted by each view alone."""
     folder = tmp_path_factory.mktemp("alone")
     for view in views:
         predict(view, ct.image, folder / f"{view.name}.nii", PredictSettings(probabilities=True, precision="32"))
     return [voxels(folder / f"{view.name}_probabilities.nii.gz") for view in views]
 
 
-# What is written ----------------------------------------------------------------------------------------------------
+# Outputs ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("weights", "expected"), [(None, (1 / 3, 1 / 3, 1 / 3)), ((2, 1, 1), (0.5, 0.25, 0.25)), ((0, 0.5, 0), (0, 1, 0))]
 )
-def test_runs_are_averaged_by_their_weights(
+def test_runs_are_averaged_with_their_weights(
     ct: SmallCt,
     views: list[Path],
-    shares: list[np.ndarray],
+    single_view_probabilities: list[np.ndarray],
     tmp_path: Path,
     weights: tuple[float, ...] | None,
     expected: tuple[float, ...],
 ) -> None:
     settings = PredictSettings(weights=weights, probabilities=True, precision="32")
     predict(views, ct.image, tmp_path / "mask.nii.gz", settings)
-    fused = np.tensordot(expected, shares, axes=1)
+    fused = np.tensordot(expected, single_view_probabilities, axes=1)
     np.testing.assert_allclose(voxels(tmp_path / "mask_probabilities.nii.gz"), fused, atol=1e-6)
     clear = np.abs(fused - 0.5) > 1e-5
     np.testing.assert_array_equal(voxels(tmp_path / "mask.nii.gz")[clear] == 3, (fused > 0.5)[clear])
 
 
-def test_a_folder_of_runs_is_the_fusion_of_all_of_them(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_a_folder_of_runs_predicts_with_all_of_them(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     for view in views:
         (tmp_path / "study" / view.name).symlink_to(view)
@@ -73,7 +75,7 @@ def test_a_folder_of_runs_is_the_fusion_of_all_of_them(ct: SmallCt, views: list[
     np.testing.assert_array_equal(voxels(tmp_path / "a.nii.gz"), voxels(tmp_path / "b.nii.gz"))
 
 
-def test_test_time_augmentation_shows_shifted_slices_too(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_test_time_augmentation_adds_shifted_slices(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     settings = PredictSettings(tta=True, probabilities=True, precision="32")
     report = predict(views[0], ct.image, tmp_path / "mask.nii", settings)
     (view,) = make_views(load_ensemble([views[0]]), settings)
@@ -85,47 +87,49 @@ def test_test_time_augmentation_shows_shifted_slices_too(ct: SmallCt, views: lis
     assert 0.001 < np.abs(with_tta - without).mean() < 0.05
 
 
-def test_the_mask_is_cleaned_and_the_confidence_score_is_not(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_post_processing_changes_the_mask_but_not_the_confidence_score(
+    ct: SmallCt, views: list[Path], tmp_path: Path
+) -> None:
     """The organ and a smaller copy in a volume twice as wide; SciPy counts the components."""
     hu = np.concatenate([ct.hu, np.where(np.indices(ct.hu.shape)[2] < 10, ct.hu, -1000)]).astype(np.float32)
     image = save(tmp_path / "two.nii.gz", hu, AFFINE)
     plain = predict(views[0], image, tmp_path / "plain.nii.gz")
     cleaned = predict(views[0], image, tmp_path / "cleaned.nii.gz", PredictSettings(keep_largest=("bright",)))
     every = predict(views[0], image, tmp_path / "every.nii.gz", PredictSettings(keep_largest=("all",), fill_holes=True))
-    regions, n_regions = ndimage.label(voxels(tmp_path / "plain.nii.gz"), np.ones((3, 3, 3)))
-    assert n_regions > 1
-    largest = np.bincount(regions.ravel())[1:].argmax() + 1
-    np.testing.assert_array_equal(voxels(tmp_path / "cleaned.nii.gz") == 3, regions == largest)
-    filled = ndimage.binary_fill_holes(regions == largest)
+    components, n_components = ndimage.label(voxels(tmp_path / "plain.nii.gz"), np.ones((3, 3, 3)))
+    assert n_components > 1
+    largest = np.bincount(components.ravel())[1:].argmax() + 1
+    np.testing.assert_array_equal(voxels(tmp_path / "cleaned.nii.gz") == 3, components == largest)
+    filled = ndimage.binary_fill_holes(components == largest)
     np.testing.assert_array_equal(voxels(tmp_path / "every.nii.gz") == 3, filled)
-    # As text, since NaN is unequal to itself.
+    # Compared as text, since NaN != NaN.
     assert str(plain.cases[0].confidence) == str(cleaned.cases[0].confidence) == str(every.cases[0].confidence)
     (score,) = plain.cases[0].confidence
-    assert score.n_components == n_regions
-    assert score.volume_mm3 == pytest.approx(np.count_nonzero(regions) * math.prod(SPACING_MM))
-    smallest = np.bincount(regions.ravel())[1:].min() * math.prod(SPACING_MM)
+    assert score.n_components == n_components
+    assert score.volume_mm3 == pytest.approx(np.count_nonzero(components) * math.prod(SPACING_MM))
+    smallest = np.bincount(components.ravel())[1:].min() * math.prod(SPACING_MM)
     settings = PredictSettings(min_volume_mm3=smallest + 1)
     predict(views[0], image, tmp_path / "large.nii.gz", settings)
     _, n_left = ndimage.label(voxels(tmp_path / "large.nii.gz"), np.ones((3, 3, 3)))
-    assert n_left < n_regions
+    assert n_left < n_components
 
 
-def test_several_images_give_one_mask_each_and_a_row_each(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_each_image_gives_one_mask_and_one_row(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         save(tmp_path / f"{name}.nii", ct.hu, AFFINE)
-    heard: list[tuple[str, int, int]] = []
+    progress: list[tuple[str, int, int]] = []
     inputs = [tmp_path / "c.nii", str(tmp_path / "[ab].nii")]
-    report = predict(str(views[0]), inputs, str(tmp_path / "out"), advance=lambda *heard_now: heard.append(heard_now))
+    report = predict(str(views[0]), inputs, str(tmp_path / "out"), advance=lambda *step: progress.append(step))
     assert [case.case_id for case in report.cases] == ["c", "a", "b"]
     assert file_names(tmp_path / "out") == {"a.nii.gz", "b.nii.gz", "c.nii.gz", "predictions.csv"}
     assert [row["case_id"] for row in read_record(tmp_path / "out" / "predictions.csv")] == ["c", "a", "b"]
     assert (report.slices, report.kept, report.failures) == (3 * 24, 0, ())
     assert report.seconds > 0
-    assert {total for _, _, total in heard} == {24}
-    assert sum(done for name, done, _ in heard if name == "a") == 24
+    assert {total for _, _, total in progress} == {24}
+    assert sum(done for name, done, _ in progress if name == "a") == 24
 
 
-def test_without_an_output_the_mask_lies_in_the_current_folder(
+def test_without_an_output_the_mask_is_written_to_the_current_folder(
     ct: SmallCt, views: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -134,16 +138,18 @@ def test_without_an_output_the_mask_lies_in_the_current_folder(
     assert file_names(tmp_path) == {"out.nii.gz", "predictions.csv"}
 
 
-def test_the_volume_of_the_training_is_compared_with(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
-    """The whole organ has 2,797 voxels; a sixth of its slices contains much less than half of it."""
+def test_predicted_volumes_are_compared_with_the_training_volumes(
+    ct: SmallCt, views: list[Path], tmp_path: Path
+) -> None:
+    """The whole organ has 2,797 voxels; the part in the first 6 slices is much less than half of it."""
     part = save(tmp_path / "part.nii", np.where(np.indices(ct.hu.shape)[2] < 6, ct.hu, -1000), AFFINE)
-    (whole,), (less,) = (predict(views[0], image, tmp_path / "mask.nii.gz", PredictSettings(overwrite=True)).cases
+    (whole,), (partial,) = (predict(views[0], image, tmp_path / "mask.nii.gz", PredictSettings(overwrite=True)).cases
                          for image in (ct.image, part))  # fmt: skip
     organ_mm3 = np.isin(ct.values, [3, 4]).sum() * math.prod(SPACING_MM)
     assert whole.confidence[0].volume_to_training == pytest.approx(whole.confidence[0].volume_mm3 / organ_mm3)
-    assert less.confidence[0].volume_to_training == pytest.approx(less.confidence[0].volume_mm3 / organ_mm3)
-    assert less.confidence[0].review
-    assert "times the volume of any training case" in less.confidence[0].reasons
+    assert partial.confidence[0].volume_to_training == pytest.approx(partial.confidence[0].volume_mm3 / organ_mm3)
+    assert partial.confidence[0].review
+    assert "times the volume of any training case" in partial.confidence[0].reasons
 
 
 # Settings -----------------------------------------------------------------------------------------------------------
@@ -168,7 +174,7 @@ def test_the_volume_of_the_training_is_compared_with(ct: SmallCt, views: list[Pa
     ],
     ids=str,
 )
-def test_a_wrong_setting_is_reported_before_anything_is_written(
+def test_an_invalid_setting_is_reported_before_anything_is_written(
     ct: SmallCt, views: list[Path], tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -176,7 +182,7 @@ def test_a_wrong_setting_is_reported_before_anything_is_written(
     assert file_names(tmp_path) == set()
 
 
-def test_a_run_trained_in_16_bits_on_a_gpu_is_predicted_with_on_a_processor(views: list[Path], tmp_path: Path) -> None:
+def test_a_run_trained_with_fp16_on_a_gpu_predicts_on_the_cpu(views: list[Path], tmp_path: Path) -> None:
     def change(spec: dict[str, Any]) -> None:
         spec["precision"] = "16"
 
@@ -186,7 +192,7 @@ def test_a_run_trained_in_16_bits_on_a_gpu_is_predicted_with_on_a_processor(view
     assert view.hardware.device == torch.device("cpu")
 
 
-def test_no_run_no_image_no_prediction(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_missing_runs_and_images_are_reported(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: no such run folder or checkpoint"):
         predict(tmp_path / "nowhere", ct.image, tmp_path / "mask.nii.gz")
     with pytest.raises(InputError, match=r"nowhere\.nii: no such file or folder"):
@@ -196,13 +202,13 @@ def test_no_run_no_image_no_prediction(ct: SmallCt, views: list[Path], tmp_path:
             predict(runs, inputs, tmp_path / "mask.nii.gz")
 
 
-def test_a_report_of_nothing_new_is_a_report(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_a_rerun_that_skips_every_image_still_returns_a_report(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     predict(views[0], ct.image, tmp_path / "mask.nii.gz")
     report = predict(views[0], ct.image, tmp_path / "mask.nii.gz", PredictSettings(skip_existing=True))
     assert report == PredictionReport((), (), 1, 0, 0, report.seconds)
 
 
-def test_a_turned_image_and_its_mask_have_one_name(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_a_mask_keeps_the_name_of_its_image_including_dots(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     image = save_stored_as(tmp_path / "scan.v2.nii.gz", "LPS", ct.hu, AFFINE)
     (case,) = predict(views[0], [image, ct.image], tmp_path / "out").cases[:1]
     assert (case.case_id, case.mask) == ("scan.v2", tmp_path / "out" / "scan.v2.nii.gz")

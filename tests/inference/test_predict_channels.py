@@ -1,4 +1,4 @@
-"""Predictions of images in several channels: what was trained on them, and networks of which each channel is known."""
+"""Predicting multi-channel images, with a trained run and with networks whose use of each channel is known."""
 
 import json
 import subprocess
@@ -35,12 +35,12 @@ CASES = ("p1", "p2", "p3", "p4", "p5", "p6")
 CHANNELS = (0, 1)
 
 
-# A dataset in two channels ------------------------------------------------------------------------------------------
+# A two-channel dataset ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TwoChannels:
-    """Images of two channels, each case stored along axes of its own: as nnU-Net's files, and as one file each."""
+    """Two-channel images: in nnU-Net's layout, each case in its own orientation, and as one 4D file per case."""
 
     nnunet: Path
     decathlon: Path
@@ -50,7 +50,7 @@ class TwoChannels:
 
 
 def patient(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A body with two blobs; the first channel shows one, the second, of another scale, the organ."""
+    """A body with two blobs: one in the first channel; the organ in the second, on another intensity scale."""
     random = np.random.default_rng(seed)
     i, j, k = np.mgrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]].astype(np.float64)
     body = ((i - 11.5) / 11) ** 2 + ((j - 9.5) / 9) ** 2 < 1
@@ -64,7 +64,7 @@ def patient(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> TwoChannels:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> TwoChannels:
     folder = tmp_path_factory.mktemp("two")
     nnunet, decathlon, labels = (folder / name for name in ("nnunet", "decathlon", "labels"))
     for path in (nnunet, decathlon, labels):
@@ -80,10 +80,10 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> TwoChannels:
 
 
 @pytest.fixture(scope="module")
-def run(two: TwoChannels, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the two channels of three slices at once."""
+def run(dataset: TwoChannels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on both channels with one context slice on each side."""
     return train(
-        tmp_path_factory.mktemp("run"), "data=folder", f"data.images={two.nnunet}", f"data.labels={two.labels}",
+        tmp_path_factory.mktemp("run"), "data=folder", f"data.images={dataset.nnunet}", f"data.labels={dataset.labels}",
         "data.label_values=[1]", "data.channels=2", "intensity=mr", "img_size=24", "context_slices=1", "axis=coronal",
         "epochs=6", "split.val_fraction=0.2", "split.test_fraction=0.4",
     )  # fmt: skip
@@ -94,11 +94,11 @@ def dice(mask: np.ndarray, reference: np.ndarray) -> float:
 
 
 def spleen(*arguments: str | Path) -> Result:
-    """A command in this process."""
+    """Run a `spleen` command in this process."""
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-# The same network as in training ------------------------------------------------------------------------------------
+# Agreement with training --------------------------------------------------------------------------------------------
 
 
 def ras_mask(path: Path) -> np.ndarray:
@@ -106,8 +106,10 @@ def ras_mask(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("layout", ["nnunet", "decathlon"])
-def test_the_mask_is_the_one_that_the_training_scored(two: TwoChannels, run: Path, tmp_path: Path, layout: str) -> None:
-    report = predict(run, getattr(two, layout), tmp_path, PredictSettings(precision="32"))
+def test_the_predicted_mask_has_the_dice_that_training_reported(
+    dataset: TwoChannels, run: Path, tmp_path: Path, layout: str
+) -> None:
+    report = predict(run, getattr(dataset, layout), tmp_path, PredictSettings(precision="32"))
     assert ([case.case_id for case in report.cases], report.failures) == (list(CASES), ())
     scores = rows(run / "cases.csv")
     assert {row["split"] for row in scores} == {"val", "test"}
@@ -115,28 +117,29 @@ def test_the_mask_is_the_one_that_the_training_scored(two: TwoChannels, run: Pat
     for row in scores:
         mask = ras_mask(tmp_path / f"{row['case_id']}.nii.gz")
         assert mask.shape == SHAPE
-        assert dice(mask == 1, two.values[row["case_id"]] == 1) == pytest.approx(float(row["dice"]), abs=1e-9)
+        assert dice(mask == 1, dataset.values[row["case_id"]] == 1) == pytest.approx(float(row["dice"]), abs=1e-9)
         assert float(row["dice"]) > 0.5
 
 
-def test_channels_are_reported_apart_by_their_numbers(two: TwoChannels, run: Path, tmp_path: Path) -> None:
-    """In the first channel another blob is as bright as the organ is in the second: exchanged, that one is found."""
+def test_channels_are_identified_by_their_numbers(dataset: TwoChannels, run: Path, tmp_path: Path) -> None:
+    """The other blob is as bright in the first channel as the organ in the second: swapped, it is predicted."""
     for number in CHANNELS:
-        (tmp_path / f"p1_{number:04d}.nii.gz").symlink_to(two.nnunet / f"p1_{1 - number:04d}.nii.gz")
-    paths = [tmp_path / "p1_0001.nii.gz", tmp_path / "p1_0000.nii.gz"]  # their order among the inputs says nothing
-    assert predict(run, paths, tmp_path / "exchanged.nii").failures == ()
-    straight = [two.nnunet / "p1_0001.nii.gz", two.nnunet / "p1_0000.nii.gz"]
+        (tmp_path / f"p1_{number:04d}.nii.gz").symlink_to(dataset.nnunet / f"p1_{1 - number:04d}.nii.gz")
+    paths = [tmp_path / "p1_0001.nii.gz", tmp_path / "p1_0000.nii.gz"]  # the order of the inputs does not matter
+    assert predict(run, paths, tmp_path / "swapped.nii").failures == ()
+    straight = [dataset.nnunet / "p1_0001.nii.gz", dataset.nnunet / "p1_0000.nii.gz"]
     predict(run, straight, tmp_path / "straight.nii")
-    organ = two.values["p1"] == 1
+    organ = dataset.values["p1"] == 1
     assert dice(voxels(tmp_path / "straight.nii") == 1, organ) > 0.5
-    assert dice(voxels(tmp_path / "exchanged.nii") == 1, organ) < 0.1
+    assert dice(voxels(tmp_path / "swapped.nii") == 1, organ) < 0.1
 
 
 @pytest.mark.parametrize("layout", ["nnunet", "decathlon", "single channel"])
-def test_predicted_folders_are_evaluated_against_their_labels(
-    two: TwoChannels, run: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, layout: str
+def test_predicted_folders_can_be_evaluated_against_their_labels(
+    dataset: TwoChannels, run: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, layout: str
 ) -> None:
-    images, labels = {"nnunet": two.nnunet, "decathlon": two.decathlon}.get(layout, tmp_path / "images"), two.labels
+    images = {"nnunet": dataset.nnunet, "decathlon": dataset.decathlon}.get(layout, tmp_path / "images")
+    labels = dataset.labels
     if layout == "single channel":
         run, ct, labels = three_views(tmp_path_factory)[0], scan(tmp_path_factory), tmp_path / "labels"
         for folder in (images, labels):
@@ -158,16 +161,18 @@ def test_predicted_folders_are_evaluated_against_their_labels(
     assert min(scores.values()) > 0.5
 
 
-# What is written ----------------------------------------------------------------------------------------------------
+# Outputs ------------------------------------------------------------------------------------------------------------
 
 
-def test_one_case_is_one_file_with_the_grid_of_its_first_channel(two: TwoChannels, run: Path, tmp_path: Path) -> None:
-    report = predict(run, two.nnunet / "p3_*.nii.gz", tmp_path / "out", PredictSettings(probabilities=True))
+def test_one_case_gives_one_mask_on_the_grid_of_its_first_channel(
+    dataset: TwoChannels, run: Path, tmp_path: Path
+) -> None:
+    report = predict(run, dataset.nnunet / "p3_*.nii.gz", tmp_path / "out", PredictSettings(probabilities=True))
     (case,) = report.cases
     assert (case.case_id, case.mask) == ("p3", tmp_path / "out" / "p3.nii.gz")
     assert file_names(tmp_path / "out") == {"p3.nii.gz", "p3_probabilities.nii.gz", "predictions.csv"}
     (row,) = read_record(tmp_path / "out" / "predictions.csv")
-    files = [str(two.nnunet / f"p3_{number:04d}.nii.gz") for number in CHANNELS]
+    files = [str(dataset.nnunet / f"p3_{number:04d}.nii.gz") for number in CHANNELS]
     assert (row["case_id"], row["image"], row["prediction"]) == ("p3", ";".join(files), "p3.nii.gz")
     stored = nib.load(files[0])
     for name in ("p3", "p3_probabilities"):
@@ -176,16 +181,16 @@ def test_one_case_is_one_file_with_the_grid_of_its_first_channel(two: TwoChannel
         np.testing.assert_array_equal(written.affine, stored.affine)
 
 
-def test_without_an_output_one_case_is_one_file(
-    two: TwoChannels, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_an_output_one_case_gives_one_file(
+    dataset: TwoChannels, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    predict(run, [two.nnunet / f"p1_{number:04d}.nii.gz" for number in CHANNELS])
+    predict(run, [dataset.nnunet / f"p1_{number:04d}.nii.gz" for number in CHANNELS])
     assert file_names(tmp_path) == {"out.nii.gz", "predictions.csv"}
 
 
-def test_a_file_of_four_dimensions_gives_a_mask_of_three(two: TwoChannels, run: Path, tmp_path: Path) -> None:
-    nifti = nib.load(two.decathlon / "p1.nii.gz")
+def test_a_4d_image_gives_a_3d_mask(dataset: TwoChannels, run: Path, tmp_path: Path) -> None:
+    nifti = nib.load(dataset.decathlon / "p1.nii.gz")
     nifti.header.set_zooms((*nifti.header.get_zooms()[:3], 2.5))
     nib.save(nifti, tmp_path / "p1.nii.gz")
     predict(run, tmp_path / "p1.nii.gz", tmp_path / "mask.nii.gz")
@@ -197,10 +202,12 @@ def test_a_file_of_four_dimensions_gives_a_mask_of_three(two: TwoChannels, run: 
 # Cases that fail ----------------------------------------------------------------------------------------------------
 
 
-def test_a_case_of_other_channels_fails_alone(two: TwoChannels, run: Path, tmp_path: Path) -> None:
+def test_cases_with_wrong_channels_fail_without_stopping_the_others(
+    dataset: TwoChannels, run: Path, tmp_path: Path
+) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    first, second = (nib.load(two.nnunet / f"p1_{number:04d}.nii.gz") for number in CHANNELS)
+    first, second = (nib.load(dataset.nnunet / f"p1_{number:04d}.nii.gz") for number in CHANNELS)
     both = np.stack([np.asarray(first.dataobj), np.asarray(second.dataobj)] * 2, -1)
     moved = AFFINE.copy()
     moved[2, 3] += 2
@@ -229,16 +236,16 @@ def test_a_case_of_other_channels_fails_alone(two: TwoChannels, run: Path, tmp_p
     assert {part: sum(part in line for line in lines) for part in expected} == expected
 
 
-def test_a_run_of_one_channel_still_refuses_several(
-    two: TwoChannels, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+def test_a_single_channel_run_refuses_a_multi_channel_image(
+    dataset: TwoChannels, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     (failure,) = predict(
-        three_views(tmp_path_factory)[0], two.decathlon / "p1.nii.gz", tmp_path / "mask.nii.gz"
+        three_views(tmp_path_factory)[0], dataset.decathlon / "p1.nii.gz", tmp_path / "mask.nii.gz"
     ).failures
     assert "p1.nii.gz has 4 dimensions, shape (24, 20, 10, 2); it must be 3D" in failure.reason
 
 
-def test_runs_on_other_channels_are_not_fused(run: Path, tmp_path: Path) -> None:
+def test_runs_with_different_numbers_of_channels_are_not_fused(run: Path, tmp_path: Path) -> None:
     one = train(
         tmp_path, "data=phantom", "data.matrix=32", "data.n_slices=24", "data.organ=organ", "epochs=1", name="phantom"
     )
@@ -246,49 +253,47 @@ def test_runs_on_other_channels_are_not_fused(run: Path, tmp_path: Path) -> None
         load_ensemble([run, one])
 
 
-# Each channel by itself ---------------------------------------------------------------------------------------------
+# Individual channels ------------------------------------------------------------------------------------------------
 
 
-def of_two(trained: TrainedModel, intensity: CtWindow | ZScore = CtWindow(0, 2)) -> TrainedModel:  # noqa: B008
-    """The model, as one of two channels."""
+def with_two_channels(trained: TrainedModel, intensity: CtWindow | ZScore = CtWindow(0, 2)) -> TrainedModel:  # noqa: B008
+    """The model, changed to take two channels."""
     preprocessing = replace(trained.preprocessing, n_channels=2, intensity=intensity)
     return replace(trained, spec=replace(trained.spec, preprocessing=preprocessing))
 
 
-def found_by(trained: TrainedModel, image: NativeImage) -> np.ndarray:
-    """Probabilities of the organ, (i, j, k), of an axial model."""
+def organ_probabilities(trained: TrainedModel, image: NativeImage) -> np.ndarray:
+    """Organ probabilities (i, j, k) of an axial model."""
     parts = [planes[0, :, 0] for _, planes in view_probabilities(trained, image, "mr", PLAIN, CPU, 2)]
     return np.concatenate(parts).transpose(2, 1, 0)
 
 
 @pytest.mark.parametrize("context", [0, 1])
 @pytest.mark.parametrize("img_size", [9, "native"])
-def test_a_network_sees_all_channels_of_a_slice_then_those_of_the_next(
-    tmp_path: Path, context: int, img_size: int | str
-) -> None:
+def test_network_inputs_are_ordered_by_slice_then_channel(tmp_path: Path, context: int, img_size: int | str) -> None:
     arrays = [intensities((7, 9, 5), seed) for seed in CHANNELS]
     save(tmp_path / "mr.nii", np.stack(arrays, -1).astype(np.float32), np.diag([1.0, 1, 1, 1]))
     image = read_native(tmp_path / "mr.nii", n_channels=2)
-    for place in range(2 * (2 * context + 1)):
-        offset, channel = divmod(place, 2)
-        trained = of_two(model(Pointwise([3.0], [0.0], place), "axial", img_size, context=context))
+    for input_index in range(2 * (2 * context + 1)):
+        offset, channel = divmod(input_index, 2)
+        trained = with_two_channels(model(Pointwise([3.0], [0.0], input_index), "axial", img_size, context=context))
         shown = arrays[channel][..., np.clip(np.arange(5) + offset - context, 0, 4)]
-        np.testing.assert_allclose(found_by(trained, image), probability(shown, 3.0), atol=1e-6)
+        np.testing.assert_allclose(organ_probabilities(trained, image), probability(shown, 3.0), atol=1e-6)
 
 
-def test_each_channel_is_normalised_by_itself(tmp_path: Path) -> None:
-    """The second is the first, twenty times as bright and shifted, with a mean and deviation of its own."""
+def test_each_channel_is_normalised_separately(tmp_path: Path) -> None:
+    """The second channel is the first, scaled by 20 and shifted: another mean and standard deviation."""
     first = np.rint(intensities((7, 9, 5)) * 64).astype(np.int16)
     paths = [save(tmp_path / "a.nii", first, np.eye(4)), save(tmp_path / "b.nii", first * 20 + 300, np.eye(4))]
     image = read_native(*paths, n_channels=2)
     expected = np.clip((first - first.mean()) / first.std(), -2, 2)
     for channel in CHANNELS:
-        trained = of_two(model(Pointwise([2.0], [0.0], channel), "axial", 9), ZScore(2.0))
-        np.testing.assert_allclose(found_by(trained, image), probability(expected, 2.0), atol=1e-3)
+        trained = with_two_channels(model(Pointwise([2.0], [0.0], channel), "axial", 9), ZScore(2.0))
+        np.testing.assert_allclose(organ_probabilities(trained, image), probability(expected, 2.0), atol=1e-3)
 
 
-def test_weights_are_fitted_on_images_of_two_channels(tmp_path: Path) -> None:
-    """One view reads the second channel, which shows the organ; the other the first, which shows nothing of it."""
+def test_weights_are_fitted_on_two_channel_images(tmp_path: Path) -> None:
+    """One view reads the second channel, which shows the organ; the other reads the first, which is noise."""
     noise, signal = intensities((9, 9, 5), 1), intensities((9, 9, 5), 2)
     paths = [
         save(tmp_path / f"a_{number:04d}.nii", array.astype(np.float32), np.eye(4))
@@ -296,7 +301,7 @@ def test_weights_are_fitted_on_images_of_two_channels(tmp_path: Path) -> None:
     ]
     label = save(tmp_path / "a.nii", (signal > 0).astype(np.uint8), np.eye(4))
     views = [view(Pointwise([40.0], [-0.3], channel), "axial", 9) for channel in CHANNELS]
-    views = [replace(one, model=of_two(one.model)) for one in views]
+    views = [replace(one, model=with_two_channels(one.model)) for one in views]
     fitted = fit_weights(views, {"a": (ImageFiles("a", tuple(paths)), label)}, 4, lambda *_: None)
     assert fitted.weights[1] > 0.5
     assert fitted.dice == 1.0 > fitted.dice_equal
@@ -304,11 +309,13 @@ def test_weights_are_fitted_on_images_of_two_channels(tmp_path: Path) -> None:
         fit_weights(views, {"a": (ImageFiles("a", (paths[0],)), label)}, 4, lambda *_: None)
 
 
-def test_the_command_fits_weights_on_folders_of_channels(two: TwoChannels, run: Path, tmp_path: Path) -> None:
+def test_the_command_fits_weights_on_folders_of_two_channel_images(
+    dataset: TwoChannels, run: Path, tmp_path: Path
+) -> None:
     checkpoint = run / "checkpoints" / "best.ckpt"
     done = spleen(
-        "predict", run, checkpoint, two.nnunet / "p1_000?.nii.gz", "-o", tmp_path / "mask.nii.gz",
-        "--fit-weights", two.nnunet, two.labels,
+        "predict", run, checkpoint, dataset.nnunet / "p1_000?.nii.gz", "-o", tmp_path / "mask.nii.gz",
+        "--fit-weights", dataset.nnunet, dataset.labels,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "weights fitted on 6 case(s)" in done.stdout
@@ -318,16 +325,16 @@ def test_the_command_fits_weights_on_folders_of_channels(two: TwoChannels, run: 
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
-def test_the_metadata_of_an_export_contain_the_channels(run: Path, tmp_path: Path) -> None:
+def test_the_metadata_of_an_export_contains_the_channels(run: Path, tmp_path: Path) -> None:
     report = export(run, tmp_path / "net.pt", "torchscript")
-    about = json.loads(report.metadata_path.read_text())
-    assert (about["channels"], about["context_slices"]) == (2, 1)
-    assert about["input"]["shape"] == ["batch", 6, "height", "width"]
+    metadata = json.loads(report.metadata_path.read_text())
+    assert (metadata["channels"], metadata["context_slices"]) == (2, 1)
+    assert metadata["input"]["shape"] == ["batch", 6, "height", "width"]
     assert {shape[1] for shape in report.shapes} == {6}
     assert report.max_abs_difference < 1e-5
 
 
-def test_the_help_explains_channels() -> None:
+def test_the_help_explains_the_file_names_of_channels() -> None:
     done = subprocess.run(
         [str(Path(sys.executable).with_name("spleen")), "predict", "--help"], capture_output=True, text=True, check=True
     )

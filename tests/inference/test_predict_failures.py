@@ -1,4 +1,4 @@
-"""What `predict` leaves alone, what it refuses before anything is computed, and images that fail among others."""
+"""Outputs that `predict` never overwrites, input that it refuses before computing anything, and images that fail."""
 
 import gzip
 import re
@@ -29,7 +29,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return three_views(tmp_path_factory)
 
 
-def test_images_in_other_units_than_the_training_are_warned_of_once(
+def test_images_in_implausible_units_are_reported_in_one_warning(
     ct: SmallCt, views: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     images = tmp_path / "images"
@@ -46,7 +46,7 @@ def test_images_in_other_units_than_the_training_are_warned_of_once(
 # Existing outputs ---------------------------------------------------------------------------------------------------
 
 
-def test_an_existing_output_stops_everything_before_anything_is_computed(
+def test_an_existing_output_is_reported_before_anything_is_computed(
     ct: SmallCt, views: list[Path], tmp_path: Path
 ) -> None:
     save(tmp_path / "a.nii", ct.hu, AFFINE)
@@ -68,7 +68,7 @@ def test_an_existing_output_stops_everything_before_anything_is_computed(
 
 
 @pytest.mark.parametrize("output", ["a.nii", "."])
-def test_the_image_itself_is_never_the_output(ct: SmallCt, views: list[Path], tmp_path: Path, output: str) -> None:
+def test_the_image_itself_is_never_overwritten(ct: SmallCt, views: list[Path], tmp_path: Path, output: str) -> None:
     image = save(tmp_path / "a.nii.gz", ct.hu, AFFINE)
     if output != ".":
         image = image.rename(tmp_path / "a.nii")
@@ -76,7 +76,7 @@ def test_the_image_itself_is_never_the_output(ct: SmallCt, views: list[Path], tm
         predict(views[0], image, tmp_path / output, PredictSettings(overwrite=True))
 
 
-def test_a_foreign_predictions_csv_stops_everything_before_anything_is_computed(
+def test_a_foreign_predictions_csv_is_reported_before_anything_is_computed(
     ct: SmallCt, views: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "predictions.csv").write_text("patient,age\nx,70\n")
@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_written_to_is_reported_before_anything_is_compu
 # Images that fail ---------------------------------------------------------------------------------------------------
 
 
-def test_images_that_fail_stop_no_others_and_are_reported(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_failing_images_are_reported_and_do_not_stop_the_others(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     good = save(images / "b_good.nii.gz", ct.hu, AFFINE)
@@ -120,7 +120,7 @@ def test_images_that_fail_stop_no_others_and_are_reported(ct: SmallCt, views: li
     assert list(reasons) == [
         "a_cut.nii.gz", "c_text.nii", "d_film.nii", "e_hole.nii", "f_flat.nii", "g_singular.nii",
     ]  # fmt: skip
-    for name, said in {
+    for name, message in {
         "a_cut.nii.gz": "is damaged or truncated",
         "c_text.nii": "cannot be read as NIfTI",
         "d_film.nii": "has 4 dimensions",
@@ -128,10 +128,12 @@ def test_images_that_fail_stop_no_others_and_are_reported(ct: SmallCt, views: li
         "f_flat.nii": "every voxel has the intensity 0",
         "g_singular.nii": "singular",
     }.items():
-        assert said in reasons[name]
+        assert message in reasons[name]
 
 
-def test_an_image_that_vanishes_meanwhile_is_a_failure_too(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_an_image_deleted_during_prediction_is_reported_as_a_failure(
+    ct: SmallCt, views: list[Path], tmp_path: Path
+) -> None:
     for name in "ab":
         save(tmp_path / f"{name}.nii", ct.hu, AFFINE)
     report = predict(
@@ -155,14 +157,14 @@ class Moody(torch.nn.Module):
 """
 
 
-def test_a_fault_in_the_middle_stops_no_others(
+def test_an_exception_in_the_network_does_not_stop_the_other_images(
     ct: SmallCt, views: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "moody_networks.py").write_text(MOODY)
     monkeypatch.syspath_prepend(tmp_path)
     network = {"_target_": "moody_networks.Moody", "in_channels": 1, "out_channels": 2}
-    named = forge_network(views[0], tmp_path / "moody" / "checkpoints" / "best.ckpt", network)
-    run = forge(named.parents[1], tmp_path / "moody.ckpt", lambda content: content.update(state_dict={}))
+    forged = forge_network(views[0], tmp_path / "moody" / "checkpoints" / "best.ckpt", network)
+    run = forge(forged.parents[1], tmp_path / "moody.ckpt", lambda content: content.update(state_dict={}))
     for name, hu in {"a": ct.hu, "b": np.minimum(ct.hu, -200), "c": ct.hu}.items():
         save(tmp_path / f"{name}.nii", hu, AFFINE)
     report = predict(run, tmp_path, tmp_path / "out", PredictSettings(allow_custom_code=True))

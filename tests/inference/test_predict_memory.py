@@ -1,4 +1,4 @@
-"""A volume of 512 × 512 × 1000 voxels in 4 GiB."""
+"""Predicting a volume of 512 × 512 × 1000 voxels takes less than 4 GiB of memory."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ LIMIT_GIB = 4.0
 
 @pytest.fixture(scope="module")
 def large_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A body in air with an organ along half of it, 0.8 mm voxels."""
+    """A body in air with an organ along half of its length, in voxels of 0.8 mm."""
     i, j = np.mgrid[: SHAPE[0], : SHAPE[1]]
     hu = np.full(SHAPE, -1000, np.int16, order="F")
     hu[((i - 256) / 200) ** 2 + ((j - 256) / 170) ** 2 < 1] = 40
@@ -32,7 +32,7 @@ def large_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def peak_gib(folder: Path, *arguments: str | Path) -> float:
-    """The largest resident memory of one call of the command."""
+    """Peak resident memory of one `spleen predict` process."""
     command = [SPLEEN, "predict", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
@@ -47,9 +47,9 @@ def peak_gib(folder: Path, *arguments: str | Path) -> float:
 @pytest.mark.parametrize(
     ("n_views", "options"),
     [(1, []), (3, []), (3, ["--probabilities", "--keep-largest", "all", "--fill-holes"])],
-    ids=["one run", "three runs", "three runs with everything"],
+    ids=["one run", "three runs", "three runs with all options"],
 )
-def test_a_thousand_slices_fit_into_4_gib(
+def test_a_volume_of_1000_slices_is_predicted_within_4_gib(
     large_ct: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, n_views: int, options: list[str]
 ) -> None:
     def change(spec: dict[str, Any]) -> None:

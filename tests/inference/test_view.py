@@ -1,4 +1,4 @@
-"""One network over one volume, with networks whose answers are known."""
+"""One network applied to one volume, with networks whose output is known."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -20,7 +20,7 @@ from spleen.system.hardware import choose_hardware
 from tests._helpers.handmade import CPU, PLAIN, Places, Pointwise, image_of, intensities, model, probability
 
 SHAPE = (7, 9, 5)
-# The longest side of the planes of SHAPE, so that a network sees them as they are.
+# The longest side of the planes of SHAPE, so that slices are not resized.
 SIZES = {"axial": 9, "coronal": 7, "sagittal": 9}
 AXES = pytest.mark.parametrize("axis", SIZES)
 # The array axis of a RAS volume along which a direction runs.
@@ -32,10 +32,10 @@ def batch(height: int = 11, width: int = 14) -> torch.Tensor:
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def collect(trained, image, shown_as=PLAIN, batch_size: int = 2) -> tuple[list[slice], np.ndarray]:
-    """The parts, and all probabilities as (variant, organ, i, j, k)."""
-    parts, planes = zip(*view_probabilities(trained, image, "ct", shown_as, CPU, batch_size), strict=True)
-    stack = torch.cat(planes, dim=1).movedim(1, 2).numpy()  # variant, organ, n, H, W
+def collect(trained, image, tta_variants=PLAIN, batch_size: int = 2) -> tuple[list[slice], np.ndarray]:
+    """The slice range of each step, and all probabilities as (variant, class, i, j, k)."""
+    parts, planes = zip(*view_probabilities(trained, image, "ct", tta_variants, CPU, batch_size), strict=True)
+    stack = torch.cat(planes, dim=1).movedim(1, 2).numpy()  # variant, class, n, H, W
     back = np.argsort({"sagittal": (0, 2, 1), "coronal": (1, 2, 0), "axial": (2, 1, 0)}[trained.preprocessing.axis])
     return list(parts), stack.transpose(0, 1, *(2 + back))
 
@@ -58,7 +58,7 @@ def test_a_shift_moves_the_slice_and_repeats_its_edge(shift: tuple[int, int], ro
     assert torch.equal(Variant(shift=shift).apply(planes), expected)
 
 
-def test_a_flip_mirrors_the_axis_that_it_names() -> None:
+def test_a_flip_mirrors_the_given_axis() -> None:
     planes = batch()
     np.testing.assert_array_equal(Variant((2,)).apply(planes), planes.numpy()[:, :, ::-1])
     np.testing.assert_array_equal(Variant((3,)).apply(planes), planes.numpy()[:, :, :, ::-1])
@@ -66,7 +66,7 @@ def test_a_flip_mirrors_the_axis_that_it_names() -> None:
 
 
 @AXES
-def test_undoing_a_variant_gives_the_slice_back_away_from_the_edge(axis: str) -> None:
+def test_undoing_a_variant_restores_the_slice_away_from_its_edges(axis: str) -> None:
     planes = batch()
     margin = 3
     for variant in variants(axis, FLIP_DIRECTIONS):
@@ -77,7 +77,7 @@ def test_undoing_a_variant_gives_the_slice_back_away_from_the_edge(axis: str) ->
             assert torch.equal(back, planes)
 
 
-def test_a_shift_and_a_flip_together_are_undone_in_turn() -> None:
+def test_a_combined_shift_and_flip_is_undone() -> None:
     planes = batch()
     variant = Variant((3,), (2, -1))
     inner = (..., slice(3, -3), slice(3, -3))
@@ -86,7 +86,7 @@ def test_a_shift_and_a_flip_together_are_undone_in_turn() -> None:
 
 @AXES
 @pytest.mark.parametrize("direction", FLIP_DIRECTIONS)
-def test_a_direction_is_the_patients_and_mirrors_only_planes_that_it_lies_in(axis: str, direction: str) -> None:
+def test_a_flip_direction_is_anatomical_and_mirrors_only_planes_that_contain_it(axis: str, direction: str) -> None:
     volume = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
     mirrored = [variant for variant in variants(axis, [direction]) if variant.flipped_dims]
     if ACROSS[axis] == direction:
@@ -98,17 +98,17 @@ def test_a_direction_is_the_patients_and_mirrors_only_planes_that_it_lies_in(axi
 
 
 @AXES
-def test_variants_are_the_slice_itself_four_shifts_and_the_flips_asked_for(axis: str) -> None:
+def test_variants_are_the_unchanged_slice_four_shifts_and_the_requested_flips(axis: str) -> None:
     plain = variants(axis, ())
     assert plain[0] == Variant()
     assert {variant.shift for variant in plain[1:]} == {(3, 0), (-3, 0), (0, 3), (0, -3)}
     assert all(not variant.flipped_dims for variant in plain)
     every = variants(axis, FLIP_DIRECTIONS)
     assert [variant.flipped_dims for variant in every[len(plain) :]] == [(2,), (3,), (2, 3)]
-    assert variants(axis, [*FLIP_DIRECTIONS, "left_right"]) == every  # trained with and asked for: once
+    assert variants(axis, [*FLIP_DIRECTIONS, "left_right"]) == every  # a direction given twice is used once
 
 
-def test_an_unknown_direction_is_reported() -> None:
+def test_an_unknown_flip_direction_is_reported() -> None:
     with pytest.raises(InputError, match="a flip must be among left_right, anterior_posterior, superior_inferior; got"):
         variants("axial", ["up_down"])
 
@@ -118,9 +118,7 @@ def test_an_unknown_direction_is_reported() -> None:
 
 @AXES
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
-def test_every_slice_comes_once_and_in_order_with_what_the_network_says(
-    tmp_path: Path, axis: str, batch_size: int
-) -> None:
+def test_every_slice_is_predicted_once_and_in_order(tmp_path: Path, axis: str, batch_size: int) -> None:
     array = intensities(SHAPE)
     image = image_of(tmp_path / "ct.nii", array)
     trained = model(Pointwise([2.0, -1.0], [0.5, 0.0]), axis, SIZES[axis], ("a", "b"))
@@ -129,12 +127,12 @@ def test_every_slice_comes_once_and_in_order_with_what_the_network_says(
     assert n_slices(trained, image) == count
     assert [index for part in parts for index in range(part.start, part.stop)] == list(range(count))
     assert max(part.stop - part.start for part in parts) == min(batch_size, count)
-    powers = np.exp([np.zeros(SHAPE), 2 * array + 0.5, -array])
-    np.testing.assert_allclose(found[0], (powers / powers.sum(0))[1:], atol=1e-6)
+    exponentials = np.exp([np.zeros(SHAPE), 2 * array + 0.5, -array])
+    np.testing.assert_allclose(found[0], (exponentials / exponentials.sum(0))[1:], atol=1e-6)
 
 
 @AXES
-def test_a_network_sees_the_neighbours_of_a_slice_and_the_last_one_again_at_the_ends(tmp_path: Path, axis: str) -> None:
+def test_context_slices_are_the_neighbours_and_repeat_the_last_slice_at_the_ends(tmp_path: Path, axis: str) -> None:
     array = intensities(SHAPE)
     image = image_of(tmp_path / "ct.nii", array)
     along = ALONG[ACROSS[axis]]
@@ -147,8 +145,8 @@ def test_a_network_sees_the_neighbours_of_a_slice_and_the_last_one_again_at_the_
 
 
 @AXES
-def test_planes_have_their_own_directions(tmp_path: Path, axis: str) -> None:
-    """A network that depends on position only: rows and columns of a slice run as `spleen.imaging.slicing` says."""
+def test_rows_and_columns_of_a_slice_run_in_the_documented_directions(tmp_path: Path, axis: str) -> None:
+    """The output depends on position only; `spleen.imaging.slicing` documents the directions."""
     image = image_of(tmp_path / "ct.nii", intensities(SHAPE))
     _, found = collect(model(Places(), axis, SIZES[axis]), image)
     i, j, k = np.indices(SHAPE)
@@ -156,31 +154,31 @@ def test_planes_have_their_own_directions(tmp_path: Path, axis: str) -> None:
     np.testing.assert_allclose(found[0, 0], probability(right - 2 * down, 1.0), atol=1e-6)
 
 
-def test_each_variant_has_its_own_answer_in_the_place_of_the_unchanged_slice(tmp_path: Path) -> None:
-    """By hand, for a network that depends on position only: a mirrored ramp is reversed; a shift is undone."""
+def test_the_output_of_each_variant_is_mapped_back_to_the_unchanged_slice(tmp_path: Path) -> None:
+    """By hand, for an output that depends on position only: a mirrored ramp is reversed; a shift is undone."""
     image = image_of(tmp_path / "ct.nii", intensities(SHAPE))
-    shown_as = (Variant(), Variant((3,)), Variant(shift=(0, 3)), Variant(shift=(-3, 0)))
-    _, found = collect(model(Places(), "axial", SIZES["axial"]), image, shown_as)
+    tta_variants = (Variant(), Variant((3,)), Variant(shift=(0, 3)), Variant(shift=(-3, 0)))
+    _, found = collect(model(Places(), "axial", SIZES["axial"]), image, tta_variants)
     i, j, _ = np.indices(SHAPE)
-    for answer, (down, right) in zip(
+    for mapped, (down, right) in zip(
         found[:, 0], [(j, i), (j, 6 - i), (j, np.minimum(i + 3, 6)), (np.maximum(j - 3, 0), i)], strict=True
     ):
-        np.testing.assert_allclose(answer, probability(right - 2 * down, 1.0), atol=1e-6)
+        np.testing.assert_allclose(mapped, probability(right - 2 * down, 1.0), atol=1e-6)
 
 
-def test_a_network_that_looks_at_each_pixel_alone_says_the_same_of_every_variant(tmp_path: Path) -> None:
+def test_a_pointwise_network_predicts_the_same_for_every_variant(tmp_path: Path) -> None:
     image = image_of(tmp_path / "ct.nii", intensities(SHAPE))
     _, found = collect(model(Pointwise([4.0], [0.0]), "axial", 9), image, variants("axial", FLIP_DIRECTIONS))
     assert len(found) == 8
     for mirrored in found[5:]:
         np.testing.assert_allclose(mirrored, found[0], atol=1e-6)
-    for shifted in found[1:5]:  # but for the three pixels that a shift pushes out
+    for shifted in found[1:5]:  # except for the three pixels that a shift pushes out
         np.testing.assert_allclose(shifted[:, 3:-3, 3:-3], found[0][:, 3:-3, 3:-3], atol=1e-6)
         assert np.abs(shifted - found[0]).max() > 0.1
 
 
 class Side(nn.Module):
-    """Bright pixels are an organ: class 1, left, in the first half of the columns, class 2, right, in the other."""
+    """Bright pixels are an organ: class 1 (left) in the first half of the columns, class 2 (right) in the second."""
 
     def forward(self, image: Tensor) -> Tensor:
         bright = image[:, :1]
@@ -189,36 +187,36 @@ class Side(nn.Module):
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal"])
-def test_a_mirrored_left_organ_is_a_right_organ(tmp_path: Path, axis: str) -> None:
-    """A network that knows the side by place alone: both variants must call each organ by its own side, voxel by voxel.
+def test_flips_swap_left_and_right_classes(tmp_path: Path, axis: str) -> None:
+    """For a network that tells sides by position alone, both variants give each organ its own side, voxel by voxel.
 
-    The first array axis runs from left to right in Places' sense: the first half of the columns is class 1.
+    The columns run along the first array axis; their first half is class 1.
     """
     organs = np.zeros(SHAPE, np.uint8)
     organs[1:3, 2:7, 1:4], organs[5, 3:6, 2] = 1, 2
     array = np.where(organs > 0, 1.0, -1.0)
     trained = model(Side(), axis, SIZES[axis], ("left_kidney", "right_kidney"))
-    shown_as = make_views([trained], PredictSettings(tta=True, flips=("left_right",)))[0].variants
-    (mirrored,) = [variant for variant in shown_as if variant.flipped_dims]
+    tta_variants = make_views([trained], PredictSettings(tta=True, flips=("left_right",)))[0].variants
+    (mirrored,) = [variant for variant in tta_variants if variant.flipped_dims]
     for variant in (Variant(), mirrored):
         _, found = collect(trained, image_of(tmp_path / "ct.nii", array), [variant])
         for index in (1, 2):
             np.testing.assert_array_equal(found[0, index - 1] > 0.5, organs == index)
 
 
-def test_a_side_without_a_partner_is_not_mirrored_on_request() -> None:
+def test_left_right_flips_are_refused_for_a_class_without_a_counterpart() -> None:
     settings = PredictSettings(tta=True, flips=("left_right",))
     with pytest.raises(InputError, match=r"axial cannot be mirrored: left_right mirrors the class 'left_atrium'"):
         make_views([model(Side(), "axial", 9, ("left_atrium", "liver"))], settings)
-    make_views([model(Side(), "sagittal", 9, ("left_atrium", "liver"))], settings)  # out of its plane
+    make_views([model(Side(), "sagittal", 9, ("left_atrium", "liver"))], settings)  # not in a sagittal plane
     trained = model(Side(), "axial", 9, ("left_atrium", "liver"))
     spec = replace(trained.spec, trained_flips=("left_right",))  # by an earlier version, without swapping
     (view,) = make_views([replace(trained, spec=spec)], PredictSettings(tta=True))
     assert [variant for variant in view.variants if variant.flipped_dims] == [Variant((3,))]
 
 
-def test_planes_of_another_size_are_resampled_there_and_back(tmp_path: Path) -> None:
-    """A ramp stays one: twice as fine for the network, and as coarse as before in the answer; SciPy agrees inside."""
+def test_slices_of_another_size_are_resampled_and_the_output_resampled_back(tmp_path: Path) -> None:
+    """A ramp is upsampled by 2 for the network and its output downsampled; SciPy agrees away from the edges."""
     array = np.broadcast_to(np.linspace(-1, 1, 16)[:, None, None], (16, 12, 3))
     image = image_of(tmp_path / "ct.nii", array)
     _, found = collect(model(Pointwise([1.0], [0.0]), "axial", 32), image)
@@ -227,7 +225,7 @@ def test_planes_of_another_size_are_resampled_there_and_back(tmp_path: Path) -> 
     np.testing.assert_allclose(found[0, 0, 2:-2, 2:-2, 1], expected[2:-2, 2:-2], atol=2e-3)
 
 
-def test_steps_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_size_is_limited_by_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two classes of 7 × 9 pixels in 4 bytes take 504 bytes per slice and variant."""
     image = image_of(tmp_path / "ct.nii", intensities((7, 9, 11)))
     trained = model(Pointwise([1.0], [0.0]), "axial", 9)
@@ -238,7 +236,7 @@ def test_steps_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert all(first.stop == second.start for first, second in pairwise(parts))
 
 
-def test_an_image_without_any_contrast_is_reported(tmp_path: Path) -> None:
+def test_a_constant_image_is_reported(tmp_path: Path) -> None:
     image = image_of(tmp_path / "ct.nii", np.full(SHAPE, 0.5))
     with pytest.raises(InputError, match=r"ct: every voxel has the intensity 0\.5"):
         collect(model(Pointwise([1.0], [0.0]), "axial", 9), image)
@@ -248,12 +246,12 @@ def test_an_image_without_any_contrast_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "autocast"), [("32", None), ("bf16", torch.bfloat16)])
-def test_a_processor_computes_in_32_bits_or_bf16(precision: str, autocast: torch.dtype | None) -> None:
+def test_the_cpu_computes_in_fp32_or_bf16(precision: str, autocast: torch.dtype | None) -> None:
     hardware = choose_hardware("cpu", precision)
     assert (hardware.device.type, hardware.autocast) == ("cpu", autocast)
 
 
-def test_hardware_that_is_not_there_is_reported_in_the_words_of_this_command() -> None:
+def test_unavailable_hardware_is_reported_with_the_options_of_the_command() -> None:
     with pytest.raises(InputError, match=r"precision=16 needs a CUDA GPU"):
         choose_hardware("cpu", "16")
     if not torch.backends.mps.is_available():
@@ -264,8 +262,8 @@ def test_hardware_that_is_not_there_is_reported_in_the_words_of_this_command() -
             choose_hardware("gpu", "32")
 
 
-def test_bf16_is_used_where_it_is_asked_for(tmp_path: Path) -> None:
-    """A convolution under autocast answers in bf16: 1 + 2⁻¹⁰ is rounded to 1."""
+def test_bf16_is_used_on_request(tmp_path: Path) -> None:
+    """A convolution under autocast computes in bf16, which rounds 1 + 2⁻¹⁰ to 1."""
     layer = torch.nn.Conv2d(1, 2, 1)
     with torch.no_grad():
         layer.weight[:] = torch.tensor([0.0, 1 + 2**-10])[:, None, None, None]
@@ -273,10 +271,10 @@ def test_bf16_is_used_where_it_is_asked_for(tmp_path: Path) -> None:
     array = intensities(SHAPE)
     image = image_of(tmp_path / "ct.nii", array)
     trained = model(layer, "axial", 9)
-    answers = [
+    outputs = [
         next(view_probabilities(trained, image, "ct", PLAIN, choose_hardware("cpu", precision), 9))[1][0, 0, 0]
         for precision in ("32", "bf16")
     ]
     first = to_slices(array, "axial")[0]
-    np.testing.assert_allclose(answers[0], probability(first, 1 + 2**-10), atol=1e-7)
-    np.testing.assert_allclose(answers[1], probability(first, 1.0), atol=1e-7)
+    np.testing.assert_allclose(outputs[0], probability(first, 1 + 2**-10), atol=1e-7)
+    np.testing.assert_allclose(outputs[1], probability(first, 1.0), atol=1e-7)

@@ -1,4 +1,4 @@
-"""`spleen.train` does in this process what the command does, and gives back what is in the run folder."""
+"""`spleen.train` trains in this process as the command does, and returns the content of the run folder."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def process_state() -> dict[str, object]:
     }
 
 
-def test_it_trains_as_the_command_does(ct: SmallCt, tmp_path: Path) -> None:
+def test_train_gives_the_same_run_as_the_command(ct: SmallCt, tmp_path: Path) -> None:
     before = process_state()
     run = spleen.train(
         *small("epochs=2"),
@@ -88,7 +88,7 @@ def test_it_trains_as_the_command_does(ct: SmallCt, tmp_path: Path) -> None:
         (("data=nifti", "data.image=/nowhere.nii", "data.label=/nowhere.nii"), {}, "nowhere.nii"),
     ],
 )
-def test_what_is_wrong_is_told_as_the_command_tells_it(
+def test_invalid_settings_are_reported_with_the_messages_of_the_command(
     tmp_path: Path, overrides: tuple[str, ...], settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message.replace("?", r"\?")):
@@ -105,7 +105,7 @@ def test_a_failure_is_recorded_in_the_run_folder(ct: SmallCt, tmp_path: Path) ->
     assert "damaged.nii.gz" in json.loads(failure.read_text())["message"]
 
 
-def test_a_program_that_uses_hydra_keeps_its_own_state() -> None:
+def test_a_program_that_uses_hydra_keeps_its_hydra_state() -> None:
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         assert compose_config(["logger=none", "epochs=7"]).epochs == 7
         assert compose("train", ["epochs=5"]).epochs == 5
@@ -115,11 +115,11 @@ def test_a_program_that_uses_hydra_keeps_its_own_state() -> None:
     "value",
     ["a b", "x=1", "it's", 'say "a"', "a,b", "[1]", "{a: 1}", "${lr}", "\\${lr}", "null", "1", "ünï", "C:\\new"],
 )
-def test_a_text_is_read_as_it_is(value: str) -> None:
+def test_a_string_setting_is_passed_unchanged(value: str) -> None:
     assert compose_config(as_overrides({"logger": "none", "study": value})).study == value
 
 
-def test_values_of_every_kind_are_read_as_they_are() -> None:
+def test_settings_of_every_type_are_passed_unchanged() -> None:
     given = {
         "logger": "none",
         "data": "nifti",

@@ -1,4 +1,4 @@
-"""Training curves, read back from the file: an SVG carries each line of text as a comment too."""
+"""Training curves, read back from the SVG, which contains each line of text as a comment too."""
 
 from pathlib import Path
 
@@ -17,21 +17,21 @@ ROWS: list[dict[str, float]] = [
 
 def test_curves_mark_the_best_epoch(tmp_path: Path):
     draw_curves(ROWS, tmp_path / "curves.svg", "U-Net, axial")
-    words = (tmp_path / "curves.svg").read_text()
+    svg = (tmp_path / "curves.svg").read_text()
     for text in ("U-Net, axial", "best: 0.8125 at epoch 2", "validation score", "learning rate"):
-        assert f"<!-- {text} -->" in words
+        assert f"<!-- {text} -->" in svg
 
 
 @pytest.mark.parametrize("rows", [[], [{"epoch": 0.0, "train/loss": NAN}], [{"epoch": 5.0, "train/loss": 0.1}]])
-def test_curves_of_little(rows: list[dict[str, float]], tmp_path: Path):
+def test_curves_of_few_metrics_are_drawn(rows: list[dict[str, float]], tmp_path: Path):
     draw_curves(rows, tmp_path / "curves.svg", "short")
-    words = (tmp_path / "curves.svg").read_text()
-    assert "<!-- loss -->" in words
-    assert "validation score" not in words
-    assert "learning rate" not in words
+    svg = (tmp_path / "curves.svg").read_text()
+    assert "<!-- loss -->" in svg
+    assert "validation score" not in svg
+    assert "learning rate" not in svg
 
 
-def test_a_figure_that_fails_leaves_the_former_one(tmp_path: Path):
+def test_a_figure_that_fails_leaves_the_existing_file(tmp_path: Path):
     path = tmp_path / "curves.unknown"
     path.write_text("the former one")
     with pytest.raises(ValueError, match="unknown"):

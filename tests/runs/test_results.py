@@ -13,14 +13,14 @@ from tests._helpers.small_run import small_ct, summary, train
 
 
 def states(study: StudyResults) -> dict[str, tuple[str, str]]:
-    """Of the runs that are not in the table: name, state and reason."""
+    """State and reason of each run that is not in the table, by name."""
     return {run.folder.name: (run.state, run.reason) for run in study.others}
 
 
 # Arms ---------------------------------------------------------------------------------------------------------------
 
 
-def test_seeds_are_averaged_with_a_t_interval_and_ordered_by_validation(tmp_path: Path) -> None:
+def test_seeds_are_averaged_with_a_t_interval_and_arms_ordered_by_validation(tmp_path: Path) -> None:
     for seed, (val, test) in enumerate([(0.80, 0.90), (0.82, 0.92), (0.87, 0.97)]):
         write_run(tmp_path / f"small{seed}", val, test, img_size=64, seed=seed, minutes=seed + 1.0)
     write_run(tmp_path / "large", 0.9, 0.7, img_size=128)
@@ -34,7 +34,7 @@ def test_seeds_are_averaged_with_a_t_interval_and_ordered_by_validation(tmp_path
     assert small.test_dice.mean == pytest.approx(0.93)
     assert small.test_jaccard.mean == pytest.approx(0.465)
     assert small.minutes == pytest.approx(2.0)
-    # s² = (0.03² + 0.01² + 0.04²) / 2 = 0.0013, and t(0.975; 2) = 4.302653 in any table
+    # s² = (0.03² + 0.01² + 0.04²) / 2 = 0.0013, and t(0.975; 2) = 4.302653 from a table
     assert small.test_dice.interval is not None
     half = 4.302653 * math.sqrt(0.0013 / 3)
     assert small.test_dice.interval.low == pytest.approx(0.93 - half, abs=1e-6)
@@ -57,7 +57,7 @@ def test_an_arm_without_a_score_comes_last(tmp_path: Path) -> None:
     assert math.isnan(study.arms[1].val_dice.mean)
 
 
-def test_a_split_that_stays_while_the_seed_changes_is_the_same_arm_too(tmp_path: Path) -> None:
+def test_seeds_with_the_same_split_seed_are_one_arm(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path / f"fixed{seed}", seed=seed, split__seed=0)
     assert [arm.n_runs for arm in results(tmp_path).arms] == [2]
@@ -67,13 +67,13 @@ def test_a_split_that_stays_while_the_seed_changes_is_the_same_arm_too(tmp_path:
     assert [(arm.n_runs, arm.settings["split.seed"]) for arm in study.arms] == [(2, 0), (2, 1)]
 
 
-def test_where_a_run_is_kept_and_logged_makes_no_arm(tmp_path: Path) -> None:
+def test_output_folder_study_and_logging_do_not_make_an_arm(tmp_path: Path) -> None:
     write_run(tmp_path / "a", seed=0, output_dir="/here", study="one", logger__mode="online")
     write_run(tmp_path / "b", seed=1, output_dir="/there", study="two", logger__mode="offline")
     assert [arm.n_runs for arm in results(tmp_path).arms] == [2]
 
 
-def test_of_equal_runs_the_newest_counts_and_the_other_is_listed(tmp_path: Path) -> None:
+def test_of_identical_runs_the_newest_counts_and_the_other_is_listed(tmp_path: Path) -> None:
     set_age(write_run(tmp_path / "z_first", test=0.1) / "summary.json", 60)
     write_run(tmp_path / "again", test=0.2)
     study = results(tmp_path)
@@ -82,7 +82,7 @@ def test_of_equal_runs_the_newest_counts_and_the_other_is_listed(tmp_path: Path)
     assert str(tmp_path / "again") in states(study)["z_first"][1]
 
 
-def test_of_folds_every_case_counts_once(tmp_path: Path) -> None:
+def test_across_folds_every_case_counts_once(tmp_path: Path) -> None:
     # Fold 0 tests cases a (two classes: mean 0.8) and b (0.6), fold 1 tests c, one of whose classes is empty.
     nan = math.nan
     first = [("test", "a", "x", 0.7), ("test", "a", "y", 0.9), ("test", "b", "x", 0.5), ("test", "b", "y", 0.7)]
@@ -101,7 +101,7 @@ def test_of_folds_every_case_counts_once(tmp_path: Path) -> None:
     assert arm.val_dice.interval is None
 
 
-def test_a_fold_whose_cases_are_lost_is_left_out(tmp_path: Path) -> None:
+def test_a_fold_with_a_missing_or_broken_cases_csv_is_left_out(tmp_path: Path) -> None:
     for fold in (0, 1, 2):
         write_run(tmp_path / str(fold), cases=[("test", f"c{fold}", "x", 0.1 * fold)], fold=fold)
     (tmp_path / "1" / "cases.csv").unlink()
@@ -133,7 +133,7 @@ def test_group_by_averages_over_everything_else(tmp_path: Path) -> None:
 # Folders ------------------------------------------------------------------------------------------------------------
 
 
-def test_runs_are_found_to_three_levels_and_once_each(tmp_path: Path) -> None:
+def test_runs_are_found_once_each_up_to_three_levels_deep(tmp_path: Path) -> None:
     write_run(tmp_path / "one", lr=1e-1)
     write_run(tmp_path / "a" / "b" / "three", lr=1e-2)
     write_run(tmp_path / "a" / "b" / "c" / "four", lr=1e-3)
@@ -147,14 +147,14 @@ def test_runs_are_found_to_three_levels_and_once_each(tmp_path: Path) -> None:
     assert study.others == ()
 
 
-def test_a_run_folder_itself_and_a_link_to_it_will_do(tmp_path: Path) -> None:
+def test_a_run_folder_or_a_link_to_it_is_accepted(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", test=0.25)
     (tmp_path / "latest").symlink_to("run")
     for folder in (run, tmp_path / "latest"):
         assert [arm.test_dice.mean for arm in results(folder).arms] == [0.25]
 
 
-def test_what_is_not_finished_is_listed_with_its_reason(tmp_path: Path) -> None:
+def test_unfinished_runs_are_listed_with_their_reasons(tmp_path: Path) -> None:
     write_run(tmp_path / "good")
     set_age(_with_epochs(write_config(tmp_path / "killed"), 3), 600)
     write_config(tmp_path / "started")
@@ -176,7 +176,7 @@ def test_what_is_not_finished_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert "good" not in found
 
 
-def test_a_command_that_was_refused_is_no_run(tmp_path: Path) -> None:
+def test_a_refused_command_is_not_listed_as_a_run(tmp_path: Path) -> None:
     write_run(tmp_path / "good")
     (tmp_path / "refused").mkdir()
     write_json(tmp_path / "refused" / "failed.json", {"message": "lr must be above 0", "exit_code": 2})
@@ -189,7 +189,7 @@ def _with_epochs(folder: Path, count: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("summary.json", b'{"status": "fini', "summary.json is not valid JSON"),
         ("summary.json", b"\xff\xfe\x00", "summary.json is not valid JSON"),
@@ -202,7 +202,9 @@ def _with_epochs(folder: Path, count: int) -> Path:
         ("failed.json", b"{", "failed.json is not valid JSON"),
     ],
 )
-def test_a_broken_run_is_listed_not_fatal(tmp_path: Path, name: str, content: bytes | None, told: str) -> None:
+def test_a_broken_run_is_listed_and_does_not_stop_the_report(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
     write_run(tmp_path / "good", lr=1e-5)
     run = write_run(tmp_path / "bad")
     if name == "failed.json":
@@ -216,17 +218,17 @@ def test_a_broken_run_is_listed_not_fatal(tmp_path: Path, name: str, content: by
     assert len(study.arms) == 1
     state, reason = states(study)["bad"]
     assert state == "broken"
-    assert told in reason
+    assert message in reason
 
 
-def test_without_finished_runs_there_is_a_list_and_no_arm(tmp_path: Path) -> None:
+def test_without_finished_runs_there_are_no_arms_but_the_runs_are_listed(tmp_path: Path) -> None:
     write_config(tmp_path / "started")
     study = results(tmp_path, group_by=["axis"])
     assert (study.arms, study.selected, study.comparison, study.n_finished) == ((), None, None, 0)
     assert len(study.others) == 1
 
 
-def test_a_folder_without_runs_is_a_wrong_input(tmp_path: Path) -> None:
+def test_a_folder_without_runs_is_reported(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="contain no run"):
         results(tmp_path / "empty")
@@ -241,7 +243,7 @@ def test_two_real_runs_are_one_arm_with_the_mean_of_their_summaries(tmp_path: Pa
     ct = small_ct(tmp_path)
     settings = (*ct.overrides, "data.label_values=[3,4]", "epochs=1")
     runs = [train(tmp_path, *settings, f"seed={seed}", name=f"seed{seed}") for seed in (0, 1)]
-    study = results(tmp_path / "outputs")  # holds the link `latest`, too
+    study = results(tmp_path / "outputs")  # also contains the link `latest`
     (arm,) = study.arms
     expected = [json.loads((run / "summary.json").read_text())["test"]["dice"] for run in runs]
     assert arm.test_dice.mean == pytest.approx(sum(expected) / 2)

@@ -1,4 +1,4 @@
-"""Which settings become columns, on handwritten configurations and the shipped options."""
+"""Which settings become columns, with handwritten configurations and the shipped options."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def extra(study: StudyResults) -> list[str]:
     return [column.title for column in study.columns[4:]]
 
 
-def test_what_differs_is_named_by_its_key(tmp_path: Path) -> None:
+def test_settings_that_differ_become_columns_named_by_their_keys(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 0.9, context_slices=0, loader={"foreground_fraction": 0.5}, compile=False)
     write_run(tmp_path / "b", 0.8, context_slices=1, loader={"foreground_fraction": 0.25}, compile=False)
     write_run(tmp_path / "c", 0.7, context_slices=1, loader={"foreground_fraction": 0.5}, compile=True)
@@ -30,7 +30,7 @@ def test_what_differs_is_named_by_its_key(tmp_path: Path) -> None:
     ]
 
 
-def test_the_keys_of_a_model_follow_from_its_name(tmp_path: Path) -> None:
+def test_model_keys_implied_by_the_model_name_are_not_columns(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 0.9, model={"name": "unet", "size_multiple": 16, "network": {"width": 16}})
     write_run(
         tmp_path / "b", 0.8, model={"name": "wide", "size_multiple": 8, "network": {"width": 32, "norm": "batch"}}
@@ -43,7 +43,7 @@ def test_the_keys_of_a_model_follow_from_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("group", ["augment", "loss", "intensity"])
-def test_shipped_options_of_a_group_are_told_by_their_names(tmp_path: Path, group: str) -> None:
+def test_shipped_options_of_a_group_are_shown_by_name(tmp_path: Path, group: str) -> None:
     options = sorted((REPOSITORY / "conf" / group).glob("*.yaml"))
     assert len(options) >= 3
     for rank, option in enumerate(options):
@@ -53,7 +53,7 @@ def test_shipped_options_of_a_group_are_told_by_their_names(tmp_path: Path, grou
     assert [arm.settings[group] for arm in study.arms] == [option.stem for option in options]
 
 
-def test_a_changed_option_is_told_by_its_keys(tmp_path: Path) -> None:
+def test_a_modified_option_is_shown_by_its_changed_keys(tmp_path: Path) -> None:
     light = yaml.safe_load((REPOSITORY / "conf" / "augment" / "light.yaml").read_text())
     write_run(tmp_path / "a", augment=light)
     write_run(tmp_path / "b", augment={**light, "noise_std": 0.5, "shear": 0.25})
@@ -61,13 +61,13 @@ def test_a_changed_option_is_told_by_its_keys(tmp_path: Path) -> None:
     assert extra(study) == ["augment.shear", "augment.noise_std"]
 
 
-def test_two_settings_that_are_drawn_at_random_are_both_shown(tmp_path: Path) -> None:
+def test_two_randomly_drawn_settings_are_both_shown(tmp_path: Path) -> None:
     for number, (noise, shear) in enumerate([(0.11, 0.031), (0.42, 0.017), (0.27, 0.055)]):
         write_run(tmp_path / str(number), augment={"noise_std": noise, "shear": shear}, lr=10.0**-number)
     assert extra(results(tmp_path)) == ["augment.noise_std", "augment.shear"]
 
 
-def test_long_paths_are_cut_to_what_differs(tmp_path: Path) -> None:
+def test_long_paths_are_shortened_to_the_part_that_differs(tmp_path: Path) -> None:
     for name in ("ct/one.nii.gz", "mr/one.nii.gz"):
         data = {"kind": "nifti", "image": f"/data/hospital/{name}", "label": f"/data/hospital/label/{name}"}
         write_run(tmp_path / name[:2], data=data)
@@ -76,7 +76,7 @@ def test_long_paths_are_cut_to_what_differs(tmp_path: Path) -> None:
     assert {arm.settings["data.image"] for arm in study.arms} == {"ct/one.nii.gz", "mr/one.nii.gz"}
 
 
-def test_the_configuration_is_read_as_any_yaml_reader_would(tmp_path: Path) -> None:
+def test_the_configuration_is_read_as_standard_yaml(tmp_path: Path) -> None:
     text = """# comment
 lr: 1e-4
 quoted: "1: 2"
@@ -94,7 +94,7 @@ number: '32'
     (tmp_path / "config.yaml").write_text(text)
     assert yaml.safe_load(text)["copy"] == {"deep": {"x": 1, "y": None, "z": True}}
     assert read_settings(tmp_path / "config.yaml") == {
-        "lr": 1e-4,  # a text for PyYAML, as there is no dot in it; Hydra reads a number
+        "lr": 1e-4,  # a string in PyYAML, as it has no dot; a number in Hydra
         "quoted": "1: 2",
         "tags": "['a', {'b': 1}]",
         "long": "one two",
@@ -113,7 +113,7 @@ number: '32'
     "setting",
     ["loader__num_workers", "trainer__strategy", "trainer__progress", "logger__mode", "cache_dir", "debug", "study"],
 )
-def test_what_cannot_change_the_result_makes_no_arm(tmp_path: Path, setting: str) -> None:
+def test_settings_that_cannot_change_the_result_do_not_make_an_arm(tmp_path: Path, setting: str) -> None:
     for seed, value in enumerate(("one", "other")):
         write_run(tmp_path / value, 0.5, seed=seed, **{setting: value})
     (arm,) = results(tmp_path).arms
@@ -121,8 +121,8 @@ def test_what_cannot_change_the_result_makes_no_arm(tmp_path: Path, setting: str
 
 
 @pytest.mark.parametrize("setting", ["data__image", "data__root", "split__splits_file", "trainer__devices"])
-def test_other_files_and_other_numbers_of_processes_make_an_arm(tmp_path: Path, setting: str) -> None:
-    """What the files hold is not recorded, so other names may be other data."""
+def test_different_files_or_numbers_of_processes_make_different_arms(tmp_path: Path, setting: str) -> None:
+    """The content of the files is not recorded, so different names may mean different data."""
     for seed, value in enumerate(("one", "other")):
         write_run(tmp_path / value, 0.5, seed=seed, **{setting: value})
     assert len(results(tmp_path).arms) == 2

@@ -1,4 +1,4 @@
-"""What the results say of cross-validations, of classes, and of runs that validated nothing: run folders by hand."""
+"""Results of cross-validations, of classes, and of runs without validation, from handwritten run folders."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from tests._helpers.run_folders import write_run
 
 
 def fold_run(folder: Path, fold: object, dice: float, n_folds: int | None = None, **settings: object) -> Path:
-    """A run that tested one case of its own, with two classes: `dice`, and half of it."""
+    """A run tested on a case of its own, with a Dice of `dice` for one class and half of it for the other."""
     name = f"c{fold}"
     cases = [("test", name, "x", dice), ("test", name, "y", dice / 2), ("val", "v", "x", 0.5), ("val", "v", "y", 0.5)]
     run = write_run(folder, 0.5, 0.75 * dice, cases=cases, fold=fold, **{"split__folds": 5, **settings})
@@ -23,30 +23,33 @@ def fold_run(folder: Path, fold: object, dice: float, n_folds: int | None = None
     return run
 
 
-def told(study: StudyResults) -> str:
+def conclusion_text(study: StudyResults) -> str:
     return "\n".join(conclusions(study))
 
 
 # Folds --------------------------------------------------------------------------------------------------------------
 
 
-def test_folds_that_are_missing_are_told(tmp_path: Path) -> None:
+def test_missing_folds_are_reported(tmp_path: Path) -> None:
     for fold in (0, 1, 3):
         fold_run(tmp_path / str(fold), fold, 0.8)
     study = results(tmp_path)
     (arm,) = study.arms
     assert arm.folds is not None
     assert (arm.folds.n, arm.folds.missing) == (5, (2, 4))
-    assert "\n3 of 5 folds are complete; missing: 2, 4. The cases of a missing fold are in no score.\n" in told(study)
+    assert (
+        "\n3 of 5 folds are complete; missing: 2, 4. The cases of a missing fold are in no score.\n"
+        in conclusion_text(study)
+    )
     for fold in (2, 4):
         fold_run(tmp_path / str(fold), fold, 0.8)
-    assert "of 5 folds" not in told(results(tmp_path))
+    assert "of 5 folds" not in conclusion_text(results(tmp_path))
 
 
-def test_the_folds_of_a_file_are_counted_there(tmp_path: Path) -> None:
+def test_the_number_of_folds_is_read_from_the_splits_file(tmp_path: Path) -> None:
     for fold in (0, 1):
         fold_run(tmp_path / str(fold), fold, 0.8, n_folds=3)
-    assert "2 of 3 folds are complete; missing: 2." in told(results(tmp_path))
+    assert "2 of 3 folds are complete; missing: 2." in conclusion_text(results(tmp_path))
 
 
 def test_each_arm_and_each_seed_needs_all_folds(tmp_path: Path) -> None:
@@ -56,10 +59,10 @@ def test_each_arm_and_each_seed_needs_all_folds(tmp_path: Path) -> None:
         fold_run(tmp_path / f"b{fold}", fold, 0.6, lr=1e-4, split__folds=2)
     study = results(tmp_path)
     assert {arm.label: arm.folds.missing for arm in study.arms if arm.folds} == {"lr 1e-03": (1,), "lr 1e-04": ()}
-    assert "lr 1e-03: 1 of 2 folds are complete; missing: 1." in told(study)
+    assert "lr 1e-03: 1 of 2 folds are complete; missing: 1." in conclusion_text(study)
 
 
-def test_one_fold_alone_is_a_mean_over_its_cases(tmp_path: Path) -> None:
+def test_a_single_fold_is_averaged_over_its_cases(tmp_path: Path) -> None:
     cases = [("test", name, "x", dice) for name, dice in (("a", 0.6), ("b", 0.8), ("c", 0.7))]
     write_run(tmp_path / "0", cases=cases, fold=0)
     study = results(tmp_path)
@@ -67,27 +70,27 @@ def test_one_fold_alone_is_a_mean_over_its_cases(tmp_path: Path) -> None:
     assert study.over == "cases"
     assert (arm.test_dice.mean, arm.test_dice.n) == (pytest.approx(0.7), 3)
     assert arm.test_dice.interval is not None
-    assert arm.folds is None  # nothing says of how many
+    assert arm.folds is None  # the number of folds is unknown
 
 
-def test_training_on_everything_is_no_fold(tmp_path: Path) -> None:
+def test_runs_on_all_cases_or_with_a_fraction_split_are_not_folds(tmp_path: Path) -> None:
     for fold in (0, 1):
         fold_run(tmp_path / str(fold), fold, 0.8, split__folds=2)
     fold_run(tmp_path / "all", "all", 0.2, split__folds=2)
-    fold_run(tmp_path / "shares", None, 0.4, split__folds=2)
+    fold_run(tmp_path / "fractions", None, 0.4, split__folds=2)
     study = results(tmp_path)
     means = {arm.label: (round(arm.test_dice.mean, 9), arm.n_runs) for arm in study.arms}
     assert means == {"fold 0,1": (0.6, 2), "fold all": (0.15, 1), "fold -": (0.3, 1)}
     columns, rows = table(study)
     folds = [getattr(column, "name", column) for column in columns].index("folds")
     assert sorted(str(row[folds]) for row in rows) == ["0", "0", "2"]
-    assert "of 2 folds" not in told(study)
+    assert "of 2 folds" not in conclusion_text(study)
 
 
 # Classes ------------------------------------------------------------------------------------------------------------
 
 
-def test_each_class_has_its_mean_over_the_cases_of_all_folds(tmp_path: Path) -> None:
+def test_each_class_is_averaged_over_the_cases_of_all_folds(tmp_path: Path) -> None:
     for fold, dice in ((0, 0.8), (1, 0.6), (2, 0.7), (3, math.nan)):
         fold_run(tmp_path / str(fold), fold, dice, split__folds=4)
     (arm,) = results(tmp_path).arms
@@ -100,7 +103,7 @@ def test_each_class_has_its_mean_over_the_cases_of_all_folds(tmp_path: Path) -> 
 
 
 def with_classes(run: Path, **dice: float | None) -> None:
-    """Let a run's summary say the test Dice of classes."""
+    """Add the test Dice of each class to a run's summary."""
     content = json.loads((run / "summary.json").read_text())
     content["test"] |= {name: {"dice": value, "jaccard": 0.1, "n_cases": 1} for name, value in dice.items()}
     (run / "summary.json").write_text(json.dumps(content))
@@ -115,7 +118,7 @@ def by_class(tmp_path: Path) -> StudyResults:
     return results(tmp_path)
 
 
-def test_each_class_has_its_mean_over_the_runs(by_class: StudyResults) -> None:
+def test_each_class_is_averaged_over_the_runs(by_class: StudyResults) -> None:
     columns, rows = class_table(by_class)
     assert [getattr(column, "name", column) for column in columns] == [
         "",
@@ -132,7 +135,7 @@ def test_each_class_has_its_mean_over_the_runs(by_class: StudyResults) -> None:
     assert back == ["*", "lr 1e-03", "back_2", pytest.approx(0.6), None, 1]
 
 
-def test_the_classes_are_shown_everywhere(
+def test_class_scores_are_in_every_output_format(
     by_class: StudyResults, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
@@ -151,7 +154,7 @@ def test_the_classes_are_shown_everywhere(
     assert r"lr 1e-04 & -- & -- \\" in latex
 
 
-def test_one_class_alone_has_no_table_of_its_own(tmp_path: Path) -> None:
+def test_a_single_class_has_no_table_of_its_own(tmp_path: Path) -> None:
     with_classes(write_run(tmp_path / "a"), organ=0.5)
     study = results(tmp_path)
     assert class_table(study)[1] == []
@@ -159,14 +162,14 @@ def test_one_class_alone_has_no_table_of_its_own(tmp_path: Path) -> None:
     assert "test_dice:" not in as_csv(study)
 
 
-# Nothing validated --------------------------------------------------------------------------------------------------
+# Without validation -------------------------------------------------------------------------------------------------
 
 
-def test_without_validation_the_best_test_dice_is_not_chosen(tmp_path: Path) -> None:
+def test_without_validation_no_arm_is_chosen_by_its_test_dice(tmp_path: Path) -> None:
     write_run(tmp_path / "a", None, 0.6, lr=1e-3)
     write_run(tmp_path / "b", None, 0.9, lr=1e-4)
     study = results(tmp_path)
-    assert [arm.label for arm in study.arms] == ["lr 1e-03", "lr 1e-04"]  # as their folders
+    assert [arm.label for arm in study.arms] == ["lr 1e-03", "lr 1e-04"]  # in the order of their folders
     assert (study.selected, study.comparison) == (None, None)
     assert title(study).endswith("2 finished runs in 2 arms, nothing validated")
     first, reading = conclusions(study)
@@ -180,14 +183,14 @@ def test_without_validation_the_best_test_dice_is_not_chosen(tmp_path: Path) -> 
     assert title(by_test).endswith("best test Dice first (exploratory)")
 
 
-def test_a_single_arm_without_validation_is_simply_reported(tmp_path: Path) -> None:
+def test_a_single_arm_without_validation_is_reported(tmp_path: Path) -> None:
     for seed, test in enumerate((0.6, 0.8)):
         write_run(tmp_path / str(seed), None, test, seed=seed)
     # t(0.975; 1) = 12.7062; s / √2 = 0.1
     assert conclusions(results(tmp_path))[0] == "Nothing was validated. Test Dice 0.7000 ± 1.2706."
 
 
-def test_an_arm_that_validated_is_not_compared_with_one_that_did_not(tmp_path: Path) -> None:
+def test_an_arm_with_validation_is_not_compared_with_one_without(tmp_path: Path) -> None:
     write_run(tmp_path / "a", None, 0.9, lr=1e-3)
     write_run(tmp_path / "b", 0.3, 0.2, lr=1e-4)
     study = results(tmp_path)

@@ -1,4 +1,4 @@
-"""What a study shows: table, sentences, files and pictures. Every expected text is written out by hand."""
+"""The report of a study: table, conclusions, files and figures. Every expected text is written by hand."""
 
 import csv
 import re
@@ -35,7 +35,7 @@ def lines_with(text: str, *words: str) -> list[str]:
 # Terminal -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_has_the_arms_best_first(
+def test_the_table_lists_the_best_arm_first(
     study: StudyResults, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -52,7 +52,7 @@ def test_the_table_has_the_arms_best_first(
     assert "  d_late: 0 of 4 epochs" in shown.splitlines()
 
 
-def test_a_narrow_terminal_gets_what_is_the_same_everywhere_above_the_table(
+def test_on_a_narrow_terminal_shared_settings_are_printed_above_the_table(
     study: StudyResults, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -64,7 +64,7 @@ def test_a_narrow_terminal_gets_what_is_the_same_everywhere_above_the_table(
     assert ["*", "128", "1.5e-03", "1", "0.9000", "0.6500"] in [line.split()[:6] for line in table.splitlines()]
 
 
-def test_the_sentences_tell_choice_gap_and_comparison(study: StudyResults) -> None:
+def test_the_conclusions_state_the_chosen_arm_its_gap_and_the_comparison(study: StudyResults) -> None:
     chosen, next_arm, reading = conclusions(study)
     assert chosen == (
         "Chosen by validation (*): 128 px, lr 1.5e-03. Validation Dice 0.9000, test Dice 0.6500; gap validation − test "
@@ -76,7 +76,7 @@ def test_the_sentences_tell_choice_gap_and_comparison(study: StudyResults) -> No
 
 
 @pytest.mark.parametrize(
-    ("n_pairs", "told"),
+    ("n_pairs", "message"),
     [
         (1, "test Dice +0.1000, from 1 pair of cases: too few to tell them apart, 6 are needed."),
         (2, "test Dice +0.1500, 95 % interval −0.4853 to +0.7853, from 2 pairs of cases: too few"),
@@ -84,21 +84,21 @@ def test_the_sentences_tell_choice_gap_and_comparison(study: StudyResults) -> No
         (8, "8 pairs of cases, signed-rank p = 0.0078: distinguishable."),
     ],
 )
-def test_the_comparison_says_from_what_it_is(tmp_path: Path, n_pairs: int, told: str) -> None:
+def test_the_comparison_states_its_number_of_pairs(tmp_path: Path, n_pairs: int, message: str) -> None:
     # Differences 0.1, 0.2, …; of eight with one sign p is 2 / 2⁸ = 0.0078. For two s / √2 is 0.05.
     ours = [("test", f"c{number}", "x", 0.1 * (number + 1)) for number in range(n_pairs)]
     write_run(tmp_path / "a", 0.9, lr=1e-3, cases=ours)
     write_run(tmp_path / "b", 0.8, lr=1e-4, cases=[(stage, case, name, 0.0) for stage, case, name, _ in ours])
-    assert told in conclusions(results(tmp_path))[1]
+    assert message in conclusions(results(tmp_path))[1]
 
 
-def test_other_test_slices_are_told(tmp_path: Path) -> None:
+def test_different_test_slices_are_reported(tmp_path: Path) -> None:
     for axis, val in (("axial", 0.9), ("coronal", 0.8)):
         write_run(tmp_path / axis, val, axis=axis, cases=[("test", "a", "x", val)])
     assert "tested on different slices" in conclusions(results(tmp_path))[1]
 
 
-def test_many_missing_runs_are_counted(tmp_path: Path) -> None:
+def test_a_long_list_of_unfinished_runs_is_shortened(tmp_path: Path) -> None:
     for number in range(25):
         write_config(tmp_path / f"run{number:02}")
     ((heading, lines),) = listing(results(tmp_path))
@@ -111,7 +111,7 @@ def test_many_missing_runs_are_counted(tmp_path: Path) -> None:
 # Files --------------------------------------------------------------------------------------------------------------
 
 
-def test_markdown_links_the_pictures_from_where_it_lies(study: StudyResults, tmp_path: Path) -> None:
+def test_markdown_links_figures_relative_to_its_own_folder(study: StudyResults, tmp_path: Path) -> None:
     written = write_results(study, markdown=tmp_path / "docs" / "table.md", plots=tmp_path / "my plots")
     assert [path.name for path in written] == ["validation_curves.png", "test_dice_by_size_and_rate.png", "table.md"]
     text = (tmp_path / "docs" / "table.md").read_text()
@@ -124,7 +124,7 @@ def test_markdown_links_the_pictures_from_where_it_lies(study: StudyResults, tmp
     assert r"- d\_late: 0 of 4 epochs" in text.splitlines()
 
 
-def test_csv_has_every_setting_and_both_ends_of_the_intervals(study: StudyResults, tmp_path: Path) -> None:
+def test_csv_contains_every_setting_and_both_interval_bounds(study: StudyResults, tmp_path: Path) -> None:
     first, second, third = csv.DictReader(as_csv(study).splitlines())
     assert (first["selected"], second["selected"]) == ("true", "false")
     assert (second["model.name"], second["img_size"], float(second["lr"]), second["seeds"]) == ("unet", "64", 1e-4, "2")
@@ -152,7 +152,7 @@ def test_latex_is_a_booktabs_table_with_the_best_values_bold(study: StudyResults
     assert third == r"unet & coronal & 512 & $10^{-3}$ & 1 & -- & -- & -- & 2.0 \\"
 
 
-def test_latex_escapes_what_it_would_read_as_commands(tmp_path: Path) -> None:
+def test_latex_special_characters_are_escaped(tmp_path: Path) -> None:
     assert escape_latex(r"a_b & 50% #1 $x {y} ~ ^ \z") == (
         r"a\_b \& 50\% \#1 \$x \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z"
     )
@@ -177,21 +177,21 @@ def test_folds_are_shown_with_an_interval_over_cases(tmp_path: Path) -> None:
     assert re.search(r"0\.5750\} \[0\.5\d+, 0\.6\d+\]", as_latex(study))
 
 
-def test_a_file_that_cannot_be_written_is_told(study: StudyResults, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported(study: StudyResults, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for options in ({"csv": tmp_path / "file" / "t.csv"}, {"latex": tmp_path}, {"plots": tmp_path / "file"}):
         with pytest.raises(InputError, match="cannot write"):
             write_results(study, **options)
 
 
-# Pictures: an SVG carries each line of text as a comment too --------------------------------------------------------
+# Figures: an SVG contains each line of text as a comment too --------------------------------------------------------
 
 
 def texts(path: Path) -> list[str]:
     return re.findall(r"<!-- (.*) -->", path.read_text())
 
 
-def test_curves_name_the_best_twelve_arms_in_their_order(tmp_path: Path) -> None:
+def test_curves_label_the_best_twelve_arms_in_order(tmp_path: Path) -> None:
     for number in range(14):
         write_run(tmp_path / f"r{number}", 0.9 - 0.01 * number, batch_size=number + 1, val_by_epoch=[0.1, 0.2])
     draw_validation_curves(results(tmp_path), tmp_path / "curves.svg")
@@ -200,7 +200,7 @@ def test_curves_name_the_best_twelve_arms_in_their_order(tmp_path: Path) -> None
     assert "grey: 2 more, of lower validation Dice" in texts(tmp_path / "curves.svg")
 
 
-def test_curves_of_runs_without_epochs_are_drawn_all_the_same(tmp_path: Path) -> None:
+def test_curves_are_drawn_even_for_runs_without_epochs(tmp_path: Path) -> None:
     write_run(tmp_path / "a", lr=1e-3)
     (write_run(tmp_path / "b", lr=1e-4) / "metrics.csv").unlink()
     (write_run(tmp_path / "c", lr=1e-5) / "metrics.csv").write_text("epoch,val/dice\nx,y\n")
@@ -222,7 +222,9 @@ def test_the_heat_map_has_a_panel_per_axis_and_every_value(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("settings", [[(64, 1e-3), (128, 1e-3)], [(64, 1e-3), (64, 1e-4)], [(64, 1e-3)]])
-def test_without_both_size_and_rate_there_is_no_heat_map(tmp_path: Path, settings: list[tuple[int, float]]) -> None:
+def test_without_several_sizes_and_learning_rates_there_is_no_heat_map(
+    tmp_path: Path, settings: list[tuple[int, float]]
+) -> None:
     for size, rate in settings:
         write_run(tmp_path / f"{size}_{rate}", img_size=size, lr=rate)
     assert not draw_heat_map(results(tmp_path), tmp_path / "map.png")

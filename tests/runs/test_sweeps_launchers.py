@@ -30,7 +30,7 @@ def settings(tmp_path: Path) -> tuple[str, ...]:
 # A study in this process --------------------------------------------------------------------------------------------
 
 
-def test_a_study_runs_without_m_and_the_second_time_finds_its_jobs_finished(
+def test_a_study_runs_without_the_multirun_flag_and_skips_finished_jobs_when_repeated(
     tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
     first = run_train(tmp_path, *study(settings))
@@ -66,8 +66,8 @@ def test_a_study_runs_without_m_and_the_second_time_finds_its_jobs_finished(
     assert not imported(third) & (set(HEAVY) - {"matplotlib"})
 
 
-def test_wrong_studies_are_told_before_anything_runs(tmp_path: Path, settings: tuple[str, ...]) -> None:
-    for arguments, told in (
+def test_invalid_studies_are_reported_before_anything_runs(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    for arguments, message in (
         (("experiment=size_and_rat",), "Did you mean size_and_rate?"),
         (("experiment=size_and_rate,augmentation",), "one study at a time"),
         (study(settings, "img_size=64,3"), "img_size must be from 16"),
@@ -75,15 +75,15 @@ def test_wrong_studies_are_told_before_anything_runs(tmp_path: Path, settings: t
     ):
         done = run_train(tmp_path, *arguments)
         assert done.returncode == 2, arguments
-        assert told in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
         assert not (tmp_path / "out").exists()
 
 
-def test_the_end_of_a_sweep_lists_what_failed_and_jobs_that_differ_in_one_word_run_once(
+def test_failed_jobs_are_listed_at_the_end_and_equal_values_written_differently_run_once(
     tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
-    wrong = "loss._target_=torch.nn.Identity"  # found by training only
+    wrong = "loss._target_=torch.nn.Identity"  # found only by training
     done = run_train(tmp_path, "lr=1e-2,0.01", wrong, "-m", *settings, "study=s")
     assert done.returncode == 1, done.stderr
     assert "1 of 2 combinations are duplicates of another job" in done.stdout
@@ -97,7 +97,7 @@ def test_the_end_of_a_sweep_lists_what_failed_and_jobs_that_differ_in_one_word_r
 
 
 def assert_a_study_runs_under(launcher: str, folder: Path, settings: tuple[str, ...]) -> None:
-    """Jobs in other processes, started from outside the checkout; two are wrong in a way that only training finds."""
+    """Jobs in other processes, started outside the checkout; two fail in a way that only training reveals."""
     wrong = "loss._target_=torch.nn.Identity,spleen.models.losses.DiceCrossEntropyLoss"
     done = run_train(folder, *study(settings, f"hydra/launcher={launcher}", wrong))
     assert done.returncode == 1, done.stderr
@@ -113,7 +113,7 @@ def assert_a_study_runs_under(launcher: str, folder: Path, settings: tuple[str, 
     assert "2 of 2 jobs are already finished" in again.stdout
 
 
-def test_joblib_runs_jobs_side_by_side_and_divides_the_cores(tmp_path: Path, settings: tuple[str, ...]) -> None:
+def test_joblib_runs_jobs_in_parallel_and_divides_the_cores(tmp_path: Path, settings: tuple[str, ...]) -> None:
     needs("hydra_plugins.hydra_joblib_launcher")
     command = study(settings, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.progress=true")
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
@@ -140,7 +140,7 @@ def test_a_sweep_with_joblib_has_one_time_stamp_and_reports_every_job(
 ) -> None:
     needs("hydra_plugins.hydra_joblib_launcher")
     kept = (setting for setting in settings if not setting.startswith("split.guard_mm="))
-    guards = "split.guard_mm=2,900,3"  # 900 mm leave no slice to train on, which only reading tells
+    guards = "split.guard_mm=2,900,3"  # 900 mm leaves no slice to train on, found only on reading
     done = run_train(tmp_path, "-m", "hydra/launcher=joblib", *kept, "study=s", guards)
     assert done.returncode == 2, done.stderr
     (sweep,) = (tmp_path / "out" / "s").iterdir()
@@ -151,7 +151,9 @@ def test_a_sweep_with_joblib_has_one_time_stamp_and_reports_every_job(
 
 
 @pytest.mark.slow
-def test_a_killed_joblib_worker_is_told_and_its_job_goes_on(tmp_path: Path, settings: tuple[str, ...]) -> None:
+def test_a_killed_joblib_worker_is_reported_and_its_job_can_be_resumed(
+    tmp_path: Path, settings: tuple[str, ...]
+) -> None:
     needs("hydra_plugins.hydra_joblib_launcher")
     command = study(settings, "hydra/launcher=joblib", "epochs=30")
     with started(tmp_path, *command) as process:
@@ -178,14 +180,14 @@ def test_submitit_runs_a_study_from_any_folder(tmp_path: Path, settings: tuple[s
 @pytest.mark.slow
 def test_ray_runs_a_study_from_any_folder(tmp_path: Path, settings: tuple[str, ...]) -> None:
     needs("hydra_plugins.hydra_ray_launcher")
-    # Ray keeps its sockets under a path that must be short.
+    # Ray keeps its sockets in /tmp/ray, because their paths must be short.
     try:
         assert_a_study_runs_under("ray", tmp_path, settings)
     finally:
         shutil.rmtree("/tmp/ray", ignore_errors=True)
 
 
-def test_a_launcher_that_is_not_installed_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_launcher_is_reported_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for name, package in (
         ("joblib", "hydra-joblib-launcher==1.2.0"),
@@ -202,15 +204,16 @@ def test_a_launcher_that_is_not_installed_names_the_command_that_installs_it(mon
 
 
 @pytest.mark.parametrize(
-    ("asked", "n_jobs", "got"), [(2, 12, 2), (5, 3, 3), (-1, 1000, usable_cores()), (-1, 1, 1), (-10_000, 4, 1)]
+    ("requested", "n_jobs", "expected"),
+    [(2, 12, 2), (5, 3, 3), (-1, 1000, usable_cores()), (-1, 1, 1), (-10_000, 4, 1)],
 )
-def test_joblib_starts_no_more_jobs_at_a_time_than_there_are(asked: int, n_jobs: int, got: int) -> None:
-    hydra = OmegaConf.create({"launcher": {"_target_": JOBLIB, "n_jobs": asked}})
+def test_joblib_starts_no_more_workers_than_there_are_jobs(requested: int, n_jobs: int, expected: int) -> None:
+    hydra = OmegaConf.create({"launcher": {"_target_": JOBLIB, "n_jobs": requested}})
     limit_concurrency(hydra, n_jobs)
-    assert hydra.launcher.n_jobs == got
+    assert hydra.launcher.n_jobs == expected
 
 
-def test_joblib_starts_a_job_for_each_core_up_to_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joblib_defaults_to_one_worker_per_core_up_to_eight(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, jobs in ((1, 1), (2, 2), (8, 8), (64, 8)):
         monkeypatch.setattr("spleen.runs.sweeps.launchers.usable_cores", lambda cores=cores: cores)
         assert default_jobs() == jobs

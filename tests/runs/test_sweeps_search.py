@@ -1,4 +1,4 @@
-"""The search's memory on disk, and what it makes of results, of pruned and of killed trials."""
+"""The search's storage on disk, and how it handles finished, pruned and killed trials."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def reporter(folder: Path, number: int) -> TrialReporter:
     return TrialReporter(settings(folder).storage, "tune", number, folder / f"run{number}")
 
 
-def test_the_trials_come_best_first_and_are_counted_over_processes(tmp_path: Path) -> None:
+def test_trials_are_listed_best_first_and_persist_on_disk(tmp_path: Path) -> None:
     search = Search(settings(tmp_path), SPACE)
     for dice in (0.3, 0.8, 0.5):
         reporter(tmp_path, search.ask().number).complete(dice)
@@ -35,7 +35,7 @@ def test_the_trials_come_best_first_and_are_counted_over_processes(tmp_path: Pat
     assert again.trials()[0].user_attrs["run_folder"] == str(tmp_path / "run1")
 
 
-def test_a_trial_is_written_as_overrides_within_its_bounds(tmp_path: Path) -> None:
+def test_a_trial_gives_overrides_within_the_bounds(tmp_path: Path) -> None:
     overrides = dict(text.split("=") for text in Search(settings(tmp_path), SPACE).ask().overrides)
     assert 1e-4 <= float(overrides["lr"]) <= 1e-1
     assert overrides["augment"] in ("x", "y")
@@ -64,17 +64,17 @@ def test_an_epoch_without_a_score_is_left_out(tmp_path: Path) -> None:
     assert search.trials()[0].intermediate_values == {}
 
 
-def test_a_trial_that_told_nothing_has_failed_and_counts(tmp_path: Path) -> None:
+def test_a_trial_without_a_result_is_marked_as_failed_and_counts(tmp_path: Path) -> None:
     search = Search(settings(tmp_path), SPACE)
-    told, silent = search.ask(), search.ask()
-    reporter(tmp_path, told.number).complete(0.5)
-    search.close([told, silent])
+    completed, silent = search.ask(), search.ask()
+    reporter(tmp_path, completed.number).complete(0.5)
+    search.close([completed, silent])
     assert [trial.state for trial in search.trials()] == [TrialState.COMPLETE, TrialState.FAIL]
     assert search.remaining() == 2
 
 
-def test_the_trial_of_a_killed_process_is_asked_again_with_the_same_settings(tmp_path: Path) -> None:
-    """A real process asks and is killed; those of living processes are left alone."""
+def test_the_trial_of_a_killed_process_is_repeated_with_the_same_settings(tmp_path: Path) -> None:
+    """A real process asks for a trial and is killed; trials of live processes are left alone."""
     code = f"""
 import os, signal
 from pathlib import Path
@@ -89,10 +89,10 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert search.repeated == 1
     assert search.remaining() == 4
     assert search.ask().overrides == tuple(killed.stdout.split())
-    assert Search(settings(tmp_path), SPACE).repeated == 0  # this process lives
+    assert Search(settings(tmp_path), SPACE).repeated == 0  # this process is alive
 
 
-def test_the_same_settings_need_not_be_run_twice(tmp_path: Path) -> None:
+def test_a_trial_can_be_completed_with_the_result_of_an_earlier_run(tmp_path: Path) -> None:
     search = Search(settings(tmp_path), SPACE)
     search.tell(search.ask(), 0.7, tmp_path / "earlier")
     search.tell(search.ask(), None, tmp_path / "without_score")
@@ -101,21 +101,21 @@ def test_the_same_settings_need_not_be_run_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "log", "said"),
+    ("low", "high", "log", "message"),
     [
         (1.0, 1.0, False, "lower bound must be below the upper bound; got 1 to 1"),
         (0.0, 1.0, True, "lower bound must be below the upper bound and positive; got 0 to 1"),
     ],
 )
-def test_bounds_that_make_no_interval_are_refused(low: float, high: float, log: bool, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_invalid_bounds_are_refused(low: float, high: float, log: bool, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         space_from_bounds("lr", low, high, log=log, whole=False)
 
 
-def test_whole_bounds_give_whole_numbers() -> None:
+def test_integer_bounds_give_integers() -> None:
     assert isinstance(space_from_bounds("epochs", 3, 9, log=False, whole=True), optuna.distributions.IntDistribution)
 
 
-def test_a_choice_of_one_is_refused() -> None:
+def test_a_choice_with_a_single_value_is_refused() -> None:
     with pytest.raises(InputError, match="at least two different values; got x, x"):
         space_from_choices("augment", ["x", "x"])

@@ -1,4 +1,4 @@
-"""Studies: what they run, what is found finished again, and how a command line changes them."""
+"""Studies: which jobs they run, how their folders are named and found again, and command-line overrides."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,10 +45,10 @@ def jobs_of(study: str, *arguments: str) -> list[Job]:
     return plan(composed(found), in_study=True, subdir_given=False)
 
 
-# Which combinations -------------------------------------------------------------------------------------------------
+# Combinations -------------------------------------------------------------------------------------------------------
 
 
-def test_params_are_combined_first_key_slowest() -> None:
+def test_params_are_combined_with_the_first_key_varying_slowest() -> None:
     assert expand({"img_size": "64,128", "lr": "1e-3,1e-4"}) == [
         ("img_size=64", "lr=0.001"),
         ("img_size=64", "lr=0.0001"),
@@ -66,7 +66,7 @@ def test_the_command_line_replaces_a_param(given: str) -> None:
     ]
 
 
-def test_the_command_line_adds_axes_and_fixed_values_and_deletes() -> None:
+def test_the_command_line_adds_swept_and_fixed_values_and_deletes_keys() -> None:
     assert expand({"lr": "1"}, ["seed=range(2)", "epochs=3", "~logger"]) == [
         ("lr=1", "seed=0", "epochs=3", "~logger"),
         ("lr=1", "seed=1", "epochs=3", "~logger"),
@@ -87,7 +87,7 @@ def test_arms_share_the_params_and_need_not_be_a_product() -> None:
     ]
 
 
-def test_only_what_differs_makes_the_name() -> None:
+def test_only_settings_that_differ_are_in_the_name() -> None:
     found = combinations(
         PARSER, {"lr": "1,2"}, {"a": ["model=unet"]}, ["epochs=3", "seed=0,1", "experiment=size_and_rate"]
     )
@@ -104,7 +104,7 @@ def test_an_interval_is_refused() -> None:
         expand({}, ["lr=interval(1,2)"])
 
 
-# Which jobs ---------------------------------------------------------------------------------------------------------
+# Jobs ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -112,35 +112,35 @@ def folders(tmp_path: Path) -> tuple[str, str]:
     return f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"
 
 
-def test_a_folder_is_named_by_what_differs_and_the_identity_and_found_again_by_the_latter(
+def test_a_job_folder_is_named_by_differing_settings_and_identity_and_found_by_identity(
     folders: tuple[str, str], tmp_path: Path
 ) -> None:
     (job,) = jobs_of("size_and_rate", "img_size=64", "lr=1e-3", *folders)
     assert job.identity is not None
     assert job.folder == tmp_path / "out" / "size_and_rate" / f"img_size=64,lr=0.001-{job.identity[:8]}"
     job.folder.mkdir(parents=True)
-    (other_words,) = jobs_of("size_and_rate", "++img_size=64", "lr=0.0010", "epochs=10", "logger=none", *folders)
-    assert other_words.folder == job.folder
+    (same_job,) = jobs_of("size_and_rate", "++img_size=64", "lr=0.0010", "epochs=10", "logger=none", *folders)
+    assert same_job.folder == job.folder
     (other_job,) = jobs_of("size_and_rate", "img_size=64", "lr=1e-3", "epochs=11", *folders)
     assert other_job.folder != job.folder
     assert other_job.folder.name.startswith("img_size=64,lr=0.001-")
 
 
-def test_the_launcher_is_told_the_folder_whatever_characters_it_holds(tmp_path: Path) -> None:
+def test_the_job_folder_is_passed_to_the_launcher_whatever_its_characters(tmp_path: Path) -> None:
     folder = tmp_path / "it's, a {folder}" / "a=[1,2],b='x'"
-    told = Job(("lr=1",), folder, None).launcher_overrides()
-    parsed = {each.key_or_group: each.value() for each in PARSER.parse_overrides(told)}
+    overrides = Job(("lr=1",), folder, None).launcher_overrides()
+    parsed = {each.key_or_group: each.value() for each in PARSER.parse_overrides(overrides)}
     assert parsed["hydra.sweep.dir"] == str(folder.parent)
     assert parsed["hydra.sweep.subdir"] == folder.name
-    assert told[0] == "lr=1"
+    assert overrides[0] == "lr=1"
 
 
-def test_combinations_that_come_to_the_same_job_are_run_once(folders: tuple[str, str]) -> None:
+def test_combinations_that_give_the_same_job_are_run_once(folders: tuple[str, str]) -> None:
     jobs = jobs_of("size_and_rate", "img_size=64", "lr=1e-3,0.001,2e-3", "logger=none,wandb", *folders)
     assert len({job.folder for job in jobs}) == len(jobs) == 2
 
 
-def test_outside_a_study_only_the_same_settings_are_the_same_job(folders: tuple[str, str]) -> None:
+def test_outside_a_study_only_identical_settings_are_the_same_job(folders: tuple[str, str]) -> None:
     found = combinations(PARSER, {}, {}, ["lr=1e-3,1e-3", "trainer.progress=true,false", *folders])
     jobs = plan(composed(found), in_study=False, subdir_given=False)
     assert [job.folder.name for job in jobs] == ["lr=0.001,trainer.progress=True", "lr=0.001,trainer.progress=False"]
@@ -148,14 +148,14 @@ def test_outside_a_study_only_the_same_settings_are_the_same_job(folders: tuple[
     assert re.fullmatch(r"\d{4}(-\d\d){2}_(\d\d-){3}\d{3}", jobs[0].folder.parent.name)
 
 
-def test_different_jobs_whose_names_read_the_same_get_folders_of_their_own(folders: tuple[str, str]) -> None:
+def test_different_jobs_with_the_same_name_get_separate_folders(folders: tuple[str, str]) -> None:
     found = combinations(PARSER, {}, {}, ["logger.name='a b','a:b'", *folders])
     names = [job.folder.name for job in plan(composed(found), in_study=False, subdir_given=False)]
     assert names[0] == "logger.name=_a_b_"
     assert re.fullmatch(r"logger\.name=_a_b_-[0-9a-f]{8}", names[1])
 
 
-def test_what_is_wrong_with_any_job_of_a_study_is_told_before_the_first_starts(folders: tuple[str, str]) -> None:
+def test_invalid_settings_of_any_job_of_a_study_are_reported_before_the_first_starts(folders: tuple[str, str]) -> None:
     with pytest.raises(InputError) as caught:
         jobs_of("size_and_rate", "img_size=64,3", "lr=1e-3,-1", "axis=axial", *folders)
     assert "img_size must be from 16" in str(caught.value)
@@ -164,7 +164,7 @@ def test_what_is_wrong_with_any_job_of_a_study_is_told_before_the_first_starts(f
         jobs_of("size_and_rate", "data=nifti", "data.image=/no/ct.nii.gz", "data.label=/no/l.nii.gz", *folders)
 
 
-def test_what_is_wrong_with_any_job_of_another_sweep_is_told_too(folders: tuple[str, str]) -> None:
+def test_invalid_settings_of_any_job_of_a_plain_sweep_are_reported(folders: tuple[str, str]) -> None:
     found = combinations(PARSER, {}, {}, ["axis=axial,axail", "lr=1,-1", *folders])
     with pytest.raises(InputError) as caught:
         plan(composed(found), in_study=False, subdir_given=False)
@@ -172,7 +172,7 @@ def test_what_is_wrong_with_any_job_of_another_sweep_is_told_too(folders: tuple[
     assert "lr must be above 0" in str(caught.value)
 
 
-def test_what_cannot_be_built_is_told_before_the_first_job_starts(folders: tuple[str, str]) -> None:
+def test_settings_that_cannot_be_built_are_reported_before_the_first_job_starts(folders: tuple[str, str]) -> None:
     found = combinations(PARSER, {}, {}, ["model.network.width=4,abc", "augment.flips=[],[up]", *folders])
     jobs = plan(composed(found), in_study=False, subdir_given=False)
     with pytest.raises(InputError) as caught:
@@ -181,7 +181,7 @@ def test_what_cannot_be_built_is_told_before_the_first_job_starts(folders: tuple
     assert "got 'up'" in str(caught.value)
 
 
-def test_names_of_folders_are_short_and_safe() -> None:
+def test_job_folder_names_are_short_and_safe() -> None:
     assert job_folder("a=1,b=[x,y],c='p/q'") == "a=1,b=[x,y],c=_p_q_"
     assert job_folder("") == "defaults"
     long, longer = job_folder("a=" + "x" * 300), job_folder("a=" + "x" * 301)
@@ -192,7 +192,7 @@ def test_names_of_folders_are_short_and_safe() -> None:
 # The shipped studies ------------------------------------------------------------------------------------------------
 
 
-def test_there_are_the_studies_that_the_documentation_names() -> None:
+def test_the_documented_studies_are_shipped() -> None:
     assert {"size_and_rate", "slicing_axis", "augmentation"} <= set(study_names())
 
 
@@ -205,7 +205,7 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize("study", PRODUCTS)
-def test_a_shipped_study_runs_the_arms_that_it_promises(study: str) -> None:
+def test_a_shipped_study_runs_its_documented_arms(study: str) -> None:
     params = read_study(study).hydra.sweeper.params
     found = combinations(PARSER, dict(params), {}, [f"experiment={study}", "loader.slices_per_epoch=null"])
     configs = [parse_task(hydra_tree(*each.overrides)) for each in found]
@@ -223,19 +223,19 @@ def parse_task(tree: DictConfig):
 
 
 @pytest.mark.parametrize("study", study_names())
-def test_a_shipped_study_says_what_it_asks_and_how_to_run_it(study: str) -> None:
+def test_a_shipped_study_documents_its_question_and_its_command(study: str) -> None:
     assert study_question(study).endswith("?")
     readme = (REPOSITORY / "experiments" / study / "README.md").read_text()
     assert f"python train.py -m experiment={study}" in readme
     assert "**Question.**" in readme
 
 
-# Studies of one's own -----------------------------------------------------------------------------------------------
+# User-defined studies -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder in the place of experiments/."""
+def experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that replaces experiments/."""
     monkeypatch.setattr(studies, "study_folders", lambda: [tmp_path / "experiments"])
     store = ConfigStore.instance().repo
     before = dict(store.get("experiment", {}))
@@ -243,7 +243,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     store["experiment"] = before
 
 
-def test_a_study_of_the_current_folder_comes_before_one_that_is_shipped(
+def test_a_study_in_the_current_folder_takes_precedence_over_a_shipped_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "experiments", "tune", "# Is this mine?\nlr: 0.5\n")
@@ -259,11 +259,11 @@ def write(folder: Path, name: str, text: str) -> None:
     (folder / name / "study.yaml").write_text(text)
 
 
-def test_the_study_of_the_documentation_works_as_it_says(own: Path) -> None:
+def test_the_study_in_the_documentation_works_as_described(experiments: Path) -> None:
     (text,) = re.findall(
         r"```yaml\n(# Is a wider.*?)```", (REPOSITORY / "docs" / "how-to" / "studies.md").read_text(), re.S
     )
-    write(own, "wider", text)
+    write(experiments, "wider", text)
     assert study_question("wider") == "Is a wider network worth its time?"
     jobs = jobs_of("wider")
     assert len(jobs) == len({job.folder for job in jobs}) == 12
@@ -274,32 +274,34 @@ def test_the_study_of_the_documentation_works_as_it_says(own: Path) -> None:
     assert parse_task(hydra_tree(*jobs[-1].overrides, "augment=none", "epochs=3")).augment["rotation_deg"] == 0
 
 
-def test_a_study_may_choose_another_sweeper_and_launcher(own: Path) -> None:
+def test_a_study_may_choose_another_sweeper_and_launcher(experiments: Path) -> None:
     ConfigStore.instance().store(group="hydra/sweeper", name="mine", node={"_target_": "hydra_plugins.mine.Sweeper"})
     groups = "defaults:\n  - override /hydra/sweeper: mine\n  - override /hydra/launcher: joblib\n"
-    write(own, "other", f"# Why?\n{groups}hydra: {{sweeper: {{n_trials: 3}}}}")
+    write(experiments, "other", f"# Why?\n{groups}hydra: {{sweeper: {{n_trials: 3}}}}")
     hydra = hydra_tree("experiment=other").hydra
     assert hydra.sweeper == {"_target_": "hydra_plugins.mine.Sweeper", "n_trials": 3}
     assert hydra.launcher._target_.endswith("JoblibLauncher")
     assert hydra.sweep.dir.endswith("outputs/other")
 
 
-@pytest.mark.parametrize(("text", "told"), [("a: [1", "expected"), ("- a\n- b\n", "no settings")])
-def test_a_damaged_study_is_told_when_it_is_chosen_and_leaves_the_others_alone(own: Path, text: str, told: str) -> None:
-    write(own, "good", "# Why?\nepochs: 3\n")
-    write(own, "bad", text)
+@pytest.mark.parametrize(("text", "message"), [("a: [1", "expected"), ("- a\n- b\n", "no settings")])
+def test_a_broken_study_is_reported_when_chosen_and_does_not_affect_the_others(
+    experiments: Path, text: str, message: str
+) -> None:
+    write(experiments, "good", "# Why?\nepochs: 3\n")
+    write(experiments, "bad", text)
     assert parse_task(hydra_tree("experiment=good")).epochs == 3
-    assert told in no_such_study("bad")
-    assert str(own / "bad" / "study.yaml") in no_such_study("bad")
+    assert message in no_such_study("bad")
+    assert str(experiments / "bad" / "study.yaml") in no_such_study("bad")
 
 
-def test_a_mistyped_study_comes_with_the_list_and_the_nearest() -> None:
+def test_a_mistyped_study_is_reported_with_all_names_and_the_closest() -> None:
     message = no_such_study("size_and_rates")
     assert all(name in message for name in ("augmentation", "size_and_rate", "slicing_axis"))
     assert "Did you mean size_and_rate?" in message
 
 
-def test_the_command_line_names_one_study_or_none() -> None:
+def test_the_command_line_selects_at_most_one_study() -> None:
     assert chosen_study(["-m", "lr=1", "experiment=a"]) == "a"
     assert chosen_study(["experiment=null"]) is None
     assert chosen_study(["lr=1", "logger.name=experiment"]) is None
@@ -311,7 +313,7 @@ def test_the_command_line_names_one_study_or_none() -> None:
 # wandb's own sweeps -------------------------------------------------------------------------------------------------
 
 
-def test_the_wandb_sweep_calls_train_py_with_arguments_that_hydra_takes() -> None:
+def test_the_wandb_sweep_calls_train_py_with_arguments_that_hydra_accepts() -> None:
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
     sweep = yaml.safe_load((REPOSITORY / "experiments" / "wandb_sweep.yaml").read_text())

@@ -29,7 +29,7 @@ def settings(**changes: object) -> WandbSettings:
 
 
 def records(run: WandbRun) -> list[dict]:
-    """Every record of the run's log, read by the inspector that belongs to wandb."""
+    """Every record of the run's log, read with wandb's own inspector."""
     from wandb.util import get_core_path
 
     assert run.folder is not None
@@ -53,7 +53,7 @@ def history(run: WandbRun) -> list[dict]:
 
 @pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No wandb setting and no key anywhere; returns the empty home folder, also the working folder."""
+    """Remove all wandb settings and keys; return the empty home folder, also the working directory."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("NETRC", raising=False)
@@ -64,7 +64,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return home
 
 
-def test_two_open_runs_keep_apart_and_hold_what_was_logged(tmp_path: Path) -> None:
+def test_two_open_runs_stay_separate_and_contain_what_was_logged(tmp_path: Path) -> None:
     first = start_wandb_run(settings(), tmp_path / "job 0", {"lr": 1e-3, "model": {"width": 16}})
     second = start_wandb_run(settings(name="coronal-96", tags=()), tmp_path / "job 1", {"lr": 1e-4})
     for epoch in (1, 2):
@@ -92,7 +92,7 @@ def test_two_open_runs_keep_apart_and_hold_what_was_logged(tmp_path: Path) -> No
     assert any(record["update"].get("test/dice") == 0.875 for record in of_type(first, "summary"))
 
 
-def test_table_and_overlays_lie_in_the_files_of_the_run(tmp_path: Path) -> None:
+def test_tables_and_overlays_are_stored_in_the_files_of_the_run(tmp_path: Path) -> None:
     image = np.arange(35, dtype=np.uint8).reshape(5, 7)
     prediction = (image > 20).astype(np.uint8)
     reference = (image > 27).astype(np.uint8) * 2
@@ -122,7 +122,7 @@ def test_only_an_online_run_uploads_its_checkpoint(tmp_path: Path) -> None:
     checkpoint.write_bytes(b"weights")
     run = start_wandb_run(settings(), tmp_path, {})
     run.log_checkpoint(checkpoint, "offline")
-    # The road of an online run as far as it goes without a server: the same open run, declared to be online.
+    # The code path of an online run, as far as possible without a server: the same open run, declared online.
     WandbRun(run._run, settings(upload_checkpoint=False), "online").log_checkpoint(checkpoint, "unwanted")
     WandbRun(run._run, settings(), "online").log_checkpoint(checkpoint, "best")
     run.finish()
@@ -144,13 +144,13 @@ def test_the_printed_commands_work(tmp_path: Path) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     dry = subprocess.run([*sync, "--dry-run"], capture_output=True, text=True, env=environment)
     assert "Would sync 1 run" in dry.stdout + dry.stderr
-    # The same road into the same viewer, but to text instead of to a terminal's full screen.
+    # The same viewer, but with text output instead of a full-screen terminal.
     summary = [leet[0], "leet", "inspect", "--summary", "--json", leet[2]]
     shown = subprocess.run(summary, capture_output=True, text=True, env=environment, check=True).stdout
     assert json.loads(shown)["summary"]["val/dice"] == 0.5
 
 
-def test_disabled_writes_nothing(tmp_path: Path) -> None:
+def test_disabled_mode_writes_nothing(tmp_path: Path) -> None:
     run = start_wandb_run(settings(mode="disabled"), tmp_path, {})
     run.log_epoch({"val/dice": 0.5}, 1)
     run.log_table("cases", ["case_id"], [["a"]])
@@ -179,7 +179,7 @@ def test_unreachable_server_falls_back_to_offline(clean_environment: Path, tmp_p
 
 
 def run_program(program: str, environment: dict[str, str], trace: tuple[str, ...] = ()) -> str:
-    """Output and error output of a program of its own, started from the home folder without a terminal."""
+    """Combined stdout and stderr of a new process, started in the home folder without a terminal."""
     command = [*trace, sys.executable, "-c", re.sub(r"^ {8}", "", program, flags=re.MULTILINE)]
     done = subprocess.run(
         command,
@@ -211,11 +211,11 @@ def test_offline_run_is_silent_and_makes_no_connection(clean_environment: Path, 
             run.finish()
     """
     assert run_program(program, dict(os.environ), trace) == ""
-    # Written under the run folders; at home nothing but the log of wandb's own process.
+    # Only the run folders are written to; the home folder contains only logs of wandb's own process.
     assert len(list(tmp_path.glob("[01]/wandb/offline-run-*/run-*.wandb"))) == 2
     assert {path.suffix for path in clean_environment.rglob("*") if path.is_file()} <= {".log"}
     traced = trace_file.read_text()
-    assert "listen(" in traced  # only wandb's own process does so: it was watched too
+    assert "listen(" in traced  # only wandb's own process listens, so it was traced too
     calls = re.findall(r"\b(?:connect|send\w*)\(.*", traced)
     outside = [call for call in calls if "AF_INET" in call and not re.search(r'"(127\.|::1")', call)]
     assert outside == []
@@ -226,7 +226,7 @@ def test_importing_the_module_imports_neither_wandb_nor_torch(clean_environment:
     assert run_program(program, dict(os.environ)) == "set()\n"
 
 
-def test_auto_is_offline_without_a_key_and_online_needs_one(clean_environment: Path) -> None:
+def test_auto_is_offline_without_a_key_and_online_mode_needs_one(clean_environment: Path) -> None:
     assert resolve_mode("auto") == "offline"
     assert resolve_mode("disabled") == "disabled"
     with pytest.raises(InputError, match=r"logger\.mode=online needs a wandb API key .*wandb login"):
@@ -234,7 +234,7 @@ def test_auto_is_offline_without_a_key_and_online_needs_one(clean_environment: P
 
 
 @pytest.mark.parametrize("name", ["WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"])
-def test_key_in_the_environment_means_online(
+def test_auto_is_online_with_a_key_in_the_environment(
     clean_environment: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, KEY)
@@ -243,14 +243,16 @@ def test_key_in_the_environment_means_online(
     assert resolve_mode("offline") == "offline"
 
 
-def test_wandb_mode_in_the_environment(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_mode_in_the_environment_applies_to_auto_only(
+    clean_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(InputError, match=r"^WANDB_MODE=online needs"):
         resolve_mode("auto")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_MODE", "dryrun")
     assert resolve_mode("auto") == "offline"
-    assert resolve_mode("online") == "online"  # what the command line says goes before the environment
+    assert resolve_mode("online") == "online"  # the command line takes precedence over the environment
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert resolve_mode("auto") == "disabled"
     monkeypatch.setenv("WANDB_MODE", "onlin")
@@ -260,7 +262,7 @@ def test_wandb_mode_in_the_environment(clean_environment: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("host", ["api.forge.coreweave.com", "api.wandb.ai", "wandb.example:8080", None])
 @pytest.mark.parametrize("base_url", [None, "https://wandb.example:8080"])
-def test_netrc_counts_only_for_the_server_in_use_as_in_wandb_itself(
+def test_a_netrc_entry_counts_only_for_the_configured_server_as_in_wandb(
     clean_environment: Path, monkeypatch: pytest.MonkeyPatch, host: str | None, base_url: str | None
 ) -> None:
     from wandb.sdk.lib.wbauth import read_netrc_auth
@@ -275,7 +277,7 @@ def test_netrc_counts_only_for_the_server_in_use_as_in_wandb_itself(
     assert found == (host is not None and (host == "wandb.example:8080") == bool(base_url))
 
 
-def test_netrc_elsewhere_unreadable_or_with_a_default_entry(
+def test_netrc_may_be_elsewhere_and_invalid_or_default_entries_are_ignored(
     clean_environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = clean_environment / "keys"
@@ -289,7 +291,7 @@ def test_netrc_elsewhere_unreadable_or_with_a_default_entry(
     assert resolve_mode("auto") == "online"
 
 
-def test_settings_file_of_wandb(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_file_of_wandb_is_respected(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = clean_environment / ".config" / "wandb" / "settings"
     stored.parent.mkdir(parents=True)
     (clean_environment / ".netrc").write_text(f"machine wandb.clinic.example login user password {KEY}\n")
@@ -302,7 +304,7 @@ def test_settings_file_of_wandb(clean_environment: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("name", "mode"), [("wandb", "auto"), ("none", "disabled")])
-def test_shipped_settings_hold_every_value_with_a_comment(name: str, mode: str) -> None:
+def test_shipped_settings_contain_every_value_with_a_comment(name: str, mode: str) -> None:
     text = (REPOSITORY / "conf" / "logger" / f"{name}.yaml").read_text()
     values = yaml.safe_load(text)
     assert set(values) == set(WandbSettings.__dataclass_fields__)

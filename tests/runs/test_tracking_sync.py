@@ -1,4 +1,4 @@
-"""`spleen sync` as a user runs it, with real offline runs, a server on this machine, one that is dead, and no key."""
+"""`spleen sync` as a user runs it on real offline runs: with a local server, an unreachable one, and without a key."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from spleen.system.locks import folder_lock
 from tests._helpers.wandb_server import WandbServer
 from tests.runs.test_tracking_mirror import KEY, REPOSITORY, settings
 
-NOBODY_THERE = "http://127.0.0.1:9"  # the discard port: refused at once
+UNREACHABLE_SERVER = "http://127.0.0.1:9"  # the discard port, refused at once
 
 
 def spleen_sync(home: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -43,11 +43,11 @@ def offline_run(run_folder: Path, epochs: int) -> None:
     run.finish()
 
 
-def marked(folder: Path) -> list[str]:
+def uploaded_runs(folder: Path) -> list[str]:
     return sorted(run.run_folder.name for run in find_offline_runs([folder]) if run.is_uploaded)
 
 
-def test_a_study_is_uploaded_once_but_for_a_run_at_work(home: Path, tmp_path: Path) -> None:
+def test_a_study_is_uploaded_once_except_for_a_run_in_progress(home: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
     for name, epochs in (("a", 2), ("b", 3), ("c", 1)):
         offline_run(study / name, epochs)
@@ -57,48 +57,48 @@ def test_a_study_is_uploaded_once_but_for_a_run_at_work(home: Path, tmp_path: Pa
             first = spleen_sync(home, study, **online)
         assert first.returncode == 0, first.stderr
         assert f"skipped, a training is running there: {study / 'c'}" in first.stdout
-        assert marked(study) == ["a", "b"]
-        epochs_of = {(run.run_folder.name): run.log.stem.removeprefix("run-") for run in find_offline_runs([study])}
-        assert set(server.runs) == {epochs_of["a"], epochs_of["b"]}
-        sent = sorted(server.runs[epochs_of["b"]].history.items())
+        assert uploaded_runs(study) == ["a", "b"]
+        run_ids = {(run.run_folder.name): run.log.stem.removeprefix("run-") for run in find_offline_runs([study])}
+        assert set(server.runs) == {run_ids["a"], run_ids["b"]}
+        sent = sorted(server.runs[run_ids["b"]].history.items())
         assert [(row["epoch"], row["val/dice"]) for _, row in sent] == [(0, 0.0), (1, 0.1), (2, 0.2)]
-        assert f"{server.url}/team/organs/runs/{epochs_of['a']}" in first.stdout
+        assert f"{server.url}/team/organs/runs/{run_ids['a']}" in first.stdout
 
         second = spleen_sync(home, study / "a", study / "c", **online)
         assert "uploading 1 offline run(s)" in second.stdout
-        assert set(server.runs) == set(epochs_of.values())
+        assert set(server.runs) == set(run_ids.values())
     third = spleen_sync(home, study)
     assert third.returncode == 0
     assert "nothing to upload: all 3 offline runs are uploaded already" in third.stdout
 
 
-def test_without_a_server_it_says_so_and_nothing_counts_as_uploaded(home: Path, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported_and_nothing_is_marked_as_uploaded(home: Path, tmp_path: Path) -> None:
     offline_run(tmp_path / "study" / "a", 1)
     done = spleen_sync(
-        home, tmp_path / "study", WANDB_BASE_URL=NOBODY_THERE, WANDB_API_KEY=KEY, WANDB_X_GRAPHQL_RETRY_MAX="1"
+        home, tmp_path / "study", WANDB_BASE_URL=UNREACHABLE_SERVER, WANDB_API_KEY=KEY, WANDB_X_GRAPHQL_RETRY_MAX="1"
     )
     assert done.returncode == 1
     assert "1 of 1 could not be uploaded" in done.stderr
     assert "connection refused" in done.stderr
-    assert marked(tmp_path / "study") == []
+    assert uploaded_runs(tmp_path / "study") == []
 
 
-def test_without_a_key_it_says_how_to_get_one(home: Path, tmp_path: Path) -> None:
+def test_a_missing_key_is_reported_with_instructions(home: Path, tmp_path: Path) -> None:
     offline_run(tmp_path / "a", 1)
     done = spleen_sync(home, tmp_path / "a")
     assert done.returncode == 2
     assert "wandb login" in done.stderr
     assert "WANDB_API_KEY" in done.stderr
-    assert marked(tmp_path) == []
+    assert uploaded_runs(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("there", "exit_code", "said"), [(True, 0, "there is no offline wandb run"), (False, 2, "no such folder")]
+    ("exists", "exit_code", "message"), [(True, 0, "there is no offline wandb run"), (False, 2, "no such folder")]
 )
-def test_where_there_is_nothing_to_upload_it_says_so(home: Path, there: bool, exit_code: int, said: str) -> None:
+def test_nothing_to_upload_is_reported(home: Path, exists: bool, exit_code: int, message: str) -> None:
     folder = home / "runs"
-    if there:
+    if exists:
         folder.mkdir()
     done = spleen_sync(home, folder)
     assert done.returncode == exit_code
-    assert said in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
