@@ -1,10 +1,10 @@
-"""Shared fixtures. Shapes and types of every function of the package are checked while the tests run."""
+"""Shared fixtures, and run-time checks of the shapes and types of every function in the package."""
 
 import os
 from pathlib import Path
 
-# While the hook runs a module of the package, Python ignores the compiled files of everything that is imported in it.
-# So the large libraries come first, which saves half a minute.
+# While the import hook loads a module of the package, Python ignores the cached bytecode of everything it imports.
+# Importing the large libraries first saves half a minute.
 import hydra  # noqa: F401
 import matplotlib.figure  # noqa: F401
 import nibabel  # noqa: F401
@@ -15,10 +15,10 @@ import scipy.spatial  # noqa: F401
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-import tests._helpers.typecheck  # noqa: F401  (the import hook names it, but does not import it)
+import tests._helpers.typecheck  # noqa: F401  (the import hook refers to it by name only)
 
 os.environ.setdefault("WANDB_MODE", "offline")
-# How long an example takes says something about the machine, not about the code.
+# How long an example takes depends on the machine, not on the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 install_import_hook("spleen", "tests._helpers.typecheck.checked")
@@ -36,5 +36,5 @@ def spleen_ct() -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """OmegaConf's own classes carry a hint that beartype announces as old."""
+    """Silence beartype's deprecation warning about type hints inside OmegaConf."""
     config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")

@@ -1,4 +1,4 @@
-"""Messages, comments and the README point to documents that exist."""
+"""Every document mentioned in messages, comments and the README exists."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# A path such as docs/how-to/predict.md, not the docs/ of an address.
+# A path such as docs/how-to/predict.md, not the docs/ in a URL.
 MENTION = re.compile(r"(?<![\w./])docs/[\w./-]+\.\w+")
 FOLDERS = ("spleen", "hydra_plugins", "conf", "experiments", "benchmarks", "tests", "docs")
 READABLE = {".py", ".yaml", ".md", ".ipynb"}
@@ -23,8 +23,8 @@ def mentions() -> list[tuple[str, str]]:
     ]
 
 
-def test_a_document_that_is_mentioned_exists() -> None:
-    # Commands and configuration are generated when the site is built.
+def test_every_mentioned_document_exists() -> None:
+    # These two pages are generated when the site is built.
     generated = {"docs/reference/commands.md", "docs/reference/configuration.md"}
     found = mentions()
     assert len(found) > 20
@@ -32,15 +32,15 @@ def test_a_document_that_is_mentioned_exists() -> None:
 
 
 @pytest.mark.parametrize("text", ["see docs/data.md.", "(docs/how-to/predict.md)", "[a](docs/images/overlay.png)"])
-def test_a_mention_is_found(text: str) -> None:
+def test_a_mention_is_recognised(text: str) -> None:
     assert len(MENTION.findall(text)) == 1
 
 
-def test_the_docs_of_an_address_are_no_mention() -> None:
+def test_docs_in_a_url_is_not_a_mention() -> None:
     assert MENTION.findall("https://hydra.cc/docs/1.3/grammar.html") == []
 
 
-def test_notebooks_hold_no_outputs() -> None:
+def test_notebooks_contain_no_outputs() -> None:
     notebooks = list((ROOT / "docs").rglob("*.ipynb"))
     assert notebooks
     assert [path.name for path in notebooks if re.search(r'"output_type"', path.read_text(encoding="utf-8"))] == []

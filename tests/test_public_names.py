@@ -1,4 +1,4 @@
-"""What `import spleen` gives: these names, each at first use, and nothing heavy before."""
+"""`import spleen` exposes exactly these names, loads each on first use, and imports nothing heavy."""
 
 import subprocess
 import sys
@@ -14,18 +14,18 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_name_is_there_under_its_own_name(name: str) -> None:
+def test_each_public_name_resolves_to_the_object_of_that_name(name: str) -> None:
     assert getattr(spleen, name).__name__ == name
     assert name in dir(spleen)
 
 
-def test_there_are_no_other_names() -> None:
+def test_no_other_names_are_public() -> None:
     assert sorted(spleen._MODULE_OF) == NAMES
     with pytest.raises(AttributeError, match="module 'spleen' has no attribute 'nothing'"):
         spleen.nothing  # noqa: B018
 
 
-def test_importing_is_light() -> None:
+def test_import_spleen_loads_no_heavy_library() -> None:
     program = (
         "import sys, spleen; "
         "print([name for name in ('torch', 'numpy', 'hydra', 'nibabel', 'typer', 'wandb') if name in sys.modules])"

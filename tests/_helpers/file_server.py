@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that can break a connection, change a file, refuse ranges and lie about sizes."""
+"""A real local HTTP server that can drop connections, change a file, ignore ranges and misreport sizes."""
 
 import re
 import threading
@@ -13,7 +13,7 @@ _PIECE_BYTES = 16 * 1024
 
 @dataclass
 class FileServer:
-    """One file at every path below `/data`, and what is told and done about it."""
+    """One file served at every path below `/data`, and how the server behaves and misbehaves."""
 
     content: bytes = b""
     etag: str | None = '"one"'
@@ -22,10 +22,10 @@ class FileServer:
     tells_size: bool = True
     declared_bytes: int | None = None
     wrong_ranges: bool = False
-    break_after: list[int] = field(default_factory=list)  # for each of the next answers: bytes until it breaks
-    statuses: list[int] = field(default_factory=list)  # for the next answers
+    break_after: list[int] = field(default_factory=list)  # bytes before each of the next responses breaks off
+    statuses: list[int] = field(default_factory=list)  # of the next responses
     seconds_per_piece: float = 0.0
-    ranges: list[str | None] = field(default_factory=list)  # what the GET requests asked for
+    ranges: list[str | None] = field(default_factory=list)  # Range headers of the GET requests
     address: str = ""
 
     def url(self, name: str) -> str:
@@ -37,12 +37,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         site = self.site
-        asked = self.headers.get("Range")
-        site.ranges.append(asked)
+        range_header = self.headers.get("Range")
+        site.ranges.append(range_header)
         if site.statuses or not self.path.startswith("/data"):
             self.send_error(site.statuses.pop(0) if site.statuses else 404)
             return
-        begin = self._begin(asked)
+        begin = self._begin(range_header)
         if begin is not None and begin >= len(site.content):
             self.send_error(416)
             return
@@ -55,9 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def _begin(self, asked: str | None) -> int | None:
-        """The first byte of the part that is asked for and may be given; None for the whole."""
-        match = re.fullmatch(r"bytes=(\d+)-", asked or "")
+    def _begin(self, range_header: str | None) -> int | None:
+        """First byte of the requested range if it can be honoured; None for the whole file."""
+        match = re.fullmatch(r"bytes=(\d+)-", range_header or "")
         if not match or not self.site.knows_ranges:
             return None
         if self.headers.get("If-Range") not in (None, self.site.etag, self.site.last_modified):
@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         for start in range(0, len(content[:stop]), _PIECE_BYTES):
             try:
                 self.wfile.write(content[:stop][start : start + _PIECE_BYTES])
-            except OSError:  # the client went away
+            except OSError:  # the client disconnected
                 return
             time.sleep(self.site.seconds_per_piece)
 

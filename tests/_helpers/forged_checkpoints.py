@@ -1,4 +1,4 @@
-"""Checkpoints that no training wrote: changed by one value, or made to do harm."""
+"""Forged checkpoints: a training's checkpoint with one change, or a malicious pickle."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from spleen.models.checkpoint import SPEC_KEY
 
 
 class Bait:
-    """Creates a file when it is unpickled without care."""
+    """Creates a file when it is unpickled unsafely."""
 
     def __init__(self, trace: Path) -> None:
         self._trace = trace
@@ -22,7 +22,7 @@ class Bait:
 
 
 def forge(run_folder: Path, path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """Copy the best checkpoint of a run to `path` with a change to what it holds."""
+    """Copy the best checkpoint of a run to `path` with a change to its content."""
     content = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)
     change(content)
     path.parent.mkdir(parents=True, exist_ok=True)

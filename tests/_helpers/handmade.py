@@ -1,4 +1,4 @@
-"""Networks whose answer to every pixel is known, and views and images made of them."""
+"""Networks whose output at every pixel is known, and views and images built from them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +24,9 @@ PLAIN = (Variant(),)
 
 
 class Pointwise(nn.Module):
-    """Each pixel for itself: class c gets the logit slope[c] × intensity + offset[c], the background 0.
+    """Each pixel independently: class c gets the logit slope[c] × intensity + offset[c], the background 0.
 
-    The intensity is that of one channel, the slice itself or a neighbour.
+    The intensity is read from one channel: the slice itself or a neighbour.
     """
 
     def __init__(self, slopes: Sequence[float], offsets: Sequence[float], channel: int = 0) -> None:
@@ -41,7 +41,7 @@ class Pointwise(nn.Module):
 
 
 class Places(nn.Module):
-    """Foreground by the place in the plane alone, whatever the image shows: a ramp along w and down h."""
+    """Foreground logits from the in-plane position alone, whatever the image: rising along w, falling along h."""
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[2:]
@@ -51,7 +51,7 @@ class Places(nn.Module):
 
 
 def model(network: nn.Module, axis: str, img_size: int, names: Sequence[str] = ("organ",), context: int = 0):
-    """A trained model around a network; intensities from -1 to 1 reach it as they are."""
+    """A trained model around a network; intensities from -1 to 1 reach it unchanged."""
     classes = ClassMap(tuple(names), tuple((index,) for index in range(1, len(names) + 1)))
     preprocessing = Preprocessing(axis, img_size, "keep_aspect", 1, CtWindow(0, 2), classes, 0.1)
     volumes_mm3 = ((1.0, 1e6),) * len(names)
@@ -60,27 +60,27 @@ def model(network: nn.Module, axis: str, img_size: int, names: Sequence[str] = (
 
 
 def view(network: nn.Module, axis: str, img_size: int, weight: float = 1.0, variants: tuple[Variant, ...] = PLAIN):
-    """A view of one organ on the processor, in 32 bits."""
+    """A view of one organ on the CPU, in 32-bit precision."""
     return View(model(network, axis, img_size), weight, variants, CPU)
 
 
 def image_of(path, array: np.ndarray, spacing_mm: float = 1.0) -> NativeImage:
-    """The array as it comes back from a file with isotropic voxels."""
+    """The array written to a file with isotropic voxels and read back."""
     affine = np.diag([spacing_mm] * 3 + [1.0])
     return read_native(save(path, array.astype(np.float32), affine))
 
 
 def intensities(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
-    """Random multiples of 1/64 from -1 to 1, which 16-bit floats hold exactly."""
+    """Random multiples of 1/64 from -1 to 1, which float16 represents exactly."""
     array = np.random.default_rng(seed).integers(-64, 65, shape) / 64
     array.flat[:2] = -1, 1
     return array
 
 
 def probability(array: np.ndarray, slope: float, offset: float = 0.0) -> np.ndarray:
-    """What `Pointwise` with one class says: the softmax of two logits is a sigmoid."""
+    """Foreground probability of a one-class `Pointwise`: the softmax of two logits is a sigmoid."""
     return expit(slope * array + offset)
 
 
 def nothing(_: int) -> None:
-    """Hear nothing of the progress."""
+    """Ignore the progress."""

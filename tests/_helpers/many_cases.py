@@ -1,4 +1,4 @@
-"""Shared by the tests of many cases: a dataset of small volumes in the layout of the Decathlon, and its trainings."""
+"""Shared by the multi-case tests: a dataset of small volumes in Decathlon layout, and short trainings on it."""
 
 import json
 import time
@@ -18,13 +18,13 @@ from tests._helpers.small_run import compose_config, small
 SPACING_MM = (1.5, 1.25, 3.0)
 VOXEL_MM3 = 1.5 * 1.25 * 3.0
 SHAPE = (24, 20, 8)
-# A training of a second; the shortest that still has batches of several cases.
+# Trains in about a second; the smallest settings whose batches still contain several cases.
 QUICK = ("epochs=1", "loader.slices_per_epoch=8", "img_size=16", "model.network.width=2", "split.val_fraction=0.25")
 
 
 @dataclass(frozen=True)
 class ManyCases:
-    """A dataset on disk; `labels` are by case_id."""
+    """A dataset on disk; `labels` holds the label map of each case_id."""
 
     root: Path
     labels: dict[str, np.ndarray]
@@ -45,16 +45,16 @@ class ManyCases:
 
 
 def half_organ(size: int) -> np.ndarray:
-    """A box of 8 × 6 × `size` voxels, the lower half of i with value 1, the upper one with value 2."""
+    """A box of 8 × 6 × `size` voxels, with value 1 in the lower half along i and 2 in the upper."""
     label = np.zeros(SHAPE, dtype=np.uint8)
     label[6:10, 7:13, :size], label[10:14, 7:13, :size] = 1, 2
     return label
 
 
 def many_cases(root: Path, n: int, names: Sequence[str] = ("front", "back"), channels: int = 1) -> ManyCases:
-    """Cases c0, c1, …, of which case number k has 4 × 6 × (k % 7 + 2) voxels of each class; the image shows them.
+    """Cases c0, c1, …; case k has 4 × 6 × (k % 7 + 2) voxels of each class, visible in its image.
 
-    The modality is CT. With two channels both show the organ, in other units.
+    The modality is CT. With two channels, both show the organ, on different scales.
     """
     for name in ("imagesTr", "labelsTr"):
         (root / name).mkdir(parents=True)
@@ -77,13 +77,13 @@ def many_cases(root: Path, n: int, names: Sequence[str] = ("front", "back"), cha
 
 
 def relabel(cases: ManyCases, case_id: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Write another label for a case."""
+    """Replace the label of a case by `change(label)`."""
     cases.labels[case_id] = change(cases.labels[case_id])
     save(cases.label(case_id), cases.labels[case_id], ras_affine(SPACING_MM))
 
 
 def quick(folder: Path, *overrides: str, name: str = "now") -> Path:
-    """A training of a second under `folder`, as train.py would run it; returns the run folder, called `name`."""
+    """Train for about a second under `folder`, as train.py would; returns the run folder, called `name`."""
     run_folder = folder / "outputs" / "study" / name
     config = compose_config(*quick_settings(folder, *overrides))
     check(config)
@@ -92,14 +92,14 @@ def quick(folder: Path, *overrides: str, name: str = "now") -> Path:
 
 
 def quick_config(folder: Path, *overrides: str) -> TrainConfig:
-    """The configuration of such a training, checked and completed from the files."""
+    """The configuration of such a run, checked and completed from the files."""
     config = compose_config(*quick_settings(folder, *overrides))
     check(config)
     return complete(config, find_dataset(config))
 
 
 def quick_settings(folder: Path, *overrides: str) -> list[str]:
-    """What train.py is told for such a training."""
+    """The command-line overrides of such a run."""
     given = {override.split("=")[0] for override in overrides}
     folders = f"output_dir={folder / 'outputs'}", f"cache_dir={folder / 'cache'}", "study=study"
     kept = [text for text in small(*QUICK, *folders) if text.split("=")[0] not in given]

@@ -1,4 +1,4 @@
-"""Run folders written by hand, for the tests of the results."""
+"""Handwritten run folders for the tests of results."""
 
 import json
 import os
@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = {
 
 
 def write_config(folder: Path, **settings: object) -> Path:
-    """Only config.yaml; a key of a group is given as split__seed. The split follows the seed unless it is given."""
+    """Write config.yaml only; split__seed sets split.seed, which is `seed` by default."""
     config = deepcopy(CONFIG)
     config["split"]["seed"] = settings.get("seed", 0)
     for name, value in settings.items():
@@ -51,7 +51,7 @@ def write_run(
     val_by_epoch: Sequence[float] = (),
     **settings: object,
 ) -> Path:
-    """A finished run. Jaccard is half the Dice: no formula, so that the two cannot be confused."""
+    """Write a finished run. Jaccard is half the Dice: not the real formula, but the two cannot be confused."""
     write_config(folder, **settings)
     means = {
         stage: {"dice": dice, "jaccard": None if dice is None else dice / 2, "n_cases": 1}
@@ -69,17 +69,17 @@ def write_run(
 
 
 def write_epochs(folder: Path, val_by_epoch: Sequence[float]) -> None:
-    """metrics.csv with one row per epoch."""
+    """Write metrics.csv with one row per epoch."""
     rows = [f"{epoch},{10 * epoch},{dice}" for epoch, dice in enumerate(val_by_epoch)]
     (folder / "metrics.csv").write_text("\n".join(["epoch,step,val/dice", *rows, ""]))
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """An object as a JSON file."""
+    """Write an object as a JSON file."""
     path.write_text(json.dumps(content))
 
 
 def set_age(path: Path, seconds: float) -> None:
-    """Make a file look as if it was written some seconds ago."""
+    """Make a file look as if it had been written `seconds` ago."""
     then = path.stat().st_mtime - seconds
     os.utime(path, (then, then))

@@ -1,4 +1,4 @@
-"""Shared by the tests of whole runs: a small CT on disk, composed configurations, and a training of seconds."""
+"""Shared by the end-to-end tests: a small CT on disk, composed configurations, and trainings that take seconds."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 _GROUPS = {"hydra.searchpath", *(path.name for path in (REPOSITORY / "conf").iterdir() if path.is_dir())}
 SPACING_MM = (1.5, 1.25, 3.0)
 
-# Seconds on one core, whatever the defaults are.
+# Trains in seconds on one core, whatever the defaults are.
 SMALL = (
     "data=nifti",
     "axis=axial",
@@ -76,9 +76,9 @@ class SmallCt:
 
 
 def small_ct(folder: Path, image_axes: str = "RAS", label_axes: str = "RAS") -> SmallCt:
-    """48 × 40 × 24 voxels: a body in air with an organ brighter than its surroundings, off the centre.
+    """48 × 40 × 24 voxels: a body in air with an off-centre organ brighter than its surroundings.
 
-    Label values: 3 for the organ's lower half, 4 for its upper half, and 7 for a second, dark one.
+    Label values: 3 for the organ's lower half, 4 for its upper half, and 7 for a second, dark organ.
     """
     i, j, k = np.mgrid[:48, :40, :24].astype(np.float64)
     body = ((i - 23.5) / 20) ** 2 + ((j - 19.5) / 17) ** 2 < 1
@@ -95,7 +95,7 @@ def small_ct(folder: Path, image_axes: str = "RAS", label_axes: str = "RAS") -> 
 
 
 def small(*overrides: str) -> tuple[str, ...]:
-    """The small settings with the overrides in their place; an override of a group also drops that group's values."""
+    """The small settings with the overrides applied; overriding a group also drops that group's values."""
     given = {override.split("=")[0] for override in overrides}
     kept = (setting for setting in SMALL if not {setting.split("=")[0], setting.split(".")[0]} & given)
     return (*kept, *overrides)
@@ -104,7 +104,7 @@ def small(*overrides: str) -> tuple[str, ...]:
 def compose_config(*overrides: str) -> TrainConfig:
     """The configuration as `python train.py OVERRIDES` would parse it, not yet checked.
 
-    Composing takes Hydra 0.3 s, so it is done once for each choice of groups; Hydra then applies the values to a copy.
+    Composing takes Hydra 0.3 s, so each choice of groups is composed once and the values are applied to a copy.
     """
     groups = tuple(override for override in overrides if override.split("=")[0] in _GROUPS)
     values = OverridesParser.create().parse_overrides([o for o in overrides if o not in groups])

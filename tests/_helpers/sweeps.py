@@ -1,4 +1,4 @@
-"""Shared by the tests of multiruns: a study of two jobs of seconds, run as a user runs it."""
+"""Shared by the multirun tests: a study of two jobs that take seconds, run as a user would run it."""
 
 import importlib.util
 import os
@@ -15,7 +15,7 @@ from tests.system.test_train_command import TRAIN
 
 
 def seconds_each(folder: Path) -> tuple[str, ...]:
-    """Settings with which a job takes seconds; its data and all that it writes are in `folder`."""
+    """Settings for a job that takes seconds; its data and all its output are in `folder`."""
     ct = small_ct(folder)
     folders = f"output_dir={folder / 'out'}", f"cache_dir={folder / 'cache'}"
     kept = (text for text in small(*ct.overrides, "epochs=1", "data.label_values=[3,4]") if not text.startswith("lr="))
@@ -23,7 +23,7 @@ def seconds_each(folder: Path) -> tuple[str, ...]:
 
 
 def study(settings: tuple[str, ...], *overrides: str) -> tuple[str, ...]:
-    """size_and_rate with two jobs of 32 pixels."""
+    """Arguments for the size_and_rate study with two jobs at 32 pixels."""
     return ("experiment=size_and_rate", *settings, "lr=1e-2,3e-2", *overrides)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 
 def on_terminal(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object], columns: int) -> str:
-    """All that a terminal of so many columns receives on standard error while `work` runs."""
+    """Everything a terminal of this width receives on standard error while `work` runs."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (24, columns))
     with os.fdopen(theirs, "w") as terminal:

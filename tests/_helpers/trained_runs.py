@@ -1,4 +1,4 @@
-"""Shared by the tests of predictions: small trainings, each done once per session, and what their files hold."""
+"""Shared by the prediction tests: small trainings, each run once per session, and readers of their files."""
 
 import hashlib
 from pathlib import Path
@@ -31,16 +31,16 @@ def trained(factory: pytest.TempPathFactory, name: str, *overrides: str) -> Path
 
 
 def three_views(factory: pytest.TempPathFactory) -> list[Path]:
-    """Runs on the bright organ along the three axes."""
+    """Three runs on the bright organ, one per slice axis."""
     axes = "axial", "coronal", "sagittal"
     return [trained(factory, axis, *BRIGHT, f"axis={axis}", "split.guard_mm=1") for axis in axes]
 
 
 def voxels(path: Path) -> np.ndarray:
-    """The array of a file, as it is stored."""
+    """The array of a file, as stored."""
     return np.asarray(nib.load(path).dataobj)
 
 
 def file_names(folder: Path) -> set[str]:
-    """Everything in a folder, hidden files too."""
+    """The names of everything in a folder, including hidden files."""
     return {path.name for path in folder.iterdir()}

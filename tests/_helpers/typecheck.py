@@ -1,4 +1,4 @@
-"""The run-time type checker of the tests: beartype that, like mypy, takes an int for a float (PEP 484)."""
+"""The run-time type checker of the tests: beartype that, like mypy, accepts an int as a float (PEP 484)."""
 
 from beartype import BeartypeConf, beartype
 

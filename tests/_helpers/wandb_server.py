@@ -1,4 +1,4 @@
-"""As much of a wandb server as a run needs that is started, killed and resumed; it keeps what runs send."""
+"""A minimal wandb server for runs that are started, killed and resumed; it stores what they send."""
 
 import gzip
 import json
@@ -14,20 +14,20 @@ _HISTORY = "wandb-history.jsonl"
 
 @dataclass
 class ServedRun:
-    """What the server knows of one run."""
+    """What the server knows about one run."""
 
     history: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Logged rows by the number of their line."""
+    """Logged rows by line number."""
     exit_codes: list[int] = field(default_factory=list)
 
 
 class _QuietServer(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that were killed."""
+        """Ignore clients that were killed."""
 
 
 class WandbServer:
-    """Answers at `url` while `serving`."""
+    """Responds at `url` while `serving`."""
 
     def __init__(self) -> None:
         self.runs: dict[str, ServedRun] = {}
@@ -46,14 +46,14 @@ class WandbServer:
             self._http.server_close()
 
     def wait_for_lines(self, count: int, seconds: float) -> bool:
-        """Whether the only run gets so many rows in time."""
+        """Whether a run reaches `count` rows within `seconds`."""
         with self.changed:
             return self.changed.wait_for(
                 lambda: any(len(run.history) >= count for run in self.runs.values()), timeout=seconds
             )
 
     def answer(self, operation: str, values: dict[str, Any]) -> dict[str, Any]:
-        """The data that a GraphQL request gets."""
+        """The response data of a GraphQL request."""
         project = {"id": "p", "name": "organs", "entity": {"id": "e", "name": "team"}}
         if operation == "RunResumeStatus":
             run = self.runs.get(values["name"])
@@ -69,7 +69,7 @@ class WandbServer:
         return {}
 
     def receive(self, run_id: str, message: dict[str, Any]) -> None:
-        """Keep what a run streams."""
+        """Store what a run streams."""
         with self.changed:
             run = self.runs[run_id]
             sent = message.get("files", {}).get(_HISTORY)
@@ -87,7 +87,7 @@ def _bucket(run_id: str, run: ServedRun) -> dict[str, Any]:
         "id": run_id, "name": run_id, "displayName": run_id, "summaryMetrics": "{}", "config": "{}", "tags": [],
         "notes": "", "logLineCount": 0, "historyLineCount": len(run.history), "historyTail": json.dumps(tail),
         "eventsLineCount": 0, "eventsTail": "[]",
-        "wandbConfig": json.dumps({"t": {}}),  # without it the run counts as not yet begun
+        "wandbConfig": json.dumps({"t": {}}),  # without it wandb considers the run not started
     }  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
             self._send(b"{}")
 
         def log_message(self, *_: object) -> None:
-            pass  # no line on the terminal for each request
+            pass  # keep requests off the terminal
 
         def _send(self, content: bytes) -> None:
             self.send_response(200)

@@ -1,4 +1,4 @@
-"""`explore` and `spleen explore` from end to end: what is paired, told, written and refused."""
+"""`explore` and `spleen explore` end to end: what is paired, printed, written and refused."""
 
 import csv
 import gzip
@@ -44,7 +44,7 @@ def command(*arguments):
 # One case -----------------------------------------------------------------------------------------------------------
 
 
-def test_facts_do_not_depend_on_how_the_files_are_stored(ct, tmp_path):
+def test_facts_do_not_depend_on_the_stored_orientation(ct, tmp_path):
     plain = small_ct(tmp_path)
     first, second = explore(ct.image, ct.label), explore(plain.image, plain.label)
     assert first.cases[0].labels == second.cases[0].labels
@@ -53,7 +53,7 @@ def test_facts_do_not_depend_on_how_the_files_are_stored(ct, tmp_path):
     assert first.suggestion.settings == second.suggestion.settings
 
 
-def test_the_text_tells_what_one_wants_to_know(ct, monkeypatch):
+def test_the_text_describes_the_volume_and_each_label_value(ct, monkeypatch):
     monkeypatch.setenv("COLUMNS", "110")
     text = str(explore(ct.image, ct.label))
     for line in (
@@ -70,7 +70,7 @@ def test_the_text_tells_what_one_wants_to_know(ct, monkeypatch):
         assert re.search(rf"^\s+{value}\s+{count:,}\s+{count * 1.5 * 1.25 * 3:,.0f}\s", text, re.M)
 
 
-def test_the_csv_has_a_row_and_the_json_everything(ct, tmp_path):
+def test_the_csv_has_one_row_and_the_json_the_full_report(ct, tmp_path):
     outputs = {**NOTHING, "--csv": tmp_path / "new" / "a.csv", "--json": tmp_path / "a.json"}
     assert run_explore([ct.image], [ct.label], "3,4", outputs) is False
     (row,) = csv.DictReader((tmp_path / "new" / "a.csv").read_text().splitlines())
@@ -87,7 +87,7 @@ def test_the_csv_has_a_row_and_the_json_everything(ct, tmp_path):
     assert content["verdict"]["n_errors"] == 0
 
 
-def test_json_stays_strict_where_the_header_holds_nan(tmp_path):
+def test_the_json_is_valid_when_the_header_contains_nan(tmp_path):
     path = save(tmp_path / "ct.nii", np.arange(105.0).reshape(5, 7, 3), ras_affine())
     content = bytearray(path.read_bytes())
     content[80:84] = np.float32(np.nan).tobytes()  # pixdim[1]
@@ -113,7 +113,7 @@ def test_the_page_is_self_contained_and_escapes_names(ct, tmp_path):
     assert page.count('vector-effect="non-scaling-stroke"') == n_outlines > 3
 
 
-def test_the_picture_is_drawn_with_the_organ_outlined(ct, tmp_path):
+def test_the_figure_outlines_the_organ(ct, tmp_path):
     run_explore([ct.image], [ct.label], "3,4", {**NOTHING, "--png": tmp_path / "a.png"})
     picture = imread(tmp_path / "a.png")
     assert picture.shape[1] == 1650
@@ -121,7 +121,7 @@ def test_the_picture_is_drawn_with_the_organ_outlined(ct, tmp_path):
     assert orange.sum() > 200
 
 
-def test_without_a_label_page_and_text_still_come(ct):
+def test_text_and_page_are_produced_without_a_label(ct):
     exploration = explore(str(ct.image))
     assert "LABEL.nii.gz" in str(exploration)
     assert exploration.verdict.n_errors == 0
@@ -143,7 +143,7 @@ def test_the_command_exits_with_0_for_warnings_and_1_for_errors(ct, tmp_path):
     assert "Suggested settings" not in bad.output
 
 
-def test_a_faulty_file_stops_no_other(tmp_path):
+def test_bad_files_do_not_stop_the_others(tmp_path):
     for number in range(6):
         write_case(tmp_path, f"case_{number}", number)
     truncated = tmp_path / "images" / "case_1.nii.gz"
@@ -174,7 +174,7 @@ def test_a_faulty_file_stops_no_other(tmp_path):
     assert "case_5" in page.read_text()
 
 
-def test_all_files_faulty_still_gives_a_verdict_and_a_page(tmp_path):
+def test_a_verdict_and_a_page_are_produced_even_if_all_files_are_bad(tmp_path):
     for name in ("a.nii", "b.nii.gz"):
         (tmp_path / name).write_bytes(b"no volume at all")
     outputs = {
@@ -189,7 +189,7 @@ def test_all_files_faulty_still_gives_a_verdict_and_a_page(tmp_path):
     assert (tmp_path / "p.png").exists()
 
 
-def test_two_cases_are_told_together(tmp_path, capsys):
+def test_two_cases_are_summarised_together(tmp_path, capsys):
     for number in range(2):
         write_case(tmp_path, f"case_{number}", number)
     run_explore([tmp_path / "images"], [tmp_path / "labels"], None, {**NOTHING, "--png": tmp_path / "a.png"})
@@ -199,12 +199,12 @@ def test_two_cases_are_told_together(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["0", "a", "1,,2", "", "1.5"])
-def test_an_organ_that_is_no_list_of_numbers_is_refused(text):
+def test_an_organ_must_be_a_list_of_positive_whole_numbers(text):
     with pytest.raises(InputError, match="--organ must be whole numbers"):
         parse_organ(text)
 
 
-def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(ct, tmp_path, capsys):
+def test_an_unwritable_output_is_an_error_before_anything_is_read(ct, tmp_path, capsys):
     (tmp_path / "file").touch()
     for outputs in ({"--csv": tmp_path}, {"--json": tmp_path / "file" / "a.json"}, {"--png": tmp_path / "a.bmp"}):
         with pytest.raises(InputError):
@@ -213,7 +213,7 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(ct, tm
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_full_disk_leaves_the_printed_text_and_no_half_file(ct, tmp_path):
+def test_a_full_disk_leaves_the_printed_text_and_no_partial_file(ct, tmp_path):
     script = (
         "import resource, sys\n"
         "from spleen.cli.exploring import run_explore\n"
@@ -247,7 +247,7 @@ def test_the_command_module_imports_nothing_heavy():
     assert not set(done.stdout.split()) & {"numpy", "torch", "nibabel", "scipy", "matplotlib"}
 
 
-def test_a_label_stored_in_two_files_and_a_plain_nifti_work(tmp_path):
+def test_an_uncompressed_image_and_a_two_file_label_are_read(tmp_path):
     image = save_stored_as(tmp_path / "ct.nii", "RAS", np.arange(105.0).reshape(5, 7, 3))
     label = np.zeros((5, 7, 3), np.int16)
     label[1:4, 2:5, 1] = 1

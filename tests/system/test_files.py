@@ -7,11 +7,11 @@ import pytest
 from spleen.system.files import new_folder, write_bytes, write_text
 
 
-def test_a_text_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_text_file_is_replaced_atomically(tmp_path):
     path = tmp_path / "new" / "summary.json"
     write_text(path, "old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a disk that is full after 1000 bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # like a disk that is full after 1000 bytes
     try:
         with pytest.raises(OSError, match="File too large"):
             write_text(path, "new" * 1000)
@@ -37,12 +37,12 @@ def test_a_new_folder_appears_only_when_it_is_complete(tmp_path):
         build("half", fail=True)
     assert list(tmp_path.iterdir()) == []
     build("first")
-    build("second")  # another process was quicker: its folder stays
+    build("second")  # as if another process had finished first: its folder stays
     assert (path / "array").read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_that_cannot_be_written_is_named_and_what_was_there_stays(tmp_path):
+def test_a_failed_write_names_the_file_and_keeps_the_old_content(tmp_path):
     path = tmp_path / "last.ckpt"
     write_bytes(path, b"epoch 1")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,6 +1,6 @@
-"""Seeded fuzzing of what strangers may hand over: command lines, metadata files and checkpoints.
+"""Seeded fuzzing of untrusted input: command lines, metadata files and checkpoints.
 
-Whatever comes, the answer is a result or an InputError with a message. For NIfTI see
+Every input gives either a result or an InputError with a message. For NIfTI see
 tests/imaging/test_damaged_nifti.py.
 """
 
@@ -62,17 +62,17 @@ VALUES = [
 ]  # fmt: skip
 
 
-SOUND = ["lr=1e-3", "img_size=64", "axis=axial", "epochs=3", "augment=light", "model.network.width=4", "seed=1"]
+VALID = ["lr=1e-3", "img_size=64", "axis=axial", "epochs=3", "augment=light", "model.network.width=4", "seed=1"]
 ODD = ["-m", "--cfg", "lr", "--lr", "-x", "=", "experiment=nothing", "hydra.run.dir=x"]
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_200_command_lines_of_train_are_run_or_explained(seed: int) -> None:
+def test_200_train_command_lines_are_accepted_or_refused_with_a_message(seed: int) -> None:
     random = np.random.default_rng(seed)
     outcomes = {"accepted": 0, "refused": 0}
     for _ in range(200):
         given = [f"{pick(random, KEYS)}={pick(random, VALUES)}" for _ in range(int(random.integers(3)))]
-        given += [pick(random, SOUND) for _ in range(int(random.integers(3)))]
+        given += [pick(random, VALID) for _ in range(int(random.integers(3)))]
         if random.random() < 0.1:
             given.append(
                 pick(random, ["-m", "--cfg", "lr", "--lr", "-x", "=", "experiment=nothing", "hydra.run.dir=x"])
@@ -85,14 +85,14 @@ def test_200_command_lines_of_train_are_run_or_explained(seed: int) -> None:
             build_parts(config)
             outcomes["accepted"] += 1
         except InputError as error:
-            assert str(error), given  # noqa: PT017  (both outcomes are right)
+            assert str(error), given  # noqa: PT017  (either outcome is valid)
             outcomes["refused"] += 1
         except Exception as error:
             raise AssertionError(f"{given}: {error!r}") from error
     assert min(outcomes.values()) > 10
 
 
-def test_200_command_lines_of_the_other_commands_end_with_a_message(
+def test_200_command_lines_of_other_commands_never_print_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trained(tmp_path_factory, "axial", *BRIGHT, "axis=axial", "split.guard_mm=1")
@@ -137,7 +137,7 @@ JSON_VALUES = [
 
 
 def mutated(random: Random, content: bytes) -> bytes:
-    """The content with bytes changed, parts repeated or lost, or a JSON value replaced."""
+    """The content with bytes changed, parts repeated or removed, or a JSON value replaced."""
     data = bytearray(content)
     for _ in range(int(random.integers(1, 4))):
         at = int(random.integers(len(data))) if data else 0
@@ -167,7 +167,7 @@ def mutated(random: Random, content: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def metadata(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Callable[[], object]]]:
-    """Each kind of file that is read, sound, and how it is read."""
+    """A valid file of each kind, and the function that reads it."""
     folder = tmp_path_factory.mktemp("metadata")
     run = trained(tmp_path_factory, "axial", *BRIGHT, "axis=axial", "split.guard_mm=1")
     image = save(folder / "ct.nii.gz", counting(), ras_affine())
@@ -223,16 +223,16 @@ def metadata(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
     ["decathlon", "nnunet", "table", "groups", "splits", "cases", "predictions", "config", "resume", "summary",
      "scores", "split", "study"],
 )  # fmt: skip
-def test_160_mutated_metadata_files_are_read_or_explained(
+def test_160_mutated_metadata_files_are_read_or_refused(
     metadata: dict[str, tuple[Path, Callable[[], object]]], kind: str
 ) -> None:
     path, read = metadata[kind]
-    sound = path.read_bytes()
+    valid = path.read_bytes()
     random = np.random.default_rng(sum(map(ord, kind)))
-    read()  # sound
+    read()  # the unchanged file is valid
     try:
         for _ in range(160):
-            content = mutated(random, sound)
+            content = mutated(random, valid)
             path.write_bytes(content)
             try:
                 read()
@@ -241,13 +241,13 @@ def test_160_mutated_metadata_files_are_read_or_explained(
             except Exception as error:
                 raise AssertionError(f"{kind}: {content!r}") from error
     finally:
-        path.write_bytes(sound)
+        path.write_bytes(valid)
 
 
 # Checkpoints --------------------------------------------------------------------------------------------------------
 
 
-def test_300_damaged_checkpoints_are_refused_or_unchanged(
+def test_300_damaged_checkpoints_are_refused_or_load_unchanged(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     run = trained(tmp_path_factory, "axial", *BRIGHT, "axis=axial", "split.guard_mm=1")
@@ -271,22 +271,20 @@ def test_300_damaged_checkpoints_are_refused_or_unchanged(
         try:
             found = load_trained(path).network.state_dict()
         except InputError as error:
-            assert "damaged.ckpt" in str(error)  # noqa: PT017  (both outcomes are right)
+            assert "damaged.ckpt" in str(error)  # noqa: PT017  (either outcome is valid)
             n_refused += 1
         else:
             assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert n_refused > 200
 
 
-def test_100_mutated_specifications_are_refused_or_usable(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
+def test_100_mutated_model_specs_are_refused_or_load(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
     run = trained(tmp_path_factory, "axial", *BRIGHT, "axis=axial", "split.guard_mm=1")
     random = np.random.default_rng(1)
-    sound = forge_spec(run, tmp_path / "sound.ckpt", lambda _: None)
-    with zipfile.ZipFile(sound) as archive:
+    valid = forge_spec(run, tmp_path / "valid.ckpt", lambda _: None)
+    with zipfile.ZipFile(valid) as archive:
         assert archive.testzip() is None
-    content = torch.load(sound, weights_only=True)
+    content = torch.load(valid, weights_only=True)
     for _ in range(100):
         text = mutated(random, content["model_spec"].encode()).decode("utf-8", "replace")
         torch.save({**content, "model_spec": text}, tmp_path / "spec.ckpt")

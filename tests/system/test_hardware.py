@@ -1,4 +1,4 @@
-"""Hardware that is not there is told; `auto` takes what pays."""
+"""Missing hardware is an error; `auto` selects what is available."""
 
 import os
 from pathlib import Path
@@ -12,24 +12,24 @@ from spleen.system.hardware import choose_accelerator, choose_precision, describ
 N_GPUS = torch.cuda.device_count()
 
 
-def test_a_gpu_that_is_not_there_is_told_with_what_to_use() -> None:
+def test_a_missing_gpu_is_an_error_that_names_the_setting() -> None:
     wanted = [N_GPUS] if N_GPUS else 1
     with pytest.raises(InputError, match=r"trainer\.(accelerator=gpu|devices=\[\d+\]).* GPU"):
         choose_accelerator("gpu", wanted)
 
 
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine is a Mac with Metal")
-def test_metal_is_told_to_be_missing() -> None:
+def test_missing_metal_is_an_error_that_suggests_the_cpu() -> None:
     with pytest.raises(InputError, match=r"trainer\.accelerator=mps.*trainer\.accelerator=cpu"):
         choose_accelerator("mps", 1)
 
 
-def test_auto_takes_a_gpu_only_where_there_is_one_and_cpu_is_always_taken() -> None:
+def test_auto_selects_a_gpu_only_if_there_is_one_and_cpu_always_works() -> None:
     assert choose_accelerator("cpu", 1) == "cpu"
     assert (choose_accelerator("auto", 1) == "gpu") == (N_GPUS > 0)
 
 
-def test_precision_as_asked_for() -> None:
+def test_the_requested_precision_is_used_or_refused() -> None:
     assert choose_precision("32", "cpu") == "32-true"
     assert choose_precision("bf16", "cpu") == "bf16-mixed"
     assert choose_precision("16", "gpu") == "16-mixed"
@@ -37,14 +37,14 @@ def test_precision_as_asked_for() -> None:
         choose_precision("16", "cpu")
 
 
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="processor flags are read from Linux")
-def test_auto_precision_on_a_processor_agrees_with_what_torch_finds_in_it() -> None:
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="CPU flags are read from /proc/cpuinfo")
+def test_auto_precision_on_a_cpu_agrees_with_the_features_torch_detects() -> None:
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     assert choose_precision("auto", "cpu") == ("bf16-mixed" if native else "32-true")
 
 
-@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="compared with what Linux says")
-def test_the_machine_is_described_as_the_system_does() -> None:
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="compared with /proc/meminfo")
+def test_the_described_hardware_agrees_with_the_operating_system() -> None:
     hardware = describe_hardware()
     kib = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0])
     assert hardware.memory_gib == pytest.approx(kib / 2**20, abs=0.06)

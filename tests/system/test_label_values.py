@@ -1,4 +1,4 @@
-"""Label values that nothing explains are never trained as background in silence."""
+"""Unexplained label values are never silently trained as background."""
 
 import json
 import math
@@ -21,7 +21,7 @@ SHAPE = (24, 20, 12)
 
 
 def dataset(folder: Path, organ_values: list[int], others: dict[int, int] | None = None) -> Path:
-    """A raw nnU-Net dataset; case n stores the organ as organ_values[n], and maybe one more structure."""
+    """A raw nnU-Net dataset; case n stores the organ as organ_values[n] and, if in `others`, one more structure."""
     (folder / "imagesTr").mkdir(parents=True)
     (folder / "labelsTr").mkdir()
     for number, value in enumerate(organ_values):
@@ -44,7 +44,7 @@ def dataset(folder: Path, organ_values: list[int], others: dict[int, int] | None
 
 
 def overrides(root: Path, kind: str, *more: str) -> tuple[str, ...]:
-    """Three quarters train, one quarter validates."""
+    """Train on three quarters of the cases, validate on the rest."""
     folders = (f"data.images={root / 'imagesTr'}", f"data.labels={root / 'labelsTr'}", "data.label_values=[1]")
     files = (f"data.root={root}",) if kind == "nnunet" else folders
     rest = ("split.test_fraction=0", "split.val_fraction=0.25", "epochs=1")
@@ -52,7 +52,7 @@ def overrides(root: Path, kind: str, *more: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("kind", ["nnunet", "folder"])
-def test_a_value_that_nothing_explains_is_an_error_with_its_files(tmp_path: Path, kind: str) -> None:
+def test_an_unexplained_label_value_is_an_error_that_lists_its_cases(tmp_path: Path, kind: str) -> None:
     root = dataset(tmp_path / "data", [1, 255, 1, 255, 1, 1, 1, 1])
     expected = r"(?s)2 of 8 cases cannot be used:\n  c1, c3: its label contains 255, but .*background_values=\[255\]"
     with pytest.raises(InputError, match=expected):
@@ -65,8 +65,8 @@ def test_a_value_that_nothing_explains_is_an_error_with_its_files(tmp_path: Path
     assert (run / "summary.json").is_file()
 
 
-def test_other_structures_of_cases_that_have_the_organ_are_no_error(tmp_path: Path) -> None:
-    """Value 7 is a structure beside the organ, so that a patient without the organ may have it as well."""
+def test_other_structures_beside_the_organ_are_an_error_only_with_dataset_json(tmp_path: Path) -> None:
+    """Value 7 occurs beside the organ, so a patient without the organ may have it as well."""
     root = dataset(tmp_path / "data", [1, 1, 1, 1, 1, 1, 1, 0], others={0: 7, 7: 7})
     assert (train(tmp_path, *overrides(root, "folder")) / "summary.json").is_file()
     with pytest.raises(InputError, match=r"c0, c7: its label contains 7, but dataset\.json defines 1"):
@@ -89,20 +89,20 @@ def test_a_validation_split_without_the_organ_keeps_the_last_epoch(
     assert find_unfinished(run) is None
 
 
-def test_the_last_epoch_is_also_kept_after_a_kill(tmp_path: Path) -> None:
+def test_best_row_is_the_last_one_when_no_score_can_select(tmp_path: Path) -> None:
     rows = [{"epoch": float(epoch), "step": 10.0 * epoch, "val/dice": dice} for epoch, dice in enumerate([0, math.nan])]
     assert best_row(rows, can_select=False) is rows[1]
     assert best_row(rows) is rows[0]
 
 
-def test_explore_says_it_too(tmp_path: Path) -> None:
+def test_explore_reports_unknown_label_values(tmp_path: Path) -> None:
     root = dataset(tmp_path / "data", [1, 255, 1])
     cases = explore(root / "imagesTr", root / "labelsTr").cases
     topics = {case.case_id: [each.topic for each in case.findings if each.severity == "error"] for case in cases}
     assert topics == {"c0": [], "c1": ["unknown label value"], "c2": []}
 
 
-def test_every_value_of_dataset_json_is_known_also_where_classes_are_chosen(tmp_path: Path) -> None:
+def test_dataset_json_values_are_known_even_when_label_values_are_set(tmp_path: Path) -> None:
     root = dataset(tmp_path / "data", [1, 1])
     settings = small("data=nnunet", f"data.root={root}", "data.label_values=[1]", "fold=0")
     assert find_dataset(compose_config(settings)).known_values == {1}

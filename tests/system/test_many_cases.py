@@ -1,4 +1,4 @@
-"""Trainings on many cases from files to scores: folds and what becomes of them, bad cases, channels, grids, windows."""
+"""Training on many cases from files to scores: folds and their results, bad cases, channels, grids, windows."""
 
 import csv
 import json
@@ -50,7 +50,7 @@ def mean_by_case(of_case: Mapping[tuple[str, str], float]) -> dict[str, float]:
     return {case: np.mean([of_case[case, name] for name in CLASSES]) for case, _ in of_case}
 
 
-def called(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, TRAIN, *arguments],
         cwd=folder,
@@ -60,7 +60,7 @@ def called(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-# A study of three of four folds -------------------------------------------------------------------------------------
+# A study with three of its four folds -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -70,25 +70,25 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(home: Path) -> ManyCases:
-    """Eight cases, which no test changes."""
+    """Eight cases; no test changes them."""
     return many_cases(home / "data", 8)
 
 
 @pytest.fixture(scope="module")
 def sweep(data: ManyCases, home: Path) -> subprocess.CompletedProcess[str]:
-    return called(home, "-m", *quick_settings(home, *data.decathlon, "split.folds=4"), "fold=0,1,2")
+    return run_command(home, "-m", *quick_settings(home, *data.decathlon, "split.folds=4"), "fold=0,1,2")
 
 
 @pytest.fixture(scope="module")
 def folds(sweep: subprocess.CompletedProcess[str], home: Path) -> list[Path]:
-    """The run folders of the folds 0, 1 and 2."""
+    """The run folders of folds 0, 1 and 2."""
     assert sweep.returncode == 0, sweep.stdout + sweep.stderr
     found = {split_of(path.parent)["fold"]: path.parent for path in (home / "outputs" / "study").glob("*/*/split.json")}
     assert sorted(found) == [0, 1, 2]
     return [found[fold] for fold in range(3)]
 
 
-def test_each_fold_tests_what_no_other_tests_and_trains_on_none_of_it(folds: list[Path], data: ManyCases) -> None:
+def test_folds_have_disjoint_test_cases_and_never_train_on_them(folds: list[Path], data: ManyCases) -> None:
     final = [json.loads((run / "splits_final.json").read_text()) for run in folds]
     assert final[0] == final[1] == final[2]
     assert sorted(case for fold in final[0] for case in fold["val"]) == sorted(data.labels)
@@ -96,8 +96,8 @@ def test_each_fold_tests_what_no_other_tests_and_trains_on_none_of_it(folds: lis
         split = split_of(run)
         assert split["test"] == final[0][number]["val"]
         assert sorted(split["train"] + split["val"]) == final[0][number]["train"]
-        assert (len(split["train"]), len(split["val"]), len(split["test"])) == (4, 2, 2)  # round(6 / 4) = 2 validate
-        # c0, c7, c1 and c2 have 2 to 4 slices of organ, the others more: each fold has one of either kind.
+        assert (len(split["train"]), len(split["val"]), len(split["test"])) == (4, 2, 2)  # round(6 / 4) = 2 in val
+        # c0, c7, c1 and c2 have 2 to 4 slices with organ, the others more: each fold tests one of each kind.
         assert sum(case in ("c0", "c1", "c2", "c7") for case in split["test"]) == 1
         for stage in ("val", "test"):
             assert set(dice(run, stage)) == {(case, name) for case in split[stage] for name in CLASSES}
@@ -117,20 +117,20 @@ def test_the_printed_table_names_the_classes(sweep: subprocess.CompletedProcess[
     assert "8 cases: 4 train, 2 val, 2 test" in sweep.stdout
 
 
-def test_the_configuration_records_what_the_files_say(folds: list[Path]) -> None:
+def test_the_saved_config_records_modality_classes_and_channels(folds: list[Path]) -> None:
     text = (folds[0] / "config.yaml").read_text()
     assert "kind: ct" in text
     assert "front:\n" in text
     assert "channels: 1" in text
 
 
-def test_a_fold_trained_again_gives_the_same_numbers(folds: list[Path], data: ManyCases, tmp_path: Path) -> None:
+def test_retraining_a_fold_reproduces_its_results(folds: list[Path], data: ManyCases, tmp_path: Path) -> None:
     again = quick(tmp_path, *data.decathlon, "split.folds=4", "fold=1")
     for name in ("cases.csv", "metrics.csv", "split.json", "splits_final.json"):
         assert (again / name).read_bytes() == (folds[1] / name).read_bytes(), name
 
 
-def test_the_folds_together_count_every_case_once(folds: list[Path]) -> None:
+def test_results_over_folds_count_every_case_once(folds: list[Path]) -> None:
     study = results(folds[0].parent)
     (arm,) = study.arms
     scored = {case: value for run in folds for case, value in mean_by_case(dice(run)).items()}
@@ -146,7 +146,7 @@ def test_the_folds_together_count_every_case_once(folds: list[Path]) -> None:
         assert arm.test_dice_by_class[name].n == 6
 
 
-def test_the_table_of_a_sweep_over_folds_says_what_averages_them(
+def test_the_table_of_a_fold_sweep_names_the_command_that_averages_them(
     folds: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     print_jobs(folds[0].parent, folds)
@@ -155,16 +155,16 @@ def test_the_table_of_a_sweep_over_folds_says_what_averages_them(
     assert "compares them: " in capsys.readouterr().out
 
 
-def test_a_missing_fold_and_each_class_are_told(folds: list[Path], tmp_path: Path) -> None:
+def test_results_report_missing_folds_and_scores_per_class(folds: list[Path], tmp_path: Path) -> None:
     files = {kind: tmp_path / kind for kind in ("markdown", "csv", "latex")}
     written = (text for kind, path in files.items() for text in (f"--{kind}", str(path)))
-    told = CliRunner().invoke(app, ["results", str(folds[0].parent), *written], env={"COLUMNS": "200"})
-    assert told.exit_code == 0, told.output
-    assert "3 of 4 folds are complete; missing: 3." in told.output
+    result = CliRunner().invoke(app, ["results", str(folds[0].parent), *written], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "3 of 4 folds are complete; missing: 3." in result.output
     study = results(folds[0].parent)
     means = {name: f"{score.mean:.4f}" for name, score in study.arms[0].test_dice_by_class.items()}
     for name in CLASSES:
-        assert [line for line in told.output.splitlines() if name in line.split() and means[name] in line]
+        assert [line for line in result.output.splitlines() if name in line.split() and means[name] in line]
         assert re.search(rf"\| {name} +\| +{means[name]} \|", files["markdown"].read_text())
         assert means[name] in files["latex"].read_text()
     (row,) = csv.DictReader(files["csv"].read_text().splitlines())
@@ -172,26 +172,26 @@ def test_a_missing_fold_and_each_class_are_told(folds: list[Path], tmp_path: Pat
     assert float(row["test_dice:back_low"]) < float(row["test_dice:back"]) < float(row["test_dice:back_high"])
 
 
-def test_the_folder_of_folds_is_an_ensemble(folds: list[Path], data: ManyCases, tmp_path: Path) -> None:
+def test_a_folder_of_folds_predicts_as_an_ensemble(folds: list[Path], data: ManyCases, tmp_path: Path) -> None:
     settings = PredictSettings(probabilities=True, precision="32")
-    shares = []
+    by_fold = []
     for number, run in enumerate(folds):
         predict(run, data.image("c5"), tmp_path / f"{number}.nii", settings)
-        shares.append(voxels(tmp_path / f"{number}_probabilities.nii.gz"))
+        by_fold.append(voxels(tmp_path / f"{number}_probabilities.nii.gz"))
     arguments = ["predict", str(folds[0].parent), str(data.root / "imagesTr"), "--output", str(tmp_path / "preds")]
-    told = CliRunner().invoke(app, [*arguments, "--probabilities", "--precision", "32"])
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(app, [*arguments, "--probabilities", "--precision", "32"])
+    assert result.exit_code == 0, result.output
     fused = voxels(tmp_path / "preds" / "c5_probabilities.nii.gz")
-    np.testing.assert_allclose(fused, np.mean(shares, axis=0), atol=1e-6)
-    assert np.abs(shares[0] - shares[1]).max() > 1e-3  # else anything would be the mean
+    np.testing.assert_allclose(fused, np.mean(by_fold, axis=0), atol=1e-6)
+    assert np.abs(by_fold[0] - by_fold[1]).max() > 1e-3  # otherwise each fold would equal the mean
     assert {f"c{number}.nii.gz" for number in range(8)} <= {path.name for path in (tmp_path / "preds").iterdir()}
     scored = CliRunner().invoke(app, ["evaluate", str(tmp_path / "preds"), str(data.root / "labelsTr"), "--no-surface"])
     assert "8 cases, 2 classes (front = 1, back = 2); " in scored.output
     assert re.search(r"c5 +back ", scored.output)
 
 
-def test_folds_may_be_those_of_a_file(folds: list[Path], data: ManyCases, tmp_path: Path) -> None:
-    splits = tmp_path / "ours.json"  # "=", as in the name of the run folder, needs quotes in Hydra's grammar
+def test_folds_can_be_read_from_a_splits_file(folds: list[Path], data: ManyCases, tmp_path: Path) -> None:
+    splits = tmp_path / "ours.json"  # the run folder's name contains "=", which Hydra would want quoted
     splits.write_bytes((folds[0] / "splits_final.json").read_bytes())
     run = quick(tmp_path, *data.decathlon, f"split.splits_file={splits}", "fold=1", "split.folds=4")
     assert (run / "cases.csv").read_bytes() == (folds[1] / "cases.csv").read_bytes()
@@ -203,7 +203,7 @@ def test_folds_may_be_those_of_a_file(folds: list[Path], data: ManyCases, tmp_pa
 # Training on everything ---------------------------------------------------------------------------------------------
 
 
-def test_on_everything_nothing_is_scored_and_the_last_epoch_counts(data: ManyCases, home: Path, tmp_path: Path) -> None:
+def test_fold_all_scores_nothing_and_keeps_the_last_epoch(data: ManyCases, home: Path, tmp_path: Path) -> None:
     run = quick(tmp_path, *data.decathlon, "fold=all", "epochs=2", f"cache_dir={home / 'cache'}")
     split = split_of(run)
     assert (split["train"], split["val"], split["test"]) == (sorted(data.labels), [], [])
@@ -220,22 +220,22 @@ def test_on_everything_nothing_is_scored_and_the_last_epoch_counts(data: ManyCas
     assert nib.load(tmp_path / "mask.nii.gz").shape == (24, 20, 8)
 
 
-def test_a_test_list_is_never_trained_on(data: ManyCases, home: Path, tmp_path: Path) -> None:
+def test_listed_test_cases_are_never_trained_on(data: ManyCases, home: Path, tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("c2\nc6\n")
     listed = (*data.decathlon, f"split.test_cases={tmp_path / 'test.txt'}", f"cache_dir={home / 'cache'}")
     everything = quick(tmp_path, *listed, "fold=all", name="all")
     assert split_of(everything)["train"] == ["c0", "c1", "c3", "c4", "c5", "c7"]
     assert {case for case, _ in dice(everything)} == {"c2", "c6"}
-    by_shares = quick(tmp_path, *listed, name="shares")
-    assert split_of(by_shares)["test"] == ["c2", "c6"]
-    assert len(split_of(by_shares)["val"]) == 2  # round(6 / 4)
+    by_fraction = quick(tmp_path, *listed, name="fractions")
+    assert split_of(by_fraction)["test"] == ["c2", "c6"]
+    assert len(split_of(by_fraction)["val"]) == 2  # round(6 / 4)
     fold = quick(tmp_path, *listed, "fold=0", "split.folds=3", "split.val_fraction=0", name="fold")
     assert not {"c2", "c6"} & {*split_of(fold)["train"], *split_of(fold)["test"]}
     final = json.loads((fold / "splits_final.json").read_text())
     assert sorted(case for part in final for case in part["val"]) == ["c0", "c1", "c3", "c4", "c5", "c7"]
 
 
-def test_without_validation_no_arm_is_chosen(data: ManyCases, home: Path, tmp_path: Path) -> None:
+def test_without_validation_no_arm_is_selected(data: ManyCases, home: Path, tmp_path: Path) -> None:
     settings = (*data.decathlon, "split.val_fraction=0", "fold=0", "split.folds=4", f"cache_dir={home / 'cache'}")
     first = quick(tmp_path, *settings, name="a")
     assert {row["split"] for row in rows(first / "cases.csv")} == {"test"}
@@ -249,16 +249,16 @@ def test_without_validation_no_arm_is_chosen(data: ManyCases, home: Path, tmp_pa
     assert [row["selected"] for row in csv.DictReader(as_csv(study).splitlines())] == ["false", "false"]
 
 
-def test_a_wrong_fold_is_told_with_exit_code_2(data: ManyCases, tmp_path: Path) -> None:
-    done = called(tmp_path, *data.decathlon, "fold=9", f"output_dir={tmp_path}")
+def test_an_invalid_fold_is_an_error_with_exit_code_2(data: ManyCases, tmp_path: Path) -> None:
+    done = run_command(tmp_path, *data.decathlon, "fold=9", f"output_dir={tmp_path}")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: fold must be 0 to 4 with split.folds=5, or all; got 9\n"
 
 
-# What is wrong with cases -------------------------------------------------------------------------------------------
+# Bad cases ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_bad_case_ends_the_run_or_is_left_out_of_it(tmp_path: Path) -> None:
+def test_a_bad_case_fails_the_run_unless_bad_cases_are_skipped(tmp_path: Path) -> None:
     data = many_cases(tmp_path / "data", 6)
     data.image("c3").write_bytes(b"broken")
     with pytest.raises(InputError) as caught:
@@ -275,7 +275,7 @@ def test_a_bad_case_ends_the_run_or_is_left_out_of_it(tmp_path: Path) -> None:
     assert (split_of(run)["train"], split_of(run)["test"]) == (["c0", "c1"], ["c2", "c4", "c5"])
 
 
-def test_one_image_in_two_parts_ends_the_run_unless_it_is_one_group(tmp_path: Path) -> None:
+def test_the_same_image_in_two_splits_is_an_error_unless_grouped(tmp_path: Path) -> None:
     data = many_cases(tmp_path / "data", 4)
     data.image("c1").write_bytes(data.image("c0").read_bytes())
     splits = [{"train": ["c0", "c2"], "val": ["c1", "c3"]}]
@@ -291,7 +291,7 @@ def test_one_image_in_two_parts_ends_the_run_unless_it_is_one_group(tmp_path: Pa
     )
 
 
-def test_an_empty_label_is_a_case_and_an_absent_class_is_counted_as_empty(tmp_path: Path, caplog) -> None:
+def test_an_empty_label_is_scored_and_an_absent_class_counts_as_empty(tmp_path: Path, caplog) -> None:
     data = many_cases(tmp_path / "data", 4, names=("front", "back", "absent"))
     relabel(data, "c3", np.zeros_like)
     (tmp_path / "splits.json").write_text(json.dumps([{"train": ["c0", "c1"], "val": ["c2", "c3"]}]))
@@ -313,12 +313,12 @@ def test_an_empty_label_is_a_case_and_an_absent_class_is_counted_as_empty(tmp_pa
     assert summary(run)["test"]["n_empty"] == sum(math.isnan(value) for value in scores.values())
 
 
-def test_label_values_that_no_case_holds_are_told(data: ManyCases, tmp_path: Path) -> None:
+def test_label_values_absent_from_all_training_cases_are_an_error(data: ManyCases, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no label of the .* training cases contains organ \(label values \[9\]\)"):
         quick(tmp_path, *data.folder, "data.label_values=[9]")
 
 
-def test_files_with_different_single_values_leave_the_organ_open(tmp_path: Path) -> None:
+def test_files_with_different_single_values_require_label_values(tmp_path: Path) -> None:
     data = many_cases(tmp_path / "data", 4)
     for number, case_id in enumerate(data.labels):
         relabel(data, case_id, lambda label, value=1 + number // 3: np.where(label > 0, value, 0).astype(np.uint8))
@@ -330,7 +330,7 @@ def test_files_with_different_single_values_leave_the_organ_open(tmp_path: Path)
 
 
 def assert_predicts_as_scored(run: Path, data: ManyCases, folder: Path) -> None:
-    """`spleen predict` gives on the image's own grid what the run was scored by."""
+    """`spleen predict` reproduces the scores of the run on the image's own grid."""
     scores = dice(run)
     for case_id in dict.fromkeys(case for case, _ in scores):
         mask = folder / f"{case_id}_mask.nii.gz"
@@ -349,7 +349,7 @@ def first_weights(run: Path) -> tuple[int, ...]:
     return next(tuple(value.shape) for value in content["state_dict"].values() if value.ndim == 4)
 
 
-def test_the_native_grid_is_kept_and_predicted_on(data: ManyCases, home: Path, tmp_path: Path) -> None:
+def test_native_size_keeps_the_grid_in_training_and_prediction(data: ManyCases, home: Path, tmp_path: Path) -> None:
     # Slices of 20 × 24 pixels; multiples of 16 would be 32 × 32.
     run = quick(
         tmp_path, *data.decathlon, "img_size=native", "model.size_multiple=16", "fold=0", "loader.slices_per_epoch=64",
@@ -360,22 +360,22 @@ def test_the_native_grid_is_kept_and_predicted_on(data: ManyCases, home: Path, t
     assert all(grid["native"] == grid["resampled"] == [20, 24] and grid["padded"] == [32, 32] for grid in grids)
     assert summary(run)["img_size"] == "native"
     assert_predicts_as_scored(run, data, tmp_path)
-    assert summary(run)["test"]["dice"] > 0.05  # else the comparison would say little
+    assert summary(run)["test"]["dice"] > 0.05  # otherwise the comparison would prove little
 
 
-def test_windows_train_and_predict_the_whole_slice(data: ManyCases, tmp_path: Path) -> None:
+def test_a_run_trained_on_crops_predicts_whole_slices(data: ManyCases, tmp_path: Path) -> None:
     run = quick(tmp_path, *data.decathlon, "img_size=32", "crop_size=16", "fold=0", "loader.slices_per_epoch=64")
     assert_predicts_as_scored(run, data, tmp_path)
 
 
-def test_two_channels_with_their_neighbours_reach_the_network(tmp_path: Path) -> None:
+def test_both_channels_and_their_context_slices_reach_the_network(tmp_path: Path) -> None:
     data = many_cases(tmp_path / "data", 4, channels=2)
     run = quick(tmp_path, *data.decathlon, "fold=0", "split.folds=2", "context_slices=1")
     assert first_weights(run)[1] == 6  # 2 channels of 3 slices
     assert_predicts_as_scored(run, data, tmp_path)
 
 
-def test_a_run_reads_and_builds_everything_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_reads_its_files_and_builds_its_parts_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = many_cases(tmp_path / "data", 8)
     splits_file = tmp_path / "splits.json"
     folds = [{"train": [f"c{number}" for number in range(2, 8)], "val": ["c0", "c1"]}]

@@ -1,4 +1,4 @@
-"""Memory that is left to a process inside a container or a Slurm job, and threads that share it."""
+"""Memory available to a process inside a container or a Slurm job, and threads that share it."""
 
 import threading
 import time
@@ -14,14 +14,14 @@ from spleen.system.memory import MemoryBudget, free_memory_bytes
 MIB = 2**20
 
 
-def group(folder: Path, version: int, limit: str, used: int, droppable: int = 0) -> None:
-    """The files of a control group as Linux shows them."""
+def group(folder: Path, version: int, limit: str, used: int, reclaimable: int = 0) -> None:
+    """Write the files of a control group as Linux exposes them."""
     folder.mkdir(parents=True, exist_ok=True)
     names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}[version]
     for name, text in zip(names, (limit, str(used)), strict=True):
         (folder / name).write_text(f"{text}\n")
     key = {1: "total_inactive_file", 2: "inactive_file"}[version]
-    (folder / "memory.stat").write_text(f"anon {used - droppable}\n{key} {droppable}\n")
+    (folder / "memory.stat").write_text(f"anon {used - reclaimable}\n{key} {reclaimable}\n")
 
 
 @pytest.fixture
@@ -29,29 +29,31 @@ def membership(tmp_path: Path) -> Path:
     return tmp_path / "cgroup"
 
 
-def test_the_limit_of_a_job_counts_and_what_the_kernel_can_drop_is_free(tmp_path: Path, membership: Path) -> None:
+def test_the_tightest_cgroup_limit_applies_and_reclaimable_cache_is_free(tmp_path: Path, membership: Path) -> None:
     membership.write_text("0::/slurm/job_7/step_0\n")
     group(tmp_path / "slurm" / "job_7" / "step_0", 2, "max", 30 * MIB)
-    group(tmp_path / "slurm" / "job_7", 2, str(100 * MIB), 40 * MIB, droppable=15 * MIB)
+    group(tmp_path / "slurm" / "job_7", 2, str(100 * MIB), 40 * MIB, reclaimable=15 * MIB)
     group(tmp_path / "slurm", 2, str(500 * MIB), 40 * MIB)
     assert free_memory_bytes(tmp_path, membership) == (100 - 40 + 15) * MIB
 
 
-def test_the_first_version_of_control_groups_is_read_too(tmp_path: Path, membership: Path) -> None:
+def test_cgroup_v1_is_supported(tmp_path: Path, membership: Path) -> None:
     membership.write_text("9:name=systemd:/\n4:cpu,memory:/docker/abc\n1:cpu:/docker/abc\n0::/\n")
-    group(tmp_path / "memory" / "docker" / "abc", 1, str(64 * MIB), 14 * MIB, droppable=4 * MIB)
+    group(tmp_path / "memory" / "docker" / "abc", 1, str(64 * MIB), 14 * MIB, reclaimable=4 * MIB)
     group(tmp_path / "memory", 1, "9223372036854771712", 900 * MIB)
     assert free_memory_bytes(tmp_path, membership) == (64 - 14 + 4) * MIB
 
 
-def test_inside_a_container_the_top_holds_the_limit(tmp_path: Path, membership: Path) -> None:
+def test_inside_a_container_the_root_cgroup_sets_the_limit(tmp_path: Path, membership: Path) -> None:
     membership.write_text("0::/../kubepods/pod9\n")
     group(tmp_path, 2, str(32 * MIB), 2 * MIB)
     assert free_memory_bytes(tmp_path, membership) == 30 * MIB
 
 
 @pytest.mark.parametrize("line", [None, "0::/\n"])
-def test_without_a_limit_it_is_what_the_machine_has_free(tmp_path: Path, membership: Path, line: str | None) -> None:
+def test_without_a_limit_the_free_memory_of_the_machine_is_used(
+    tmp_path: Path, membership: Path, line: str | None
+) -> None:
     if line is not None:
         membership.write_text(line)
     group(tmp_path, 2, "max", 5 * MIB)
@@ -59,54 +61,52 @@ def test_without_a_limit_it_is_what_the_machine_has_free(tmp_path: Path, members
     assert free_memory_bytes(tmp_path, membership) == pytest.approx(free, rel=0.2)
 
 
-def most_at_once(room: MemoryBudget, needs: Sequence[int]) -> int:
-    """How much threads with these needs took together at most."""
-    lock, now, most = threading.Lock(), 0, 0
+def peak_held(budget: MemoryBudget, needs: Sequence[int]) -> int:
+    """Peak amount held at the same time by threads with these needs."""
+    lock, held, peak = threading.Lock(), 0, 0
 
     def work(need: int) -> None:
-        nonlocal now, most
-        with room.taken(need):
+        nonlocal held, peak
+        with budget.taken(need):
             with lock:
-                now += need
-                most = max(most, now)
+                held += need
+                peak = max(peak, held)
             time.sleep(0.02)
             with lock:
-                now -= need
+                held -= need
 
     with ThreadPoolExecutor(len(needs)) as pool:
         list(pool.map(work, needs))
-    return most
+    return peak
 
 
-@pytest.mark.parametrize(("needs", "most"), [((6, 6, 6), 6), ((25,), 25), ((25, 25), 25), ((4, 4, 4), 8)])
-def test_threads_together_take_no_more_than_there_is_and_a_larger_one_works_alone(
-    needs: tuple[int, ...], most: int
-) -> None:
-    assert max(needs) <= most_at_once(MemoryBudget(10), needs) <= most
+@pytest.mark.parametrize(("needs", "peak"), [((6, 6, 6), 6), ((25,), 25), ((25, 25), 25), ((4, 4, 4), 8)])
+def test_threads_stay_within_the_budget_and_a_larger_need_runs_alone(needs: tuple[int, ...], peak: int) -> None:
+    assert max(needs) <= peak_held(MemoryBudget(10), needs) <= peak
 
 
-def test_threads_for_which_there_is_room_work_side_by_side() -> None:
-    room, both = MemoryBudget(10), threading.Barrier(2, timeout=60)
+def test_threads_that_fit_the_budget_run_concurrently() -> None:
+    budget, both = MemoryBudget(10), threading.Barrier(2, timeout=60)
 
     def meet() -> int:
-        with room.taken(5):
+        with budget.taken(5):
             return both.wait()
 
     with ThreadPoolExecutor(2) as pool:
         assert sorted(future.result() for future in [pool.submit(meet), pool.submit(meet)]) == [0, 1]
 
 
-def test_who_fails_gives_back_what_it_took() -> None:
-    room = MemoryBudget(10)
-    with pytest.raises(ValueError, match="bad case"), room.taken(10):
+def test_a_failing_thread_releases_its_share() -> None:
+    budget = MemoryBudget(10)
+    with pytest.raises(ValueError, match="bad case"), budget.taken(10):
         raise ValueError("bad case")
-    assert most_at_once(room, (10,)) == 10
+    assert peak_held(budget, (10,)) == 10
 
 
-def test_a_closed_room_sends_away_who_waits() -> None:
-    room = MemoryBudget(10)
-    with room.taken(10), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(most_at_once, room, (10,))
-        room.close()
+def test_closing_the_budget_cancels_waiting_threads() -> None:
+    budget = MemoryBudget(10)
+    with budget.taken(10), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(peak_held, budget, (10,))
+        budget.close()
         with pytest.raises(CancelledError):
             waiting.result(timeout=30)

@@ -1,4 +1,4 @@
-"""Packages that a run does not use may be missing, and what is only recorded never loses a finished training."""
+"""Packages that a run does not use may be missing, and a failure to record never loses a finished training."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import spleen.records.writing
 import spleen.runs.train
 from tests._helpers.small_run import REPOSITORY, SmallCt, small, small_ct, summary, train
 
-# Runs train.py where some packages can neither be imported nor have metadata.
+# Runs train.py with some packages hidden: they cannot be imported and have no metadata.
 WITHOUT = """
 import importlib.abc, importlib.machinery, runpy, sys
 
@@ -52,7 +52,7 @@ def test_a_run_without_logger_needs_neither_wandb_nor_monai(ct: SmallCt, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "told"),
+    ("owner", "name", "topic"),
     [
         (spleen.runs.train, "draw", "figures"),
         (spleen.runs.train, "show", "figures"),
@@ -60,9 +60,9 @@ def test_a_run_without_logger_needs_neither_wandb_nor_monai(ct: SmallCt, tmp_pat
         (spleen.runs.train, "describe_hardware", "hardware"),
     ],
 )
-def test_what_is_only_recorded_loses_no_training(
+def test_a_failure_to_record_does_not_fail_the_training(
     ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-    owner: object, name: str, told: str,
+    owner: object, name: str, topic: str,
 ) -> None:  # fmt: skip
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such font")
@@ -71,4 +71,4 @@ def test_what_is_only_recorded_loses_no_training(
     run_folder = train(tmp_path, "epochs=1", "loader.slices_per_epoch=8", "data.label_values=[3,4]", *ct.overrides)
     assert summary(run_folder)["status"] == "finished"
     assert (run_folder / "cases.csv").exists()
-    assert any(told in message and "no such font" in message for message in caplog.messages)
+    assert any(topic in message and "no such font" in message for message in caplog.messages)

@@ -1,4 +1,4 @@
-"""The progress bar on a real terminal, and its silence without one."""
+"""The progress bar on a real terminal; without a terminal it prints nothing."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from spleen.system.signals import stop_on_signals
 from tests._helpers.terminal import on_terminal
 
 
-def test_cases_are_counted_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_shows_the_case_count_and_the_case_id(monkeypatch: pytest.MonkeyPatch) -> None:
     def work() -> None:
         with ProgressBar("case") as bar:
             for number, case_id in enumerate(("liver_1", "liver_2", "liver_3")):
@@ -21,10 +21,10 @@ def test_cases_are_counted_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     text = on_terminal(monkeypatch, work, 100)
     assert "liver_1:" in text
     assert "2/3" in text.split("liver_3:")[-1]
-    assert text.endswith(" \r")  # the line is blank in the end
+    assert text.endswith(" \r")  # the line is cleared at the end
 
 
-def test_bytes_of_several_tasks_are_shown_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_byte_progress_of_consecutive_tasks_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     def work() -> None:
         with ProgressBar("B") as bar:
             assert [bar.reach("downloading", done, 4_000_000) for done in (1_000_000, 2_000_000)] == [True, False]
@@ -47,10 +47,10 @@ def test_without_a_terminal_nothing_is_written(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stop_that_was_swallowed_is_raised_again_at_the_next_step(sent: signal.Signals, exit_code: int) -> None:
+def test_a_swallowed_interrupt_is_raised_again_at_the_next_step(sent: signal.Signals, exit_code: int) -> None:
     with stop_on_signals() as stop, ProgressBar("slice", check=stop.check) as bar:
         bar.advance("a", 1, 9)
-        with suppress(Interrupted):  # as Python does with whatever a finaliser raises
+        with suppress(Interrupted):  # as Python does with exceptions raised in finalisers
             os.kill(os.getpid(), sent)
         with pytest.raises(Interrupted) as stopped:
             bar.advance("a", 1, 9)

@@ -1,4 +1,4 @@
-"""The same warning about many files is one line."""
+"""The same warning about many files is logged as one line."""
 
 import logging
 from contextlib import suppress
@@ -14,7 +14,7 @@ from spleen.system.repeated_warnings import folded_warnings
 NAME = "spleen.imaging.nifti"
 
 
-def test_warnings_of_two_images_of_one_kind_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_same_warning_about_two_images_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, unit in (("a", "meter"), ("b", "meter"), ("c", "micron")):
         nifti = nib.Nifti1Image(np.zeros((5, 7, 3), np.int16), np.diag([0.8, 0.8, 5.0, 1.0]))
         nifti.header.set_xyzt_units(unit)
@@ -28,7 +28,7 @@ def test_warnings_of_two_images_of_one_kind_are_one_line(tmp_path: Path, caplog:
         f"(the same in 1 more: {tmp_path / 'b.nii'})",
         f"{tmp_path / 'c.nii'}: the header's unit of length is micron; converting to mm",
     ]
-    read_image(tmp_path / "a.nii")  # afterwards as before
+    read_image(tmp_path / "a.nii")  # logged immediately again
     assert len(caplog.messages) == 3
 
 

@@ -1,4 +1,4 @@
-"""Runs that are killed and resumed, compared bit for bit with one that nothing disturbed."""
+"""Runs that are killed and resumed, compared bit for bit with an uninterrupted one."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ from spleen.training.checkpoints import WholeCheckpoints
 from spleen.training.scores import SplitScores
 from tests._helpers.small_run import REPOSITORY, SmallCt, rows, small, small_ct, summary, train
 
-# Everything with a state: dropout, augmentation, averaged weights, a schedule, and validation every other epoch.
+# Everything stateful: dropout, augmentation, averaged weights, a schedule, and validation every other epoch.
 SETTINGS = (
     "data.label_values=[3,4]", "epochs=4", "loader.slices_per_epoch=16", "model.network.dropout=0.2", "augment=light",
     "optimiser.ema_decay=0.9", "schedule=cosine", "trainer.val_every_epochs=2", "trainer.early_stopping_patience=9",
@@ -41,7 +41,7 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 class Killed(BaseException):
-    """Ends a process that is not really killed, from the line where it is raised."""
+    """Simulates a kill of the process at the line where it is raised."""
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ct: SmallCt, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("undisturbed"), *ct.overrides, *SETTINGS)
+def uninterrupted(ct: SmallCt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("uninterrupted"), *ct.overrides, *SETTINGS)
 
 
 def assert_same(run_folder: Path, expected: Path) -> None:
@@ -68,8 +68,8 @@ def assert_same(run_folder: Path, expected: Path) -> None:
     assert summary(run_folder)["test"] == summary(expected)["test"]
 
 
-def call_fails(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number: int) -> None:
-    """Let call `number` (from 1) of a function raise Killed; the calls before it do their work."""
+def kill_at_call(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number: int) -> None:
+    """Make call `number` (from 1) of a function raise Killed; earlier calls run normally."""
     calls = 0
     function: Callable[..., object] = getattr(owner, name)
 
@@ -83,43 +83,43 @@ def call_fails(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number
     monkeypatch.setattr(owner, name, counted)
 
 
-# An epoch has 4 steps. In order: where the process dies, and how many epochs are kept then.
-DEATHS = [
+# An epoch has 4 steps. Each row: where the process is killed, the call, and how many epochs are saved by then.
+KILLS = [
     ("in the first epoch", spleen.training.module, "augment_batch", 3, 0),
     ("before the first checkpoint is written", WholeCheckpoints, "save_checkpoint", 1, 0),
-    ("in a validation", SplitScores, "add", 1, 1),
-    ("in a step after it", spleen.training.module, "augment_batch", 5, 2),
+    ("during validation", SplitScores, "add", 1, 1),
+    ("in a training step after it", spleen.training.module, "augment_batch", 5, 2),
     ("after last.ckpt is written and before best.ckpt", spleen.training.checkpoints, "write_best", 1, 4),
     ("while the best checkpoint is scored", spleen.training.module, "slice_dice", 1, 4),
     ("while the figures are drawn", spleen.runs.train, "draw", 1, 4),
 ]
 
 
-def kept(run_folder: Path) -> int:
+def saved_epochs(run_folder: Path) -> int:
     last = run_folder / "checkpoints" / "last.ckpt"
     return len(torch.load(last, weights_only=True)["callbacks"]["EpochRecord"]["rows"]) if last.exists() else 0
 
 
-def test_a_run_that_is_killed_everywhere_ends_as_if_nothing_had_happened(
-    ct: SmallCt, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_killed_at_every_stage_ends_like_an_uninterrupted_one(
+    ct: SmallCt, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_folder = tmp_path / "outputs" / "small" / "now"
-    for _, owner, name, number, epochs in DEATHS:
-        with monkeypatch.context() as dying:
-            call_fails(dying, owner, name, number)
+    for _, owner, name, number, epochs in KILLS:
+        with monkeypatch.context() as patch:
+            kill_at_call(patch, owner, name, number)
             with pytest.raises(Killed):
                 train(tmp_path, *ct.overrides, *SETTINGS)
-        assert kept(run_folder) == epochs
+        assert saved_epochs(run_folder) == epochs
         assert not (run_folder / "summary.json").exists()
     train(tmp_path, *ct.overrides, *SETTINGS)
-    assert_same(run_folder, undisturbed)
-    assert summary(run_folder)["resumed"] == 3  # earlier processes that left epochs: 1, 1 and 2 of them
-    assert summary(undisturbed)["resumed"] == 0
+    assert_same(run_folder, uninterrupted)
+    assert summary(run_folder)["resumed"] == 3  # earlier processes that saved epochs: 1, 1 and 2 of them
+    assert summary(uninterrupted)["resumed"] == 0
 
 
 @pytest.mark.slow
-def test_20_kills_at_random_moments_change_nothing(ct: SmallCt, tmp_path: Path) -> None:
-    """Real processes and SIGKILL, at moments from before the first step of a segment to between two checkpoints."""
+def test_20_kills_at_random_times_do_not_change_the_result(ct: SmallCt, tmp_path: Path) -> None:
+    """Real processes and SIGKILL, anywhere from before the first step after a resume to between two checkpoints."""
     settings = small(
         *ct.overrides,
         *SETTINGS,
@@ -129,7 +129,7 @@ def test_20_kills_at_random_moments_change_nothing(ct: SmallCt, tmp_path: Path) 
         f"cache_dir={tmp_path / 'cache'}",
     )
     start = [sys.executable, str(REPOSITORY / "train.py"), *settings]
-    folders = [tmp_path / name for name in ("undisturbed", "killed")]
+    folders = [tmp_path / name for name in ("uninterrupted", "killed")]
     subprocess.run([*start, f"output_dir={folders[0]}", f"hydra.run.dir={folders[0]}/run"], check=True, env=ONE_THREAD)
     random, killed = np.random.default_rng(0), folders[1] / "run"
     command = [*start, f"output_dir={folders[1]}", f"hydra.run.dir={killed}"]
@@ -150,58 +150,60 @@ def test_20_kills_at_random_moments_change_nothing(ct: SmallCt, tmp_path: Path) 
 def interrupted_after(
     epochs: int, folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str, name: str = "now"
 ) -> Path:
-    """The run folder of a training that died in the first step after so many epochs of 4 steps."""
-    with monkeypatch.context() as dying:
-        call_fails(dying, spleen.training.module, "augment_batch", 4 * epochs + 1)
+    """The run folder of a training that was killed in the first step after `epochs` epochs of 4 steps."""
+    with monkeypatch.context() as patch:
+        kill_at_call(patch, spleen.training.module, "augment_batch", 4 * epochs + 1)
         with pytest.raises(Killed):
             train(folder, *overrides, name=name)
     return folder / "outputs" / "small" / name
 
 
 def test_worker_processes_fetch_the_batches_of_the_resumed_epoch(
-    ct: SmallCt, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ct: SmallCt, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # They fetch ahead as soon as they exist. The number of workers may change, as it decides nothing else.
+    # Workers prefetch as soon as they start. Their number may change on resume, because it affects nothing else.
     run_folder = interrupted_after(2, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
     train(tmp_path, *ct.overrides, *SETTINGS, "loader.num_workers=2")
-    assert_same(run_folder, undisturbed)
+    assert_same(run_folder, uninterrupted)
 
 
 def test_a_run_folder_can_be_moved_before_it_is_resumed(
-    ct: SmallCt, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ct: SmallCt, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_folder = interrupted_after(3, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
     moved = tmp_path / "elsewhere" / "outputs" / "small" / "moved"
     moved.parent.mkdir(parents=True)
     run_folder.rename(moved)
-    # As in a copy to another file system, the best checkpoint is a file of its own.
+    # As after a copy to another file system, the best checkpoint is a separate file.
     best = moved / "checkpoints" / "best.ckpt"
     content = best.read_bytes()
     best.unlink()
     best.write_bytes(content)
     train(tmp_path / "elsewhere", *ct.overrides, *SETTINGS, name="moved")
-    assert_same(moved, undisturbed)
+    assert_same(moved, uninterrupted)
     assert not run_folder.exists()
 
 
-def test_early_stopping_is_not_forgotten(ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nothing changes at this learning rate, and instance normalisation keeps no running mean that could.
+def test_the_early_stopping_state_is_resumed(ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No weight changes at this learning rate, and instance normalisation has no running statistics that could.
     settings = (
         *ct.overrides, "data.label_values=[3,4]", "lr=1e-12", "epochs=9", "loader.slices_per_epoch=16",
         "model.network.norm=instance", "trainer.early_stopping_patience=2",
     )  # fmt: skip
-    expected = train(tmp_path, *settings, name="undisturbed")
+    expected = train(tmp_path, *settings, name="uninterrupted")
     run_folder = interrupted_after(2, tmp_path, monkeypatch, *settings)
-    with monkeypatch.context() as dying:  # after the training has stopped
-        call_fails(dying, spleen.training.module, "slice_dice", 1)
+    with monkeypatch.context() as patch:  # after the training has stopped
+        kill_at_call(patch, spleen.training.module, "slice_dice", 1)
         with pytest.raises(Killed):
             train(tmp_path, *settings)
     train(tmp_path, *settings)
     assert_same(run_folder, expected)
-    assert len(rows(run_folder / "metrics.csv")) == 3  # the best one and the two in vain
+    assert len(rows(run_folder / "metrics.csv")) == 3  # the best epoch and two without improvement
 
 
-def test_time_and_throughput_count_all_parts(ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_and_throughput_cover_all_parts_of_a_resumed_run(
+    ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_folder = interrupted_after(3, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
     last = run_folder / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)
@@ -210,7 +212,7 @@ def test_time_and_throughput_count_all_parts(ct: SmallCt, tmp_path: Path, monkey
     train(tmp_path, *ct.overrides, *SETTINGS)
     record = summary(run_folder)
     assert 1000 < record["wall_seconds"] < 1100
-    # The last part trains 16 slices, its first batch of 4 not counted: 7012 slices in 100 s and a few.
+    # The last part trains 16 slices, not counting its first batch of 4: 7012 slices in a little over 100 s.
     assert 60 < record["train"]["slices_per_second"] < 70.12
     assert record["train"]["epochs"] == 4
 
@@ -224,7 +226,7 @@ def test_a_finished_run_is_not_continued(ct: SmallCt, tmp_path: Path) -> None:
     assert summary(run_folder)["resumed"] == 0
 
 
-def test_an_unfinished_run_goes_on_with_its_own_settings_only(
+def test_an_unfinished_run_resumes_only_with_the_same_settings_and_label(
     ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_folder = interrupted_after(1, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
@@ -241,7 +243,7 @@ def test_an_unfinished_run_goes_on_with_its_own_settings_only(
     assert (run_folder / "config.yaml").read_text() == recorded
 
 
-def test_an_unfinished_run_goes_on_with_its_own_image_only(
+def test_an_unfinished_run_resumes_only_with_the_same_image(
     ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted_after(1, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
@@ -252,7 +254,7 @@ def test_an_unfinished_run_goes_on_with_its_own_image_only(
         train(tmp_path, *overrides, *SETTINGS)
 
 
-def test_a_run_of_before_images_were_recorded_goes_on(tmp_path: Path) -> None:
+def test_a_run_from_before_images_were_recorded_can_be_resumed(tmp_path: Path) -> None:
     classes = ClassMap(("organ",), ((1,),))
     preprocessing = Preprocessing("axial", 32, "keep_aspect", 4, CtWindow(50.0, 400.0), classes, 0.1)
     spec = ModelSpec({}, preprocessing, 0, None, "32", (), ((2.0, 3.0),), ("hash",))
@@ -265,7 +267,7 @@ def test_a_run_of_before_images_were_recorded_goes_on(tmp_path: Path) -> None:
 
 
 class _Trap:
-    """Unpickled, it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -274,7 +276,7 @@ class _Trap:
         return (Path.touch, (self.path,))
 
 
-def test_a_checkpoint_that_holds_code_or_is_damaged_is_refused(
+def test_a_checkpoint_that_contains_code_or_is_damaged_is_refused(
     ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_folder = interrupted_after(3, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
@@ -303,7 +305,7 @@ def test_a_checkpoint_that_holds_code_or_is_damaged_is_refused(
         train(tmp_path, *ct.overrides, *SETTINGS)
 
 
-def test_two_processes_do_not_work_in_one_folder_and_leftovers_of_killed_ones_go(tmp_path: Path) -> None:
+def test_only_one_process_uses_a_folder_and_leftovers_of_killed_ones_are_removed(tmp_path: Path) -> None:
     run_folder = tmp_path / "run"
     program = f"""
 import sys
@@ -324,7 +326,7 @@ with folder_lock(Path({str(run_folder)!r})):
     leftover.write_bytes(b"half")
     with pytest.raises(FolderInUse, match="another process is using"), folder_lock(run_folder, timeout_seconds=0.1):
         pass
-    assert leftover.exists()  # it may be the other one's
+    assert leftover.exists()  # it may belong to the other process
     other.kill()
     other.wait()
     with folder_lock(run_folder):

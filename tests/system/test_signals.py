@@ -1,4 +1,4 @@
-"""What the two stopping signals do to a process that is patient with them, and to one that is not."""
+"""How SIGINT and SIGTERM stop a process, immediately or deferred to its next check."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests._helpers.small_run import REPOSITORY
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_interrupts_at_once_with_the_usual_exit_code(number: signal.Signals, exit_code: int) -> None:
+def test_a_signal_interrupts_immediately_with_the_usual_exit_code(number: signal.Signals, exit_code: int) -> None:
     before = signal.getsignal(number)
 
     def read() -> None:
@@ -25,11 +25,11 @@ def test_a_signal_interrupts_at_once_with_the_usual_exit_code(number: signal.Sig
     with pytest.raises(Interrupted, match=f"stopped while reading by {number.name}") as caught:
         read()
     assert caught.value.exit_code == exit_code
-    assert not isinstance(caught.value, Exception)  # nothing that catches failures keeps it
+    assert not isinstance(caught.value, Exception)  # so `except Exception` does not catch it
     assert signal.getsignal(number) == before
 
 
-def test_inside_patiently_it_waits_for_the_next_check() -> None:
+def test_a_deferred_signal_waits_for_the_next_check() -> None:
     done = []
 
     def train() -> None:
@@ -46,12 +46,12 @@ def test_inside_patiently_it_waits_for_the_next_check() -> None:
     assert done == ["the step"]
 
 
-def test_the_end_of_the_patience_is_a_check() -> None:
+def test_leaving_the_deferred_block_is_a_check() -> None:
     with pytest.raises(Interrupted), stop_on_signals() as stop, stop.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_the_second_ctrl_c_leaves_at_once() -> None:
+def test_a_second_ctrl_c_stops_immediately() -> None:
     program = """
 import time
 from spleen.system.signals import stop_on_signals
@@ -74,7 +74,7 @@ with stop_on_signals() as stop, stop.deferred():
     process.communicate()
 
 
-def test_a_thread_that_may_set_no_handlers_goes_on_without() -> None:
+def test_a_thread_that_cannot_set_signal_handlers_runs_without_them() -> None:
     requests: list[StopRequest] = []
 
     def work() -> None:

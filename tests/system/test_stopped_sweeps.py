@@ -1,4 +1,4 @@
-"""Sweeps and runs that were stopped, killed, or started twice: what goes on, and what is told."""
+"""Sweeps and runs that were stopped, killed, or started twice: what is resumed, and what is reported."""
 
 import signal
 from pathlib import Path
@@ -16,7 +16,7 @@ def settings(tmp_path: Path) -> tuple[str, ...]:
 
 
 def interrupted(folder: Path, command: tuple[str, ...], number: signal.Signals) -> tuple[int, str]:
-    """Run a study, send a signal once a job has kept an epoch; returns the exit code and what was said."""
+    """Run a study and send a signal once a job has saved an epoch; returns the exit code and standard error."""
     with started(folder, *command) as process:
         wait_for(lambda: list(folder.glob("out/size_and_rate/*/checkpoints/last.ckpt")), process)
         process.send_signal(number)
@@ -36,7 +36,7 @@ def test_an_interrupt_stops_the_whole_study(tmp_path: Path, settings: tuple[str,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_the_same_command_does_the_rest_of_an_interrupted_study(
+def test_the_same_command_completes_an_interrupted_study(
     tmp_path: Path, settings: tuple[str, ...], launcher: str
 ) -> None:
     needs(f"hydra_plugins.hydra_{launcher}_launcher" if launcher != "basic" else "hydra")
@@ -50,7 +50,7 @@ def test_the_same_command_does_the_rest_of_an_interrupted_study(
     assert 1 in [summary(each)["resumed"] for each in job_folders(tmp_path)]
 
 
-def test_resume_goes_on_with_the_recorded_settings_and_says_when_there_is_nothing_to_do(
+def test_resume_uses_the_recorded_settings_and_reports_a_finished_run(
     tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
     with started(tmp_path, *settings, "lr=1e-2", "epochs=8", "study=s") as process:
@@ -72,12 +72,12 @@ def test_resume_goes_on_with_the_recorded_settings_and_says_when_there_is_nothin
     assert not imported(finished) & set(HEAVY)
 
 
-def test_what_cannot_be_resumed_is_told(tmp_path: Path, settings: tuple[str, ...]) -> None:
+def test_invalid_resume_commands_are_errors_with_a_message(tmp_path: Path, settings: tuple[str, ...]) -> None:
     run = tmp_path / "study" / "run"
     run.mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     (run / "config.yaml").write_text("lr: [1")
-    for arguments, told in (
+    for arguments, message in (
         (["resume=nowhere"], "no such folder"),
         (["resume=empty"], "no config.yaml"),
         (["resume=study"], "contains 1 run(s), such as run"),
@@ -88,17 +88,17 @@ def test_what_cannot_be_resumed_is_told(tmp_path: Path, settings: tuple[str, ...
     ):
         done = run_train(tmp_path, *arguments)
         assert (done.returncode, done.stdout) == (2, ""), arguments
-        assert told in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
     (run / "config.yaml").write_text("lr: 1")
     assert "data.kind must be one of" in run_train(tmp_path, "resume=study/run").stderr
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_study_and_do_no_job_twice(tmp_path: Path, settings: tuple[str, ...]) -> None:
+def test_two_processes_share_a_study_and_run_each_job_once(tmp_path: Path, settings: tuple[str, ...]) -> None:
     command = study(settings, "lr=1e-2,2e-2,3e-2", "epochs=20")
     with started(tmp_path, *command) as one, started(tmp_path, *command) as two:
-        said = [process.communicate(timeout=300) for process in (one, two)]
-    assert [one.returncode, two.returncode] == [0, 0], said
-    assert sum(output.count("Results are in") for output, _ in said) == 3
+        outputs = [process.communicate(timeout=300) for process in (one, two)]
+    assert [one.returncode, two.returncode] == [0, 0], outputs
+    assert sum(output.count("Results are in") for output, _ in outputs) == 3
     assert [summary(folder)["resumed"] for folder in job_folders(tmp_path)] == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""Nothing in a folder from somebody else runs code: each place holds a canary, a file that any code would write."""
+"""Nothing in an untrusted folder runs code: each payload would create a canary file if it were executed."""
 
 import json
 import os
@@ -50,8 +50,8 @@ def write_text(canary: Path) -> dict[str, Any]:
     }
 
 
-WAYS = [popen, joblib_load, numpy_load, write_text]
-Way = Callable[[Path], dict[str, Any]]
+PAYLOADS = [popen, joblib_load, numpy_load, write_text]
+Payload = Callable[[Path], dict[str, Any]]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def canary(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """A run that has just been started, with its recorded configuration."""
+    """A run that has just started, with its recorded configuration."""
     ct = small_ct(tmp_path)
     folder = tmp_path / "outputs" / "small" / "run"
     folder.mkdir(parents=True)
@@ -88,12 +88,12 @@ PLACES: dict[str, Callable[[dict[str, Any], dict[str, Any]], None]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload.__name__)
 @pytest.mark.parametrize("place", PLACES)
-def test_a_resumed_run_builds_no_class_but_known_ones(
-    run_folder: Path, canary: Path, way: Way, place: str, capsys: pytest.CaptureFixture[str]
+def test_a_resumed_run_builds_only_known_classes(
+    run_folder: Path, canary: Path, payload: Payload, place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change(run_folder, lambda config: PLACES[place](config, way(canary)))
+    change(run_folder, lambda config: PLACES[place](config, payload(canary)))
     assert main([f"resume={run_folder}"]) == 2
     assert not canary.exists()
     errors = capsys.readouterr().err
@@ -101,7 +101,7 @@ def test_a_resumed_run_builds_no_class_but_known_ones(
     assert "if you trust this folder, add allow_custom_code=true" in errors
 
 
-def test_a_run_of_ones_own_class_is_resumed_when_the_command_line_allows_it(run_folder: Path) -> None:
+def test_a_run_with_a_custom_class_is_resumed_if_the_command_line_allows_it(run_folder: Path) -> None:
     change(run_folder, lambda config: config["loss"].update(_target_="my.own.Loss"))
     with pytest.raises(InputError, match=r"loss is 'my.own.Loss'.*add allow_custom_code=true"):
         read_resumed([f"resume={run_folder}"])
@@ -114,13 +114,13 @@ def test_a_run_of_ones_own_class_is_resumed_when_the_command_line_allows_it(run_
     assert config.loss["_target_"] == "my.own.Loss"
 
 
-def test_a_loss_that_downloads_code_is_refused_although_its_library_is_known(run_folder: Path) -> None:
+def test_a_loss_that_downloads_code_is_refused_even_from_a_known_library(run_folder: Path) -> None:
     change(run_folder, lambda config: config.update(loss={"_target_": "monai.losses.PerceptualLoss"}))
     with pytest.raises(InputError, match=r"loss is 'monai.losses.PerceptualLoss'"):
         read_resumed([f"resume={run_folder}"])
 
 
-def test_a_network_that_downloads_weights_by_default_must_be_told_not_to(run_folder: Path) -> None:
+def test_a_network_that_downloads_weights_by_default_requires_pretrained_false(run_folder: Path) -> None:
     network = {"_target_": "monai.networks.nets.EfficientNetBN", "model_name": "efficientnet-b0"}
     change(run_folder, lambda config: config["model"].update(network=network))
     with pytest.raises(InputError, match="pretrained, which may load files, unless it is false"):
@@ -142,10 +142,10 @@ def test_a_network_that_downloads_weights_by_default_must_be_told_not_to(run_fol
     ],
 )
 @pytest.mark.parametrize("key", ["study", "organ", "list"])
-def test_a_recorded_configuration_evaluates_nothing(
+def test_expressions_in_a_recorded_configuration_are_refused(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, key: str
 ) -> None:
-    monkeypatch.setenv("SECRET", "told")
+    monkeypatch.setenv("SECRET", "leaked")
     places: dict[str, Callable[[dict[str, Any]], None]] = {
         "study": lambda config: config.update(study=text),
         "organ": lambda config: config["data"].update(organ=text),
@@ -156,7 +156,7 @@ def test_a_recorded_configuration_evaluates_nothing(
         read_resumed([f"resume={run_folder}"])
 
 
-def test_references_to_other_settings_and_our_own_expressions_are_evaluated(run_folder: Path) -> None:
+def test_references_to_settings_and_our_own_resolvers_are_evaluated(run_folder: Path) -> None:
     change(run_folder, lambda config: config["split"].update(seed="${seed}"))
     change(run_folder, lambda config: config.update(cache_dir="${work_folder:}/.cache", seed=7))
     _, config = read_resumed([f"resume={run_folder}"])
@@ -186,12 +186,12 @@ def refused_studies(canary: Path, outside: Path) -> dict[str, Any]:
         "loss": {"loss": code},
         "network": {"model": {"network": code}},
         "argument": {"model": {"network": {"norm": code}}},
-        "file of a network": {"model": {"network": {"pretrained_path": str(outside)}}},
-        "elsewhere, and referred to": {"augment": code, "loss": "${augment}"},
-        "evaluated": {"loss": f"${{oc.decode:'{{_target_: os.system, command: touch {canary}}}'}}"},
+        "network weights file": {"model": {"network": {"pretrained_path": str(outside)}}},
+        "defined elsewhere and referenced": {"augment": code, "loss": "${augment}"},
+        "resolver expression": {"loss": f"${{oc.decode:'{{_target_: os.system, command: touch {canary}}}'}}"},
         "class by reference": {"study": "psutil.Popen", "loss": {"_target_": "${study}"}},
         "param": {"hydra": {"sweeper": {"params": {"loss._target_": "psutil.Popen"}}}},
-        "one of several": {
+        "one of several param values": {
             "hydra": {"sweeper": {"params": {"loss._target_": "torch.nn.CrossEntropyLoss,psutil.Popen"}}}
         },
         "param with settings": {"hydra": {"sweeper": {"params": {"loss": "{_target_:os.system,command:x}"}}}},
@@ -205,7 +205,7 @@ def refused_studies(canary: Path, outside: Path) -> dict[str, Any]:
         "callback": {"hydra": {"callbacks": {"x": code}}},
         "launcher": {"hydra": {"launcher": code}},
         "job script": {"hydra": {"launcher": {"setup": [command]}}},
-        "line in a job script": {"hydra": {"launcher": {"partition": f"gpu\n{command}\n"}}},
+        "line injected into a job script": {"hydra": {"launcher": {"partition": f"gpu\n{command}\n"}}},
         "sweeper": {"hydra": {"sweeper": code}},
         "log handler": {"hydra": {"job_logging": logging}},
         "environment": {"hydra": {"job": {"env_set": {"LD_PRELOAD": str(outside)}}}},
@@ -226,7 +226,7 @@ def test_a_study_runs_no_code(
     assert f"{study_folder / 'study.yaml'}: " in capsys.readouterr().err
 
 
-def test_a_study_of_ones_own_class_is_read_when_the_command_line_allows_it(
+def test_a_study_with_a_custom_class_is_read_if_the_command_line_allows_it(
     study_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (study_folder / "study.yaml").write_text("# Why?\nloss: {_target_: my.own.Loss}\n")
@@ -235,7 +235,7 @@ def test_a_study_of_ones_own_class_is_read_when_the_command_line_allows_it(
     assert read_study("sent").loss._target_ == "my.own.Loss"
 
 
-def test_a_study_may_choose_everything_else(study_folder: Path) -> None:
+def test_a_study_may_set_everything_else(study_folder: Path) -> None:
     content = {
         "defaults": [{"override /loss": "tversky"}, {"override /hydra/launcher": "joblib"}, "/model/unet_wide@model"],
         "data": {"root": "${oc.env:DATA}/Task09_Spleen"},
@@ -256,21 +256,21 @@ def test_a_study_may_choose_everything_else(study_folder: Path) -> None:
     assert read_study("sent").output_dir == "../results"
 
 
-# The files beside a run ---------------------------------------------------------------------------------------------
+# Checkpoints, search storage and wandb logs -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_a_checkpoint_builds_no_class_but_known_ones(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, canary: Path, way: Way
+@pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload.__name__)
+def test_a_checkpoint_builds_only_known_classes(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, canary: Path, payload: Payload
 ) -> None:
     run = trained(tmp_path_factory, "axial", *BRIGHT, "axis=axial", "split.guard_mm=1")
     with pytest.raises(InputError, match="its network is '"):
-        load_trained(forge_network(run, tmp_path / "sent.ckpt", way(canary)))
+        load_trained(forge_network(run, tmp_path / "sent.ckpt", payload(canary)))
     assert not canary.exists()
 
 
 def journal(path: Path, template: dict[str, Any]) -> None:
-    """Optuna's storage with one waiting trial."""
+    """Write an Optuna journal with one waiting trial."""
     lines: list[dict[str, Any]] = [
         {"op_code": 0, "worker_id": "w", "study_name": "s", "directions": [2]},
         {"op_code": 4, "worker_id": "w", "study_id": 0, "datetime_start": None, "state": 4, **template},
@@ -278,7 +278,7 @@ def journal(path: Path, template: dict[str, Any]) -> None:
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
-def test_the_storage_of_a_search_gives_values_of_the_searched_settings_only(tmp_path: Path) -> None:
+def test_search_storage_can_only_set_the_searched_settings(tmp_path: Path) -> None:
     distribution = json.dumps({"name": "CategoricalDistribution", "attributes": {"choices": ["psutil.Popen"]}})
     path = tmp_path / "search.journal"
     journal(
@@ -290,11 +290,11 @@ def test_the_storage_of_a_search_gives_values_of_the_searched_settings_only(tmp_
     )  # fmt: skip
     search = Search(SearchSettings(path, "s", 4, 0, 2, 1), {"lr": space_from_bounds("lr", 1e-4, 1e-1, True, False)})
     trial = search.ask()
-    assert trial.number == 0  # the one of the storage
+    assert trial.number == 0  # the one from the storage
     assert [override.partition("=")[0] for override in trial.overrides] == ["lr"]
 
 
-def test_the_storage_of_a_search_is_not_unpickled(tmp_path: Path, canary: Path) -> None:
+def test_search_storage_is_not_unpickled(tmp_path: Path, canary: Path) -> None:
     path = tmp_path / "search.journal"
     path.write_bytes(pickle.dumps(Bait(canary)))
     with pytest.raises(InputError, match=r"search.journal is damaged, or was not written by a search"):
@@ -302,7 +302,7 @@ def test_the_storage_of_a_search_is_not_unpickled(tmp_path: Path, canary: Path) 
     assert not canary.exists()
 
 
-def test_uploading_from_inside_a_run_folder_runs_the_installed_wandb(
+def test_syncing_inside_a_run_folder_uses_the_installed_wandb(
     tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "wandb" / "offline-run-1" / "run-1.wandb"
@@ -317,16 +317,16 @@ def test_uploading_from_inside_a_run_folder_runs_the_installed_wandb(
     assert not canary.exists()
 
 
-def test_the_canaries_would_be_written(tmp_path: Path) -> None:
-    """Each way does run code, when it is called without care."""
-    for way in WAYS:
-        canary = tmp_path / way.__name__ / "canary"
+def test_each_payload_creates_its_canary_when_executed(tmp_path: Path) -> None:
+    """Each payload does run when it is instantiated without checks, so the tests above can fail."""
+    for payload in PAYLOADS:
+        canary = tmp_path / payload.__name__ / "canary"
         canary.parent.mkdir()
-        program = f"from spleen.models.factory import _instantiate; _instantiate('loss', {way(canary)!r})"
+        program = f"from spleen.models.factory import _instantiate; _instantiate('loss', {payload(canary)!r})"
         subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
-        if way is popen:
+        if payload is popen:
             for _ in range(600):
                 if canary.exists():
                     break
                 subprocess.run(["sleep", "0.05"], check=True)
-        assert canary.exists(), way.__name__
+        assert canary.exists(), payload.__name__

@@ -1,4 +1,4 @@
-"""What a terminal gets: no control characters of a name, and nothing that its encoding lacks."""
+"""Terminal output: no control characters from names, and no characters missing from its encoding."""
 
 import io
 import os
@@ -29,17 +29,17 @@ SPLEEN = [sys.executable, "-m", "spleen"]
         ("\x9b2J", r"\x9b2J"),  # the one-character form of ESC [
         ("1\n2\t3\r\n", "1\n2\t3\r\n"),
         ("done\rfailed", r"done\rfailed"),
-        ("txt.\u202egpj", r"txt.\u202egpj"),  # reverses what follows
+        ("txt.\u202egpj", r"txt.\u202egpj"),  # reverses the text after it
         ("scan\udcff", r"scan\xff"),
         ("\ud800", r"\ud800"),
         ("µm × 3 — é 漢", "µm × 3 — é 漢"),
     ],
 )
-def test_control_characters_are_shown(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_a_name_is_one_line() -> None:
+def test_a_name_is_printed_on_one_line() -> None:
     assert printable_name("a\nb\tc\r\nd") == r"a\nb\tc\r\nd"
 
 
@@ -52,12 +52,12 @@ def test_a_name_is_one_line() -> None:
         ("cp1252", "2 × 3 µm³ - ?"),
     ],
 )
-def test_what_an_encoding_lacks_is_replaced(encoding: str, shown: str) -> None:
+def test_characters_missing_from_the_encoding_are_replaced(encoding: str, shown: str) -> None:
     assert encodable("2 × 3 µm³ − 漢", encoding) == shown
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_nothing_that_is_printed_fails(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printing_never_fails_on_an_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
     with readable_output(), readable_output():
@@ -70,8 +70,8 @@ def test_nothing_that_is_printed_fails(encoding: str, monkeypatch: pytest.Monkey
     assert "\n" not in render_table("", [Column("case", is_name=True)], [["a\nb"]]).splitlines()[-1]
 
 
-def test_a_progress_bar_escapes_the_name_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a real terminal, whose own control characters the bar does use."""
+def test_the_progress_bar_escapes_case_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a real terminal, where the bar itself uses control characters."""
 
     def work() -> None:
         with readable_output(), ProgressBar("slice") as bar:
@@ -98,7 +98,7 @@ def run(folder: Path, *command: str, **environment: str) -> subprocess.Completed
 
 
 @pytest.mark.parametrize("command", [["explore"], ["evaluate"], ["predict"], ["results"], ["sync"]])
-def test_no_command_passes_a_control_character_on(tmp_path: Path, command: list[str]) -> None:
+def test_no_command_prints_control_characters_from_file_names(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / EVIL).mkdir()
     for name in ("x", EVIL):
         save(tmp_path / EVIL / f"{name}.nii.gz", np.eye(6, dtype=np.int16)[None].repeat(4, 0), ras_affine())
@@ -110,7 +110,7 @@ def test_no_command_passes_a_control_character_on(tmp_path: Path, command: list[
     assert b"Traceback" not in done.stderr
 
 
-def test_no_message_of_a_training_passes_a_control_character_on(tmp_path: Path) -> None:
+def test_train_errors_print_no_control_characters_from_arguments(tmp_path: Path) -> None:
     for arguments in (f"data.image='{EVIL}'", "data.label=x"), (f"axis='{EVIL}'",), (f"{EVIL}=1",), (f"resume={EVIL}",):
         done = run(tmp_path, *SPLEEN, "train", "data=nifti", *arguments, f"output_dir={tmp_path}")
         assert done.returncode == 2
@@ -142,7 +142,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-def test_every_command_works_whatever_the_locale(scans: Path, tmp_path: Path, locale: str) -> None:
+def test_every_command_works_in_any_locale(scans: Path, tmp_path: Path, locale: str) -> None:
     environment = LOCALES[locale]
     train = [
         "data=nifti", f"data.image={scans / 'images' / 'b.nii.gz'}", f"data.label={scans / 'labels' / 'b.nii.gz'}",
@@ -173,7 +173,7 @@ def test_every_command_works_whatever_the_locale(scans: Path, tmp_path: Path, lo
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-def test_a_file_name_is_recorded_as_it_is_whatever_the_locale(scans: Path, tmp_path: Path, locale: str) -> None:
+def test_file_names_are_recorded_unchanged_in_any_locale(scans: Path, tmp_path: Path, locale: str) -> None:
     (tmp_path / "patient-é").mkdir()
     for kind in ("images", "labels"):
         image = nib.load(scans / kind / "b.nii.gz")
@@ -183,8 +183,8 @@ def test_a_file_name_is_recorded_as_it_is_whatever_the_locale(scans: Path, tmp_p
     assert "patient-é/images.nii.gz" in (tmp_path / "x.csv").read_text(encoding="utf-8")
 
 
-def test_text_files_name_their_encoding() -> None:
-    """Else they would be written in the encoding of the locale, and not be read in another."""
+def test_text_files_are_opened_with_an_explicit_encoding() -> None:
+    """Otherwise they would be written in the locale's encoding and be unreadable in another locale."""
     import ast
 
     found = []
@@ -201,11 +201,11 @@ def test_text_files_name_their_encoding() -> None:
     assert found == []
 
 
-# Names that are no text ---------------------------------------------------------------------------------------------
+# Names that are not valid text --------------------------------------------------------------------------------------
 
 
-def test_a_name_that_is_not_utf_8_is_scored_shown_and_predicted(scans: Path, tmp_path: Path) -> None:
-    """And where a file cannot have it, as the name of a case of a training, the message says so."""
+def test_a_file_name_that_is_not_utf8_can_be_explored_scored_trained_and_predicted(scans: Path, tmp_path: Path) -> None:
+    """Its undecodable byte is printed and recorded as a hexadecimal escape."""
     name = os.fsencode(tmp_path) + b"/a\xff$\\x$.nii.gz"
     Path(os.fsdecode(name)).write_bytes((scans / "images" / "b.nii.gz").read_bytes())
     label = tmp_path / "label.nii.gz"

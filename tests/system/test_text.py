@@ -8,7 +8,7 @@ from tests._helpers.terminal import on_terminal
 
 
 @pytest.mark.parametrize(
-    ("names", "words"),
+    ("names", "expected"),
     [
         ([], ""),
         (["a", "b", "c"], "a, b, c"),
@@ -17,17 +17,17 @@ from tests._helpers.terminal import on_terminal
         ([Path("runs/a")], "runs/a"),
     ],
 )
-def test_few_names_are_told_in_their_order_and_many_are_counted(names, words):
-    assert shortened(names, most=3) == words
+def test_the_first_names_are_listed_in_order_and_the_rest_are_counted(names, expected):
+    assert shortened(names, most=3) == expected
 
 
-def test_many_entries_in_lines_are_the_first_and_how_many_more():
+def test_bullets_list_the_first_entries_and_count_the_rest():
     assert bullets(["a", 2]) == "\n  a\n  2"
     assert bullets(["a", "b", "c"], 2) == "\n  a\n  b\n  … and 1 more"
     assert bullets([]) == ""
 
 
-def test_a_message_does_not_share_its_line_with_the_terminal_s_echo(monkeypatch, capsys):
+def test_a_message_does_not_share_a_line_with_the_echo_of_the_terminal(monkeypatch, capsys):
     def interrupt():
         sys.stderr.write("step 3/9 ^C")
         print(on_own_line("interrupted"), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`python train.py …` as a user runs it: its own process, its exit code, and what it says."""
+"""`python train.py …` as a user runs it: in its own process, with its exit code and its messages."""
 
 import gzip
 import json
@@ -41,7 +41,7 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
     return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}
 
 
-# Answers at once ----------------------------------------------------------------------------------------------------
+# Commands that do not train -----------------------------------------------------------------------------------------
 
 
 def test_help_explains_every_value_and_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_cfg_job_imports_nothing_heavy_and_shows_folders_anchored_to_the_checkou
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_into_a_pipe_that_closes_does_not_complain_of_folders(tmp_path: Path) -> None:
+def test_help_into_a_closed_pipe_does_not_blame_output_dir(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, TRAIN, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -85,11 +85,11 @@ def test_help_into_a_pipe_that_closes_does_not_complain_of_folders(tmp_path: Pat
         assert b"output_dir" not in process.stderr.read()
 
 
-def test_every_command_tells_the_version_of_the_program(tmp_path: Path) -> None:
+def test_every_command_prints_the_version(tmp_path: Path) -> None:
     spleen_command = str(Path(sys.executable).with_name("spleen"))
     for command in ([sys.executable, TRAIN], [spleen_command], [spleen_command, "train"]):
-        told = subprocess.run([*command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-        assert told == f"spleen {spleen.__version__}\n"
+        done = subprocess.run([*command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout == f"spleen {spleen.__version__}\n"
 
 
 def test_the_shell_completes_settings_and_subcommands(tmp_path: Path) -> None:
@@ -104,11 +104,11 @@ def test_the_shell_completes_settings_and_subcommands(tmp_path: Path) -> None:
     assert done.stdout.split() == ["predict"]
 
 
-# Wrong input --------------------------------------------------------------------------------------------------------
+# Invalid input ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected_parts"),
     [
         (
             ["lr=-1", "img_size=3", "axis=axail"],
@@ -136,20 +136,20 @@ def test_the_shell_completes_settings_and_subcommands(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_wrong_input_gives_one_clear_message_and_exit_code_2(
-    tmp_path: Path, arguments: list[str], told: list[str]
+def test_invalid_input_gives_one_clear_message_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], expected_parts: list[str]
 ) -> None:
     done = run_train(tmp_path, *arguments, f"output_dir={tmp_path / 'out'}")
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("error: ") == 1
-    assert all(part in done.stderr for part in told), done.stderr
+    assert all(part in done.stderr for part in expected_parts), done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert "HYDRA_FULL_ERROR" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_a_refused_command_leaves_no_folder_and_latest_where_it_was(tmp_path: Path) -> None:
+def test_a_refused_command_creates_no_folder_and_does_not_move_latest(tmp_path: Path) -> None:
     ct = small_ct(tmp_path)
     folders = f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"
     settings = small(*ct.overrides, "epochs=1", "data.label_values=[3,4]", "study=good", *folders)
@@ -167,7 +167,7 @@ def test_a_refused_command_leaves_no_folder_and_latest_where_it_was(tmp_path: Pa
             assert "Traceback" not in done.stderr
             assert not (tmp_path / "out" / "wrong").exists(), (wrong, several)
     assert (tmp_path / "out" / "latest").resolve() == good
-    (tmp_path / "text.nii.gz").write_text("This is no volume.")
+    (tmp_path / "text.nii.gz").write_text("This is not a volume.")
     done = run_train(tmp_path, *settings, f"data.image={tmp_path / 'text.nii.gz'}")
     assert done.returncode == 2, done.stderr
     assert (tmp_path / "out" / "latest").resolve() == good  # which has a checkpoint
@@ -181,7 +181,7 @@ def test_debug_shows_the_traceback(tmp_path: Path, debug: str) -> None:
         assert "Traceback (most recent call last)" in done.stderr, (wrong, debug)
 
 
-def test_an_output_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_output_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run_train(tmp_path, f"output_dir={tmp_path / 'file'}")
     assert done.returncode == 2
@@ -190,8 +190,8 @@ def test_an_output_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
-def _wrong_cases(folder: Path) -> dict[str, str]:
-    """One folder with image.nii.gz and label.nii.gz for each kind of wrong data, and what must be told of it."""
+def _invalid_cases(folder: Path) -> dict[str, str]:
+    """One folder with image.nii.gz and label.nii.gz for each kind of invalid data, and a part of its message."""
     affine = ras_affine(SPACING_MM)
     ct = small_ct(folder)
     hu, values = ct.hu, np.isin(ct.values, [3, 4]).astype(np.uint8)
@@ -215,7 +215,7 @@ def _wrong_cases(folder: Path) -> dict[str, str]:
     for name in ("text", "truncated", "huge", "good"):
         (folder / name).mkdir()
         save_stored_as(folder / name / "label.nii.gz", "RAS", values, affine)
-    (folder / "text" / "image.nii.gz").write_text("This is no volume.")
+    (folder / "text" / "image.nii.gz").write_text("This is not a volume.")
     (folder / "truncated" / "image.nii.gz").write_bytes(ct.image.read_bytes()[:-2000])
     (folder / "good" / "image.nii.gz").write_bytes(ct.image.read_bytes())
     header = nib.Nifti1Header()
@@ -238,11 +238,11 @@ def _wrong_cases(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_multirun_tells_each_wrong_case_and_goes_on_to_the_good_one(tmp_path: Path) -> None:
+def test_a_multirun_reports_each_invalid_case_and_trains_the_valid_one(tmp_path: Path) -> None:
     cases = tmp_path / "cases"
     cases.mkdir()
-    told = _wrong_cases(cases)
-    names = ",".join([*told, "good"])
+    expected = _invalid_cases(cases)
+    names = ",".join([*expected, "good"])
     done = run_train(
         tmp_path,
         "-m",
@@ -255,13 +255,13 @@ def test_a_multirun_tells_each_wrong_case_and_goes_on_to_the_good_one(tmp_path: 
     assert "Traceback" not in done.stderr + done.stdout
     (sweep,) = (path for path in (tmp_path / "out" / "wrong").iterdir())
     messages = [json.loads(path.read_text())["message"] for path in sweep.glob("*/failed.json")]
-    assert len(messages) == len(told)
-    for name, part in told.items():
+    assert len(messages) == len(expected)
+    for name, part in expected.items():
         assert any(part in message and (f"/{name}/" in message or name == "thin_organ") for message in messages), name
     assert all(f"error: {message}" in done.stderr for message in messages)
     listed = done.stderr.split("failed:\n")[1].splitlines()
-    assert f"{len(told)} job(s) of the multirun" in done.stderr
-    assert len(listed) == len(told)
+    assert f"{len(expected)} job(s) of the multirun" in done.stderr
+    assert len(listed) == len(expected)
     (finished,) = sweep.glob("*/summary.json")
     assert json.loads(finished.read_text())["status"] == "finished"
 
@@ -299,17 +299,17 @@ def _wandb_records(run_folder: Path) -> list[dict]:
 
 
 def _wandb(run_folder: Path) -> tuple[dict, int]:
-    """The start of the run's one wandb run, and its exit code."""
+    """The start record of the run's only wandb run, and its exit code."""
     records = _wandb_records(run_folder)
     (start,) = (record["run"] for record in records if record["type"] == "run")
     (end,) = (record["exit"] for record in records if record["type"] == "exit")
     return start, end.get("exit_code", 0)
 
 
-def test_a_multirun_goes_on_after_bad_jobs_and_gives_every_job_its_own_folder_and_wandb_run(tmp_path: Path) -> None:
+def test_a_multirun_survives_failed_jobs_and_gives_each_job_its_own_folder_and_wandb_run(tmp_path: Path) -> None:
     ct = small_ct(tmp_path)
-    # A volume that is none is found by reading; a loss that takes one argument only fails once the training has begun.
-    (tmp_path / "text.nii.gz").write_text("This is no volume.")
+    # An invalid volume fails when it is read; a loss that takes one argument only fails once training has started.
+    (tmp_path / "text.nii.gz").write_text("This is not a volume.")
     done = run_train(
         tmp_path,
         "-m",
@@ -341,7 +341,7 @@ def test_a_multirun_goes_on_after_bad_jobs_and_gives_every_job_its_own_folder_an
     assert len(rows(good / "metrics.csv")) == 1
 
 
-def test_an_interrupt_keeps_what_was_written_and_marks_the_wandb_run_as_failed(tmp_path: Path) -> None:
+def test_an_interrupt_keeps_the_written_files_and_marks_the_wandb_run_as_failed(tmp_path: Path) -> None:
     ct = small_ct(tmp_path)
     settings = small(*ct.overrides, "data.label_values=[3,4]", "epochs=100000", "logger=wandb", "study=s")
     folders = f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"

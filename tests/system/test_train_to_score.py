@@ -1,4 +1,4 @@
-"""Whole runs from a file to its score, judged from outside: by nibabel, NumPy and Pillow on what a run leaves."""
+"""End-to-end runs from files to scores, checked independently with NumPy and Pillow on what a run writes."""
 
 import json
 import math
@@ -64,12 +64,12 @@ def window(hu: np.ndarray) -> np.ndarray:
 
 
 def resized(plane: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, anti-aliased where it shrinks, by Pillow."""
+    """Bilinear resize by Pillow, anti-aliased when shrinking."""
     return np.asarray(Image.fromarray(plane.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def saved_network(run_folder: Path, in_channels: int, out_channels: int) -> UNet:
-    """The network of best.ckpt, loaded without running any code of the file."""
+    """The network of best.ckpt, loaded without running any code from the file."""
     checkpoint = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)
     network = UNet(in_channels, out_channels, width=4, depth=2)
     prefix = "network.network."
@@ -101,7 +101,7 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 def assert_scores(
     run_folder: Path, volume: np.ndarray, classes: dict[str, np.ndarray], axis: str, size: tuple[int, int], context: int
 ) -> None:
-    """cases.csv holds what an own prediction with the saved weights and counting by NumPy give, class by class."""
+    """cases.csv matches, per class, an independent prediction with the saved weights scored by NumPy."""
     network = saved_network(run_folder, 1 + 2 * context, 1 + len(classes))
     (split,) = json.loads((run_folder / "split.json").read_text())["cases"].values()
     scores = {(row["split"], row["class_name"]): row for row in rows(run_folder / "cases.csv")}
@@ -120,13 +120,13 @@ def assert_scores(
 # The record of a run ------------------------------------------------------------------------------------------------
 
 
-def test_the_scores_are_those_of_the_saved_weights_on_the_native_grid(ct: SmallCt, finished: Path) -> None:
+def test_scores_match_the_saved_weights_on_the_native_grid(ct: SmallCt, finished: Path) -> None:
     # 40 × 48 pixels of 1.25 × 1.5 mm are 50 × 72 mm: the longer side gets 32 pixels of 2.25 mm, the other 22.
     assert_scores(finished, window(ct.hu), {"bright": np.isin(ct.values, [3, 4])}, "axial", (22, 32), 0)
-    assert summary(finished)["test"]["dice"] > 0.5  # else the comparison would say little
+    assert summary(finished)["test"]["dice"] > 0.5  # otherwise the comparison would prove little
 
 
-def test_the_run_folder_holds_the_whole_record_and_latest_leads_to_it(finished: Path) -> None:
+def test_the_run_folder_contains_the_full_record_and_latest_points_to_it(finished: Path) -> None:
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert files == {
         "config.yaml", "split.json", "metrics.csv", "cases.csv", "summary.json",
@@ -138,14 +138,14 @@ def test_the_run_folder_holds_the_whole_record_and_latest_leads_to_it(finished: 
             assert len(np.unique(np.asarray(picture.convert("L")))) > 10
 
 
-def test_the_written_configuration_makes_the_same_run_again(ct: SmallCt, finished: Path) -> None:
+def test_the_saved_config_parses_to_the_same_configuration(ct: SmallCt, finished: Path) -> None:
     folder = finished.parents[2]
     overrides = small(*ct.overrides, BRIGHT, "data.organ=bright", "study=small")
     again = parse(OmegaConf.create((finished / "config.yaml").read_text()))
     assert again == compose_config(*overrides, f"output_dir={folder / 'outputs'}", f"cache_dir={folder / 'cache'}")
 
 
-def test_the_split_uses_every_slice_once_and_keeps_its_distance(ct: SmallCt, finished: Path) -> None:
+def test_the_split_uses_every_slice_once_and_keeps_the_guard_gap(ct: SmallCt, finished: Path) -> None:
     record = json.loads((finished / "split.json").read_text())
     assert (record["axis"], record["guard_mm"], list(record["cases"])) == ("axial", 3.0, ["scan7"])
     split = record["cases"]["scan7"]
@@ -160,7 +160,7 @@ def test_the_split_uses_every_slice_once_and_keeps_its_distance(ct: SmallCt, fin
     assert np.ptp(split["val"]) == len(split["val"]) - 1  # one block
 
 
-def test_metrics_hold_one_row_per_epoch_and_the_best_one_is_kept(finished: Path) -> None:
+def test_metrics_have_one_row_per_epoch_and_the_best_epoch_is_scored(finished: Path) -> None:
     metrics = rows(finished / "metrics.csv")
     assert [(row["epoch"], row["step"]) for row in metrics] == [("0", "12"), ("1", "24"), ("2", "36")]
     assert {"train/loss", "val/loss", "val/dice", "val/jaccard", "val/sensitivity", "lr"} <= set(metrics[0])
@@ -171,7 +171,7 @@ def test_metrics_hold_one_row_per_epoch_and_the_best_one_is_kept(finished: Path)
     assert last["global_step"] == 36
 
 
-def test_the_summary_agrees_with_the_cases_and_says_what_it_cost(finished: Path) -> None:
+def test_the_summary_agrees_with_cases_csv_and_records_time_and_memory(finished: Path) -> None:
     record = summary(finished)
     for row in rows(finished / "cases.csv"):
         means = record[row["split"]]
@@ -188,32 +188,32 @@ def test_the_summary_agrees_with_the_cases_and_says_what_it_cost(finished: Path)
     assert settings == ("unet", "axial", 32, 0.03, "32-true")
 
 
-def test_the_summary_names_the_commit_of_the_checkout(finished: Path) -> None:
+def test_the_summary_records_the_git_commit(finished: Path) -> None:
     done = subprocess.run(["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True)
     if done.returncode:
-        pytest.skip("this is no git checkout")
+        pytest.skip("this is not a git checkout")
     assert re.fullmatch(rf"{done.stdout.strip()}(-dirty)?", summary(finished)["git_commit"])
 
 
-# The same, and something else ---------------------------------------------------------------------------------------
+# Reproducibility, latest and the cache ------------------------------------------------------------------------------
 
 
-def test_image_and_label_in_other_orientations_give_the_very_same_run(finished: Path, tmp_path: Path) -> None:
-    # Also: the same seed gives the same bytes, whatever ran in between.
-    turned = small_ct(tmp_path, "LPS", "LAS")
-    again = train(tmp_path, *turned.overrides, BRIGHT, "data.organ=bright")
+def test_the_stored_orientation_does_not_change_the_run(finished: Path, tmp_path: Path) -> None:
+    # This also checks that the same seed gives the same bytes, whatever ran in between.
+    reoriented = small_ct(tmp_path, "LPS", "LAS")
+    again = train(tmp_path, *reoriented.overrides, BRIGHT, "data.organ=bright")
     for name in ("metrics.csv", "cases.csv", "split.json"):
         assert (again / name).read_bytes() == (finished / name).read_bytes(), name
 
 
-def test_another_seed_gives_other_numbers(ct: SmallCt, finished: Path, tmp_path: Path) -> None:
+def test_another_seed_changes_the_metrics(ct: SmallCt, finished: Path, tmp_path: Path) -> None:
     other = train(tmp_path, *ct.overrides, BRIGHT, "data.organ=bright", "seed=1", "split.seed=0")
     assert (other / "split.json").read_bytes() == (finished / "split.json").read_bytes()
     assert (other / "metrics.csv").read_bytes() != (finished / "metrics.csv").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["folder", "dangling link", "link to a folder", "file"])
-def test_whatever_latest_is_it_costs_no_run(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_kind_of_existing_latest_fails_the_run(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     run_folder, latest = tmp_path / "outputs" / "study" / "run", tmp_path / "outputs" / "latest"
     run_folder.mkdir(parents=True)
     if kind == "folder":
@@ -233,7 +233,7 @@ def test_whatever_latest_is_it_costs_no_run(tmp_path: Path, kind: str, caplog: p
 
 
 @pytest.mark.parametrize("content", [b"\xff\x00", b"nowhere", b""])
-def test_a_latest_that_leads_nowhere_is_told_when_it_is_resumed(tmp_path: Path, content: bytes) -> None:
+def test_resuming_a_broken_latest_is_an_error(tmp_path: Path, content: bytes) -> None:
     latest = tmp_path / "latest"
     latest.write_bytes(content)
     with pytest.raises(InputError, match=r"resume=.*latest"):
@@ -244,7 +244,7 @@ def test_a_latest_that_leads_nowhere_is_told_when_it_is_resumed(tmp_path: Path, 
         read_resumed([f"resume={latest}"])
 
 
-def test_a_cache_that_is_deleted_during_a_training_is_rebuilt(ct: SmallCt, tmp_path: Path) -> None:
+def test_a_cache_deleted_during_training_is_rebuilt(ct: SmallCt, tmp_path: Path) -> None:
     settings = (*ct.overrides, "data.label_values=[3,4]", "epochs=2", "loader.slices_per_epoch=8")
     expected = train(tmp_path / "expected", *settings)
     removing = threading.Thread(target=_remove_when_training, args=(tmp_path / "now" / "cache", tmp_path / "now"))
@@ -252,10 +252,10 @@ def test_a_cache_that_is_deleted_during_a_training_is_rebuilt(ct: SmallCt, tmp_p
     run_folder = train(tmp_path / "now", *settings)
     removing.join()
     assert (run_folder / "cases.csv").read_bytes() == (expected / "cases.csv").read_bytes()
-    assert len(list((tmp_path / "now" / "cache" / "slices").iterdir())) == 1  # it is there again
+    assert len(list((tmp_path / "now" / "cache" / "slices").iterdir())) == 1  # it has been rebuilt
 
 
-def test_the_phantom_is_computed_again_if_its_cache_is_deleted(tmp_path: Path) -> None:
+def test_the_phantom_is_recomputed_if_its_cache_is_deleted(tmp_path: Path) -> None:
     small_phantom = "data=phantom", "data.matrix=64", "data.n_slices=48", "axis=axial", "split.guard_mm=0"
     config = compose_config(*small_phantom, "context_slices=0", "img_size=32", f"cache_dir={tmp_path}")
     config = complete(config, find_dataset(config))
@@ -274,10 +274,10 @@ def _remove_when_training(cache: Path, folder: Path) -> None:
     shutil.rmtree(cache)
 
 
-def test_latest_follows_the_newest_run(ct: SmallCt, tmp_path: Path) -> None:
+def test_latest_points_to_the_newest_run_with_a_checkpoint(ct: SmallCt, tmp_path: Path) -> None:
     newest = train(tmp_path, *ct.overrides, BRIGHT, "epochs=1", name="first")
     assert (tmp_path / "outputs" / "latest").resolve() == newest.resolve()
-    with pytest.raises(InputError):  # a run without a checkpoint is of no use to a command that reads latest
+    with pytest.raises(InputError):  # a run without a checkpoint is useless to commands that read latest
         train(tmp_path, *ct.overrides, "data.label_values=[99]", name="second")
     assert (tmp_path / "outputs" / "latest").resolve() == newest.resolve()
     third = train(tmp_path, *ct.overrides, BRIGHT, "epochs=1", name="third")
@@ -287,7 +287,7 @@ def test_latest_follows_the_newest_run(ct: SmallCt, tmp_path: Path) -> None:
 # Other settings -----------------------------------------------------------------------------------------------------
 
 
-def test_several_classes_with_context_slices_and_stretched_planes(ct: SmallCt, tmp_path: Path) -> None:
+def test_multiple_classes_with_context_slices_and_stretched_slices(ct: SmallCt, tmp_path: Path) -> None:
     run_folder = train(
         tmp_path, *ct.overrides, "data.label_values={dark: 7, bright: [3, 4]}", "context_slices=1", "axis=coronal",
         "resize=stretch",
@@ -300,10 +300,11 @@ def test_several_classes_with_context_slices_and_stretched_planes(ct: SmallCt, t
     assert "val/dark/dice" in rows(run_folder / "metrics.csv")[0]
     (split,) = json.loads((run_folder / "split.json").read_text())["cases"].values()
     held_out = split["val"] + split["test"]
-    assert min(abs(a - b) for a in split["train"] for b in held_out) > 1  # no training slice shows a held-out one
+    # No training slice has a held-out slice as context.
+    assert min(abs(a - b) for a in split["train"] for b in held_out) > 1
 
 
-def test_averaged_weights_validated_every_other_epoch_are_the_ones_that_are_scored(ct: SmallCt, tmp_path: Path) -> None:
+def test_averaged_weights_are_scored_when_validating_every_other_epoch(ct: SmallCt, tmp_path: Path) -> None:
     run_folder = train(
         tmp_path, *ct.overrides, BRIGHT, "data.organ=bright", "optimiser.ema_decay=0.9", "trainer.val_every_epochs=2"
     )
@@ -316,7 +317,7 @@ def test_averaged_weights_validated_every_other_epoch_are_the_ones_that_are_scor
     assert (last["epoch"], last["global_step"]) == (2, 36)
 
 
-def test_mr_intensities_from_percentile_to_percentile(ct: SmallCt, tmp_path: Path) -> None:
+def test_mr_intensities_are_scaled_between_percentiles(ct: SmallCt, tmp_path: Path) -> None:
     run_folder = train(
         tmp_path, *ct.overrides, BRIGHT, "data.organ=bright", "intensity=mr", "intensity.low_percentile=40",
         "intensity.high_percentile=99.5",
@@ -326,17 +327,17 @@ def test_mr_intensities_from_percentile_to_percentile(ct: SmallCt, tmp_path: Pat
     assert_scores(run_folder, volume, {"bright": np.isin(ct.values, [3, 4])}, "axial", (22, 32), 0)
 
 
-def test_early_stopping_ends_a_training_that_gets_no_better(ct: SmallCt, tmp_path: Path) -> None:
-    # Nothing changes at this learning rate, and instance normalisation keeps no running mean that could.
+def test_early_stopping_ends_a_training_that_does_not_improve(ct: SmallCt, tmp_path: Path) -> None:
+    # No weight changes at this learning rate, and instance normalisation has no running statistics that could.
     run_folder = train(
         tmp_path, *ct.overrides, BRIGHT, "axis=sagittal", "intensity=zscore", "lr=1e-12", "epochs=9",
         "model.network.norm=instance", "trainer.early_stopping_patience=2", "split.guard_mm=1",
     )  # fmt: skip
-    assert len(rows(run_folder / "metrics.csv")) == 3  # the best one and the two in vain
+    assert len(rows(run_folder / "metrics.csv")) == 3  # the best epoch and two without improvement
     assert summary(run_folder)["train"]["epochs"] == 3
 
 
-def test_a_network_of_monai_trains_and_is_scored(ct: SmallCt, tmp_path: Path) -> None:
+def test_a_monai_network_trains_and_is_scored(ct: SmallCt, tmp_path: Path) -> None:
     run_folder = train(
         tmp_path, *ct.overrides, BRIGHT, "model=monai_basic_unet", "model.network.features=[4,4,8,8,16,4]", "epochs=2",
         "loss=dice_focal",
@@ -348,7 +349,7 @@ def test_a_network_of_monai_trains_and_is_scored(ct: SmallCt, tmp_path: Path) ->
     assert all(later < earlier for earlier, later in pairwise(losses))
 
 
-# Wrong data ---------------------------------------------------------------------------------------------------------
+# Invalid data -------------------------------------------------------------------------------------------------------
 
 
 def _empty(values: np.ndarray) -> np.ndarray:
@@ -366,30 +367,30 @@ def _several_values(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (_empty, r"label is empty"),
         (_in_one_slice, r"the organ is visible on 1 slices?.*Choose another axis"),
         (_several_values, r"values 3, 4, 7.*data\.label_values"),
     ],
 )
-def test_a_label_that_cannot_be_learned_is_told(
-    ct: SmallCt, tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], told: str
+def test_an_unusable_label_is_an_error(
+    ct: SmallCt, tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], message: str
 ) -> None:
     label = save_stored_as(tmp_path / "label.nii.gz", "RAS", change(ct.values), ras_affine(SPACING_MM))
     values = "null" if change is _several_values else "[3,4,7]"
-    with pytest.raises(InputError, match=f"(?s){told}"):
+    with pytest.raises(InputError, match=f"(?s){message}"):
         train(tmp_path, ct.overrides[0], f"data.label={label}", f"data.label_values={values}")
 
 
-def test_a_cache_that_cannot_be_written_is_told(ct: SmallCt, tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_an_error(ct: SmallCt, tmp_path: Path) -> None:
     occupied = tmp_path / "file"
     occupied.touch()
     with pytest.raises(InputError, match=r"cache_dir=…"):
         train(tmp_path, *ct.overrides, BRIGHT, f"cache_dir={occupied}")
 
 
-def test_the_embedded_phantom_goes_the_same_road_and_is_made_only_once(tmp_path: Path) -> None:
+def test_the_phantom_trains_like_any_other_case_and_is_generated_only_once(tmp_path: Path) -> None:
     settings = ("data=phantom", "data.matrix=64", "data.n_slices=60", "epochs=1")
     first = train(tmp_path, *settings, name="first")
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-"""The wandb run of a training that is killed and resumed: one run, every epoch once; and a wandb that hangs."""
+"""The wandb run of a training that is killed and resumed: one run with every epoch once; and a wandb that hangs."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
 from tests._helpers.wandb_server import WandbServer
 from tests.runs.test_tracking_mirror import KEY, REPOSITORY, history, of_type, settings
 
-# A training as far as wandb sees it: `kept` of its epochs came with a checkpoint, and it trains up to epoch `ends`.
+# A training as wandb sees it: it resumes from `kept` epochs saved in a checkpoint and trains up to epoch `ends`.
 TRAINING = """
 import sys
 import time
@@ -57,7 +57,7 @@ def start(program: str, *arguments: object, **environment: str) -> subprocess.Po
     )
 
 
-def logged(process: subprocess.Popen[str]) -> None:
+def wait_until_logged(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "logged\n", process.communicate()[1]
 
@@ -68,33 +68,33 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def log_epochs(run: WandbRun, epochs: int) -> list[int]:
-    """Log every epoch of a training and finish; returns the epochs that the run's file holds."""
+    """Log every epoch of a training and finish; returns the epochs in the run's file."""
     for epoch in range(epochs):
         run.log_epoch({"val/dice": epoch / 10}, epoch)
     run.finish()
     return [row["epoch"] for row in history(run)]
 
 
-def test_online_the_run_goes_on_after_the_last_epoch_that_the_server_has_got(tmp_path: Path) -> None:
+def test_an_online_run_continues_after_the_last_epoch_that_reached_the_server(tmp_path: Path) -> None:
     with WandbServer().serving() as server:
         online = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}
         first = start(TRAINING, tmp_path, "online", 0, 3, "wait", **online)
-        logged(first)
+        wait_until_logged(first)
         arrived = server.wait_for_lines(3, seconds=40)
         kill(first)
         assert arrived
-        # Killed before its checkpoint was complete, it has kept two epochs and trains the third once more.
+        # Killed before its third checkpoint was complete, the run has two epochs saved and trains the third again.
         second = start(TRAINING, tmp_path, "online", 2, 5, "finish", **online)
-        logged(second)
+        wait_until_logged(second)
         assert second.communicate(timeout=60)[1] == ""
     (run,) = server.runs.values()
     assert [row["epoch"] for _, row in sorted(run.history.items())] == [0, 1, 2, 3, 4]
     assert run.exit_codes == [0]
 
 
-def test_offline_the_last_part_holds_every_epoch_once(tmp_path: Path) -> None:
+def test_the_last_part_of_an_offline_run_contains_every_epoch_once(tmp_path: Path) -> None:
     first = start(TRAINING, tmp_path, "offline", 0, 3, "wait")
-    logged(first)
+    wait_until_logged(first)
     kill(first)
     run = start_wandb_run(settings(), tmp_path, {}, epochs_kept=2)
     assert log_epochs(run, 4) == [0, 1, 2, 3]
@@ -107,39 +107,39 @@ def test_offline_the_last_part_holds_every_epoch_once(tmp_path: Path) -> None:
     assert of_type(again, "run")[0]["run_id"] == run_id
 
 
-def test_parts_that_began_in_the_same_second_are_told_apart(tmp_path: Path) -> None:
-    for part in range(8):  # each takes a fraction of a second, so some share one; wandb numbers their folders
+def test_parts_started_in_the_same_second_are_distinguished(tmp_path: Path) -> None:
+    for part in range(8):  # some start in the same second, for which wandb numbers their folders
         run = start_wandb_run(settings(), tmp_path, {}, epochs_kept=part)
         assert log_epochs(run, part + 1) == list(range(part + 1))
         assert list((tmp_path / "wandb").glob("*run-*")) == [run.folder]
 
 
-def test_offline_after_a_part_that_was_uploaded_only_new_epochs_are_added(tmp_path: Path) -> None:
+def test_an_offline_run_adds_only_new_epochs_after_an_uploaded_part(tmp_path: Path) -> None:
     first = start_wandb_run(settings(), tmp_path, {})
     assert log_epochs(first, 2) == [0, 1]
     assert first.folder is not None
     (log,) = first.folder.glob("*.wandb")
-    log.with_name(f"{log.name}.synced").touch()  # what `wandb sync` leaves
+    log.with_name(f"{log.name}.synced").touch()  # the marker that `wandb sync` leaves
     second = start_wandb_run(settings(), tmp_path, {}, epochs_kept=2)
     assert log_epochs(second, 4) == [2, 3]
     assert of_type(second, "run")[0]["run_id"] == of_type(first, "run")[0]["run_id"]
     assert [row["epoch"] for row in history(first)] == [0, 1]
 
 
-def test_a_wandb_that_hangs_is_left_alone(tmp_path: Path) -> None:
+def test_a_wandb_that_hangs_is_disabled_and_does_not_block(tmp_path: Path) -> None:
     process = start(HANGING, tmp_path)
-    told, warned = process.communicate(timeout=60)
-    assert (told, process.returncode) == ("True\n", 0)
-    assert "wandb could not finish the run and is disabled from here" in warned
-    assert "Traceback" not in warned
+    output, warnings = process.communicate(timeout=60)
+    assert (output, process.returncode) == ("True\n", 0)
+    assert "wandb could not finish the run and is disabled from here" in warnings
+    assert "Traceback" not in warnings
 
 
-def test_a_server_that_goes_away_is_waited_for_no_longer_than_set(tmp_path: Path) -> None:
+def test_finishing_waits_for_an_unreachable_server_only_until_the_timeout(tmp_path: Path) -> None:
     with WandbServer().serving() as server:
         online = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
         process = start(TRAINING.replace("20.0", "2.0"), tmp_path, "online", 0, 3, "wait", **online)
-        logged(process)
+        wait_until_logged(process)
     begin = time.monotonic()
-    process.communicate(timeout=60)  # ends its waiting
+    process.communicate(timeout=60)  # closes standard input, so the program stops waiting
     assert process.returncode == 0
     assert time.monotonic() - begin < 30

@@ -1,6 +1,6 @@
-"""The package as its users get it: built as a wheel, installed into an environment of its own, run in an empty folder.
+"""The package as users get it: built as a wheel, installed into its own environment, run in an empty folder.
 
-The libraries come from the environment of the tests, the package and its plugins from the wheel alone.
+The libraries come from the test environment, the package and its plugins only from the wheel.
 """
 
 import importlib.util
@@ -52,12 +52,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin/ of a new environment that holds nothing but the wheel."""
+    """The bin/ of a new environment that contains only the wheel."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     (site_packages,) = folder.glob("lib/python*/site-packages")
     libraries = [path for path in sys.path if path.endswith("site-packages")]
-    # Of these folders Python reads no .pth files, so an editable installation in them is not found.
+    # Python ignores .pth files inside these folders, so an editable installation there is not found.
     (site_packages / "libraries.pth").write_text("\n".join(libraries))
     python = str(folder / "bin" / "python")
     no_network = "--no-deps", "--no-index"
@@ -79,7 +79,7 @@ def _installed_files(environment: Path) -> set[Path]:
     return {path for path in environment.parent.rglob("*") if "__pycache__" not in path.parts}
 
 
-def test_the_wheel_holds_every_config_every_study_and_the_plugins(wheel: Path) -> None:
+def test_the_wheel_contains_every_config_study_and_plugin(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = [path for folder in ("conf", "experiments") for path in (REPOSITORY / folder).rglob("*.*")]
     assert len(shipped) > 40
@@ -91,7 +91,7 @@ def test_the_wheel_holds_every_config_every_study_and_the_plugins(wheel: Path) -
     assert rooms == {"spleen", "hydra_plugins", f"spleen-{__version__}.dist-info"}
 
 
-def test_import_spleen_is_light_and_knows_its_version(environment: Path, tmp_path: Path) -> None:
+def test_import_spleen_is_light_and_gives_the_version(environment: Path, tmp_path: Path) -> None:
     script = "import sys, spleen; print(spleen.__file__, spleen.__version__, *sys.modules, sep='\\n')"
     place, version, *modules = _run([str(environment / "python"), "-c", script], tmp_path).stdout.splitlines()
     assert Path(place).is_relative_to(environment.parent)
@@ -101,15 +101,15 @@ def test_import_spleen_is_light_and_knows_its_version(environment: Path, tmp_pat
         assert _run([*map(str, command), "--version"], tmp_path).stdout == f"spleen {__version__}\n"
 
 
-def test_the_installed_command_answers_as_train_py_does(environment: Path, tmp_path: Path) -> None:
+def test_the_installed_command_behaves_like_train_py(environment: Path, tmp_path: Path) -> None:
     command = str(environment / "spleen")
     own = tmp_path / "experiments" / "mine"
     own.mkdir(parents=True)
     (own / "study.yaml").write_text("# Is it mine?\nhydra: {sweeper: {params: {seed: '0,1'}}}\n")
-    told = _run([command, "train", "--help"], tmp_path).stdout
-    assert "\n  spleen train lr=1e-4 img_size=512\n" in told
-    assert "train.py" not in told
-    studies = dict(re.findall(r"^  experiment=(\w+) +(.+)$", told, re.M))
+    help_text = _run([command, "train", "--help"], tmp_path).stdout
+    assert "\n  spleen train lr=1e-4 img_size=512\n" in help_text
+    assert "train.py" not in help_text
+    studies = dict(re.findall(r"^  experiment=(\w+) +(.+)$", help_text, re.M))
     assert studies["mine"] == "Is it mine?"
     assert set(studies) - {"mine"} == {path.parent.name for path in REPOSITORY.glob("experiments/*/study.yaml")}
     assert "imgsize" in _run([command, "train", "imgsize=64"], tmp_path, exit_code=2).stderr
@@ -164,9 +164,7 @@ def test_an_installation_runs_sweeps_and_studies(environment: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_an_installation_trains_over_two_processes_with_a_network_of_ones_own(
-    environment: Path, tmp_path: Path
-) -> None:
+def test_an_installation_trains_a_custom_network_on_two_processes(environment: Path, tmp_path: Path) -> None:
     unet = (REPOSITORY / "conf" / "model" / "unet.yaml").read_text()
     (tmp_path / "own" / "model").mkdir(parents=True)
     (tmp_path / "own" / "model" / "mine.yaml").write_text(re.sub(r"^name: \w+", "name: mine", unet, flags=re.M))
