@@ -1,4 +1,4 @@
-"""The baseline of the throughput: the training loop that one would write without any framework."""
+"""Baseline of the throughput benchmark: the training loop one would write without a framework."""
 
 import itertools
 import time
@@ -13,7 +13,7 @@ from spleen.training.optimiser import OptimiserSettings
 
 
 class BareLoop:
-    """Trains a network on batches that lie ready in memory, over and over, at a constant learning rate."""
+    """Trains a network on batches already in memory, over and over, at a constant learning rate."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class BareLoop:
 
 
 def synchronised_time() -> float:
-    """Seconds on a running clock, once a GPU has done what it was given."""
+    """Performance counter in seconds, read after all queued GPU work has finished."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter()

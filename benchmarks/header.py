@@ -1,4 +1,4 @@
-"""The line that stands above every benchmark's table: machine, date, versions, commit."""
+"""The line printed above every benchmark's table: machine, date, versions, commit."""
 
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,7 +11,7 @@ _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "spleen")
 
 
 def header() -> str:
-    """One line of Markdown, without which no number below it can be compared with another."""
+    """One line of Markdown with what is needed to compare the numbers below it with others."""
     machine = describe_hardware()
     versions = [f"python {python_version()}", *(f"{name} {version(name)}" for name in _PACKAGES)]
     return (
@@ -22,5 +22,5 @@ def header() -> str:
 
 
 def verdict(passed: bool) -> str:
-    """How a bar that was reached, or not, stands in a table."""
+    """The table cell for a target that was reached or missed."""
     return "reached" if passed else "**missed**"

@@ -1,17 +1,18 @@
-"""The held-out cases of folds, predicted by one run, by several fused, and by nnU-Net, all scored in the same way.
+"""Held-out cases of folds, predicted by single runs, by several fused runs and by nnU-Net, all scored the same way.
 
     python -m benchmarks.held_out --root Task04_Hippocampus RUN_CORONAL RUN_SAGITTAL RUN_AXIAL [--tta] [--masks FOLDER]
     python -m benchmarks.held_out --root Task04_Hippocampus STUDY/*fold=* --tta --fused-only
 
-Each run alone, then all of them fused with equal weights, predict the cases that they held out (split.json says which)
-from their files, each case by those runs alone that held it out; the masks are scored per case on the files' own grid.
-`--masks` adds a folder of masks from elsewhere, such as nnU-Net's validation. Prints the mean Dice of each class with
-its bootstrap interval, the worst case, and the minutes of training that summary.json records.
+First each run alone, then all of them fused with equal weights, predict the held-out cases listed in split.json; each
+case is predicted only by the runs that held it out. The masks are scored per case on the native grid. `--masks` adds a
+folder of masks from elsewhere, such as nnU-Net's validation. Prints the mean Dice of each class with its bootstrap
+interval, the worst case, and the training time in minutes recorded in summary.json.
 
-A second table says what the loss is made of, since a prediction can only be as near to one annotator as another
-annotator is. "together" is the Dice of all classes as one organ; "moved", the same where each mask may be moved by up
-to a voxel along each axis, with the cases that gain more than 0.03 by it: their labels lie beside their images;
-"border given", the Dice of each class if every predicted voxel had the class of the nearest reference voxel.
+A second table breaks down the remaining error, since a prediction can agree with one annotator only as well as another
+annotator does. "together" is the Dice of all classes merged into one organ; "moved" is the same if each mask may be
+shifted by up to one voxel along each axis, with the cases that gain more than 0.03 this way, because their labels are
+displaced from their images; "border given" is the Dice of each class if every predicted voxel had the class of the
+nearest reference voxel.
 """
 
 import argparse
@@ -37,15 +38,15 @@ from spleen.inference.predict import PredictSettings, predict
 from spleen.types import LabelVolume
 
 Mask = Bool[np.ndarray, "i j k"]
-# Gain in Dice from which a label is taken to lie beside its image.
+# Gain in Dice above which a label counts as displaced from its image.
 _DISPLACED = 0.03
 
 
 def main() -> None:
-    """Print one row for each way to predict."""
+    """Print one row per prediction method."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of one or several folds")
-    parser.add_argument("--root", type=Path, required=True, help="the data set in the Decathlon's layout")
+    parser.add_argument("--root", type=Path, required=True, help="dataset in the Decathlon layout")
     parser.add_argument("--tta", action="store_true", help="also with test-time augmentation")
     parser.add_argument("--fused-only", action="store_true", help="leave out the rows of single runs")
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="folders of masks from elsewhere")
@@ -57,12 +58,12 @@ def main() -> None:
     print(header())
     print("\n| predicted by | cases | minutes of training | " + " | ".join(f"{name} | worst" for name in names) + " |")
     print("|---|---|---|" + "---|---|" * len(names))
-    losses = []
+    breakdowns = []
     single, fused = [[run] for run in arguments.runs], [arguments.runs] if len(arguments.runs) > 1 else []
-    ways = [*([] if arguments.fused_only else single), *fused]
+    methods = [*([] if arguments.fused_only else single), *fused]
     images, held_out = [case.images[0] for case in dataset.cases], _held_out(arguments.runs)
     with tempfile.TemporaryDirectory() as folder:
-        wanted = [(runs, tta) for runs in ways for tta in ([False, True] if arguments.tta else [False])]
+        wanted = [(runs, tta) for runs in methods for tta in ([False, True] if arguments.tta else [False])]
         for number, (runs, tta) in enumerate(wanted):
             masks = Path(folder) / f"masks-{number}"
             report = predict(list(runs), images, masks, PredictSettings(tta=tta, held_out=True))
@@ -70,15 +71,15 @@ def main() -> None:
                 sys.exit(f"{report.failures[0].image}: {report.failures[0].reason}")
             label = " + ".join(run.name for run in runs) + (", --tta" if tta else "")
             total = f"{sum(minutes[run] for run in runs):.1f}"
-            losses.append(_print(label, total, masks, dataset))
+            breakdowns.append(_print(label, total, masks, dataset))
         for masks in arguments.masks:
             chosen = Path(folder) / f"elsewhere-{masks.name}"
             chosen.mkdir()
             for case_id in held_out:
                 (chosen / f"{case_id}.nii.gz").symlink_to((masks / f"{case_id}.nii.gz").resolve())
-            losses.append(_print(str(masks), "", chosen, dataset))
+            breakdowns.append(_print(str(masks), "", chosen, dataset))
     print(f"\n| predicted by | together | moved (cases) | {' / '.join(names)}, border given |\n|---|---|---|---|")
-    print("\n".join(losses))
+    print("\n".join(breakdowns))
 
 
 def _held_out(runs: list[Path]) -> set[str]:
@@ -99,45 +100,47 @@ def _print(label: str, minutes: str, masks: Path, dataset: Dataset) -> str:
         worst = min(score.dice for score in evaluation.scores if score.class_name == name)
         cells += [f"{dice.mean:.4f}{interval}", f"{worst:.3f}"]
     print(f"| {label} | {len(evaluation.case_ids)} | {minutes} | {' | '.join(cells)} |", flush=True)
-    return f"| {label} | {_losses(masks, labels, list(classes))} |"
+    return f"| {label} | {_breakdown_cells(masks, labels, list(classes))} |"
 
 
-def _losses(masks: Path, labels: Path, values: Sequence[int]) -> str:
-    """The second table's cells: means over the cases."""
-    losses: dict[str, Loss] = {}
+def _breakdown_cells(masks: Path, labels: Path, values: Sequence[int]) -> str:
+    """The cells of the second table: means over the cases."""
+    breakdowns: dict[str, Breakdown] = {}
     for case_id, (mask, label) in match_by_name(masks, labels).paired.items():
-        losses[case_id] = _loss(read_label(mask).array, read_label(label).array, values)
-    together, moved = (np.mean([getattr(loss, name) for loss in losses.values()]) for name in ("together", "moved"))
-    border_given = np.mean([loss.border_given for loss in losses.values()], axis=0)
+        breakdowns[case_id] = _break_down(read_label(mask).array, read_label(label).array, values)
+    together, moved = (
+        np.mean([getattr(breakdown, name) for breakdown in breakdowns.values()]) for name in ("together", "moved")
+    )
+    border_given = np.mean([breakdown.border_given for breakdown in breakdowns.values()], axis=0)
     displaced = [
-        f"{case_id.split('_')[-1]} {loss.together:.2f} → {loss.moved:.2f}"
-        for case_id, loss in losses.items()
-        if loss.moved - loss.together > _DISPLACED
+        f"{case_id.split('_')[-1]} {breakdown.together:.2f} → {breakdown.moved:.2f}"
+        for case_id, breakdown in breakdowns.items()
+        if breakdown.moved - breakdown.together > _DISPLACED
     ]
     classes = " / ".join(f"{dice:.4f}" for dice in border_given)
     return f"{together:.4f} | {moved:.4f} ({', '.join(displaced) or 'none'}) | {classes}"
 
 
 @dataclass(frozen=True)
-class Loss:
-    """What a way of predicting loses in one case: the Dice of the organ, that of the moved organ, those of classes."""
+class Breakdown:
+    """Dice of one case: of the merged organ, of the shifted organ, and of each class with the border given."""
 
     together: float
     moved: float
     border_given: tuple[float, ...]
 
 
-def _loss(prediction: LabelVolume, reference: LabelVolume, values: Sequence[int]) -> Loss:
+def _break_down(prediction: LabelVolume, reference: LabelVolume, values: Sequence[int]) -> Breakdown:
     organ, expected = prediction != 0, reference != 0
     nearest = np.array(values)[np.argmin([distance_transform_edt(reference != value) for value in values], axis=0)]
-    return Loss(
+    return Breakdown(
         together=_dice(organ, expected),
-        moved=max(_dice(_moved(organ, shift), expected) for shift in product((-1, 0, 1), repeat=3)),
+        moved=max(_dice(_shifted(organ, shift), expected) for shift in product((-1, 0, 1), repeat=3)),
         border_given=tuple(_dice(organ & (nearest == value), reference == value) for value in values),
     )
 
 
-def _moved(mask: Mask, shift: tuple[int, ...]) -> Mask:
+def _shifted(mask: Mask, shift: tuple[int, ...]) -> Mask:
     padded = np.pad(mask, 1)
     return np.roll(padded, shift, axis=(0, 1, 2))[1:-1, 1:-1, 1:-1]
 

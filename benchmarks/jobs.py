@@ -1,4 +1,4 @@
-"""Training jobs for the benchmarks: as the command that a user types, and as a configuration in this process."""
+"""Training jobs for the benchmarks: as a command in a new process, and as a configuration in this process."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from spleen.system.resources import conf_folder, work_folder
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """One `python train.py` that ended well."""
+    """One successful `python train.py`."""
 
     summary: dict[str, Any]
     """The content of summary.json."""
@@ -29,7 +29,7 @@ class FinishedJob:
 def train(overrides: list[str], run_folder: Path) -> FinishedJob:
     """Run `python train.py` with these overrides in a fresh process, and read its summary.
 
-    What the job prints goes to `run_folder`/terminal.txt. Ends this program with the job's words if the job fails.
+    The job's output goes to `run_folder`/terminal.txt. Exits with that output if the job fails.
     """
     run_folder.mkdir(parents=True)
     command = [sys.executable, "train.py", *overrides, f"hydra.run.dir={quoted(run_folder)}"]
@@ -46,12 +46,12 @@ def train(overrides: list[str], run_folder: Path) -> FinishedJob:
 def configure(overrides: list[str]) -> TrainConfig:
     """The configuration that `python train.py` would run with these overrides.
 
-    They must hold output_dir and cache_dir, whose defaults only train.py itself can resolve.
+    They must include output_dir and cache_dir, whose defaults only train.py itself can resolve.
     """
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return parse(compose("train", overrides))
 
 
 def quoted(path: Path) -> str:
-    """A path as a value in Hydra's grammar, seen from the caller's folder."""
+    """A path, made absolute from the working folder, as a value in Hydra's override grammar."""
     return in_hydra_grammar(path.absolute())

@@ -1,13 +1,13 @@
-"""Kill a training with SIGKILL at random moments, resume it each time, and compare it with one that nothing disturbed.
+"""Kill training runs with SIGKILL at random times, resume them, and compare them with an undisturbed run.
 
 Run it from the repository (about ten minutes):
 
     python -m benchmarks.kill_and_resume --kills 20
 
-A run is killed and resumed until it ends; then the next one begins, until all kills are spent. Moments are drawn
-uniformly between the start of a process and the time that the undisturbed run took, so they fall into imports, epochs,
-validations, checkpoints, scoring and drawing alike. Bars: every file and tensor equal bit for bit, at most one epoch
-repeated after a kill, one wandb run with every epoch once.
+A run is killed and resumed until it finishes; then the next one starts, until all kills are used up. Kill times are
+drawn uniformly between 0 and the duration of the undisturbed run, from the start of each process, so they fall into
+imports, epochs, validation, checkpointing, scoring and plotting alike. Targets: every file and tensor identical bit for
+bit, at most one epoch repeated per kill, and one wandb run with every epoch logged once.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from spleen.records.folder import BEST, CHECKPOINTS, LAST
 from spleen.system.resources import work_folder
 
 EPOCHS = 12
-# Small, but with everything that has a state: dropout, augmentation, averaged weights, a schedule, early stopping.
+# Small, but with everything that has state: dropout, augmentation, averaged weights, a schedule, early stopping.
 SETTINGS = [
     "data=phantom", "data.matrix=96", "data.n_slices=60", "img_size=64", "model.network.width=8", "batch_size=8",
     f"epochs={EPOCHS}", "loader.slices_per_epoch=160", "model.network.dropout=0.1", "augment=light",
@@ -42,7 +42,7 @@ _TENSORS = ("state_dict", "current_model_state", "averaging_state", "optimizer_s
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill, and what the next process made of it."""
+    """One kill, and how the next process continued."""
 
     run: int
     second: float
@@ -50,17 +50,17 @@ class Kill:
     phase: str
     kept: int
     repeated: int
-    """Epochs that the killed process had begun and the next one trained again."""
+    """Epochs that the killed process had started and the next one trained again."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """What one process of a run printed and left."""
+    """The output of one process of a run, and what it left behind."""
 
     first_epoch: int | None
-    """The first that it finished, from 1; None if it finished none."""
+    """The first epoch that it finished, counted from 1; None if it finished none."""
     begun: int
-    """Epochs of the run that had begun when it ended."""
+    """Epochs of the run that had been started when it ended."""
     kept: int
     phase: str
     finished: bool
@@ -68,34 +68,34 @@ class Process:
 
 
 def main() -> None:
-    """Print one row per kill, then what is equal."""
+    """Print one row per kill, then the comparison with the undisturbed run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="kills in all")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kills", type=int, default=20, help="total number of kills")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the kill times")
     arguments = parser.parse_args()
     print(header())
-    moments = random.Random(arguments.seed)
+    kill_times = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _process(folder, folder / "warm up", None)  # fills the cache
         undisturbed = _process(folder, folder / "undisturbed", None)
         print(f"Undisturbed: {undisturbed.seconds:.1f} s for {EPOCHS} epochs.\n")
-        print("| kill | run | after s | killed | epochs kept | epochs repeated |\n|---|---|---|---|---|---|")
+        print("| kill | run | after s | killed | epochs saved | epochs repeated |\n|---|---|---|---|---|---|")
         kills: list[Kill] = []
         runs: list[Path] = []
         while len(kills) < arguments.kills:
             runs.append(folder / f"run {len(runs) + 1}")
-            _kill_until_finished(folder, runs[-1], kills, arguments.kills, moments, undisturbed.seconds)
+            _kill_until_finished(folder, runs[-1], kills, arguments.kills, kill_times, undisturbed.seconds)
         _print_verdicts(folder / "undisturbed", runs, kills)
 
 
 def _kill_until_finished(
-    folder: Path, run_folder: Path, kills: list[Kill], wanted: int, moments: random.Random, longest: float
+    folder: Path, run_folder: Path, kills: list[Kill], wanted: int, kill_times: random.Random, longest: float
 ) -> None:
     run = int(run_folder.name.split()[-1])
     killed: tuple[float, Process] | None = None
     while True:
-        second = moments.uniform(0, longest) if len(kills) + (killed is not None) < wanted else None
+        second = kill_times.uniform(0, longest) if len(kills) + (killed is not None) < wanted else None
         process = _process(folder, run_folder, second)
         if killed is not None and (process.first_epoch is not None or process.finished):
             after, before = killed
@@ -116,7 +116,7 @@ def _print(number: int, kill: Kill) -> None:
 
 
 def _process(folder: Path, run_folder: Path, kill_after: float | None) -> Process:
-    """Start or resume a run; kill it after some seconds, or let it end."""
+    """Start or resume a run; kill it after some seconds, or let it finish."""
     command = [
         *SETTINGS, f"hydra.run.dir={quoted(run_folder)}", f"cache_dir={quoted(folder / 'cache')}",
         f"output_dir={quoted(folder / 'outputs')}",
@@ -148,28 +148,30 @@ def _describe(text: str, run_folder: Path, finished: bool, seconds: float) -> Pr
     trains = bool(printed) or "network input" in text
     begun = done + 1 if trains and done == kept and done < EPOCHS else done
     if not trains:
-        phase = "before the training"
+        phase = "before training"
     elif done > kept:
-        phase = f"after epoch {done}, before it was kept"
+        phase = f"after epoch {done}, before it was saved"
     elif done < EPOCHS:
-        phase = f"in epoch {begun}"
+        phase = f"during epoch {begun}"
     elif not (run_folder / "cases.csv").exists():
-        phase = "in the scoring"
+        phase = "during scoring"
     else:
-        phase = "in the report"
+        phase = "during reporting"
     return Process(printed[0] if printed else None, begun, kept, phase, finished, seconds)
 
 
 def _kept(run_folder: Path) -> int:
-    """Epochs in last.ckpt, which must be whole at every moment."""
+    """Epochs in last.ckpt, which must be intact at all times."""
     last = run_folder / CHECKPOINTS / LAST
     return len(read_checkpoint(last)["callbacks"]["EpochRecord"]["rows"]) if last.exists() else 0
 
 
 def _print_verdicts(undisturbed: Path, runs: Sequence[Path], kills: Sequence[Kill]) -> None:
     most = max(kill.repeated for kill in kills)
-    print(f"\n{len(kills)} kills in {len(runs)} runs. Most epochs repeated after one: {most}, {verdict(most <= 1)}.\n")
-    print("| compared with the undisturbed run | equal | |\n|---|---|---|")
+    print(
+        f"\n{len(kills)} kills in {len(runs)} runs. Most epochs repeated after a kill: {most}, {verdict(most <= 1)}.\n"
+    )
+    print("| compared with the undisturbed run | identical | |\n|---|---|---|")
     for name in ("metrics.csv", "cases.csv", "split.json"):
         _print_equal(name, [(run / name).read_bytes() == (undisturbed / name).read_bytes() for run in runs])
     for name in (BEST, LAST):
@@ -208,7 +210,7 @@ def _wandb_epochs(run_folder: Path) -> list[int]:
         text = subprocess.run([*command, str(log.parent.parent)], check=True, capture_output=True, text=True).stdout
         records = [json.loads(line) for line in text.splitlines()]
         items = [record["history"]["item"] for record in records if record["type"] == "history"]
-        epochs += [int(item["epoch"]) for item in items if "train/loss" in item]  # else the tables at the end
+        epochs += [int(item["epoch"]) for item in items if "train/loss" in item]  # not the final tables
     return epochs
 
 

@@ -1,19 +1,19 @@
-"""How discovery, the slice store, the start, memory and loading behave with 10, 100 and 1,000 cases.
+"""How discovery, the slice store, start-up, memory and loading scale to 10, 100 and 1,000 cases.
 
 Run it from the repository, on an otherwise idle machine with Linux (about four minutes and 2 GB of disk):
 
     python -m benchmarks.many_cases
 
-The cases are made up: 64 × 64 × 32 voxels of int16, 1.5 × 1.5 × 3 mm, noise with two organs of varying size, in the
+The cases are synthetic: 64 × 64 × 32 voxels of int16, 1.5 × 1.5 × 3 mm, noise with two organs of varying size, in the
 layout of the Medical Segmentation Decathlon. Coronal slices become 64 × 64 pixels. Each row is measured for each count
-in fresh processes, imports excluded unless the row is of them; the files stay in the system's cache except for the last
-two rows. What the rows mean, and how each is taken, stands in benchmarks/many_cases_parts.py. Below the table stands
-how long the store takes for 8 cases of 512 × 512 × 90 voxels, where more of the work can be shared by threads.
+in fresh processes, excluding imports except in their own row; the files stay in the page cache except for the last two
+rows. benchmarks/many_cases_parts.py explains how each row is measured. The line below the table gives the time to build
+the store for 8 cases of 512 × 512 × 90 voxels, where threads can share more of the work.
 
-The bars: a second start, which finds its store, opens and splits 1,000 cases within 3 s beyond imports; the loader
-gives 1,000 slices/s from batches that mix about 32 cases; 200 steps on 1,000 cases need at most 10 % and 50 MB more
-memory than on 10 cases; a batch reads at most 1.1 times the bytes of its slices, and at most twice as many come from
-the disk, which gives whole pages of 4 KiB.
+Targets: a second start, with the store already there, opens and splits 1,000 cases within 3 s, imports excluded; the
+loader delivers 1,000 slices/s from batches that mix about 32 cases; 200 steps on 1,000 cases need at most 10 % + 50 MB
+more memory than on 10 cases; a batch reads at most 1.1 times the bytes of its slices, and at most twice as many come
+from the disk, which delivers whole 4 KiB pages.
 """
 
 import argparse
@@ -33,18 +33,18 @@ from spleen.system.resources import work_folder
 
 SHAPE, SPACING_MM = (64, 64, 32), (1.5, 1.5, 3.0)
 LARGE_SHAPE, N_LARGE = (512, 512, 90), 8
-START_BAR_SECONDS, LOADER_BAR, READ_BAR, DISK_BAR = 3.0, 1000.0, 1.1, 2.0
-MEMORY_BAR_FACTOR, MEMORY_BAR_MB = 1.1, 50.0
+START_TARGET_SECONDS, LOADER_TARGET, READ_TARGET, DISK_TARGET = 3.0, 1000.0, 1.1, 2.0
+MEMORY_TARGET_FACTOR, MEMORY_TARGET_MB = 1.1, 50.0
 
 Measured = Mapping[str, float]
 
 
 def main() -> None:
-    """Make the cases, measure them, print the table."""
+    """Create the cases, measure them, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 1000], help="numbers of cases, rising")
-    parser.add_argument("--repeats", type=int, default=3, help="fresh processes for each start, of which the median")
-    parser.add_argument("--folder", type=Path, help="make the cases under this folder, on a disk of its choice")
+    parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 1000], help="numbers of cases, ascending")
+    parser.add_argument("--repeats", type=int, default=3, help="fresh processes per start-up time; the median is shown")
+    parser.add_argument("--folder", type=Path, help="create the cases in this folder, to choose the disk")
     arguments = parser.parse_args()
     print(header())
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def make_cases(root: Path, count: int, shape: tuple[int, int, int]) -> None:
-    """Write a Decathlon folder of `count` cases, stored as LPS, each with an image and a label of its own."""
+    """Write a Decathlon folder of `count` cases, stored as LPS, each with its own image and label."""
     for name in ("imagesTr", "labelsTr"):
         (root / name).mkdir(parents=True)
     _describe_dataset(root, count)
@@ -90,7 +90,7 @@ def _describe_dataset(root: Path, count: int) -> None:
 
 
 def _build(folder: Path, count: int, shape: tuple[int, int, int]) -> dict[str, float]:
-    """Seconds to build the store of new cases twice; that of all threads stays, under the name all_threads."""
+    """Create cases and time building their store twice, in seconds; the one of all threads is kept in all_threads."""
     make_cases(folder, count, shape)
     return {
         "build_one_thread": _in_fresh_process("build", folder, folder / "one_thread", "--threads=1")["seconds"],
@@ -104,13 +104,13 @@ def _measure(folder: Path, count: int, repeats: int) -> dict[str, float]:
     measured |= {name: median(start[name] for start in starts) for name in starts[0]}
     for part in ("load", "read"):
         measured |= _in_fresh_process(part, folder, every)
-    measured |= _in_fresh_process("train", folder, every, "--threads=1")  # for its memory, not for its speed
+    measured |= _in_fresh_process("train", folder, every, "--threads=1")  # measures memory, not speed
     print(f"{count} cases: {json.dumps(measured)}", file=sys.stderr)
     return measured
 
 
 def _in_fresh_process(part: str, root: Path, cache: Path, *options: str) -> Measured:
-    """What one part of the measurement says; ends this program with its words if it fails."""
+    """The values that one part measures in a fresh process; exits with its output if it fails."""
     command = [sys.executable, "-m", "benchmarks.many_cases_parts", part, str(root), str(cache), *options]
     done = subprocess.run(command, cwd=work_folder(), capture_output=True, text=True)
     if done.returncode:
@@ -121,7 +121,7 @@ def _in_fresh_process(part: str, root: Path, cache: Path, *options: str) -> Meas
 
 def _print_table(counts: Sequence[int], measured: Sequence[Measured]) -> None:
     few, many = measured[0], measured[-1]
-    memory_bar = MEMORY_BAR_FACTOR * few["peak_mb"] + MEMORY_BAR_MB
+    memory_target = MEMORY_TARGET_FACTOR * few["peak_mb"] + MEMORY_TARGET_MB
     rows: list[tuple[str, Callable[[Measured], str], str]] = [
         ("imports, s", lambda m: f"{m['imports']:.2f}", " | "),
         ("discovery of the cases, s", lambda m: f"{m['discovery']:.3f}", " | "),
@@ -131,20 +131,20 @@ def _print_table(counts: Sequence[int], measured: Sequence[Measured]) -> None:
         (
             "second start to the split data, s",
             lambda m: f"{m['second_start']:.2f}",
-            f"≤ {START_BAR_SECONDS:g} | {verdict(many['second_start'] <= START_BAR_SECONDS)}",
+            f"≤ {START_TARGET_SECONDS:g} | {verdict(many['second_start'] <= START_TARGET_SECONDS)}",
         ),
         ("… of which `open_data`, s", lambda m: f"{m['open_data']:.2f}", " | "),
         (
             "loading batches of 32 over all cases, slices/s",
             lambda m: f"{m['all_cases']:,.0f}",
-            f"≥ {LOADER_BAR:,.0f} | {verdict(many['all_cases'] >= LOADER_BAR)}",
+            f"≥ {LOADER_TARGET:,.0f} | {verdict(many['all_cases'] >= LOADER_TARGET)}",
         ),
         ("… cases in a batch", lambda m: f"{m['cases_in_a_batch']:.1f}", " | "),
         ("… from one case, slices/s", lambda m: f"{m['one_case']:,.0f}", " | "),
         (
             "training of 200 steps, peak memory, MB",
             lambda m: f"{m['peak_mb']:.0f}",
-            f"≤ {memory_bar:.0f} | {verdict(many['peak_mb'] <= memory_bar)}",
+            f"≤ {memory_target:.0f} | {verdict(many['peak_mb'] <= memory_target)}",
         ),
         ("… of which anonymous, MB", lambda m: f"{m['peak_anonymous_mb']:.0f}", " | "),
         ("… after opening the data, MB", lambda m: f"{m['opened_mb']:.0f}", " | "),
@@ -153,18 +153,18 @@ def _print_table(counts: Sequence[int], measured: Sequence[Measured]) -> None:
         (
             "bytes that a batch asks for ÷ bytes of its slices",
             lambda m: f"{m['asked']:.3f}",
-            f"≤ {READ_BAR} | {verdict(many['asked'] <= READ_BAR)}",
+            f"≤ {READ_TARGET} | {verdict(many['asked'] <= READ_TARGET)}",
         ),
         (
             "bytes that come from the disk ÷ bytes of its slices",
             lambda m: f"{m['from_disk']:.3f}",
-            f"≤ {DISK_BAR:g} | {verdict(many['from_disk'] <= DISK_BAR)}",
+            f"≤ {DISK_TARGET:g} | {verdict(many['from_disk'] <= DISK_TARGET)}",
         ),
     ]
-    print(f"| | {' | '.join(f'{count:,} cases' for count in counts)} | bar | |")
+    print(f"| | {' | '.join(f'{count:,} cases' for count in counts)} | target | |")
     print(f"|---|{'---|' * len(counts)}---|---|")
-    for name, told, bar in rows:
-        print(f"| {name} | {' | '.join(told(one) for one in measured)} | {bar} |")
+    for name, format_value, target in rows:
+        print(f"| {name} | {' | '.join(format_value(one) for one in measured)} | {target} |")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""What each fresh process of benchmarks/many_cases.py measures; it prints one line of JSON.
+"""The measurements of benchmarks/many_cases.py, each made in a fresh process that prints one line of JSON.
 
 build: seconds to open all cases with an empty store, with the given number of threads.
-start: what `python train.py` does before it trains, with a store that is complete: the configuration completed from
-    the data's files, the identity of the job, and `open_data`. The discovery alone is timed once more.
-load: slices/s of the training loader and nothing else, for a few seconds; from one case, the loader has only that one.
-read: five batches, each after the store was dropped from the system's cache. /proc/self/io says how many bytes the
-    process asked for (rchar, without mapped files) and how many the disk delivered (read_bytes), against the bytes of
-    the slices with their neighbours and labels.
-train: one whole run, with its two validations and its test, on 200 batches of 32 slices drawn over all cases, with a
-    network of width 4. Memory (VmRSS and RssAnon in /proc/self/status) and open files are looked at every 10 ms.
+start: everything that `python train.py` does before training, with a complete store: completing the configuration from
+    the data files, the identity of the job, and `open_data`. Discovery is also timed on its own.
+load: slices/s of the training loader alone, over a few seconds; for one case, the loader has only that case.
+read: five batches, each after dropping the store from the page cache. /proc/self/io gives the bytes that the process
+    requested (rchar, without mapped files) and that the disk delivered (read_bytes), relative to the bytes of the
+    slices with their context slices and labels.
+train: one whole run, with two validations and a test, on 200 batches of 32 slices drawn from all cases, with a network
+    of width 4. Memory (VmRSS and RssAnon in /proc/self/status) and open files are sampled every 10 ms.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def build(config: TrainConfig) -> dict[str, float]:
 
 
 def start(config: TrainConfig) -> dict[str, float]:
-    """Start with a store that is complete."""
+    """Start with a complete store."""
     begin = time.perf_counter()
     dataset = find_dataset(config)
     completed = complete(config, dataset)
@@ -92,7 +92,7 @@ def start(config: TrainConfig) -> dict[str, float]:
 
 
 def load(config: TrainConfig) -> dict[str, float]:
-    """The loader alone."""
+    """Measure the loader alone."""
     data = _open(config)
     case = data.slices("train")[0].case
     everything = SliceSplit(train=tuple(range(case.n_slices)), val=(), test=(), guard=())
@@ -119,12 +119,12 @@ def _slices_per_second(data: SliceDataModule) -> float:
 
 
 def read(config: TrainConfig) -> dict[str, float]:
-    """What a batch touches of the store."""
+    """Measure the bytes that a batch reads from the store."""
     files = list(Path(config.cache_dir).glob("slices/*/*"))
     data = _open(config)
     loader = data.train_dataloader()
     numbers = [batch for _, batch in zip(range(_READ_BATCHES), loader.sampler, strict=False)]
-    loader.dataset[numbers[0]]  # imports what a first batch imports
+    loader.dataset[numbers[0]]  # triggers lazy imports
     needed = asked = from_disk = 0
     for batch in numbers:
         _drop_from_system_cache(files)
@@ -140,41 +140,41 @@ def read(config: TrainConfig) -> dict[str, float]:
 def _drop_from_system_cache(files: list[Path]) -> None:
     for path in files:
         descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)  # only what is on the disk can be dropped
+        os.fsync(descriptor)  # only pages already written to disk can be dropped
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
 
 
 def _read_so_far() -> tuple[int, int]:
-    """Bytes that this process has asked for, and that the disk has delivered for it."""
+    """Bytes that this process has requested, and bytes that the disk has delivered to it."""
     entries = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(entries["rchar"]), int(entries["read_bytes"])
 
 
 def train(config: TrainConfig) -> dict[str, float]:
-    """One run, watched."""
+    """Monitor the memory and open files of one run."""
     _open(config)
     opened_mb = _memory_mb()["VmRSS"]
-    with _Watch() as watch:
+    with _Monitor() as monitor:
         run.run(config, Path(config.output_dir) / "run", time.time())
     return {
         "opened_mb": opened_mb,
-        "peak_mb": watch.peak["VmRSS"],
-        "peak_anonymous_mb": watch.peak["RssAnon"],
-        "open_files": watch.open_files,
+        "peak_mb": monitor.peak["VmRSS"],
+        "peak_anonymous_mb": monitor.peak["RssAnon"],
+        "open_files": monitor.open_files,
     }
 
 
-class _Watch:
-    """The largest memory, in MB, and the most open files of this process while it is entered."""
+class _Monitor:
+    """Context manager: peak memory in MB and largest number of open files of this process."""
 
     def __init__(self) -> None:
         self.peak = _memory_mb()
         self.open_files = 0
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        self._thread = threading.Thread(target=self._sample)
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> "_Monitor":
         self._thread.start()
         return self
 
@@ -182,7 +182,7 @@ class _Watch:
         self._end.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self._end.wait(0.01):
             self.peak = {name: max(value, self.peak[name]) for name, value in _memory_mb().items()}
             self.open_files = max(self.open_files, len(list(Path("/proc/self/fd").iterdir())))

@@ -1,10 +1,10 @@
-"""`spleen predict` against the bare network: end to end, one 512 × 512 × 90 volume, img_size=256.
+"""`spleen predict` against the bare network, end to end on one 512 × 512 × 90 volume, img_size=256.
 
 Run it from the repository, on an otherwise idle machine: `python -m benchmarks.predict_speed`. Ours: predict(), from
 the file's path to the finished mask and predictions.csv. Bare: nibabel reads the file, the same network with the same
-floats and batch size runs over the same slices, which lie in memory as finished network input, and nibabel writes a
-mask. The two take turns; a ratio is that of one turn of each. Bar: 1.25. The last column is the whole `spleen predict`
-command, imports included.
+precision and batch size runs over the same slices, already in memory as network input, and nibabel writes a mask. The
+two alternate; a ratio compares one turn of each. Target: 1.25. The last column is the whole `spleen predict` command,
+imports included.
 """
 
 import argparse
@@ -32,20 +32,22 @@ from spleen.inference.predict import PredictSettings, predict
 from spleen.system.hardware import choose_hardware
 from spleen.system.resources import work_folder
 
-BAR = 1.25
+TARGET = 1.25
 BATCH_SIZE = PredictSettings().batch_size
 
 
 def main() -> None:
-    """One row for each axis."""
+    """Print one row per axis."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each")
     parser.add_argument("--axes", nargs="+", default=["axial", "coronal", "sagittal"])
     arguments = parser.parse_args()
     cache = work_folder() / ".cache"
     image = phantom_case(cache, matrix=512, n_slices=90, seed=0, noise_hu=12.0).images[0]
     print(header())
-    print("| axis | slices | reading s | forward s | writing s | bare s | ours s | ours ÷ bare | bar | | command s |")
+    print(
+        "| axis | slices | reading s | forward s | writing s | bare s | ours s | ours ÷ bare | target | | command s |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for axis in arguments.axes:
         with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +63,7 @@ def _row(axis: str, image: Path, folder: Path, rounds: int) -> str:
     parts: list[tuple[float, float, float]] = []
     ours: list[float] = []
     settings = PredictSettings(overwrite=True)
-    for _ in range(rounds + 1):  # the first turn of each warms up
+    for _ in range(rounds + 1):  # the first turn of each is a warm-up
         parts.append(_bare(model, image, stacks, folder / "bare.nii.gz"))
         started = time.perf_counter()
         report = predict(run, image, folder / "ours.nii.gz", settings)
@@ -76,12 +78,12 @@ def _row(axis: str, image: Path, folder: Path, rounds: int) -> str:
     seconds = " | ".join(f"{median(column):.2f}" for column in zip(*parts[1:], strict=True))
     return (
         f"| {axis} | {len(stacks)} | {seconds} | {median(bare):.2f} | {median(ours[1:]):.2f} | {median(ratios):.3f} "
-        f"({min(ratios):.3f}–{max(ratios):.3f}) | ≤ {BAR} | {verdict(median(ratios) <= BAR)} | {whole:.1f} |"
+        f"({min(ratios):.3f}–{max(ratios):.3f}) | ≤ {TARGET} | {verdict(median(ratios) <= TARGET)} | {whole:.1f} |"
     )
 
 
 def _network_input(model: TrainedModel, path: Path) -> torch.Tensor:
-    """All slices as the network sees them, float32."""
+    """All slices as network input, float32."""
     image, settings = read_native(path), model.preprocessing
     (array,) = image.channels
     grid = settings.plan(image.shape, image.affine)
@@ -91,7 +93,7 @@ def _network_input(model: TrainedModel, path: Path) -> torch.Tensor:
 
 
 def _bare(model: TrainedModel, path: Path, stacks: torch.Tensor, mask: Path) -> tuple[float, float, float]:
-    """Seconds of reading, of the network alone, and of writing."""
+    """Seconds for reading, for the network alone, and for writing."""
     hardware = choose_hardware("auto", model.spec.precision)
     network = model.network.to(hardware.device)
     times = [time.perf_counter()]

@@ -1,12 +1,12 @@
-"""How long the table of a large study takes, against reading its JSON files and nothing else.
+"""Time to build the results table of a large study, relative to only reading its JSON files.
 
-Run it from the repository; the run folders are made up in a temporary folder:
+Run it from the repository; synthetic run folders are created in a temporary folder:
 
     python -m benchmarks.results_table
 
-1,000 runs: 5 image sizes × 5 learning rates × 2 augmentations × 20 seeds, half a hundred arms, each folder with
-config.yaml, summary.json, cases.csv, metrics.csv and split.json as a training writes them. The bar is 5 s for the
-command in a fresh process, files in the system's cache as after any study.
+1,000 runs: 5 image sizes × 5 learning rates × 2 augmentations × 20 seeds, so 50 arms, each folder with
+config.yaml, summary.json, cases.csv, metrics.csv and split.json as training writes them. The target is 5 s for the
+command in a fresh process, with the files in the page cache as after any study.
 """
 
 import argparse
@@ -32,17 +32,17 @@ from spleen.runs.main import register_resolvers
 from spleen.runs.results.results import results
 from spleen.system.resources import conf_folder, work_folder
 
-SECONDS_BAR = 5.0
+SECONDS_TARGET = 5.0
 SIZES, RATES, AUGMENTS = (32, 64, 128, 256, 512), (1e-5, 1e-4, 1e-3, 3e-3, 1e-2), ("none", "light")
 EPOCHS = 20
 
 
 def main() -> None:
-    """Make the folders, time the command and its parts."""
+    """Create the folders, time the command and its parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20, help="runs per arm; there are 50 arms")
-    parser.add_argument("--repeats", type=int, default=5, help="times that everything is measured")
-    parser.add_argument("--keep", type=Path, help="make the folders here and leave them, to look at")
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions of every measurement")
+    parser.add_argument("--keep", type=Path, help="create the folders here and keep them for inspection")
     arguments = parser.parse_args()
     print(header())
     with tempfile.TemporaryDirectory() as temporary:
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def make_study(folder: Path, n_seeds: int) -> None:
-    """Write run folders with invented scores, which rise with the size and have a best rate."""
+    """Write run folders with synthetic scores that increase with image size and peak at one learning rate."""
     random = np.random.default_rng(0)
     configs = {augment: _config(augment) for augment in AUGMENTS}
     for size, rate, augment, seed in product(SIZES, RATES, AUGMENTS, range(n_seeds)):
@@ -91,23 +91,23 @@ def _print_times(folder: Path, repeats: int) -> None:
     command = [sys.executable, "-c", "from spleen.cli.main import main; main()", "results", str(folder)]
     rows = {
         "reading the summary.json files, in this process": _times(lambda: _read_json(folder), repeats),
-        "`results(folder)`, in this process": _times(lambda: _results_afresh(folder), repeats),
+        "`results(folder)`, in this process": _times(lambda: _results_uncached(folder), repeats),
         "`spleen results folder`, a fresh process": _times(lambda: _run(command), repeats),
         "… with `--plots`": _times(lambda: _run([*command, "--plots", str(folder.parent / "plots")]), repeats),
     }
     baseline = median(wall for wall, _ in next(iter(rows.values())))
-    print(f"| {n_runs} run folders | median s | min–max s | processor s | ÷ reading JSON | bar | |")
+    print(f"| {n_runs} run folders | median s | min–max s | CPU s | ÷ reading JSON | target | |")
     print("|---|---|---|---|---|---|---|")
     for name, times in rows.items():
-        seconds, processor = zip(*times, strict=True)
-        bar = f"≤ {SECONDS_BAR:g} s | {verdict(median(seconds) <= SECONDS_BAR)}" if "fresh" in name else " | "
+        seconds, cpu_seconds = zip(*times, strict=True)
+        target = f"≤ {SECONDS_TARGET:g} s | {verdict(median(seconds) <= SECONDS_TARGET)}" if "fresh" in name else " | "
         spread = f"{min(seconds):.2f}–{max(seconds):.2f}"
         ratio = median(seconds) / baseline
-        print(f"| {name} | {median(seconds):.2f} | {spread} | {median(processor):.2f} | {ratio:.1f} | {bar} |")
+        print(f"| {name} | {median(seconds):.2f} | {spread} | {median(cpu_seconds):.2f} | {ratio:.1f} | {target} |")
 
 
 def _times(call: Callable[[], object], repeats: int) -> list[tuple[float, float]]:
-    """Seconds by the clock, and of the processor in this process and its children: the latter hide what others do."""
+    """Wall-clock seconds, and CPU seconds of this process and its children, which other load does not affect."""
     call()
     seconds = []
     for _ in range(repeats):
@@ -122,8 +122,8 @@ def _read_json(folder: Path) -> list[object]:
     return [json.loads(path.read_bytes()) for path in folder.glob("*/summary.json")]
 
 
-def _results_afresh(folder: Path) -> object:
-    reading._parse.cache_clear()  # a second call in one process would find the settings parsed
+def _results_uncached(folder: Path) -> object:
+    reading._parse.cache_clear()  # otherwise a second call would find the settings already parsed
     return results(folder)
 
 

@@ -1,13 +1,13 @@
-"""How fast the program answers, and how fast a second start on the same volume is.
+"""How fast the commands respond, and how fast a second start on the same volume is.
 
 Run it from the repository, on an otherwise idle machine (about five minutes):
 
     python -m benchmarks.startup
 
-Commands: the median of fresh processes, taken in turn; the bar is 1.5 s for each of ours. Starts: seconds from the
-start of the process to the end of its first training step, imports included, with an empty cache and then with the
-cache of the first start; the bar is 0.2. Nothing is dropped from the operating system's page cache, so files are read
-from memory in both starts, and compiled Python files are there in both.
+Commands: the median over fresh processes, alternating between commands; the target is 1.5 s for each of ours. Starts:
+seconds from the start of the process to the end of its first training step, imports included, with an empty cache and
+then with the cache of the first start; the target is a ratio of 0.2. The operating system's page cache is not dropped,
+so both starts read files from memory, and both find compiled Python files.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from spleen.data.store.store import open_case
 from spleen.imaging.nifti import write_volume
 from spleen.system.resources import work_folder
 
-SECONDS_BAR, RATIO_BAR = 1.5, 0.2
+SECONDS_TARGET, RATIO_TARGET = 1.5, 0.2
 BASELINE = ["-c", "import torch"]
-# The last one is what every training job pays before it can read any data.
+# The last one is the cost of every training job before it can read any data.
 COMMANDS = [
     ["-c", "pass"],
     BASELINE,
@@ -61,15 +61,15 @@ def _print_commands(repeats: int) -> None:
         for command in COMMANDS:
             seconds[" ".join(command)].append(_seconds_of(command))
     baseline = median(seconds[" ".join(BASELINE)])
-    print("| command | median s | min–max s | ÷ `import torch` | bar | |")
+    print("| command | median s | min–max s | ÷ `import torch` | target | |")
     print("|---|---|---|---|---|---|")
     for command in COMMANDS:
         name = " ".join(command)
         middle, spread = median(seconds[name]), f"{min(seconds[name]):.2f}–{max(seconds[name]):.2f}"
-        bar = " | baseline" if command == BASELINE else " | "
+        target = " | baseline" if command == BASELINE else " | "
         if command[0] == "train.py":
-            bar = f"≤ {SECONDS_BAR} s | {verdict(middle <= SECONDS_BAR)}"
-        print(f"| `python {name}` | {middle:.2f} | {spread} | {middle / baseline:.2f} | {bar} |")
+            target = f"≤ {SECONDS_TARGET} s | {verdict(middle <= SECONDS_TARGET)}"
+        print(f"| `python {name}` | {middle:.2f} | {spread} | {middle / baseline:.2f} | {target} |")
 
 
 def _seconds_of(command: list[str]) -> float:
@@ -85,14 +85,14 @@ def _print_starts(folder: Path, matrix: int) -> None:
     write_volume(label, phantom.label, phantom.affine)
     nifti = ["data=nifti", f"data.image={quoted(image)}", f"data.label={quoted(label)}"]
     size = " × ".join(map(str, phantom.hu.shape))
-    print("\n| seconds to the first step | first start | second start | second ÷ first | bar | |")
+    print("\n| seconds to the first step | first start | second start | second ÷ first | target | |")
     print("|---|---|---|---|---|---|")
     for name, data in (
         (f"NIfTI {size}", nifti),
         (f"phantom {size}, computed by the first start", ["data=phantom", f"data.matrix={matrix}"]),
     ):
         first, second = _two_starts(data, folder / data[0])
-        print(_row(name, first, second, f"≤ {RATIO_BAR} | {verdict(second <= RATIO_BAR * first)}"), flush=True)
+        print(_row(name, first, second, f"≤ {RATIO_TARGET} | {verdict(second <= RATIO_TARGET * first)}"), flush=True)
     first, second = _two_jobs_of_a_sweep(nifti, folder / "sweep")
     print(
         _row("NIfTI, first and second job of one sweep", first, second, " | the second job needs no imports"),
@@ -102,8 +102,8 @@ def _print_starts(folder: Path, matrix: int) -> None:
     print(_row("of which opening the NIfTI's store", cold, warm, " | in one process, imports excluded"))
 
 
-def _row(name: str, first: float, second: float, bar: str) -> str:
-    return f"| {name} | {first:.2f} | {second:.2f} | {second / first:.3f} | {bar} |"
+def _row(name: str, first: float, second: float, target: str) -> str:
+    return f"| {name} | {first:.2f} | {second:.2f} | {second / first:.3f} | {target} |"
 
 
 def _two_starts(data: list[str], folder: Path) -> tuple[float, float]:

@@ -1,15 +1,15 @@
-"""Surface scores against MONAI and SimpleITK: how long they take, and whether they agree.
+"""Surface metrics against MONAI and SimpleITK: run time and agreement.
 
 Run it from the repository, on an otherwise idle machine (about four minutes): `python -m benchmarks.surface_distance`.
 
-Time: two spleen-like masks of 96,672 mm³ in 512 × 512 × 90 voxels of 0.794922 × 0.794922 × 5 mm, in the form that each
-program likes best (bool arrays, float tensors, 8-bit images) made before the clock starts. The programs take turns, and
-a ratio is that of one turn of each. "cropped" hands all of them the box around both masks, which ours and MONAI find by
-themselves; "stray voxel" adds one to the prediction in a far corner, so that this box is nearly the whole volume.
-SimpleITK has no HD95: it is the usual recipe of LabelContour and SignedMaurerDistanceMap. Ours runs on one core; the
-others may use all. Bar: HD95 of whole volumes at least as fast as MONAI's.
+Time: two spleen-like masks of 96,672 mm³ in 512 × 512 × 90 voxels of 0.794922 × 0.794922 × 5 mm, each in the
+format that the library prefers (bool arrays, float tensors, 8-bit images), converted before timing. The implementations
+alternate, and a ratio compares one turn of each. "cropped" passes them the bounding box of both masks, which ours and
+MONAI find by themselves; "stray voxel" adds one to the prediction in a far corner, so that this box is nearly the whole
+volume. SimpleITK has no HD95, so the usual recipe of LabelContour and SignedMaurerDistanceMap is timed. Ours runs on
+one core; the others may use all. Target: HD95 of whole volumes at least as fast as MONAI's.
 
-Agreement: random masks, many of which touch the border, on small grids of random anisotropic spacing.
+Agreement: random masks, most of them touching the border, on small grids with random anisotropic spacing.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813  (its own manual's name for it)
+import SimpleITK as sitk  # noqa: N813  (the alias of its own manual)
 import torch
 from jaxtyping import Float32
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
@@ -54,8 +54,8 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Program:
-    """One program with its input ready."""
+class Implementation:
+    """One implementation with its input prepared."""
 
     hausdorff95: Callable[[], float]
     all_scores: Callable[[], Scores]
@@ -64,8 +64,8 @@ class Program:
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each program")
-    parser.add_argument("--pairs", type=int, default=500, help="random pairs of the agreement table")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each implementation")
+    parser.add_argument("--pairs", type=int, default=500, help="random pairs for the agreement table")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
     print(header())
@@ -73,10 +73,10 @@ def main() -> None:
     _print_agreement(arguments.pairs)
 
 
-# --- The three programs -----------------------------------------------------------------------------------------------
+# --- The three implementations ----------------------------------------------------------------------------------------
 
 
-def _ours(pair: Pair) -> Program:
+def _ours(pair: Pair) -> Implementation:
     def measure() -> Scores:
         distances = surface_distances(pair.prediction, pair.reference, pair.spacing_mm)
         return [
@@ -86,10 +86,12 @@ def _ours(pair: Pair) -> Program:
             surface_dice(distances, TOLERANCE_MM),
         ]
 
-    return Program(lambda: hausdorff95_mm(surface_distances(pair.prediction, pair.reference, pair.spacing_mm)), measure)
+    return Implementation(
+        lambda: hausdorff95_mm(surface_distances(pair.prediction, pair.reference, pair.spacing_mm)), measure
+    )
 
 
-def _monai(pair: Pair) -> Program:
+def _monai(pair: Pair) -> Implementation:
     masks = [torch.from_numpy(mask)[None, None].float() for mask in (pair.prediction, pair.reference)]
 
     def hausdorff(percentile: float | None) -> float:
@@ -108,16 +110,16 @@ def _monai(pair: Pair) -> Program:
             float(compute_surface_dice(*masks, [TOLERANCE_MM], **common).item()),
         ]
 
-    return Program(lambda: hausdorff(95), measure)
+    return Implementation(lambda: hausdorff(95), measure)
 
 
-def _simpleitk(pair: Pair) -> Program:
+def _simpleitk(pair: Pair) -> Implementation:
     images = [sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in (pair.prediction, pair.reference)]
     for image in images:
         image.SetSpacing(pair.spacing_mm[::-1])
 
     def directions() -> list[Float32[np.ndarray, "n"]]:
-        # Padded, because SimpleITK sees no surface where a mask touches the border of the image.
+        # Padded, because SimpleITK finds no surface where a mask touches the border of the image.
         padded = [sitk.ConstantPad(image, [1, 1, 1], [1, 1, 1]) for image in images]
         contours = [sitk.LabelContour(image, fullyConnected=False) for image in padded]
         maps = [sitk.SignedMaurerDistanceMap(c, squaredDistance=False, useImageSpacing=True) for c in contours]
@@ -137,7 +139,7 @@ def _simpleitk(pair: Pair) -> Program:
             float(np.mean(pooled <= TOLERANCE_MM)),
         ]
 
-    return Program(lambda: max(float(np.percentile(one, 95)) for one in directions()), measure)
+    return Implementation(lambda: max(float(np.percentile(one, 95)) for one in directions()), measure)
 
 
 # --- Time -------------------------------------------------------------------------------------------------------------
@@ -153,29 +155,29 @@ def _print_times(rounds: int) -> None:
         f"Dice {overlap:.3f}, {distances.prediction_to_reference_mm.size} and "
         f"{distances.reference_to_prediction_mm.size} surface voxels\n"
     )
-    print("| | ours ms | MONAI ms | SimpleITK ms | MONAI ÷ ours | SimpleITK ÷ ours | bar | |")
+    print("| | ours ms | MONAI ms | SimpleITK ms | MONAI ÷ ours | SimpleITK ÷ ours | target | |")
     print("|---|---|---|---|---|---|---|---|")
-    for name, pair, barred in (
+    for name, pair, has_target in (
         ("HD95", whole, True),
         ("HD95, stray voxel", replace(whole, prediction=stray), True),
         ("HD95, cropped", _cropped(whole), False),
     ):
-        print(_row(name, [p.hausdorff95 for p in _programs(pair)], rounds, barred), flush=True)
-    print(_row("all four scores", [p.all_scores for p in _programs(whole)], rounds, False), flush=True)
+        print(_row(name, [p.hausdorff95 for p in _implementations(pair)], rounds, has_target), flush=True)
+    print(_row("all four scores", [p.all_scores for p in _implementations(whole)], rounds, False), flush=True)
 
 
-def _programs(pair: Pair) -> list[Program]:
+def _implementations(pair: Pair) -> list[Implementation]:
     return [_ours(pair), _monai(pair), _simpleitk(pair)]
 
 
-def _row(name: str, programs: list[Callable[[], object]], rounds: int, barred: bool) -> str:
-    programs[0](), programs[1]()  # the first call of each also loads what it imports late
-    turns = [[_ms(program) for program in programs] for _ in range(rounds)]
+def _row(name: str, implementations: list[Callable[[], object]], rounds: int, has_target: bool) -> str:
+    implementations[0](), implementations[1]()  # the first call of each also triggers lazy imports
+    turns = [[_ms(implementation) for implementation in implementations] for _ in range(rounds)]
     ours, monai, simpleitk = zip(*turns, strict=True)
     ratios = [[theirs / mine for mine, theirs in zip(ours, other, strict=True)] for other in (monai, simpleitk)]
     times = " | ".join(f"{median(column):.1f}" for column in (ours, monai, simpleitk))
     spread = " | ".join(f"{median(ratio):.1f} ({min(ratio):.1f}–{max(ratio):.1f})" for ratio in ratios)
-    return f"| {name} | {times} | {spread} | {f'≥ 1 | {verdict(median(ratios[0]) >= 1)}' if barred else ' | '} |"
+    return f"| {name} | {times} | {spread} | {f'≥ 1 | {verdict(median(ratios[0]) >= 1)}' if has_target else ' | '} |"
 
 
 def _ms(call: Callable[[], object]) -> float:
@@ -185,15 +187,15 @@ def _ms(call: Callable[[], object]) -> float:
 
 
 def _spleen_like_pair() -> Pair:
-    """An organ with a rough surface, and a prediction that is rough elsewhere and lies half a voxel beside it."""
+    """An organ with a rough surface, and a prediction with different roughness that is shifted by half a voxel."""
     random = np.random.default_rng(0)
     low, size = np.array((120, 240, 20)), (150, 150, 50)
     offsets = np.moveaxis(np.indices(size), 0, -1) - np.array(size) / 2
     masks = []
     for shift in (0.0, 0.5):
-        away_mm = np.linalg.norm((offsets - shift) * SPACING_MM / np.array((1.0, 1.3, 1.7)), axis=-1)
+        distance_mm = np.linalg.norm((offsets - shift) * SPACING_MM / np.array((1.0, 1.3, 1.7)), axis=-1)
         bumps = ndimage.gaussian_filter(random.standard_normal(size), (6, 6, 1))
-        field = away_mm + 1.5 * bumps / bumps.std()
+        field = distance_mm + 1.5 * bumps / bumps.std()
         n_voxels = round(VOLUME_MM3 / np.prod(SPACING_MM))
         mask = np.zeros(SHAPE, dtype=bool)
         mask[tuple(slice(a, a + n) for a, n in zip(low, size, strict=True))] = (
@@ -219,16 +221,16 @@ def _print_agreement(n_pairs: int) -> None:
     random = np.random.default_rng(1)
     differences, largest = [], np.zeros(len(SCORES))
     for _ in range(n_pairs):
-        ours, monai, simpleitk = (np.array(p.all_scores()) for p in _programs(_random_pair(random)))
+        ours, monai, simpleitk = (np.array(p.all_scores()) for p in _implementations(_random_pair(random)))
         differences.append([np.abs(ours - monai), np.abs(ours - simpleitk)])
         largest = np.maximum(largest, ours)
     worst = np.max(differences, axis=0)
-    print(f"\n| {n_pairs} pairs | largest value | largest difference to MONAI | to SimpleITK |")
+    print(f"\n| {n_pairs} pairs | largest value | largest difference from MONAI | from SimpleITK |")
     print("|---|---|---|---|")
     for name, value, to_monai, to_simpleitk in zip(SCORES, largest, *worst, strict=True):
         print(f"| {name} | {value:.4g} | {to_monai:.1e} | {to_simpleitk:.1e} |")
     print(
-        "\nMONAI and SimpleITK compute in single precision, in which 10 mm has steps of 1e-06 mm; MONAI's HD95 also "
+        "\nMONAI and SimpleITK compute in single precision, which near 10 mm has steps of 1e-06 mm; MONAI's HD95 also "
         "rounds the rank between two voxels (torch.quantile)."
     )
 

@@ -1,16 +1,16 @@
-"""What a job of a sweep costs beyond its training, and what two jobs at a time gain.
+"""The overhead of a sweep job beyond its training, and the gain from running two jobs at a time.
 
 Run it from the repository, on an otherwise idle machine (about ten minutes):
 
     python -m benchmarks.sweep_overhead
 
-Overhead: the wall time of `python train.py -m …` with jobs one after the other in one process, less what the jobs spend
-in fit, validate and test (`spleen.training.fit.fit`, timed in the same process), divided by the number of jobs. So
-the start of Python, imports, composing, opening the store, figures, the record and wandb's offline mirror all count.
-The bar is 5 s. The first job's imports are shared by all, so fewer jobs cost more each: see the second column.
+Overhead: the wall time of `python train.py -m …` with jobs run one after the other in one process, minus the time that
+the jobs spend in fit, validate and test (`spleen.training.fit.fit`, timed in the same process), divided by the number
+of jobs. It includes Python's start-up, imports, composing, opening the store, figures, the record and wandb's offline
+mirror. The target is 5 s. All jobs share the imports of the first, so a single job costs more: see the second row.
 
 Joblib: the same jobs at 64 × 64 pixels, one after the other with all cores and two at a time with half of them each,
-taken in turn; throughput is jobs per second from start to end of the command. The bar is 1.2 times.
+alternating; throughput is jobs per second from start to end of the command. The target is a gain of 1.2.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from benchmarks.header import header, verdict
 from benchmarks.jobs import quoted
 from spleen.system.resources import work_folder
 
-OVERHEAD_BAR, GAIN_BAR = 5.0, 1.2
+OVERHEAD_TARGET, GAIN_TARGET = 5.0, 1.2
 _SPENT = "seconds spent in fit:"
 
 # train.py as it is, with a clock around the training.
@@ -66,14 +66,16 @@ def main() -> None:
 
 def _print_overhead(folder: Path, cache: Path, repeats: int, n_jobs: int) -> None:
     settings = ["epochs=1", "loader.slices_per_epoch=40", "logger=wandb", "logger.mode=offline"]
-    print("| jobs in one process | wall s per job | of which training and scoring | overhead s per job | bar | |")
+    print("| jobs in one process | wall s per job | of which training and scoring | overhead s per job | target | |")
     print("|---|---|---|---|---|---|")
     for count in (n_jobs, 1):
         turns = [_sweep(folder / f"overhead-{count}-{turn}", cache, count, settings) for turn in range(repeats)]
         wall, inside = (median(turn[part] / count for turn in turns) for part in (0, 1))
         overhead = median((turn[0] - turn[1]) / count for turn in turns)
-        bar = f"≤ {OVERHEAD_BAR:g} | {verdict(overhead <= OVERHEAD_BAR)}" if count > 1 else " | start-up included"
-        print(f"| {count} | {wall:.2f} | {inside:.2f} | {overhead:.2f} | {bar} |", flush=True)
+        target = (
+            f"≤ {OVERHEAD_TARGET:g} | {verdict(overhead <= OVERHEAD_TARGET)}" if count > 1 else " | start-up included"
+        )
+        print(f"| {count} | {wall:.2f} | {inside:.2f} | {overhead:.2f} | {target} |", flush=True)
 
 
 def _print_gain(folder: Path, cache: Path, repeats: int, n_jobs: int, epochs: int) -> None:
@@ -86,14 +88,16 @@ def _print_gain(folder: Path, cache: Path, repeats: int, n_jobs: int, epochs: in
         gains.append(alone[-1] / together[-1])
     gain, spread = median(gains), f"{min(gains):.2f}–{max(gains):.2f}"
     what = f"{n_jobs} jobs at 64 × 64, {epochs} epochs"
-    print(f"\n| {what} | one after the other, s | two at a time, s | gain (range) | bar | |")
+    print(f"\n| {what} | one after the other, s | two at a time, s | gain (range) | target | |")
     print("|---|---|---|---|---|---|")
-    bar = f"≥ {GAIN_BAR} | {verdict(gain >= GAIN_BAR)}"
-    print(f"| `hydra/launcher=joblib` | {median(alone):.1f} | {median(together):.1f} | {gain:.2f} ({spread}) | {bar} |")
+    target = f"≥ {GAIN_TARGET} | {verdict(gain >= GAIN_TARGET)}"
+    print(
+        f"| `hydra/launcher=joblib` | {median(alone):.1f} | {median(together):.1f} | {gain:.2f} ({spread}) | {target} |"
+    )
 
 
 def _sweep(folder: Path, cache: Path, n_jobs: int, settings: list[str]) -> tuple[float, float]:
-    """Seconds of a sweep of `n_jobs` seeds from start to end, and those spent in its trainings in the same process."""
+    """Wall-clock seconds of a sweep over `n_jobs` seeds, and the seconds it spends training in the same process."""
     seeds = ",".join(map(str, range(n_jobs)))
     places = [f"output_dir={quoted(folder)}", f"cache_dir={quoted(cache)}"]
     command = [sys.executable, "-c", _TIMED, "-m", f"seed={seeds}", "split.seed=0", *settings, *places]

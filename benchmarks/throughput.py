@@ -1,4 +1,4 @@
-"""Training throughput of our road against a bare PyTorch loop, in slices per second.
+"""Training throughput of this framework against a bare PyTorch loop, in slices per second.
 
 Run it from the repository, on an otherwise idle machine (the default settings take about 12 minutes):
 
@@ -6,10 +6,10 @@ Run it from the repository, on an otherwise idle machine (the default settings t
     python -m benchmarks.throughput --sizes 128 --widths 16 --augments none --rounds 3 --seconds 5
 
 Ours: what `python train.py` does in an epoch — slice store, balanced sampler, augmentation, LightningModule, Trainer,
-schedule, logging — without validation. Bare: the same network and start weights, loss, AdamW, clipping, precision and
-batch size, its batches made beforehand as float32 tensors in memory, never augmented. The two take turns in one
-process; the first step of every turn is not counted. A ratio is that of one turn of each, one after the other; the
-table gives the median ratio and the range. Bars: 0.95 without augmentation, 0.85 with light.
+schedule, logging — without validation. Bare: the same network and initial weights, loss, AdamW, clipping, precision and
+batch size, its batches prepared beforehand as float32 tensors in memory, never augmented. The two alternate in one
+process; the first step of every turn is not counted. A ratio compares two consecutive turns; the table gives the median
+ratio and the range. Targets: 0.95 without augmentation, 0.85 with light augmentation.
 """
 
 import argparse
@@ -37,13 +37,13 @@ from spleen.system.resources import work_folder
 from spleen.training import fit
 from spleen.training.callbacks import Clock
 
-BARS = {"none": 0.95, "light": 0.85}
-# Neither the end of training nor a validation comes while the loops take turns.
+TARGETS = {"none": 0.95, "light": 0.85}
+# Large enough that training does not end and no validation runs while the loops alternate.
 _NEVER = 1_000_000
 
 
-class TakingTurns(Callback):
-    """Times our training, and lets the bare loop have a turn after each of ours."""
+class AlternatingTurns(Callback):
+    """Times our training, and runs a turn of the bare loop after each of ours."""
 
     def __init__(self, bare: BareLoop, seconds: float, rounds: int) -> None:
         self.ours: list[float] = []
@@ -60,7 +60,7 @@ class TakingTurns(Callback):
         batch_idx: int,
     ) -> None:
         """Count a step; the turn's first one only starts the clock."""
-        del pl_module, outputs, batch_idx  # Lightning gives them; a turn needs none
+        del pl_module, outputs, batch_idx  # passed by Lightning, not needed here
         if not self._since:
             self._slices, self._since = 0, synchronised_time()
             return
@@ -74,8 +74,8 @@ class TakingTurns(Callback):
         trainer.should_stop = len(self.ours) == self._rounds
 
 
-def measure(config: TrainConfig, folder: Path, seconds: float, rounds: int) -> TakingTurns:
-    """Let both loops take turns with the network and the data of one configuration."""
+def measure(config: TrainConfig, folder: Path, seconds: float, rounds: int) -> AlternatingTurns:
+    """Alternate between both loops with the network and the data of one configuration."""
     settings = build.build_fit_settings(config)
     parts = build.build_parts(config)
     data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
@@ -89,7 +89,7 @@ def measure(config: TrainConfig, folder: Path, seconds: float, rounds: int) -> T
         device=torch.device("cuda" if settings.accelerator == "gpu" else settings.accelerator),
         bf16=settings.precision == "bf16-mixed",
     )
-    turns = TakingTurns(bare, seconds, rounds)
+    turns = AlternatingTurns(bare, seconds, rounds)
     trainer = fit.make_trainer(settings, folder, [Clock(time.time()), turns])
     trainer.fit(module, data)
     return turns
@@ -102,7 +102,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     fit.quieten()
     print(header())
-    print("| img_size | width | augment | bare slices/s | ours slices/s | ours ÷ bare (range) | bar | |")
+    print("| img_size | width | augment | bare slices/s | ours slices/s | ours ÷ bare (range) | target | |")
     print("|---|---|---|---|---|---|---|---|")
     for size, width, augment in itertools.product(arguments.sizes, arguments.widths, arguments.augments):
         with tempfile.TemporaryDirectory() as folder:
@@ -111,14 +111,14 @@ def main() -> None:
         ratios = [ours / bare for ours, bare in zip(turns.ours, turns.bare, strict=True)]
         print(
             f"| {size} | {width} | {augment} | {median(turns.bare):.2f} | {median(turns.ours):.2f} | "
-            f"{median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) | ≥ {BARS[augment]} | "
-            f"{verdict(median(ratios) >= BARS[augment])} |",
+            f"{median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) | ≥ {TARGETS[augment]} | "
+            f"{verdict(median(ratios) >= TARGETS[augment])} |",
             flush=True,
         )
 
 
 def _configure(size: int, width: int, augment: str, folder: Path) -> TrainConfig:
-    """Axial slices of the phantom, whose planes are square: the input is size × size pixels, nothing is padded."""
+    """Axial slices of the phantom, whose planes are square, so the input is size × size pixels without padding."""
     return configure(
         [
             "data=phantom", f"data.matrix={size}", f"img_size={size}", "axis=axial", f"augment={augment}",
@@ -133,7 +133,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256], help="img_size, pixels")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32], help="channels at full resolution")
-    parser.add_argument("--augments", nargs="+", choices=list(BARS), default=list(BARS))
+    parser.add_argument("--augments", nargs="+", choices=list(TARGETS), default=list(TARGETS))
     parser.add_argument("--rounds", type=int, default=5, help="turns of each loop")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a turn")
     parser.add_argument("--threads", type=int, help="threads of both loops; default: PyTorch's choice")

@@ -1,13 +1,13 @@
-"""Three views of one volume, fused, against each of them, on slices that none of them was trained on.
+"""Three fused views of one volume against each view alone, on slices that none of them was trained on.
 
-Run it from the repository, on an otherwise idle machine; what follows `--` is handed on to every training:
+Run it from the repository, on an otherwise idle machine; anything after `--` is passed to every training run:
 
     python -m benchmarks.view_fusion --image ct.nii.gz --label spleen.nii.gz -- epochs=20
 
-The volume is split once for all views: a slab of axial slices at its lower or upper end, `--share` of those that hold
-the organ, tests; slices within `--guard-mm` of it belong to nothing; the rest is written as a volume of its own, and
-the three views are trained on that alone (each validates on a block of its own inside it). They then predict the whole
-image, and only the voxels of the slab are scored, on the file's own grid.
+The volume is split once for all views: a slab of axial slices at its lower or upper end, `--share` of those that show
+the organ, is the test set; slices within `--guard-mm` of it are not used; the rest is written as a separate volume, and
+the three views are trained only on that (each validates on its own block inside it). They then predict the whole image,
+and only the voxels of the slab are scored, on the native grid.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from spleen.types import LabelVolume
 
 @dataclass(frozen=True)
 class Slab:
-    """Axial slices at one end of the volume that test, and the slices that train."""
+    """Axial test slices at one end of the volume, and the training slices."""
 
     end: str
     test: slice
@@ -41,7 +41,7 @@ class Slab:
 
 
 def slabs(label: LabelVolume, spacing_k_mm: float, share: float, guard_mm: float) -> Iterator[Slab]:
-    """The lower and the upper end."""
+    """The slabs at the lower and the upper end."""
     organ = np.flatnonzero(label.any(axis=(0, 1)))
     count, guard = round(share * len(organ)), math.ceil(guard_mm / spacing_k_mm)
     first, last, n_slices = int(organ[0]), int(organ[-1]) + 1, label.shape[2]
@@ -50,14 +50,14 @@ def slabs(label: LabelVolume, spacing_k_mm: float, share: float, guard_mm: float
 
 
 def main() -> None:
-    """Train, predict and score both ends, one row each, then the means."""
+    """Train, predict and score at both ends; print one row each, then the means."""
     arguments = _parse_arguments()
     folder = work_folder() / "outputs" / "benchmark_view_fusion" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     image, label = read_image(arguments.image), read_label(arguments.label)
     print(header())
     print(f"`{' '.join(['python train.py data=nifti', *arguments.overrides])}`\n")
-    ways = (*AXES, "all three", "all three, --tta")
-    print(f"| test end | slices | {' | '.join(ways)} |\n|---|---|{'---|' * len(ways)}")
+    methods = (*AXES, "all three", "all three, --tta")
+    print(f"| test end | slices | {' | '.join(methods)} |\n|---|---|{'---|' * len(methods)}")
     scores: list[list[float]] = []
     for slab in slabs(label.array, image.spacing_mm[2], arguments.share, arguments.guard_mm):
         here = folder / slab.end
@@ -95,9 +95,11 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=Path, required=True, help="CT, .nii or .nii.gz")
     parser.add_argument("--label", type=Path, required=True, help="its label; every value above 0 is the organ")
-    parser.add_argument("--share", type=float, default=0.25, help="of the organ's axial slices that test")
+    parser.add_argument(
+        "--share", type=float, default=0.25, help="fraction of the organ's axial slices in the test set"
+    )
     parser.add_argument("--guard-mm", type=float, default=5.0, help="gap between the slab and training, mm")
-    parser.add_argument("overrides", nargs="*", help="after --: overrides for every training, such as epochs=20")
+    parser.add_argument("overrides", nargs="*", help="after --: overrides for every training run, such as epochs=20")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""`spleen evaluate` as a command: text, files, exit codes."""
+"""The `spleen evaluate` command: printed text, files, exit codes."""
 
 import csv
 import json
@@ -40,16 +40,16 @@ def run(*arguments):
     return CliRunner().invoke(app, ["evaluate", *(str(argument) for argument in arguments)])
 
 
-def strict(text: str):
-    """JSON as the standard has it: no NaN, no Infinity."""
+def parse_strict_json(text: str):
+    """Parse JSON as the standard defines it: no NaN, no Infinity."""
 
     def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not valid JSON")
 
     return json.loads(text, parse_constant=refuse)
 
 
-def test_the_table_of_one_case_is_a_list_of_metrics_that_fits_in_100_columns(pair):
+def test_a_single_case_is_printed_as_a_list_of_metrics_within_100_columns(pair):
     result = run(pair[0] / "shifted.nii.gz", pair[1] / "shifted.nii.gz")
     assert result.exit_code == 0
     lines = {line.split()[0]: line.split()[1] for line in result.stdout.splitlines() if len(line.split()) > 1}
@@ -57,7 +57,7 @@ def test_the_table_of_one_case_is_a_list_of_metrics_that_fits_in_100_columns(pai
     assert max(len(line) for line in result.stdout.splitlines()) <= 100
 
 
-def test_the_tables_of_several_cases(pair):
+def test_several_cases_are_printed_as_tables_with_a_summary(pair):
     result = run(*pair, "--classes", "1=spleen")
     assert result.exit_code == 0
     text = result.stdout
@@ -69,13 +69,13 @@ def test_the_tables_of_several_cases(pair):
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
-def test_the_files_hold_what_the_function_returns(pair, tmp_path):
+def test_csv_and_json_contain_the_values_returned_by_the_python_function(pair, tmp_path):
     result = run(*pair, "--classes", "1=spleen", "--csv", tmp_path / "new" / "s.csv", "--json", tmp_path / "s.json")
     assert result.exit_code == 0
     evaluation = evaluate(*pair, classes={1: "spleen"})
     with (tmp_path / "new" / "s.csv").open() as file:
         rows = list(csv.DictReader(file))
-    record = strict((tmp_path / "s.json").read_text())
+    record = parse_strict_json((tmp_path / "s.json").read_text())
     assert [row["case_id"] for row in rows] == list(record["cases"]) == sorted(CASES)
     for row, score in zip(rows, evaluation.scores, strict=True):
         for name in evaluation.metrics:
@@ -84,9 +84,9 @@ def test_the_files_hold_what_the_function_returns(pair, tmp_path):
             assert float("nan" if value is None else value) == pytest.approx(score.value(name), nan_ok=True)
 
 
-def test_the_json_tells_means_intervals_and_worst_cases(pair, tmp_path):
+def test_json_contains_means_intervals_and_worst_cases(pair, tmp_path):
     run(*pair, "--classes", "1=spleen", "--json", tmp_path / "s.json")
-    record = strict((tmp_path / "s.json").read_text())
+    record = parse_strict_json((tmp_path / "s.json").read_text())
     assert record["mean"]["spleen"]["dice"] == 0.5
     assert record["mean"]["all_classes"] == record["mean"]["spleen"]
     assert record["mean"]["spleen"]["hausdorff95_mm"] == "Infinity"
@@ -102,8 +102,8 @@ def test_the_json_tells_means_intervals_and_worst_cases(pair, tmp_path):
     assert record["failures"] == {}
 
 
-def test_references_of_other_folds_are_left_out_when_asked_for_and_counted(pair, tmp_path):
-    """Dice of "shifted" 0.5 and of "same" 1, so the mean of these two is 0.75."""
+def test_only_predicted_skips_and_counts_references_without_a_prediction(pair, tmp_path):
+    """The Dice of "shifted" is 0.5 and that of "same" is 1, so their mean is 0.75."""
     for name in ("missed", "empty"):
         (pair[0] / f"{name}.nii.gz").unlink()
     result = run(*pair)
@@ -113,12 +113,12 @@ def test_references_of_other_folds_are_left_out_when_asked_for_and_counted(pair,
     result = run(*pair, "--only-predicted", "--json", tmp_path / "s.json")
     assert result.exit_code == 0
     assert "2 cases, 1 class; skipped, no prediction: 2 (empty, missed)" in result.stdout
-    record = strict((tmp_path / "s.json").read_text())
+    record = parse_strict_json((tmp_path / "s.json").read_text())
     assert (record["mean"]["1"]["dice"], sorted(record["cases"])) == (0.75, ["same", "shifted"])
     assert record["unpredicted"] == ["empty", "missed"]
 
 
-def test_a_prediction_without_a_reference_is_never_left_out(pair):
+def test_a_prediction_without_a_reference_is_always_an_error(pair):
     (pair[1] / "same.nii.gz").unlink()
     for options in ([], ["--only-predicted"]):
         result = run(*pair, *options)
@@ -127,7 +127,7 @@ def test_a_prediction_without_a_reference_is_never_left_out(pair):
         assert "--only-predicted" not in result.stderr
 
 
-def test_a_bad_pair_is_listed_and_the_others_are_written(pair, tmp_path):
+def test_a_bad_pair_is_reported_and_the_other_cases_are_still_written(pair, tmp_path):
     (pair[0] / "shifted.nii.gz").write_bytes(b"no NIfTI")
     result = run(*pair, "--csv", tmp_path / "s.csv", "--json", tmp_path / "s.json")
     assert result.exit_code == 1
@@ -138,16 +138,16 @@ def test_a_bad_pair_is_listed_and_the_others_are_written(pair, tmp_path):
         "missed",
         "same",
     ]
-    assert list(strict((tmp_path / "s.json").read_text())["failures"]) == ["shifted"]
+    assert list(parse_strict_json((tmp_path / "s.json").read_text())["failures"]) == ["shifted"]
 
 
-def test_the_plot_is_a_picture(pair, tmp_path):
+def test_the_plot_is_written_as_png(pair, tmp_path):
     assert run(*pair, "--plot", tmp_path / "p.png", "--no-surface").exit_code == 0
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
-    ("prediction", "words"),
+    ("prediction", "message"),
     [
         ("missing.nii.gz", "no such file"),
         ("truncated.nii.gz", "damaged or truncated"),
@@ -159,7 +159,7 @@ def test_the_plot_is_a_picture(pair, tmp_path):
         ("", "one of each"),
     ],
 )
-def test_a_wrong_prediction_is_told_in_words_with_exit_code_2(pair, tmp_path, prediction, words):
+def test_an_invalid_prediction_is_reported_with_exit_code_2(pair, tmp_path, prediction, message):
     noise = np.random.default_rng(0).integers(0, 2, (20, 21, 22)).astype(np.int16)  # large enough to be cut in two
     whole = save(tmp_path / "truncated.nii.gz", noise, ras_affine()).read_bytes()
     (tmp_path / "truncated.nii.gz").write_bytes(whole[: len(whole) // 2])
@@ -170,18 +170,18 @@ def test_a_wrong_prediction_is_told_in_words_with_exit_code_2(pair, tmp_path, pr
     save(tmp_path / "other_spacing.nii.gz", ORGAN, ras_affine(spacing_mm=(0.8, 0.8, 4.0)))
     result = run(tmp_path / prediction, pair[1] / "same.nii.gz", "--csv", tmp_path / "s.csv")
     assert result.exit_code == 2
-    assert words in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
     assert not (tmp_path / "s.csv").exists()
 
 
-def test_an_empty_folder_is_told(pair, tmp_path):
+def test_an_empty_folder_is_reported(pair, tmp_path):
     (tmp_path / "nothing").mkdir()
     result = run(tmp_path / "nothing", pair[1])
     assert (result.exit_code, "contains no .nii" in result.stderr) == (2, True)
 
 
-def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(pair, tmp_path):
+def test_an_unwritable_output_is_reported_before_any_input_is_read(pair, tmp_path):
     (tmp_path / "file").write_text("")
     for options in (
         ("--csv", tmp_path / "file" / "s.csv"),
@@ -196,7 +196,7 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(pair, 
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_a_full_disk_loses_no_number_and_leaves_no_half_file(pair, tmp_path):
+def test_on_a_full_disk_results_are_still_printed_and_no_partial_file_remains(pair, tmp_path):
     """No file may grow beyond 100 bytes, as if the disk were full; the first CSV line alone is longer."""
     (tmp_path / "s.csv").write_text("the former one")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -221,17 +221,17 @@ def test_a_full_disk_loses_no_number_and_leaves_no_half_file(pair, tmp_path):
         ("-1=other", {-1: "other"}),
     ],
 )
-def test_classes_from_text(text, classes):
+def test_parse_classes(text, classes):
     assert parse_classes(text) == classes
 
 
 @pytest.mark.parametrize("text", ["", "spleen", "spleen=1", "1=", "1=a,1=b", "1.5=a", "1=a,"])
-def test_wrong_classes_are_told(text):
+def test_invalid_classes_are_reported(text):
     with pytest.raises(InputError, match="such as 1=spleen,2=liver"):
         parse_classes(text)
 
 
-def test_tolerances_from_text():
+def test_parse_tolerance():
     assert parse_tolerance("1.5") == 1.5
     assert parse_tolerance("spleen=1, liver=2.5") == {"spleen": 1.0, "liver": 2.5}
     for text in ("wide", "spleen=wide", "spleen=1=2", "spleen=1,liver"):

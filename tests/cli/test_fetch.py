@@ -1,4 +1,4 @@
-"""`spleen fetch` as a user types it: its own process, its exit code, what it says, and what a kill leaves."""
+"""`spleen fetch` in a real process: exit codes, messages, and what remains after a kill."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ def site() -> Iterator[FileServer]:
 
 
 def environment() -> dict[str, str]:
-    """No way out of this machine."""
+    """Environment variables that block network access beyond localhost."""
     return {**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
 
 
@@ -37,7 +37,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def stop_midway(folder: Path, site: FileServer, stop_signal: signal.Signals) -> tuple[int, str]:
-    """Run the command, send it a signal while it downloads, and return its exit code and what it said."""
+    """Run the command, send it a signal while it downloads, and return its exit code and stderr."""
     site.seconds_per_piece = 0.05  # 43 pieces
     process = subprocess.Popen(
         [*COMMAND, site.url("toy.tar")], cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
@@ -49,9 +49,9 @@ def stop_midway(folder: Path, site: FileServer, stop_signal: signal.Signals) -> 
         assert time.monotonic() < until
         time.sleep(0.01)
     process.send_signal(stop_signal)
-    _, said = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=30)
     site.seconds_per_piece = 0.0
-    return process.returncode, said
+    return process.returncode, stderr
 
 
 def test_fetch_prints_the_next_command(site: FileServer, tmp_path: Path) -> None:
@@ -74,11 +74,11 @@ def test_a_missing_checksum_is_reported(site: FileServer, tmp_path: Path) -> Non
     assert f"--checksum sha256:{hashlib.sha256(site.content).hexdigest()}" in done.stderr
 
 
-def test_ctrl_c_exits_130_and_the_next_call_goes_on(site: FileServer, tmp_path: Path) -> None:
-    code, said = stop_midway(tmp_path, site, signal.SIGINT)
+def test_ctrl_c_exits_130_and_the_next_call_resumes(site: FileServer, tmp_path: Path) -> None:
+    code, stderr = stop_midway(tmp_path, site, signal.SIGINT)
     assert code == 130
-    assert "the part downloaded so far is kept; run the same command again to resume" in said
-    assert "Traceback" not in said
+    assert "the part downloaded so far is kept; run the same command again to resume" in stderr
+    assert "Traceback" not in stderr
     assert not (tmp_path / "toy").exists()
     done = run(tmp_path, site.url("toy.tar"))
     assert "are here already" in done.stderr
@@ -86,7 +86,7 @@ def test_ctrl_c_exits_130_and_the_next_call_goes_on(site: FileServer, tmp_path: 
     assert int(str(site.ranges[1]).strip("bytes=-")) > 100_000
 
 
-def test_a_killed_process_is_continued_also_with_a_checksum(site: FileServer, tmp_path: Path) -> None:
+def test_a_killed_download_resumes_when_a_checksum_is_given(site: FileServer, tmp_path: Path) -> None:
     stop_midway(tmp_path, site, signal.SIGKILL)
     assert run(tmp_path, site.url("toy.tar"), "--checksum", md5(site.content)).returncode == 0
     assert site.ranges[1] is not None
@@ -94,7 +94,7 @@ def test_a_killed_process_is_continued_also_with_a_checksum(site: FileServer, tm
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]
 
 
-def test_what_is_wrong_is_one_message_and_code_2(site: FileServer, tmp_path: Path) -> None:
+def test_each_error_is_one_message_with_exit_code_2(site: FileServer, tmp_path: Path) -> None:
     for arguments, message in (
         (("Task09_Spln",), "did you mean Task09_Spleen"),
         ((), "spleen fetch --list"),
@@ -108,7 +108,7 @@ def test_what_is_wrong_is_one_message_and_code_2(site: FileServer, tmp_path: Pat
         assert "Traceback" not in done.stderr
 
 
-def test_the_list_needs_no_connection(tmp_path: Path) -> None:
+def test_list_works_offline(tmp_path: Path) -> None:
     done = run(tmp_path, "--list")
     assert done.returncode == 0
     lines = {line.split()[0]: line.strip() for line in done.stdout.splitlines() if line.strip().startswith("Task")}
@@ -118,7 +118,7 @@ def test_the_list_needs_no_connection(tmp_path: Path) -> None:
     assert "the server did not report the size" in done.stderr
 
 
-def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_help_imports_no_heavy_packages(tmp_path: Path) -> None:
     python = (sys.executable, "-X", "importtime", *COMMAND[1:])
     done = subprocess.run([*python, "--help"], cwd=tmp_path, capture_output=True, text=True)
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}

@@ -1,4 +1,4 @@
-"""`spleen predict` from its arguments to its exit code: in this process what it says, in real ones what it leaves."""
+"""`spleen predict`: messages and exit codes in this process, files left behind in real processes."""
 
 import json
 import os
@@ -46,14 +46,14 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def spleen_predict(*arguments: str | Path) -> Result:
-    """The command in this process."""
+    """Run the command in this process."""
     return CliRunner().invoke(app, ["predict", *map(str, arguments)])
 
 
-def in_its_own_process(
+def run_in_subprocess(
     folder: Path, *arguments: str | Path, prepare: Callable[[], None] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The command as a user runs it, in `folder`, without a terminal."""
+    """Run the command in a real process, in `folder`, without a terminal."""
     return subprocess.run(
         [SPLEEN, "predict", *map(str, arguments)],
         cwd=folder,
@@ -66,7 +66,7 @@ def in_its_own_process(
     )
 
 
-# What it says -------------------------------------------------------------------------------------------------------
+# Messages -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_summary_lists_each_case_and_the_speed(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_the_summary_lists_each_case_and_the_speed(ct: SmallCt, views: list[Path
     assert f"2 masks in {tmp_path / 'out'}, with {tmp_path / 'out' / 'predictions.csv'}" in done.stdout
 
 
-def test_failed_images_are_listed_once_each_and_make_exit_code_1(
+def test_each_failed_image_is_listed_once_and_the_exit_code_is_1(
     ct: SmallCt, views: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "images").mkdir()
@@ -121,7 +121,7 @@ def test_fitted_weights_are_reported_and_used(ct: SmallCt, views: list[Path], tm
     assert dice == pytest.approx(float(scores[1]), abs=1e-3)
 
 
-def test_all_options_together(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_all_options_can_be_combined(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     done = spleen_predict(
         *views[:2], views[2] / "checkpoints" / "best.ckpt", ct.image, "-o", tmp_path / "m.nii", "--probabilities",
         "--tta", "--flip", "left_right", "--flip", "superior_inferior", "--keep-largest", "bright", "--fill-holes",
@@ -135,7 +135,7 @@ def test_all_options_together(ct: SmallCt, views: list[Path], tmp_path: Path) ->
 
 
 def sweep(folder: Path, views: list[Path]) -> Path:
-    """The axial and the coronal run as a sweep of learning rates, of which the coronal one validates better."""
+    """Copy the axial and coronal runs into a learning-rate sweep in which coronal has the better validation Dice."""
     for view, lr, val in zip(views, (0.03, 0.01), (0.2, 0.9), strict=False):
         shutil.copytree(view, folder / view.name)
         config, summary = folder / view.name / "config.yaml", folder / view.name / "summary.json"
@@ -146,9 +146,7 @@ def sweep(folder: Path, views: list[Path]) -> Path:
     return folder
 
 
-def test_a_study_is_averaged_if_it_is_one_arm_and_else_only_on_request(
-    ct: SmallCt, views: list[Path], tmp_path: Path
-) -> None:
+def test_a_sweep_of_several_arms_is_averaged_only_on_request(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     study = sweep(tmp_path / "sweep", views)
     refused = spleen_predict(study, ct.image, "-o", tmp_path / "no.nii")
     assert refused.exit_code == 2
@@ -170,7 +168,7 @@ def test_a_study_is_averaged_if_it_is_one_arm_and_else_only_on_request(
     assert not (tmp_path / "no.nii").exists()
 
 
-def test_runs_under_different_names_are_fused_and_recorded_under_one(
+def test_runs_with_different_class_names_are_fused_under_one_name(
     ct: SmallCt, views: list[Path], tmp_path: Path
 ) -> None:
     other = forge_spec(views[1], tmp_path / "other.ckpt", lambda spec: spec["classes"][0].update(name="organ"))
@@ -181,8 +179,10 @@ def test_runs_under_different_names_are_fused_and_recorded_under_one(
     assert row["class_name"] == "bright"
 
 
-@pytest.mark.parametrize("option", ["--allow-custom-code", "--trust"])  # the latter in earlier versions
-def test_code_of_a_checkpoint_runs_only_on_request(ct: SmallCt, views: list[Path], tmp_path: Path, option: str) -> None:
+@pytest.mark.parametrize("option", ["--allow-custom-code", "--trust"])  # --trust is the name in earlier versions
+def test_custom_code_in_a_checkpoint_runs_only_with_the_option(
+    ct: SmallCt, views: list[Path], tmp_path: Path, option: str
+) -> None:
     trace = tmp_path / "trace"
     forged = forge_network(views[0], tmp_path / "forged.ckpt", {"_target_": "os.makedirs", "name": str(trace)})
     refused = spleen_predict(forged, ct.image, "-o", tmp_path / "mask.nii")
@@ -193,13 +193,13 @@ def test_code_of_a_checkpoint_runs_only_on_request(ct: SmallCt, views: list[Path
 
 
 @pytest.mark.parametrize("command", ["predict", "export"])
-def test_the_help_shows_only_the_current_name_of_the_option(command: str) -> None:
+def test_help_shows_only_the_current_name_of_the_option(command: str) -> None:
     text = CliRunner().invoke(app, [command, "--help"]).stdout
     assert "--allow-custom-code" in text
     assert "--trust" not in text
 
 
-# Wrong input --------------------------------------------------------------------------------------------------------
+# Invalid input ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -235,24 +235,26 @@ def test_the_help_shows_only_the_current_name_of_the_option(command: str) -> Non
         ("RUN IMAGE -o FILE/out.nii.gz", "nothing can be written into "),
     ],
 )  # fmt: skip
-def test_wrong_input_is_reported_in_one_line_with_exit_code_2(
+def test_invalid_input_is_reported_in_one_line_with_exit_code_2(
     ct: SmallCt, views: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     other = save(tmp_path / "other.nii", ct.hu, AFFINE)
-    words = {
+    placeholders = {
         "RUN": views[0], "RUN2": views[1], "IMAGE": ct.image, "OTHER": other, "LABEL": ct.label, "EMPTY": "empty",
     }  # fmt: skip
-    done = spleen_predict(*(str(words.get(word, word)).replace("FILE", "file") for word in arguments.split()))
+    done = spleen_predict(*(str(placeholders.get(word, word)).replace("FILE", "file") for word in arguments.split()))
     assert done.exit_code == 2, done.output
     assert message in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stderr).split())
     assert "Traceback" not in done.output
     assert file_names(tmp_path) == {"empty", "file", "other.nii"}
 
 
-def test_outputs_are_looked_at_before_weights_are_fitted(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_existing_outputs_are_reported_before_weights_are_fitted(
+    ct: SmallCt, views: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "m.nii").touch()
     done = spleen_predict(*views, ct.image, "-o", tmp_path / "m.nii", "--fit-weights", ct.image, ct.label)
     assert done.exit_code == 2
@@ -260,21 +262,21 @@ def test_outputs_are_looked_at_before_weights_are_fitted(ct: SmallCt, views: lis
     assert "weights fitted" not in done.stdout
 
 
-# In a process of its own --------------------------------------------------------------------------------------------
+# In a real process --------------------------------------------------------------------------------------------------
 
 
-def test_a_strangers_network_is_refused_and_not_built(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_an_untrusted_network_is_rejected_without_being_built(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     network = {"_target_": "os.makedirs", "name": str(trace)}
     evil = forge_network(views[0], tmp_path / "evil.ckpt", network)
-    done = in_its_own_process(tmp_path, evil, ct.image)
+    done = run_in_subprocess(tmp_path, evil, ct.image)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {evil}: its network is 'os.makedirs', and only classes of ")
     assert file_names(tmp_path) == {"evil.ckpt"}
 
 
-def test_a_full_disk_leaves_what_was_finished_and_nothing_half_written(
+def test_a_full_disk_keeps_finished_files_and_leaves_no_partial_ones(
     ct: SmallCt, views: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "images").mkdir()
@@ -285,7 +287,7 @@ def test_a_full_disk_leaves_what_was_finished_and_nothing_half_written(
     def fill_the_disk() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    done = in_its_own_process(tmp_path, views[0], "images", "--output", "out", "--probabilities", prepare=fill_the_disk)
+    done = run_in_subprocess(tmp_path, views[0], "images", "--output", "out", "--probabilities", prepare=fill_the_disk)
     assert done.returncode == 1, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("failed: images/b_large.nii: ")
@@ -296,7 +298,7 @@ def test_a_full_disk_leaves_what_was_finished_and_nothing_half_written(
 
 
 @pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interruption_keeps_what_was_finished_and_leaves_nothing_else(
+def test_an_interruption_keeps_finished_files_and_leaves_no_partial_ones(
     ct: SmallCt, views: list[Path], tmp_path: Path, sent: signal.Signals, exit_code: int
 ) -> None:
     (tmp_path / "images").mkdir()
@@ -324,7 +326,7 @@ def test_an_interruption_keeps_what_was_finished_and_leaves_nothing_else(
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
-def test_a_terminal_sees_the_progress(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+def test_progress_is_shown_on_a_terminal(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 120))
     command = [SPLEEN, "predict", str(views[0]), str(ct.image), "--output", "m.nii"]
@@ -339,8 +341,10 @@ def test_a_terminal_sees_the_progress(ct: SmallCt, views: list[Path], tmp_path: 
     assert re.search(rb"scan7:.*/24 .*slice", seen)
 
 
-def test_a_notebook_calls_the_function_of_the_same_name(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
-    """Strings are paths there, and neither Lightning nor wandb is imported."""
+def test_predict_can_be_called_from_python_with_strings_as_paths(
+    ct: SmallCt, views: list[Path], tmp_path: Path
+) -> None:
+    """Neither Lightning, wandb nor matplotlib is imported."""
     code = (
         "import sys; from spleen.inference.predict import predict, PredictSettings\n"
         f"report = predict({str(views[0])!r}, {str(ct.image)!r}, 'm.nii.gz', PredictSettings(tta=True))\n"

@@ -1,4 +1,4 @@
-"""The summary of `spleen predict` fits a screen."""
+"""The summary table of `spleen predict` fits on one screen."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ from spleen.inference.predict import PredictedCase, PredictionReport
 
 
 def report(n_cases: int) -> PredictionReport:
-    """Cases whose confidence falls from 0.99 by 0.001; the last one has none."""
+    """Cases whose confidence decreases from 0.99 in steps of 0.001; that of the last case is NaN."""
     cases = []
     for number in range(n_cases):
         confidence = math.nan if number == n_cases - 1 else 0.99 - 0.001 * number
@@ -31,7 +31,7 @@ def report(n_cases: int) -> PredictionReport:
     return PredictionReport(tuple(cases), (), 0, 0, 10, 1.0)
 
 
-def test_of_many_cases_the_worst_ten_are_shown_and_all_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_many_cases_the_worst_ten_are_shown_and_all_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     print_predictions(report(300))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24
@@ -40,7 +40,7 @@ def test_of_many_cases_the_worst_ten_are_shown_and_all_are_counted(capsys: pytes
     assert any(line.startswith("300 masks, of which the 10") and "150 of all need a review" in line for line in lines)
 
 
-def test_few_cases_are_shown_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+def test_few_cases_are_all_shown_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     print_predictions(report(12))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if "case0" in line] == [f"case{number:03d}" for number in range(12)]

@@ -1,4 +1,4 @@
-"""`spleen results` as a user runs it: its own process, its exit code, and what it says."""
+"""`spleen results` in a real process: exit codes and messages."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def spleen_results(*arguments: str | Path, python: tuple[str, ...] = ()) -> subp
     )
 
 
-def test_a_study_is_shown_and_written_without_heavy_imports(tmp_path: Path) -> None:
+def test_a_study_is_printed_and_exported_without_heavy_imports(tmp_path: Path) -> None:
     for size, test in ((64, 0.6), (128, 0.7)):
         write_run(tmp_path / "study" / str(size), 0.8, test, img_size=size, cases=[("test", "a", "x", test)])
     write_config(tmp_path / "study" / "late")
@@ -38,7 +38,7 @@ def test_a_study_is_shown_and_written_without_heavy_imports(tmp_path: Path) -> N
     assert not imported & HEAVY
 
 
-def test_settings_to_group_by_may_be_several(tmp_path: Path) -> None:
+def test_group_by_accepts_several_settings(tmp_path: Path) -> None:
     for number, (axis, size) in enumerate([("axial", 64), ("axial", 128), ("coronal", 64), ("coronal", 128)]):
         write_run(tmp_path / str(number), axis=axis, img_size=size, lr=10.0**-number)
     for options in (["--group-by", "axis,img_size"], ["--group-by", "axis", "--group-by", "img_size"]):
@@ -46,7 +46,7 @@ def test_settings_to_group_by_may_be_several(tmp_path: Path) -> None:
     assert "4 finished runs in 2 arms" in spleen_results(tmp_path, "--group-by", "axis").stdout
 
 
-def test_no_finished_run_is_exit_code_1(tmp_path: Path) -> None:
+def test_a_study_without_finished_runs_exits_with_code_1(tmp_path: Path) -> None:
     write_config(tmp_path / "late")
     done = spleen_results(tmp_path)
     assert done.returncode == 1
@@ -65,7 +65,7 @@ def test_no_finished_run_is_exit_code_1(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_wrong_input_is_reported_in_words_with_exit_code_2(
+def test_invalid_input_is_reported_with_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     write_run(tmp_path / "study" / "run")

@@ -1,4 +1,4 @@
-"""Checks of what the configuration says of many cases and their split: what is refused, in which words."""
+"""Checks of the dataset and split settings: which values are rejected, and with which message."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def refusal(*overrides: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (("data=decathlon",), "data.root is missing: data=decathlon needs data.root=Task09_Spleen"),
         (("data=nnunet",), "data.root is missing: data=nnunet needs data.root=Dataset009_Spleen"),
@@ -57,13 +57,13 @@ def refusal(*overrides: str) -> list[str]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )  # fmt: skip
-def test_a_wrong_value_is_told_in_one_line(overrides: tuple[str, ...], told: str) -> None:
+def test_an_invalid_value_is_reported_in_one_line(overrides: tuple[str, ...], message: str) -> None:
     (line,) = refusal(*overrides)
-    assert line.startswith(told), line
+    assert line.startswith(message), line
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("data.skip_bad=perhaps", "data.skip_bad"),
         ("crop_size=large", "crop_size"),
@@ -73,10 +73,10 @@ def test_a_wrong_value_is_told_in_one_line(overrides: tuple[str, ...], told: str
         ("split.fold=1", "unknown key 'split.fold'"),
     ],
 )
-def test_a_value_of_the_wrong_type_or_place_is_told_with_its_key(override: str, told: str) -> None:
+def test_a_value_of_the_wrong_type_or_a_misplaced_key_is_reported_by_key(override: str, message: str) -> None:
     plus = "+" if override.startswith(("data.image", "split.fold=")) else ""
     (line,) = refusal(*CASES, f"{plus}{override}")
-    assert line.startswith(told), line
+    assert line.startswith(message), line
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_value_of_the_wrong_type_or_place_is_told_with_its_key(override: str, 
         (*CASES, "fold=0"),
         (*CASES, "fold=4"),
         (*CASES, "fold=all"),
-        (*CASES, "fold=9", "split.splits_file=s.json"),  # how many there are, the file says
+        (*CASES, "fold=9", "split.splits_file=s.json"),  # the number of folds comes from the file
         (*CASES, "fold=1", "split.test_cases=t.txt"),
         (*CASES, "split.val_fraction=0", "split.test_fraction=0"),
         (*CASES, "img_size=native", "crop_size=32"),
@@ -94,5 +94,5 @@ def test_a_value_of_the_wrong_type_or_place_is_told_with_its_key(override: str, 
     ],
     ids=" ".join,
 )
-def test_what_makes_sense_passes(overrides: tuple[str, ...]) -> None:
+def test_valid_combinations_pass(overrides: tuple[str, ...]) -> None:
     check(compose_config(*overrides))

@@ -1,4 +1,4 @@
-"""From the configuration to the cases, and what their files say back."""
+"""Finding the cases of a configuration, and completing the configuration from their files."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def data(tmp_path: Path) -> ManyCases:
 
 
 def change(data: ManyCases, **entries: object) -> None:
-    """Other entries in dataset.json."""
+    """Overwrite entries of dataset.json."""
     path = data.root / "dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
 
@@ -36,54 +36,54 @@ def identity_of(config: TrainConfig) -> str:
     return identity(config, find_dataset(config).cases)
 
 
-# What the files say --------------------------------------------------------------------------------------------------
+# Values completed from the files -------------------------------------------------------------------------------------
 
 
-def test_the_files_say_classes_channels_and_modality(data: ManyCases) -> None:
+def test_classes_channels_and_modality_are_read_from_the_files(data: ManyCases) -> None:
     config = completed(data)
     assert config.data.label_values == {"front": [1], "back": [2]}
     assert config.data.channels == 1
-    assert config.intensity == CtConfig("ct", 50.0, 400.0)  # those of conf/intensity/ct.yaml
+    assert config.intensity == CtConfig("ct", 50.0, 400.0)  # the values in conf/intensity/ct.yaml
     assert completed_by_files(config) == config
 
 
-def test_mr_gets_the_intensity_of_mr_and_that_is_told(data: ManyCases, caplog: pytest.LogCaptureFixture) -> None:
+def test_mr_data_selects_mr_intensity_and_logs_the_reason(data: ManyCases, caplog: pytest.LogCaptureFixture) -> None:
     change(data, modality={"0": "T2w"})
     with caplog.at_level("INFO"):
         assert completed(data).intensity == MrConfig("mr", 0.5, 99.5)
     assert "intensity=mr, since the data's files say T2w" in caplog.text
 
 
-def test_what_is_given_goes_before_what_the_files_say(data: ManyCases) -> None:
+def test_explicit_settings_override_values_from_the_files(data: ManyCases) -> None:
     config = completed(data, "intensity=zscore", "data.label_values={all: [1, 2]}", "data.channels=3")
     assert config.intensity.kind == "zscore"
     assert config.data.label_values == {"all": [1, 2]}
     assert config.data.channels == 3
 
 
-def test_an_unknown_modality_asks_for_the_intensity(data: ManyCases) -> None:
+def test_an_unknown_modality_requires_an_explicit_intensity(data: ManyCases) -> None:
     change(data, modality={"0": "PET"})
     with pytest.raises(InputError, match=r"intensity=auto: the files of data=decathlon do not say .* CT or MR"):
         completed(data)
     assert completed(data, "intensity=mr").intensity.kind == "mr"
 
 
-def test_intensity_auto_of_one_volume() -> None:
-    assert completed_by_files(compose_config("intensity=auto")).intensity.kind == "ct"  # of the phantom
+def test_auto_intensity_of_a_single_volume() -> None:
+    assert completed_by_files(compose_config("intensity=auto")).intensity.kind == "ct"  # the phantom is a CT
     with pytest.raises(InputError, match="the files of data=nifti do not say"):
         completed_by_files(compose_config("data=nifti", "intensity=auto", "data.image=a.nii", "data.label=b.nii"))
 
 
-def test_the_fourth_dimension_holds_channels(tmp_path: Path) -> None:
+def test_the_fourth_dimension_is_read_as_channels(tmp_path: Path) -> None:
     data = many_cases(tmp_path / "two", 2, channels=2)
     assert completed(data).data.channels == 2
-    data.image("c0").write_bytes(b"broken")  # the next case tells
+    data.image("c0").write_bytes(b"broken")  # read from the next case
     assert completed(data).data.channels == 2
-    data.image("c1").write_bytes(b"broken")  # dataset.json tells
+    data.image("c1").write_bytes(b"broken")  # read from dataset.json
     assert completed(data).data.channels == 2
 
 
-def test_two_folders_say_channels_and_nothing_else(data: ManyCases) -> None:
+def test_two_plain_folders_provide_only_the_channel_count(data: ManyCases) -> None:
     config = completed_by_files(compose_config(*data.folder))
     assert (config.data.channels, config.data.label_values, config.intensity.kind) == (1, None, "ct")
 
@@ -91,7 +91,7 @@ def test_two_folders_say_channels_and_nothing_else(data: ManyCases) -> None:
 # Groups --------------------------------------------------------------------------------------------------------------
 
 
-def test_groups_come_from_a_file(data: ManyCases, tmp_path: Path) -> None:
+def test_groups_are_read_from_a_file(data: ManyCases, tmp_path: Path) -> None:
     groups = tmp_path / "groups.csv"
     groups.write_text("case_id,group\nc0,p\nc1,p\nc2,q\nc3,r\nelsewhere,q\n")
     cases = find_dataset(compose_config(*data.decathlon, f"data.groups={groups}")).cases
@@ -101,7 +101,7 @@ def test_groups_come_from_a_file(data: ManyCases, tmp_path: Path) -> None:
         find_dataset(compose_config(*data.decathlon, f"data.groups={groups}"))
 
 
-def test_groups_stand_in_the_place_of_those_of_a_table(data: ManyCases, tmp_path: Path) -> None:
+def test_a_groups_file_overrides_the_groups_of_a_table(data: ManyCases, tmp_path: Path) -> None:
     rows = [f"{data.image(case)},{data.label(case)},old" for case in data.labels]
     (tmp_path / "cases.csv").write_text("\n".join(["image,label,group", *rows]))
     table = ("data=table", f"data.table={tmp_path / 'cases.csv'}")
@@ -114,7 +114,7 @@ def test_groups_stand_in_the_place_of_those_of_a_table(data: ManyCases, tmp_path
 # Identity ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_place_of_the_files_does_not_matter_but_their_content_does(data: ManyCases, tmp_path: Path) -> None:
+def test_identity_depends_on_file_content_but_not_on_location(data: ManyCases, tmp_path: Path) -> None:
     before = identity_of(completed(data))
     moved = ManyCases(tmp_path / "elsewhere", data.labels)
     data.root.rename(moved.root)
@@ -123,7 +123,7 @@ def test_the_place_of_the_files_does_not_matter_but_their_content_does(data: Man
     assert identity_of(completed(moved)) != before
 
 
-def test_what_decides_the_split_decides_the_identity(data: ManyCases, tmp_path: Path) -> None:
+def test_identity_depends_on_every_split_setting(data: ManyCases, tmp_path: Path) -> None:
     def of(*overrides: str) -> str:
         return identity_of(completed(data, *overrides))
 
@@ -146,7 +146,7 @@ def test_what_decides_the_split_decides_the_identity(data: ManyCases, tmp_path: 
     assert len({of(*overrides) for overrides in different}) == len(different)
 
 
-def test_classes_in_dataset_json_decide_the_identity(data: ManyCases) -> None:
+def test_identity_depends_on_the_classes_in_dataset_json(data: ManyCases) -> None:
     before = identity_of(completed(data))
     assert identity_of(completed(data, "data.label_values={front: [1], back: [2]}")) == before
     change(data, labels={"0": "background", "1": "front", "2": "rear"})

@@ -1,4 +1,4 @@
-"""The identity of a job: what changes it, and what leaves it as it is."""
+"""The identity of a job: which settings change it and which do not."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def identity_of(*overrides: str) -> str:
     ],
     ids=" ".join,
 )
-def test_other_words_and_settings_without_effect_make_no_other_job(same: tuple[str, ...]) -> None:
+def test_equivalent_spellings_and_settings_without_effect_keep_the_identity(same: tuple[str, ...]) -> None:
     assert identity_of(*same) == identity_of()
 
 
@@ -74,11 +74,11 @@ def test_other_words_and_settings_without_effect_make_no_other_job(same: tuple[s
         "intensity.window_width=350",
     ],
 )
-def test_every_setting_with_an_effect_makes_another_job(other: str) -> None:
+def test_every_setting_with_an_effect_changes_the_identity(other: str) -> None:
     assert identity_of(other) != identity_of()
 
 
-def test_every_setting_counts_but_for_those_that_are_listed_with_a_reason() -> None:
+def test_every_setting_counts_unless_listed_as_without_effect_with_a_reason() -> None:
     config = compose_config("data=nifti", "data.image=ct.nii.gz", "data.label=organ.nii.gz")
     counted = settings_with_effect(config)
     assert {"lr", "split.guard_mm", "model.network.width", "augment.flips", "trainer.accelerator"} <= set(counted)
@@ -87,11 +87,11 @@ def test_every_setting_counts_but_for_those_that_are_listed_with_a_reason() -> N
     assert {"output_dir", "cache_dir", "study", "debug", "logger"} <= left_out
     assert groups == set(vars(config)) - left_out
     assert all(not has_effect(key) and reason for key, reason in WITHOUT_EFFECT.items())
-    assert has_effect("logger_of_mine")  # a name that only begins like a group
+    assert has_effect("logger_of_mine")  # only shares a prefix with a group
 
 
 @given(st.integers(0, 10**6))
-def test_a_number_counts_by_its_value_not_by_its_type(number: int) -> None:
+def test_numbers_count_by_value_not_by_type(number: int) -> None:
     config = compose_config("augment=none")
     config.augment["elastic_spacing"] = number
     as_integer = identity_with_files(config)
@@ -99,7 +99,7 @@ def test_a_number_counts_by_its_value_not_by_its_type(number: int) -> None:
     assert identity_with_files(config) == as_integer
 
 
-def test_the_way_through_the_recorded_configuration_keeps_the_identity() -> None:
+def test_identity_survives_a_round_trip_through_the_recorded_configuration() -> None:
     from omegaconf import OmegaConf
 
     config = compose_config("lr=3e-4", "data.label_values=[1]", "model=monai_basic_unet")
@@ -107,7 +107,7 @@ def test_the_way_through_the_recorded_configuration_keeps_the_identity() -> None
     assert identity_with_files(parse(OmegaConf.create(text))) == identity_with_files(config)
 
 
-def test_the_content_of_the_files_counts_not_their_place(ct: SmallCt, tmp_path: Path) -> None:
+def test_identity_depends_on_file_content_but_not_on_path_or_mtime(ct: SmallCt, tmp_path: Path) -> None:
     def of(image: Path, label: Path) -> str:
         return identity_of(
             "data=nifti", f"data.image={image}", f"data.label={label}", f"cache_dir={tmp_path / 'cache'}"
@@ -126,14 +126,14 @@ def test_the_content_of_the_files_counts_not_their_place(ct: SmallCt, tmp_path: 
     assert of(copied[1], copied[1]) not in (here, changed)
 
 
-def test_a_file_that_is_missing_leaves_the_job_without_an_identity() -> None:
+def test_a_job_with_missing_files_has_no_identity() -> None:
     config = compose_config("data=nifti", "data.image=/no/image.nii.gz", "data.label=/no/label.nii.gz")
     assert known_identity(config, find_dataset(config).cases) is None
     with pytest.raises(OSError, match="image"):
         identity_with_files(config)
 
 
-def test_raising_the_format_makes_every_job_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raising_the_format_version_changes_every_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     before = identity_of()
     monkeypatch.setattr(identities, "FORMAT", identities.FORMAT + 1)
     assert identity_of() != before

@@ -1,4 +1,4 @@
-"""Paths on the command line as they are typed, whatever characters they have."""
+"""Paths on the command line are taken literally, whatever characters they contain."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from spleen.config.overrides import with_literal_path
 
 
 def read(override: str, sweep: bool = False) -> list[object]:
-    """The values that Hydra reads."""
+    """The values that Hydra parses from an override."""
     parsed = OverridesParser.create().parse_override(with_literal_path(override, sweep))
     if parsed.is_sweep_override():
         return [text.strip("'") for text in parsed.sweep_string_iterator()]
@@ -26,7 +26,7 @@ def read(override: str, sweep: bool = False) -> list[object]:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("key", ["data.image", "+data.image", "output_dir", "split.splits_file"])
-def test_a_path_is_read_as_it_is_typed(key: str, path: str) -> None:
+def test_a_path_is_taken_literally(key: str, path: str) -> None:
     assert read(f"{key}={path}") == [path]
 
 
@@ -39,11 +39,11 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "override", ["data.image='a b.nii'", "data.groups=null", "data.image=${x}/a.nii", "lr=0.1e", "study=a b", "~data"]
 )
-def test_what_is_quoted_or_no_path_is_left_alone(override: str) -> None:
+def test_quoted_values_and_non_paths_are_unchanged(override: str) -> None:
     assert with_literal_path(override, sweep=False) == override
 
 
-def test_in_a_sweep_commas_and_functions_mean_several_paths(tmp_path: Path) -> None:
+def test_in_a_sweep_commas_and_choice_give_several_paths(tmp_path: Path) -> None:
     assert read("data.image=a.nii,b.nii", sweep=True) == ["a.nii", "b.nii"]
     assert read("data.image=choice(a.nii,b.nii)", sweep=True) == ["a.nii", "b.nii"]
     assert read("data.image=scan (1).nii,'scan (2).nii'", sweep=True) == ["scan (1).nii", "scan (2).nii"]

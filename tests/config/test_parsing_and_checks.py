@@ -1,4 +1,4 @@
-"""The schema and the checks: what is refused, and in which words."""
+"""The schema and its checks: which values are rejected, and with which message."""
 
 import math
 import re
@@ -29,7 +29,7 @@ NIFTI = ("data=nifti", "data.image=a.nii", "data.label=b.nii")
 
 
 def refusal(*overrides: str) -> str:
-    """The message with which a configuration is refused."""
+    """The error message for an invalid configuration."""
     with pytest.raises(InputError) as caught:
         check(compose_config(*overrides))
     return str(caught.value)
@@ -47,7 +47,7 @@ def refusal(*overrides: str) -> str:
         "trainer.gpus",
     ],
 )
-def test_a_key_that_the_schema_lacks_is_refused_even_with_a_plus(key: str) -> None:
+def test_an_unknown_key_is_rejected_even_with_a_plus(key: str) -> None:
     assert f"unknown key '{key.split('.')[0] if key == 'anything.nested' else key}'" in refusal(f"+{key}=3")
 
 
@@ -63,7 +63,7 @@ def test_a_key_that_the_schema_lacks_is_refused_even_with_a_plus(key: str) -> No
         ("ema_decay", "optimiser.ema_decay"),
     ],
 )
-def test_an_unknown_key_comes_with_the_one_that_was_meant(typed: str, meant: str | None) -> None:
+def test_an_unknown_key_is_reported_with_a_suggestion(typed: str, meant: str | None) -> None:
     message = unknown_key(typed)
     assert message.startswith(f"unknown key '{typed}'")
     assert "--help" in message
@@ -71,14 +71,14 @@ def test_an_unknown_key_comes_with_the_one_that_was_meant(typed: str, meant: str
         assert f"did you mean {meant}" in message
 
 
-def test_a_key_of_an_option_that_is_not_chosen_leads_to_that_option() -> None:
-    # The likeliest slip of all: the files are named, data=nifti is forgotten.
+def test_a_key_of_an_unselected_option_suggests_selecting_that_option() -> None:
+    # The most likely mistake: the files are given but data=nifti is forgotten.
     assert "add data=nifti" in refusal("+data.image=ct.nii.gz")
     assert "add intensity=mr" in refusal("+intensity.low_percentile=1")
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "expected"),
     [
         ("lr=fast", ["lr", "fast"]),
         ("lr=null", ["lr"]),
@@ -98,16 +98,16 @@ def test_a_key_of_an_option_that_is_not_chosen_leads_to_that_option() -> None:
         ("intensity.kind=pet", ["intensity.kind", "ct, mr, zscore", "pet"]),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_in_one_line(override: str, told: list[str]) -> None:
+def test_a_value_of_the_wrong_type_is_reported_in_one_line(override: str, expected: list[str]) -> None:
     message = refusal(override)
-    assert all(part in message for part in told), message
+    assert all(part in message for part in expected), message
     assert "\n" not in message
     assert "full_key" not in message
     assert "object_type" not in message
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "expected"),
     [
         (["axis=axail"], ["axis", "sagittal, coronal, axial", "axail"]),
         (["resize=crop"], ["resize", "keep_aspect, stretch", "crop"]),
@@ -169,16 +169,16 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line(override: str, told: l
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )  # fmt: skip
-def test_an_impossible_value_is_told_with_its_key_what_is_allowed_and_what_came(
-    overrides: list[str], told: list[str]
+def test_an_invalid_value_is_reported_with_its_key_the_allowed_values_and_the_given_one(
+    overrides: list[str], expected: list[str]
 ) -> None:
     message = refusal(*overrides)
-    assert all(part in message for part in told), message
+    assert all(part in message for part in expected), message
     assert message.count("\n") == message.count("data.label is missing")  # one problem, one line
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "expected"),
     [
         (["augment.rotation_deg=abc"], "augment.rotation_deg must be a number; got 'abc'"),
         (["augment.noise_std=[1]"], "augment.noise_std must be a number"),
@@ -197,10 +197,10 @@ def test_an_impossible_value_is_told_with_its_key_what_is_allowed_and_what_came(
         (["img_size=native", "crop_size=16", "batch_size=1"], "slices of 16 × 16 pixels in batches of 1"),
     ],
 )
-def test_what_a_part_cannot_be_built_with_is_told(overrides: list[str], told: str) -> None:
+def test_settings_that_cannot_be_built_are_reported(overrides: list[str], expected: str) -> None:
     config = compose_config(*overrides)
     check(config)
-    with pytest.raises(InputError, match=re.escape(told)):
+    with pytest.raises(InputError, match=re.escape(expected)):
         build_parts(config)
 
 
@@ -212,14 +212,14 @@ def test_what_a_part_cannot_be_built_with_is_told(overrides: list[str], told: st
         (["augment=light", "axis=axial"], ()),
     ],
 )
-def test_classes_with_a_side_change_places_where_slices_are_mirrored(
+def test_left_and_right_classes_are_swapped_when_slices_are_mirrored(
     overrides: list[str], swapped: tuple[int, ...]
 ) -> None:
     config = compose_config(*NIFTI, *overrides, "data.label_values={kidney_l: 1, kidney_r: 2}")
     assert build_parts(config).swapped_classes == swapped
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     lines = refusal("lr=-1", "axis=axail", "split.guard_mm=-3", "logger.mode=cloud").splitlines()
     assert len(lines) == 4
     assert {line.split()[0] for line in lines} == {"lr", "axis", "split.guard_mm", "logger.mode"}
@@ -235,12 +235,12 @@ def test_all_problems_are_told_at_once() -> None:
         (*FILES, "data.label_values={left: 1, right: [2, 5]}", "intensity=mr"),
     ],
 )
-def test_values_at_the_edge_of_what_is_allowed_pass(overrides: tuple[str, ...]) -> None:
+def test_boundary_values_pass(overrides: tuple[str, ...]) -> None:
     check(compose_config(*overrides))
 
 
 @given(lr=st.floats() | st.floats(-1, 11))
-def test_exactly_the_learning_rates_above_0_up_to_10_pass(valid: TrainConfig, lr: float) -> None:
+def test_only_learning_rates_above_0_and_up_to_10_pass(valid: TrainConfig, lr: float) -> None:
     config = replace(valid, lr=lr)
     if math.isfinite(lr) and 0 < lr <= 10:
         check(config)
@@ -250,7 +250,7 @@ def test_exactly_the_learning_rates_above_0_up_to_10_pass(valid: TrainConfig, lr
 
 
 @given(val=st.floats(0.01, 0.5), test=st.floats(0.01, 0.5))
-def test_shares_that_leave_a_fifth_for_training_pass(valid: TrainConfig, val: float, test: float) -> None:
+def test_only_fractions_that_leave_a_fifth_for_training_pass(valid: TrainConfig, val: float, test: float) -> None:
     config = replace(valid, split=replace(valid.split, val_fraction=val, test_fraction=test))
     if val + test <= 0.8:
         check(config)
@@ -259,14 +259,14 @@ def test_shares_that_leave_a_fifth_for_training_pass(valid: TrainConfig, val: fl
             check(config)
 
 
-def test_outputs_and_cache_are_anchored_to_the_checkout(valid: TrainConfig, tmp_path: Path, monkeypatch) -> None:
+def test_output_and_cache_folders_default_to_the_checkout(valid: TrainConfig, tmp_path: Path, monkeypatch) -> None:
     root = Path(__file__).resolve().parents[2]
     monkeypatch.chdir(tmp_path)
     config = compose_config()
     assert (Path(config.output_dir), Path(config.cache_dir)) == (root / "outputs", root / ".cache")
 
 
-def test_a_configuration_survives_the_way_through_yaml() -> None:
+def test_a_configuration_survives_a_yaml_round_trip() -> None:
     config = compose_config(*FILES, "data.label_values={left: 1, right: [2, 5]}", "lr=3e-4", "logger.tags=[a,b]")
     text = OmegaConf.to_yaml(OmegaConf.structured(config))
     assert parse(OmegaConf.create(text)) == config

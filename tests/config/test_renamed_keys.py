@@ -1,4 +1,4 @@
-"""Configuration keys under their earlier names: every way in, and what must not change with them."""
+"""Old names of configuration keys: everywhere they are accepted, and what must not change with them."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def fractions(config: TrainConfig) -> tuple[float, ...]:
 
 @pytest.mark.parametrize(("old", "new"), OLD_AND_NEW)
 @pytest.mark.parametrize("form", ["{}=0.2", "+{}=0.2", "++{}=0.2", "~{}", "{}=0.1,0.2", "{}=choice(0.1,0.2)"])
-def test_an_argument_with_the_old_key_is_rewritten_with_one_warning(
+def test_an_argument_with_an_old_key_is_rewritten_with_one_warning(
     old: str, new: str, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert as_understood(["lr=1", form.format(old), "-m"]) == ["lr=1", form.format(new), "-m"]
@@ -60,13 +60,13 @@ def test_an_argument_with_the_old_key_is_rewritten_with_one_warning(
     assert warned == [f"warning: {old} is now called {new}; the old name still works"]
 
 
-def test_other_arguments_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_arguments_are_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["split.val_shares=1", "my.split.val_share=1", "logger.name=split.val_share=1", "split.seed=1"]
     assert as_understood(arguments) == arguments
     assert capsys.readouterr().err == ""
 
 
-def test_the_command_accepts_the_old_key_alone_and_in_a_sweep(tmp_path: Path) -> None:
+def test_the_command_accepts_an_old_key_in_single_runs_and_sweeps(tmp_path: Path) -> None:
     done = run_train(tmp_path, "--cfg", "job", "split.val_share=0.3")
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["split"]["val_fraction"] == 0.3
@@ -75,14 +75,14 @@ def test_the_command_accepts_the_old_key_alone_and_in_a_sweep(tmp_path: Path) ->
         tmp_path, "-m", "split.val_share=0.6,0.7", "logger=none", f"output_dir={tmp_path}", f"cache_dir={tmp_path}"
     )
     assert swept.returncode == 2
-    for value in ("0.6", "0.7"):  # each job has received its value, which is refused before any work
+    for value in ("0.6", "0.7"):  # each job received its value, which is rejected before any work
         assert f"split.val_fraction must be above 0 to 0.5; got {value}" in swept.stderr
 
 
 # Files --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_study_may_use_the_old_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_may_use_old_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "study.yaml").write_text(
@@ -106,14 +106,14 @@ def test_a_study_may_use_the_old_keys(tmp_path: Path, monkeypatch: pytest.Monkey
     ]
 
 
-def test_the_recorded_configuration_of_an_old_run_is_read(tmp_path: Path) -> None:
+def test_the_recorded_configuration_of_an_old_run_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text((OLD_RUN / "config.yaml").read_text())
     _, config = read_resumed([f"resume={tmp_path}"])
     assert config is not None
     assert fractions(config) == (0.15, 0.2, 0.5, 0.05)
 
 
-def test_a_configuration_with_both_names_of_a_key_is_refused() -> None:
+def test_a_configuration_with_both_names_of_a_key_is_rejected() -> None:
     tree = OmegaConf.structured(compose_config())
     tree = OmegaConf.create(OmegaConf.to_container(tree))
     tree.split.val_share = 0.3
@@ -121,7 +121,7 @@ def test_a_configuration_with_both_names_of_a_key_is_refused() -> None:
         parse(tree)
 
 
-def test_an_old_and_a_new_run_of_the_same_settings_are_one_arm(tmp_path: Path) -> None:
+def test_old_and_new_runs_with_the_same_settings_form_one_arm(tmp_path: Path) -> None:
     write_run(tmp_path / "old", seed=0, split__val_share=0.3, loader={"foreground_share": 0.5})
     write_run(tmp_path / "new", seed=1, split__val_fraction=0.3, loader={"foreground_fraction": 0.5})
     write_run(tmp_path / "other", seed=1, split__val_fraction=0.2, loader={"foreground_fraction": 0.5})
@@ -131,7 +131,7 @@ def test_an_old_and_a_new_run_of_the_same_settings_are_one_arm(tmp_path: Path) -
     assert {arm.n_runs for arm in by_old_name.arms} == {2, 1}
 
 
-def test_settings_in_an_old_checkpoint_are_the_same_settings(spec: ModelSpec) -> None:
+def test_old_keys_in_a_checkpoint_are_compared_under_their_new_names(spec: ModelSpec) -> None:
     now = json.loads(json.dumps(OmegaConf.to_container(OmegaConf.structured(compose_config()))))
     then = json.loads(json.dumps(now))
     for old, new in OLD_AND_NEW:
@@ -151,7 +151,7 @@ def spec() -> ModelSpec:
     return build_spec(compose_config("data.label_values=[1]"))
 
 
-def test_the_identity_keeps_the_first_names_so_that_finished_jobs_stay_finished() -> None:
+def test_identity_uses_the_original_key_names_so_that_finished_jobs_stay_finished() -> None:
     counted = settings_with_effect(compose_config())
     assert {old for old, _ in OLD_AND_NEW} <= set(counted)
     assert not {new for _, new in OLD_AND_NEW} & set(counted)

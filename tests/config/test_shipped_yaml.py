@@ -1,4 +1,4 @@
-"""Every shipped YAML composes, fits the schema, builds what it names, and explains itself."""
+"""Every shipped YAML file composes, matches the schema, builds its objects, and comments every value."""
 
 import sys
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from tests._helpers.small_run import REPOSITORY, compose_config
 CONF = REPOSITORY / "conf"
 OPTIONS = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
 MODELS = [option for option in OPTIONS if option.startswith("model/")]
-# What each kind of data cannot do without.
+# Required overrides of each data option.
 FILES = {
     "data/nifti": ("data.image=ct.nii.gz", "data.label=organ.nii.gz"),
     "data/decathlon": ("data.root=Task09_Spleen", "data.label_values=[1]", "intensity=ct"),
@@ -54,7 +54,7 @@ def test_every_option_composes_passes_the_checks_and_builds(option: str) -> None
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith("loss/")])
-def test_every_loss_falls_when_the_logits_approach_the_label(option: str) -> None:
+def test_every_loss_decreases_as_logits_approach_the_label(option: str) -> None:
     loss = build.build_loss(compose_config(f"loss={option.removeprefix('loss/')}"))
     label = torch.zeros(2, 1, 5, 7, dtype=torch.uint8)
     label[0, 0, 1:3, 2:5], label[1, 0, 3:, :2] = 1, 2
@@ -65,7 +65,7 @@ def test_every_loss_falls_when_the_logits_approach_the_label(option: str) -> Non
 
 
 @pytest.mark.parametrize("option", MODELS)
-def test_every_network_maps_slices_of_any_size_to_logits_and_passes_gradients(option: str) -> None:
+def test_every_network_maps_slices_of_any_size_to_logits_and_propagates_gradients(option: str) -> None:
     torch.manual_seed(0)
     config = compose_config(
         "data=nifti", "data.label_values={front: 1, back: 2}", "context_slices=1",
@@ -79,7 +79,7 @@ def test_every_network_maps_slices_of_any_size_to_logits_and_passes_gradients(op
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters() if p.requires_grad)
 
 
-def test_the_builders_hand_every_value_to_its_place() -> None:
+def test_the_builders_pass_on_every_setting() -> None:
     config = compose_config(
         "split.val_fraction=0.11", "split.test_fraction=0.22", "split.test_blocks=3", "split.guard_mm=4.5",
         "split.seed=6", "batch_size=7", "loader.slices_per_epoch=70", "loader.foreground_fraction=0.3",
@@ -110,7 +110,7 @@ def test_the_builders_hand_every_value_to_its_place() -> None:
         (("intensity=zscore", "intensity.clip=4"), ZScore(4.0)),
     ],
 )
-def test_intensity_and_slicing_settings_shape_the_store(overrides: tuple[str, ...], expected: object) -> None:
+def test_intensity_and_slicing_settings_reach_the_preprocessing(overrides: tuple[str, ...], expected: object) -> None:
     config = compose_config(
         *overrides, "axis=sagittal", "img_size=96", "resize=stretch", "model.size_multiple=32", "grid_tolerance_mm=0.3"
     )
@@ -122,7 +122,7 @@ def test_intensity_and_slicing_settings_shape_the_store(overrides: tuple[str, ..
 
 @pytest.mark.parametrize("name", [*(field.name for field in fields(MeanScores)), "background"])
 @pytest.mark.parametrize(("organ", "values"), [("NAME", "null"), ("NAME", "[3,4]"), ("organ", "{NAME: 3}")])
-def test_a_class_name_that_means_something_else_in_the_summary_is_refused(name: str, organ: str, values: str) -> None:
+def test_class_names_reserved_in_the_summary_are_rejected(name: str, organ: str, values: str) -> None:
     config = compose_config(
         *("data=nifti", *FILES["data/nifti"], f"data.organ={organ}".replace("NAME", name)),
         f"data.label_values={values}".replace("NAME", name),
@@ -131,20 +131,20 @@ def test_a_class_name_that_means_something_else_in_the_summary_is_refused(name: 
         build_model.build_classes(config)
 
 
-def test_an_augmentation_file_lists_every_setting_of_the_augmentation() -> None:
+def test_every_augmentation_file_lists_all_settings() -> None:
     expected = {field.name for field in fields(AugmentSettings)}
     for path in (CONF / "augment").glob("*.yaml"):
         assert set(yaml.safe_load(path.read_text())) == expected, path.name
 
 
-def test_an_augmentation_setting_that_does_not_exist_is_refused() -> None:
+def test_an_unknown_augmentation_setting_is_rejected() -> None:
     config = compose_config("+augment.rotaton_deg=3")
     with pytest.raises(InputError, match=r"unknown key 'augment\.rotaton_deg'.*rotation_deg"):
         build.build_augment_settings(config)
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "expected_parts"),
     [
         ("model.network._target_=monai.networks.nets.UNett", ["model.network", "UNett"]),
         ("model.network._target_=no_such_package.Net", ["model.network", "no_such_package"]),
@@ -153,24 +153,24 @@ def test_an_augmentation_setting_that_does_not_exist_is_refused() -> None:
         ("model.out_channels_argument=n_classes", ["model.network", "n_classes"]),
     ],
 )
-def test_a_network_that_cannot_be_built_is_told_by_name(override: str, told: list[str]) -> None:
+def test_a_network_that_cannot_be_built_is_reported_by_name(override: str, expected_parts: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         build_network(build_model.build_spec(compose_config("model=monai_basic_unet", override)))
-    assert all(part in str(caught.value) for part in told), caught.value
+    assert all(part in str(caught.value) for part in expected_parts), caught.value
 
 
 @pytest.mark.parametrize(("option", "name"), [("model=monai_segresnet", "model.network"), ("loss=tversky", "loss")])
-def test_what_needs_monai_names_the_command_that_installs_it(
+def test_without_monai_the_error_contains_the_install_command(
     monkeypatch: pytest.MonkeyPatch, option: str, name: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "monai", None)  # Python then finds no such package
+    monkeypatch.setitem(sys.modules, "monai", None)  # makes the import fail
     config = compose_config(option)
     setting = config.loss if name == "loss" else config.model.network
     with pytest.raises(InputError, match=rf"^{name}: monai\..* is not installed; .*pip install 'monai>=1\.5'$"):
         build_model.build_part(name, setting)
 
 
-def test_a_network_of_ones_own_is_one_yaml_away(tmp_path: Path) -> None:
+def test_a_custom_network_needs_only_one_yaml_file(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text(
         """
@@ -187,7 +187,7 @@ def test_a_network_of_ones_own_is_one_yaml_away(tmp_path: Path) -> None:
 
 
 def _values(node: yaml.Node, key: str = "") -> Iterator[tuple[str, yaml.Node]]:
-    """Every value that is no mapping, with its dotted key."""
+    """Every value that is not a mapping, with its dotted key."""
     if isinstance(node, yaml.MappingNode) and not node.flow_style:
         for name, value in node.value:
             yield from _values(value, f"{key}.{name.value}".removeprefix("."))
@@ -196,16 +196,16 @@ def _values(node: yaml.Node, key: str = "") -> Iterator[tuple[str, yaml.Node]]:
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
-def test_every_value_is_explained_on_its_line_or_right_above(path: Path) -> None:
+def test_every_value_has_a_comment_on_or_above_its_line(path: Path) -> None:
     text = path.read_text()
     lines = text.splitlines()
-    silent = []
+    uncommented = []
     for key, node in _values(yaml.compose(text)):
-        # The list of groups is explained by --help; `_target_` is a name that says itself.
+        # The list of groups is explained by --help; `_target_` is self-explanatory.
         if key == "defaults" or key.endswith("_target_") or key.startswith("hydra."):
             continue
         line = node.start_mark.line
         above = lines[line - 1].strip() if line else ""
         if "#" not in lines[line] and not above.startswith("#"):
-            silent.append(key)
-    assert silent == []
+            uncommented.append(key)
+    assert uncommented == []

@@ -1,4 +1,4 @@
-"""`compare`: paired differences by hand, where scores are no numbers, the kinds of input, the command."""
+"""`compare`: hand-computed paired differences, NaN and infinite scores, the kinds of input, the command."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def bar(length: int, start: int = 0, value: int = 1) -> np.ndarray:
 
 
 def table(path: Path, scores: dict, metric="dice") -> Path:
-    """A CSV file as `spleen evaluate` writes it, from {case or (case, class): value}."""
+    """Write a CSV file like that of `spleen evaluate`, from {case or (case, class): value}."""
     rows = [f"case_id,class_name,{metric}"]
     for key, value in scores.items():
         case_id, class_name = key if isinstance(key, tuple) else (key, "organ")
@@ -50,7 +50,7 @@ def run(*arguments):
 # Numbers ------------------------------------------------------------------------------------------------------------
 
 
-def test_differences_wins_and_ties_by_hand(tmp_path):
+def test_differences_wins_and_ties_match_hand_computed_values(tmp_path):
     a = {"one": 0.5, "two": 0.8, "three": 0.9, "four": 0.7}
     b = {"one": 0.7, "two": 0.7, "three": 0.9, "four": 0.8}
     (summary,) = compared(tmp_path, a, b).summaries
@@ -62,7 +62,7 @@ def test_differences_wins_and_ties_by_hand(tmp_path):
     assert summary.interval.low < 0.05 < summary.interval.high
 
 
-def test_a_lower_distance_and_an_error_nearer_to_0_win(tmp_path):
+def test_a_smaller_distance_or_an_error_closer_to_0_wins(tmp_path):
     (distance,) = compared(tmp_path, {"one": 5.0, "two": 2.0}, {"one": 3.0, "two": 2.5}, "hausdorff95_mm").summaries
     assert (distance.wins, distance.losses, distance.mean_difference) == (1, 1, -0.75)
     errors = compared(tmp_path, {"one": -0.3, "two": 0.1}, {"one": 0.2, "two": -0.2}, "volume_error_relative")
@@ -70,7 +70,7 @@ def test_a_lower_distance_and_an_error_nearer_to_0_win(tmp_path):
     assert [pair.is_better for pair in errors.pairs] == [True, False]
 
 
-def test_the_test_is_wilcoxons(tmp_path):
+def test_the_p_value_matches_scipy_wilcoxon(tmp_path):
     random = np.random.default_rng(0)
     a = {f"case {n}": float(value) for n, value in enumerate(random.random(20))}
     b = {case: value + float(random.normal(0.1, 0.2)) for case, value in a.items()}
@@ -78,14 +78,14 @@ def test_the_test_is_wilcoxons(tmp_path):
     assert summary.wilcoxon_p == pytest.approx(wilcoxon(list(a.values()), list(b.values())).pvalue)
 
 
-def test_with_fewer_than_six_pairs_no_test_can_tell(tmp_path):
+def test_fewer_than_six_pairs_are_reported_as_too_few_for_significance(tmp_path):
     a, b = ({f"case {n}": base + n / 100 * base for n in range(6)} for base in (0.1, 0.8))
     assert "fewer than 6" not in str(compared(tmp_path, a, b))
     del a["case 5"], b["case 5"]
     assert "fewer than 6 cases differ, so no signed-rank test can reach p < 0.05" in str(compared(tmp_path, a, b))
 
 
-def test_undefined_and_infinite_scores_are_counted_each_in_its_place(tmp_path):
+def test_undefined_and_infinite_scores_are_counted_separately(tmp_path):
     a = {"both undefined": NAN, "only b": NAN, "both inf": INF, "found": INF, "lost": 1.0, "usual": 4.0}
     b = {"both undefined": NAN, "only b": INF, "both inf": INF, "found": 2.0, "lost": INF, "usual": 3.0}
     comparison = compared(tmp_path, a, b, "hausdorff95_mm")
@@ -103,16 +103,16 @@ def test_undefined_and_infinite_scores_are_counted_each_in_its_place(tmp_path):
 
 def test_one_infinite_difference_makes_the_mean_infinite(tmp_path):
     (summary,) = compared(tmp_path, {"one": INF, "two": 2.0}, {"one": 2.0, "two": 2.0}, "hausdorff_mm").summaries
-    assert (summary.mean_difference, summary.median_difference) == (-INF, -INF)  # the middle of 0 and -inf
+    assert (summary.mean_difference, summary.median_difference) == (-INF, -INF)  # midway between 0 and -inf
     assert (summary.mean_a, summary.mean_b) == (INF, 2.0)
 
 
-def test_the_rounding_of_a_file_is_a_tie(tmp_path):
+def test_differences_within_rounding_error_are_ties(tmp_path):
     (summary,) = compared(tmp_path, {"one": 0.1 + 0.2, "two": 96671.76}, {"one": 0.3, "two": 96671.7600001}).summaries
     assert (summary.ties, summary.mean_difference) == (2, 0.0)
 
 
-def test_the_mean_over_classes_averages_what_is_defined_on_both_sides(tmp_path):
+def test_the_mean_over_classes_uses_only_scores_defined_on_both_sides(tmp_path):
     a = {("one", "left"): 0.5, ("one", "right"): 0.5, ("two", "left"): 0.4, ("two", "right"): NAN}
     b = {("one", "left"): 0.7, ("one", "right"): 0.9, ("two", "left"): 0.5, ("two", "right"): 0.0}
     left, right, both = compared(tmp_path, a, b).summaries
@@ -147,7 +147,7 @@ def test_folders_of_predictions_are_scored_against_the_reference(predictions):
     assert (distance.mean_b, distance.wins, distance.losses) == (INF, 1, 1)
 
 
-def test_files_of_evaluate_give_the_same_as_the_folders(predictions, tmp_path):
+def test_score_files_give_the_same_result_as_folders(predictions, tmp_path):
     a, b, reference = predictions
     for name, folder in (("a.csv", a), ("b.csv", b)):
         (tmp_path / name).write_text(to_csv(evaluate(folder, reference, {1: "organ"})))
@@ -159,14 +159,14 @@ def test_files_of_evaluate_give_the_same_as_the_folders(predictions, tmp_path):
         assert (one.a, one.b) == pytest.approx((other.a, other.b), nan_ok=True)
 
 
-def test_single_files_are_the_case_of_the_reference(predictions):
+def test_single_files_take_the_case_id_of_the_reference(predictions):
     a, b, reference = (folder / "shifted.nii.gz" for folder in predictions)
     b = b.rename(b.with_name("another_name.nii.gz"))
     (pair,) = compare(a, b, reference).pairs
     assert (pair.case_id, pair.a, pair.b) == ("shifted", 0.5, 1.0)
 
 
-def test_runs_are_compared_by_the_rows_of_a_split(tmp_path):
+def test_runs_are_compared_on_one_split(tmp_path):
     for name, val, test in (("a", 0.1, 0.6), ("b", 0.2, 0.9)):
         scores = {
             stage: [CaseScore("case", "organ", dice, *[0.5] * 4, 10.0, 10.0)]
@@ -179,7 +179,7 @@ def test_runs_are_compared_by_the_rows_of_a_split(tmp_path):
         compare(tmp_path / "a", tmp_path / "b", split="train")
 
 
-def test_a_class_that_only_one_side_predicts_is_empty_on_the_other(predictions):
+def test_a_class_predicted_by_one_side_only_counts_as_empty_on_the_other(predictions):
     a, b, reference = predictions
     save(a / "shifted.nii.gz", bar(2, 1) + bar(1, 5, value=3), ras_affine())
     comparison = compare(a, b, reference)
@@ -187,12 +187,12 @@ def test_a_class_that_only_one_side_predicts_is_empty_on_the_other(predictions):
     assert (extra.a, math.isnan(extra.b)) == (0.0, True)
 
 
-def test_references_of_other_folds_are_left_out_when_asked_for(predictions, tmp_path):
+def test_only_predicted_skips_references_without_a_prediction(predictions, tmp_path):
     a, b, reference = predictions
     (a / "short.nii.gz").unlink()
-    for options, words in (([], "--only-predicted"), (["--only-predicted"], f"only in {b}: short")):
+    for options, message in (([], "--only-predicted"), (["--only-predicted"], f"only in {b}: short")):
         result = run(a, b, reference, *options)
-        assert (result.exit_code, words in result.stderr) == (2, True)
+        assert (result.exit_code, message in result.stderr) == (2, True)
     (b / "short.nii.gz").unlink()
     result = run(a, b, reference, "--only-predicted", "--json", tmp_path / "c.json")
     assert result.exit_code == 0
@@ -201,7 +201,7 @@ def test_references_of_other_folds_are_left_out_when_asked_for(predictions, tmp_
     assert (sorted(record["cases"]), record["unpredicted"]) == (["empty", "shifted"], ["short"])
 
 
-def test_a_bad_file_leaves_its_case_out_on_both_sides(predictions):
+def test_an_unreadable_file_excludes_its_case_on_both_sides(predictions):
     a, b, reference = predictions
     (b / "short.nii.gz").write_bytes(b"no NIfTI")
     comparison = compare(a, b, reference)
@@ -210,7 +210,7 @@ def test_a_bad_file_leaves_its_case_out_on_both_sides(predictions):
     assert run(a, b, reference).exit_code == 1
 
 
-def test_cases_that_one_side_has_alone_are_listed(tmp_path):
+def test_cases_present_on_one_side_only_are_listed(tmp_path):
     a, b = ({"one": 0.5, other: 0.8} for other in ("two", "three"))
     with pytest.raises(InputError, match=r"(?s)only in .*a\.csv: two.*only in .*b\.csv: three"):
         compared(tmp_path, a, b)
@@ -219,7 +219,7 @@ def test_cases_that_one_side_has_alone_are_listed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         ("", "has no columns case_id and class_name"),
         ("name,value\na,1\n", "has no columns case_id and class_name"),
@@ -231,23 +231,23 @@ def test_cases_that_one_side_has_alone_are_listed(tmp_path):
         (b"\xff\xfe\x00case", "cannot be read as CSV"),
     ],
 )
-def test_a_file_of_another_kind_is_told(tmp_path, content, words):
+def test_an_invalid_score_file_is_reported(tmp_path, content, message):
     (tmp_path / "b.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         compare(table(tmp_path / "a.csv", {"a": 0.5}), tmp_path / "b.csv")
 
 
-def test_wrong_combinations_are_told(predictions, tmp_path):
+def test_invalid_combinations_of_inputs_are_reported(predictions, tmp_path):
     a, b, reference = predictions
     scores = table(tmp_path / "s.csv", {"a": 0.5})
-    for arguments, words in (
+    for arguments, message in (
         ((a, b), "give their REFERENCE too"),
         ((a / "short.nii.gz", b / "short.nii.gz"), "give their REFERENCE too"),
         ((scores, tmp_path / "missing.csv"), "no such file"),
         ((scores, scores, reference), "leave .* out"),
         ((a, tmp_path / "missing", reference), "no such file"),
     ):
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=message):
             compare(*arguments)
     for metric in ("volume_reference_ml", "nice"):
         with pytest.raises(InputError, match="a metric to compare is one of dice, "):
@@ -257,7 +257,7 @@ def test_wrong_combinations_are_told(predictions, tmp_path):
 # Command ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_prints_and_writes_what_the_function_returns(predictions, tmp_path, monkeypatch):
+def test_the_command_prints_and_writes_the_values_returned_by_the_python_function(predictions, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     outputs = ("--csv", tmp_path / "c.csv", "--json", tmp_path / "c.json")
     result = run(*predictions, "--classes", "1=organ", "--metric", "dice", "--metric", "hausdorff_mm", *outputs)
@@ -271,7 +271,7 @@ def test_the_command_prints_and_writes_what_the_function_returns(predictions, tm
     assert "hausdorff_mm,short,organ,1.6,inf,inf" in [line.replace("1.60000002384", "1.6") for line in lines]
 
     def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not valid JSON")
 
     record = json.loads((tmp_path / "c.json").read_text(), parse_constant=refuse)
     assert record["summary"]["dice"]["organ"]["mean_difference"] == pytest.approx(-1 / 12)
@@ -280,7 +280,7 @@ def test_the_command_prints_and_writes_what_the_function_returns(predictions, tm
     assert record["cases"]["empty"]["organ"]["dice"] == {"a": None, "b": None, "difference": None}
 
 
-def test_a_wrong_input_is_told_in_words_with_exit_code_2(tmp_path):
+def test_invalid_input_is_reported_with_exit_code_2(tmp_path):
     result = run(tmp_path / "missing.csv", tmp_path / "missing.csv")
     assert (result.exit_code, "Traceback" in result.output) == (2, False)
     assert "no such file or folder" in result.stderr

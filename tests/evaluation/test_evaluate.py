@@ -1,4 +1,4 @@
-"""`evaluate`: every metric by hand and against other libraries, empty masks, classes, folders, summaries."""
+"""`evaluate`: metrics against hand-computed values and other libraries, empty masks, classes, folders, summaries."""
 
 import math
 from pathlib import Path
@@ -29,7 +29,7 @@ def files(folder: Path, prediction, reference) -> tuple[Path, Path]:
 
 
 def folders(root: Path, cases) -> tuple[Path, Path]:
-    """Two folders of files from (prediction, reference) arrays by name."""
+    """Write two folders of files from {case_id: (prediction, reference)} arrays."""
     for side, name in enumerate(("predictions", "references")):
         (root / name).mkdir()
         for case_id, pair in cases.items():
@@ -43,7 +43,7 @@ def only(evaluation: Evaluation) -> ClassScore:
 
 
 def random_label(seed: int, n_classes=1, shape=(9, 12, 7)) -> np.ndarray:
-    """Blobs: a coarse random pattern, each of its voxels 3 × 2 × 2 fine ones."""
+    """Blobs: a coarse random pattern, upsampled by 2 along each axis."""
     coarse = np.random.default_rng(seed).integers(0, n_classes + 2, [-(-size // 2) for size in shape])
     coarse[coarse > n_classes] = 0
     fine = coarse.repeat(2, 0).repeat(2, 1).repeat(2, 2)[: shape[0], : shape[1], : shape[2]]
@@ -53,10 +53,10 @@ def random_label(seed: int, n_classes=1, shape=(9, 12, 7)) -> np.ndarray:
 # One case -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_metric_of_two_boxes_by_hand(tmp_path):
-    """Reference 2 × 4 × 2 = 16 voxels; the prediction is 1 × 4 × 2 = 8 of them and 4 more beyond k: 12 voxels.
+def test_every_metric_of_two_boxes_matches_hand_computed_values(tmp_path):
+    """Reference: 2 × 4 × 2 = 16 voxels. Prediction: 1 × 4 × 2 = 8 of them and 4 more along k, 12 voxels in all.
 
-    TP 8, FP 4, FN 8, TN 85. The prediction is 1 × 4 × 3, so each of its voxels is surface, as is each of the reference.
+    TP 8, FP 4, FN 8, TN 85. Every voxel of both masks is surface, as none is thicker than two voxels along i.
     """
     reference = box(low=(1, 2, 0), high=(3, 6, 2))
     prediction = box(low=(1, 2, 0), high=(2, 6, 3))
@@ -112,7 +112,7 @@ ML = MM3 / 1000
         ),
         (BOX, BOX, (*[1] * 7, INF, 0, 1, 0, 0, 0, 0, 1, MM3, MM3, ML, ML, 0, 0)),
     ],
-    ids=["both empty", "missed", "invented", "equal"],
+    ids=["both empty", "false negative", "false positive", "identical"],
 )
 def test_empty_masks_follow_the_policy_in_every_metric(tmp_path, prediction, reference, expected):
     score = only(evaluate(*files(tmp_path, prediction, reference), classes={1: "organ"}))
@@ -126,14 +126,14 @@ def test_empty_masks_follow_the_policy_in_every_metric(tmp_path, prediction, ref
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_masks_score_as_in_scikit_learn_and_monai(tmp_path, seed):
+def test_scores_of_random_masks_match_scikit_learn_and_monai(tmp_path, seed):
     prediction, reference = random_label(seed), random_label(seed + 100)
     score = only(evaluate(*files(tmp_path, prediction, reference), tolerance_mm=1.7))
-    truth, said = reference.ravel(), prediction.ravel()
-    assert score.dice == pytest.approx(f1_score(truth, said))
-    assert score.jaccard == pytest.approx(jaccard_score(truth, said))
+    truth, predicted = reference.ravel(), prediction.ravel()
+    assert score.dice == pytest.approx(f1_score(truth, predicted))
+    assert score.jaccard == pytest.approx(jaccard_score(truth, predicted))
     ratios = score.likelihood_ratio_positive, score.likelihood_ratio_negative
-    assert ratios == pytest.approx(class_likelihood_ratios(truth, said))
+    assert ratios == pytest.approx(class_likelihood_ratios(truth, predicted))
     masks = torch.from_numpy(prediction)[None, None], torch.from_numpy(reference)[None, None]
     kind = {"include_background": True, "spacing": SPACING_MM}
     assert score.hausdorff95_mm == pytest.approx(compute_hausdorff_distance(*masks, percentile=95, **kind).item())
@@ -154,7 +154,7 @@ def test_a_prediction_stored_in_another_orientation_scores_the_same(tmp_path, or
         assert [one.value(name) for name in METRIC_NAMES] == pytest.approx([other.value(name) for name in METRIC_NAMES])
 
 
-def test_a_stated_prevalence_moves_only_the_post_test_probabilities(tmp_path):
+def test_a_given_prevalence_changes_only_the_post_test_probabilities(tmp_path):
     """LR+ = (8/16) / (4/89) = 11.125; at a prevalence of 0.2, the odds are 11.125 / 4."""
     pair = files(tmp_path, box(low=(1, 2, 0), high=(2, 6, 3)), box(low=(1, 2, 0), high=(3, 6, 2)))
     own, stated = only(evaluate(*pair)), only(evaluate(*pair, prevalence=0.2))
@@ -163,7 +163,7 @@ def test_a_stated_prevalence_moves_only_the_post_test_probabilities(tmp_path):
     assert changed == ["post_test_probability_positive", "post_test_probability_negative"]
 
 
-def test_without_surfaces_their_metrics_are_not_there(tmp_path):
+def test_surface_metrics_are_absent_when_disabled(tmp_path):
     evaluation = evaluate(*files(tmp_path, BOX, BOX), surface=False)
     assert not {"hausdorff95_mm", "hausdorff_mm", "average_surface_distance_mm", "surface_dice"} & set(
         evaluation.metrics
@@ -171,7 +171,7 @@ def test_without_surfaces_their_metrics_are_not_there(tmp_path):
     assert "surface" not in str(evaluation)
 
 
-def test_the_real_organ_agrees_with_itself_and_has_the_published_volume(spleen_ct):
+def test_a_real_label_matches_itself_perfectly_and_has_the_published_volume(spleen_ct):
     score = only(evaluate(spleen_ct / "label.nii.gz", spleen_ct / "label.nii.gz", classes={1: "spleen"}))
     assert (score.dice, score.hausdorff_mm, score.surface_dice) == (1.0, 0.0, 1.0)
     assert score.volume_reference_mm3 == pytest.approx(255_204)
@@ -180,7 +180,7 @@ def test_the_real_organ_agrees_with_itself_and_has_the_published_volume(spleen_c
 # Classes ------------------------------------------------------------------------------------------------------------
 
 
-def test_every_value_of_either_file_is_a_class(tmp_path):
+def test_every_label_value_in_either_file_is_a_class(tmp_path):
     prediction, reference = EMPTY.copy(), EMPTY.copy()
     reference[0, :2], prediction[0, 1:3], prediction[4, 0] = 2, 2, 10
     evaluation = evaluate(*files(tmp_path, prediction, reference))
@@ -188,7 +188,7 @@ def test_every_value_of_either_file_is_a_class(tmp_path):
     assert [s.is_false_positive for s in evaluation.scores] == [False, True]
 
 
-def test_named_values_count_alone_and_values_of_one_name_together(tmp_path):
+def test_only_named_values_are_scored_and_values_sharing_a_name_are_merged(tmp_path):
     prediction, reference = EMPTY.copy(), EMPTY.copy()
     reference[0], reference[1], reference[2] = 1, 5, 7
     prediction[0], prediction[1], prediction[3] = 5, 1, 7
@@ -197,8 +197,8 @@ def test_named_values_count_alone_and_values_of_one_name_together(tmp_path):
     assert [score.dice for score in evaluation.scores] == pytest.approx([1.0, NAN], nan_ok=True)
 
 
-def test_label_values_far_apart_score_as_near_ones(tmp_path):
-    """Beyond a range of 65,536 values, the classes are looked up one by one."""
+def test_widely_spaced_label_values_give_the_same_scores(tmp_path):
+    """For ranges beyond 65,536 values, the classes are looked up one by one."""
     prediction, reference = random_label(3, 2).astype(np.int32), random_label(4, 2).astype(np.int32)
     near = evaluate(*files(tmp_path, prediction, reference)).scores
     prediction[prediction == 2], reference[reference == 2] = 2_000_000, 2_000_000
@@ -208,8 +208,8 @@ def test_label_values_far_apart_score_as_near_ones(tmp_path):
         assert [one.value(name) for name in METRIC_NAMES] == pytest.approx([other.value(name) for name in METRIC_NAMES])
 
 
-def test_each_class_has_its_own_tolerance(tmp_path):
-    """Both classes are moved by 0.8 mm; at 0.5 mm half of each surface is off, at 0.8 mm nothing is."""
+def test_each_class_can_have_its_own_tolerance(tmp_path):
+    """Both classes are shifted by 0.8 mm: at 0.5 mm, half of each surface is out of tolerance; at 0.8 mm, none is."""
     prediction, reference = EMPTY.copy(), EMPTY.copy()
     reference[0:2, 0:2, 0], prediction[1:3, 0:2, 0] = 1, 1
     reference[0:2, 5:7, 2], prediction[1:3, 5:7, 2] = 2, 2
@@ -225,7 +225,7 @@ def test_two_empty_files_have_no_class_to_score(tmp_path):
         evaluate(*files(tmp_path, EMPTY, EMPTY))
 
 
-def test_an_image_is_not_taken_for_a_label_map(tmp_path):
+def test_an_image_in_place_of_a_label_map_is_rejected(tmp_path):
     image = np.arange(np.prod((9, 9, 9)), dtype=np.int16).reshape(9, 9, 9)
     with pytest.raises(InputError, match="728 different values"):
         evaluate(*files(tmp_path, image, image))
@@ -236,7 +236,7 @@ def test_an_image_is_not_taken_for_a_label_map(tmp_path):
 # Folders ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_bad_pair_does_not_lose_the_others(tmp_path):
+def test_bad_pairs_do_not_prevent_scoring_the_others(tmp_path):
     predictions, references = folders(tmp_path, dict.fromkeys("abcd", (BOX, BOX)))
     (predictions / "b.nii.gz").write_bytes((predictions / "b.nii.gz").read_bytes()[:60])
     save(predictions / "c.nii.gz", np.zeros((4, 7, 3), dtype=np.int16), ras_affine())
@@ -249,13 +249,13 @@ def test_a_bad_pair_does_not_lose_the_others(tmp_path):
     assert "The spacings are 0.8 × 0.8 × 5 and 1 × 1 × 5 mm" in reasons["d"]
 
 
-def test_the_same_bad_pair_alone_is_an_error(tmp_path):
+def test_a_single_bad_pair_raises_an_error(tmp_path):
     pair = files(tmp_path, np.zeros((4, 7, 3), dtype=np.int16), BOX)
     with pytest.raises(InputError, match="4 × 7 × 3"):
         evaluate(*pair)
 
 
-def test_files_without_a_partner_are_listed_before_anything_is_scored(tmp_path):
+def test_unpaired_files_are_listed_before_anything_is_scored(tmp_path):
     predictions, references = folders(tmp_path, {"a": (BOX, BOX), "b": (BOX, BOX)})
     (references / "b.nii.gz").rename(references / "c.nii.gz")
     called = []
@@ -264,7 +264,7 @@ def test_files_without_a_partner_are_listed_before_anything_is_scored(tmp_path):
     assert called == []
 
 
-def test_a_class_of_one_case_is_empty_in_the_others(tmp_path):
+def test_a_class_present_in_one_case_is_empty_in_the_others(tmp_path):
     other = np.where(BOX, 2, 0).astype(np.int16)
     evaluation = evaluate(*folders(tmp_path, {"a": (BOX, BOX), "b": (other, other)}))
     found = {(s.case_id, s.class_name): (s.dice, s.specificity) for s in evaluation.scores}
@@ -272,10 +272,10 @@ def test_a_class_of_one_case_is_empty_in_the_others(tmp_path):
     assert list(found.values()) == [pytest.approx(v, nan_ok=True) for v in ((1, 1), (NAN, 1), (NAN, 1), (1, 1))]
 
 
-def test_progress_tells_each_case(tmp_path):
-    told = []
-    evaluate(*folders(tmp_path, {"a": (BOX, BOX), "b": (BOX, BOX)}), progress=lambda *a: told.append(a))
-    assert told == [(0, 2, "a"), (1, 2, "b")]
+def test_progress_is_reported_for_each_case(tmp_path):
+    calls = []
+    evaluate(*folders(tmp_path, {"a": (BOX, BOX), "b": (BOX, BOX)}), progress=lambda *a: calls.append(a))
+    assert calls == [(0, 2, "a"), (1, 2, "b")]
 
 
 # Summary ------------------------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def four_cases(tmp_path) -> Evaluation:
     return evaluate(*folders(tmp_path, cases), classes={1: "organ"})
 
 
-def test_a_summary_leaves_out_nan_and_counts_it(four_cases):
+def test_a_summary_excludes_nan_and_counts_it(four_cases):
     summary = four_cases.summary("organ")
     assert (summary.n_cases, summary.n_empty, summary.n_false_negative, summary.n_false_positive) == (4, 1, 1, 0)
     dice = summary.metrics["dice"]
@@ -319,13 +319,13 @@ def test_the_worst_volume_error_is_the_one_farthest_from_0(tmp_path):
     assert metrics["volume_reference_ml"].worst_case is None
 
 
-def test_one_case_has_no_interval(tmp_path):
+def test_a_single_case_has_no_confidence_interval(tmp_path):
     evaluation = evaluate(*files(tmp_path, BOX, BOX))
     assert evaluation.summary("1").metrics["dice"].interval is None
     assert "One case only: no confidence interval" in str(evaluation)
 
 
-def test_the_mean_over_classes_is_the_one_of_a_training_run(tmp_path):
+def test_the_mean_over_classes_matches_that_of_a_training_run(tmp_path):
     """Each case is first averaged over its classes."""
     cases = {f"c{seed}": (random_label(seed, 3), random_label(seed + 50, 3)) for seed in range(4)}
     cases["c0"] = tuple(np.where(label == 3, 0, label) for label in cases["c0"])
@@ -341,7 +341,7 @@ def test_the_mean_over_classes_is_the_one_of_a_training_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         ({"classes": {0: "background"}}, "other than 0"),
         ({"classes": {1: ALL_CLASSES}}, "needs a label value"),
@@ -353,11 +353,11 @@ def test_the_mean_over_classes_is_the_one_of_a_training_run(tmp_path):
         ({"grid_tolerance_mm": -0.1}, "grid tolerance"),
     ],
 )
-def test_a_wrong_setting_is_told_before_any_file_is_read(tmp_path, settings, words):
-    with pytest.raises(InputError, match=words):
+def test_an_invalid_setting_is_reported_before_any_file_is_read(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
         evaluate(tmp_path / "missing.nii.gz", tmp_path / "missing.nii.gz", **settings)
 
 
-def test_every_metric_has_its_place_in_the_documentation():
+def test_every_metric_is_documented():
     text = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text()
     assert [metric.name for metric in METRICS if f"`{metric.name}`" not in text] == []

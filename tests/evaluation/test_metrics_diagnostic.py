@@ -1,4 +1,4 @@
-"""A voxel's predicted label as a diagnostic test: by hand, and against scikit-learn."""
+"""Diagnostic-test metrics of voxels, against hand-computed values and scikit-learn."""
 
 import math
 
@@ -36,19 +36,24 @@ def counts_of(*four):
 def random_counts(seed):
     random = np.random.default_rng(seed)
     truth = random.random(300) < 0.3
-    said = np.where(random.random(300) < 0.8, truth, random.random(300) < 0.3)
-    table = [np.sum(said & truth), np.sum(said & ~truth), np.sum(~said & truth), np.sum(~said & ~truth)]
-    return truth, said, counts_of(*(int(count) for count in table))
+    predicted = np.where(random.random(300) < 0.8, truth, random.random(300) < 0.3)
+    table = [
+        np.sum(predicted & truth),
+        np.sum(predicted & ~truth),
+        np.sum(~predicted & truth),
+        np.sum(~predicted & ~truth),
+    ]
+    return truth, predicted, counts_of(*(int(count) for count in table))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_are_those_of_scikit_learn(seed):
-    truth, said, counts = random_counts(seed)
-    positive, negative = class_likelihood_ratios(truth, said)
+def test_scores_match_scikit_learn(seed):
+    truth, predicted, counts = random_counts(seed)
+    positive, negative = class_likelihood_ratios(truth, predicted)
     assert likelihood_ratio_positive(counts).item() == pytest.approx(positive)
     assert likelihood_ratio_negative(counts).item() == pytest.approx(negative)
-    assert negative_predictive_value(counts).item() == pytest.approx(precision_score(truth, said, pos_label=False))
-    assert accuracy(counts).item() == pytest.approx(accuracy_score(truth, said))
+    assert negative_predictive_value(counts).item() == pytest.approx(precision_score(truth, predicted, pos_label=False))
+    assert accuracy(counts).item() == pytest.approx(accuracy_score(truth, predicted))
     assert voxel_prevalence(counts).item() == pytest.approx(truth.mean())
 
 
@@ -66,9 +71,19 @@ def test_scores_are_those_of_scikit_learn(seed):
         ((5, 90, 5, 0), (0.0, 0.05, 0.5, INF, 0.1)),
         ((100, 0, 0, 0), (NAN, 1.0, NAN, NAN, 1.0)),
     ],
-    ids=["usual", "both empty", "missed", "invented", "no false alarm", "beside", "all said", "inverted", "all organ"],
+    ids=[
+        "typical",
+        "both empty",
+        "false negative",
+        "false positive",
+        "no false positives",
+        "disjoint",
+        "all predicted",
+        "inverted",
+        "all foreground",
+    ],
 )
-def test_values_by_hand(counts, expected):
+def test_scores_match_hand_computed_values(counts, expected):
     assert [score(counts_of(*counts)).item() for score in SCORES] == pytest.approx(expected, nan_ok=True)
 
 
@@ -78,28 +93,28 @@ def test_values_by_hand(counts, expected):
         (9.0, 0.1, 0.5),  # odds 1/9 × 9 = 1
         (4.0, 0.5, 0.8),  # odds 1 × 4
         (0.25, 0.8, 0.5),  # odds 4 × 1/4
-        (1.0, 0.02, 0.02),  # a test that says nothing
+        (1.0, 0.02, 0.02),  # an uninformative test
         (INF, 0.01, 1.0),
         (0.0, 0.9, 0.0),
         (NAN, 0.5, NAN),
     ],
 )
-def test_posterior_odds_are_prior_odds_times_the_ratio(ratio, prevalence, expected):
+def test_posterior_odds_are_prior_odds_times_the_likelihood_ratio(ratio, prevalence, expected):
     posterior = post_test_probability(torch.tensor([[ratio]], dtype=torch.float64), prevalence).item()
     assert posterior == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_at_the_own_prevalence_the_posteriors_are_precision_and_the_rest_of_the_predictive_value(seed):
+def test_at_the_observed_prevalence_the_posteriors_are_precision_and_one_minus_npv(seed):
     _, _, counts = random_counts(seed)
-    own = voxel_prevalence(counts)
-    positive = post_test_probability(likelihood_ratio_positive(counts), own)
-    negative = post_test_probability(likelihood_ratio_negative(counts), own)
+    observed = voxel_prevalence(counts)
+    positive = post_test_probability(likelihood_ratio_positive(counts), observed)
+    negative = post_test_probability(likelihood_ratio_negative(counts), observed)
     assert positive.item() == pytest.approx(precision(counts).item())
     assert negative.item() == pytest.approx(1 - negative_predictive_value(counts).item())
 
 
 @pytest.mark.parametrize("prevalence", [0.0, 1.0, -0.1, 2.0, NAN])
-def test_a_prevalence_without_odds_is_refused(prevalence):
+def test_a_prevalence_not_strictly_between_0_and_1_is_rejected(prevalence):
     with pytest.raises(InputError, match="prevalence"):
         check_prevalence(prevalence)

@@ -28,7 +28,7 @@ VOXEL_MM3 = 0.8 * 0.8 * 5.0
 
 
 def _maps(n_classes=2, seed=0):
-    """A reference and a prediction that agrees with two thirds of it."""
+    """A prediction and a random reference, of which the prediction copies about two thirds of the voxels."""
     random = np.random.default_rng(seed)
     reference = random.integers(0, n_classes, SHAPE)
     prediction = np.where(random.random(SHAPE) < 0.66, reference, random.integers(0, n_classes, SHAPE))
@@ -46,7 +46,7 @@ def _case(prediction, reference, n_classes=2):
     return case_scores(metric.compute(), ["c"], names, [VOXEL_MM3])
 
 
-def test_one_organ_scores_as_in_torchmetrics_on_the_same_voxels():
+def test_scores_of_one_organ_match_torchmetrics():
     prediction, reference = _maps()
     (ours,) = _case(prediction, reference)
     theirs = DiceScore(num_classes=2, include_background=False, aggregation_level="global", input_format="index")
@@ -54,25 +54,25 @@ def test_one_organ_scores_as_in_torchmetrics_on_the_same_voxels():
     assert ours.jaccard == pytest.approx(BinaryJaccardIndex()(prediction, reference).item())
 
 
-def test_several_organs_score_as_in_torchmetrics_each():
+def test_scores_of_several_organs_match_torchmetrics():
     prediction, reference = _maps(n_classes=4)
     theirs = DiceScore(4, False, average="none", aggregation_level="global", input_format="index")
     ours = [score.dice for score in _case(prediction, reference, n_classes=4)]
     assert ours == pytest.approx(theirs(prediction, reference).tolist())
 
 
-def test_every_score_is_that_of_scikit_learn_class_by_class():
+def test_every_score_of_every_class_matches_scikit_learn():
     prediction, reference = _maps(n_classes=3)
     for number, ours in enumerate(_case(prediction, reference, n_classes=3), start=1):
-        truth, said = (reference == number).flatten().numpy(), (prediction == number).flatten().numpy()
-        assert ours.dice == pytest.approx(f1_score(truth, said))
-        assert ours.jaccard == pytest.approx(jaccard_score(truth, said))
-        assert ours.sensitivity == pytest.approx(recall_score(truth, said))
-        assert ours.specificity == pytest.approx(recall_score(truth, said, pos_label=False))
-        assert ours.precision == pytest.approx(precision_score(truth, said))
+        truth, predicted = (reference == number).flatten().numpy(), (prediction == number).flatten().numpy()
+        assert ours.dice == pytest.approx(f1_score(truth, predicted))
+        assert ours.jaccard == pytest.approx(jaccard_score(truth, predicted))
+        assert ours.sensitivity == pytest.approx(recall_score(truth, predicted))
+        assert ours.specificity == pytest.approx(recall_score(truth, predicted, pos_label=False))
+        assert ours.precision == pytest.approx(precision_score(truth, predicted))
 
 
-def test_the_counts_of_two_small_masks_by_hand():
+def test_confusion_counts_of_two_small_masks_match_hand_computed_values():
     reference = torch.tensor([[0, 1, 1], [2, 2, 0]], dtype=torch.uint8)
     prediction = torch.tensor([[1, 1, 0], [2, 1, 0]], dtype=torch.uint8)
     # TP, FP, FN, TN of class 1 and of class 2
@@ -92,7 +92,7 @@ NAN = math.nan
         ((0, 5, 5, 95), (0.0, 0.0, 0.0, 0.95, 0.0)),
         ((105, 0, 0, 0), (1.0, 1.0, 1.0, NAN, 1.0)),
     ],
-    ids=["both empty", "missed", "invented", "beside", "everything"],
+    ids=["both empty", "false negative", "false positive", "disjoint", "all foreground"],
 )
 def test_empty_masks_follow_the_policy(counts, expected):
     assert [score(_counts(*counts)).item() for score in SCORES] == pytest.approx(expected, nan_ok=True)
@@ -110,7 +110,7 @@ def test_volumes_are_in_mm3():
 
 @given(cuts=st.sets(st.integers(1, 4), max_size=4), order=st.permutations(range(3)))
 @settings(max_examples=30, deadline=None, derandomize=True)
-def test_a_case_may_arrive_in_any_batches_and_any_order(cuts, order):
+def test_batching_and_order_do_not_change_the_counts_of_a_case(cuts, order):
     cases = [_maps(3, seed) for seed in range(3)]
     whole, pieces = PerCaseCounts(3, 3), PerCaseCounts(3, 3)
     for number, (prediction, reference) in enumerate(cases):
@@ -123,8 +123,8 @@ def test_a_case_may_arrive_in_any_batches_and_any_order(cuts, order):
     assert torch.equal(pieces.compute(), whole.compute())
 
 
-def test_processes_that_share_a_case_add_up():
-    """What torchmetrics does with the states of several processes."""
+def test_counts_of_a_case_shared_between_processes_are_summed():
+    """The states are merged as torchmetrics does across processes."""
     prediction, reference = _maps(3)
     first, second, whole = (PerCaseCounts(2, 3) for _ in range(3))
     first.update(prediction[:2], reference[:2], 1)
@@ -159,15 +159,15 @@ def _score(case_id, dice_value, predicted_mm3=10.0, reference_mm3=10.0, class_na
     )
 
 
-def test_an_empty_case_is_counted_and_left_out_while_a_missed_one_counts_as_zero():
+def test_an_empty_case_is_counted_but_excluded_and_a_missed_one_scores_zero():
     scores = [_score("a", 0.9), _score("b", NAN, 0.0, 0.0), _score("c", 0.0, 0.0, 10.0), _score("d", 0.0, 10.0, 0.0)]
     means = mean_scores(scores)
     assert (means.n_cases, means.n_empty, means.n_missed) == (4, 1, 1)
     assert means.dice == pytest.approx(0.9 / 3)
 
 
-def test_classes_are_averaged_within_a_case_before_the_cases():
-    """Case a has one class only: it weighs as much as case b with two."""
+def test_scores_are_averaged_over_classes_within_a_case_before_averaging_over_cases():
+    """Case a, with one defined class, has the same weight as case b, with two."""
     scores = [
         _score("a", 0.8, class_name="left"),
         _score("a", NAN, 0.0, 0.0, class_name="right"),
@@ -179,7 +179,7 @@ def test_classes_are_averaged_within_a_case_before_the_cases():
     assert (means.n_cases, means.n_empty) == (2, 1)
 
 
-def test_nothing_but_empty_cases_has_no_mean():
+def test_the_mean_over_only_empty_cases_is_nan():
     means = mean_scores([_score("a", NAN, 0.0, 0.0)])
     assert math.isnan(means.dice)
     assert (means.n_cases, means.n_empty, means.n_missed) == (1, 1, 0)

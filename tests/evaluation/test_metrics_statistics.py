@@ -1,4 +1,4 @@
-"""Intervals and tests against scipy, and by hand where scipy has no answer."""
+"""Confidence intervals and tests against scipy, or hand-computed where scipy has no answer."""
 
 import math
 
@@ -12,9 +12,9 @@ INF = math.inf
 
 
 @pytest.mark.parametrize("n", [2, 7, 20, 90])
-def test_the_interval_is_the_bca_interval_of_scipy(n):
-    """Both draw 10,000 resamples, each its own: they agree but for a few per cent of the width."""
-    values = np.random.default_rng(n).beta(8, 1.5, n)  # skewed, as Dice is
+def test_the_interval_matches_the_bca_interval_of_scipy(n):
+    """Both draw their resamples independently, so they agree to within a few per cent of the width."""
+    values = np.random.default_rng(n).beta(8, 1.5, n)  # skewed, like Dice
     theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", batch=1000).confidence_interval
     ours = bootstrap_mean_interval(values.tolist())
     assert ours is not None
@@ -22,12 +22,12 @@ def test_the_interval_is_the_bca_interval_of_scipy(n):
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.05 * width)
 
 
-def test_the_interval_is_the_same_on_every_call():
+def test_the_interval_is_deterministic():
     values = [0.9, 0.8, 0.95, 0.6]
     assert bootstrap_mean_interval(values) == bootstrap_mean_interval(values)
 
 
-def test_the_interval_moves_with_the_values():
+def test_the_interval_shifts_with_the_values():
     values = [0.9, 0.8, 0.95, 0.6, 0.7]
     near, far = bootstrap_mean_interval(values), bootstrap_mean_interval([value + 100 for value in values])
     assert near is not None
@@ -35,35 +35,35 @@ def test_the_interval_moves_with_the_values():
     assert (far.low - 100, far.high - 100) == pytest.approx((near.low, near.high))
 
 
-def test_equal_values_have_an_interval_without_width():
+def test_equal_values_have_a_zero_width_interval():
     assert bootstrap_mean_interval([0.1, 0.1, 0.1]) == Interval(0.1, 0.1)
 
 
 @pytest.mark.parametrize("values", [[], [0.9], [1.0, INF, -INF]])
-def test_no_interval_without_two_values_or_without_a_mean(values):
+def test_no_interval_for_fewer_than_two_values_or_an_undefined_mean(values):
     assert bootstrap_mean_interval(values) is None
 
 
-def test_an_infinite_value_reaches_the_upper_bound_and_not_the_lower():
-    """Of two values 1 and inf, a quarter of the resamples is (1, 1), all others have an infinite mean."""
+def test_an_infinite_value_affects_only_the_bound_on_its_side():
+    """Of the resamples of 1 and inf, a quarter are (1, 1); all others have an infinite mean."""
     assert bootstrap_mean_interval([1.0, INF]) == Interval(1.0, INF)
     assert bootstrap_mean_interval([1.0, -INF]) == Interval(-INF, 1.0)
     low = bootstrap_mean_interval([2.0] * 30 + [INF])
     assert low == Interval(2.0, INF)
 
 
-def test_six_gains_are_the_fewest_that_can_be_significant():
-    """Of the 2ⁿ equally likely patterns of signs, two are as extreme: all better, all worse."""
+def test_at_least_six_pairs_are_needed_for_significance():
+    """Of the 2ⁿ equally likely sign patterns, two are this extreme: all better and all worse."""
     assert wilcoxon_p([0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(2 / 2**5)
     assert wilcoxon_p([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(2 / 2**6)
 
 
-def test_the_test_is_that_of_scipy():
+def test_the_p_value_matches_scipy():
     differences = np.random.default_rng(0).normal(0.3, 1, 25).tolist()
     assert wilcoxon_p(differences) == pytest.approx(wilcoxon(differences).pvalue)
 
 
-def test_pairs_without_difference_are_left_out():
+def test_zero_differences_are_excluded():
     differences = [0.1, -0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     assert wilcoxon_p([*differences, 0.0, 0.0]) == wilcoxon_p(differences)
     assert wilcoxon_p([0.0, 0.0]) == 1.0
@@ -75,6 +75,6 @@ def test_an_infinite_difference_has_the_highest_rank():
 
 
 @pytest.mark.parametrize("statistic", [bootstrap_mean_interval, wilcoxon_p])
-def test_nan_is_for_the_caller_to_leave_out(statistic):
+def test_nan_is_rejected(statistic):
     with pytest.raises(ValueError, match="NaN"):
         statistic([0.5, math.nan])

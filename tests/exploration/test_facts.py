@@ -1,4 +1,4 @@
-"""Facts of one case, each against a value worked by hand or found by another library."""
+"""Facts about one case, each checked against a hand-computed value or another library."""
 
 import math
 
@@ -23,7 +23,7 @@ def topics(case, severity):
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_a_swapped_image_and_label_are_an_error(tmp_path, dtype):
+def test_swapped_image_and_label_are_an_error(tmp_path, dtype):
     random = np.random.default_rng(0)
     intensities = save(tmp_path / "ct.nii", random.normal(-200, 400, (20, 22, 18)).astype(dtype), ras_affine())
     label = save(tmp_path / "label.nii", box((20, 22, 18)).astype(np.uint8), ras_affine())
@@ -34,7 +34,7 @@ def test_a_swapped_image_and_label_are_an_error(tmp_path, dtype):
 # Header -------------------------------------------------------------------------------------------------------------
 
 
-def test_type_bits_scaling_units_and_shape_are_those_of_the_file(tmp_path):
+def test_type_bits_scaling_units_and_shape_are_read_from_the_header(tmp_path):
     nifti = nib.Nifti1Image(counting(dtype=np.int16), ras_affine())
     nifti.header.set_slope_inter(2.5, -1000)
     nifti.header.set_xyzt_units("mm", "msec")
@@ -46,14 +46,14 @@ def test_type_bits_scaling_units_and_shape_are_those_of_the_file(tmp_path):
     assert header.file_bytes == 352 + 2 * 5 * 7 * 3
 
 
-def test_units_that_are_not_set_are_said_to_be_so_and_warned_of(tmp_path):
+def test_missing_units_are_shown_as_not_set_with_a_warning(tmp_path):
     case = facts_of(save(tmp_path / "ct.nii", counting(dtype=np.int16), ras_affine()))
     assert (case.image_header.spatial_unit, case.image_header.temporal_unit) == (NOT_SET, NOT_SET)
     assert "spatial unit not set" in topics(case, "warning")
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_planes_are_found_by_the_affine_in_every_orientation(tmp_path, orientation):
+def test_planes_are_found_from_the_affine_in_every_orientation(tmp_path, orientation):
     case = facts_of(save_stored_as(tmp_path / "ct.nii", orientation, counting()))
     geometry = case.image_header.geometry
     assert geometry.orientation == orientation
@@ -64,7 +64,7 @@ def test_planes_are_found_by_the_affine_in_every_orientation(tmp_path, orientati
     assert geometry.plane("axial").pixel_mm == pytest.approx((0.8, 0.8))
 
 
-def test_metres_become_millimetres(tmp_path):
+def test_metres_are_converted_to_millimetres(tmp_path):
     nifti = nib.Nifti1Image(counting(), np.diag([0.002, 0.003, 0.004, 1.0]))
     nifti.header.set_xyzt_units("meter")
     nib.save(nifti, tmp_path / "ct.nii")
@@ -73,7 +73,7 @@ def test_metres_become_millimetres(tmp_path):
     assert "unit other than mm" in topics(case, "warning")
 
 
-def test_a_unit_code_without_meaning_is_an_error_and_no_crash(tmp_path):
+def test_an_undefined_unit_code_is_an_error_not_a_crash(tmp_path):
     path = save(tmp_path / "ct.nii", counting(), ras_affine())
     content = bytearray(path.read_bytes())
     content[123] = 7  # xyzt_units
@@ -81,7 +81,7 @@ def test_a_unit_code_without_meaning_is_an_error_and_no_crash(tmp_path):
     assert topics(facts_of(path), "error") == ["image cannot be used"]
 
 
-def test_an_oblique_grid_tells_its_angle(tmp_path):
+def test_the_angle_of_an_oblique_grid_is_reported(tmp_path):
     angle = math.radians(20)
     turn = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
     affine = np.eye(4)
@@ -92,7 +92,7 @@ def test_an_oblique_grid_tells_its_angle(tmp_path):
     assert "oblique grid" in topics(case, "warning")
 
 
-def test_a_sheared_grid_tells_its_angle(tmp_path):
+def test_the_angle_of_a_sheared_grid_is_reported(tmp_path):
     affine = np.eye(4)
     affine[1, 2] = math.tan(math.radians(10))  # the third axis leans by ten degrees, as with a tilted gantry
     nifti = nib.Nifti1Image(counting(), affine)
@@ -102,7 +102,7 @@ def test_a_sheared_grid_tells_its_angle(tmp_path):
     assert "sheared grid" in topics(case, "warning")
 
 
-def test_the_distance_of_sform_and_qform_is_that_of_the_farthest_corner(tmp_path):
+def test_the_distance_between_sform_and_qform_is_measured_at_the_farthest_corner(tmp_path):
     nifti = nib.Nifti1Image(counting(), None)
     nifti.set_sform(np.diag([1.0, 1.0, 1.0, 1.0]), 1)
     nifti.set_qform(np.diag([1.0, 1.0, 1.5, 1.0]), 2)
@@ -110,19 +110,19 @@ def test_the_distance_of_sform_and_qform_is_that_of_the_farthest_corner(tmp_path
     case = facts_of(tmp_path / "ct.nii")
     geometry = case.image_header.geometry
     assert (geometry.sform_code, geometry.qform_code) == (1, 2)
-    assert geometry.form_distance_mm == pytest.approx(0.5 * 2)  # the last of three planes, half a millimetre each
+    assert geometry.form_distance_mm == pytest.approx(0.5 * 2)  # 0.5 mm per plane, at the last of three planes
     assert "sform and qform disagree" in topics(case, "warning")
     assert "pixdim disagrees with the affine" in topics(case, "warning")
 
 
-def test_a_file_without_sform_and_qform_is_warned_of(tmp_path):
+def test_a_file_without_sform_and_qform_gives_a_warning(tmp_path):
     nib.save(nib.Nifti1Image(counting(), None), tmp_path / "ct.nii")
     case = facts_of(tmp_path / "ct.nii")
     assert case.image_header.geometry.form_distance_mm is None
     assert "neither sform nor qform set" in topics(case, "warning")
 
 
-def test_a_singular_affine_is_an_error_and_the_other_facts_stay(tmp_path):
+def test_a_singular_affine_is_an_error_and_other_facts_are_kept(tmp_path):
     affine = np.diag([1.0, 1.0, 0.0, 1.0])
     nifti = nib.Nifti1Image(counting(), None)
     nifti.set_sform(affine, 1)
@@ -133,7 +133,7 @@ def test_a_singular_affine_is_an_error_and_the_other_facts_stay(tmp_path):
     assert case.image_header.geometry is None
 
 
-def test_a_4d_file_is_an_error_and_its_header_is_still_told(tmp_path):
+def test_a_4d_file_is_an_error_and_its_header_is_still_reported(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((5, 7, 3, 2), np.int16), ras_affine()), tmp_path / "ct.nii")
     case = facts_of(tmp_path / "ct.nii")
     assert topics(case, "error") == ["image cannot be used"]
@@ -144,19 +144,19 @@ def test_a_4d_file_is_an_error_and_its_header_is_still_told(tmp_path):
 # Intensities --------------------------------------------------------------------------------------------------------
 
 
-def test_the_spread_agrees_with_numpy():
+def test_percentiles_mean_and_standard_deviation_match_numpy():
     values = np.sort(np.random.default_rng(1).normal(40, 15, 3_000_001).astype(np.float32))
     spread = spread_of(values)
-    wanted = np.percentile(values.astype(np.float64), [0, 0.5, 5, 25, 50, 75, 95, 99.5, 100])
+    expected = np.percentile(values.astype(np.float64), [0, 0.5, 5, 25, 50, 75, 95, 99.5, 100])
     found = [spread.minimum, spread.p0_5, spread.p5, spread.p25, spread.median]
     found += [spread.p75, spread.p95, spread.p99_5, spread.maximum]
-    assert found == pytest.approx(wanted.tolist(), rel=1e-6)
+    assert found == pytest.approx(expected.tolist(), rel=1e-6)
     assert spread.mean == pytest.approx(values.mean(dtype=np.float64))
     assert spread.standard_deviation == pytest.approx(values.std(dtype=np.float64))
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_histogram_agrees_with_numpy(whole):
+def test_the_histogram_matches_numpy(whole):
     values = np.random.default_rng(2).normal(0, 300, 20_001)
     values = np.sort(np.rint(values) if whole else values).astype(np.float32)
     edges = bin_edges(values, float(values[100]), float(values[-100]))
@@ -167,14 +167,14 @@ def test_the_histogram_agrees_with_numpy(whole):
     assert edges[-1] >= values[-100]
 
 
-def test_bins_of_whole_numbers_hold_the_same_count_of_them():
+def test_each_bin_of_integers_covers_the_same_number_of_values():
     values = np.sort(np.tile(np.arange(100, 200, dtype=np.float32), 5))  # flat: every number five times
     found = histogram(values, bin_edges(values, 100, 199))
     assert (found.low, found.high) == (99.5, 199.5)
     assert set(found.counts) == {10}  # two numbers each
 
 
-def test_nan_and_inf_are_counted_and_left_out(tmp_path):
+def test_nan_and_inf_are_counted_and_excluded(tmp_path):
     array = counting()
     array[0, 0, 0], array[1, 1, 1], array[2, 2, 2] = np.nan, np.inf, -np.inf
     case = facts_of(save(tmp_path / "ct.nii", array, ras_affine()))
@@ -184,7 +184,7 @@ def test_nan_and_inf_are_counted_and_left_out(tmp_path):
     assert topics(case, "error") == ["NaN or Inf"]
 
 
-def test_an_image_of_nothing_but_nan_has_no_intensities(tmp_path):
+def test_an_image_of_only_nan_has_no_intensities(tmp_path):
     case = facts_of(save(tmp_path / "ct.nii", np.full(SHAPE, np.nan, np.float32), ras_affine()))
     assert case.intensity is None
     assert topics(case, "error") == ["NaN or Inf"]
@@ -196,15 +196,15 @@ def test_a_constant_image_is_an_error(tmp_path):
     assert case.intensity.body.n_voxels == 105
 
 
-def test_the_clip_level_is_half_the_median_of_what_lies_above():
+def test_the_clip_level_is_half_the_median_of_the_values_above_it():
     # 60 voxels of air at 0 … 5, 40 of tissue at 100: the median above is 100, half of it 50.
     values = np.sort(np.concatenate([np.tile(np.arange(6.0), 10), np.full(40, 100.0)]))
     assert clip_level(values) == 50.0
-    # Counted from the smallest value: the same picture, shifted by −10 (0 → −10, 100 → 90).
+    # Relative to the smallest value: the same image, shifted by −10 (0 → −10, 100 → 90).
     assert clip_level(values - 10) == 40.0
 
 
-def test_the_body_of_a_ct_is_what_lies_above_minus_500(tmp_path):
+def test_the_body_of_a_ct_is_everything_above_minus_500_hu(tmp_path):
     hu = np.full((6, 7, 8), -1000, np.int16)
     hu[:3] = np.arange(-20, 148).reshape(3, 7, 8)
     hu[0, 0, 0] = -500
@@ -214,7 +214,7 @@ def test_the_body_of_a_ct_is_what_lies_above_minus_500(tmp_path):
     assert facts.body_rule == "> −500 HU"
 
 
-def test_organ_intensities_are_those_under_the_label_stored_along_other_axes(tmp_path):
+def test_organ_intensities_are_read_under_a_label_stored_in_another_orientation(tmp_path):
     label = box()
     image = save_stored_as(tmp_path / "ct.nii", "LPS", counting())
     case = facts_of(image, save_stored_as(tmp_path / "label.nii", "SAR", label))
@@ -224,9 +224,9 @@ def test_organ_intensities_are_those_under_the_label_stored_along_other_axes(tmp
     assert (organ.mean, organ.median) == (pytest.approx(inside.mean()), pytest.approx(np.median(inside)))
 
 
-def _air_and(tissue, air=-1000.0, share=0.6):
+def _with_air(tissue, air=-1000.0, air_fraction=0.6):
     rng = np.random.default_rng(4)
-    count = int(share / (1 - share) * len(tissue))
+    count = int(air_fraction / (1 - air_fraction) * len(tissue))
     return np.sort(np.concatenate([tissue, rng.normal(air, 10, count)]))
 
 
@@ -236,26 +236,26 @@ TISSUE = np.random.default_rng(5).normal(40, 40, 2000)
 @pytest.mark.parametrize(
     ("values", "modality"),
     [
-        (_air_and(TISSUE), "CT"),
-        (np.clip(_air_and(TISSUE), -160, 240), "CT"),  # clipped to a window
-        (np.abs(_air_and(TISSUE * 10, air=5.0)), "MR"),
+        (_with_air(TISSUE), "CT"),
+        (np.clip(_with_air(TISSUE), -160, 240), "CT"),  # clipped to a window
+        (np.abs(_with_air(TISSUE * 10, air=5.0)), "MR"),
         (np.sort(TISSUE - TISSUE.mean()) / TISSUE.std(), "unknown"),  # z-scored
         (np.linspace(0, 1, 500), "unknown"),  # scaled to 0 … 1
-        (np.sort(np.append(_air_and(TISSUE, air=-1000.0) + 1024, 2500.0)).clip(0), "unknown"),  # CT stored too high
+        (np.sort(np.append(_with_air(TISSUE, air=-1000.0) + 1024, 2500.0)).clip(0), "unknown"),  # CT stored too high
         (np.full(9, 3.0), "unknown"),
     ],
 )
-def test_the_modality_is_guessed_only_where_the_values_tell(values, modality):
+def test_the_modality_is_guessed_only_from_conclusive_values(values, modality):
     guess, reason = guess_modality(values)
     assert guess == modality
     assert reason
 
 
 def test_a_ct_stored_1024_too_high_is_recognised():
-    values = np.sort(np.append(_air_and(TISSUE) + 1024, 2500.0)).clip(0)
+    values = np.sort(np.append(_with_air(TISSUE) + 1024, 2500.0)).clip(0)
     assert "CT stored 1,024 too high" in guess_modality(values)[1]
 
 
-def test_intensities_of_one_voxel_are_possible():
+def test_intensity_facts_of_a_single_voxel():
     facts = intensity_facts(np.full((1, 1, 1), 5, np.float32), np.array([5], np.float32))
     assert facts.organ.median == 5

@@ -1,4 +1,4 @@
-"""Facts of labels, and what is wrong with them."""
+"""Facts about labels, and findings about problematic ones."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tests._helpers.nifti import SHAPE, box, counting, ras_affine, save, save_st
 from tests.exploration.test_facts import facts_of, topics
 
 
-def test_volume_extent_and_borders_by_hand(tmp_path):
+def test_volume_extent_and_touched_borders_match_hand_computed_values(tmp_path):
     label = box(low=(1, 2, 0), high=(3, 6, 2), value=4)  # 2 × 4 × 2 voxels, on the inferior border
     image = save(tmp_path / "ct.nii", counting(), ras_affine())
     case = facts_of(image, save_stored_as(tmp_path / "label.nii", "PIL", label))
@@ -26,7 +26,7 @@ def test_volume_extent_and_borders_by_hand(tmp_path):
     assert case.labels.organ_per_slice[1] == (0, 0, 4, 4, 4, 4, 0)
 
 
-def test_components_agree_with_simpleitk(tmp_path):
+def test_components_match_simpleitk(tmp_path):
     rng = np.random.default_rng(6)
     label = (rng.random((11, 9, 7)) < 0.12).astype(np.uint8)
     label[rng.random(label.shape) < 0.06] = 3
@@ -42,7 +42,7 @@ def test_components_agree_with_simpleitk(tmp_path):
     assert "label in several components" in topics(case, "warning")
 
 
-def test_large_and_negative_label_values_cost_nothing(tmp_path):
+def test_large_and_negative_label_values_are_counted(tmp_path):
     label = box().astype(np.int32)
     label[4, 6, 2], label[0, 0, 0] = 2_000_000_000, -5
     image = save(tmp_path / "ct.nii", counting(), ras_affine())
@@ -51,7 +51,7 @@ def test_large_and_negative_label_values_cost_nothing(tmp_path):
     assert "negative label value" in topics(case, "warning")
 
 
-def test_the_chosen_organ_decides_intensities_slices_and_warnings(tmp_path):
+def test_the_chosen_organ_determines_intensities_slices_and_warnings(tmp_path):
     label = box(high=(3, 6, 3))
     label[4, 3, 1] = 2
     image = save(tmp_path / "ct.nii", counting(), ras_affine())
@@ -73,27 +73,27 @@ def test_the_chosen_organ_decides_intensities_slices_and_warnings(tmp_path):
         (box((5, 7, 4)), (), "grids disagree"),
     ],
 )
-def test_labels_that_cannot_be_learnt_from_are_errors(tmp_path, label, organ, topic):
-    image = save(tmp_path / "ct.nii", counting() - 60, ras_affine())  # negative, so that it is no label itself
+def test_unusable_labels_are_errors(tmp_path, label, organ, topic):
+    image = save(tmp_path / "ct.nii", counting() - 60, ras_affine())  # negative, so as not to look like a label
     case = facts_of(image, save(tmp_path / "label.nii", label, ras_affine()), organ)
     assert topics(case, "error") == [topic]
     assert case.intensity.organ is None
 
 
-def test_a_label_of_another_spacing_lies_on_another_grid(tmp_path):
+def test_a_label_with_another_spacing_is_on_a_different_grid(tmp_path):
     image = save(tmp_path / "ct.nii", counting(), ras_affine())
     case = facts_of(image, save(tmp_path / "label.nii", box(), ras_affine((0.8, 0.8, 5.5))))
     assert topics(case, "error") == ["grids disagree"]
     assert case.labels.values[0].volume_mm3 == pytest.approx(16 * 0.8 * 0.8 * 5.5)
 
 
-def test_an_image_that_holds_two_values_looks_like_a_label(tmp_path):
+def test_an_image_with_two_values_gives_a_warning_that_it_looks_like_a_label(tmp_path):
     case = facts_of(save(tmp_path / "ct.nii", box(), ras_affine()))
     assert "looks like a label map" in topics(case, "warning")
     assert case.intensity.n_distinct == 2
 
 
-def test_a_label_on_air_is_warned_of(tmp_path):
+def test_a_label_in_air_gives_a_warning(tmp_path):
     hu = np.full((9, 8, 7), -1000, np.int16)
     hu[:4] = np.arange(4 * 8 * 7).reshape(4, 8, 7)
     label = np.zeros(hu.shape, np.uint8)
@@ -112,8 +112,8 @@ def test_the_real_ct_has_its_published_volume(spleen_ct):
 
 
 @pytest.mark.slow
-def test_a_case_needs_no_more_memory_than_is_said(tmp_path):
-    """With labels from corner to corner, so that the boxes around them are the whole volume."""
+def test_peak_memory_of_a_case_stays_within_the_documented_bound(tmp_path):
+    """The label reaches from corner to corner, so that its bounding box is the whole volume."""
     shape = (300, 300, 300)
     random = np.random.default_rng(0)
     hu = random.integers(-1000, 1000, shape, dtype=np.int16)

@@ -1,4 +1,4 @@
-"""Which image goes with which label."""
+"""Pairing images with labels."""
 
 import pytest
 
@@ -16,13 +16,13 @@ def pairs(cases, folder):
     return [(case.case_id, *(str(path.relative_to(folder)) for path in (case.image, case.label))) for case in cases]
 
 
-def test_one_image_and_one_label_are_a_pair_whatever_they_are_called(tmp_path):
+def test_a_single_image_and_label_are_paired_whatever_their_names(tmp_path):
     touch(tmp_path, "a.nii.gz", "b.nii")
     cases = find_cases([tmp_path / "a.nii.gz"], [tmp_path / "b.nii"])
     assert pairs(cases, tmp_path) == [("a", "a.nii.gz", "b.nii")]
 
 
-def test_folders_pair_by_name_and_the_channel_of_nnunet_is_no_part_of_it(tmp_path):
+def test_folders_are_paired_by_name_without_the_nnunet_channel_suffix(tmp_path):
     touch(tmp_path, "imagesTr/c2_0000.nii.gz", "imagesTr/c1_0000.nii.gz", "labelsTr/c1.nii.gz", "labelsTr/c2.nii.gz")
     cases = find_cases([tmp_path / "imagesTr"], [tmp_path / "labelsTr"])
     assert pairs(cases, tmp_path) == [
@@ -31,7 +31,7 @@ def test_folders_pair_by_name_and_the_channel_of_nnunet_is_no_part_of_it(tmp_pat
     ]
 
 
-def test_patterns_pair_by_name_too(tmp_path):
+def test_patterns_are_paired_by_name(tmp_path):
     touch(tmp_path, "i/c1_0000.nii.gz", "i/c2_0000.nii.gz", "l/c2.nii", "l/c1.nii")
     cases = find_cases([tmp_path / "i" / "*.nii.gz"], [tmp_path / "l" / "*.nii"])
     assert [(case.image.name, case.label.name) for case in cases] == [
@@ -40,7 +40,7 @@ def test_patterns_pair_by_name_too(tmp_path):
     ]
 
 
-def test_files_of_one_name_pair_by_their_folder(tmp_path):
+def test_files_with_the_same_name_are_paired_by_folder(tmp_path):
     touch(tmp_path, "p1/image.nii.gz", "p1/label.nii.gz", "p2/image.nii.gz", "p2/label.nii.gz")
     cases = find_cases([tmp_path / "*" / "image.nii.gz"], [tmp_path / "*" / "label.nii.gz"])
     assert pairs(cases, tmp_path) == [
@@ -49,7 +49,7 @@ def test_files_of_one_name_pair_by_their_folder(tmp_path):
     ]
 
 
-def test_files_without_a_partner_are_listed(tmp_path):
+def test_unpaired_files_are_listed(tmp_path):
     touch(tmp_path, "i/c1.nii", "i/c2.nii", "l/c1.nii", "l/c3.nii")
     with pytest.raises(InputError, match=r"(?s)image without label: .*c2\.nii.*label without image: .*c3\.nii"):
         find_cases([tmp_path / "i" / "*.nii"], [tmp_path / "l" / "*.nii"])
@@ -57,7 +57,7 @@ def test_files_without_a_partner_are_listed(tmp_path):
         find_cases([tmp_path / "i"], [tmp_path / "l"])
 
 
-def test_a_missing_path_an_empty_folder_and_no_path_are_wrong_inputs(tmp_path):
+def test_a_missing_path_an_empty_folder_and_no_path_are_rejected(tmp_path):
     (tmp_path / "empty").mkdir()
     for images in ([tmp_path / "gone.nii"], [tmp_path / "empty"], [tmp_path / "*.nii"], []):
         with pytest.raises(InputError):

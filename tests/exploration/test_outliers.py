@@ -1,4 +1,4 @@
-"""Cases that stand out, and copies, in sets whose odd ones are known."""
+"""Outliers and duplicates, in datasets where they are known."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ SHAPE = (12, 11, 9)
 
 
 def write_case(folder, name, seed, side=4, spacing_mm=(1.0, 1.0, 3.0), orientation="RAS", value=1, offset=0.0):
-    """A CT-like image with a cube as its organ; every seed is another patient."""
+    """Write a CT-like image with a cube as its organ; every seed is a different patient."""
     rng = np.random.default_rng(seed)
     hu = np.full(SHAPE, -1000.0)
     hu[1:-1, 1:-1] = 40 + offset
@@ -33,11 +33,11 @@ def explored(folder):
     return explore(folder / "images", folder / "labels")
 
 
-def found(exploration):
+def found_outliers(exploration):
     return {(outlier.case_id, outlier.quantity) for outlier in exploration.outliers}
 
 
-def test_the_robust_score_agrees_with_scipy_and_is_blind_to_one_extreme():
+def test_the_robust_z_score_matches_scipy_despite_an_extreme_value():
     values = np.array([10.0, 11, 9, 12, 10, 8, 11, 500])
     scores, rule = robust_scores(values, is_ratio=False)
     mad = stats.median_abs_deviation(values, scale="normal")
@@ -45,19 +45,19 @@ def test_the_robust_score_agrees_with_scipy_and_is_blind_to_one_extreme():
     assert scores == pytest.approx((values - np.median(values)) / mad, rel=1e-4)  # 0.6745 is 0.67449 rounded
 
 
-def test_ratios_are_scored_by_their_logarithm():
+def test_ratios_are_scored_on_a_log_scale():
     scores, _ = robust_scores(np.array([25.0, 50, 100, 200, 400]), is_ratio=True)
     assert scores == pytest.approx([-2 * 0.6745, -0.6745, 0, 0.6745, 2 * 0.6745])
 
 
-def test_where_most_share_one_value_five_per_cent_is_the_limit():
+def test_if_most_values_are_equal_the_limit_is_five_per_cent():
     scores, rule = robust_scores(np.array([1.0, 1, 1, 1.04, 1.06, np.nan, 0.9, 1, 1]), is_ratio=True)
     assert rule == "share one value"
     assert scores[[0, 3, 4, 6]].tolist() == [0, 0, np.inf, -np.inf]
     assert np.isnan(scores[5])
 
 
-def test_the_odd_ones_are_found_and_only_they(tmp_path):
+def test_exactly_the_known_outliers_are_found(tmp_path):
     for number in range(14):
         write_case(tmp_path, f"case_{number:02}", number)
     write_case(tmp_path, "large", 20, side=7)
@@ -66,7 +66,7 @@ def test_the_odd_ones_are_found_and_only_they(tmp_path):
     write_case(tmp_path, "turned", 23, orientation="LPS")
     write_case(tmp_path, "other", 24, value=2)
     exploration = explored(tmp_path)
-    marked = found(exploration)
+    marked = found_outliers(exploration)
     assert ("large", "label 1 volume") in marked
     assert ("coarse", "axial spacing") in marked
     assert ("bright", "body median") in marked
@@ -79,7 +79,7 @@ def test_the_odd_ones_are_found_and_only_they(tmp_path):
     assert exploration.suggestion.case_id.startswith("case_")
 
 
-def test_an_outlier_says_its_value_and_what_is_usual(tmp_path):
+def test_an_outlier_is_reported_with_its_value_and_the_usual_one(tmp_path):
     for number in range(6):
         write_case(tmp_path, f"case_{number}", number)
     write_case(tmp_path, "coarse", 21, spacing_mm=(1.0, 1.0, 5.0))
@@ -88,25 +88,25 @@ def test_an_outlier_says_its_value_and_what_is_usual(tmp_path):
     assert (spacing.shown, spacing.usual) == ("5 mm", "most: 3 mm")
 
 
-def test_with_four_cases_nothing_can_stand_out(tmp_path):
+def test_four_cases_are_too_few_for_outliers(tmp_path):
     for number in range(3):
         write_case(tmp_path, f"case_{number}", number)
     write_case(tmp_path, "large", 20, side=7)
     assert explored(tmp_path).outliers == ()
 
 
-def test_distributions_agree_with_numpy(tmp_path):
+def test_distributions_match_numpy(tmp_path):
     for number in range(5):
         write_case(tmp_path, f"case_{number}", number)
     exploration = explored(tmp_path)
     volumes = [64 - (number % 2 > 0) - (number % 3 > 0) for number in range(5)]
     (volume,) = [each for each in exploration.distributions if each.name == "label 1 volume"]
     assert [value for _, value in volume.values] == pytest.approx([3.0 * count for count in volumes])
-    wanted = np.percentile(3.0 * np.array(volumes), [0, 25, 50, 75, 100])
-    assert [volume.minimum, volume.p25, volume.median, volume.p75, volume.maximum] == pytest.approx(wanted.tolist())
+    expected = np.percentile(3.0 * np.array(volumes), [0, 25, 50, 75, 100])
+    assert [volume.minimum, volume.p25, volume.median, volume.p75, volume.maximum] == pytest.approx(expected.tolist())
 
 
-def test_copies_are_found_by_content_however_they_are_stored(tmp_path):
+def test_duplicates_are_found_by_content_however_they_are_stored(tmp_path):
     for number in range(3):
         write_case(tmp_path, f"case_{number}", number)
     write_case(tmp_path, "renamed", 0)
@@ -120,7 +120,7 @@ def test_copies_are_found_by_content_however_they_are_stored(tmp_path):
     assert groups == {"image": {"case_0", "renamed", "reoriented", "retyped"}}
 
 
-def test_different_images_with_one_label_are_marked_too(tmp_path):
+def test_different_images_with_the_same_label_are_flagged(tmp_path):
     for number in range(3):
         write_case(tmp_path, f"case_{number}", number)
     label = (tmp_path / "labels" / "case_0.nii.gz").read_bytes()
@@ -131,7 +131,7 @@ def test_different_images_with_one_label_are_marked_too(tmp_path):
     assert "duplicate label" in Counter(finding.topic for finding in exploration.verdict.findings)
 
 
-def test_an_mr_s_scale_does_not_make_it_an_outlier_but_its_contrast_does(tmp_path):
+def test_mr_outliers_depend_on_contrast_but_not_on_intensity_scale(tmp_path):
     rng = np.random.default_rng(7)
     for number in range(12):
         signal = rng.gamma(6, 60, SHAPE) * (1000 if number == 3 else 1)
@@ -139,5 +139,5 @@ def test_an_mr_s_scale_does_not_make_it_an_outlier_but_its_contrast_does(tmp_pat
             signal[0, :4] *= 9
         save(tmp_path / f"mr_{number:02}.nii.gz", signal.astype(np.float32), ras_affine())
     exploration = explore(tmp_path)
-    assert found(exploration) == {("mr_08", "body 99.5 % ÷ median")}
+    assert found_outliers(exploration) == {("mr_08", "body 99.5 % ÷ median")}
     assert "intensity scale" in [finding.topic for finding in exploration.verdict.findings]

@@ -1,4 +1,4 @@
-"""Settings suggested for many cases: the command trains on all that were explored, in whichever layout they lie."""
+"""Settings suggested for many cases: the command trains on all explored cases, whatever their layout."""
 
 import csv
 import json
@@ -32,14 +32,14 @@ def explored(data: ManyCases, images: str = "*") -> Exploration:
 
 
 def config_of(exploration: Exploration) -> TrainConfig:
-    """The configuration that the pasted command line makes."""
+    """The configuration that results from pasting the suggested command."""
     assert exploration.suggestion is not None
     config = compose_config(*shlex.split(exploration.suggestion.command)[2:])
     check(config)
     return config
 
 
-def test_a_dataset_with_its_own_description_is_trained_whole_with_its_own_classes(data: ManyCases) -> None:
+def test_a_dataset_with_dataset_json_is_trained_on_all_cases_with_its_classes(data: ManyCases) -> None:
     exploration = explored(data)
     config = config_of(exploration)
     assert (config.data.kind, exploration.suggestion.n_cases) == ("decathlon", 6)
@@ -48,7 +48,7 @@ def test_a_dataset_with_its_own_description_is_trained_whole_with_its_own_classe
     assert "for all 6 cases, judged on the most typical, " in str(exploration)
 
 
-def test_tables_findings_and_pictures_call_labels_as_the_dataset_does(data: ManyCases) -> None:
+def test_tables_findings_and_pages_use_the_label_names_of_the_dataset(data: ManyCases) -> None:
     relabel(data, "c1", lambda label: np.where(np.arange(24)[:, None, None] == 0, 2, label))
     assert "label 1 (front) volume" in str(explored(data))
     (case,) = explored(data, "c1").cases
@@ -61,7 +61,7 @@ def test_tables_findings_and_pictures_call_labels_as_the_dataset_does(data: Many
     assert (row["label_1_name"], row["label_2_name"]) == ("front", "back")
 
 
-def test_a_name_that_an_override_cannot_hold_bare_is_left_to_the_user(tmp_path: Path) -> None:
+def test_a_label_name_that_needs_quoting_in_an_override_is_replaced(tmp_path: Path) -> None:
     data = many_cases(tmp_path, 1, names=("left lung", "liver"))
     one = explored(data)
     assert "label 1 (left lung)" in to_page(one)
@@ -74,33 +74,33 @@ def scale_images(data: ManyCases, factor: float) -> None:
         save(data.image(case_id), (image.get_fdata() * factor).astype(np.float32), image.affine)
 
 
-def says_modality(data: ManyCases, modality: str) -> None:
+def set_modality(data: ManyCases, modality: str) -> None:
     content = json.loads((data.root / "dataset.json").read_text())
     (data.root / "dataset.json").write_text(json.dumps({**content, "modality": {"0": modality}}))
 
 
-def test_mr_is_believed_since_negative_values_do_not_tell(data: ManyCases) -> None:
-    scale_images(data, 0.1)  # about −6 to 18: neither CT nor MR by itself
+def test_mr_in_dataset_json_is_trusted_if_the_values_are_inconclusive(data: ManyCases) -> None:
+    scale_images(data, 0.1)  # about −6 to 18: looks like neither CT nor MR
     assert config_of(explored(data)).intensity.kind == "zscore"
-    says_modality(data, "MRI")
+    set_modality(data, "MRI")
     exploration = explored(data)
     assert config_of(exploration).intensity.kind == "mr"
     assert "MR, as dataset.json says" in str(exploration)
 
 
-def test_hounsfield_units_are_not_believed_where_the_values_are_none(data: ManyCases) -> None:
+def test_ct_in_dataset_json_is_not_trusted_if_the_values_are_not_hu(data: ManyCases) -> None:
     assert "CT, as dataset.json says" in str(explored(data))
     scale_images(data, 0.1)
     exploration = explored(data)
     assert "modality unknown, though dataset.json says CT: " in re.sub(r"\s+", " ", str(exploration))
 
 
-def test_a_modality_that_no_file_tells_has_no_source(data: ManyCases) -> None:
-    says_modality(data, "PET")
+def test_an_unsupported_modality_in_dataset_json_is_not_cited(data: ManyCases) -> None:
+    set_modality(data, "PET")
     assert "dataset.json says" not in str(explored(data))
 
 
-def test_a_dataset_of_nnunet_is_read_as_such(data: ManyCases) -> None:
+def test_an_nnunet_dataset_is_recognised(data: ManyCases) -> None:
     for path in list((data.root / "imagesTr").iterdir()):
         path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
     content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "front": 1, "back": 2}, "numTraining": 6}
@@ -110,21 +110,21 @@ def test_a_dataset_of_nnunet_is_read_as_such(data: ManyCases) -> None:
     assert (config.data.kind, len(find_dataset(config).cases)) == ("nnunet", 6)
 
 
-def test_two_folders_without_a_description_are_paired(data: ManyCases) -> None:
+def test_two_folders_without_dataset_json_are_paired(data: ManyCases) -> None:
     (data.root / "dataset.json").unlink()
     config = config_of(explored(data))
     assert (config.data.kind, len(find_dataset(config).cases)) == ("folder", 6)
     assert complete(config, find_dataset(config)).data.label_values == {"label_1": 1, "label_2": 2}
 
 
-def test_a_part_of_a_folder_is_no_dataset_so_its_most_typical_case_is_trained(data: ManyCases) -> None:
+def test_for_part_of_a_folder_the_command_trains_on_the_most_typical_case(data: ManyCases) -> None:
     exploration = explored(data, "c[0-4]")
     config = config_of(exploration)
     assert (config.data.kind, exploration.suggestion.n_cases) == ("nifti", 1)
     assert f"for the most typical case, {exploration.suggestion.case_id}" in str(exploration)
 
 
-def test_a_case_with_an_error_is_left_out_and_that_is_said(data: ManyCases) -> None:
+def test_a_case_with_an_error_is_skipped_and_reported(data: ManyCases) -> None:
     data.image("c2").write_bytes(b"no image")
     exploration = explored(data)
     config = config_of(exploration)
@@ -134,7 +134,7 @@ def test_a_case_with_an_error_is_left_out_and_that_is_said(data: ManyCases) -> N
 
 
 @pytest.mark.parametrize(("spacing_mm", "img_size"), [((1, 1, 1), "native"), ((1.2, 1, 1), 20)])
-def test_small_volumes_keep_their_voxels_where_all_have_the_same(
+def test_small_volumes_keep_their_native_grid_only_if_all_spacings_agree(
     tmp_path: Path, spacing_mm: tuple[float, float, float], img_size: str | int
 ) -> None:
     for name in ("images", "labels"):
@@ -144,7 +144,7 @@ def test_small_volumes_keep_their_voxels_where_all_have_the_same(
         label = np.zeros(shape, np.uint8)
         label[5:12, 6:14, 4:11] = 1
         noise = np.random.default_rng(number).gamma(3, 100, shape)
-        # The last case alone has the spacing in question.
+        # Only the last case has the spacing under test.
         affine = ras_affine(spacing_mm if number == 2 else (1, 1, 1))
         save(tmp_path / "images" / f"{number}.nii", noise.astype(np.float32), affine)
         save(tmp_path / "labels" / f"{number}.nii", label, affine)

@@ -21,7 +21,7 @@ def _batch(classes):
     return logits, label_map
 
 
-def test_the_loss_of_two_rows_of_three_pixels_by_hand():
+def test_the_loss_of_a_2_x_3_slice_matches_the_hand_computed_value():
     label_map = torch.tensor([[[[0, 1, 1], [0, 0, 1]]]], dtype=torch.uint8)
     # A difference of ± ln 3 is a foreground probability of 3/4 or 1/4.
     sign = torch.tensor([[-1.0, 1.0, 1.0], [-1.0, 1.0, -1.0]])
@@ -35,7 +35,7 @@ def test_the_loss_of_two_rows_of_three_pixels_by_hand():
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("batch_dice", [True, False])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
-def test_value_and_gradient_are_those_of_monai(classes, batch_dice, label_smoothing):
+def test_value_and_gradient_match_monai(classes, batch_dice, label_smoothing):
     logits, label_map = _batch(classes)
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     loss = DiceCrossEntropyLoss(1.5, 0.7, batch_dice, smooth=0.1, label_smoothing=label_smoothing)
@@ -59,7 +59,7 @@ def test_value_and_gradient_are_those_of_monai(classes, batch_dice, label_smooth
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("batch_dice", [True, False])
-def test_a_batch_without_the_organ_and_extreme_logits_stay_finite(classes, batch_dice):
+def test_loss_and_gradient_are_finite_for_empty_masks_and_extreme_logits(classes, batch_dice):
     logits = torch.zeros(2, classes, 3, 5)
     logits[:, 0] = 200.0
     logits.requires_grad_()
@@ -69,7 +69,7 @@ def test_a_batch_without_the_organ_and_extreme_logits_stay_finite(classes, batch
     assert logits.grad.isfinite().all()
 
 
-def test_an_empty_slice_changes_batch_dice_by_its_false_positives_only():
+def test_an_empty_slice_affects_batch_dice_only_through_its_false_positives():
     label_map = torch.tensor([[[[0, 1, 1]]], [[[0, 0, 0]]]])
     logits = torch.full((2, 2, 1, 3), 30.0)
     logits[:, 1] = -30.0
@@ -82,7 +82,7 @@ def test_an_empty_slice_changes_batch_dice_by_its_false_positives_only():
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_loss_is_computed_in_32_bits_under_autocast(classes):
+def test_the_loss_is_computed_in_float32_under_autocast(classes):
     logits, label_map = _batch(classes)
     halved = logits.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -100,24 +100,24 @@ def test_the_loss_is_computed_in_32_bits_under_autocast(classes):
         ({"label_smoothing": 1.0}, "label_smoothing .* got 1.0"),
     ],
 )
-def test_impossible_arguments_are_refused(arguments, message):
+def test_invalid_arguments_are_rejected(arguments, message):
     with pytest.raises(InputError, match=message):
         DiceCrossEntropyLoss(**arguments)
 
 
-def test_a_single_class_is_refused():
+def test_a_single_class_is_rejected():
     with pytest.raises(InputError, match="at least two classes, background included; got 1"):
         DiceCrossEntropyLoss()(torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 3, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("file", LOSS_FILES, ids=lambda file: file.stem)
-def test_every_shipped_loss_falls_from_wrong_to_right_and_has_a_gradient(file, classes):
+def test_every_shipped_loss_decreases_from_wrong_to_correct_logits_and_has_a_gradient(file, classes):
     loss = instantiate(OmegaConf.load(file))
     _, label_map = _batch(classes)
-    right = 20 * torch.nn.functional.one_hot(label_map[:, 0], classes).movedim(-1, 1).float() - 10
-    undecided = torch.zeros_like(right).requires_grad_()
+    correct = 20 * torch.nn.functional.one_hot(label_map[:, 0], classes).movedim(-1, 1).float() - 10
+    undecided = torch.zeros_like(correct).requires_grad_()
     loss(undecided, label_map).backward()
     assert undecided.grad.abs().sum() > 0
-    assert loss(right, label_map) < 0.1 * loss(undecided, label_map)
-    assert loss(undecided, label_map) < loss(-right, label_map)
+    assert loss(correct, label_map) < 0.1 * loss(undecided, label_map)
+    assert loss(undecided, label_map) < loss(-correct, label_map)

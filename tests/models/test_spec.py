@@ -1,4 +1,4 @@
-"""The model specification in a checkpoint, as a training writes it and as a stranger might."""
+"""The model specification in a checkpoint, as training writes it and as an untrusted file might contain it."""
 
 import hashlib
 import json
@@ -51,7 +51,7 @@ def changed(text: str, key: Key, value: object) -> str:
 
 
 def keys(content: object, above: Key = ()) -> Iterator[Key]:
-    """Every place in nested dictionaries and lists."""
+    """The path of every value in nested dictionaries and lists."""
     parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for part, value in parts:
         yield (*above, part)
@@ -83,7 +83,7 @@ def test_a_checkpoint_contains_the_label_values_and_volumes_of_its_training_case
     assert spec.training_volumes_mm3 == tuple((pytest.approx(volume), pytest.approx(volume)) for volume in volumes)
 
 
-def test_a_checkpoint_contains_the_hash_of_the_images_that_it_was_trained_on(
+def test_a_checkpoint_contains_the_hashes_of_its_training_images(
     text: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """SHA-256 of the shape and of the voxels as float32, in RAS and with k running fastest."""
@@ -93,7 +93,9 @@ def test_a_checkpoint_contains_the_hash_of_the_images_that_it_was_trained_on(
     assert ModelSpec.from_json(text).seen_images == (expected,)
 
 
-def test_a_label_value_that_the_settings_left_open_is_written_down(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_checkpoint_contains_label_values_that_the_settings_left_open(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     ct = scan(tmp_path_factory)
     label = save_stored_as(
         ct.label.with_name("dark.nii.gz"), "RAS", ct.values * (ct.values == 7), ras_affine(SPACING_MM)
@@ -103,14 +105,14 @@ def test_a_label_value_that_the_settings_left_open_is_written_down(tmp_path_fact
     assert ModelSpec.from_json(content[SPEC_KEY]).preprocessing.classes.values == ((7,),)
 
 
-def test_a_specification_survives_its_way_through_the_file(text: str) -> None:
+def test_a_specification_survives_a_json_round_trip(text: str) -> None:
     assert ModelSpec.from_json(text).to_json() == text
 
 
-# What the best checkpoint holds, and what it does not -----------------------------------------------------------------
+# Contents of the best checkpoint --------------------------------------------------------------------------------------
 
 
-def test_the_best_checkpoint_holds_the_model_and_nothing_of_patients_or_the_training_machine(
+def test_the_best_checkpoint_contains_the_model_and_no_patient_or_machine_data(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     ct = scan(tmp_path_factory)
@@ -123,7 +125,7 @@ def test_the_best_checkpoint_holds_the_model_and_nothing_of_patients_or_the_trai
     assert "jane-roe-ct" in (run_folder / "split.json").read_text()  # the case_id
     best, last = (run_folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
     for word in (b"hospital-home", b"jane-roe", str(tmp_path).encode()):
-        assert word in last.read_bytes() or word == b"jane-roe-ct"  # so the search can find it
+        assert word in last.read_bytes() or word == b"jane-roe-ct"  # shows that the search works
         assert word not in best.read_bytes()
     content = torch.load(best, weights_only=True)
     assert set(content) == {"state_dict", "model_spec", "epoch", "global_step"}
@@ -144,16 +146,16 @@ print([name for name in heavy if name in sys.modules])
     assert done.stdout == "[]\n"
 
 
-# Specifications that no training writes -----------------------------------------------------------------------------
+# Invalid specifications ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"network"', "{}", '{"spec_version": 1}'])
-def test_another_text_is_no_specification(text: str) -> None:
+def test_text_that_is_not_a_specification_is_rejected(text: str) -> None:
     with pytest.raises(InputError, match="its model specification"):
         ModelSpec.from_json(text)
 
 
-def test_a_later_version_is_refused_with_the_supported_one(text: str) -> None:
+def test_a_newer_version_is_rejected_naming_the_supported_one(text: str) -> None:
     with pytest.raises(InputError, match="has version 2, and this version of spleen reads version 1; update spleen"):
         ModelSpec.from_json(changed(text, ("spec_version",), 2))
 
@@ -194,13 +196,13 @@ def test_every_missing_key_is_named(text: str) -> None:
         (("trained_flips",), [1], "'trained_flips' .* must be a list of text"),
     ],
 )
-def test_a_wrong_value_is_reported(text: str, key: Key, value: object, message: str) -> None:
+def test_an_invalid_value_is_reported(text: str, key: Key, value: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ModelSpec.from_json(changed(text, key, value))
 
 
 @pytest.mark.parametrize("turn", range(6))
-def test_any_value_at_any_key_is_invalid_input_and_never_a_crash(text: str, turn: int) -> None:
+def test_any_value_at_any_key_is_accepted_or_reported_but_never_a_crash(text: str, turn: int) -> None:
     values = None, "x", "???", -1e99, [[]], {"a": {"b": 1}}
     for number, key in enumerate(keys(json.loads(text))):
         with suppress(InputError):

@@ -1,4 +1,4 @@
-"""Slices too small for a network are refused before training, where PyTorch itself would fail during it."""
+"""Slices too small for a network are rejected before training, instead of PyTorch failing during training."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from spleen.models.unet import UNet
 
 
 class Halving(nn.Module):
-    """Halves the slice `depth` times, each time with the normalisation."""
+    """Halves the slice `depth` times, with a normalisation layer each time."""
 
     def __init__(self, norm: type[nn.Module], depth: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Halving(nn.Module):
 @pytest.mark.parametrize("depth", [3, 4])
 @pytest.mark.parametrize("size", [(16, 16), (16, 8), (32, 16)])
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_it_is_refused_where_pytorch_fails(
+def test_sizes_are_rejected_exactly_where_pytorch_fails(
     norm: type[nn.Module], depth: int, size: tuple[int, int], batch_size: int
 ) -> None:
     network = Halving(norm, depth)
@@ -43,7 +43,7 @@ def test_it_is_refused_where_pytorch_fails(
         check_input_size(network, 2, size, batch_size)
 
 
-def test_neither_the_network_nor_the_random_numbers_are_touched() -> None:
+def test_the_check_changes_neither_the_network_nor_the_random_state() -> None:
     network = UNet(1, 2, width=4, depth=2, dropout=0.5)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     torch.manual_seed(5)
@@ -55,9 +55,9 @@ def test_neither_the_network_nor_the_random_numbers_are_touched() -> None:
     assert next(network.parameters()).device.type == "cpu"
 
 
-def test_a_network_that_needs_its_values_is_not_judged() -> None:
-    class Reading(nn.Module):
+def test_a_network_with_value_dependent_control_flow_is_accepted_unchecked() -> None:
+    class ValueDependent(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image if float(image.max()) > 0 else -image
 
-    check_input_size(Reading(), 1, (16, 16), 1)
+    check_input_size(ValueDependent(), 1, (16, 16), 1)

@@ -1,4 +1,4 @@
-"""Which networks are built for a stranger, and which are not."""
+"""Which networks from an untrusted checkpoint are built, and which are not."""
 
 import importlib
 import sys
@@ -16,7 +16,7 @@ MODELS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
-def test_every_network_of_this_repository_is_built_without_asking(path: Path) -> None:
+def test_every_shipped_network_is_trusted(path: Path) -> None:
     check_network_setting(yaml.safe_load(path.read_text())["network"], allow_custom_code=False)
 
 
@@ -32,9 +32,9 @@ def test_every_network_of_this_repository_is_built_without_asking(path: Path) ->
         "torch.hub.load",
         "hydra.utils.instantiate",
         "monai.bundle.load",  # downloads
-        "monai.networks.utils.copy_model_state",  # in a trusted package, but no network
+        "monai.networks.utils.copy_model_state",  # in a trusted package, but not a network
         "monai.networks.nets.resnet.resnet18",  # a function
-        "torch.nn.Parameter",  # a class, but no network
+        "torch.nn.Parameter",  # a class, but not a network
         "torch.nn.init.zeros_",
         "spleen.models",  # a module
         "spleen.runs.train.run",
@@ -45,7 +45,7 @@ def test_every_network_of_this_repository_is_built_without_asking(path: Path) ->
         "monai.networks.nets.UNet.__init__",
     ],
 )
-def test_anything_but_a_network_class_of_a_known_library_is_refused(target: str) -> None:
+def test_anything_but_a_network_class_of_a_trusted_library_is_rejected(target: str) -> None:
     with pytest.raises(InputError, match=r"its network (is|needs)"):
         check_network_setting({"_target_": target}, allow_custom_code=False)
 
@@ -60,23 +60,25 @@ def test_anything_but_a_network_class_of_a_known_library_is_refused(target: str)
         ("spleen.models.unet", "torch.load"),
     ],
 )
-def test_a_way_through_what_a_trusted_module_imported_is_refused(module: str, names: str) -> None:
+def test_targets_reached_through_the_imports_of_a_trusted_module_are_rejected(module: str, names: str) -> None:
     found: object = importlib.import_module(module)
     for name in names.split("."):
-        found = getattr(found, name)  # the way is open
+        found = getattr(found, name)  # the attribute does exist
     assert found is not None
     with pytest.raises(InputError, match=r"its network (is|needs)"):
         check_network_setting({"_target_": f"{module}.{names}"}, allow_custom_code=False)
 
 
 @pytest.mark.parametrize(
-    ("module", "home"),
+    ("module", "defining_module"),
     [("torch.nn", "torch.ao.elsewhere"), ("spleen.modelsmith", "spleen.modelsmith")],
-    ids=["imported into a trusted module", "in a module that only begins like a trusted one"],
+    ids=["imported into a trusted module", "in a module that only shares a prefix with a trusted one"],
 )
-def test_a_network_class_is_judged_by_its_home(monkeypatch: pytest.MonkeyPatch, module: str, home: str) -> None:
-    network = type("Elsewhere", (nn.Module,), {"__module__": home})
-    if module == home:
+def test_trust_depends_on_the_module_that_defines_the_class(
+    monkeypatch: pytest.MonkeyPatch, module: str, defining_module: str
+) -> None:
+    network = type("Elsewhere", (nn.Module,), {"__module__": defining_module})
+    if module == defining_module:
         monkeypatch.setitem(sys.modules, module, ModuleType(module))
     monkeypatch.setattr(sys.modules[module], "Elsewhere", network, raising=False)
     with pytest.raises(InputError, match=rf"its network is '{module}\.Elsewhere'"):
@@ -94,12 +96,12 @@ def test_a_network_class_is_judged_by_its_home(monkeypatch: pytest.MonkeyPatch, 
     ],
     ids=str,
 )
-def test_a_target_inside_an_argument_is_looked_at_too(argument: dict) -> None:
+def test_targets_nested_in_arguments_are_checked(argument: dict) -> None:
     with pytest.raises(InputError, match="its network is '"):
         check_network_setting({"_target_": "torch.nn.Conv2d", **argument}, allow_custom_code=False)
 
 
-def test_a_trusted_network_inside_an_argument_is_fine() -> None:
+def test_a_trusted_network_nested_in_an_argument_is_accepted() -> None:
     inner = {"_target_": "torch.nn.Identity"}
     check_network_setting({"_target_": "torch.nn.Sequential", "_args_": [inner]}, allow_custom_code=False)
 
@@ -120,18 +122,18 @@ def test_a_trusted_network_inside_an_argument_is_fine() -> None:
     ],
     ids=str,
 )
-def test_an_argument_that_may_load_files_is_refused(argument: dict) -> None:
+def test_an_argument_that_may_load_files_is_rejected(argument: dict) -> None:
     with pytest.raises(InputError, match=r"its network is built with .*, which may load files; .* --allow-custom-code"):
         check_network_setting({"_target_": "monai.networks.nets.UNet", **argument}, allow_custom_code=False)
 
 
 @pytest.mark.parametrize("argument", [{"pretrained": False}, {"checkpoint": None}, {"norm": "instance"}], ids=str)
-def test_an_argument_that_loads_nothing_is_fine(argument: dict) -> None:
+def test_an_argument_that_loads_no_files_is_accepted(argument: dict) -> None:
     check_network_setting({"_target_": "monai.networks.nets.UNet", **argument}, allow_custom_code=False)
 
 
 @pytest.mark.parametrize("target", ["os.system", "my.own.Network"])
-def test_allow_custom_code_lets_everything_pass(target: str) -> None:
+def test_allow_custom_code_accepts_everything(target: str) -> None:
     check_network_setting({"_target_": target, "pretrained": True}, allow_custom_code=True)
 
 

@@ -13,8 +13,8 @@ from spleen.models.unet import NORMS, UNet
 MODEL_FILES = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 
 
-def test_the_smallest_unet_has_the_parameters_counted_by_hand():
-    # Convolutions 3 × 3 without bias, batch norm with 2 per channel.
+def test_the_parameter_count_of_the_smallest_unet_matches_the_hand_computed_one():
+    # 3 × 3 convolutions without bias; batch norm has 2 parameters per channel.
     encoder_0 = (9 * 1 * 2 + 4) + (9 * 2 * 2 + 4)
     encoder_1 = (9 * 2 * 4 + 8) + (9 * 4 * 4 + 8)
     up = 4 * 4 * 2 + 2
@@ -24,14 +24,14 @@ def test_the_smallest_unet_has_the_parameters_counted_by_hand():
     assert sum(p.numel() for p in network.parameters()) == encoder_0 + encoder_1 + up + decoder + head
 
 
-def test_channels_double_at_each_level_up_to_the_bound():
+def test_channels_double_at_each_level_up_to_the_maximum():
     network = UNet(1, 2, width=3, depth=4, max_channels=20)
     assert network.size_multiple == 16
     assert [level[0].out_channels for level in network.encoder] == [3, 6, 12, 20, 20]
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "group"])
-def test_every_parameter_learns_even_where_the_deepest_map_is_one_pixel_wide(norm):
+def test_every_parameter_has_a_gradient_even_if_the_deepest_feature_map_is_one_pixel_wide(norm):
     torch.manual_seed(0)
     network = UNet(3, 2, width=6, depth=3, norm=norm, dropout=0.1).to(memory_format=torch.channels_last)
     image = torch.randn(2, 3, 8, 16).to(memory_format=torch.channels_last)
@@ -43,7 +43,7 @@ def test_every_parameter_learns_even_where_the_deepest_map_is_one_pixel_wide(nor
     assert network.encoder[0][0].weight.grad.abs().sum() > 0
 
 
-def test_instance_norm_is_pytorchs_own():
+def test_instance_norm_matches_pytorch():
     features = torch.randn(2, 6, 5, 7)
     expected = nn.InstanceNorm2d(6)(features)
     torch.testing.assert_close(NORMS["instance"](6)(features), expected)
@@ -58,12 +58,12 @@ def test_instance_norm_is_pytorchs_own():
         ({"dropout": 1.0}, "dropout .* below 1; got 1.0"),
     ],
 )
-def test_impossible_arguments_are_refused(arguments, message):
+def test_invalid_arguments_are_rejected(arguments, message):
     with pytest.raises(InputError, match=message):
         UNet(1, 2, **arguments)
 
 
-def test_a_size_that_does_not_fit_is_refused_with_the_way_out():
+def test_an_unsupported_input_size_is_rejected_with_a_suggested_fix():
     with pytest.raises(InputError, match=r"multiples of 4 pixels; got 5 × 8. .*PadToMultiple\(network, 4\)"):
         UNet(1, 2, width=2, depth=2)(torch.zeros(1, 1, 5, 8))
 
@@ -74,14 +74,14 @@ def test_padding_repeats_the_edge_at_the_bottom_and_on_the_right():
     assert torch.equal(pad_to_multiple(image, 4), expected)
 
 
-def test_padding_keeps_channels_last_and_does_not_copy_what_fits():
+def test_padding_keeps_channels_last_and_does_not_copy_images_that_fit():
     image = torch.randn(2, 3, 5, 8).to(memory_format=torch.channels_last)
     assert pad_to_multiple(image, 4).is_contiguous(memory_format=torch.channels_last)
     fitting = image[:, :, :4]
     assert pad_to_multiple(fitting, 4) is fitting
 
 
-def test_padding_and_crop_leave_every_pixel_where_it_was():
+def test_padding_and_cropping_keep_every_pixel_in_place():
     image = torch.arange(2 * 5 * 7.0).view(1, 2, 5, 7)
     assert torch.equal(PadToMultiple(nn.Identity(), 4)(image), image)
 
@@ -98,13 +98,13 @@ class _TwoOutputs(nn.Module):
         (nn.MaxPool2d(2), r"height and width of its input \(1, 1, 4, 8\); MaxPool2d returned \(1, 1, 2, 4\)"),
     ],
 )
-def test_a_network_that_returns_no_logits_of_the_right_size_is_refused(network, message):
+def test_a_network_that_does_not_return_logits_of_the_input_size_is_rejected(network, message):
     with pytest.raises(InputError, match=message):
         PadToMultiple(network, 4)(torch.zeros(1, 1, 3, 7))
 
 
 @pytest.mark.parametrize("file", MODEL_FILES, ids=lambda file: file.stem)
-def test_every_shipped_network_takes_odd_sizes_and_neighbouring_slices_and_learns(file):
+def test_every_shipped_network_accepts_odd_sizes_and_context_slices_and_has_gradients(file):
     torch.manual_seed(0)
     config = OmegaConf.load(file)
     assert config.name == file.stem

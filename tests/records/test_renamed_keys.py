@@ -1,4 +1,4 @@
-"""Names of earlier versions in recorded configurations and on the command line mean what they are called today."""
+"""Names from earlier versions in recorded configurations are mapped to their current names."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ loss:
 """
 
 
-def test_keys_and_classes_of_earlier_versions_get_their_current_names_in_place() -> None:
+def test_old_keys_and_class_paths_are_renamed_in_place() -> None:
     earlier = {"split": {"val_share": 0.15, "seed": 0}, "loss": {"_target_": "spleen.losses.DiceCrossEntropyLoss"}}
     current = with_current_keys(earlier)
     assert current == {
@@ -29,17 +29,17 @@ def test_keys_and_classes_of_earlier_versions_get_their_current_names_in_place()
     assert with_current_keys(current) == current
 
 
-def test_another_class_keeps_its_name() -> None:
+def test_other_class_paths_are_unchanged() -> None:
     mine = {"loss": {"_target_": "mine.losses.DiceCrossEntropyLoss", "kind": "spleen.losses.DiceCrossEntropyLoss"}}
     assert with_current_keys(mine) == mine
 
 
-def test_a_setting_under_both_names_is_refused() -> None:
+def test_a_setting_given_under_both_names_is_rejected() -> None:
     with pytest.raises(InputError, match=r"split\.val_share and split\.val_fraction are the same setting"):
         with_current_keys({"split": {"val_share": 0.15, "val_fraction": 0.2}})
 
 
-def test_the_settings_of_an_earlier_run_are_those_of_a_run_of_today(tmp_path: Path) -> None:
+def test_settings_of_an_old_run_are_read_under_their_current_names(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(EARLIER)
     assert read_settings(path) == {

@@ -1,4 +1,4 @@
-"""Names in CSV files: safe in a spreadsheet, and the same after reading."""
+"""Names in CSV files: safe in a spreadsheet, and unchanged after reading."""
 
 import csv
 import io
@@ -24,27 +24,27 @@ NUMBERS = ["-1.5", "+3", "-inf", "-1e-3", "+nan", "-0"]
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_a_name_that_is_a_formula_is_written_as_text(name: str) -> None:
+def test_a_name_that_looks_like_a_formula_is_written_as_text(name: str) -> None:
     assert as_cell(name) == f"'{name}"
 
 
 @pytest.mark.parametrize("value", [*HARMLESS, *NUMBERS, -1.5, -2, None, True])
-def test_other_texts_and_numbers_stay_as_they_are(value: object) -> None:
+def test_other_text_and_numbers_are_unchanged(value: object) -> None:
     assert as_cell(value) == value
 
 
 @pytest.mark.parametrize("name", [*FORMULAS, *HARMLESS, *NUMBERS, *(f"'{name}" for name in FORMULAS), "''=1"])
-def test_every_name_is_the_same_after_reading(name: str) -> None:
+def test_every_name_survives_a_round_trip(name: str) -> None:
     assert from_cell(str(as_cell(name))) == name
     text = to_csv([["name", "other"], [name, "x"], [name, None]])
     assert [row["name"] for row in CsvReader(io.StringIO(text, newline=""))] == [name, name]
-    # Python's own reader, as an independent one: the same rows, and at most an apostrophe more.
+    # Python's own reader, as an independent check: the same rows, with at most one extra apostrophe.
     _, first, second = csv.reader(io.StringIO(text, newline=""))
     assert (first[1], second[1]) == ("x", "")
     assert first[0] in (name, f"'{name}")
 
 
-def test_a_file_without_such_names_is_what_it_was_before() -> None:
+def test_a_file_without_formula_like_names_is_plain_csv() -> None:
     assert csv_text(["a", "b"], [["x, y", -1.5], [None, float("nan")]]) == 'a,b\n"x, y",-1.5\n,nan\n'
 
 
@@ -71,11 +71,11 @@ def test_names_survive_cases_csv_and_the_comparison_of_scores(tmp_path: Path) ->
     assert list(read_table(tmp_path / "cases.csv", "test", ["dice"])) == [(name, "+organ") for name in NAMES]
 
 
-def test_cases_whose_names_only_look_alike_are_told_apart() -> None:
+def test_case_names_that_only_look_alike_are_distinguished() -> None:
     with pytest.raises(InputError, match=r"only in a: 'caf\\xe9'\s+only in b: 'cafe\\u0301'"):
         check_same_names(("a", "b"), (["caf\u00e9", "x"], ["cafe\u0301", "x"]), "case")
 
 
-def test_a_table_of_groups_may_be_edited_from_a_written_one(tmp_path: Path) -> None:
+def test_a_written_table_of_groups_can_be_read_back(tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_text(csv_text(["case_id", "group"], [["=a", "p1"], ["-b", "-1"]]))
     assert read_groups(tmp_path / "groups.csv") == {"=a": "p1", "-b": "-1"}

@@ -1,4 +1,4 @@
-"""Pictures: orientation and millimetres checked by hand on the display arrays and on the files read back."""
+"""Overlay figures: orientation and scale, checked on the display arrays and on the files read back."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +29,9 @@ def view(
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
-def test_display_is_radiological(axis: AxisName):
-    # Rows rise to anterior (axial) or superior, columns to the patient's right (axial, coronal) or anterior
-    # (sagittal): each of these must come out at the top, and at the left of the picture.
+def test_display_follows_the_radiological_convention(axis: AxisName):
+    # Row indices increase towards anterior (axial) or superior, column indices towards the patient's right (axial,
+    # coronal) or anterior (sagittal): these directions must appear at the top and at the left of the figure.
     top_left, low_left = (3, 6), (0, 5)
     shown = view(labels((5, 7), top_left), labels((5, 7), low_left), (5.0, 7.0), axis)
     shown.image[0, 6] = 1.0
@@ -43,17 +43,17 @@ def test_display_is_radiological(axis: AxisName):
     assert set(np.unique(image).tolist()) == {128, 255}
 
 
-def test_display_has_square_millimetres():
+def test_display_pixels_are_isotropic_in_millimetres():
     # 4 rows of 5 mm and 25 columns of 0.8 mm: 20 mm × 20 mm, so 25 × 25 pixels of 0.8 mm.
     reference = np.zeros((4, 25), np.uint8)
-    reference[3] = 2  # The uppermost 5 mm: the pixels whose centres 0.4, 1.2, …, 4.4 mm lie in it are six.
+    reference[3] = 2  # The uppermost 5 mm contain six pixel centres: 0.4, 1.2, …, 4.4 mm.
     _, prediction, shown = display_overlay(view(reference, np.zeros_like(reference), (20.0, 20.0)))
     assert shown.shape == prediction.shape == (25, 25)
     assert (shown[:6] == 2).all()
     assert not shown[6:].any()
 
 
-def test_coarser_image_lies_on_the_same_millimetres():
+def test_a_coarser_image_covers_the_same_physical_extent():
     empty = np.zeros((6, 10), np.uint8)
     # Pixels of 4 mm whose value is the position of their centre, as a fraction of the 20 mm.
     coarse = np.tile((np.arange(5, dtype=np.float32) * 4 + 2) / 20, (3, 1))
@@ -71,7 +71,7 @@ def colour_centre(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarr
     return found.mean(axis=0)
 
 
-def test_outlines_lie_where_the_labels_are(tmp_path: Path):
+def test_outlines_are_drawn_where_the_labels_are(tmp_path: Path):
     reference, prediction = np.zeros((2, 12, 60), np.uint8)
     reference[8:11, 40:55] = 1  # Superior, at the patient's right.
     prediction[1:4, 5:20] = 1
@@ -83,7 +83,7 @@ def test_outlines_lie_where_the_labels_are(tmp_path: Path):
     assert [file.name for file in path.parent.iterdir()] == ["overlay.png"]
 
 
-def test_panel_is_true_in_millimetres_and_empty_masks_are_shown(tmp_path: Path):
+def test_a_panel_has_physical_proportions_and_empty_masks_are_drawn(tmp_path: Path):
     empty = np.zeros((6, 50), np.uint8)
     path = tmp_path / "overlay.png"
     draw_overlays([("best", replace(view(empty, empty, (30.0, 40.0)), dice=NAN))], path, ("spleen",))
@@ -94,15 +94,15 @@ def test_panel_is_true_in_millimetres_and_empty_masks_are_shown(tmp_path: Path):
     in_rows, in_columns = (
         np.bincount(rows) > 200,
         np.bincount(columns) > 100,
-    )  # The plane, not edges of letters.
+    )  # The slice, not the edges of letters.
     assert in_rows.sum() / in_columns.sum() == pytest.approx(30 / 40, rel=0.02)
-    # The scale bar is the longest white line: 10 mm of the plane's 40.
+    # The scale bar is the longest white line: 10 of the slice's 40 mm.
     white = picture[: len(in_rows), : len(in_columns)][in_rows][:, in_columns] > 250
     assert white.sum(axis=1).max() / in_columns.sum() == pytest.approx(10 / 40, abs=0.015)
 
 
 def test_title_and_legend(tmp_path: Path):
-    # An SVG carries each line of text as a comment too, which makes the words readable here.
+    # The SVG also contains each line of text as a comment, which can be searched here.
     one, none = labels((5, 7), (2, 2)), np.zeros((5, 7), np.uint8)
     views = [
         ("best", replace(view(none, none, (5.0, 7.0)), dice=NAN)),
@@ -110,14 +110,14 @@ def test_title_and_legend(tmp_path: Path):
         ("worst", view(none, one, (5.0, 7.0))),
     ]
     draw_overlays(views, tmp_path / "overlay.svg", ("spleen", "liver"))
-    words = (tmp_path / "overlay.svg").read_text()
+    svg = (tmp_path / "overlay.svg").read_text()
     for text in ("best: case_7", "coronal slice 12, Dice n/a", "sagittal slice 12, Dice 0.2500"):
-        assert f"<!-- {text} -->" in words
-    assert "spleen, reference" in words
-    assert "liver" not in words
+        assert f"<!-- {text} -->" in svg
+    assert "spleen, reference" in svg
+    assert "liver" not in svg
 
 
-def test_overlays_refuse_what_they_cannot_draw(tmp_path: Path):
+def test_invalid_overlays_are_rejected(tmp_path: Path):
     third = 3 * labels((5, 7), (2, 2))
     with pytest.raises(ValueError, match="label 3 has no name"):
         draw_overlays([("best", view(third, third, (5.0, 7.0)))], tmp_path / "a.png", ("spleen", "liver"))

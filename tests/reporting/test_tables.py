@@ -1,4 +1,4 @@
-"""Tables: every expected text is written out by hand."""
+"""Tables, with every expected text written out by hand."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_values_and_alignment():
         assert len(set(ends)) == 1
 
 
-def test_narrow_terminal_folds_text_but_no_number():
+def test_a_narrow_terminal_wraps_text_but_never_numbers():
     row = ["outputs/study/2025-01-01_10-00-00", 0.91236, 0.83881, 96671.8]
     text = render_table("Test", ["run folder", "Dice", "Jaccard index", "volume"], [row], width=50)
     assert all(number in text for number in ("0.9124", "0.8388", "96671.8000"))
@@ -45,7 +45,7 @@ def test_numbers_survive_a_terminal_that_is_far_too_narrow():
     assert text.count("0.1235") + text.count("0.1234") == 8
 
 
-def test_printed_table_is_the_rendered_one(capsys, monkeypatch):
+def test_the_printed_table_equals_the_rendered_one(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     print_table("Test", COLUMNS, ROWS)
     printed = [line.rstrip() for line in capsys.readouterr().out.rstrip().splitlines()]
@@ -56,7 +56,7 @@ def test_printed_table_is_the_rendered_one(capsys, monkeypatch):
     ("value", "text"),
     [(1e-4, "1e-04"), (0.00025, "2.5e-04"), (0.1, "1e-01"), (0.0, "0e+00"), (1 / 3000, "3.333e-04")],
 )
-def test_scientific_keeps_the_digits_that_matter(value: float, text: str):
+def test_scientific_keeps_the_significant_digits(value: float, text: str):
     assert scientific(value) == text
 
 
@@ -66,16 +66,16 @@ def test_markdown():
     )
 
 
-def test_a_row_of_the_wrong_length_is_refused():
+def test_a_row_of_the_wrong_length_is_rejected():
     with pytest.raises(ValueError, match="row 1 has 2 cells for 3 columns"):
         to_markdown(["a", "b", "c"], [[1, 2, 3], [1, 2]])
 
 
-def test_a_name_is_not_broken_and_what_may_go_goes_before_the_table_is_too_wide():
+def test_names_are_not_wrapped_and_optional_columns_are_dropped_if_the_table_is_too_wide():
     optional = [Column("sensi- tivity", may_go=True), Column("ASD mm", may_go=True)]
     columns = [Column("case", is_name=True), "Dice", *optional]
     rows = [["a_long_name_of_a_case", 0.91236, 0.93, 1.5], ["b", 0.8, 0.82, 12.25]]
-    # blanks and edges 3 × 4 + 1, then 21 + 6 + 6 + 7 characters: 53 wide; without ASD 43, without sensitivity 34
+    # padding and borders 3 × 4 + 1, then 21 + 6 + 6 + 7 characters: 53 wide; without ASD 43, without sensitivity 34
     whole = render_table("", columns, rows, width=53)
     assert ("ASD" in whole, "no room" in whole) == (True, False)
     without_last = render_table("", columns, rows, width=52).splitlines()
@@ -87,5 +87,5 @@ def test_a_name_is_not_broken_and_what_may_go_goes_before_the_table_is_too_wide(
     assert max(map(len, without_last)) <= 52
 
 
-def test_a_table_without_rows_has_its_headings():
+def test_a_table_without_rows_still_has_headings():
     assert render_table("", ["case", Column("Dice", may_go=True)], [], width=40).split()[:2] == ["case", "Dice"]

@@ -1,4 +1,4 @@
-"""What a training shows while it runs; what it records is tested on whole runs."""
+"""Progress display during training; the recorded values are tested on whole runs."""
 
 from pathlib import Path
 
@@ -13,16 +13,16 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
     return small_ct(tmp_path_factory.mktemp("ct"))
 
 
-def shown(ct: SmallCt, folder: Path, *overrides: str) -> list[dict[str, str]]:
-    """Train with the progress on; returns the rows of metrics.csv."""
+def train_with_progress(ct: SmallCt, folder: Path, *overrides: str) -> list[dict[str, str]]:
+    """Train with progress display; returns the rows of metrics.csv."""
     settings = ("data.label_values=[3,4]", "trainer.progress=true", *overrides)
     return rows(train(folder, *ct.overrides, *settings) / "metrics.csv")
 
 
-def test_off_a_terminal_each_epoch_is_one_line_with_loss_and_best_score(
+def test_without_a_terminal_each_epoch_prints_one_line_with_loss_and_best_score(
     ct: SmallCt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = shown(ct, tmp_path, "trainer.val_every_epochs=2")
+    metrics = train_with_progress(ct, tmp_path, "trainer.val_every_epochs=2")
     printed = capsys.readouterr()
     lines = [line for line in printed.out.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 3
@@ -36,11 +36,11 @@ def test_off_a_terminal_each_epoch_is_one_line_with_loss_and_best_score(
     assert "step" not in printed.err
 
 
-def test_on_a_terminal_a_bar_counts_the_steps_and_tells_loss_and_best_score(
+def test_on_a_terminal_a_progress_bar_shows_steps_loss_and_best_score(
     ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = "epochs=2", "loader.slices_per_epoch=16"
-    text = on_terminal(monkeypatch, lambda: shown(ct, tmp_path, *arguments), 160)
+    text = on_terminal(monkeypatch, lambda: train_with_progress(ct, tmp_path, *arguments), 160)
     assert "8/8" in text  # 2 epochs of 16 slices in batches of 4
     assert "epoch 1/2" in text
     assert "loss 0." in text or "loss 1." in text

@@ -1,4 +1,4 @@
-"""Trainings that end before their time: real signals to a real `train.py`, a loss that is no number, a full disk."""
+"""Training runs that end early: real signals to a real `train.py`, a NaN loss, a full disk."""
 
 import json
 import math
@@ -57,7 +57,7 @@ def start(processes: list[subprocess.Popen[str]], *arguments: str) -> subprocess
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> None:
-    """Read what a process prints up to a line that holds the text."""
+    """Read the output of a process up to a line that contains the text."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
@@ -75,7 +75,7 @@ def overrides(ct: SmallCt, folder: Path, epochs: int, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_sigterm_stops_after_the_step_and_the_run_goes_on_as_it_says(
+def test_sigterm_stops_after_the_step_and_the_printed_command_resumes_the_run(
     ct: SmallCt, tmp_path: Path, processes: list[subprocess.Popen[str]]
 ) -> None:
     run_folder = tmp_path / "run"
@@ -84,56 +84,56 @@ def test_sigterm_stops_after_the_step_and_the_run_goes_on_as_it_says(
     )
     read_until(training, "epoch 3/300")
     training.send_signal(signal.SIGTERM)
-    told, _ = training.communicate(timeout=30)
+    output, _ = training.communicate(timeout=30)
     assert training.returncode == 143
     kept = len(read_checkpoint(run_folder / "checkpoints" / "last.ckpt")["callbacks"]["EpochRecord"]["rows"])
     assert 2 <= kept < 300
-    assert f"{kept} epochs are saved in {run_folder / 'checkpoints' / 'last.ckpt'}" in told
-    assert "Traceback" not in told
+    assert f"{kept} epochs are saved in {run_folder / 'checkpoints' / 'last.ckpt'}" in output
+    assert "Traceback" not in output
     assert not (run_folder / "summary.json").exists()
 
-    command = shlex.split(told.rsplit("python train.py ", 1)[1])
+    command = shlex.split(output.rsplit("python train.py ", 1)[1])
     assert command == [f"resume={run_folder}"]
     resumed = start(processes, *command)
     read_until(resumed, f"epoch {kept + 1}/300")
     os.killpg(resumed.pid, signal.SIGINT)  # as Ctrl-C does, to all of its processes
     read_until(resumed, "another Ctrl-C stops immediately")
-    told, _ = resumed.communicate(timeout=30)
+    output, _ = resumed.communicate(timeout=30)
     assert resumed.returncode == 130
-    assert "by SIGINT" in told
+    assert "by SIGINT" in output
     assert [float(row["epoch"]) for row in rows(run_folder / "metrics.csv")][: kept + 1] == list(range(kept + 1))
 
 
-def test_before_the_first_epoch_is_kept_a_signal_says_that_the_run_starts_afresh(
+def test_a_signal_before_the_first_saved_epoch_reports_that_the_run_would_start_from_scratch(
     ct: SmallCt, tmp_path: Path, processes: list[subprocess.Popen[str]]
 ) -> None:
     training = start(processes, *overrides(ct, tmp_path, 2, "loader.slices_per_epoch=100000"))
-    read_until(training, "network input")  # the data are there, the training is about to begin
+    read_until(training, "network input")  # the data is loaded and training is about to start
     training.send_signal(signal.SIGINT)
-    told, _ = training.communicate(timeout=30)
+    output, _ = training.communicate(timeout=30)
     assert training.returncode == 130
-    assert "no epoch is saved yet, so the run would start from scratch" in told
-    assert "Traceback" not in told
+    assert "no epoch is saved yet, so the run would start from scratch" in output
+    assert "Traceback" not in output
 
 
-def test_a_disk_that_fills_up_ends_the_run_with_a_message_and_the_last_checkpoint(
+def test_a_full_disk_ends_the_run_with_a_message_and_keeps_the_last_checkpoint(
     ct: SmallCt, tmp_path: Path, processes: list[subprocess.Popen[str]]
 ) -> None:
     training = start(processes, *overrides(ct, tmp_path, 300))
     read_until(training, "epoch 3/300")
-    # From here on no file of this process may become larger than 64 KiB; a checkpoint is.
+    # From here on this process cannot write files larger than 64 KiB; a checkpoint is larger.
     resource.prlimit(training.pid, resource.RLIMIT_FSIZE, (65536, 65536))
-    told, _ = training.communicate(timeout=30)
+    output, _ = training.communicate(timeout=30)
     checkpoints = tmp_path / "run" / "checkpoints"
     assert training.returncode == 2
-    assert f"{checkpoints / 'last.ckpt'} cannot be written (File too large). Free some space" in told
-    assert "Traceback" not in told
+    assert f"{checkpoints / 'last.ckpt'} cannot be written (File too large). Free some space" in output
+    assert "Traceback" not in output
     assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
     kept = len(read_checkpoint(checkpoints / "last.ckpt")["callbacks"]["EpochRecord"]["rows"])
-    assert f"{kept} epochs are saved" in told
+    assert f"{kept} epochs are saved" in output
 
 
-def test_a_checkpoint_folder_that_may_not_be_written_is_told(ct: SmallCt, tmp_path: Path) -> None:
+def test_an_unwritable_checkpoint_folder_is_reported(ct: SmallCt, tmp_path: Path) -> None:
     run_folder = tmp_path / "outputs" / "small" / "now"
     run_folder.mkdir(parents=True)
     (run_folder / "checkpoints").touch()  # permissions would not stop the superuser
@@ -141,7 +141,7 @@ def test_a_checkpoint_folder_that_may_not_be_written_is_told(ct: SmallCt, tmp_pa
         train(tmp_path, *ct.overrides, BRIGHT, "epochs=1", "loader.slices_per_epoch=16")
 
 
-class LossWithoutNumberInCall6(DiceCrossEntropyLoss):
+class NanLossInCall6(DiceCrossEntropyLoss):
     calls = 0
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -150,10 +150,10 @@ class LossWithoutNumberInCall6(DiceCrossEntropyLoss):
         return loss * math.nan if self.calls == 6 else loss
 
 
-def test_a_loss_that_is_no_number_names_step_case_and_slices(ct: SmallCt, tmp_path: Path) -> None:
+def test_a_nan_loss_is_reported_with_step_case_and_slices(ct: SmallCt, tmp_path: Path) -> None:
     settings = (*ct.overrides, BRIGHT, "loader.slices_per_epoch=16", "trainer.val_every_epochs=3")
     with pytest.raises(InputError) as caught:
-        train(tmp_path, *settings, "loss._target_=tests.training.test_stopping.LossWithoutNumberInCall6")
+        train(tmp_path, *settings, "loss._target_=tests.training.test_stopping.NanLossInCall6")
     run_folder = tmp_path / "outputs" / "small" / "now"
     (split,) = json.loads((run_folder / "split.json").read_text())["cases"].values()
     train_indices = np.array(split["train"])
@@ -167,5 +167,5 @@ def test_a_loss_that_is_no_number_names_step_case_and_slices(ct: SmallCt, tmp_pa
         in str(caught.value)
     )
     assert "Try a lower lr (it was 0.03), precision=32 (it was 32-true)" in str(caught.value)
-    assert read_checkpoint(run_folder / "checkpoints" / "last.ckpt")["global_step"] == 4  # the epoch before
+    assert read_checkpoint(run_folder / "checkpoints" / "last.ckpt")["global_step"] == 4  # end of the previous epoch
     assert not (run_folder / "summary.json").exists()
