@@ -4,12 +4,12 @@ Differences from the paper, all common today: convolutions preserve the size (pa
 normalisation, and the width is a parameter.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from math import gcd
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from spleen.errors import InputError
 from spleen.types import ImageBatch, Logits
@@ -19,10 +19,12 @@ from spleen.types import ImageBatch, Logits
 NORMS: Mapping[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "instance": lambda channels: nn.GroupNorm(channels, channels),
-    "group": lambda channels: nn.GroupNorm(gcd(8, channels), channels),
+    "group": lambda channels: nn.GroupNorm(math.gcd(8, channels), channels),
 }
 
 NEGATIVE_SLOPE = 0.01
+FOREGROUND_PRIOR = 0.02
+"""Probability of all foreground classes together where an untrained network knows nothing."""
 
 
 class UNet(nn.Module):
@@ -96,7 +98,9 @@ class UNet(nn.Module):
         """He et al. (2015) initialisation, which preserves the variance through rectified layers.
 
         The head starts with full-size weights of both signs. With small initial weights, the many background pixels of
-        the first steps can turn all of them against the organ, and with non-negative features they never recover.
+        the first steps can turn all of them against the organ, and with non-negative features they never recover. Its
+        bias makes foreground rare from the first step (Lin et al. 2017, section 4.1); else the first hundred steps or
+        more are spent on learning that, and no organ is found meanwhile.
         """
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -107,7 +111,15 @@ class UNet(nn.Module):
                 nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
                 _zero_bias(layer)
         nn.init.normal_(self.head.weight, std=self.head.in_channels**-0.5)
-        _zero_bias(self.head)
+        self.head.bias = nn.Parameter(_prior_logits(self.head.out_channels))
+
+
+def _prior_logits(n_classes: int) -> Tensor:
+    """Logits (classes,) with which all classes but the first, the background, have FOREGROUND_PRIOR together."""
+    logits = torch.zeros(n_classes)
+    if n_classes > 1:
+        logits[0] = math.log((n_classes - 1) * (1 - FOREGROUND_PRIOR) / FOREGROUND_PRIOR)
+    return logits
 
 
 def _zero_bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:

@@ -43,6 +43,15 @@ def test_every_parameter_has_a_gradient_even_if_the_deepest_feature_map_is_one_p
     assert network.encoder[0][0].weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("n_classes", [2, 3, 6])
+def test_where_an_untrained_network_knows_nothing_foreground_is_rare(n_classes):
+    network = UNet(1, n_classes, width=4, depth=2)
+    nn.init.zeros_(network.head.weight)
+    probability = network(torch.randn(2, 1, 16, 16)).softmax(1)
+    assert probability[:, 1:].sum(1).allclose(torch.tensor(0.02))
+    assert probability[:, 1:].allclose(torch.tensor(0.02 / (n_classes - 1)))
+
+
 def test_instance_norm_matches_pytorch():
     features = torch.randn(2, 6, 5, 7)
     expected = nn.InstanceNorm2d(6)(features)
