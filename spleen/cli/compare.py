@@ -45,21 +45,38 @@ def compare(
 
     Exit code 1 where a pair of files could not be scored, 2 for a wrong input.
     """
+    from spleen.cli.evaluate import print_failures
     from spleen.cli.options import parse_classes, parse_renames, parse_tolerance
-    from spleen.cli.scoring import run_compare
+    from spleen.evaluation.compare import compare as compare_files
+    from spleen.evaluation.report.files import comparison_to_csv, comparison_to_json
+    from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
+    from spleen.system.progress import ProgressBar
+    from spleen.system.signals import stop_on_signals
 
-    all_scored = run_compare(
-        a,
-        b,
-        reference,
-        metric or ["dice"],
-        split,
-        parse_classes(classes),
-        parse_renames(rename),
-        parse_tolerance(tolerance_mm),
-        grid_tolerance_mm,
-        only_predicted,
-        {"--csv": csv, "--json": json},
+    outputs = {"--csv": csv, "--json": json}
+    check_outputs(outputs)
+    with stop_on_signals() as stop, ProgressBar("case", check=stop.check) as bar:
+        comparison = compare_files(
+            a,
+            b,
+            reference,
+            metric or ["dice"],
+            split=split,
+            classes=parse_classes(classes),
+            tolerance_mm=parse_tolerance(tolerance_mm),
+            grid_tolerance_mm=grid_tolerance_mm,
+            only_predicted=only_predicted,
+            rename_classes=parse_renames(rename),
+            progress=bar.name_case,
+        )
+    print(comparison, flush=True)
+    print_failures(comparison.failures)
+    write_outputs(
+        outputs,
+        {
+            "--csv": text_writer(lambda: comparison_to_csv(comparison)),
+            "--json": text_writer(lambda: comparison_to_json(comparison)),
+        },
     )
-    if not all_scored:
+    if comparison.failures:
         raise typer.Exit(code=1)

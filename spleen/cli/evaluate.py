@@ -1,11 +1,16 @@
 """`spleen evaluate`."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spleen.cli.options import RenameClasses
+
+if TYPE_CHECKING:
+    from spleen.evaluation.scoring import FailedPair
 
 
 def evaluate(
@@ -52,19 +57,47 @@ def evaluate(
     wrong input.
     """
     from spleen.cli.options import parse_classes, parse_renames, parse_tolerance
-    from spleen.cli.scoring import run_evaluate
+    from spleen.evaluation.evaluate import evaluate as evaluate_files
+    from spleen.evaluation.report.files import to_csv, to_json
+    from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
+    from spleen.system.progress import ProgressBar
+    from spleen.system.signals import stop_on_signals
 
-    all_scored = run_evaluate(
-        prediction,
-        reference,
-        parse_classes(classes),
-        parse_renames(rename),
-        parse_tolerance(tolerance_mm),
-        prevalence,
-        not no_surface,
-        grid_tolerance_mm,
-        only_predicted,
-        {"--csv": csv, "--json": json, "--plot": plot},
-    )
-    if not all_scored:
+    outputs = {"--csv": csv, "--json": json, "--plot": plot}
+    check_outputs(outputs, picture="--plot")
+    with stop_on_signals() as stop, ProgressBar("case", check=stop.check) as bar:
+        evaluation = evaluate_files(
+            prediction,
+            reference,
+            parse_classes(classes),
+            tolerance_mm=parse_tolerance(tolerance_mm),
+            prevalence=prevalence,
+            surface=not no_surface,
+            grid_tolerance_mm=grid_tolerance_mm,
+            only_predicted=only_predicted,
+            rename_classes=parse_renames(rename),
+            progress=bar.name_case,
+        )
+    print(evaluation, flush=True)  # before the files, so that nothing is lost where one cannot be written
+    print_failures(evaluation.failures)
+    if evaluation.scores:
+        from spleen.evaluation.report.agreement import draw_agreement
+
+        write_outputs(
+            outputs,
+            {
+                "--csv": text_writer(lambda: to_csv(evaluation)),
+                "--json": text_writer(lambda: to_json(evaluation)),
+                "--plot": lambda path: draw_agreement(evaluation, path),
+            },
+        )
+    if evaluation.failures:
         raise typer.Exit(code=1)
+
+
+def print_failures(failures: "Sequence[FailedPair]") -> None:
+    """The cases that could not be scored, last and on the error stream."""
+    if failures:
+        print(f"\n{len(failures)} case(s) could not be scored:", file=sys.stderr)
+    for failure in failures:
+        print(f"  {failure.case_id}: {failure.reason}", file=sys.stderr)
