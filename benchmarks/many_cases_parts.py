@@ -46,6 +46,7 @@ _SETTINGS = [
 ]  # fmt: skip
 
 
+@fit.quiet()
 def main() -> None:
     """Measure one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -55,7 +56,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: one for each core")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    fit.quieten()
     places = [f"data.root={quoted(arguments.root)}", f"cache_dir={quoted(arguments.cache)}"]
     with tempfile.TemporaryDirectory() as outputs:
         config = configure([*_SETTINGS, *places, f"output_dir={quoted(Path(outputs))}"])

@@ -95,12 +95,12 @@ def measure(config: TrainConfig, folder: Path, seconds: float, rounds: int) -> A
     return turns
 
 
+@fit.quiet()
 def main() -> None:
     """Print one row for each size, width and augmentation."""
     arguments = _parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    fit.quieten()
     print(header())
     print("| img_size | width | augment | bare slices/s | ours slices/s | ours ÷ bare (range) | target | |")
     print("|---|---|---|---|---|---|---|---|")

@@ -61,6 +61,16 @@ class Attempt:
     """Rank of this process; only rank 0 writes and prints anything."""
 
 
+_SILENCED = (
+    ".*sync_dist=True.*",  # torchmetrics has already reduced the values
+    ".*does not have many workers.*",
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*callbacks used to create the checkpoint need.*",
+    ".*GPU available but not used.*",
+)
+"""Warnings of Lightning that say nothing to a user of this package."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """Result of a fit: the best checkpoint, whose weights and scores the module now has, the epochs and the timing."""
@@ -72,6 +82,24 @@ class Fitted:
     """Logits of slices, on the device and with the precision of the test."""
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Lightning's messages: the run prints the relevant ones itself."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in _SILENCED:
+            warnings.filterwarnings("ignore", message=message)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@quiet()
 def fit(
     module: SegmentationModule,
     data: SliceDataModule,
@@ -87,7 +115,6 @@ def fit(
     last.ckpt. `on_epoch` receives the row of every epoch once it is saved, including those of earlier segments.
     Raises InputError for a non-finite loss, and Interrupted after a signal.
     """
-    quieten()
     if settings.compile:
         module.network.compile()
     files = RunFolder(part.run_folder)
@@ -105,7 +132,7 @@ def fit(
         bad_loss,
         SelfDescribing(spec, recorded_settings),
         *_optional_callbacks(
-            settings if can_select else replace(settings, early_stopping_patience=None),
+            settings,
             epochs,
             settings.progress and first,
         ),
@@ -203,14 +230,3 @@ def _forward(trainer: pl.Trainer, module: SegmentationModule) -> Callable[[Tenso
         return logits
 
     return forward
-
-
-def quieten() -> None:
-    """Silence Lightning's messages: the run prints the relevant ones itself."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # torchmetrics has already reduced the values
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need.*")
-    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
