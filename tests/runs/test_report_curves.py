@@ -60,3 +60,7 @@ def test_each_of_several_classes_has_a_line_from_epoch_1_in_the_colour_of_its_ou
         assert legend is not None
         assert legend.get_window_extent().x0 > axes.get_window_extent().x1  # over no line
         assert legend.get_window_extent().x1 <= figure.bbox.x1
+    (best,) = figure.axes[1].texts
+    assert best.get_text() == "best: 0.7000 at epoch 3"
+    assert figure.axes[0].get_window_extent().y0 > best.get_window_extent().y1  # between the panels
+    assert best.get_window_extent().y0 > figure.axes[1].get_window_extent().y1

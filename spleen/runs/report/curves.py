@@ -125,7 +125,7 @@ def _draw_lines(axes: Axes, panel: _Panel, rows: list[dict[str, float]]) -> None
     axes.spines[["top", "right"]].set_visible(False)
     if panel is _LEARNING_RATE:
         axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
         axes.yaxis.get_offset_text().set_fontsize(8)
     elif axes.lines:
         axes.legend(
@@ -139,8 +139,6 @@ def _draw_lines(axes: Axes, panel: _Panel, rows: list[dict[str, float]]) -> None
 
 
 def _mark_best(axes: Axes, epoch: float, dice: float) -> None:
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom, top + 0.15 * (top - bottom))  # room for the text above the highest point
     left, right = axes.get_xlim()
     place = (epoch - left) / (right - left)
     side = "left" if place < 0.25 else "right" if place > 0.75 else "center"
@@ -153,5 +151,6 @@ def _mark_best(axes: Axes, epoch: float, dice: float) -> None:
         markeredgecolor="black",
         markeredgewidth=0.6,
     )
-    text = axes.annotate(f"best: {dice:.4f} at epoch {epoch:g}", (epoch, dice), (0, 9), textcoords="offset points")
-    text.set(ha=side, va="bottom", fontsize=8.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0})
+    above = axes.get_xaxis_transform()  # above the panel, where it hides no line
+    text = axes.annotate(f"best: {dice:.4f} at epoch {epoch:g}", (epoch, 1), (0, 2), above, textcoords="offset points")
+    text.set(ha=side, va="bottom", fontsize=8.5)
