@@ -37,7 +37,7 @@ _SINGLE = (OKABE_ITO["sky blue"], OKABE_ITO["orange"])
 _TINT = 0.4  # saturation of the prediction's colour beside that of the reference
 
 # Layout of the overlays, in inches.
-_PANEL_WIDTH, _GAP, _TITLE_HEIGHT, _LEGEND_LINE = 3.6, 0.12, 0.5, 0.24
+_PANEL_WIDTH, _GAP, _TITLE_HEIGHT, _LEGEND_LINE = 3.6, 0.12, 0.5, 0.2
 _TALLEST_PANEL = 1.25  # Height of a row at most, in panel widths.
 _ZOOM_ASPECT = 0.8  # Height of the enlarged window in its widths, where the plane has room for it.
 _ZOOM_MARGIN = 0.15  # Room around the organ on each side, in its longer extents.
@@ -126,7 +126,9 @@ def overlay_figure(views: list[tuple[str, SliceView]], class_names: tuple[str, .
     zoom_height = _row_height([(window.height, window.width) for window in windows if window])
     width = len(views) * (_PANEL_WIDTH + _GAP) + _GAP
     columns = _legend_columns(handles, width)
-    legend_height = _LEGEND_LINE * math.ceil(len(handles) / columns) + _GAP
+    if len(handles) > columns:  # then reference and prediction of a class stay one below the other
+        handles += [Line2D([], [], linestyle="none", label="") for _ in range(-len(handles) % (2 * columns))]
+    legend_height = _LEGEND_LINE * len(handles) / columns + 2 * _GAP
     bottom = legend_height + zoom_height + (_GAP if zoom_height else 0)
     height = bottom + full_height + _TITLE_HEIGHT
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
@@ -181,10 +183,13 @@ def _legend_handles(views: list[SliceView], class_names: tuple[str, ...]) -> lis
 
 
 def _legend_columns(handles: list[Line2D], width: float) -> int:
-    """As many columns as fit the width in inches, and no more than fill their rows."""
+    """One row where it fits the width in inches, else columns of whole pairs, and no more than fill their rows."""
     entry = 0.75 + 0.07 * max(len(str(handle.get_label())) for handle in handles)
-    fitting = min(len(handles), max(1, int(width / entry)))
-    return math.ceil(len(handles) / math.ceil(len(handles) / fitting))
+    fitting = max(1, int(width / entry))
+    if len(handles) <= fitting:
+        return len(handles)
+    n_pairs = len(handles) // 2
+    return math.ceil(n_pairs / math.ceil(n_pairs / fitting))
 
 
 def _draw_full(axes: Axes, view: SliceView, window: _Window | None, n_classes: int) -> None:

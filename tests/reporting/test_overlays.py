@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb
 from matplotlib.contour import QuadContourSet
 from PIL import Image
@@ -173,3 +174,18 @@ def test_an_organ_is_enlarged_only_where_it_comes_out_larger():
     assert len(without.axes) == 2
     assert without.get_figheight() < overlay_figure(views, ("spleen",)).get_figheight() - 2
     assert [text.get_text() for text in without.axes[1].texts][-1] == "both masks are empty"
+
+
+@pytest.mark.parametrize("n_classes", [3, 7, 8])
+def test_in_a_legend_of_several_rows_a_prediction_stands_below_its_reference(n_classes: int):
+    plane = sum((disc(n + 1, (8 + 13 * n, 75), 5) for n in range(n_classes)), np.zeros((120, 150), np.uint8))
+    figure = overlay_figure([("best", view(plane, plane, (120.0, 150.0)))], tuple(f"organ {n}" for n in range(8)))
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    boxes = {text.get_text(): text.get_window_extent() for text in legend.get_texts() if text.get_text()}
+    assert len(boxes) == 2 * n_classes
+    for n in range(n_classes):
+        above, below = boxes[f"organ {n}, reference"], boxes[f"organ {n}, prediction"]
+        assert above.x0 == pytest.approx(below.x0)
+        assert above.y0 > below.y1
+    assert legend.get_window_extent().y1 < min(axes.get_window_extent().y0 for axes in figure.axes)
