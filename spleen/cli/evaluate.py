@@ -47,7 +47,7 @@ def evaluate(
     csv: Annotated[Path | None, typer.Option(help="Write one row per case and class.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write cases, means, intervals, medians, worst cases.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw Bland–Altman plots and a bar per case: .png, .pdf or .svg.")
+        Path | None, typer.Option(help="Draw Bland–Altman plots and every case's Dice: .png, .pdf or .svg.")
     ] = None,
 ) -> None:
     """Score predictions against references: overlap, surface distances, volumes.

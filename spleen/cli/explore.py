@@ -18,6 +18,17 @@ def explore(
         str | None,
         typer.Option(metavar="VALUES", help="Label values of the organ, such as 1 or 3,4.", show_default="all but 0"),
     ] = None,
+    above: Annotated[
+        str | None, typer.Option(metavar="VALUE", help="Count voxels above a value, such as 500000, and say where.")
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WINDOW",
+            help="How slices are shown: abdomen, lung, bone, brain (for CT), or LEVEL,WIDTH such as 40,400.",
+            show_default="one that suits the image",
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per case.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything, nested.")] = None,
     output: Annotated[
@@ -32,7 +43,7 @@ def explore(
     from spleen.cli.exploring import run_explore
 
     has_errors = run_explore(
-        images, label or [], organ, {"--csv": csv, "--json": json, "--output": output, "--png": png}
+        images, label or [], organ, {"--csv": csv, "--json": json, "--output": output, "--png": png}, above, window
     )
     if has_errors:
         raise typer.Exit(code=1)

@@ -55,11 +55,13 @@ def explore(
     labels: Paths = (),
     organ: Sequence[int] = (),
     progress: Callable[[int, int, str], None] | None = None,
+    above: float | None = None,
 ) -> Exploration:
     """Explore images, with their labels if given: files, folders or glob patterns.
 
     `organ` are the label values that make up the organ, by default all but 0. `progress` is called before each case
-    with its number from 0, the number of cases, and its name. A file that cannot be read becomes an error of the
+    with its number from 0, the number of cases, and its name. With `above`, the voxels above that value are counted and
+    located. A file that cannot be read becomes an error of the
     verdict, the others are still explored. Raises InputError for a path that names nothing, and for files without a
     partner.
     """
@@ -69,7 +71,7 @@ def explore(
     for number, case in enumerate(files):
         if progress is not None:
             progress(number, len(files), case.case_id)
-        found.append(explore_case(case, wanted))
+        found.append(explore_case(case, wanted, above))
     outlying, copies = outliers(found), duplicates(found)
     typical = typical_case(found, {outlier.case_id for outlier in outlying})
     suggestion = suggest(found, typical, wanted) if typical is not None else None

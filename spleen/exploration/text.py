@@ -5,6 +5,8 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
+from spleen.exploration.above_wording import above_title, cases_above, highest_voxels
+from spleen.exploration.facts.above import AboveFacts
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.findings import Finding
 from spleen.exploration.facts.intensity import Histogram, IntensityFacts, Spread
@@ -65,6 +67,8 @@ def _one_case(case: CaseFacts) -> list[str]:
         parts.append(_planes(case))
     if case.intensity is not None:
         parts.append(_intensities(case.intensity))
+    if case.above is not None and case.above.highest:
+        parts.append(_highest(case.above))
     if case.labels is not None and case.labels.values:
         parts.append(_labels(case))
     return parts
@@ -96,11 +100,28 @@ def _intensities(facts: IntensityFacts) -> str:
     rows = [_spread_row(name, spread) for name, spread in parts if spread is not None]
     unit = " in HU" if facts.modality == "CT" else ""
     table = render_table(f"Intensities{unit} (body: {facts.body_rule})", columns, rows, _width())
-    lines = [("body", facts.body_histogram), ("organ", facts.organ_histogram)]
-    drawn = [(name, sparkline(histogram)) for name, histogram in lines if histogram is not None]
-    low, high = (format_number(edge) for edge in (facts.body_histogram.low, facts.body_histogram.high))
-    scale = f"{low}{high:>{max(len(drawn[0][1]) - len(low), len(high) + 1)}}"
-    return "\n".join([table, "", *(f"  {name:5}  {line}" for name, line in drawn), f"         {scale}"])
+    lines = _histogram_lines([("whole", facts.whole_histogram)], facts.modality)
+    inner = [("body", facts.body_histogram), ("organ", facts.organ_histogram)]
+    lines += _histogram_lines([(name, found) for name, found in inner if found is not None], facts.modality)
+    return "\n".join([table, "", *lines])
+
+
+def _histogram_lines(histograms: Sequence[tuple[str, Histogram]], modality: str) -> list[str]:
+    """One line per histogram over the same range with the count of its highest block, and the range below."""
+    unit = " HU" if modality == "CT" else ""
+    lines = []
+    for name, histogram in histograms:
+        counts = _blocks(histogram)
+        width = histogram.bin_width * math.ceil(len(histogram.counts) / _SPARKS)
+        lines.append(f"  {name:5}  {sparkline(histogram)}  █ {max(counts):,} voxels per {format_number(width)}{unit}")
+    low, high = (format_number(edge) for edge in (histograms[0][1].low, histograms[0][1].high))
+    return [*lines, f"         {low}{high:>{max(len(_blocks(histograms[0][1])) - len(low), len(high) + 1)}}"]
+
+
+def _highest(facts: AboveFacts) -> str:
+    columns, rows = highest_voxels(facts)
+    shown: list[str | Column] = [Column(columns[0], format_number), *columns[1:]]
+    return render_table(f"Highest voxels {above_title(facts)}", shown, rows, _width())
 
 
 def _spread_row(name: str, spread: Spread) -> list[Cell]:
@@ -120,11 +141,16 @@ def _spread_row(name: str, spread: Spread) -> list[Cell]:
 
 
 def sparkline(histogram: Histogram) -> str:
-    """A histogram as at most 32 block characters, each relative to the highest."""
-    bins = math.ceil(len(histogram.counts) / _SPARKS)
-    counts = [sum(histogram.counts[start : start + bins]) for start in range(0, len(histogram.counts), bins)]
+    """A histogram as at most 32 block characters, each relative to the highest; only an empty one is blank."""
+    counts = _blocks(histogram)
     blocks, top = " ▁▂▃▄▅▆▇█", max(counts) or 1
     return "".join(blocks[math.ceil(count / top * (len(blocks) - 1))] for count in counts)
+
+
+def _blocks(histogram: Histogram) -> list[int]:
+    """Voxels of each of at most 32 blocks of bins."""
+    bins = math.ceil(len(histogram.counts) / _SPARKS)
+    return [sum(histogram.counts[start : start + bins]) for start in range(0, len(histogram.counts), bins)]
 
 
 def _labels(case: CaseFacts) -> str:
@@ -164,11 +190,28 @@ def _many_cases(
     n_labels = sum(case.label is not None for case in cases)
     title = f"{len(cases)} cases, {n_labels} with a label"
     parts = [f"{title}\n{_listed(facts_of_set(cases))}", _distributions(distributions)]
+    columns_above, rows_above = cases_above(cases)
+    if rows_above:
+        parts.append(_cases_above(columns_above, rows_above))
     if outliers:
         parts.append(_outliers(outliers))
     elif len(cases) >= MIN_CASES:
         parts.append("No case is an outlier.")
     return parts
+
+
+def _cases_above(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    case, voxels, components, highest, *place = columns
+    shown: list[str | Column] = [
+        Column(case, is_name=True),
+        Column(voxels, ",d"),
+        Column(components, ",d"),
+        Column(highest, format_number),
+        *place,
+    ]
+    hidden = len(rows) - _MOST_ROWS
+    more = f"\n  … and {hidden} more (all in --csv, --json and --output)" if hidden > 0 else ""
+    return render_table("Cases with voxels above the value", shown, [list(row) for row in rows[:_MOST_ROWS]]) + more
 
 
 def _distributions(distributions: Sequence[Distribution]) -> str:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from spleen.exploration.above_wording import above_in_set, above_in_words
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.findings import Finding
 from spleen.exploration.facts.header import NOT_SET, GeometryFacts, HeaderFacts
@@ -45,7 +46,7 @@ def facts_of(case: CaseFacts) -> list[tuple[str, str]]:
         ]
     if case.intensity is not None:
         facts.append(("modality", f"{case.intensity.modality}: {case.intensity.modality_reason}"))
-    return facts
+    return facts + above_in_words(case)
 
 
 def whose_suggestion(suggestion: Suggestion, n_cases: int) -> str:
@@ -62,7 +63,7 @@ def facts_of_set(cases: Sequence[CaseFacts]) -> list[tuple[str, str]]:
     facts = [("shape", _shapes([header.shape for header in headers]))]
     facts += [(name, _counted(Counter(kinds.values()))) for name, kinds in kinds_of(cases).items()]
     facts.append(("spatial unit", _counted(Counter(header.spatial_unit for header in headers))))
-    return facts
+    return facts + above_in_set(cases)
 
 
 def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -20,6 +21,8 @@ from scipy.ndimage import map_coordinates
 from spleen.reporting.figures import (
     DASHES,
     DPI,
+    HALO,
+    LABEL_COLOURS,
     OKABE_ITO,
     draw_scale_bar,
     label_edges,
@@ -29,16 +32,17 @@ from spleen.reporting.figures import (
 )
 from spleen.types import AxisName
 
-# Reference and prediction of a class. With more classes than pairs a class has one hue, and the dashes tell.
-_PAIRS = (("sky blue", "orange"), ("bluish green", "reddish purple"), ("yellow", "vermillion"))
-_HUES = tuple(hue for pair in _PAIRS for hue in pair)
+_SINGLE = (OKABE_ITO["sky blue"], OKABE_ITO["orange"])
+"""Reference and prediction of the only class. With several, a hue belongs to a class and the dashes tell."""
+_TINT = 0.4  # saturation of the prediction's colour beside that of the reference
 
 # Layout of the overlays, in inches.
-_PANEL_WIDTH, _GAP, _TITLE_HEIGHT, _LEGEND_LINE = 3.6, 0.12, 0.5, 0.24
+_PANEL_WIDTH, _GAP, _TITLE_HEIGHT, _LEGEND_LINE = 3.6, 0.12, 0.5, 0.2
 _TALLEST_PANEL = 1.25  # Height of a row at most, in panel widths.
 _ZOOM_ASPECT = 0.8  # Height of the enlarged window in its widths, where the plane has room for it.
 _ZOOM_MARGIN = 0.15  # Room around the organ on each side, in its longer extents.
 _ZOOM_SMALLEST_PIXELS = 16  # Width of the enlarged window at least.
+_LEAST_ZOOM = 1.5  # An enlargement by less would only repeat the plane.
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,15 @@ class _Window:
 
 
 def display_overlay(
-    view: SliceView,
+    view: SliceView, least_pixels: int = 1
 ) -> tuple[UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]:
     """Image (0 to 255), prediction and reference in radiological orientation, on square pixels.
 
-    A pixel is as long as the shorter side of the label maps' pixels. The image is interpolated linearly, the
-    label maps by nearest neighbour.
+    A pixel is as long as the shorter side of the label maps' pixels, or shorter where the longer side of the picture
+    would have less than ``least_pixels``. The image is interpolated linearly, the label maps by nearest neighbour.
     """
-    pixel_mm = min(size / count for size, count in zip(view.size_mm, view.reference.shape, strict=True))
+    finest_mm = min(size / count for size, count in zip(view.size_mm, view.reference.shape, strict=True))
+    pixel_mm = min(finest_mm, max(view.size_mm) / least_pixels)
     shape = (max(1, round(view.size_mm[0] / pixel_mm)), max(1, round(view.size_mm[1] / pixel_mm)))
     image = view.image.astype(np.float32)
     centres = np.meshgrid(*(_source_centres(n, m) for n, m in zip(shape, image.shape, strict=True)), indexing="ij")
@@ -100,39 +105,49 @@ def _source_centres(count: int, source_count: int) -> Float[np.ndarray, " n"]:
 
 
 def draw_overlays(views: list[tuple[str, SliceView]], path: Path, class_names: tuple[str, ...]) -> None:
-    """Draw the views side by side, each as its full plane above an enlargement of the organ, true in mm.
+    """Draw the views side by side as `overlay_figure` does.
+
+    The file appears whole or not at all; its suffix decides the format (.png, .pdf, .svg).
+    """
+    save_figure(overlay_figure(views, class_names), path)
+
+
+def overlay_figure(views: list[tuple[str, SliceView]], class_names: tuple[str, ...]) -> Figure:
+    """The views side by side, each as its full plane, and below it the organ where that is much smaller; true in mm.
 
     The text of a pair names its view ("best"). ``class_names`` are those of labels 1, 2, …, no background.
-    The file appears whole or not at all; its suffix decides the format (.png, .pdf, .svg).
     Raises ValueError without a view, or for a label that has no name.
     """
     if not views:
         raise ValueError("draw_overlays needs at least one view")
     handles = _legend_handles([view for _, view in views], class_names)
-    windows = [_organ_window(view) for _, view in views]
+    windows = [_zoom_window(view) for _, view in views]
     full_height = _row_height([view.size_mm for _, view in views])
-    enlarged_height = _row_height([(window.height, window.width) for window in windows if window])
+    zoom_height = _row_height([(window.height, window.width) for window in windows if window])
     width = len(views) * (_PANEL_WIDTH + _GAP) + _GAP
     columns = _legend_columns(handles, width)
-    legend_height = _LEGEND_LINE * math.ceil(len(handles) / columns) + _GAP
-    height = legend_height + enlarged_height + _GAP + full_height + _TITLE_HEIGHT
+    if len(handles) > columns:  # then reference and prediction of a class stay one below the other
+        handles += [Line2D([], [], linestyle="none", label="") for _ in range(-len(handles) % (2 * columns))]
+    legend_height = _LEGEND_LINE * len(handles) / columns + 2 * _GAP
+    bottom = legend_height + zoom_height + (_GAP if zoom_height else 0)
+    height = bottom + full_height + _TITLE_HEIGHT
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=9, frameon=False, handlelength=2.8)
     for column, ((name, view), window) in enumerate(zip(views, windows, strict=True)):
         left = _GAP + column * (_PANEL_WIDTH + _GAP)
         middle, top = (left + _PANEL_WIDTH / 2) / width, 1 - _TITLE_HEIGHT / 2 / height
         figure.text(middle, top, _title(name, view), ha="center", va="center", fontsize=9.5, linespacing=1.3)
-        bottom = legend_height + enlarged_height + _GAP
         box = (left / width, bottom / height, _PANEL_WIDTH / width, full_height / height)
         _draw_full(figure.add_axes(box), view, window, len(class_names))
-        box = (left / width, legend_height / height, _PANEL_WIDTH / width, enlarged_height / height)
-        _draw_enlarged(figure.add_axes(box), view, window, len(class_names))
-    save_figure(figure, path)
+        if window:
+            box = (left / width, legend_height / height, _PANEL_WIDTH / width, zoom_height / height)
+            _draw_enlarged(figure.add_axes(box), view, window, len(class_names))
+    return figure
 
 
 def _row_height(sizes: list[tuple[float, float]]) -> float:
-    """Height in inches of a row of panels that show areas of these (height, width)."""
-    ratio = max((height / width for height, width in sizes), default=_ZOOM_ASPECT / 2)
+    """Height in inches of a row of panels that show areas of these (height, width); 0 without any."""
+    ratio = max((height / width for height, width in sizes), default=0.0)
     return _PANEL_WIDTH * min(_TALLEST_PANEL, ratio)
 
 
@@ -144,9 +159,15 @@ def _title(name: str, view: SliceView) -> str:
 
 def _looks(label: int, n_classes: int) -> tuple[tuple[str, LineStyleType], tuple[str, LineStyleType]]:
     """Colour and line style of reference and prediction."""
-    hue = _HUES[(label - 1) % len(_HUES)]
-    reference, prediction = _PAIRS[label - 1] if n_classes <= len(_PAIRS) else (hue, hue)
-    return (OKABE_ITO[reference], "-"), (OKABE_ITO[prediction], DASHES)
+    colour = LABEL_COLOURS[(label - 1) % len(LABEL_COLOURS)]
+    reference, prediction = _SINGLE if n_classes == 1 else (colour, _tint(colour))
+    return (reference, "-"), (prediction, DASHES)
+
+
+def _tint(colour: str) -> str:
+    """The same hue, lighter: dashes of the very same colour would vanish on the line of the reference."""
+    red, green, blue = (1 - _TINT * (1 - part) for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def _legend_handles(views: list[SliceView], class_names: tuple[str, ...]) -> list[Line2D]:
@@ -162,10 +183,13 @@ def _legend_handles(views: list[SliceView], class_names: tuple[str, ...]) -> lis
 
 
 def _legend_columns(handles: list[Line2D], width: float) -> int:
-    """As many columns as fit the width in inches, and no more than fill their rows."""
+    """One row where it fits the width in inches, else columns of whole pairs, and no more than fill their rows."""
     entry = 0.75 + 0.07 * max(len(str(handle.get_label())) for handle in handles)
-    fitting = min(len(handles), max(1, int(width / entry)))
-    return math.ceil(len(handles) / math.ceil(len(handles) / fitting))
+    fitting = max(1, int(width / entry))
+    if len(handles) <= fitting:
+        return len(handles)
+    n_pairs = len(handles) // 2
+    return math.ceil(n_pairs / math.ceil(n_pairs / fitting))
 
 
 def _draw_full(axes: Axes, view: SliceView, window: _Window | None, n_classes: int) -> None:
@@ -178,15 +202,12 @@ def _draw_full(axes: Axes, view: SliceView, window: _Window | None, n_classes: i
         axes.add_patch(frame)
     label_edges(axes, view.axis)
     draw_scale_bar(axes, width_mm, _PANEL_WIDTH)
+    if not (view.reference.any() or view.prediction.any()):
+        words = axes.text(0.5, 0.86, "both masks are empty", ha="center", fontsize=9, transform=axes.transAxes)
+        words.set(color="white", path_effects=[HALO])
 
 
-def _draw_enlarged(axes: Axes, view: SliceView, window: _Window | None, n_classes: int) -> None:
-    if not window:
-        axes.set(xticks=[], yticks=[], facecolor="#EEEEEE")
-        axes.spines[:].set_visible(False)
-        text = "reference and prediction are empty"
-        axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=axes.transAxes)
-        return
+def _draw_enlarged(axes: Axes, view: SliceView, window: _Window, n_classes: int) -> None:
     _draw_plane(axes, view, n_classes, line_width=1.8)
     axes.set_xlim(window.left, window.left + window.width)
     axes.set_ylim(window.top + window.height, window.top)
@@ -222,6 +243,16 @@ def _outline(
         *padded_region(region, size_mm), [0.5], colors=[colour], linestyles=[style], linewidths=line_width
     )
     outline.set_path_effects([withStroke(linewidth=line_width + 0.9, foreground="black", alpha=0.7)])
+
+
+def _zoom_window(view: SliceView) -> _Window | None:
+    """The part of the picture to enlarge; None without an organ, and where it would come out hardly larger."""
+    window = _organ_window(view)
+    if window is None:
+        return None
+    extents = (view.size_mm[1], view.size_mm[0]), (window.width, window.height)
+    full, enlarged = (max(width, height / _TALLEST_PANEL) for width, height in extents)  # that fill a panel
+    return window if full / enlarged >= _LEAST_ZOOM else None
 
 
 def _organ_window(view: SliceView) -> _Window | None:

@@ -182,7 +182,7 @@ def _report(job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDa
         for name, score in choose(module.test_slices):
             views.append((name, show(score, cases[score.case_index], job.config.context_slices, fitted.forward)))
     with _never_fatal("the figures could not be drawn"):
-        draw(files.figures, _title(job.config), fitted.rows, views, names)
+        draw(files.figures, _title(job.config), fitted.rows, views, names, module.scores)
     with _never_fatal("the scores could not be copied to wandb"):
         mirror(wandb_run, module.scores, views, names)
         wandb_run.log_checkpoint(fitted.best_checkpoint)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from spleen.evaluation.evaluate import evaluate
-from spleen.evaluation.report.agreement import draw_agreement
+from spleen.evaluation.report.agreement import agreement_figure, draw_agreement
 from tests._helpers.nifti import ras_affine, save
 
 SHAPE = (20, 7, 3)
@@ -81,6 +82,22 @@ def test_a_single_case_is_drawn_by_class(draw_svg, lengths):
 def test_with_many_classes_only_the_worst_are_drawn(draw_svg):
     svg = draw_svg({"a": (9, 10), "b": (10, 10)}, values=(1, 2, 3, 4, 5))
     assert "the 4 of 5 classes with the lowest mean Dice" in svg
+
+
+def test_no_text_lies_over_a_bar_or_a_dot(draw_svg, tmp_path):
+    draw_svg({f"case_{n:02}": (19 - n % 7, 19) for n in range(40)} | {"gone": (0, 19)})
+    evaluation = evaluate(tmp_path / "p", tmp_path / "r", {1: "organ 1"}, surface=False)
+    figure = agreement_figure(evaluation)
+    FigureCanvasAgg(figure).draw()
+    volumes, dice = figure.axes
+    assert len(volumes.get_legend().get_texts()) == 2
+    assert volumes.get_legend().get_window_extent().y1 < volumes.get_window_extent().y0  # below the points
+    (worst,) = dice.texts
+    assert worst.get_window_extent().x0 > dice.get_window_extent().x1
+    placed = [volumes.get_legend(), worst, volumes.xaxis.label, dice.xaxis.label, dice.yaxis.label]
+    boxes = [artist.get_window_extent() for artist in placed]
+    assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
+    assert all(figure.bbox.contains(*corner) for box in boxes for corner in (box.p0, box.p1))
 
 
 def test_a_failed_figure_keeps_the_previous_file(tmp_path: Path):

@@ -8,7 +8,14 @@ import pytest
 
 from spleen.exploration.facts.case import explore_case
 from spleen.exploration.facts.header import NOT_SET
-from spleen.exploration.facts.intensity import bin_edges, clip_level, histogram, intensity_facts, spread_of
+from spleen.exploration.facts.intensity import (
+    bin_edges,
+    clip_level,
+    full_edges,
+    histogram,
+    intensity_facts,
+    spread_of,
+)
 from spleen.exploration.facts.modality import guess_modality
 from spleen.exploration.inputs import CaseFiles
 from tests._helpers.nifti import ORIENTATIONS, SHAPE, SPACING_MM, box, counting, ras_affine, save, save_stored_as
@@ -172,6 +179,28 @@ def test_each_bin_of_integers_covers_the_same_number_of_values():
     found = histogram(values, bin_edges(values, 100, 199))
     assert (found.low, found.high) == (99.5, 199.5)
     assert set(found.counts) == {10}  # two numbers each
+
+
+@pytest.mark.parametrize("outlier", [None, 500_000.0, -3e38, 3.4e38])
+def test_the_histogram_of_the_whole_image_holds_every_voxel(outlier):
+    values = np.random.default_rng(2).normal(0, 300, 20_001)
+    values = np.sort(np.append(values, [] if outlier is None else [outlier])).astype(np.float32)
+    edges = full_edges(values, bin_edges(values, float(values[100]), float(values[-100])))
+    found = histogram(values, edges)
+    assert sum(found.counts) == len(values)
+    assert len(found.counts) <= 64
+    assert list(found.counts) == np.histogram(values.astype(np.float64), edges)[0].tolist()
+
+
+def test_bins_of_the_whole_image_hold_the_same_count_of_whole_numbers():
+    values = np.sort(np.tile(np.arange(-300, 300, dtype=np.float32), 3))
+    found = histogram(values, full_edges(values, bin_edges(values, 0, 99)))
+    assert set(found.counts[1:-1]) == {3 * found.bin_width}
+
+
+def test_a_constant_image_has_one_bin_with_all_of_it():
+    facts = intensity_facts(np.full((2, 3, 4), 7, np.int16), None)
+    assert sum(facts.whole_histogram.counts) == 24
 
 
 def test_nan_and_inf_are_counted_and_excluded(tmp_path):

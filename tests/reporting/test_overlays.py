@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb
+from matplotlib.contour import QuadContourSet
 from PIL import Image
 
-from spleen.reporting.overlays import SliceView, display_overlay, draw_overlays
+from spleen.reporting.figures import LABEL_COLOURS
+from spleen.reporting.overlays import SliceView, display_overlay, draw_overlays, overlay_figure
 from spleen.types import AxisName
 
 NAN = float("nan")
@@ -62,6 +66,18 @@ def test_a_coarser_image_covers_the_same_physical_extent():
     expected = np.clip(np.arange(19, 0, -2), 2, 18) / 20 * 255
     assert image.shape == (6, 10)
     np.testing.assert_allclose(image, np.tile(expected, (6, 1)), atol=0.51)
+
+
+def test_a_small_slice_is_scaled_up_without_leaving_its_millimetres():
+    # 4 rows of 5 mm and 10 columns of 1 mm, 20 mm × 10 mm: 256 rows of 20/256 mm and half as many columns.
+    reference = np.zeros((4, 10), np.uint8)
+    reference[3, :5] = 1  # the upper 5 mm, on the patient's left, which is the right half of the picture
+    image, prediction, shown = display_overlay(view(reference, np.zeros_like(reference), (20.0, 10.0)), 256)
+    assert image.shape == prediction.shape == shown.shape == (256, 128)
+    expected = np.zeros((256, 128), np.uint8)
+    expected[:64, 64:] = 1
+    np.testing.assert_array_equal(shown, expected)
+    assert display_overlay(view(reference, reference, (20.0, 10.0)), 10)[0].shape == (20, 10)  # large enough already
 
 
 def colour_centre(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
@@ -123,3 +139,53 @@ def test_invalid_overlays_are_rejected(tmp_path: Path):
         draw_overlays([("best", view(third, third, (5.0, 7.0)))], tmp_path / "a.png", ("spleen", "liver"))
     with pytest.raises(ValueError, match="at least one"):
         draw_overlays([], tmp_path / "a.png", ("spleen",))
+
+
+def disc(value: int, centre: tuple[int, int], radius: int) -> np.ndarray:
+    rows, columns = np.indices((120, 150))
+    inside = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
+    return np.where(inside, value, 0).astype(np.uint8)
+
+
+def test_each_of_several_classes_has_one_hue_and_the_prediction_is_dashed():
+    reference = disc(1, (30, 40), 8) + disc(2, (30, 100), 8)
+    shown = view(reference, np.roll(reference, 3, 1), (120.0, 150.0))
+    figure = overlay_figure([("best", shown)], ("spleen", "liver"))
+    for axes in figure.axes:
+        lines = [artist for artist in axes.get_children() if isinstance(artist, QuadContourSet)]
+        colours = [to_hex(line.get_edgecolor()[0]) for line in lines]
+        hues = [rgb_to_hsv(to_rgb(colour))[0] for colour in colours]
+        assert [colours[0], colours[2]] == [colour.lower() for colour in LABEL_COLOURS[:2]]
+        assert hues == pytest.approx([hues[0], hues[0], hues[2], hues[2]], abs=0.01)
+        assert abs(hues[0] - hues[2]) > 0.2
+        dashed = [line.get_linestyle()[0][1] is not None for line in lines]
+        assert dashed == [False, True, False, True]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "spleen, reference", "spleen, prediction", "liver, reference", "liver, prediction",
+    ]  # fmt: skip
+
+
+def test_an_organ_is_enlarged_only_where_it_comes_out_larger():
+    small, large, none = disc(1, (60, 75), 9), disc(1, (60, 75), 55), disc(0, (0, 0), 1)
+    views = [(name, view(plane, plane, (120.0, 150.0))) for name, plane in (("a", small), ("b", large), ("c", none))]
+    assert len(overlay_figure(views, ("spleen",)).axes) == 4  # three planes and one enlargement
+    without = overlay_figure(views[1:], ("spleen",))
+    assert len(without.axes) == 2
+    assert without.get_figheight() < overlay_figure(views, ("spleen",)).get_figheight() - 2
+    assert [text.get_text() for text in without.axes[1].texts][-1] == "both masks are empty"
+
+
+@pytest.mark.parametrize("n_classes", [3, 7, 8])
+def test_in_a_legend_of_several_rows_a_prediction_stands_below_its_reference(n_classes: int):
+    plane = sum((disc(n + 1, (8 + 13 * n, 75), 5) for n in range(n_classes)), np.zeros((120, 150), np.uint8))
+    figure = overlay_figure([("best", view(plane, plane, (120.0, 150.0)))], tuple(f"organ {n}" for n in range(8)))
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    boxes = {text.get_text(): text.get_window_extent() for text in legend.get_texts() if text.get_text()}
+    assert len(boxes) == 2 * n_classes
+    for n in range(n_classes):
+        above, below = boxes[f"organ {n}, reference"], boxes[f"organ {n}, prediction"]
+        assert above.x0 == pytest.approx(below.x0)
+        assert above.y0 > below.y1
+    assert legend.get_window_extent().y1 < min(axes.get_window_extent().y0 for axes in figure.axes)

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: Bland–Altman plots of the volumes, and a bar for each case.
+"""Pictures of an evaluation: Bland–Altman plots of the volumes, and the Dice of every case.
 
 Bland & Altman 1986, "Statistical methods for assessing agreement between two methods of clinical measurement",
 Lancet 327:307. Only matplotlib's object interface is used.
@@ -12,18 +12,16 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.evaluate import Evaluation
 from spleen.evaluation.summary import ClassSummary, class_words
 from spleen.reporting.figures import DASHES, DPI, GREY, OKABE_ITO, save_figure
+from spleen.reporting.ranked_cases import MeanBand, RankedCase, draw_ranked_cases, panel_height, short_name
 
 _MOST_CLASSES = 4
-_MOST_NAMED_BARS = 25
 _MOST_NAMED_POINTS = 3
-_LONGEST_NAME = 24
-_NAME_HEAD = 15
 _FEWEST_FOR_LIMITS = 3
 _INK = "#222222"
 _BAR = "#9AD0F0"  # sky blue, lighter: a wall of bars should not shout
@@ -44,14 +42,21 @@ _FALSE_POSITIVE = _Kind("false positive", "orange", "^")
 
 
 def draw_agreement(evaluation: Evaluation, path: Path) -> None:
-    """Draw a row per class: the error of the volume against its size, and the Dice of each case, worst first.
+    """Draw the figure of `agreement_figure`.
+
+    The file appears whole or not at all; its suffix decides the format.
+    """
+    save_figure(agreement_figure(evaluation), path)
+
+
+def agreement_figure(evaluation: Evaluation) -> Figure:
+    """A row per class: the error of the volume against its size, and the Dice of each case, worst first.
 
     A case whose masks are both empty has neither and is left out. Of more than four classes, those with the lowest mean
-    Dice are drawn. With a single case, its classes are compared instead. The file appears whole or not at all; its
-    suffix decides the format.
+    Dice are drawn. With a single case, its classes are compared instead.
     """
     single = len(evaluation.case_ids) == 1
-    save_figure(_one_case(evaluation) if single else _many_cases(evaluation, _lowest(evaluation)), path)
+    return _one_case(evaluation) if single else _many_cases(evaluation, _lowest(evaluation))
 
 
 def _lowest(evaluation: Evaluation) -> list[str]:
@@ -64,9 +69,9 @@ def _lowest(evaluation: Evaluation) -> list[str]:
 
 def _many_cases(evaluation: Evaluation, names: Sequence[str]) -> Figure:
     drawn = {name: [s for s in evaluation.scores if s.class_name == name and not s.is_empty] for name in names}
-    heights = [_height(len(scores)) for scores in drawn.values()]
+    heights = [panel_height(len(scores)) for scores in drawn.values()]
     figure = Figure(figsize=(10.5, sum(heights) + 0.5), dpi=DPI, facecolor="white", layout="constrained")
-    title = f"Agreement with the reference: {len(evaluation.case_ids)} cases, bars from the worst to the best"
+    title = f"Agreement with the reference: {len(evaluation.case_ids)} cases, from the worst to the best"
     n_classes = len(evaluation.class_names)
     if len(names) < n_classes:
         title += f"; the {len(names)} of {n_classes} classes with the lowest mean Dice"
@@ -77,15 +82,6 @@ def _many_cases(evaluation: Evaluation, names: Sequence[str]) -> Figure:
         _draw_bland_altman(left, scores, f"{words}: volume")
         _draw_dice(right, scores, evaluation.summary(name), f"{words}: Dice")
     return figure
-
-
-def _height(n_bars: int) -> float:
-    return max(3.3, 0.9 + 0.22 * n_bars) if n_bars <= _MOST_NAMED_BARS else 3.3
-
-
-def _short(name: str) -> str:
-    """A name cut in its middle, where it is too long: most tell cases apart at one of the ends."""
-    return name if len(name) <= _LONGEST_NAME else f"{name[:_NAME_HEAD]}…{name[_NAME_HEAD + 1 - _LONGEST_NAME :]}"
 
 
 def _style(axes: Axes, title: str) -> None:
@@ -124,14 +120,25 @@ def _draw_bland_altman(axes: Axes, scores: Sequence[ClassScore], title: str) -> 
                 label=kind.name,
             )
     if any(_kind(score) is not _SCORED for score in scores):
-        axes.legend(fontsize=8, framealpha=0.85, edgecolor="none", loc="best")
+        figure = axes.get_figure(root=True)
+        below = offset_copy(axes.transAxes, figure, x=-0.1, y=-0.4, units="inches")  # under the name of the axis
+        axes.legend(
+            fontsize=8,
+            frameon=False,
+            ncols=3,
+            loc="upper left",
+            bbox_to_anchor=(0, 0),
+            bbox_transform=below,
+            handletextpad=0.2,
+            columnspacing=1.2,
+        )
     axes.margins(x=0.08, y=0.12)
     bias = float(errors.mean())
     spread = 1.96 * float(errors.std(ddof=1)) if len(errors) >= _FEWEST_FOR_LIMITS else math.inf
     _draw_limits(axes, bias, spread)
     outside = [n for n in range(len(scores)) if abs(errors[n] - bias) > spread]
     farthest = sorted(outside, key=lambda n: -abs(errors[n] - bias))[:_MOST_NAMED_POINTS]
-    _name_points(axes, [(_short(scores[n].case_id), float(middles[n]), float(errors[n])) for n in farthest])
+    _name_points(axes, [(short_name(scores[n].case_id), float(middles[n]), float(errors[n])) for n in farthest])
 
 
 def _draw_limits(axes: Axes, bias: float, spread: float) -> None:
@@ -161,46 +168,16 @@ def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None
         side = 1 if place[0] < 0.5 else -1
         text = axes.annotate(name, (middle, error), (7 * side, 0), textcoords="offset points")
         text.set(fontsize=7.5, va="center", ha="left" if side > 0 else "right", color=_INK)
-        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8})
 
 
 def _draw_dice(axes: Axes, scores: Sequence[ClassScore], summary: ClassSummary, title: str) -> None:
-    ranked = sorted(scores, key=lambda score: score.dice)
     dice = summary.metrics["dice"]
-    named = len(ranked) <= _MOST_NAMED_BARS
-    (_draw_named_bars if named else _draw_thin_bars)(axes, ranked)
+    cases = [RankedCase(s.case_id, s.dice, "" if _kind(s) is _SCORED else _kind(s).name) for s in scores]
+    band = MeanBand(dice.mean, dice.interval.low, dice.interval.high) if dice.interval is not None else None
     if dice.interval is not None:
         title += f" · mean {dice.mean:.3f}, 95 % {dice.interval.low:.3f} … {dice.interval.high:.3f}"
-        band, line = (axes.axvspan, axes.axvline) if named else (axes.axhspan, axes.axhline)
-        band(dice.interval.low, dice.interval.high, color=OKABE_ITO["vermillion"], alpha=0.18, linewidth=0, zorder=3)
-        line(dice.mean, color=OKABE_ITO["vermillion"], linewidth=1.2, zorder=4)
+    draw_ranked_cases(axes, cases, band, "Dice")
     _style(axes, title)
-
-
-def _draw_named_bars(axes: Axes, ranked: Sequence[ClassScore]) -> None:
-    places = list(range(len(ranked)))
-    axes.barh(places, [s.dice for s in ranked], color=_BAR, height=0.72)
-    axes.set_yticks(places, [_short(s.case_id) for s in ranked], fontsize=8)
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlim(0, 1)
-    for place, score in zip(places, ranked, strict=True):
-        kind = _kind(score)
-        words = f"{score.dice:.3f}" if kind is _SCORED else kind.name
-        text = axes.annotate(words, (0, place), (4, 0), textcoords="offset points")
-        text.set(fontsize=7.5, va="center", color=_INK if kind is _SCORED else OKABE_ITO["vermillion"])
-
-
-def _draw_thin_bars(axes: Axes, ranked: Sequence[ClassScore]) -> None:
-    axes.stairs([s.dice for s in ranked], np.arange(len(ranked) + 1) - 0.5, fill=True, color=_BAR)
-    axes.set_xlim(-0.5, len(ranked) - 0.5)
-    axes.set_ylim(0, 1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("cases", fontsize=9)
-    worst = [f"{s.dice:.3f}  {_short(s.case_id)}" for s in ranked[:_MOST_NAMED_POINTS]]
-    text = axes.annotate("\n".join(["the worst:", *worst]), (0.04, 0.06), xycoords="axes fraction")
-    text.set(fontsize=8, va="bottom", color=_INK, linespacing=1.4)
-    text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 3})
 
 
 def _one_case(evaluation: Evaluation) -> Figure:
@@ -215,7 +192,7 @@ def _one_case(evaluation: Evaluation) -> Figure:
         bars = volumes.barh(places + offset, ml, height=0.36, color=OKABE_ITO[hue], label=name)
         volumes.bar_label(bars, fmt="{:,.2f}", padding=3, fontsize=7.5)
     volumes.margins(x=0.12)
-    volumes.legend(fontsize=8, frameon=False, loc="best")
+    volumes.legend(fontsize=8, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 0.98))  # above the bars
     volumes.set_yticks(places, [class_words(score.class_name) for score in scores], fontsize=9)
     volumes.invert_yaxis()
     _style(dice, "Dice")

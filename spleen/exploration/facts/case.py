@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Num
 
 from spleen.errors import InputError
+from spleen.exploration.facts.above import AboveFacts, above_facts
 from spleen.exploration.facts.findings import (
     Finding,
     header_findings,
@@ -42,6 +43,8 @@ class CaseFacts:
     """Hash of shape and intensities on the RAS grid: the same for a renamed, recompressed or reoriented copy."""
     label_fingerprint: str | None
     findings: tuple[Finding, ...]
+    above: AboveFacts | None = None
+    """The voxels above a value, where one was asked for."""
 
     @property
     def is_sound(self) -> bool:
@@ -54,10 +57,11 @@ class CaseFacts:
         return self.labels.organ_voxels * self.labels.voxel_mm3 if self.labels is not None else 0.0
 
 
-def explore_case(files: CaseFiles, organ: tuple[int, ...] = ()) -> CaseFacts:
+def explore_case(files: CaseFiles, organ: tuple[int, ...] = (), above: float | None = None) -> CaseFacts:
     """Read one case and collect its facts. Nothing wrong with its files raises: it becomes a finding.
 
-    `organ` are the label values that make up the organ, by default all but 0. Needs about 22 bytes per voxel.
+    `organ` are the label values that make up the organ, by default all but 0; the voxels above `above` are looked for,
+    if it is given. Needs about 22 bytes per voxel.
     """
     image = read_image_file(files.image)
     label = read_label_file(files.label, image.volume) if files.label is not None else _NO_LABEL
@@ -85,6 +89,7 @@ def explore_case(files: CaseFiles, organ: tuple[int, ...] = ()) -> CaseFacts:
         image_fingerprint=_fingerprint(image.volume, np.float32),
         label_fingerprint=_fingerprint(label.volume, np.int32),
         findings=tuple(replace(finding, case_id=files.case_id) for finding in findings),
+        above=above_facts(image.volume, above) if above is not None and image.volume is not None else None,
     )
 
 

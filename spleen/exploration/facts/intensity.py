@@ -47,6 +47,11 @@ class Histogram:
     high: float
     counts: tuple[int, ...]
 
+    @property
+    def bin_width(self) -> float:
+        """Width of a bin."""
+        return (self.high - self.low) / len(self.counts)
+
 
 @dataclass(frozen=True)
 class IntensityFacts:
@@ -54,6 +59,8 @@ class IntensityFacts:
 
     n_not_finite: int
     whole: Spread
+    whole_histogram: Histogram
+    """From the smallest to the largest voxel."""
     body: Spread
     body_rule: str
     body_threshold: float
@@ -94,6 +101,7 @@ def intensity_facts(
     return IntensityFacts(
         n_not_finite=image.size - len(values),
         whole=spread_of(values),
+        whole_histogram=histogram(values, full_edges(values, edges)),
         body=spread,
         body_rule=rule,
         body_threshold=threshold,
@@ -148,7 +156,8 @@ def _moments(values: SortedValues) -> tuple[float, float]:
 
 def histogram(values: SortedValues, edges: Float64[np.ndarray, " e"]) -> Histogram:
     """Count sorted values between edges of equal distance; the last bin holds its upper edge, too (numpy.histogram)."""
-    places = np.searchsorted(values, edges.astype(values.dtype), side="left")
+    with np.errstate(over="ignore"):  # an edge beyond the largest float is infinite
+        places = np.searchsorted(values, edges.astype(values.dtype), side="left")
     places[-1] = np.searchsorted(values, edges[-1], side="right")
     return Histogram(float(edges[0]), float(edges[-1]), tuple(int(count) for count in np.diff(places)))
 
@@ -168,6 +177,17 @@ def bin_edges(values: SortedValues, low: float, high: float, most: int = _BINS) 
     width = step * max(1, math.ceil(round((high - low) / step + 1, 3) / most))
     n_bins = math.ceil(round((high - low + step) / width, 3))
     edges: Float64[np.ndarray, " e"] = low - step / 2 + width * np.arange(n_bins + 1)
+    return edges
+
+
+def full_edges(values: SortedValues, inner: Float64[np.ndarray, " e"]) -> Float64[np.ndarray, " n"]:
+    """Edges of at most 64 bins that hold every value, and each of them a whole number of the inner bins."""
+    low, high = float(values[0]), float(values[-1])
+    inner_width = float(inner[-1] - inner[0]) / (len(inner) - 1) or max(1.0, abs(high)) * 1e-6
+    width = inner_width * max(1, math.ceil((high - low) / inner_width / (_BINS - 2)))
+    first = float(inner[0]) + inner_width * math.floor((low - float(inner[0])) / inner_width)
+    edges: Float64[np.ndarray, " n"] = first + width * np.arange(math.floor((high - first) / width) + 2)
+    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)  # but for rounding they are beyond
     return edges
 
 

@@ -13,10 +13,11 @@ from matplotlib.lines import Line2D
 
 from spleen.exploration.explore import Exploration
 from spleen.exploration.facts.case import CaseFacts
-from spleen.exploration.facts.intensity import IntensityFacts
 from spleen.exploration.outliers import Distribution, Outlier
+from spleen.exploration.report.histograms import HistogramPanel, draw_histogram, histogram_panels
 from spleen.exploration.report.svg import is_logarithmic
 from spleen.exploration.report.views import MiddleSlice, middle_slices
+from spleen.exploration.window import Window
 from spleen.exploration.wording import (
     counted,
     distinct_messages,
@@ -27,6 +28,7 @@ from spleen.exploration.wording import (
 )
 from spleen.reporting.figures import (
     DPI,
+    GREY,
     LABEL_COLOURS,
     OKABE_ITO,
     draw_scale_bar,
@@ -41,17 +43,27 @@ Row = Callable[[Figure, SubplotSpec], None]
 # In inches.
 _WIDTH, _MARGIN, _TITLE, _GAP = 11.0, 0.3, 0.7, 0.6
 _LINE, _SLICES, _PLOT, _STRIP = 0.175, 3.5, 2.3, 0.95
+_COUNTS, _UNITS = 0.75, 0.4  # beside and below a histogram
+_LEGEND_COLUMNS, _LEGEND_LETTERS = 5, 26
 _STRIP_COLUMNS = 3
 _LETTERS = 160  # in a line of text
 _MOST_VALUES = 6
 
 
-def draw_exploration(exploration: Exploration, path: Path) -> None:
-    """Draw one case (slices, histograms, facts), or several (distributions, and slices of the most typical one).
+def draw_exploration(exploration: Exploration, path: Path, window: Window | None = None) -> None:
+    """Draw the figure of `exploration_figure`.
 
     The file appears whole or not at all; its suffix decides the format (.png, .pdf, .svg).
     """
-    rows = list(_rows(exploration))
+    save_figure(exploration_figure(exploration, window), path)
+
+
+def exploration_figure(exploration: Exploration, window: Window | None = None) -> Figure:
+    """One case (facts, histograms, slices), or several (distributions, and the same of the most typical one).
+
+    Slices are shown through `window` (see `middle_slices`).
+    """
+    rows = list(_rows(exploration, window))
     total = sum(height for height, _ in rows) + _GAP * (len(rows) - 1) + _TITLE + _MARGIN
     figure = Figure(figsize=(_WIDTH, total), dpi=DPI, facecolor="white")
     cases = exploration.cases
@@ -61,18 +73,24 @@ def draw_exploration(exploration: Exploration, path: Path) -> None:
     for height, draw in rows:
         draw(figure, GridSpec(1, 1, figure, left, (top - height) / total, right, top / total)[0])
         top -= height + _GAP
-    save_figure(figure, path)
+    return figure
 
 
-def _rows(exploration: Exploration) -> Iterator[tuple[float, Row]]:
+def _rows(exploration: Exploration, window: Window | None) -> Iterator[tuple[float, Row]]:
     """Height in inches and drawing function of each row."""
     case = _drawn_case(exploration)
     facts = _facts(exploration)
-    yield max(len(facts) * _LINE, _PLOT), lambda figure, place: _draw_top(figure, place, exploration, facts, case)
-    views = middle_slices(case, exploration.organ) if case is not None else []
-    if case is not None and views:
-        whose = case.case_id if len(exploration.cases) > 1 else ""
-        yield _SLICES, lambda figure, place: _draw_slices(figure, place, views, whose)
+    yield len(facts) * _LINE, lambda figure, place: _write(figure.add_subplot(place), facts)
+    whose = case.case_id if case is not None and len(exploration.cases) > 1 else ""
+    if case is not None and case.intensity is not None:
+        panels = histogram_panels(case.intensity)
+        yield _PLOT, lambda figure, place: _draw_histograms(figure, place, panels, whose)
+    views = middle_slices(case, exploration.organ, window) if case is not None else []
+    if views:
+        tallest = max(view.size_mm[0] / view.size_mm[1] for view in views) * _WIDTH / len(views)
+        legend = math.ceil(len(views[0].values) / _LEGEND_COLUMNS) * _LINE
+        height = min(_SLICES, tallest)
+        yield height + legend, lambda figure, place: _draw_slices(figure, place, views, whose, legend / height)
     strips = [each for each in exploration.distributions if each.minimum < each.maximum]
     if len(exploration.cases) > 1 and strips:
         n_rows = math.ceil(len(strips) / _STRIP_COLUMNS)
@@ -90,9 +108,9 @@ def _drawn_case(exploration: Exploration) -> CaseFacts | None:
 def _facts(exploration: Exploration) -> list[str]:
     cases = exploration.cases
     if len(cases) > 1:
-        return [line for name, text in facts_of_set(cases) for line in _folded(f"{name}: {text}", _LETTERS // 2)]
+        return [line for name, text in facts_of_set(cases) for line in _folded(f"{name}: {text}", _LETTERS)]
     pairs = [pair for pair in facts_of(cases[0]) if pair[0] not in ("image", "label")]
-    lines = [line for name, text in pairs for line in _folded(f"{name}: {text}", _LETTERS // 2)]
+    lines = [line for name, text in pairs for line in _folded(f"{name}: {text}", _LETTERS)]
     for value in cases[0].labels.values[:_MOST_VALUES] if cases[0].labels is not None else ():
         lines.append(f"{value.title}: {value.volume_mm3:,.0f} mm³ in {counted(value.n_components, 'component')}")
     return lines
@@ -116,51 +134,50 @@ def _closing_words(exploration: Exploration) -> list[str]:
     return lines
 
 
-def _draw_top(
-    figure: Figure, place: SubplotSpec, exploration: Exploration, facts: Sequence[str], case: CaseFacts | None
-) -> None:
-    halves = place.subgridspec(1, 2, wspace=0.06)
-    _write(figure.add_subplot(halves[0]), facts)
-    if case is not None and case.intensity is not None:
-        whose = f" of {case.case_id}" if len(exploration.cases) > 1 else ""
-        _draw_histogram(figure.add_subplot(halves[1]), case.intensity, whose)
-
-
 def _write(axes: Axes, lines: Sequence[str]) -> None:
     """Lines of text from the upper left corner of a panel."""
     axes.set_axis_off()
     axes.text(0, 1, "\n".join(lines), fontsize=8.5, va="top", ha="left", linespacing=1.35, transform=axes.transAxes)
 
 
-def _draw_histogram(axes: Axes, facts: IntensityFacts, whose: str) -> None:
-    parts = [
-        (f"body {facts.body_rule}", facts.body_histogram, "#9aa4b1"),
-        ("organ", facts.organ_histogram, LABEL_COLOURS[0]),
-    ]
-    for name, histogram, colour in parts:
-        if histogram is not None:
-            edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
-            shares = np.array(histogram.counts) / (max(histogram.counts) or 1)
-            axes.stairs(shares, edges, fill=True, color=colour, alpha=0.75, label=name)
-    axes.set_title(f"Intensities{whose}, each scaled to its own peak", fontsize=9, loc="left")
-    axes.set(yticks=[], xlabel="HU" if facts.modality == "CT" else "")
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)
+def _draw_histograms(figure: Figure, place: SubplotSpec, panels: Sequence[HistogramPanel], case_id: str) -> None:
+    """Side by side, each inset by the room that its numbers and the name of its axis need."""
+    columns = place.subgridspec(1, 3, wspace=0.0)
+    for number, panel in enumerate(panels):
+        box = columns[number].get_position(figure)
+        left, bottom = _COUNTS / figure.get_figwidth(), _UNITS / figure.get_figheight()
+        axes = figure.add_axes((box.x0 + left, box.y0 + bottom, box.width - left - 0.012, box.height - bottom))
+        draw_histogram(axes, panel, f" of {case_id}" if case_id and number == 0 else "")
 
 
-def _draw_slices(figure: Figure, place: SubplotSpec, views: Sequence[MiddleSlice], case_id: str) -> None:
-    thirds = place.subgridspec(1, len(views), wspace=0.03)
+def _draw_slices(
+    figure: Figure, place: SubplotSpec, views: Sequence[MiddleSlice], case_id: str, legend_share: float
+) -> None:
+    rows = place.subgridspec(2, 1, height_ratios=(1, legend_share or 1e-6), hspace=0.0)
+    thirds = rows[0].subgridspec(1, len(views), wspace=0.03)
     for number, view in enumerate(views):
-        _draw_slice(
-            figure.add_subplot(thirds[number], anchor="N"), view, f"{case_id}, " if case_id and number == 0 else ""
-        )
+        axes = figure.add_subplot(thirds[number], anchor="N")
+        _draw_slice(axes, view, f"{case_id}, " if case_id and number == 0 else "")
+    axes.set_title(views[0].shown, fontsize=9, loc="right", color=GREY)
     labels = [
-        Line2D([], [], color=LABEL_COLOURS[number % len(LABEL_COLOURS)], linewidth=2, label=value.title)
+        Line2D([], [], color=LABEL_COLOURS[number % len(LABEL_COLOURS)], linewidth=2, label=_short(value.title))
         for number, value in enumerate(views[0].values)
     ]
-    below = (0.5, place.get_position(figure).y0)
-    figure.legend(handles=labels, loc="upper center", bbox_to_anchor=below, ncols=8, fontsize=8, frameon=False)
+    if labels:
+        below = (0.5, rows[0].get_position(figure).y0)
+        figure.legend(
+            handles=labels,
+            loc="upper center",
+            bbox_to_anchor=below,
+            ncols=_LEGEND_COLUMNS,
+            fontsize=8,
+            frameon=False,
+            labelspacing=0.3,
+        )
+
+
+def _short(title: str) -> str:
+    return title if len(title) <= _LEGEND_LETTERS else f"{title[: _LEGEND_LETTERS - 1]}…"
 
 
 def _draw_slice(axes: Axes, view: MiddleSlice, whose: str) -> None:

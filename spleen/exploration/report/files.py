@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 from spleen.exploration.explore import Exploration
+from spleen.exploration.facts.above import AboveFacts
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.header import GeometryFacts, HeaderFacts
 from spleen.exploration.facts.intensity import IntensityFacts
@@ -70,6 +71,8 @@ def _row(case: CaseFacts, exploration: Exploration) -> dict[str, Value]:
         row.update(_header(case.image_header))
     if case.intensity is not None:
         row.update(_intensity(case.intensity))
+    if case.above is not None:
+        row.update(_above(case.above))
     if case.labels is not None:
         row.update(_labels(case.labels))
     row["image_fingerprint"], row["label_fingerprint"] = case.image_fingerprint, case.label_fingerprint
@@ -105,6 +108,16 @@ def _intensity(facts: IntensityFacts) -> Iterator[tuple[str, Value]]:
     for part, spread in (("image", facts.whole), ("body", facts.body), ("organ", facts.organ)):
         if spread is not None:
             yield from ((f"{part}_{name}", value) for name, value in asdict(spread).items())
+
+
+def _above(facts: AboveFacts) -> Iterator[tuple[str, Value]]:
+    yield "above", facts.above
+    yield "above_voxels", facts.n_voxels
+    yield "above_components", facts.n_components
+    for place in facts.highest[:1]:
+        yield from zip(("above_highest_i", "above_highest_j", "above_highest_k"), place.voxel, strict=True)
+        for direction, mm in zip(("right", "anterior", "superior"), place.position_mm, strict=True):
+            yield f"above_highest_{direction}_mm", mm
 
 
 def _labels(facts: LabelFacts) -> Iterator[tuple[str, Value]]:

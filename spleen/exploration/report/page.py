@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from spleen.exploration.above_wording import above_title, cases_above, highest_voxels
 from spleen.exploration.explore import Exploration
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.intensity import IntensityFacts
 from spleen.exploration.outliers import MIN_CASES, RULE, Distribution, Outlier
+from spleen.exploration.report.histograms import histogram_panels
 from spleen.exploration.report.selection import shown_cases
 from spleen.exploration.report.svg import (
     HistogramDrawing,
@@ -18,6 +20,7 @@ from spleen.exploration.report.svg import (
 )
 from spleen.exploration.report.views import middle_slices
 from spleen.exploration.verdict import Verdict
+from spleen.exploration.window import Window
 from spleen.exploration.wording import (
     distinct_messages,
     extent_in_words,
@@ -62,16 +65,20 @@ class _CaseView:
     chips: tuple[tuple[str, str], ...]
     facts: list[tuple[str, str]]
     planes: Table | None
+    shown: str
     unit: str
-    body_rule: str
-    histogram: HistogramDrawing | None
+    histograms: tuple[HistogramDrawing, ...]
     spreads: Table | None
-    has_organ: bool
+    above: str
+    highest: Table | None
     labels: Table | None
 
 
-def to_page(exploration: Exploration) -> str:
-    """The whole page as text. Reads the files of the shown cases again, one case at a time."""
+def to_page(exploration: Exploration, window: Window | None = None) -> str:
+    """The whole page as text, with slices shown through `window` (see `middle_slices`).
+
+    Reads the files of the shown cases again, one case at a time.
+    """
     cases, organ = exploration.cases, exploration.organ
     suggestion, verdict = exploration.suggestion, exploration.verdict
     single = len(cases) == 1
@@ -89,15 +96,17 @@ def to_page(exploration: Exploration) -> str:
         suggestion=suggestion,
         whose="" if single or suggestion is None else f" {whose_suggestion(suggestion, len(cases))}",
         settings=[[each.override or "(default)", each.reason] for each in suggestion.settings] if suggestion else [],
-        case=_view(cases[0], organ, _FULL_PIXELS) if single else None,
+        case=_view(cases[0], organ, _FULL_PIXELS, window) if single else None,
         facts_of_set=_facts_of_set(exploration),
         strips=[(name_with_unit(each), _strip(each, exploration.outliers)) for each in different],
+        above=next((above_title(each.above) for each in cases if each.above is not None), ""),
+        cases_above=cases_above(cases),
         has_outlier_rule=len(cases) >= MIN_CASES,
         outliers=_outliers(exploration.outliers),
         rule=RULE,
         shown_cases=[]
         if single
-        else [(_view(shown.case, organ, _SMALL_PIXELS), shown.reasons) for shown in shown_cases(exploration)],
+        else [(_view(shown.case, organ, _SMALL_PIXELS, window), shown.reasons) for shown in shown_cases(exploration)],
         all_cases=_all_cases(exploration, different),
     )
 
@@ -116,8 +125,8 @@ def _findings(verdict: Verdict, n_cases: int) -> Iterator[dict[str, object]]:
 # One case -----------------------------------------------------------------------------------------------------------
 
 
-def _view(case: CaseFacts, organ: tuple[int, ...], most_pixels: int) -> _CaseView:
-    views, facts = middle_slices(case, organ), case.intensity
+def _view(case: CaseFacts, organ: tuple[int, ...], most_pixels: int, window: Window | None) -> _CaseView:
+    views, facts, above = middle_slices(case, organ, window), case.intensity, case.above
     values = views[0].values if views else ()
     return _CaseView(
         case_id=case.case_id,
@@ -125,11 +134,12 @@ def _view(case: CaseFacts, organ: tuple[int, ...], most_pixels: int) -> _CaseVie
         chips=tuple((LABEL_COLOURS[n % len(LABEL_COLOURS)], value.title) for n, value in enumerate(values)),
         facts=facts_of(case),
         planes=_planes(case),
+        shown=views[0].shown if views else "",
         unit=" in HU" if facts is not None and facts.modality == "CT" else "",
-        body_rule=facts.body_rule if facts is not None else "",
-        histogram=histogram_drawing(facts) if facts is not None else None,
+        histograms=tuple(map(histogram_drawing, histogram_panels(facts))) if facts is not None else (),
         spreads=_spreads(facts) if facts is not None else None,
-        has_organ=facts is not None and facts.organ is not None,
+        above=above_title(above) if above is not None else "",
+        highest=highest_voxels(above) if above is not None and above.highest else None,
         labels=_labels(case),
     )
 

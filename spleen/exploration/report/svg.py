@@ -11,14 +11,15 @@ from contourpy import contour_generator
 from jaxtyping import Bool
 from PIL import Image
 
-from spleen.exploration.facts.intensity import Histogram, IntensityFacts
 from spleen.exploration.outliers import Distribution
+from spleen.exploration.report.histograms import LEAST_LOG, HistogramPanel, count_ticks
 from spleen.exploration.report.views import MiddleSlice
 from spleen.reporting.figures import EDGES, LABEL_COLOURS, padded_region, scale_bar_mm, to_display
 from spleen.reporting.numbers import format_number
 
 LOG_FROM = 20  # ratio of largest to smallest value from which a logarithmic axis is clearer
 _WIDTH, _MARGIN = 360, 14  # of a plot, in its own units
+_COUNTS, _TOP, _BOTTOM = 66, 22, 148  # of a histogram: room for the counts at the left, ends of their axis
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,18 @@ class SliceDrawing:
 
 @dataclass(frozen=True)
 class HistogramDrawing:
-    """Areas by the name of their style, and (x, value) of the ticks."""
+    """An area, and the places and numbers of the ticks of both axes."""
 
-    areas: tuple[tuple[str, str], ...]
-    ticks: tuple[tuple[float, float], ...]
+    panel: HistogramPanel
+    path: str
+    value_ticks: tuple[tuple[float, float], ...]
+    """(x, value)"""
+    count_ticks: tuple[tuple[float, int], ...]
+    """(y, count)"""
+    left: float = _COUNTS
+    right: float = _WIDTH - _MARGIN
+    top: float = _TOP
+    bottom: float = _BOTTOM
 
 
 @dataclass(frozen=True)
@@ -105,26 +114,29 @@ def outline_path(region: Bool[np.ndarray, "h w"], size_mm: tuple[float, float]) 
     return "".join("M" + "L".join(f"{px:.2f} {py:.2f}" for px, py in np.asarray(line)) + "Z" for line in lines)
 
 
-def histogram_drawing(facts: IntensityFacts) -> HistogramDrawing:
-    """Histograms of body and organ, each against its own highest bin."""
-    low, high = facts.body_histogram.low, facts.body_histogram.high
-    areas = [("body", _area(facts.body_histogram))]
-    if facts.organ_histogram is not None:
-        areas.append(("organ", _area(facts.organ_histogram)))
-    return HistogramDrawing(tuple(areas), tuple((_place(v, low, high), v) for v in _round_ticks(low, high)))
-
-
-def _area(histogram: Histogram) -> str:
-    top = max(histogram.counts) or 1
-    step = (_WIDTH - 2 * _MARGIN) / len(histogram.counts)
-    points = [f"M{_MARGIN} 135"]
+def histogram_drawing(panel: HistogramPanel) -> HistogramDrawing:
+    """Lay out one histogram with its axes."""
+    histogram = panel.histogram
+    low, high = histogram.low, histogram.high
+    step = (_WIDTH - _MARGIN - _COUNTS) / len(histogram.counts)
+    points = [f"M{_COUNTS} {_BOTTOM}"]
     for number, count in enumerate(histogram.counts):
-        points.append(f"V{135 - 125 * count / top:.1f}H{_MARGIN + (number + 1) * step:.1f}")
-    return f"{''.join(points)}V135Z"
+        points.append(f"V{_count_place(count, panel):.1f}H{_COUNTS + (number + 1) * step:.1f}")
+    value_ticks = tuple((_place(value, low, high, _COUNTS), value) for value in _round_ticks(low, high))
+    ticks = tuple((_count_place(count, panel), count) for count in count_ticks(panel))
+    return HistogramDrawing(panel, f"{''.join(points)}V{_BOTTOM}Z", value_ticks, ticks)
 
 
-def _place(value: float, low: float, high: float) -> float:
-    return _MARGIN + (_WIDTH - 2 * _MARGIN) * (value - low) / (high - low)
+def _count_place(count: int, panel: HistogramPanel) -> float:
+    top = max(panel.histogram.counts) or 1
+    share = count / top
+    if panel.is_logarithmic:
+        share = math.log(max(count, LEAST_LOG) / LEAST_LOG) / math.log(top / LEAST_LOG)
+    return _BOTTOM - (_BOTTOM - _TOP) * share
+
+
+def _place(value: float, low: float, high: float, left: float = _MARGIN) -> float:
+    return left + (_WIDTH - _MARGIN - left) * (value - low) / (high - low)
 
 
 def _round_ticks(low: float, high: float, most: int = 6) -> list[float]:

@@ -9,8 +9,10 @@ from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.label import ValueFacts, middle_slice
 from spleen.exploration.facts.reading import read_image_file, read_label_file
 from spleen.exploration.suggestion.suggest import DEFAULT_WINDOW_HU
+from spleen.exploration.window import Window
 from spleen.imaging.nifti import Volume
 from spleen.imaging.slicing import AXES, slice_spacing_mm, to_slices
+from spleen.reporting.numbers import format_number
 from spleen.types import AxisName
 
 _MOST_VALUES = 24  # label values that are outlined
@@ -29,18 +31,31 @@ class MiddleSlice:
     values: tuple[ValueFacts, ...]
     size_mm: tuple[float, float]
     """Height and width."""
+    shown: str
+    """The window, in words."""
 
 
-def middle_slices(case: CaseFacts, organ: tuple[int, ...]) -> list[MiddleSlice]:
+@dataclass(frozen=True)
+class DisplayRange:
+    """Intensities shown black and white, in numbers and in words."""
+
+    low: float
+    high: float
+    words: str
+
+
+def middle_slices(case: CaseFacts, organ: tuple[int, ...], window: Window | None = None) -> list[MiddleSlice]:
     """Sagittal, coronal and axial slice where the organ is largest, or the middle one; none where nothing can be read.
 
-    The files are read again, so that an exploration of many cases need not keep their voxels.
+    They are shown through `window`, by default through one that suits the image (`display_range`). The files are read
+    again, so that an exploration of many cases need not keep their voxels.
     """
     image = read_image_file(case.image).volume
     if image is None or case.intensity is None:
         return []
     values, numbered = _numbered_labels(case, organ, image)
-    low, high = display_range(case)
+    shown = display_range(case, window)
+    low, high = shown.low, shown.high
     slices = []
     for number, axis in enumerate(AXES):
         counts = case.labels.organ_per_slice[number] if case.labels is not None else ()
@@ -51,20 +66,34 @@ def middle_slices(case: CaseFacts, organ: tuple[int, ...]) -> list[MiddleSlice]:
         plane = np.clip((np.nan_to_num(planes[index], nan=low) - low) / (high - low), 0.0, 1.0).astype(np.float32)
         rows, columns = plane.shape
         size_mm = (rows * height_mm, columns * width_mm)
-        slices.append(MiddleSlice(axis, index, plane, to_slices(numbered, axis)[index], values, size_mm))
+        slices.append(MiddleSlice(axis, index, plane, to_slices(numbered, axis)[index], values, size_mm, shown.words))
     return slices
 
 
-def display_range(case: CaseFacts) -> tuple[float, float]:
-    """Intensities shown black and white: in a CT soft tissue, widened to the organ; else the whole range."""
+def display_range(case: CaseFacts, window: Window | None = None) -> DisplayRange:
+    """What is shown black and white: the window, else in a CT soft tissue, widened to the organ, else the whole range.
+
+    A preset is in HU and is therefore used for a CT only.
+    """
     assert case.intensity is not None
     facts = case.intensity
+    is_ct = facts.modality == "CT"
+    if window is not None and (is_ct or window.preset is None):
+        low, high = window.level - window.width / 2, window.level + window.width / 2
+        return DisplayRange(low, high, _in_words(low, high, is_ct, window.preset))
     low, high = facts.whole.p0_5, facts.whole.p99_5
-    if facts.modality == "CT":
+    if is_ct:
         low, high = DEFAULT_WINDOW_HU
         if facts.organ is not None:
             low, high = min(low, facts.organ.p0_5), max(high, facts.organ.p99_5)
-    return (low, high) if high > low else (low, low + 1)
+    high = high if high > low else low + 1
+    ignored = "no CT, so not the preset; " if window is not None else ""
+    return DisplayRange(low, high, ignored + _in_words(low, high, is_ct, None))
+
+
+def _in_words(low: float, high: float, is_ct: bool, preset: str | None) -> str:
+    name, unit = f"{preset}: " if preset else "", " HU" if is_ct else ""
+    return f"{name}level {format_number((low + high) / 2)}, width {format_number(high - low)}{unit}"
 
 
 def _numbered_labels(

@@ -8,10 +8,13 @@ from spleen.config.schema import size_text
 from spleen.evaluation.metrics.per_case import CaseScore, MeanScores, class_means, mean_scores
 from spleen.reporting.overlays import SliceView, display_overlay, draw_overlays
 from spleen.reporting.tables import Column, print_table, scientific
+from spleen.runs.report.cases import draw_cases
 from spleen.runs.report.curves import draw_curves
 from spleen.runs.summary import Scores
 from spleen.runs.tracking.mirror import Overlay, WandbRun
 from spleen.training.callbacks import EpochRow
+
+_LEAST_PIXELS = 256  # of the longer side of a picture for wandb, which shows pixels as they are
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ def draw(
     rows: list[EpochRow],
     views: list[tuple[str, SliceView]],
     names: tuple[str, ...],
+    scores: Scores,
 ) -> None:
-    """Draw the training curves and the chosen slices into the folder `figures`."""
+    """Draw the training curves, the Dice of each of several cases, and the chosen slices into the folder `figures`."""
     figures.mkdir(parents=True, exist_ok=True)
     heading = f"{title.model}, {title.axis}, {size_text(title.img_size)}, lr {scientific(title.lr)}"
     draw_curves(rows, figures / "curves.png", heading)
+    draw_cases(scores, figures / "cases.png", heading)
     if views:
         draw_overlays(views, figures / "overlays.png", names)
 
@@ -88,7 +93,7 @@ def mirror(wandb_run: WandbRun, scores: Scores, views: list[tuple[str, SliceView
 
 
 def _overlay(name: str, view: SliceView, names: tuple[str, ...]) -> Overlay:
-    image, prediction, reference = display_overlay(view)
+    image, prediction, reference = display_overlay(view, _LEAST_PIXELS)
     return Overlay(
         caption=f"{name}: {view.case_id}, {view.axis} slice {view.slice_index}, Dice {view.dice:.4f}",
         image=image,
