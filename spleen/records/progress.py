@@ -26,7 +26,7 @@ class RunProgress:
     """Where a run is. Steps are counted over the whole training, the rate over training without validation."""
 
     doing: str
-    """Such as "training" or "scoring the best epoch"."""
+    """One word: starting, preparing, compiling, training, validating, scoring or reporting."""
     process: str
     """Host, process id and start: see `this_process`."""
     moved_at: float
@@ -62,9 +62,9 @@ class ProgressFile:
         process = self._progress.process
         self._progress = RunProgress(doing, process, time.time(), step, steps, slices_per_second, seconds_left)
 
-    def begin(self, doing: str) -> None:
-        """Change it and write it at once."""
-        self.update(doing)
+    def begin(self, doing: str, seconds_left: float | None = None) -> None:
+        """Begin something other than training, and write it at once."""
+        self.update(doing, seconds_left=seconds_left)
         self._write(self._progress)
 
     def _keep_writing(self) -> None:

@@ -126,7 +126,9 @@ def run_job(tree: DictConfig) -> None:
     run_folder = Path(settings.runtime.output_dir)
     one_of_several = not OmegaConf.is_missing(settings.job, "num")
     if one_of_several:
-        print(f"\n{run_folder.name}", flush=True)
+        from spleen.runs.sweeps.heading import job_heading  # imports SciPy
+
+        print(f"\n{job_heading(Path(settings.sweep.dir), run_folder)}", flush=True)
 
     def configure() -> TrainConfig:
         config = parse(tree)

@@ -121,7 +121,7 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
 def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
     config, run_folder = job.config, job.run_folder
     unfinished = _open_folder(config, run_folder)
-    progress.begin("preparing the data")
+    progress.begin("preparing")
     opened = open_data(config, job.cases, job.parts.spec.preprocessing, job.known_values, verify=unfinished is not None)
     data = opened.slices
     for size in {case.grid.padded for case in data.cases}:
@@ -140,7 +140,7 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
             log_epoch = partial(_log_epoch, config, run_folder, wandb_run, reporter)
             fitted = fit(module, data, job.fit, part, spec, asdict(config), log_epoch)
         stop.position = "while the report was written"
-        progress.begin("writing the report")
+        progress.begin("reporting", seconds_left=0.0)
         _report(job, fitted, module, data, wandb_run)
         write_summary(run_folder, _summarise(job, fitted, module))
         if reporter is not None:

@@ -119,7 +119,7 @@ def fit(
     scorer = make_trainer(settings, part.run_folder, [stop], part.process_rank)
     part.stop.position = "while the best checkpoint was scored"
     if part.progress is not None:
-        part.progress.begin("scoring the best epoch")
+        part.progress.begin("scoring", seconds_left=0.0)
     with _deferring_signals(part.stop):
         if data.slices("val"):
             load_best(module, spec, files.best_checkpoint, settings)

@@ -45,7 +45,7 @@ class Progress(Callback):
         self._pace = _Pace()
         if self._compiles and self._shown:
             print("compiling the network: the first steps take longer …", flush=True)
-        self._update(trainer, "compiling the network" if self._compiles else "training")
+        self._update(trainer, "compiling" if self._compiles else "training")
         if self._line is not None:
             self._show(trainer)
 
