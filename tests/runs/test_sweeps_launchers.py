@@ -144,7 +144,7 @@ def test_a_sweep_with_joblib_has_one_time_stamp_and_reports_every_job(
     done = run_train(tmp_path, "-m", "hydra/launcher=joblib", *kept, "study=s", guards)
     assert done.returncode == 2, done.stderr
     (sweep,) = (tmp_path / "out" / "s").iterdir()
-    assert {path.name for path in sweep.iterdir()} == {f"split.guard_mm={mm}" for mm in (2, 900, 3)}
+    assert {path.name for path in sweep.glob("[!.]*")} == {f"split.guard_mm={mm}" for mm in (2, 900, 3)}
     assert "2 finished job(s)" in done.stdout
     assert "1 job(s) of the multirun" in done.stderr
     assert "  split.guard_mm=900: scan7" in done.stderr

@@ -132,7 +132,8 @@ def test_a_study_is_counted_and_its_best_arm_named(tmp_path: Path) -> None:
     assert [path.name for path in snapshot.not_started] == ["s4", "s5"]
     assert snapshot.goes_on
     assert overview(snapshot) == [
-        f"{tmp_path / 'study'}: 2 of 6 finished, 1 running, 1 failed, 2 not started",
+        str(tmp_path / "study"),
+        "2 of 6 finished, 1 running, 1 failed, 2 not started",
         "best so far: unet, axial, 64 px, lr 1e-03 (val Dice 0.6250, 2 runs)",
         "about 7 min left",  # 80 s, and twice the mean of 2 and 4 minutes
     ]

@@ -16,7 +16,7 @@ _ORDER: tuple[Status, ...] = ("running", "stale", "broken", "failed", "stopped",
 _USUAL = ("training", "validating")
 _STUCK_SECONDS = 600.0
 _CURVE_WIDTH, _LONG_CURVE_WIDTH = 12, 40
-_FEWEST_TABLE_LINES = 4  # the heading and a row
+_FEWEST_TABLE_LINES = 4  # heading, rule, a row, and how many more there are
 
 
 def to_text(snapshot: Snapshot, width: int | None = None, height: int | None = None) -> str:
@@ -44,7 +44,7 @@ def overview(snapshot: Snapshot) -> list[str]:
     parts = [f"{counts['finished']} of {n_jobs} finished"]
     parts += [f"{counts[status]} {status}" for status in _ORDER if status != "finished" and counts[status]]
     parts += [f"{snapshot.n_waiting} not started"] if snapshot.n_waiting else []
-    lines = [f"{printable_name(str(_common_folder(snapshot)))}: {', '.join(parts)}"]
+    lines = [printable_name(str(_common_folder(snapshot))), ", ".join(parts)]  # the path may be cut
     if snapshot.best is not None:
         lines.append(f"best so far: {best_text(snapshot.best)}")
     if snapshot.seconds_left is not None:
@@ -93,7 +93,7 @@ def _table(runs: Sequence[WatchedRun], snapshot: Snapshot, width: int | None) ->
         ]
         for run in runs
     ]
-    return render_table("", columns, rows, width)
+    return render_table("", columns, rows, width).strip("\n")
 
 
 def _one_run(run: WatchedRun, now: float) -> str:
