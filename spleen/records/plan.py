@@ -30,5 +30,5 @@ def read_plan(sweep_folder: Path) -> SweepPlan | None:
     try:
         content = json.loads((sweep_folder / _NAME).read_bytes())
         return SweepPlan(int(content["n_jobs"]), tuple(map(str, content["folders"])))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None

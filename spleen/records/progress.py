@@ -107,7 +107,7 @@ def read_progress(path: Path) -> RunProgress | None:
             slices_per_second=_number(content, "slices_per_second"),
             seconds_left=_number(content, "seconds_left"),
         )
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None
 
 

@@ -9,7 +9,8 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 def sparkline(values: Sequence[float], width: int) -> str:
     """The values as block characters from the lowest to the highest, at most `width` of them.
 
-    More values than that are averaged in equal stretches. NaN is a blank; equal values are drawn at half height.
+    More values than that are averaged in equal stretches. What is not finite is a blank; equal values are drawn
+    at half height.
     """
     means = [_mean(values[start:end]) for start, end in _stretches(len(values), width)]
     known = [mean for mean in means if not math.isnan(mean)]
@@ -23,7 +24,7 @@ def _stretches(count: int, width: int) -> list[tuple[int, int]]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
+    known = [value for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else math.nan
 
 

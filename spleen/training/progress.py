@@ -37,12 +37,13 @@ class Progress(Callback):
         self._line: StatusLine | None = None
         self._shown_at = 0.0
         self._loss = math.nan
+        self._steps = 0
         self._pace = _Pace()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and say what the first step may take long for."""
         self._line = StatusLine() if self._shown else None
-        self._pace = _Pace()
+        self._pace, self._steps = _Pace(), int(trainer.estimated_stepping_batches)
         if self._compiles and self._shown:
             print("compiling the network: the first steps take longer …", flush=True)
         self._update(trainer, "compiling" if self._compiles else "training")
@@ -100,8 +101,8 @@ class Progress(Callback):
 
     def _update(self, trainer: pl.Trainer, doing: str) -> None:
         if self._file is not None:
-            steps, rate = int(trainer.estimated_stepping_batches), self._clock.slices_per_second or None
-            self._file.update(doing, trainer.global_step, steps, rate, self._pace.seconds_left())
+            rate = self._clock.slices_per_second or None
+            self._file.update(doing, trainer.global_step, self._steps, rate, self._pace.seconds_left())
 
     def _scores(self) -> list[float]:
         return [row.get("val/dice", math.nan) for row in self._epochs.rows]
@@ -115,7 +116,7 @@ class Progress(Callback):
         self._line.show(
             status_texts(
                 epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
-                step=f"{trainer.global_step}/{int(trainer.estimated_stepping_batches)}",
+                step=f"{trainer.global_step}/{self._steps}",
                 doing=doing,
                 slices_per_second=self._clock.slices_per_second,
                 left=_left_text(trainer, self._pace.seconds_left()),

@@ -23,3 +23,4 @@ def test_a_flat_curve_lies_in_the_middle_and_none_is_empty() -> None:
     assert sparkline([0.7, 0.7], 8) == "▄▄"
     assert sparkline([], 8) == ""
     assert sparkline([math.nan], 8) == ""
+    assert sparkline([math.inf, 0.0, 1.0], 8) == " ▁█"

@@ -191,6 +191,24 @@ def test_a_stuck_and_a_stale_run_say_so(tmp_path: Path) -> None:
     assert "stale: a run of another machine that has written nothing for 5 min or longer" in text
 
 
+def test_what_comes_from_strangers_cannot_forge_lines(tmp_path: Path) -> None:
+    run = write_progress(write_config(tmp_path / "run"), this_process(), doing="a\x1b[2Kb\nc")
+    assert "a\\x1b[2Kb\\nc" in to_text(Watcher(run).look())
+    write_run(tmp_path / "s" / "a", axis="\x1b[2J", seed=0)
+    assert "\\x1b[2J, 64 px" in "".join(overview(Watcher(tmp_path / "s").look()))
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", str(10**400), "null", "true", "[]"])
+def test_absurd_numbers_are_unknown(tmp_path: Path, number: str) -> None:
+    run = write_config(tmp_path / "run")
+    (run / "metrics.csv").write_text(f"epoch,train/loss,val/dice\n0,{number},{number}\n1,1.0,0.5\n")
+    host = this_process()
+    (run / "progress.json").write_text(
+        f'{{"doing": "training", "process": "{host}", "moved_at": 1, "step": {number}, "seconds_left": {number}}}'
+    )
+    assert "best 0.5000" in to_text(Watcher(run).look())
+
+
 def test_a_name_cannot_forge_lines(tmp_path: Path) -> None:
     write_run(tmp_path / "a\nrunning \x1b[2K")
     text = to_text(Watcher(tmp_path).look(), width=200)

@@ -131,10 +131,10 @@ def _rows(path: Path) -> list[Mapping[str, str]]:
 
 
 def _number(row: Mapping[str, str], name: str) -> float:
-    try:
-        return float(row.get(name) or math.nan)
-    except ValueError:
-        return math.nan
+    with suppress(ValueError):
+        if math.isfinite(value := float(row.get(name) or math.nan)):
+            return value
+    return math.nan
 
 
 def _epochs(config: Path) -> int | None:
@@ -149,7 +149,7 @@ def _rate(progress: RunProgress | None, summary: Mapping[str, object]) -> float 
         return progress.slices_per_second
     train = summary.get("train")
     rate = train.get("slices_per_second") if isinstance(train, Mapping) else None
-    return float(rate) if isinstance(rate, int | float) else None
+    return rate if isinstance(rate, float) else None
 
 
 def _modified(path: Path) -> float | None:

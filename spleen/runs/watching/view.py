@@ -61,7 +61,8 @@ def _common_folder(snapshot: Snapshot) -> Path:
 
 def best_text(best: BestArm) -> str:
     """The best arm in words."""
-    return f"{best.label} (val Dice {best.val_dice:.4f}, {best.n_runs} run{'s' if best.n_runs > 1 else ''})"
+    runs = f"{best.n_runs} run{'s' if best.n_runs > 1 else ''}"
+    return f"{printable_name(best.label)} (val Dice {best.val_dice:.4f}, {runs})"
 
 
 def _table(runs: Sequence[WatchedRun], snapshot: Snapshot, width: int | None) -> str:
@@ -121,8 +122,8 @@ def _status(run: WatchedRun, now: float) -> str:
     if run.status != "running":
         return run.status
     if run.moved_at is not None and now - run.moved_at > _STUCK_SECONDS:
-        return f"{run.doing}: no progress for {duration_text(now - run.moved_at)}"
-    return "running" if run.doing in ("", *_USUAL) else run.doing
+        return f"{printable_name(run.doing)}: no progress for {duration_text(now - run.moved_at)}"
+    return "running" if run.doing in ("", *_USUAL) else printable_name(run.doing)
 
 
 def _left(run: WatchedRun) -> str | None:
