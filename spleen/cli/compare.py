@@ -45,8 +45,8 @@ def compare(
 
     Exit code 1 where a pair of files could not be scored, 2 for a wrong input.
     """
+    from spleen.cli.actions.scoring import run_compare
     from spleen.cli.options import parse_classes, parse_renames, parse_tolerance
-    from spleen.cli.scoring import run_compare
 
     all_scored = run_compare(
         a,

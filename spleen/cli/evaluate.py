@@ -51,8 +51,8 @@ def evaluate(
     Give two files, or two folders paired by name. Exit code 1 where a pair of a folder could not be scored, 2 for a
     wrong input.
     """
+    from spleen.cli.actions.scoring import run_evaluate
     from spleen.cli.options import parse_classes, parse_renames, parse_tolerance
-    from spleen.cli.scoring import run_evaluate
 
     all_scored = run_evaluate(
         prediction,

@@ -88,7 +88,7 @@ def test_the_end_of_a_sweep_lists_what_failed_and_jobs_that_differ_in_one_word_r
     assert done.returncode == 1, done.stderr
     assert "1 of 2 combinations are duplicates of another job" in done.stdout
     assert "1 job(s) of the multirun" in done.stderr
-    ((folder,),) = [list(path.iterdir()) for path in (tmp_path / "out" / "s").iterdir()]
+    ((folder,),) = [list(path.glob("[!.]*")) for path in (tmp_path / "out" / "s").iterdir()]
     assert folder.name == "lr=0.01"
     assert "TypeError" in json.loads((folder / "failed.json").read_text())["message"]
 
