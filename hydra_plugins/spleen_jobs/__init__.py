@@ -4,6 +4,7 @@ Imports nothing heavy at the top, because Hydra imports this at every start.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from spleen.records.plan import SweepPlan, write_plan
 from spleen.runs.sweeps.launchers import (
     check_launcher_installed,
     job_output_folder,
@@ -25,8 +27,9 @@ from spleen.runs.sweeps.launchers import (
     use_own_launcher_configs,
 )
 from spleen.runs.sweeps.outcome import Multirun, print_plan
-from spleen.runs.sweeps.plan import check_parts, combinations, plan
+from spleen.runs.sweeps.plan import Job, check_parts, combinations, plan
 from spleen.runs.sweeps.studies import GROUP, register_studies
+from spleen.system.progress import announced
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +88,9 @@ class JobSweeper(Sweeper):
         Multirun.in_study = in_study
         Multirun.jobs = plan(composed, in_study, subdir_given)
         if todo := print_plan(Multirun.jobs, len(found), in_study):
-            check_parts(todo, runs_here(hydra))
+            with announced("checking the settings of all jobs"):
+                check_parts(todo, runs_here(hydra))
+            write_plan(Path(hydra.sweep.dir), _plan_of(Multirun.jobs, Path(hydra.sweep.dir)))
             limit_concurrency(hydra, len(todo))
             if place := job_output_folder(hydra.launcher):
                 print(f"output of the jobs: {place}", flush=True)
@@ -106,3 +111,7 @@ class JobSweeper(Sweeper):
         if self._config.debug is True:
             for job in returns:
                 _ = job.return_value  # raises the job's exception
+
+
+def _plan_of(jobs: Sequence[Job], sweep_folder: Path) -> SweepPlan:
+    return SweepPlan(len(jobs), tuple(str(job.folder.relative_to(sweep_folder)) for job in jobs))

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from spleen.config.overrides import quoted
 from spleen.errors import InputError, Interrupted
 from spleen.records.folder import is_finished, read_summary
+from spleen.records.plan import SweepPlan, write_plan
 from spleen.runs.sweeps.launchers import check_launcher_installed, limit_concurrency, runs_here
 from spleen.runs.sweeps.outcome import Multirun
 from spleen.runs.sweeps.plan import Combination, Job, check_parts, plan
@@ -88,6 +89,7 @@ class SearchSweeper(Sweeper):
         print(
             f"{search.remaining()} of {self._n_trials} trials remaining; {search.repeated} killed ones will be repeated"
         )
+        write_plan(folder, SweepPlan(self._n_trials))
         started = 0
         while count := min(self._at_once, search.remaining()):
             trials = [search.ask() for _ in range(count)]

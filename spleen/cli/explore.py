@@ -40,7 +40,7 @@ def explore(
 
     Exit code 0 without errors, 1 with errors, 2 for invalid input.
     """
-    from spleen.cli.exploring import run_explore
+    from spleen.cli.actions.exploring import run_explore
 
     has_errors = run_explore(
         images, label or [], organ, {"--csv": csv, "--json": json, "--output": output, "--png": png}, above, window

@@ -23,6 +23,7 @@ from spleen.cli.predict import predict
 from spleen.cli.results import results
 from spleen.cli.sync import sync
 from spleen.cli.train import VERBATIM, train
+from spleen.cli.watch import watch
 from spleen.errors import InputError, Interrupted
 from spleen.system.terminal import readable_output, unencodable
 from spleen.system.text import on_own_line
@@ -92,5 +93,5 @@ def _program(
 
 # Not guarded: a training reports its own errors.
 app.command(context_settings=VERBATIM, add_help_option=False)(train)
-for subcommand in (predict, evaluate, compare, explore, export, results, sync, fetch):
+for subcommand in (predict, evaluate, compare, explore, export, results, watch, sync, fetch):
     app.command()(_guarded(subcommand))

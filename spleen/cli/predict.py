@@ -186,7 +186,7 @@ _MOST_FAILURES = 20
 
 def _tell(report: "PredictionReport") -> None:
     """The table of all predictions, what it cost, and what failed."""
-    from spleen.cli.prediction_table import print_predictions
+    from spleen.cli.actions.prediction_table import print_predictions
 
     print_predictions(report)
     for failure in report.failures[:_MOST_FAILURES]:

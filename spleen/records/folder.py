@@ -22,6 +22,7 @@ class RunFolder:
         self.config = path / _CONFIG  # the complete configuration; written first
         self.split = path / "split.json"  # which slices, or which cases, train, validate and test
         self.folds = path / "splits_final.json"  # the folds of a cross-validation, in nnU-Net's form
+        self.progress = path / "progress.json"  # what the running process is doing; removed at its end
         self.metrics = path / "metrics.csv"  # one row per epoch
         self.cases = path / CASES  # the scores of each case
         self.summary = path / _SUMMARY  # scores, cost and versions; written last, of finished and pruned runs only

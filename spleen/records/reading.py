@@ -22,6 +22,7 @@ from spleen.errors import InputError
 from spleen.records.folder import MARKERS, RunFolder
 from spleen.records.renamed_keys import RENAMED_TARGETS, current_key
 from spleen.system.nested import flatten
+from spleen.system.text import duration_text
 
 Setting = str | int | float | bool | None
 
@@ -175,15 +176,8 @@ def _not_finished(folder: Path, summary: Mapping[str, object] | None) -> OtherRu
     if summary is not None:
         parts.insert(0, f"status {summary.get('status')!r} in summary.json")
     if written is not None:
-        parts.append(f"last written {_ago(time.time() - written)} ago")
+        parts.append(f"last written {duration_text(time.time() - written)} ago")
     return OtherRun(folder, "unfinished", ", ".join(parts))
-
-
-def _ago(seconds: float) -> str:
-    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 def _count_rows(path: Path) -> int:

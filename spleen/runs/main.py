@@ -41,6 +41,7 @@ from spleen.runs.sweeps.outcome import Multirun, progress_summary, report
 from spleen.runs.sweeps.plan import job_folder
 from spleen.runs.sweeps.studies import allow_custom_code, chosen_study
 from spleen.system.files import missing_folders, remove_empty, write_text
+from spleen.system.progress import announced
 from spleen.system.resources import conf_folder, python_path, train_command, work_folder
 from spleen.system.signals import stop_on_signals
 from spleen.system.terminal import readable_output, unencodable
@@ -125,7 +126,9 @@ def run_job(tree: DictConfig) -> None:
     run_folder = Path(settings.runtime.output_dir)
     one_of_several = not OmegaConf.is_missing(settings.job, "num")
     if one_of_several:
-        print(f"\n{run_folder.name}", flush=True)
+        from spleen.runs.sweeps.heading import job_heading  # imports SciPy
+
+        print(f"\n{job_heading(Path(settings.sweep.dir), run_folder)}", flush=True)
 
     def configure() -> TrainConfig:
         config = parse(tree)
@@ -151,7 +154,8 @@ def _run_and_record(configure: Callable[[], TrainConfig], run_folder: Path, debu
     try:
         config = configure()
         RunFolder(run_folder).drop_failure()
-        from spleen.runs.train import run
+        with announced("loading PyTorch"):
+            from spleen.runs.train import run
 
         run(config, run_folder, started)
     except FolderInUse as error:  # the folder belongs to another process: record nothing

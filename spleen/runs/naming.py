@@ -47,3 +47,12 @@ def point_latest(output_dir: Path, run_folder: Path) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def followed(path: Path) -> Path:
+    """The folder that outputs/latest points to, also as a file; any other path as it is."""
+    if path.is_symlink():
+        return path.resolve()
+    if path.is_file() and path.name == "latest":
+        return Path(os.fsdecode(path.read_bytes().partition(b"\0")[0]))
+    return path

@@ -1,7 +1,6 @@
 """`spleen train resume=RUN_FOLDER`: resume a run with its recorded configuration, without Hydra."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from spleen.config.schema import TrainConfig
 from spleen.config.untrusted import OWN_RESOLVERS, asks_for_custom_code, check_interpolations, check_parts
 from spleen.errors import InputError
 from spleen.records.folder import RunFolder, is_finished
+from spleen.runs.naming import followed
 from spleen.system.resources import train_command
 
 _KEY = "resume="
@@ -56,10 +56,7 @@ def read_resumed(arguments: list[str]) -> tuple[Path, TrainConfig | None]:
 
 
 def _run_folder(given: str) -> Path:
-    folder = Path(given).expanduser()
-    if folder.is_file() and folder.name == "latest":  # a file on systems without symbolic links
-        folder = Path(os.fsdecode(folder.read_bytes().partition(b"\0")[0]))
-    folder = folder.resolve()
+    folder = followed(Path(given).expanduser()).resolve()
     if not folder.is_dir():
         raise InputError(f"resume={given}: no such folder; expected a run folder, such as outputs/latest")
     if RunFolder(folder).config.is_file():

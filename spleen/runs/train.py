@@ -22,6 +22,7 @@ from spleen.data.loading.datamodule import SliceDataModule
 from spleen.errors import Interrupted, Pruned
 from spleen.evaluation.metrics.per_case import mean_scores
 from spleen.records.folder import RunFolder, is_finished
+from spleen.records.progress import ProgressFile
 from spleen.records.writing import write_summary
 from spleen.reporting.overlays import SliceView
 from spleen.runs.data import open_data, record_split
@@ -111,14 +112,16 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
             log.info("already finished: %s", run_folder)
             return
         try:
-            _run(job, stop)
+            with ProgressFile(RunFolder(run_folder).progress) as progress:
+                _run(job, stop, progress)
         except Interrupted as interrupt:
             raise Interrupted(f"{interrupt}; {describe_kept_progress(run_folder)}", interrupt.exit_code) from None
 
 
-def _run(job: _Job, stop: StopRequest) -> None:
+def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
     config, run_folder = job.config, job.run_folder
     unfinished = _open_folder(config, run_folder)
+    progress.begin("preparing")
     opened = open_data(config, job.cases, job.parts.spec.preprocessing, job.known_values, verify=unfinished is not None)
     data = opened.slices
     for size in {case.grid.padded for case in data.cases}:
@@ -128,7 +131,8 @@ def _run(job: _Job, stop: StopRequest) -> None:
     if unfinished is not None:
         check_same_data(unfinished, spec)
     module = build_module(config, job.parts, data)
-    part = Attempt(run_folder, job.started, unfinished.checkpoint if unfinished else None, stop)
+    checkpoint = unfinished.checkpoint if unfinished else None
+    part = Attempt(run_folder, job.started, checkpoint, stop, progress=progress)
     wandb_run = start_wandb_run(job.wandb, run_folder, asdict(config), unfinished.epochs if unfinished else 0)
     reporter = _trial_reporter(config, run_folder)
     try:
@@ -136,6 +140,7 @@ def _run(job: _Job, stop: StopRequest) -> None:
             log_epoch = partial(_log_epoch, config, run_folder, wandb_run, reporter)
             fitted = fit(module, data, job.fit, part, spec, asdict(config), log_epoch)
         stop.position = "while the report was written"
+        progress.begin("reporting", seconds_left=0.0)
         _report(job, fitted, module, data, wandb_run)
         write_summary(run_folder, _summarise(job, fitted, module))
         if reporter is not None:

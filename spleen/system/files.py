@@ -46,6 +46,20 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
+def write_volatile(path: Path, text: str) -> None:
+    """Replace a UTF-8 text file atomically but without a sync, for what is worthless after a power failure.
+
+    Unlike `write_text` it does not create the folder.
+    """
+    temporary = temporary_sibling(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def create_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file unless it exists, also if several processes do so at the same time."""
     temporary = temporary_sibling(path)

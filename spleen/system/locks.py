@@ -73,7 +73,7 @@ def is_claimed(folder: Path) -> bool:
 
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others may ask at the same moment
     except BlockingIOError:
         return True
     except OSError:

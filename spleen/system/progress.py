@@ -1,10 +1,18 @@
-"""One progress bar for everything that takes a while; silent where standard error is no terminal."""
+"""What is shown of work that takes a while: a progress bar, a status line, or one line before a long step.
 
+Bar and status line are silent where standard error is no terminal.
+"""
+
+import os
+import shutil
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Never
 
+from rich.cells import cell_len, set_cell_size
 from tqdm import tqdm
 
 from spleen.system.terminal import printable_name, styled
@@ -86,3 +94,51 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class StatusLine:
+    """A line on standard error that is rewritten in place, without being erased in between."""
+
+    def __init__(self) -> None:
+        self.is_visible = bool(sys.stderr is not None and sys.stderr.isatty())
+        """Whether someone can see it."""
+        self._shown = 0
+
+    def show(self, versions: Sequence[str]) -> None:
+        """Show the first of the versions, longest first, that the terminal has room for, or the start of the last."""
+        if not self.is_visible:
+            return
+        room = _columns_of_standard_error() - 1  # a full line would wrap
+        fitting = next((version for version in versions if cell_len(version) <= room), versions[-1])
+        text = (
+            set_cell_size(printable_name(fitting), min(max(cell_len(fitting), self._shown), room)) if room > 0 else ""
+        )
+        self._shown = cell_len(text.rstrip())
+        styled(sys.stderr).write(f"\r{text}")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Leave the line as it is and go on below it."""
+        if self._shown:
+            print(file=sys.stderr, flush=True)
+        self._shown = 0
+
+
+def _columns_of_standard_error() -> int:
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return columns or shutil.get_terminal_size().columns
+
+
+@contextmanager
+def announced(doing: str, after_seconds: float = 1.0) -> Iterator[None]:
+    """Print one line, such as "loading PyTorch …", if the block takes longer than `after_seconds`."""
+    timer = threading.Timer(after_seconds, lambda: print(f"{doing} …", flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,4 +1,4 @@
-"""Lists in messages, inline or one entry per line, shortened if they are long; messages on a terminal."""
+"""Lists in messages, inline or one entry per line, shortened if they are long; durations; messages on a terminal."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,3 +25,11 @@ def first_problem(problems: Mapping[str, str], total: int) -> str:
 def on_own_line(message: str) -> str:
     """The message for standard error, after the ^C and the progress bar that a terminal may show in its line."""
     return f"\n{message}" if sys.stderr.isatty() else message
+
+
+def duration_text(seconds: float) -> str:
+    """A duration in the largest unit of which it has at least two: 119 s, 2 min, 90 min, 3 h, 2 days."""
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

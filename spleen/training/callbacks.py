@@ -1,4 +1,4 @@
-"""Lightning callbacks: the record of epochs, timing, progress, and checkpoint contents."""
+"""Lightning callbacks: the record of epochs, timing, and checkpoint contents."""
 
 import json
 import time
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -17,14 +16,11 @@ from spleen.data.loading.batches import SliceBatch
 from spleen.models.checkpoint import SPEC_KEY
 from spleen.models.spec import ModelSpec
 from spleen.system.files import write_text
-from spleen.system.progress import ProgressBar
 
 EpochRow = dict[str, float]
 
 SETTINGS_KEY = "run_settings"
 """Key of the run's settings in last.ckpt, as JSON."""
-
-_SECONDS_BETWEEN_LOSSES = 0.3
 
 
 class EpochRecord(Callback):
@@ -164,55 +160,6 @@ class Clock(Callback):
         self._earlier_seconds = state_dict["wall_seconds"]
         self.seconds_to_first_step = state_dict["seconds_to_first_step"]
         self._slices, self._seconds = state_dict["slices"], state_dict["seconds"]
-
-
-class Progress(Callback):
-    """A progress bar for the whole training with loss and best score; without a terminal, one line per epoch."""
-
-    def __init__(self, epochs: EpochRecord) -> None:
-        self._epochs = epochs
-        self._bar: ProgressBar | None = None
-        self._shown = 0.0
-
-    @property
-    def _best(self) -> float:
-        scores = [row.get("val/dice", float("nan")) for row in self._epochs.rows]
-        return float(np.fmax.reduce(scores, initial=np.nan))  # skips NaN: an epoch without validation
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar."""
-        self._bar = ProgressBar("step", leave=True)
-        self._bar.start("", int(trainer.estimated_stepping_batches), trainer.global_step)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, *_: Any
-    ) -> None:
-        """Advance the bar; the loss is read only a few times per second, because that waits for a GPU."""
-        if self._bar is None or not self._bar.is_visible:
-            return
-        self._bar.advance("", 1, None)
-        if isinstance(outputs, Mapping) and time.perf_counter() - self._shown > _SECONDS_BETWEEN_LOSSES:
-            self._shown = time.perf_counter()
-            best = "-" if np.isnan(self._best) else f"{self._best:.4f}"
-            text = f"loss {float(outputs['loss']):.4f}, best val dice {best}"
-            self._bar.note(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", text)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the epoch if there is no bar."""
-        row = self._epochs.rows[-1]
-        if self._bar is None or not self._bar.is_visible:
-            parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"loss {row['train/loss']:.4f}"]
-            if "val/dice" in row:
-                parts.append(f"val dice {row['val/dice']:.4f}")
-            if not np.isnan(self._best):
-                parts.append(f"best {self._best:.4f}")
-            print("  ".join(parts), flush=True)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Close the bar, also after an error."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 class SelfDescribing(Callback):

@@ -19,11 +19,13 @@ from spleen.models.checkpoint import network_weights, read_checkpoint
 from spleen.models.factory import build_network
 from spleen.models.spec import ModelSpec
 from spleen.records.folder import RunFolder
+from spleen.records.progress import ProgressFile
 from spleen.system.hardware import Accelerator, LightningPrecision
 from spleen.system.signals import StopRequest
-from spleen.training.callbacks import Clock, EpochRecord, EpochRow, Progress, SelfDescribing
+from spleen.training.callbacks import Clock, EpochRecord, EpochRow, SelfDescribing
 from spleen.training.checkpoints import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints
 from spleen.training.module import SegmentationModule
+from spleen.training.progress import Progress
 from spleen.training.ranks import FIRST, ProcessRank
 from spleen.training.stopping import ResumableEarlyStopping, StopOnNonFiniteLoss, StopOnSignal
 from spleen.training.strategy import lightning_strategy
@@ -59,6 +61,8 @@ class Attempt:
     stop: StopRequest
     process_rank: ProcessRank = FIRST
     """Rank of this process; only rank 0 writes and prints anything."""
+    progress: ProgressFile | None = None
+    """Where this process says what it is doing."""
 
 
 _SILENCED = (
@@ -131,11 +135,8 @@ def fit(
         epochs,
         bad_loss,
         SelfDescribing(spec, recorded_settings),
-        *_optional_callbacks(
-            settings,
-            epochs,
-            settings.progress and first,
-        ),
+        *([Progress(epochs, clock, part.progress, settings.progress, settings.compile)] if first else []),
+        *_optional_callbacks(settings),
     ]
     callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, on_epoch, can_select), stop]
     trainer = make_trainer(settings, part.run_folder, callbacks, part.process_rank, validates=bool(data.slices("val")))
@@ -144,6 +145,8 @@ def fit(
     # Without those callbacks: weight averaging would restore the unaveraged weights when it loads a checkpoint.
     scorer = make_trainer(settings, part.run_folder, [stop], part.process_rank)
     part.stop.position = "while the best checkpoint was scored"
+    if part.progress is not None:
+        part.progress.begin("scoring", seconds_left=0.0)
     with _deferring_signals(part.stop):
         if data.slices("val"):
             load_best(module, spec, files.best_checkpoint, settings)
@@ -209,10 +212,8 @@ def make_trainer(
     )
 
 
-def _optional_callbacks(settings: FitSettings, epochs: EpochRecord, progress: bool) -> list[Callback]:
+def _optional_callbacks(settings: FitSettings) -> list[Callback]:
     callbacks: list[Callback] = []
-    if progress:
-        callbacks.append(Progress(epochs))
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.early_stopping_patience is not None:

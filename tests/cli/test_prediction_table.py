@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spleen.cli.prediction_table import print_predictions
+from spleen.cli.actions.prediction_table import print_predictions
 from spleen.inference.confidence import ClassConfidence
 from spleen.inference.predict import PredictedCase, PredictionReport
 

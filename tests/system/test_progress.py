@@ -2,12 +2,13 @@
 
 import os
 import signal
+import time
 from contextlib import suppress
 
 import pytest
 
 from spleen.errors import Interrupted
-from spleen.system.progress import ProgressBar
+from spleen.system.progress import ProgressBar, StatusLine, announced
 from spleen.system.signals import stop_on_signals
 from tests._helpers.terminal import on_terminal
 
@@ -57,3 +58,31 @@ def test_a_swallowed_interrupt_is_raised_again_at_the_next_step(sent: signal.Sig
         with pytest.raises(Interrupted):
             bar.name_case(0, 2, "b")
     assert stopped.value.exit_code == exit_code
+
+
+def test_a_status_line_shows_the_longest_text_that_fits_and_covers_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def work() -> None:
+        line = StatusLine()
+        line.show(["a text of 21 columns.", "12 columns.."])
+        line.show(["short"])
+        line.show(["no version of this has room"])
+        line.close()
+
+    assert on_terminal(monkeypatch, work, 20) == "\r12 columns..\rshort       \rno version of this \r\n"
+
+
+def test_a_status_line_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    line = StatusLine()
+    line.show(["text"])
+    line.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_only_a_step_that_takes_long_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    with announced("computing"):
+        pass
+    with announced("waiting", after_seconds=0.05):
+        time.sleep(0.3)
+    assert capsys.readouterr().out == "waiting …\n"

@@ -1,9 +1,12 @@
 """Progress display during training; the recorded values are tested on whole runs."""
 
+import math
+import re
 from pathlib import Path
 
 import pytest
 
+from spleen.training.progress import status_texts
 from tests._helpers.small_run import SmallCt, rows, small_ct, train
 from tests._helpers.terminal import on_terminal
 
@@ -34,6 +37,14 @@ def test_without_a_terminal_each_epoch_prints_one_line_with_loss_and_best_score(
     assert f"best {dice}" in lines[1]
     assert f"best {dice}" in lines[2]  # still known after an epoch without validation
     assert "step" not in printed.err
+    assert re.search(r" {2}\d+\.\d s(, \d+ s left)?$", lines[1])  # the validation has been measured
+    assert re.search(r" {2}\d+\.\d s$", lines[0])  # but not before
+    assert re.search(r" {2}\d+\.\d s$", lines[2])
+
+
+def test_progress_json_is_gone_at_the_end(ct: SmallCt, tmp_path: Path) -> None:
+    shown(ct, tmp_path)
+    assert not list(tmp_path.rglob("progress.json"))
 
 
 def test_on_a_terminal_a_progress_bar_shows_steps_loss_and_best_score(
@@ -46,3 +57,28 @@ def test_on_a_terminal_a_progress_bar_shows_steps_loss_and_best_score(
     assert "loss 0." in text or "loss 1." in text
     assert "best val dice" in text
     assert "epoch 1/2" not in capsys.readouterr().out
+
+
+def test_the_status_line_drops_what_a_narrow_terminal_has_no_room_for() -> None:
+    texts = status_texts("3/10", "31/100", "", 112.3, "47 s left", 0.41234, [0.5, 0.9, 0.8])
+    assert texts[0] == (
+        "epoch 3/10  step 31/100  112 slices/s  47 s left  loss 0.4123  val dice 0.8000, best val dice 0.9000  ▁█▇"
+    )
+    assert texts[1] == "epoch 3/10  31/100  112/s  47 s left  loss 0.412  val 0.800 best 0.900  ▁█▇"
+    assert texts[-1] == "epoch 3/10"
+    assert [len(text) for text in texts] == sorted((len(text) for text in texts), reverse=True)
+
+
+def test_the_status_line_before_anything_is_known() -> None:
+    assert status_texts("1/10", "0/100", "", 0.0, "", math.nan, [])[0] == "epoch 1/10  step 0/100  best val dice -"
+
+
+@pytest.mark.parametrize("columns", [120, 80, 40, 12])
+def test_the_status_line_never_wraps_and_is_not_erased_in_between(
+    ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    text = on_terminal(monkeypatch, lambda: shown(ct, tmp_path, "epochs=2", "loader.slices_per_epoch=16"), columns)
+    drawn = [part for part in re.split(r"[\r\n]+", text) if part.startswith("epoch")]
+    assert drawn
+    assert max(map(len, drawn)) < columns
+    assert "\x1b[2K" not in text

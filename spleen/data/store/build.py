@@ -2,9 +2,11 @@
 
 import logging
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from spleen.imaging.geometry import SHEARED_DEGREES, shear_note
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.system.files import remove_stale
 from spleen.system.memory import MemoryBudget, free_memory_bytes
-from spleen.system.progress import ProgressBar
+from spleen.system.progress import ProgressBar, announced
 from spleen.system.repeated_warnings import folded_warnings
 from spleen.system.text import bullets, first_problem, shortened
 
@@ -80,7 +82,7 @@ def open_cases(
             pool.submit(open_case, case, preprocessing, cache, room, allow_empty_label, verify, restore): case
             for case in cases
         }
-        with folded_warnings("spleen.imaging.nifti"), ProgressBar("case") as bar:
+        with _shown(len(cases)), folded_warnings("spleen.imaging.nifti"), ProgressBar("case") as bar:
             for done in as_completed(waiting):
                 # Popped here: a failed future keeps its traceback, and with it whole volumes, alive.
                 _collect(done, waiting.pop(done).case_id, opened, bad)
@@ -94,6 +96,13 @@ def open_cases(
         _report_bad(bad, len(cases), skip_bad)
     _warn_of_images(cases, opened)
     return LoadedCases(tuple(opened[case.case_id] for case in cases if case.case_id not in bad), bad)
+
+
+def _shown(n_cases: int) -> AbstractContextManager[None]:
+    """Says what is done where there is no terminal to show the progress bar."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        return nullcontext()
+    return announced(f"preparing the slices of {n_cases} case{'s' if n_cases > 1 else ''}")
 
 
 def _unexpected_values(opened: Mapping[str, StoredCase], values: ExpectedValues) -> dict[str, str]:

@@ -1,14 +1,11 @@
 """Bayesian hyperparameter search with Optuna, stored on disk so that processes can share and resume a search."""
 
 import json
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-import psutil
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -21,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spleen.errors import InputError, Pruned
 from spleen.records.renamed_keys import current_key
+from spleen.system.process import is_alive, this_process
 
 _OWNER, _RUN_FOLDER, _KILLED = "owner", "run_folder", "killed"
 
@@ -89,7 +87,9 @@ class Search:
     def _repeat_killed(self) -> int:
         """Enqueue the settings of trials whose process is dead; their run folders are resumed."""
         killed = [
-            t for t in self._study.get_trials(states=(TrialState.RUNNING,)) if _is_dead(t.user_attrs.get(_OWNER, ""))
+            t
+            for t in self._study.get_trials(states=(TrialState.RUNNING,))
+            if is_alive(t.user_attrs.get(_OWNER, "")) is False
         ]
         for trial in killed:
             optuna.trial.Trial(self._study, trial._trial_id).set_user_attr(_KILLED, True)
@@ -109,7 +109,7 @@ class Search:
     def ask(self) -> Trial:
         """Choose the settings of the next trial."""
         trial = self._study.ask(self._space)
-        trial.set_user_attr(_OWNER, _this_process())
+        trial.set_user_attr(_OWNER, this_process())
         # The storage may hold further parameters, which are nobody's business: they would become overrides.
         return Trial(trial.number, tuple(f"{name}={_written(trial.params[name])}" for name in self._space))
 
@@ -184,22 +184,6 @@ def _storage(path: Path) -> JournalStorage:
 
 def _pruner(settings: SearchSettings) -> optuna.pruners.BasePruner:
     return optuna.pruners.MedianPruner(settings.startup_trials, settings.warmup_epochs)
-
-
-def _this_process() -> str:
-    process = psutil.Process()
-    return f"{socket.gethostname()} {os.getpid()} {process.create_time()}"
-
-
-def _is_dead(owner: str) -> bool:
-    """Whether a process of this machine has ended; processes of other machines are assumed to be alive."""
-    try:
-        host, pid, started = owner.split(" ")
-        return host == socket.gethostname() and psutil.Process(int(pid)).create_time() != float(started)
-    except psutil.NoSuchProcess:
-        return True
-    except ValueError:
-        return False
 
 
 def _written(value: object) -> str:

@@ -1,0 +1,1 @@
+"""Runs and studies at work, seen from their folders alone."""
