@@ -1,0 +1,100 @@
+"""Straight scales with round ticks, and where a Dice lies on the page's colour scale."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from spleen.runs.results.arms import Arm
+
+_STEPS = (1, 2, 2.5, 5, 10)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis: its position in SVG units, and what is written there."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A straight scale from the values low to high onto the positions start to end."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Position of a value in SVG units; values outside are drawn at the end."""
+        share = (value - self.low) / (self.high - self.low)
+        return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
+
+    def ticks(self, most: int = 6) -> tuple[Tick, ...]:
+        """Round values within the scale, at most `most`."""
+        return tuple(Tick(self(value), number_text(value)) for value in round_values(self.low, self.high, most))
+
+
+def round_values(low: float, high: float, most: int) -> list[float]:
+    """Multiples of 1, 2, 2.5 or 5 × 10ⁿ from low to high, at most `most`."""
+    least = (high - low) / most
+    power = 10 ** math.floor(math.log10(least))
+    step = next(factor * power for factor in _STEPS if factor * power >= least * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    count = math.floor(high / step + 1e-9) - first + 1
+    return [round((first + n) * step, 12) for n in range(min(count, most))]
+
+
+def span(values: Iterable[float], least: float = 0.01) -> tuple[float, float]:
+    """Lowest and highest of the values with a little room, at least `least` apart; 0 to 1 if there are none."""
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return 0.0, 1.0
+    low, high = min(known), max(known)
+    room = max((high - low) * 0.06, (least - (high - low)) / 2)
+    return low - room, high + room
+
+
+def dice_span(values: Iterable[float], least: float = 0.01) -> tuple[float, float]:
+    """A span within 0 to 1."""
+    low, high = span(values, least)
+    return max(low, 0.0), min(high, 1.0)
+
+
+def number_text(value: float) -> str:
+    """A tick's number: short, with a true minus sign."""
+    return f"{value:.6g}".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class ColourScale:
+    """The Dice by which arms are coloured, and the ends of the scale: 0 is the lowest of the study, 1 the highest."""
+
+    of_test: bool
+    low: float
+    high: float
+
+    @property
+    def name(self) -> str:
+        """The name of the score."""
+        return "test Dice" if self.of_test else "validation Dice"
+
+    def value(self, arm: Arm) -> float:
+        """The Dice of an arm by which it is coloured."""
+        return arm.test_dice.mean if self.of_test else arm.val_dice.mean
+
+    def level(self, arm: Arm) -> float | None:
+        """Where the arm lies on the scale, from 0 to 1; None without a score."""
+        value = self.value(arm)
+        if math.isnan(value):
+            return None
+        return (value - self.low) / (self.high - self.low) if self.high > self.low else 1.0
+
+
+def colour_scale(arms: Sequence[Arm]) -> ColourScale:
+    """By test Dice, unless no arm was tested."""
+    of_test = any(not math.isnan(arm.test_dice.mean) for arm in arms)
+    values = [arm.test_dice.mean if of_test else arm.val_dice.mean for arm in arms]
+    known = [value for value in values if not math.isnan(value)]
+    return ColourScale(of_test, min(known, default=0.0), max(known, default=1.0))
