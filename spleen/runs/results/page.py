@@ -1,59 +1,40 @@
 """The results of a study as one HTML page: self-contained, for phone and desktop, light and dark."""
 
 import math
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
-from spleen.records.folder import RunFolder, read_summary
-from spleen.records.reading import OtherRun, Setting
-from spleen.records.settings import learning_rate_text, setting_text
+from spleen.records.folder import read_summary
+from spleen.records.reading import OtherRun
 from spleen.reporting.html import page_file, render_page
-from spleen.reporting.paths import without_folders
 from spleen.runs.results.arms import Arm, best_first
-from spleen.runs.results.columns import SettingColumn
 from spleen.runs.results.comparison import ArmComparison
 from spleen.runs.results.drawings.curves import CurvesDrawing, curves_drawing
-from spleen.runs.results.drawings.forest import ForestRow, forest
+from spleen.runs.results.drawings.forest import forest
 from spleen.runs.results.drawings.heat_map import heat_map
 from spleen.runs.results.drawings.pairs import pairs_drawing, signed
 from spleen.runs.results.drawings.parallel import parallel_drawing
 from spleen.runs.results.drawings.scales import colour_scale
+from spleen.runs.results.page_tables import (
+    MISSING,
+    Cell,
+    alike,
+    arms_table,
+    class_table,
+    clean,
+    count_text,
+    number_text,
+    page_links,
+    runs_table,
+    score_cell,
+    spread_text,
+)
 from spleen.runs.results.results import StudyResults, results
 from spleen.runs.results.statistics import Score
-from spleen.runs.results.text import conclusions, count_names, counts, half_width, listing, shown_columns
+from spleen.runs.results.text import SELECTED, conclusions, listing
 
 _MOST_LISTED = 200
-_MISSING = "–"
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """What a cell of a table says, and the number by which it is sorted."""
-
-    text: str
-    value: float | None = None
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A row that belongs to an arm, by its number in the study; `links` are the pages of runs: text and address."""
-
-    number: int
-    is_selected: bool
-    cells: tuple[_Cell, ...]
-    links: tuple[tuple[str, str], ...] = ()
-    forest: ForestRow | None = None
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Headings, with whether numbers stand below, and rows."""
-
-    columns: tuple[tuple[str, bool], ...]
-    rows: tuple[_Row, ...]
 
 
 def to_page(study: StudyResults | Path | str, output: Path | None = None) -> str:
@@ -64,8 +45,9 @@ def to_page(study: StudyResults | Path | str, output: Path | None = None) -> str
     """
     if not isinstance(study, StudyResults):
         study = results(study)
+    study = _without_paths(study)
     base = study.folder if output is None else output.parent
-    links = _links(study, base)
+    links = page_links(study, base)
     scale, plots = colour_scale(study.arms), forest(study)
     drawing = curves_drawing(study)
     return render_page(
@@ -76,12 +58,11 @@ def to_page(study: StudyResults | Path | str, output: Path | None = None) -> str
         about=_about(study),
         badges=_badges(study),
         tiles=_tiles(study),
-        sentences=[_clean(study, line) for line in conclusions(study)],
-        alike=_alike(study),
-        arms=_arms_table(study, plots.rows, links),
+        sentences=[line.replace(f"({SELECTED})", "(★)") for line in conclusions(study)],
+        alike=alike(study),
+        arms=arms_table(study, plots.rows, links),
         plots=plots,
-        interval_is_over=study.over,
-        classes=_class_table(study),
+        classes=class_table(study),
         scale=scale,
         heat_map=heat_map(study, scale),
         parallel=parallel_drawing(study, scale),
@@ -90,9 +71,26 @@ def to_page(study: StudyResults | Path | str, output: Path | None = None) -> str
         legend=_legend(study, drawing),
         comparison=study.comparison,
         pairs=_pairs(study, study.comparison),
-        runs=_runs_table(study, links),
+        runs=runs_table(study, links),
         others=_others(study),
         readouts=[_readout(study, arm) for arm in study.arms],
+    )
+
+
+def _without_paths(study: StudyResults) -> StudyResults:
+    """The study with settings and labels without the folders of this machine."""
+
+    def shown(arm: Arm) -> Arm:
+        settings = {key: clean(study, each) if isinstance(each, str) else each for key, each in arm.settings.items()}
+        return replace(arm, label=clean(study, arm.label), settings=settings)
+
+    arm_of = {id(arm): shown(arm) for arm in study.arms}
+    pair = study.comparison
+    return replace(
+        study,
+        arms=tuple(arm_of.values()),
+        selected=None if study.selected is None else arm_of[id(study.selected)],
+        comparison=pair and replace(pair, best=arm_of[id(pair.best)], following=arm_of[id(pair.following)]),
     )
 
 
@@ -105,7 +103,7 @@ def _about(study: StudyResults) -> str:
     order = "best validation Dice first" if study.sort == "val" else "best test Dice first (exploratory)"
     if study.sort == "val" and study.selected is None:
         order = "nothing validated"
-    return f"{_count(study.n_finished, 'finished run')} in {_count(len(study.arms), 'arm')}, {order}"
+    return f"{count_text(study.n_finished, 'finished run')} in {count_text(len(study.arms), 'arm')}, {order}"
 
 
 def _badges(study: StudyResults) -> list[tuple[str, str]]:
@@ -130,13 +128,13 @@ def _tiles(study: StudyResults) -> list[tuple[str, str, str]]:
         return []
     name = "best by validation" if study.selected and len(study.arms) > 1 else "the only arm"
     tiles = [
-        (name, arm.label, _count(arm.n_runs, "run")),
-        ("test Dice", _number(arm.test_dice.mean), _interval_note(study, arm.test_dice)),
+        (name, arm.label, count_text(arm.n_runs, "run")),
+        ("test Dice", number_text(arm.test_dice.mean), _interval_note(study, arm.test_dice)),
     ]
     if study.selected:
         gap = arm.val_dice.mean - arm.test_dice.mean
-        tiles.append(("validation Dice", _number(arm.val_dice.mean), "selected by it, so it is optimistic"))
-        tiles.append(("gap validation − test", _MISSING if math.isnan(gap) else signed(gap), ""))
+        tiles.append(("validation Dice", number_text(arm.val_dice.mean), "selected by it, so it is optimistic"))
+        tiles.append(("gap validation − test", MISSING if math.isnan(gap) else signed(gap), ""))
     return tiles
 
 
@@ -148,13 +146,9 @@ def _interval_note(study: StudyResults, score: Score) -> str:
 
 def _readout(study: StudyResults, arm: Arm) -> str:
     chosen = ", chosen by validation" if arm is study.selected else ""
-    spread = "" if arm.test_dice.interval is None else f" ({_spread(study, arm.test_dice)})"
-    val, test = _number(arm.val_dice.mean), _number(arm.test_dice.mean)
-    return f"{arm.label}: validation Dice {val}, test Dice {test}{spread}, {_count(arm.n_runs, 'run')}{chosen}"
-
-
-def _clean(study: StudyResults, text: str) -> str:
-    return without_folders(text, {study.folder, study.folder.resolve(), Path.cwd(), Path.home()})
+    spread = "" if arm.test_dice.interval is None else f" ({spread_text(study, arm.test_dice)})"
+    val, test = number_text(arm.val_dice.mean), number_text(arm.test_dice.mean)
+    return f"{arm.label}: validation Dice {val}, test Dice {test}{spread}, {count_text(arm.n_runs, 'run')}{chosen}"
 
 
 def _others(study: StudyResults) -> list[tuple[str, list[str]]]:
@@ -164,9 +158,9 @@ def _others(study: StudyResults) -> list[tuple[str, list[str]]]:
     if pruned:
         _, lines = listing(replace(study, others=pruned), _MOST_LISTED)[0]
         parts.append(
-            (f"{_count(len(pruned), 'trial')} pruned: stopped early by the search, as others did better", lines)
+            (f"{count_text(len(pruned), 'trial')} pruned: stopped early by the search, as others did better", lines)
         )
-    return [(heading, [_clean(study, line) for line in lines]) for heading, lines in parts]
+    return [(heading, [clean(study, line) for line in lines]) for heading, lines in parts]
 
 
 def _split_pruned(study: StudyResults) -> tuple[tuple[OtherRun, ...], tuple[OtherRun, ...]]:
@@ -179,132 +173,6 @@ def _split_pruned(study: StudyResults) -> tuple[tuple[OtherRun, ...], tuple[Othe
     return pruned, tuple(run for run in study.others if not is_pruned[run.folder])
 
 
-# Tables -------------------------------------------------------------------------------------------------------------
-
-
-def _alike(study: StudyResults) -> list[tuple[str, str]]:
-    """The settings that all arms share; none where there is one arm, whose settings are in its row."""
-    return [
-        (column.title, _setting(column.key, study.arms[0].settings.get(column.key)).text)
-        for column in shown_columns(study)[0]
-        if column not in _differing(study)
-    ]
-
-
-def _differing(study: StudyResults) -> list[SettingColumn]:
-    shown = shown_columns(study)[0]
-    if len(study.arms) == 1:
-        return shown
-    return [column for column in shown if len({arm.settings.get(column.key) for arm in study.arms}) > 1]
-
-
-def _arms_table(study: StudyResults, plots: Sequence[ForestRow], links: Mapping[Path, str]) -> _Table:
-    settings = _differing(study)
-    names = [column.title for column in settings]
-    numbers = [*count_names(study), "val Dice", "test Dice", "± 95 %" if study.over == "runs" else "95 % interval"]
-    rows = []
-    for number, (arm, plot) in enumerate(zip(study.arms, plots, strict=True)):
-        cells = [
-            *(_setting(column.key, arm.settings.get(column.key)) for column in settings),
-            *(_Cell(str(count), count) for count in counts(study, arm)),
-            _score(arm.val_dice.mean),
-            _score(arm.test_dice.mean),
-            _Cell(_spread(study, arm.test_dice), half_width(arm.test_dice)),
-            _score(arm.test_jaccard.mean),
-            _Cell(_MISSING) if math.isnan(arm.minutes) else _Cell(f"{arm.minutes:.1f}", arm.minutes),
-        ]
-        rows.append(_Row(number, arm is study.selected, tuple(cells), tuple(_links_of(arm, links)), plot))
-    columns = [*((name, _is_numeric(rows, n)) for n, name in enumerate(names)), *((name, True) for name in numbers)]
-    return _Table((*columns, ("test Jaccard", True), ("minutes", True)), tuple(rows))
-
-
-def _is_numeric(rows: Sequence[_Row], column: int) -> bool:
-    return any(row.cells[column].value is not None for row in rows)
-
-
-def _class_table(study: StudyResults) -> _Table | None:
-    """Test Dice by arm and class; None unless there are several classes."""
-    names = list(dict.fromkeys(name for arm in study.arms for name in arm.test_dice_by_class))
-    if not names:
-        return None
-    rows = []
-    for number, arm in enumerate(study.arms):
-        scores = [arm.test_dice_by_class.get(name, Score(math.nan, None, 0)) for name in names]
-        spreads = ["" if score.interval is None else f" ({_spread(study, score)})" for score in scores]
-        cells = [_Cell(f"{_number(s.mean)}{spread}", _value(s.mean)) for s, spread in zip(scores, spreads, strict=True)]
-        rows.append(_Row(number, arm is study.selected, (_Cell(arm.label), *cells)))
-    return _Table((("arm", False), *((name, True) for name in names)), tuple(rows))
-
-
-def _runs_table(study: StudyResults, links: Mapping[Path, str]) -> _Table:
-    """One row for each run in the table of arms, with the folder's name and the link to its page."""
-    rows = []
-    for number, arm in enumerate(study.arms):
-        for repeat, run in arm.runs.items():
-            name = _clean(study, os.path.relpath(run.folder, study.folder)) if run.folder != study.folder else "."
-            cells = [
-                _Cell(arm.label),
-                *(_setting(key, value) for key, value in zip(study.repeat_keys, repeat, strict=True)),
-                _score(run.val.dice),
-                _score(run.test.dice),
-                _Cell(f"{run.wall_seconds / 60:.1f}", run.wall_seconds / 60),
-                _Cell(name),
-            ]
-            link = links.get(run.folder)
-            rows.append(_Row(number, arm is study.selected, tuple(cells), (("page", link),) if link else ()))
-    repeats = [(key, True) for key in study.repeat_keys]
-    scores = [("val Dice", True), ("test Dice", True), ("minutes", True)]
-    return _Table((("arm", False), *repeats, *scores, ("folder", False)), tuple(rows))
-
-
-def _setting(key: str, value: Setting) -> _Cell:
-    text = learning_rate_text(value) if key == "lr" else setting_text(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return _Cell(_MISSING if value is None else text, float(value or 0) if is_number else None)
-
-
-def _score(mean: float) -> _Cell:
-    return _Cell(_number(mean), _value(mean))
-
-
-def _number(value: float) -> str:
-    return _MISSING if math.isnan(value) else f"{value:.4f}"
-
-
-def _value(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _spread(study: StudyResults, score: Score) -> str:
-    if score.interval is None:
-        return _MISSING
-    if study.over == "runs":
-        return f"± {score.interval.high - score.mean:.4f}"
-    return f"{score.interval.low:.4f} to {score.interval.high:.4f}"
-
-
-def _count(number: int, one: str) -> str:
-    return f"{number} {one if number == 1 else one + 's'}"
-
-
-# Links --------------------------------------------------------------------------------------------------------------
-
-
-def _links(study: StudyResults, base: Path) -> dict[Path, str]:
-    """The addresses of the runs' pages that exist, relative to the folder of this page, so that both can be moved."""
-    pages = {run.folder: RunFolder(run.folder).report for arm in study.arms for run in arm.runs.values()}
-    return {
-        folder: quote(Path(os.path.relpath(page.absolute(), base.absolute())).as_posix())
-        for folder, page in pages.items()
-        if page.is_file()
-    }
-
-
-def _links_of(arm: Arm, links: Mapping[Path, str]) -> list[tuple[str, str]]:
-    names = {run.folder: ", ".join(map(setting_text, repeat)) for repeat, run in arm.runs.items()}
-    return [(names[folder] or "page", links[folder]) for folder in names if folder in links]
-
-
 # Lists beside the drawings ------------------------------------------------------------------------------------------
 
 
@@ -313,7 +181,7 @@ def _by_dice(
 ) -> list[tuple[int, str, str, float | None]]:
     """Number, label, Dice and place on the colour scale of each arm, best first."""
     order = sorted(range(len(values)), key=lambda number: best_first(values[number]))
-    return [(number, study.arms[number].label, _number(values[number]), levels[number]) for number in order]
+    return [(number, study.arms[number].label, number_text(values[number]), levels[number]) for number in order]
 
 
 def _legend(study: StudyResults, drawing: CurvesDrawing | None) -> list[tuple[int, str, str, int | None, bool]]:
@@ -322,7 +190,7 @@ def _legend(study: StudyResults, drawing: CurvesDrawing | None) -> list[tuple[in
         (
             line.number,
             study.arms[line.number].label,
-            _number(study.arms[line.number].val_dice.mean),
+            number_text(study.arms[line.number].val_dice.mean),
             line.hue,
             line.is_dashed,
         )
@@ -337,14 +205,14 @@ def _pairs(study: StudyResults, comparison: ArmComparison | None) -> dict[str, o
     start = f"{', '.join(study.repeat_keys)} " if comparison.unit == "run" else ""
     names = [f"{start}{pair.name}" for pair in comparison.pairs]
     rows = [
-        (_Cell(name), _score(pair.best), _score(pair.following), _Cell(signed(pair.difference), pair.difference))
+        (Cell(name), score_cell(pair.best), score_cell(pair.following), Cell(signed(pair.difference), pair.difference))
         for name, pair in zip(names, comparison.pairs, strict=True)
     ]
     interval = comparison.interval
     tiles = [
         ("mean difference", signed(comparison.difference)),
-        ("95 % interval", _MISSING if interval is None else f"{signed(interval.low)} to {signed(interval.high)}"),
-        ("signed-rank p", _MISSING if comparison.p_value is None else f"{comparison.p_value:.2g}"),
+        ("95 % interval", MISSING if interval is None else f"{signed(interval.low)} to {signed(interval.high)}"),
+        ("signed-rank p", MISSING if comparison.p_value is None else f"{comparison.p_value:.2g}"),
         ("higher in", f"{comparison.wins} of {len(rows)}"),
         ("lower in", f"{comparison.losses} of {len(rows)}"),
     ]

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from spleen.runs.results.arms import best_first
-from spleen.runs.results.drawings.scales import Linear, Tick, round_values
-from spleen.runs.results.learning_curves import Curve, dice_ticks, mean_curve, to_height, top_of_scale
+from spleen.runs.results.drawings.scales import DiceScale, Linear, Tick, round_values
+from spleen.runs.results.learning_curves import Curve, mean_curve, top_of_scale
 from spleen.runs.results.results import StudyResults
 
 WIDTH, HEIGHT = 760, 360
@@ -53,14 +53,13 @@ def curves_drawing(study: StudyResults) -> CurvesDrawing | None:
     all_curves = [curve for _, curve in curves]
     first, last = 1.0, max(float(curve[-1, 0]) for curve in all_curves)
     x = Linear(first, max(last, first + 1), LEFT + 8, RIGHT)
-    top = top_of_scale(all_curves)
-    y = Linear(0.0, float(to_height(np.array(top))), BOTTOM, TOP)
+    y = DiceScale(0.0, top_of_scale(all_curves), BOTTOM, TOP)
     lines = [_line(rank, number, curve, x, y) for rank, (number, curve) in enumerate(curves)]
     epochs = [epoch for epoch in [1.0, *round_values(first, max(last, first + 1), 8)] if epoch == int(epoch) <= last]
     return CurvesDrawing(
         lines=tuple(lines),
         epoch_ticks=tuple(Tick(x(epoch), f"{epoch:g}") for epoch in _not_crowded(dict.fromkeys(epochs), last)),
-        dice_ticks=tuple(Tick(y(_height(dice)), f"{dice:g}") for dice in dice_ticks(top)),
+        dice_ticks=y.ticks(),
         n_grey=max(len(curves) - _COLOURED, 0),
         is_thinned=any(len(curve) > _MOST_POINTS for curve in all_curves),
         has_bands=any(line.band for line in lines),
@@ -72,7 +71,7 @@ def _not_crowded(epochs: Sequence[float] | dict[float, None], last: float) -> li
     return [epoch for epoch in epochs if epoch == 1 or epoch - 1 > last / 20]
 
 
-def _line(rank: int, number: int, curve: Curve, x: Linear, y: Linear) -> CurveLine:
+def _line(rank: int, number: int, curve: Curve, x: Linear, y: DiceScale) -> CurveLine:
     kept = curve if len(curve) <= _MOST_POINTS else curve[_thinned(len(curve))]
     has_band = bool((kept[:, 2] < kept[:, 3]).any())
     band = [*_points(kept[:, 0], kept[:, 3], x, y), *_points(kept[:, 0], kept[:, 2], x, y)[::-1]] if has_band else []
@@ -90,13 +89,9 @@ def _thinned(n: int) -> list[int]:
     return sorted({round(each) for each in np.linspace(0, n - 1, _MOST_POINTS)})
 
 
-def _points(epochs: Float[np.ndarray, " n"], dice: Float[np.ndarray, " n"], x: Linear, y: Linear) -> list[str]:
-    return [f"{x(epoch):.5g} {y(_height(value)):.5g}" for epoch, value in zip(epochs, dice, strict=True)]
+def _points(epochs: Float[np.ndarray, " n"], dice: Float[np.ndarray, " n"], x: Linear, y: DiceScale) -> list[str]:
+    return [f"{x(epoch):.5g} {y(value):.5g}" for epoch, value in zip(epochs, dice, strict=True)]
 
 
 def _polyline(points: Sequence[str]) -> str:
     return f"M{'L'.join(points)}" + ("h0" if len(points) == 1 else "")  # with round ends, a dot
-
-
-def _height(dice: float) -> float:
-    return float(to_height(np.array(dice)))

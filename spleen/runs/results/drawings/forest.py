@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from spleen.runs.results.arms import Arm
-from spleen.runs.results.drawings.scales import Linear, dice_span
+from spleen.runs.results.drawings.scales import DiceScale, dice_span, stretched
 from spleen.runs.results.results import StudyResults
 
 WIDTH, HEIGHT = 150, 16
@@ -30,17 +30,17 @@ class Forest:
 
 
 def forest(study: StudyResults) -> Forest:
-    """The rows of all arms; the scale spans the scores, and intervals that are wider end at its ends."""
-    means = [mean for arm in study.arms for mean in (arm.val_dice.mean, arm.test_dice.mean)]
-    low, high = dice_span(means)
-    room = (high - low) / 2
-    ends = [end for arm in study.arms if (i := arm.test_dice.interval) for end in (i.low, i.high)]
-    low, high = dice_span([*means, *(min(max(end, low - room), high + room) for end in ends)])
-    scale = Linear(low, high, 5, WIDTH - 5)
+    """The rows of all arms; the scale spans the scores, with room for intervals; wider ones end at its ends."""
+    low, high = dice_span([mean for arm in study.arms for mean in (arm.val_dice.mean, arm.test_dice.mean)])
+    room = (stretched(high) - stretched(low)) / 4
+    scale = DiceScale(
+        max(1 - math.exp(room - stretched(low)), 0.0), 1 - math.exp(-room - stretched(high)), 5, WIDTH - 5
+    )
+    low, high = scale.low, scale.high
     return Forest(tuple(_row(arm, scale) for arm in study.arms), low, high)
 
 
-def _row(arm: Arm, scale: Linear) -> ForestRow:
+def _row(arm: Arm, scale: DiceScale) -> ForestRow:
     interval = arm.test_dice.interval
     return ForestRow(
         test=_place(arm.test_dice.mean, scale),
@@ -50,5 +50,5 @@ def _row(arm: Arm, scale: Linear) -> ForestRow:
     )
 
 
-def _place(value: float, scale: Linear) -> float | None:
+def _place(value: float, scale: DiceScale) -> float | None:
     return None if math.isnan(value) else scale(value)

@@ -44,11 +44,11 @@ def pairs_drawing(comparison: ArmComparison, names: Sequence[str]) -> PairsDrawi
     low, high = span([0.0, *ends, *(pair.difference for pair in comparison.pairs)])
     x = Linear(low, high, LEFT, RIGHT)
     heights = piled([x(pair.difference) for pair in comparison.pairs])
-    axis_y = 16 + (max(heights) + 1) * _APART + 8
+    axis_y = 16 + (max(heights) + 1) * _APART + 24
     dots = [
         PairDot(
             x=x(pair.difference),
-            y=axis_y - 10 - height * _APART,
+            y=axis_y - 28 - height * _APART,
             title=f"{name}: {pair.best:.4f} and {pair.following:.4f}, difference {signed(pair.difference)}",
             winner="best" if pair.difference > 0 else "following" if pair.difference < 0 else "none",
         )

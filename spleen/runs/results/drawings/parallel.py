@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 from spleen.records.reading import Setting
 from spleen.records.settings import differing_keys, learning_rate_text, setting_text
-from spleen.runs.results.drawings.scales import ColourScale, Linear, Tick, dice_span, number_text
+from spleen.runs.results.drawings.scales import ColourScale, DiceScale, Linear, Tick, dice_span, number_text
 from spleen.runs.results.results import StudyResults
 from spleen.runs.results.text import shown_columns
 
@@ -110,7 +110,7 @@ def _continuous_axis(title: str, key: str, numbers: Sequence[float], x: float) -
 
 
 def _dice_axis(title: str, values: Sequence[float], x: float) -> Axis:
-    scale = Linear(*dice_span(values), _BOTTOM, _TOP)
+    scale = DiceScale(*dice_span(values), _BOTTOM, _TOP)
     return Axis(title, x, scale.ticks(), tuple(None if math.isnan(value) else scale(value) for value in values))
 
 

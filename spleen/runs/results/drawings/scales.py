@@ -1,12 +1,16 @@
-"""Straight scales with round ticks, and where a Dice lies on the page's colour scale."""
+"""Scales with round ticks: straight ones, those of a Dice, which are stretched towards 1, and that of colours."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spleen.runs.results.arms import Arm
+from spleen.runs.results.learning_curves import dice_ticks
 
 _STEPS = (1, 2, 2.5, 5, 10)
+_LEAST_ERROR = 0.001  # a Dice of 1 would be at infinity
+_LEAST_APART = 14  # ticks, in SVG units
+_FEW_TICKS = 3
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,46 @@ def span(values: Iterable[float], least: float = 0.01) -> tuple[float, float]:
     return low - room, high + room
 
 
-def dice_span(values: Iterable[float], least: float = 0.01) -> tuple[float, float]:
-    """A span within 0 to 1."""
-    low, high = span(values, least)
-    return max(low, 0.0), min(high, 1.0)
+@dataclass(frozen=True)
+class DiceScale:
+    """A scale of Dice onto the positions start to end, stretched towards 1: good arms differ only there.
+
+    The step from 0.9 to 0.95 is as long as that from 0.8 to 0.9.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, dice: float) -> float:
+        """Position of a Dice in SVG units; values outside are drawn at the end."""
+        return Linear(stretched(self.low), stretched(self.high), self.start, self.end)(stretched(dice))
+
+    def ticks(self) -> tuple[Tick, ...]:
+        """Round values within the scale that have room beside each other."""
+        values = [value for value in dice_ticks(self.high) if value >= self.low]
+        if len(values) < _FEW_TICKS:
+            values = round_values(self.low, self.high, 6)
+        kept: list[Tick] = []
+        for value in reversed(values):
+            if not kept or abs(self(value) - kept[-1].at) >= _LEAST_APART:
+                kept.append(Tick(self(value), number_text(value)))
+        return tuple(reversed(kept))
+
+
+def stretched(dice: float) -> float:
+    """−ln(1 − Dice), up to a Dice of 0.999."""
+    return -math.log(max(1 - dice, _LEAST_ERROR))
+
+
+def dice_span(values: Iterable[float]) -> tuple[float, float]:
+    """Ends of a scale for these Dice, with a little room; 0 to 0.99 if there are none."""
+    heights = [stretched(value) for value in values if math.isfinite(value)]
+    if not heights:
+        return 0.0, 0.99
+    room = max(0.06 * (max(heights) - min(heights)), 0.02)
+    return max(1 - math.exp(room - min(heights)), 0.0), 1 - math.exp(-room - max(heights))
 
 
 def number_text(value: float) -> str:
@@ -69,7 +109,7 @@ def number_text(value: float) -> str:
 
 @dataclass(frozen=True)
 class ColourScale:
-    """The Dice by which arms are coloured, and the ends of the scale: 0 is the lowest of the study, 1 the highest."""
+    """The Dice by which arms are coloured, and the ends of the scale, the lowest and the highest of the study."""
 
     of_test: bool
     low: float
@@ -85,11 +125,12 @@ class ColourScale:
         return arm.test_dice.mean if self.of_test else arm.val_dice.mean
 
     def level(self, arm: Arm) -> float | None:
-        """Where the arm lies on the scale, from 0 to 1; None without a score."""
+        """Where the arm lies on the scale, from 0 to 1, stretched towards 1; None without a score."""
         value = self.value(arm)
         if math.isnan(value):
             return None
-        return (value - self.low) / (self.high - self.low) if self.high > self.low else 1.0
+        low, high = stretched(self.low), stretched(self.high)
+        return (stretched(value) - low) / (high - low) if high > low else 1.0
 
 
 def colour_scale(arms: Sequence[Arm]) -> ColourScale:
