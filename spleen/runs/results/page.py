@@ -35,6 +35,7 @@ from spleen.runs.results.statistics import Score
 from spleen.runs.results.text import SELECTED, conclusions, listing
 
 _MOST_LISTED = 200
+_PRUNED = "status 'pruned' in summary.json, "
 
 
 def to_page(study: StudyResults | Path | str, output: Path | None = None) -> str:
@@ -157,10 +158,9 @@ def _others(study: StudyResults) -> list[tuple[str, list[str]]]:
     parts = listing(replace(study, others=others), _MOST_LISTED)
     if pruned:
         _, lines = listing(replace(study, others=pruned), _MOST_LISTED)[0]
-        parts.append(
-            (f"{count_text(len(pruned), 'trial')} pruned: stopped early by the search, as others did better", lines)
-        )
-    return [(heading, [clean(study, line) for line in lines]) for heading, lines in parts]
+        lines = [line.replace(_PRUNED, "") for line in lines]
+        parts.append((f"{count_text(len(pruned), 'trial')} pruned: stopped early by the search", lines))
+    return [(heading.replace("`", ""), [clean(study, line) for line in lines]) for heading, lines in parts]
 
 
 def _split_pruned(study: StudyResults) -> tuple[tuple[OtherRun, ...], tuple[OtherRun, ...]]:

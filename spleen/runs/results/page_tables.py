@@ -68,7 +68,9 @@ def arms_table(study: StudyResults, plots: Sequence[ForestRow], links: Mapping[P
     """One row for each arm: the settings that differ, counts, scores and the links to the pages of its runs."""
     settings = _differing(study)
     names = [column.title for column in settings]
-    numbers = [*count_names(study), "val Dice", "test Dice", "± 95 %" if study.over == "runs" else "95 % interval"]
+    interval = "± 95 %" if study.over == "runs" else "95 % interval"
+    has_interval = any(arm.test_dice.interval is not None for arm in study.arms)
+    numbers = [*count_names(study), "val Dice", "test Dice", *([interval] if has_interval else [])]
     rows = []
     for number, (arm, plot) in enumerate(zip(study.arms, plots, strict=True)):
         cells = [
@@ -76,7 +78,7 @@ def arms_table(study: StudyResults, plots: Sequence[ForestRow], links: Mapping[P
             *(Cell(str(count), count) for count in counts(study, arm)),
             score_cell(arm.val_dice.mean),
             score_cell(arm.test_dice.mean),
-            Cell(spread_text(study, arm.test_dice), half_width(arm.test_dice)),
+            *([Cell(spread_text(study, arm.test_dice), half_width(arm.test_dice))] if has_interval else []),
             score_cell(arm.test_jaccard.mean),
             Cell(MISSING) if math.isnan(arm.minutes) else Cell(f"{arm.minutes:.1f}", arm.minutes),
         ]

@@ -30,6 +30,7 @@ class CurveLine:
     band: str
     hue: int | None
     is_dashed: bool
+    is_selected: bool
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ def curves_drawing(study: StudyResults) -> CurvesDrawing | None:
     first, last = 1.0, max(float(curve[-1, 0]) for curve in all_curves)
     x = Linear(first, max(last, first + 1), LEFT + 8, RIGHT)
     y = DiceScale(0.0, top_of_scale(all_curves), BOTTOM, TOP)
-    lines = [_line(rank, number, curve, x, y) for rank, (number, curve) in enumerate(curves)]
+    lines = [
+        _line(rank, number, curve, x, y, study.arms[number] is study.selected)
+        for rank, (number, curve) in enumerate(curves)
+    ]
     epochs = [epoch for epoch in [1.0, *round_values(first, max(last, first + 1), 8)] if epoch == int(epoch) <= last]
     return CurvesDrawing(
         lines=tuple(lines),
@@ -71,7 +75,7 @@ def _not_crowded(epochs: Sequence[float] | dict[float, None], last: float) -> li
     return [epoch for epoch in epochs if epoch == 1 or epoch - 1 > last / 20]
 
 
-def _line(rank: int, number: int, curve: Curve, x: Linear, y: DiceScale) -> CurveLine:
+def _line(rank: int, number: int, curve: Curve, x: Linear, y: DiceScale, is_selected: bool) -> CurveLine:
     kept = curve if len(curve) <= _MOST_POINTS else curve[_thinned(len(curve))]
     has_band = bool((kept[:, 2] < kept[:, 3]).any())
     band = [*_points(kept[:, 0], kept[:, 3], x, y), *_points(kept[:, 0], kept[:, 2], x, y)[::-1]] if has_band else []
@@ -81,6 +85,7 @@ def _line(rank: int, number: int, curve: Curve, x: Linear, y: DiceScale) -> Curv
         band=f"M{'L'.join(band)}Z" if band else "",
         hue=rank % _HUES if rank < _COLOURED else None,
         is_dashed=_HUES <= rank < _COLOURED,
+        is_selected=is_selected,
     )
 
 
