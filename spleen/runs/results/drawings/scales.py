@@ -42,21 +42,19 @@ class Linear:
 
 def round_values(low: float, high: float, most: int) -> list[float]:
     """Multiples of 1, 2, 2.5 or 5 × 10ⁿ from low to high, at most `most`."""
-    least = (high - low) / most
-    power = 10 ** math.floor(math.log10(least))
-    step = next(factor * power for factor in _STEPS if factor * power >= least * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    count = math.floor(high / step + 1e-9) - first + 1
-    return [round((first + n) * step, 12) for n in range(min(count, most))]
+    power = 10 ** math.floor(math.log10((high - low) / most))
+    for step in (factor * power for factor in _STEPS):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first < most:
+            break
+    return [round(number * step, 12) for number in range(first, last + 1)]
 
 
-def span(values: Iterable[float], least: float = 0.01) -> tuple[float, float]:
-    """Lowest and highest of the values with a little room, at least `least` apart; 0 to 1 if there are none."""
-    known = [value for value in values if math.isfinite(value)]
-    if not known:
-        return 0.0, 1.0
+def span(values: Iterable[float]) -> tuple[float, float]:
+    """Lowest and highest of the values with a little room, at least 0.01 apart."""
+    known = list(values)
     low, high = min(known), max(known)
-    room = max((high - low) * 0.06, (least - (high - low)) / 2)
+    room = max((high - low) * 0.06, (0.01 - (high - low)) / 2)
     return low - room, high + room
 
 
