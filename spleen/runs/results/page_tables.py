@@ -80,7 +80,7 @@ def arms_table(study: StudyResults, plots: Sequence[ForestRow], links: Mapping[P
             score_cell(arm.test_dice.mean),
             *([Cell(spread_text(study, arm.test_dice), half_width(arm.test_dice))] if has_interval else []),
             score_cell(arm.test_jaccard.mean),
-            Cell(MISSING) if math.isnan(arm.minutes) else Cell(f"{arm.minutes:.1f}", arm.minutes),
+            _minutes(arm.minutes),
         ]
         rows.append(Row(number, arm is study.selected, tuple(cells), tuple(_links_of(arm, links)), plot))
     columns = [*((name, _is_numeric(rows, n)) for n, name in enumerate(names)), *((name, True) for name in numbers)]
@@ -118,7 +118,7 @@ def runs_table(study: StudyResults, links: Mapping[Path, str]) -> Table:
                 *(_setting(key, value) for key, value in zip(study.repeat_keys, repeat, strict=True)),
                 score_cell(run.val.dice),
                 score_cell(run.test.dice),
-                Cell(f"{run.wall_seconds / 60:.1f}", run.wall_seconds / 60),
+                _minutes(run.wall_seconds / 60),
                 Cell(name),
             ]
             link = links.get(run.folder)
@@ -132,6 +132,10 @@ def _setting(key: str, value: Setting) -> Cell:
     text = learning_rate_text(value) if key == "lr" else setting_text(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return Cell(MISSING if value is None else text, float(value or 0) if is_number else None)
+
+
+def _minutes(minutes: float) -> Cell:
+    return Cell(MISSING) if math.isnan(minutes) else Cell(f"{minutes:.1f}", minutes)
 
 
 def score_cell(mean: float) -> Cell:
