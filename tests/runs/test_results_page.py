@@ -270,3 +270,13 @@ def test_a_page_that_cannot_be_written_is_a_warning(multirun: Path, capsys: pyte
     started(multirun)
     assert report() == 0
     assert f"warning: {multirun / 'report.html'} was not written" in capsys.readouterr().err
+
+
+def test_no_page_is_written_where_every_job_was_refused(
+    multirun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "refused").mkdir()
+    started(multirun / "refused")
+    assert report() == 0
+    assert capsys.readouterr().err == ""
+    assert list((multirun / "refused").iterdir()) == []

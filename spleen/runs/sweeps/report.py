@@ -41,14 +41,19 @@ def print_jobs(sweep_folder: Path, run_folders: Sequence[Path]) -> None:
 
 
 def write_page(sweep_folder: Path) -> None:
-    """Write report.html with the results of all runs below `sweep_folder`; one that cannot be written is a warning."""
+    """Write report.html with the results of all runs below `sweep_folder`, if there are any.
+
+    A page that cannot be written is a warning: the runs are finished all the same.
+    """
     from spleen.runs.results.page import to_page
 
     page = RunFolder(sweep_folder).report
     try:
         write_text(page, to_page(sweep_folder, page))
-    except (InputError, OSError) as error:  # the runs are finished all the same
-        print(f"warning: {page} was not written: {error}", file=sys.stderr)
+    except InputError:  # every job was refused before it started, so there is no run
+        return
+    except OSError as error:
+        print(f"warning: {page} was not written: {error.strerror or error}", file=sys.stderr)
     else:
         print(f"{page}  shows them in a browser")
 
