@@ -22,6 +22,7 @@ def results(
     markdown: Annotated[Path | None, typer.Option(help="Write the table and its summary as Markdown.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row per arm, in full precision.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table (booktabs).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write all of it as one page, to look at and to share.")] = None,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw validation curves, and size × rate if both vary.")
     ] = None,
@@ -39,5 +40,5 @@ def results(
     print_results(study)
     if not study.arms:
         raise typer.Exit(code=1)
-    for path in write_results(study, markdown, csv, latex, plots):
+    for path in write_results(study, markdown, csv, latex, plots, html):
         print(f"written: {path}")

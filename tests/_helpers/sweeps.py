@@ -48,7 +48,7 @@ def wait_for(reached: Callable[[], object], process: subprocess.Popen[str]) -> N
 
 
 def job_folders(folder: Path, name: str = "size_and_rate") -> list[Path]:
-    return sorted(path for path in (folder / "out" / name).iterdir() if not path.name.startswith("."))
+    return sorted(path for path in (folder / "out" / name).iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def needs(module: str) -> None:

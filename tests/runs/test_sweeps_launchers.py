@@ -88,7 +88,7 @@ def test_failed_jobs_are_listed_at_the_end_and_equal_values_written_differently_
     assert done.returncode == 1, done.stderr
     assert "1 of 2 combinations are duplicates of another job" in done.stdout
     assert "1 job(s) of the multirun" in done.stderr
-    ((folder,),) = [list(path.glob("[!.]*")) for path in (tmp_path / "out" / "s").iterdir()]
+    ((folder,),) = [[job for job in path.iterdir() if job.is_dir()] for path in (tmp_path / "out" / "s").iterdir()]
     assert folder.name == "lr=0.01"
     assert "TypeError" in json.loads((folder / "failed.json").read_text())["message"]
 
@@ -144,7 +144,7 @@ def test_a_sweep_with_joblib_has_one_time_stamp_and_reports_every_job(
     done = run_train(tmp_path, "-m", "hydra/launcher=joblib", *kept, "study=s", guards)
     assert done.returncode == 2, done.stderr
     (sweep,) = (tmp_path / "out" / "s").iterdir()
-    assert {path.name for path in sweep.glob("[!.]*")} == {f"split.guard_mm={mm}" for mm in (2, 900, 3)}
+    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {f"split.guard_mm={mm}" for mm in (2, 900, 3)}
     assert "2 finished job(s)" in done.stdout
     assert "1 job(s) of the multirun" in done.stderr
     assert "  split.guard_mm=900: scan7" in done.stderr

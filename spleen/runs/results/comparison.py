@@ -1,18 +1,31 @@
 """Is the best arm better than the next one? Their test Dice, paired by run and case."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from spleen.evaluation.metrics.statistics import FEWEST_PAIRS, Interval, bootstrap_mean_interval, wilcoxon_p
 from spleen.records.cases import CaseRow, mean_of_known, read_cases, slices_of_test
 from spleen.records.reading import BrokenRunError, FinishedRun
+from spleen.records.settings import setting_text
 from spleen.runs.results.arms import Arm
 from spleen.runs.results.statistics import t_interval
 
 Unit = Literal["case", "run"]
 Verdict = Literal["distinguishable", "not distinguishable", "too few pairs", "no pairs"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The test Dice of both arms for one case, or for one run, over the classes that both scored."""
+
+    name: str
+    """The case_id, or the run's values of the settings in which the runs of an arm differ."""
+    best: float
+    following: float
+    difference: float
+    """Best minus following."""
 
 
 @dataclass(frozen=True)
@@ -34,50 +47,71 @@ class ArmComparison:
     unit: Unit
     verdict: Verdict
     same_slices: bool
+    pairs: tuple[Pair, ...]
+
+    @property
+    def wins(self) -> int:
+        """Number of pairs in which the best arm has the higher test Dice."""
+        return sum(pair.difference > 0 for pair in self.pairs)
+
+    @property
+    def losses(self) -> int:
+        """Number of pairs in which the following arm has the higher test Dice."""
+        return sum(pair.difference < 0 for pair in self.pairs)
 
 
 def compare_arms(best: Arm, following: Arm) -> ArmComparison:
     """Compare the test Dice of two arms on the classes and cases that both scored, paired by seed and fold."""
-    matched = [(run, following.runs[repeat]) for repeat, run in best.runs.items() if repeat in following.runs]
-    by_run = [differences for run, other in matched if (differences := _differences(run, other))]
-    by_case: dict[str, list[float]] = {}
-    for differences in by_run:
-        for case_id, difference in differences.items():
-            by_case.setdefault(case_id, []).append(difference)
+    matched = [(repeat, run, following.runs[repeat]) for repeat, run in best.runs.items() if repeat in following.runs]
+    by_run = {repeat: found for repeat, run, other in matched if (found := _pairs_of(run, other))}
+    by_case: dict[str, list[Pair]] = {}
+    for found in by_run.values():
+        for pair in found:
+            by_case.setdefault(pair.name, []).append(pair)
     unit: Unit = "case" if len(by_case) >= len(by_run) else "run"
-    pairs = [mean_of_known(list(each)) for each in (by_case.values() if unit == "case" else map(_values, by_run))]
+    if unit == "case":
+        pairs = [_mean(case_id, found) for case_id, found in by_case.items()]
+    else:
+        pairs = [_mean(", ".join(map(setting_text, repeat)), found) for repeat, found in by_run.items()]
+    differences = [pair.difference for pair in pairs]
     enough = len(pairs) >= FEWEST_PAIRS
-    interval = bootstrap_mean_interval(pairs) if enough and unit == "case" else t_interval(pairs)
-    p_value = wilcoxon_p(pairs) if enough else None
+    interval = bootstrap_mean_interval(differences) if enough and unit == "case" else t_interval(differences)
+    p_value = wilcoxon_p(differences) if enough else None
     return ArmComparison(
         best=best,
         following=following,
-        difference=mean_of_known(pairs),
+        difference=mean_of_known(differences),
         interval=interval,
         p_value=p_value,
         n_pairs=len(pairs),
         unit=unit,
         verdict=_verdict(len(pairs), interval, p_value),
-        same_slices=all(slices_of_test(run.folder) == slices_of_test(other.folder) for run, other in matched),
+        same_slices=all(slices_of_test(run.folder) == slices_of_test(other.folder) for _, run, other in matched),
+        pairs=tuple(pairs),
     )
 
 
-def _values(differences: Mapping[str, float]) -> list[float]:
-    return list(differences.values())
+def _mean(name: str, pairs: Sequence[Pair]) -> Pair:
+    return Pair(
+        name=name,
+        best=mean_of_known([pair.best for pair in pairs]),
+        following=mean_of_known([pair.following for pair in pairs]),
+        difference=mean_of_known([pair.difference for pair in pairs]),
+    )
 
 
-def _differences(run: FinishedRun, other: FinishedRun) -> dict[str, float]:
-    """Difference in test Dice of each case, mean over the classes that both scored."""
+def _pairs_of(run: FinishedRun, other: FinishedRun) -> list[Pair]:
+    """The cases of two runs, each a mean over the classes that both scored."""
     try:
         ours, theirs = _test_dice(read_cases(run.folder)), _test_dice(read_cases(other.folder))
     except BrokenRunError:
-        return {}
-    by_case: dict[str, list[float]] = {}
+        return []
+    by_case: dict[str, list[Pair]] = {}
     for (case_id, class_name), dice in ours.items():
-        difference = dice - theirs.get((case_id, class_name), math.nan)
-        if not math.isnan(difference):
-            by_case.setdefault(case_id, []).append(difference)
-    return {case_id: mean_of_known(differences) for case_id, differences in by_case.items()}
+        other_dice = theirs.get((case_id, class_name), math.nan)
+        if not math.isnan(dice - other_dice):
+            by_case.setdefault(case_id, []).append(Pair(case_id, dice, other_dice, dice - other_dice))
+    return [_mean(case_id, pairs) for case_id, pairs in by_case.items()]
 
 
 def _test_dice(rows: tuple[CaseRow, ...]) -> dict[tuple[str, str], float]:

@@ -1,20 +1,16 @@
 """Validation Dice by epoch of the arms of a study."""
 
-import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import LineStyleType
 
-from spleen.records.folder import RunFolder
 from spleen.reporting.figures import DASHES, DPI, OKABE_ITO, save_figure
 from spleen.runs.results.arms import Arm, best_first
+from spleen.runs.results.learning_curves import Curve, dice_ticks, from_height, mean_curve, to_height, top_of_scale
 from spleen.runs.results.results import StudyResults
 
 _MOST_NAMED, _MOST_BANDS = 12, 3  # more bands would hide the lines
@@ -22,10 +18,6 @@ _HUES = ("blue", "vermillion", "bluish green", "orange", "reddish purple", "sky 
 _STYLES: tuple[LineStyleType, ...] = ("-", DASHES)  # six hues in two styles for twelve arms
 _REST = "#C4C4C4"
 _FEW_POINTS = 25
-_TICKS = (0, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
-
-Curve = Float[np.ndarray, "epoch 4"]
-Scale = Num[np.ndarray, "..."]  # whatever shape matplotlib asks for
 
 
 def draw_validation_curves(study: StudyResults, path: Path) -> None:
@@ -35,7 +27,7 @@ def draw_validation_curves(study: StudyResults, path: Path) -> None:
     are left out of the mean.
     """
     ranked = sorted(study.arms, key=lambda arm: best_first(arm.val_dice.mean))
-    curves = [(arm, _curve(arm)) for arm in ranked]
+    curves = [(arm, mean_curve(arm)) for arm in ranked]
     figure = Figure(figsize=(8.8, 4.8), dpi=DPI, facecolor="white", layout="constrained")
     axes = figure.subplots()
     for _, curve in curves[_MOST_NAMED:]:
@@ -44,27 +36,6 @@ def draw_validation_curves(study: StudyResults, path: Path) -> None:
         _draw_arm(axes, rank, f"{arm.val_dice.mean:.4f}  {arm.label}", curve)
     _finish(axes, curves, study)
     save_figure(figure, path)
-
-
-def _curve(arm: Arm) -> Curve:
-    """Epoch, then mean, lowest and highest validation Dice of the arm's runs."""
-    of_epoch: dict[float, list[float]] = {}
-    for run in arm.runs.values():
-        for epoch, dice in _read_dice(RunFolder(run.folder).metrics):
-            of_epoch.setdefault(epoch, []).append(dice)
-    points = [(epoch, sum(dice) / len(dice), min(dice), max(dice)) for epoch, dice in sorted(of_epoch.items())]
-    return np.array(points, dtype=np.float64).reshape(-1, 4)
-
-
-def _read_dice(path: Path) -> list[tuple[float, float]]:
-    """The epochs with a validation Dice, counted from 1, and its values; empty if the file cannot be read."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(row.get("epoch"), row.get("val/dice")) for row in csv.DictReader(file)]
-        pairs = [(float(epoch) + 1, float(dice)) for epoch, dice in rows if epoch and dice]
-    except (OSError, ValueError, csv.Error):
-        return []
-    return [(epoch, dice) for epoch, dice in pairs if math.isfinite(dice)]
 
 
 def _draw_arm(axes: Axes, rank: int, label: str, curve: Curve) -> None:
@@ -120,19 +91,8 @@ def _finish(axes: Axes, curves: Sequence[tuple[Arm, Curve]], study: StudyResults
 
 def _stretch_the_top(axes: Axes, curves: Sequence[Curve]) -> None:
     """Make the step from 0.9 to 0.95 as high as that from 0.8 to 0.9, because good arms differ only there."""
-    highest = max((float(curve[:, 1].max()) for curve in curves if len(curve)), default=0.0)
-    top = 1 - (1 - min(highest, 0.998)) / 1.3  # leaves room above the best curve; 1 itself is at infinity
-    axes.set_yscale("function", functions=(_to_height, _from_height))
+    top = top_of_scale(curves)
+    axes.set_yscale("function", functions=(to_height, from_height))
     axes.set_ylim(0, top)
-    ticks = [tick for tick in _TICKS if tick <= top]
+    ticks = dice_ticks(top)
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-
-
-def _to_height(dice: Scale) -> Scale:
-    height: Scale = -np.log(np.maximum(1 - dice, 1e-6))
-    return height
-
-
-def _from_height(height: Scale) -> Scale:
-    dice: Scale = 1 - np.exp(-height)
-    return dice

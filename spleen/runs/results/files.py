@@ -1,4 +1,4 @@
-"""The results of a study as files: Markdown with figures, CSV for further analysis, LaTeX for a paper."""
+"""The results of a study as files: a page, Markdown with figures, CSV for further analysis, LaTeX for a paper."""
 
 import math
 import os
@@ -46,6 +46,7 @@ def write_results(
     csv: Path | None = None,
     latex: Path | None = None,
     plots: Path | None = None,
+    html: Path | None = None,
 ) -> list[Path]:
     """Write the requested files and return them. Raises InputError if one cannot be written."""
     pictures = [] if plots is None else _draw(study, plots)
@@ -54,6 +55,7 @@ def write_results(
         (markdown, lambda: as_markdown(study, _links(pictures, markdown))),
         (csv, lambda: as_csv(study)),
         (latex, lambda: as_latex(study)),
+        (html, lambda: _page(study, html)),
     ]
     for path, text in texts:
         if path is not None:
@@ -71,6 +73,12 @@ def _draw(study: StudyResults, folder: Path) -> list[Path]:
     drawn = [curves]
     _write_or_raise(heat_map, lambda: drawn.extend([heat_map] if draw_heat_map(study, heat_map) else []))
     return drawn
+
+
+def _page(study: StudyResults, path: Path | None) -> str:
+    from spleen.runs.results.page import to_page
+
+    return to_page(study, path)
 
 
 def _write_or_raise(path: Path, write: Callable[[], None]) -> None:

@@ -13,19 +13,16 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from spleen.records.reading import Setting
-from spleen.records.settings import setting_text
 from spleen.reporting.figures import DPI, OKABE_ITO, save_figure
 from spleen.reporting.tables import scientific
-from spleen.runs.results.arms import Arm, best_first
+from spleen.runs.results.arms import Arm
 from spleen.runs.results.results import StudyResults
+from spleen.runs.results.size_and_rate import MOST_PANELS, rate_of, size_and_rate, size_of
 
-_SIZE, _RATE = "img_size", "lr"
-_MOST_PANELS, _MOST_ACROSS = 12, 3
+_MOST_ACROSS = 3
 _CELL = (0.82, 0.5)  # inches
 _COLOURS = "viridis"
 _MISSING = "#EEEEEE"
-_ALWAYS_NAMED = ("model.name", "axis")
 
 Grid = Float[np.ndarray, "rate size"]
 
@@ -36,12 +33,11 @@ def draw_heat_map(study: StudyResults, path: Path) -> bool:
     Every cell shows its arm's mean test Dice; the arm selected by validation is framed, missing cells are grey. Of more
     than twelve combinations, those with the best validation Dice are drawn.
     """
-    arms = [arm for arm in study.arms if all(_is_number(arm.settings.get(key)) for key in (_SIZE, _RATE))]
-    sizes, rates = (sorted({_number(arm, key) for arm in arms}) for key in (_SIZE, _RATE))
-    if len(sizes) < 2 or len(rates) < 2:
+    grid = size_and_rate(study.arms)
+    if grid is None:
         return False
-    combinations = _panels(arms)
-    panels = combinations[:_MOST_PANELS]
+    sizes, rates = grid.sizes, grid.rates
+    panels = grid.panels[:MOST_PANELS]
     across = min(len(panels), _MOST_ACROSS)
     down = math.ceil(len(panels) / across)
     width, height = _CELL[0] * len(sizes) + 0.5, _CELL[1] * len(rates) + 0.6
@@ -56,33 +52,9 @@ def draw_heat_map(study: StudyResults, path: Path) -> bool:
         axes.set_title(name, fontsize=9.5)
     for axes in stack.flat[len(panels) :]:
         axes.set_visible(False)
-    _finish(figure, stack, image, study, len(combinations))
+    _finish(figure, stack, image, study, len(grid.panels))
     save_figure(figure, path)
     return True
-
-
-def _is_number(value: Setting) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _number(arm: Arm, key: str) -> float:
-    return float(arm.settings[key] or 0)
-
-
-def _panels(arms: Sequence[Arm]) -> list[tuple[str, list[Arm]]]:
-    """The arms by their other settings, named by those that differ, best validation first."""
-    others = [key for key in arms[0].settings if key not in (_SIZE, _RATE)]
-    groups: dict[tuple[Setting, ...], list[Arm]] = {}
-    for arm in arms:
-        groups.setdefault(tuple(arm.settings[key] for key in others), []).append(arm)
-    naming = [n for n, key in enumerate(others) if len({values[n] for values in groups}) > 1 or key in _ALWAYS_NAMED]
-    panels = [(", ".join(_words(others[n], values[n]) for n in naming), members) for values, members in groups.items()]
-    panels.sort(key=lambda panel: min(best_first(arm.val_dice.mean) for arm in panel[1]))
-    return panels
-
-
-def _words(key: str, value: Setting) -> str:
-    return setting_text(value) if key in _ALWAYS_NAMED else f"{key.rsplit('.', 1)[-1]} {setting_text(value)}"
 
 
 def _draw_panel(
@@ -95,7 +67,7 @@ def _draw_panel(
 ) -> AxesImage:
     grid: Grid = np.full((len(rates), len(sizes)), np.nan)
     for arm in arms:
-        row, column = rates.index(_number(arm, _RATE)), sizes.index(_number(arm, _SIZE))
+        row, column = rates.index(rate_of(arm)), sizes.index(size_of(arm))
         grid[row, column] = arm.test_dice.mean
         if arm is selected:
             frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, clip_on=False, zorder=4)
@@ -128,8 +100,8 @@ def _finish(
     notes = [] if study.selected is None else ["framed: chosen by validation"]
     if any(arm.n_runs > 1 for arm in study.arms):
         notes.append("each value: mean of an arm's runs")
-    if n_combinations > _MOST_PANELS:
-        notes.append(f"the best {_MOST_PANELS} of {n_combinations} combinations by validation")
+    if n_combinations > MOST_PANELS:
+        notes.append(f"the best {MOST_PANELS} of {n_combinations} combinations by validation")
     figure.suptitle(f"Test Dice: {study.folder.resolve().name}", fontsize=11, wrap=True)
     figure.supxlabel("\n".join(["image size, pixels", *notes]), fontsize=8.5)
     figure.supylabel("learning rate", fontsize=9)

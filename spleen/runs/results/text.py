@@ -188,6 +188,8 @@ def _incomplete(study: StudyResults) -> list[str]:
 
 
 def _with_interval(study: StudyResults, score: Score) -> str:
+    if math.isnan(score.mean):
+        return "n/a"
     if score.interval is None:
         return f"{score.mean:.4f}"
     if study.over == "runs":

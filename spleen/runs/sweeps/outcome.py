@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from spleen.records.folder import MARKERS, RunFolder, State, state_of
 from spleen.runs.sweeps.plan import Job
@@ -30,19 +30,24 @@ class Multirun(Callback):
     """Whether the job folders have no time stamp, so that the same command finds them again."""
     trouble: ClassVar[str | None] = None
     """Why the launcher ended before its jobs, if it did."""
+    writes_page: ClassVar[bool] = True
+    """Whether report.html is written at the end: the setting `report`."""
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         """Called once, in the process that starts the jobs."""
         Multirun.sweep_folder = Path(config.hydra.sweep.dir)
+        Multirun.writes_page = bool(OmegaConf.select(config, "report", default=True))
 
 
 def report() -> int:
     """Print the table of finished jobs and the problems of the others; returns the exit code of the process."""
-    from spleen.runs.sweeps.report import print_jobs
+    from spleen.runs.sweeps.report import print_jobs, write_page
 
     assert Multirun.sweep_folder is not None
     states = _states(Multirun.sweep_folder, Multirun.jobs)
     print_jobs(Multirun.sweep_folder, [folder for folder, state in states.items() if state == "finished"])
+    if Multirun.writes_page:
+        write_page(Multirun.sweep_folder)
     if running := [folder for folder, state in states.items() if state == "running"]:
         print(f"{len(running)} job(s) are being run by another process:", file=sys.stderr)
         _list(dict.fromkeys(running, ""))

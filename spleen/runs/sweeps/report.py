@@ -1,17 +1,20 @@
 """The table at the end of a multirun: one row per finished job, best validation Dice first."""
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from spleen.records.folder import read_summary
+from spleen.errors import InputError
+from spleen.records.folder import RunFolder, read_summary
 from spleen.records.reading import FinishedRun, read_run
 from spleen.records.settings import settings_that_matter
 from spleen.reporting.tables import Cell, Column, print_table, scientific
 from spleen.runs.results.columns import choose_columns
 from spleen.runs.sweeps.search import trial_folder
+from spleen.system.files import write_text
 
 
 def print_jobs(sweep_folder: Path, run_folders: Sequence[Path]) -> None:
@@ -35,6 +38,24 @@ def print_jobs(sweep_folder: Path, run_folders: Sequence[Path]) -> None:
     print_table(f"\n{len(rows)} finished job(s) in {sweep_folder}, best validation Dice first", columns, rows)
     does = "averages the folds and compares:" if any(column.key == "fold" for column in settings) else "compares them:"
     print(f"spleen results {sweep_folder}  {does} intervals, the best arm, curves, Markdown, CSV and LaTeX")
+
+
+def write_page(sweep_folder: Path) -> None:
+    """Write report.html with the results of all runs below `sweep_folder`, if there are any.
+
+    A page that cannot be written is a warning: the runs are finished all the same.
+    """
+    from spleen.runs.results.page import to_page
+
+    page = RunFolder(sweep_folder).report
+    try:
+        write_text(page, to_page(sweep_folder, page))
+    except InputError:  # every job was refused before it started, so there is no run
+        return
+    except OSError as error:
+        print(f"warning: {page} was not written: {error.strerror or error}", file=sys.stderr)
+    else:
+        print(f"{page}  shows them in a browser")
 
 
 def _by_validation(run: FinishedRun) -> float:
