@@ -156,7 +156,7 @@ def _attempts(scan: Scan, box: Box, finest: float) -> Iterator[tuple[Factors, fl
                 factors[axis] *= 2
 
 
-def _block_mean(array: Num[np.ndarray, "i j k"], factors: Factors) -> Num[np.ndarray, "i j k"]:
+def _block_mean(array: Num[np.ndarray, "i j k"], factors: Factors) -> Num[np.ndarray, "I J K"]:
     """Means of blocks of voxels; what is left over at the far ends is dropped."""
     for axis, factor in enumerate(factors):
         if factor > 1:

@@ -106,13 +106,13 @@ def _coarser(region: MaskVolume, spacing: tuple[float, float, float], most_faces
     return factors[0], factors[1], factors[2]
 
 
-def _block_mean(region: MaskVolume, factors: tuple[int, int, int]) -> Float64[np.ndarray, "i j k"]:
+def _block_mean(region: MaskVolume, factors: tuple[int, int, int]) -> Float64[np.ndarray, "I J K"]:
     """The fraction of each block that the mask fills; blocks at the far ends are completed with nothing."""
     padding = [(0, -n % factor) for n, factor in zip(region.shape, factors, strict=True)]
     padded = np.pad(region, padding)
     i, j, k = (n // factor for n, factor in zip(padded.shape, factors, strict=True))
     blocks = padded.reshape(i, factors[0], j, factors[1], k, factors[2])
-    means: Float64[np.ndarray, "i j k"] = blocks.mean(axis=(1, 3, 5))
+    means: Float64[np.ndarray, "I J K"] = blocks.mean(axis=(1, 3, 5))
     return means
 
 
