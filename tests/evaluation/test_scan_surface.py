@@ -83,7 +83,7 @@ def test_a_large_surface_is_made_coarser_and_keeps_its_volume() -> None:
     mask = sphere(30.0, np.eye(4), (66, 66, 66))
     (fine,) = surface_meshes({"reference": mask}, ("ball",), np.eye(4), None)
     (coarse,) = surface_meshes({"reference": mask}, ("ball",), np.eye(4), 6_000)
-    assert len(coarse.faces) < 8_000 < len(fine.faces)
+    assert len(coarse.faces) < 9_000 < len(fine.faces)
     assert trimesh.Trimesh(coarse.vertices_mm, coarse.faces).volume == pytest.approx(4 / 3 * np.pi * 30**3, rel=0.02)
 
 

@@ -27,7 +27,7 @@ def worst_slices(
     prediction: UInt8[np.ndarray, "i j k"], reference: UInt8[np.ndarray, "i j k"], affine: Affine
 ) -> tuple[WorstSlice, ...]:
     """The sagittal, coronal and axial slice of largest error; none where both masks are the same."""
-    wrong = np.argwhere(prediction != reference)
+    wrong = np.stack(np.unravel_index(np.flatnonzero(prediction != reference), reference.shape), axis=1)
     worst: list[WorstSlice] = []
     for number, axis in enumerate(AXES):
         if not len(wrong):

@@ -23,7 +23,7 @@ def check_mesh_name(path: Path) -> None:
         raise InputError(f"--mesh: {path} must end in one of {', '.join(MESH_SUFFIXES)}")
 
 
-def write_mesh(path: Path, meshes: Sequence[Mesh], colours: Sequence[UInt8[np.ndarray, "n 3"]]) -> None:
+def write_mesh(path: Path, meshes: Sequence[Mesh], colours: Sequence[UInt8[np.ndarray, "_ 3"]]) -> None:
     """Write meshes: STL those of one mask as one body, GLB each under its name, with the colours of its vertices.
 
     STL is in mm, RAS, and holds the prediction where there is one. GLB is in metres with y up, as glTF demands: x to
@@ -48,7 +48,7 @@ def _stl(meshes: Sequence[Mesh]) -> bytes:
     return header + struct.pack("<I", len(triangles)) + triangles.tobytes()
 
 
-def _glb(meshes: Sequence[Mesh], colours: Sequence[UInt8[np.ndarray, "n 3"]]) -> bytes:
+def _glb(meshes: Sequence[Mesh], colours: Sequence[UInt8[np.ndarray, "_ 3"]]) -> bytes:
     views: list[dict[str, int]] = []
     accessors: list[dict[str, object]] = []
     chunks: list[bytes] = []

@@ -58,7 +58,7 @@ def slice_picture(
             opacity = np.where(_outline(region), 1.0, _FILLED)[region][:, None]
             rgb[region] += opacity * (tint - rgb[region])
     buffer = BytesIO()
-    Image.fromarray(np.rint(rgb).astype(np.uint8)).save(buffer, "PNG", optimize=True)
+    Image.fromarray(np.rint(rgb).astype(np.uint8)).save(buffer, "PNG")
     title = f"{axis} slice {index}"
     alternative = f"{title}, {' and '.join(present) + ' in colour' if present else 'no mask here'}"
     return Picture(title, alternative, f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}")

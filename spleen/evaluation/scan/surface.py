@@ -14,7 +14,6 @@ from spleen.types import Affine, MaskVolume
 # Taubin 1995, "A signal processing approach to fair surface design", SIGGRAPH: a step inwards, then a longer one
 # outwards, so that steps of voxels vanish and the volume stays.
 _INWARDS, _OUTWARDS, _ROUNDS = 0.5, -0.53, 10
-_FACES_PER_VOXEL = 2.2  # triangles of marching cubes per voxel of the surface, roughly
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,14 @@ def _triangles(
 
 def _coarser(region: MaskVolume, spacing: tuple[float, float, float], most_faces: int | None) -> tuple[int, int, int]:
     """Voxels per block along each axis, the finest first, until the surface has about `most_faces` triangles."""
-    factors = [1, 1, 1]
-    n_faces = _FACES_PER_VOXEL * len(surface_voxels(region))
-    while most_faces is not None and n_faces > most_faces:
-        finest = int(np.argmin(np.array(spacing) * factors))
-        n_faces *= factors[finest] / (factors[finest] + 1)
-        factors[finest] += 1
-    return factors[0], factors[1], factors[2]
+    factors = np.ones(3, dtype=int)
+    padded = np.pad(region, 1).view(np.int8)
+    exposed = np.array([np.count_nonzero(np.diff(padded, axis=axis)) for axis in range(3)])
+    # Marching cubes makes about two triangles of each voxel face between inside and outside.
+    while most_faces is not None and 2 * (exposed * factors).sum() / factors.prod() > most_faces:
+        factors[np.argmin(np.array(spacing) * factors)] += 1
+    i, j, k = (int(factor) for factor in factors)
+    return i, j, k
 
 
 def _block_mean(region: MaskVolume, factors: tuple[int, int, int]) -> Float64[np.ndarray, "I J K"]:

@@ -39,7 +39,7 @@ def middle_slices(case: CaseFacts, organ: tuple[int, ...]) -> list[MiddleSlice]:
     image = read_image_file(case.image).volume
     if image is None or case.intensity is None:
         return []
-    values, numbered = _numbered_labels(case, organ, image)
+    values, numbered = numbered_labels(case, organ, image)
     low, high = display_range(case)
     slices = []
     for number, axis in enumerate(AXES):
@@ -67,7 +67,7 @@ def display_range(case: CaseFacts) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1)
 
 
-def _numbered_labels(
+def numbered_labels(
     case: CaseFacts, organ: tuple[int, ...], image: Volume
 ) -> tuple[tuple[ValueFacts, ...], UInt8[np.ndarray, "i j k"]]:
     """The label values that are shown, and the label with 1, 2, … in their place."""
