@@ -145,10 +145,11 @@ def _view(case: CaseFacts, organ: tuple[int, ...], most_pixels: int) -> _CaseVie
 def _viewer(case: CaseFacts, organ: tuple[int, ...]) -> Viewer | None:
     """The case to move through, with its label as the reference; None where its voxels cannot be read."""
     image = read_image_file(case.image).volume
-    if image is None:
+    if image is None or case.intensity is None:
         return None
     values, numbered = numbered_labels(case, organ, image)
-    array = np.nan_to_num(image.array, nan=float(np.nanmin(image.array)))
+    low, high = case.intensity.whole.minimum, case.intensity.whole.maximum
+    array = np.nan_to_num(image.array, nan=low, neginf=low, posinf=high)
     names = tuple(value.title for value in values)
     reference = numbered if values else None
     return make_viewer(Scan(case.case_id, array, image.affine, is_hounsfield(array), names, reference))
