@@ -20,6 +20,7 @@ from spleen.cli.explore import explore
 from spleen.cli.export import export
 from spleen.cli.fetch import fetch
 from spleen.cli.predict import predict
+from spleen.cli.report import report
 from spleen.cli.results import results
 from spleen.cli.sync import sync
 from spleen.cli.train import VERBATIM, train
@@ -93,5 +94,5 @@ def _program(
 
 # Not guarded: a training reports its own errors.
 app.command(context_settings=VERBATIM, add_help_option=False)(train)
-for subcommand in (predict, evaluate, compare, explore, export, results, watch, sync, fetch):
+for subcommand in (predict, evaluate, compare, explore, report, export, results, watch, sync, fetch):
     app.command()(_guarded(subcommand))

@@ -1,5 +1,6 @@
-"""Options shared by several subcommands, and parsers of option values."""
+"""Options shared by several subcommands, parsers of option values, and how failures are listed."""
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -63,3 +64,14 @@ def parse_tolerance(text: str) -> float | dict[str, float]:
         raise InputError(
             f"--tolerance-mm must be a length in mm, or one per class, such as spleen=1,liver=2; got '{text}'"
         ) from error
+
+
+_MOST_FAILURES = 20
+
+
+def print_failures(failures: Sequence[str]) -> None:
+    """List on standard error what failed, shortened."""
+    for failure in failures[:_MOST_FAILURES]:
+        print(f"failed: {failure}", file=sys.stderr)
+    if (more := len(failures) - _MOST_FAILURES) > 0:
+        print(f"failed: {more} more", file=sys.stderr)

@@ -1,13 +1,12 @@
 """`spleen predict`: options, a progress bar, and the table at the end."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from spleen.cli.options import AllowCustomCode, FormerTrust, RenameClasses, parse_renames
+from spleen.cli.options import AllowCustomCode, FormerTrust, RenameClasses, parse_renames, print_failures
 from spleen.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +64,9 @@ def predict(
     ] = None,
     allow_custom_code: AllowCustomCode = False,
     trust: FormerTrust = False,
+    page: Annotated[
+        bool, typer.Option("--page", help="Also write a page to look at each case, CASE_page.html beside its mask.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Compute only outputs that are missing.")
@@ -72,8 +74,8 @@ def predict(
 ) -> None:
     """Segment images with one or several trained runs, each mask on its image's own grid.
 
-    Volumes and confidence scores are in predictions.csv beside the masks. Exit code 1 if an image failed, 2 for invalid
-    input.
+    Volumes and confidence scores are in predictions.csv beside the masks. Exit code 1 if an image or a page failed, 2
+    for invalid input.
     """
     from spleen.inference.predict import PredictSettings
     from spleen.inference.predict import predict as predict_files
@@ -110,7 +112,8 @@ def predict(
             settings = _fit((runs, inputs, output), fit_weights, settings, bar.advance)
         report = predict_files(runs, inputs, output, settings, bar.advance)
     _tell(report)
-    if report.failures:
+    has_pages = _write_pages(report) if page else True
+    if report.failures or not has_pages:
         raise typer.Exit(code=1)
 
 
@@ -181,16 +184,28 @@ def _fit(
     return replace(settings, weights=fitted.weights)
 
 
-_MOST_FAILURES = 20
-
-
 def _tell(report: "PredictionReport") -> None:
     """The table of all predictions, what it cost, and what failed."""
-    from spleen.cli.actions.prediction_table import print_predictions
+    from spleen.inference.report.table import print_predictions
 
     print_predictions(report)
-    for failure in report.failures[:_MOST_FAILURES]:
-        place = "" if str(failure.image) in failure.reason else f"{failure.image}: "
-        print(f"failed: {place}{failure.reason}", file=sys.stderr)
-    if (more := len(report.failures) - _MOST_FAILURES) > 0:
-        print(f"failed: {more} more", file=sys.stderr)
+    print_failures(
+        [
+            failure.reason if str(failure.image) in failure.reason else f"{failure.image}: {failure.reason}"
+            for failure in report.failures
+        ]
+    )
+
+
+def _write_pages(report: "PredictionReport") -> bool:
+    """A page beside each new mask; False if one failed. The masks are complete already."""
+    from spleen.inference.report.masks import write_case_pages
+    from spleen.system.progress import ProgressBar
+    from spleen.system.signals import stop_on_signals
+
+    with stop_on_signals() as stop, ProgressBar("page", check=stop.check) as bar:
+        pages, failures = write_case_pages([case.mask for case in report.cases], progress=bar.name_case)
+    if pages:
+        print(f"  {len(pages)} page(s), such as {pages[0]}")
+    print_failures([f"page {failure}" for failure in failures])
+    return not failures

@@ -87,6 +87,14 @@ def test_the_summary_lists_each_case_and_the_speed(ct: SmallCt, views: list[Path
     assert f"2 masks in {tmp_path / 'out'}, with {tmp_path / 'out' / 'predictions.csv'}" in done.stdout
 
 
+def test_a_page_beside_each_mask_shows_it_on_request(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
+    done = spleen_predict(views[0], ct.image, "-o", tmp_path / "out", "--page")
+    assert done.exit_code == 0, done.output
+    (page,) = (tmp_path / "out").glob("*_page.html")
+    assert f"1 page(s), such as {page}" in done.output
+    assert "Image with its prediction: bright" in page.read_text()
+
+
 def test_each_failed_image_is_listed_once_and_the_exit_code_is_1(
     ct: SmallCt, views: list[Path], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from spleen.data.modality import guess_modality
 from spleen.exploration.facts.case import explore_case
 from spleen.exploration.facts.header import NOT_SET
 from spleen.exploration.facts.intensity import (
@@ -16,7 +17,6 @@ from spleen.exploration.facts.intensity import (
     intensity_facts,
     spread_of,
 )
-from spleen.exploration.facts.modality import guess_modality
 from spleen.exploration.inputs import CaseFiles
 from tests._helpers.nifti import ORIENTATIONS, SHAPE, SPACING_MM, box, counting, ras_affine, save, save_stored_as
 

@@ -52,7 +52,7 @@ def surface_distances(
     """
     _check_input(prediction.shape, reference.shape, spacing_mm)
     axes_mm = np.diag(spacing_mm) if isinstance(spacing_mm, tuple) else spacing_mm
-    box = _box_around(prediction, reference)
+    box = box_around(prediction, reference)
     if box is None:
         return SurfaceDistances(np.empty(0), np.empty(0))
     predicted, expected = _surface(prediction[box]), _surface(reference[box])
@@ -105,6 +105,11 @@ def surface_dice(distances: SurfaceDistances, tolerance_mm: float) -> float:
     return float(np.mean(both <= tolerance_mm * (1 + _RELATIVE_SLACK))) if both.size else math.nan
 
 
+def surface_voxels(mask: MaskVolume) -> Int64[np.ndarray, "n 3"]:
+    """Indices of the surface voxels of a mask, in the order in which `surface_distances` gives their distances."""
+    return _indices(_surface(mask))
+
+
 def _check_input(
     prediction: tuple[int, ...], reference: tuple[int, ...], spacing_mm: SpacingMm | Float64[np.ndarray, "3 3"]
 ) -> None:
@@ -118,7 +123,7 @@ def _check_input(
         raise InputError(f"spacing_mm must be three positive lengths in mm; got {spacing_mm}. Repair the affine")
 
 
-def _box_around(prediction: MaskVolume, reference: MaskVolume) -> Box | None:
+def box_around(prediction: MaskVolume, reference: MaskVolume) -> Box | None:
     """The smallest box that holds both masks, or None if both are empty.
 
     The axis with the longest stride comes first: it is searched in whole blocks of memory, the others in what is left.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Num
 
-from spleen.exploration.facts.modality import Modality, guess_modality
+from spleen.data.modality import Modality, guess_modality
 
 SortedValues = Num[np.ndarray, " _"]
 

@@ -3,10 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from spleen.evaluation.scan.case import Scan, is_hounsfield
+from spleen.evaluation.scan.viewer import Viewer, make_viewer, viewer_scripts
 from spleen.exploration.above_wording import above_title, cases_above, highest_voxels
 from spleen.exploration.explore import Exploration
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.intensity import IntensityFacts
+from spleen.exploration.facts.reading import read_image_file
 from spleen.exploration.outliers import MIN_CASES, RULE, Distribution, Outlier
 from spleen.exploration.report.histograms import histogram_panels
 from spleen.exploration.report.selection import shown_cases
@@ -18,7 +23,7 @@ from spleen.exploration.report.svg import (
     slice_drawing,
     strip_drawing,
 )
-from spleen.exploration.report.views import middle_slices
+from spleen.exploration.report.views import middle_slices, numbered_labels
 from spleen.exploration.verdict import Verdict
 from spleen.exploration.window import Window
 from spleen.exploration.wording import (
@@ -84,8 +89,11 @@ def to_page(exploration: Exploration, window: Window | None = None) -> str:
     single = len(cases) == 1
     n_labels = sum(case.label is not None for case in cases)
     different = [each for each in exploration.distributions if each.minimum < each.maximum]
+    viewer = _viewer(cases[0], organ) if single else None
     return render_page(
         "exploration.html.jinja",
+        scripts=viewer_scripts() if viewer is not None else (),
+        viewer=viewer,
         kind="exploration",
         title=cases[0].case_id if single else f"{len(cases)} cases",
         about="What to know before training" + ("" if single else f": {len(cases)} images, {n_labels} with a label"),
@@ -142,6 +150,19 @@ def _view(case: CaseFacts, organ: tuple[int, ...], most_pixels: int, window: Win
         highest=highest_voxels(above) if above is not None and above.highest else None,
         labels=_labels(case),
     )
+
+
+def _viewer(case: CaseFacts, organ: tuple[int, ...]) -> Viewer | None:
+    """The case to move through, with its label as the reference; None where its voxels cannot be read."""
+    image = read_image_file(case.image).volume
+    if image is None or case.intensity is None:
+        return None
+    values, numbered = numbered_labels(case, organ, image)
+    low, high = case.intensity.whole.minimum, case.intensity.whole.maximum
+    array = np.nan_to_num(image.array, nan=low, neginf=low, posinf=high)
+    names = tuple(value.title for value in values)
+    reference = numbered if values else None
+    return make_viewer(Scan(case.case_id, array, image.affine, is_hounsfield(array), names, reference))
 
 
 def _planes(case: CaseFacts) -> Table | None:

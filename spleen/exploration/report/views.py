@@ -53,7 +53,7 @@ def middle_slices(case: CaseFacts, organ: tuple[int, ...], window: Window | None
     image = read_image_file(case.image).volume
     if image is None or case.intensity is None:
         return []
-    values, numbered = _numbered_labels(case, organ, image)
+    values, numbered = numbered_labels(case, organ, image)
     shown = display_range(case, window)
     low, high = shown.low, shown.high
     slices = []
@@ -96,7 +96,7 @@ def _in_words(low: float, high: float, is_ct: bool, preset: str | None) -> str:
     return f"{name}level {format_number((low + high) / 2)}, width {format_number(high - low)}{unit}"
 
 
-def _numbered_labels(
+def numbered_labels(
     case: CaseFacts, organ: tuple[int, ...], image: Volume
 ) -> tuple[tuple[ValueFacts, ...], UInt8[np.ndarray, "i j k"]]:
     """The label values that are shown, and the label with 1, 2, … in their place."""

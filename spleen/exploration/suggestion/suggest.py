@@ -11,12 +11,12 @@ import numpy as np
 
 from spleen.data.layouts.dataset import Modality as ToldModality
 from spleen.data.layouts.dataset_json import DATASET_JSON
+from spleen.data.modality import Modality
 from spleen.data.splits.blocks import SliceSplitSettings, split_one_volume
 from spleen.errors import InputError
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.header import GeometryFacts, PlaneFacts
 from spleen.exploration.facts.label import LabelFacts
-from spleen.exploration.facts.modality import Modality
 from spleen.exploration.suggestion.layout import hydra_override, training_data
 from spleen.exploration.suggestion.size import SAME_PIXEL, Setting, choose_size, native_grid, pixel_in_words
 from spleen.imaging.slicing import AXES

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from spleen.cli.actions.prediction_table import print_predictions
 from spleen.inference.confidence import ClassConfidence
 from spleen.inference.predict import PredictedCase, PredictionReport
+from spleen.inference.report.table import print_predictions
 
 
 def report(n_cases: int) -> PredictionReport:

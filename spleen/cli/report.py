@@ -1,0 +1,135 @@
+"""`spleen report`: which page a path asks for, and where it goes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spleen.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for, with the names of the options."""
+
+    path: Path
+    label: Path | None
+    prediction: Path | None
+    images: Path | None
+    output: Path | None
+    mesh: Path | None
+    identifying: bool
+
+    def refuse(self, what: str, *options: str) -> None:
+        """Raise InputError for options that mean nothing for what the path is."""
+        for option in options:
+            if getattr(self, option) is not None:
+                raise InputError(f"--{option} is not for {what} ({self.path}); leave it out")
+
+
+def report(
+    path: Annotated[
+        Path, typer.Argument(metavar="IMAGE|MASKS", help="A NIfTI image, or a folder that spleen predict has written.")
+    ],
+    label: Annotated[
+        Path | None, typer.Option(metavar="LABEL", help="The reference; of MASKS, a folder of references.")
+    ] = None,
+    prediction: Annotated[Path | None, typer.Option(metavar="MASK", help="A predicted mask of IMAGE.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The images of MASKS.", show_default="where predict read them")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The page.", show_default="CASE.html or MASKS/report.html"),
+    ] = None,
+    mesh: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the surfaces of the masks: .stl or .glb.")
+    ] = None,
+    identifying: Annotated[
+        bool, typer.Option("--identifying", help="Show file paths and header texts, which may name the patient.")
+    ] = False,
+) -> None:
+    """Write a self-contained HTML page: of a scan, three linked planes and surfaces; of masks, an overview with a page each.
+
+    Exit code 1 if the page of a case failed, 2 for invalid input.
+    """  # noqa: E501
+    request = _Request(path, label, prediction, images, output, mesh, identifying)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder (relative to {Path.cwd()})")
+    if not path.is_dir():
+        _report_scan(request)
+        return
+    for is_one, write in _FOLDERS:
+        if is_one(path):
+            write(request)
+            return
+    from spleen.imaging.foreign import describe_folder
+
+    raise InputError(
+        f"{path} is a folder without predictions.csv, so spleen predict has not written it; {describe_folder(path)}"
+    )
+
+
+def _report_scan(request: _Request) -> None:
+    from spleen.evaluation.scan.case import read_scan
+    from spleen.evaluation.scan.mesh_files import check_mesh_name
+    from spleen.evaluation.scan.page import to_page
+    from spleen.evaluation.scan.viewer import write_scan_mesh
+    from spleen.imaging.files import case_name
+    from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
+    from spleen.system.signals import stop_on_signals
+
+    request.refuse("an image", "images")
+    output = _page_name(request.output) or Path(f"{case_name(request.path)}.html")
+    if request.mesh is not None:
+        check_mesh_name(request.mesh)
+        if request.label is None and request.prediction is None:
+            raise InputError("--mesh needs a mask whose surface to write; add --label or --prediction")
+    outputs = {"--output": output, "--mesh": request.mesh}
+    check_outputs(outputs)
+    with stop_on_signals():
+        scan = read_scan(request.path, request.label, request.prediction)
+        write_outputs(
+            outputs,
+            {
+                "--output": text_writer(lambda: to_page(scan, request.identifying)),
+                "--mesh": lambda path: write_scan_mesh(path, scan),
+            },
+        )
+
+
+def _report_masks(request: _Request) -> None:
+    from spleen.cli.options import print_failures
+    from spleen.inference.report.masks import read_masks_folder, write_overview
+    from spleen.reporting.outputs import check_outputs
+    from spleen.system.progress import ProgressBar
+    from spleen.system.signals import stop_on_signals
+
+    request.refuse("a folder of masks", "prediction", "mesh")
+    output = _page_name(request.output) or request.path / "report.html"
+    check_outputs({"--output": output})
+    cases = read_masks_folder(request.path, request.images, request.label)
+    with stop_on_signals() as stop, ProgressBar("case", check=stop.check) as bar:
+        failures = write_overview(request.path, cases, output, request.identifying, bar.name_case)
+    print(f"wrote {output}, with pages of {len(cases) - len(failures)} cases in {output.with_suffix('')}")
+    if failures:
+        print_failures(failures)
+        raise typer.Exit(code=1)
+
+
+def _page_name(output: Path | None) -> Path | None:
+    if output is not None and not output.is_dir() and output.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--output: {output} must end in .html")
+    return output
+
+
+def _holds_masks(folder: Path) -> bool:
+    from spleen.evaluation.class_names import CSV_NAME
+
+    return (folder / CSV_NAME).is_file()
+
+
+_FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[[_Request], None]], ...] = ((_holds_masks, _report_masks),)
+"""How each kind of folder is known, and what writes its page; the first that fits counts."""

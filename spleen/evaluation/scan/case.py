@@ -1,0 +1,131 @@
+"""The scan that a page shows: an image and up to two masks on its grid."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Num, UInt8
+
+from spleen.data.modality import guess_modality
+from spleen.errors import InputError
+from spleen.evaluation.case_scores import label_values
+from spleen.evaluation.class_names import classes_to_score
+from spleen.imaging.files import case_name, split_channel
+from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
+from spleen.imaging.nifti import Volume, read_channels, read_label
+from spleen.types import Affine, LabelVolume
+
+# A mask is stored with 8 bits; with more values, or with negative ones, the file is an image.
+_MOST_CLASSES = 255
+_VOXELS_LOOKED_AT = 1_000_000
+_HEADER_TEXTS = ("descrip", "aux_file", "intent_name")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An image on its RAS grid and its masks, in which 1, 2, … are the classes."""
+
+    case_id: str
+    image: Num[np.ndarray, "i j k"]
+    affine: Affine
+    is_ct: bool
+    """Whether the intensities are Hounsfield units."""
+    classes: tuple[str, ...] = ()
+    reference: UInt8[np.ndarray, "i j k"] | None = None
+    prediction: UInt8[np.ndarray, "i j k"] | None = None
+    n_channels: int = 1
+    """Of the image's file; the first is shown."""
+    origin: tuple[tuple[str, str], ...] = ()
+    """Paths and header texts, which may tell who the patient is: names and values."""
+
+    @property
+    def masks(self) -> dict[str, UInt8[np.ndarray, "i j k"]]:
+        """Those that there are, under "reference" and "prediction"."""
+        both = {"reference": self.reference, "prediction": self.prediction}
+        return {name: mask for name, mask in both.items() if mask is not None}
+
+
+def read_scan(
+    image: Path,
+    label: Path | None = None,
+    prediction: Path | None = None,
+    class_names: Mapping[int, str] | None = None,
+    case_id: str | None = None,
+) -> Scan:
+    """Read an image with its reference and its prediction, each reoriented to RAS by its own affine.
+
+    `class_names` are those of label values; by default those that predictions.csv beside the prediction or a
+    dataset.json beside the label's folder tells. The case is called like the image's file.
+    Raises InputError for a file that cannot be read, for different grids, and for a mask that is an image.
+    """
+    channels = read_channels([image], GRID_TOLERANCE_MM)
+    array, affine = channels.arrays[0], channels.affine
+    read: dict[str, LabelVolume] = {}
+    for name, path in (("reference", label), ("prediction", prediction)):
+        if path is not None:
+            read[name] = _read_mask(path, image, Volume(array, affine, affine))
+    if class_names is None and read:
+        told = [] if prediction is None else [prediction]
+        class_names = classes_to_score(None, None, told, label or prediction or image)
+    classes, numbered = number_classes(read, class_names or {})
+    return Scan(
+        case_id=case_id or _case_id(image),
+        image=array,
+        affine=affine,
+        is_ct=is_hounsfield(array),
+        classes=classes,
+        reference=numbered.get("reference"),
+        prediction=numbered.get("prediction"),
+        n_channels=len(channels.arrays),
+        origin=_origin({"image": image, "label": label, "prediction": prediction}),
+    )
+
+
+def is_hounsfield(array: Num[np.ndarray, "i j k"]) -> bool:
+    """Whether the intensities are those of a CT, judged by some of the voxels."""
+    sample = np.sort(array.ravel()[:: max(1, array.size // _VOXELS_LOOKED_AT)])
+    return guess_modality(sample)[0] == "CT"
+
+
+def number_classes(
+    masks: Mapping[str, LabelVolume], names: Mapping[int, str]
+) -> tuple[tuple[str, ...], dict[str, UInt8[np.ndarray, "i j k"]]]:
+    """The classes that any mask holds, and the masks with 1, 2, … for them; a value without a name is "label 7"."""
+    values = sorted({value for mask in masks.values() for value in label_values(mask)})
+    of_value = {value: names.get(value, f"label {value}") for value in values}
+    classes = tuple(dict.fromkeys(of_value.values()))
+    numbered = {}
+    for name, mask in masks.items():
+        numbered[name] = np.zeros(mask.shape, dtype=np.uint8)
+        for value, class_name in of_value.items():
+            numbered[name][mask == value] = classes.index(class_name) + 1
+    return classes, numbered
+
+
+def _read_mask(path: Path, image: Path, volume: Volume) -> LabelVolume:
+    mask = read_label(path, volume.affine)
+    names = str(image), str(path)
+    check_same_grid((volume.array.shape, mask.array.shape), (volume.affine, mask.affine), GRID_TOLERANCE_MM, names)
+    values = label_values(mask.array)
+    if len(values) > _MOST_CLASSES or (values and values[0] < -1):
+        raise InputError(
+            f"{path} is an image and not a label map: it holds {len(values)} values from {values[0]} to {values[-1]}"
+        )
+    return mask.array
+
+
+def _case_id(image: Path) -> str:
+    name = case_name(image)
+    channel = split_channel(name)
+    return channel[0] if channel else name
+
+
+def _origin(paths: Mapping[str, Path | None]) -> tuple[tuple[str, str], ...]:
+    given = {name: path for name, path in paths.items() if path is not None}
+    header = nib.load(given["image"]).header
+    assert isinstance(header, nib.nifti1.Nifti1Header)
+    texts = {field: header[field].tobytes().rstrip(b"\0").decode("latin-1") for field in _HEADER_TEXTS}
+    told = {f"header {field}": text.strip() for field, text in texts.items() if text.strip()}
+    return tuple({**{name: str(path.absolute()) for name, path in given.items()}, **told}.items())

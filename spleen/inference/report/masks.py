@@ -1,0 +1,186 @@
+"""Pages of masks that `spleen predict` has written: one for each case, and an overview of a folder."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from spleen.errors import InputError
+from spleen.evaluation.case_scores import ScoreSettings, score_case
+from spleen.evaluation.class_names import CSV_NAME
+from spleen.evaluation.scan.case import Scan, read_scan
+from spleen.evaluation.scan.page import to_page
+from spleen.evaluation.scan.pictures import Picture
+from spleen.evaluation.scan.viewer import thumbnail
+from spleen.imaging.files import case_name, volumes_by_name
+from spleen.inference.outputs import CHANNEL_SEPARATOR, read_record
+from spleen.reporting.html import render_page
+from spleen.reporting.tables import Cell
+from spleen.system.files import as_utf8, write_text
+
+Progress = Callable[[int, int, str], None]
+"""Called before each case with its number from 0, the number of cases, and its name."""
+
+_THUMBNAIL_PIXELS = 240
+_FIRST_CHANNEL = "_0000"
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """One predicted case: its files, and its rows of predictions.csv."""
+
+    case_id: str
+    mask: Path
+    image: Path | None
+    """The first channel; None where it has gone."""
+    reference: Path | None
+    rows: tuple[dict[str, str], ...]
+
+
+@dataclass
+class _Shown:
+    """What the overview shows of one case."""
+
+    files: MaskFiles
+    link: str | None = None
+    picture: Picture | None = None
+    dice: dict[str, float] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def read_masks_folder(folder: Path, images: Path | None = None, labels: Path | None = None) -> list[MaskFiles]:
+    """The cases of a folder's predictions.csv whose masks are there, in its order.
+
+    Images are those that predictions.csv tells, or of the same name in `images`; references are those of the same name
+    in `labels`. Raises InputError for a folder without such a file, and for `images` or `labels` without volumes.
+    """
+    named_images = {} if images is None else _by_short_name(images)
+    references = {} if labels is None else volumes_by_name(labels)
+    by_mask: dict[str, list[dict[str, str]]] = {}
+    for row in read_record(folder / CSV_NAME):
+        by_mask.setdefault(row["prediction"], []).append(row)
+    masks = {as_utf8(path.name): path for path in folder.iterdir()}
+    cases = []
+    for name, rows in by_mask.items():
+        if name in masks:
+            recorded = Path(rows[0]["image"].split(CHANNEL_SEPARATOR)[0])
+            case_id = rows[0]["case_id"]
+            image = named_images.get(case_id, recorded if recorded.exists() else None)
+            cases.append(MaskFiles(case_id, masks[name], image, references.get(case_id), tuple(rows)))
+    if not cases:
+        raise InputError(
+            f"{folder / CSV_NAME} names no mask that is in {folder}; predict again, or give another folder"
+        )
+    return cases
+
+
+def _by_short_name(images: Path) -> dict[str, Path]:
+    return {name.removesuffix(_FIRST_CHANNEL): path for name, path in volumes_by_name(images).items()}
+
+
+def write_case_pages(
+    masks: Collection[Path], identifying: bool = False, progress: Progress | None = None
+) -> tuple[list[Path], list[str]]:
+    """Write CASE_page.html beside each of these masks; returns the pages, and the failures in words."""
+    cases = [case for folder in {mask.parent: None for mask in masks} for case in read_masks_folder(folder)]
+    wanted = [case for case in cases if case.mask in set(masks)]
+    pages, failures = [], []
+    for number, case in enumerate(wanted):
+        if progress is not None:
+            progress(number, len(wanted), case.case_id)
+        page = case.mask.with_name(f"{case_name(case.mask)}_page.html")
+        try:
+            write_text(page, to_page(_read(case), identifying))
+            pages.append(page)
+        except Exception as error:  # the masks are there, whatever becomes of a page
+            failures.append(f"{page}: {_in_words(error)}")
+    return pages, failures
+
+
+def write_overview(
+    folder: Path, cases: Sequence[MaskFiles], output: Path, identifying: bool, progress: Progress | None = None
+) -> list[str]:
+    """Write the overview of a folder of masks, and a page for each case whose image is there.
+
+    The pages lie in a folder beside `output` that has its name, and are linked relatively. Returns the failures in
+    words; the overview shows them too.
+    """
+    shown = []
+    for number, case in enumerate(cases):
+        if progress is not None:
+            progress(number, len(cases), case.case_id)
+        entry = _Shown(case)
+        shown.append(entry)
+        page = output.with_suffix("") / f"{case_name(case.mask)}.html"
+        try:
+            scan = _read(case)
+            entry.dice = _dice(scan)
+            entry.picture = thumbnail(scan, _THUMBNAIL_PIXELS)
+            write_text(page, to_page(scan, identifying, back=f"../{quote(output.name)}"))
+            entry.link = f"{quote(page.parent.name)}/{quote(page.name)}"
+        except Exception as error:  # the others continue
+            entry.problem = _in_words(error)
+    write_text(output, _overview(folder, shown, identifying))
+    return [f"{each.files.case_id}: {each.problem}" for each in shown if each.problem is not None]
+
+
+def _read(case: MaskFiles) -> Scan:
+    if case.image is None:
+        raise InputError("its image is no longer where predictions.csv says; give its folder with --images")
+    return read_scan(case.image, case.reference, case.mask, case_id=case.case_id)
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError | OSError) else f"{type(error).__name__}: {error}"
+
+
+def _dice(scan: Scan) -> dict[str, float]:
+    if scan.reference is None or scan.prediction is None:
+        return {}
+    classes = {name: (number,) for number, name in enumerate(scan.classes, start=1)}
+    settings = ScoreSettings(classes, dict.fromkeys(classes, 0.0), surface=False)
+    scores = score_case(scan.case_id, scan.prediction, scan.reference, scan.affine, settings)
+    return {score.class_name: score.dice for score in scores}
+
+
+def _overview(folder: Path, shown: Sequence[_Shown], identifying: bool) -> str:
+    n_review = sum(row["review"] == "yes" for each in shown for row in each.files.rows)
+    has_dice = any(each.dice for each in shown)
+    columns = ["case", "class", "volume (ml)", "components", "confidence", "agreement"]
+    unread = "no page: its image could not be read"
+    return render_page(
+        "masks.html.jinja",
+        kind="masks",
+        title=f"{len(shown)} predicted cases",
+        about=f"{n_review} masks need a review" if n_review else "No mask needs a review by its confidence score",
+        cases=[(each.files.case_id, each.link, each.picture) for each in shown],
+        columns=[*columns, *["Dice"] * has_dice, "review"],
+        rows=[(each.link, _row(each, row, has_dice)) for each in shown for row in each.files.rows],
+        problems=[(each.files.case_id, each.problem if identifying else unread) for each in shown if each.problem],
+        facts=[("folder", str(folder.absolute()))] if identifying else [],
+    )
+
+
+def _row(shown: _Shown, row: dict[str, str], has_dice: bool) -> list[Cell]:
+    dice = shown.dice.get(row["class_name"])
+    return [
+        shown.files.case_id,
+        row["class_name"],
+        _number(row["volume_mm3"], 0.001),
+        _number(row["n_components"]),
+        _number(row["confidence_score"]),
+        _number(row["agreement"]),
+        *([None if dice is None or math.isnan(dice) else round(dice, 4)] if has_dice else []),
+        row["reasons"] or "no",
+    ]
+
+
+def _number(text: str, factor: float = 1.0) -> Cell:
+    try:
+        value = factor * float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(value):
+        return None
+    return int(value) if value.is_integer() else float(f"{value:.4g}")
