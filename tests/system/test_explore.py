@@ -15,8 +15,8 @@ import pytest
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
-from spleen.cli.actions.exploring import parse_organ, run_explore
 from spleen.cli.explore import explore as explore_command
+from spleen.cli.explore import parse_organ, run_explore
 from spleen.errors import InputError
 from spleen.exploration.explore import explore
 from spleen.exploration.report.files import to_json
@@ -216,7 +216,7 @@ def test_an_unwritable_output_is_an_error_before_anything_is_read(ct, tmp_path, 
 def test_a_full_disk_leaves_the_printed_text_and_no_partial_file(ct, tmp_path):
     script = (
         "import resource, sys\n"
-        "from spleen.cli.actions.exploring import run_explore\n"
+        "from spleen.cli.explore import run_explore\n"
         "from spleen.errors import InputError\n"
         "from pathlib import Path\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
