@@ -24,6 +24,8 @@ class RunFolder:
         self.folds = path / "splits_final.json"  # the folds of a cross-validation, in nnU-Net's form
         self.metrics = path / "metrics.csv"  # one row per epoch
         self.cases = path / CASES  # the scores of each case
+        self.slices = path / "slices.csv"  # voxel counts of each scored slice
+        self.data = path / "data.json"  # geometry of the cases, and a histogram of the first training case
         self.summary = path / _SUMMARY  # scores, cost and versions; written last, of finished and pruned runs only
         self.failure = path / _FAILURE  # why the job failed, in words
         self.traceback = path / "traceback.txt"  # of a bug
@@ -42,7 +44,8 @@ class RunFolder:
 
     def drop_results(self) -> None:
         """Remove the results of an earlier run, so that they are not mistaken for those of a new one."""
-        for path in (self.summary, self.last_checkpoint, self.best_checkpoint, self.metrics, self.cases):
+        checkpoints = self.last_checkpoint, self.best_checkpoint
+        for path in (self.summary, *checkpoints, self.metrics, self.cases, self.slices, self.data, self.report):
             path.unlink(missing_ok=True)
 
 
