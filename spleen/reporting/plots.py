@@ -90,8 +90,8 @@ class Plot:
     y_range: tuple[float | None, float | None] = (None, None)
     has_whole_x: bool = False
     """Ticks of x only at whole numbers, such as epochs."""
-    width: float = 420
-    height: float = 220
+    width: float = 340
+    height: float = 210
     right_margin: float = 12
     """Room for the labels of horizontal rules."""
 
@@ -175,7 +175,7 @@ def draw_plot(plot: Plot) -> PlotDrawing:
     """Lay out a plot. Points that are not finite are left out."""
     top, right, bottom = 10.0, plot.width - plot.right_margin, plot.height - 36.0
     y = _Scale(*_y_range(plot), bottom, top)
-    y_ticks = round_ticks(y.low, y.high, max(2, int((bottom - top) / 32)))
+    y_ticks = round_ticks(y.low, y.high, max(2, int((bottom - top) / 26)))
     left = max(46.0, 26 + 6.2 * max(len(format_number(value)) for value in y_ticks))
     x = _Scale(*_x_range(plot), left, right)
     x_ticks = round_ticks(x.low, x.high, int((right - left) / 55), plot.has_whole_x)

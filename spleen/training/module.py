@@ -7,6 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import FSDPStrategy
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -96,7 +97,7 @@ class SegmentationModule(pl.LightningModule):
     def validation_step(self, batch: ScoredBatch) -> None:
         """Score one batch of validation slices."""
         prediction = self._score(batch, self._val)
-        if self.trainer.validating:
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
             self._count_slices("val", prediction, batch)
 
     def test_step(self, batch: ScoredBatch) -> None:
@@ -155,7 +156,7 @@ class SegmentationModule(pl.LightningModule):
         self.slice_counts.setdefault(split, []).extend(counts)
 
     def _gather_slice_counts(self, split: ScoredSplit) -> None:
-        if split == "test" or self.trainer.validating:
+        if self.trainer.state.fn != TrainerFn.FITTING:
             self.slice_counts[split] = sorted(all_gather(self.slice_counts.get(split, [])))
 
     def _log_scores(self, split: ScoredSplit, scores: SplitScores) -> None:

@@ -74,9 +74,10 @@ def _of_case(record: RunRecord, case_id: str, heading: str, split: str | None) -
     shown_bands = tuple(band for band in bands if band.kind != "training")
     x_range = _x_range(together, shown_bands, max((band.right for band in bands), default=math.inf))
     axis = f"{record.config.get('axis', '')} slice".strip()
-    names = list(dict.fromkeys(row.class_name for row in rows))
+    present = {row.class_name for row in rows}
+    names = [name for name in record.class_names if name in present] or sorted(present)
     pixel_mm2 = _pixel_mm2(record, case_id)
-    width, height = (860.0, 180.0) if split is None else (420.0, 170.0)
+    width, height = (860.0, 180.0) if split is None else (340.0, 165.0)
     by_class = {name: _sums([r for r in rows if r.class_name == name]) for name in names[:_MOST_CLASSES]}
     lines = [
         line
@@ -145,8 +146,8 @@ def _error_bars(slices: Sequence[_Slice], pixel_mm2: float | None) -> tuple[Bars
         return Bar(index - 0.4, index + 0.4, scale * voxels, title)
 
     return (
-        Bars("false positives", [bar(s.index, s.prediction - s.overlap, "false positives") for s in slices], 0),
-        Bars("false negatives", [bar(s.index, s.overlap - s.reference, "false negatives") for s in slices], 1),
+        Bars("false positives", [bar(s.index, s.prediction - s.overlap, "false positives") for s in slices], 4),
+        Bars("false negatives", [bar(s.index, s.overlap - s.reference, "false negatives") for s in slices], 3),
     )
 
 

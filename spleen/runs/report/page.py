@@ -126,7 +126,7 @@ def _histogram(record: RunRecord) -> dict[str, object] | None:
         "plot": histogram_plot(histogram),
         "case_id": histogram["case_id"],
         "planes": histogram["planes"],
-        "window": f"{histogram['low']:g} to {histogram['high']:g} {histogram['unit']}",
+        "window": f"{format_number(histogram['low'])} to {format_number(histogram['high'])} {histogram['unit']}",
         "image": beyond("image"),
         "organ": beyond("organ"),
     }

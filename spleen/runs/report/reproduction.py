@@ -33,18 +33,34 @@ class ShownSetting:
 
 
 def compare_with_defaults(config: Mapping[str, Any], identifying: bool) -> tuple[ShownSetting, ...]:
-    """Every setting beside its default. Where the run's outputs and caches lie never counts as different.
+    """Every setting beside its default: for a group first its option, then the values beside those of this option.
 
-    Unless `identifying`, paths are left out.
+    Where the run's outputs and caches lie never counts as different. Unless `identifying`, paths are left out.
     """
-    defaults = flatten(_defaults())
-    return tuple(_shown(key, value, defaults, config, identifying) for key, value in flatten(config).items())
+    shown: list[ShownSetting] = []
+    values, choices = _train_values(), _default_choices()
+    for name, recorded in config.items():
+        if name in choices and isinstance(recorded, dict):
+            chosen = _closest(name, config)
+            shown.append(ShownSetting(name, chosen, choices[name], chosen != choices[name]))
+            defaults = flatten(_option(name, chosen), f"{name}.")
+        else:
+            defaults = flatten({name: values[name]}) if name in values else {}
+        keys = flatten({name: recorded})
+        shown += [_shown(key, value, _default_of(key, defaults), config, identifying) for key, value in keys.items()]
+    return tuple(shown)
 
 
-def _shown(
-    key: str, value: object, defaults: Mapping[str, object], config: Mapping[str, Any], identifying: bool
-) -> ShownSetting:
-    default = _resolved(defaults.get(key, _ABSENT), config)
+def _default_of(key: str, defaults: Mapping[str, object]) -> object:
+    """The default of a key, or of the key that holds it: a mapping may stand where the default is null."""
+    if key in defaults:
+        return defaults[key]
+    parent = key.rpartition(".")[0]
+    return defaults.get(parent, _ABSENT)
+
+
+def _shown(key: str, value: object, default: object, config: Mapping[str, Any], identifying: bool) -> ShownSetting:
+    default = _resolved(default, config)
     is_location = isinstance(default, str) and "${" in default
     text = HIDDEN if not identifying and is_path(key, value) else _text(value)
     shown_default = None if default is _ABSENT else "in the work folder" if is_location else _text(default)
@@ -150,11 +166,6 @@ def _closest(group: str, config: Mapping[str, Any]) -> str:
         return option.get("kind") != recorded.get("kind"), n_different, name != default
 
     return min(sorted(path.stem for path in (conf_folder() / group).glob("*.yaml")), key=distance)
-
-
-def _defaults() -> dict[str, Any]:
-    groups = {group: _option(group, name) for group, name in _default_choices().items()}
-    return {**_train_values(), **groups}
 
 
 def _default_choices() -> dict[str, str]:

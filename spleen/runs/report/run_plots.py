@@ -120,7 +120,9 @@ def _bland_altman(name: str, rows: Sequence[ScoreRow]) -> PlotDrawing:
             "prediction − reference, ml",
             dots=[Dots("", points)],
             rules=rules,
-            right_margin=72,
+            width=420,
+            height=240,
+            right_margin=74,
         )
     )
 
@@ -141,6 +143,17 @@ def histogram_plot(histogram: Mapping[str, Any]) -> PlotDrawing:
             for left, right, count in zip(edges[:-1].tolist(), edges[1:].tolist(), counts, strict=True)
             if count
         ]
-        series.append(Bars(name, bars, (5, 1)[style]))
-    title = f"Histogram of intensities from {low:g} to {high:g} {unit}"
-    return draw_plot(Plot(title, unit, "% of pixels per bin", bars=series, x_range=(low, high), y_range=(0, None)))
+        series.append(Bars(name, bars, style))
+    title = f"Histogram of intensities from {format_number(low)} to {format_number(high)} {unit}"
+    return draw_plot(
+        Plot(
+            title,
+            unit,
+            "% of pixels per bin",
+            bars=series,
+            x_range=(low, high),
+            y_range=(0, None),
+            width=420,
+            height=240,
+        )
+    )
