@@ -28,7 +28,7 @@ from spleen.runs.data import open_data, record_split
 from spleen.runs.launch_environment import check_launched
 from spleen.runs.naming import point_latest
 from spleen.runs.processes import Order, worker_processes
-from spleen.runs.report.data_record import record_data, record_slices
+from spleen.runs.report.data_record import record_data, record_slices, record_surfaces
 from spleen.runs.report.page import write_page
 from spleen.runs.report.run import RunTitle, draw, mirror, print_scores
 from spleen.runs.resume import (
@@ -183,6 +183,7 @@ def _report(job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDa
     write_cases(files.cases, module.scores)
     with _never_fatal("slices.csv and data.json could not be written"):
         record_slices(job.run_folder, data, module.slice_counts, names)
+        record_surfaces(job.run_folder, module.test_surfaces.scores)
         record_data(job.run_folder, data, job.parts.spec.preprocessing.intensity)
     views: list[tuple[str, SliceView]] = []
     with _never_fatal("the figures could not be drawn"):

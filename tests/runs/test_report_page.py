@@ -7,8 +7,12 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+import torch
+import yaml
+from monai.metrics import compute_hausdorff_distance
 
 import spleen
 from spleen.config.identity import settings_with_effect
@@ -146,6 +150,23 @@ def test_the_slices_of_a_case_sum_up_to_its_volume_and_dice(cases: Path) -> None
         expected, predicted, overlap = sums[row["split"], row["case_id"], row["class_name"]]
         assert float(row["dice"]) == pytest.approx(2 * overlap / (expected + predicted))
         assert float(row["volume_reference_mm3"]) == pytest.approx(expected * 1.5 * 1.25 * 3.0)
+
+
+def test_surface_scores_are_those_of_monai_on_the_predicted_masks(cases: Path) -> None:
+    reference = json.loads((cases / "split.json").read_text())["test"]
+    recorded = {(row["case_id"], row["class_name"]): row for row in rows(cases / "surface.csv")}
+    assert {case_id for case_id, _ in recorded} == set(reference)
+    root = Path(yaml.safe_load((cases / "config.yaml").read_text())["data"]["root"])
+    model = spleen.load_model(cases)
+    for case_id in reference:
+        image, label = (nib.load(root / folder / f"{case_id}.nii.gz") for folder in ("imagesTr", "labelsTr"))
+        mask = model.predict(np.asarray(image.dataobj), image.affine).mask
+        for value, name in ((1, HOSTILE), (2, "back")):
+            masks = [torch.from_numpy(np.asarray(each) == value)[None, None] for each in (mask, label.dataobj)]
+            expected = compute_hausdorff_distance(
+                *masks, include_background=True, percentile=95, spacing=(1.5, 1.25, 3.0)
+            )
+            assert float(recorded[case_id, name]["hausdorff95_mm"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_errors_along_the_axis_stand_beside_the_blocks_of_the_split(one_volume: Path) -> None:

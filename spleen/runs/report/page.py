@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from spleen.config.schema import size_text
+from spleen.evaluation.evaluate import TOLERANCE_MM
 from spleen.records.folder import RunFolder
 from spleen.records.settings import learning_rate_text
 from spleen.reporting.html import render_page
@@ -53,6 +54,7 @@ def to_page(run_folder: Path, identifying: bool = False) -> str:
         class_table=class_table(record),
         case_table=case_table(record) if record.rows else None,
         has_surface="hausdorff95_mm" in {name for row in record.rows for name in row.scores},
+        tolerance_mm=TOLERANCE_MM,
         agreement_split=SPLIT_WORDS[record.headline_split],
         agreement=bland_altman_plots(record, record.headline_split),
         overlays=_picture(record.overlays),

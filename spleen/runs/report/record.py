@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,7 +104,7 @@ def read_record(folder: Path) -> RunRecord:
         config=config,
         summary=tried(lambda: _read_json(files.summary), {}, "so there are no timings, versions and hardware"),
         epochs=tried(lambda: _read_epochs(files.metrics), [], "so there are no curves"),
-        rows=tried(lambda: _read_rows(files.cases), [], "so there are no scores"),
+        rows=tried(lambda: _with_surfaces(_read_rows(files.cases), files.surfaces), [], "so there are no scores"),
         slices=tried(lambda: read_slices(folder), (), "so there are no errors along the axis"),
         split=tried(lambda: _read_json(files.split), {}, "so the split is unknown"),
         data=tried(lambda: _read_json(files.data), {}, "so geometry and intensities are unknown"),
@@ -162,6 +162,16 @@ def _read_rows(path: Path) -> list[ScoreRow]:
         raise BrokenRunError(f"{path.name} has no column {error}") from error
     except (ValueError, TypeError) as error:
         raise BrokenRunError(f"{path.name} is damaged: {error}") from error
+
+
+def _with_surfaces(rows: Sequence[ScoreRow], path: Path) -> list[ScoreRow]:
+    """The rows of cases.csv with the scores of surface.csv, which most runs have not."""
+    of_row = {(row.split, row.case_id, row.class_name): row.scores for row in _read_rows(path)} if path.exists() else {}
+    nothing = dict.fromkeys(next(iter(of_row.values()), {}), math.nan)
+    return [
+        replace(row, scores={**row.scores, **of_row.get((row.split, row.case_id, row.class_name), nothing)})
+        for row in rows
+    ]
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

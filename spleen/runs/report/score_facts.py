@@ -15,7 +15,7 @@ Table = tuple[list[str], list[list[Cell]]]
 SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 _DERIVED = ("volume_prediction_mm3", "volume_reference_mm3")
 # Column of cases.csv → heading; other columns keep their names.
-_HEADINGS = {"dice": "Dice", "jaccard": "Jaccard", "sensitivity": "sensitivity", "precision": "precision"}
+_HEADINGS = {"dice": "Dice", "jaccard": "Jaccard", "hausdorff95_mm": "HD95, mm", "surface_dice": "surface Dice"}
 
 
 @dataclass(frozen=True)
@@ -141,4 +141,4 @@ def _volumes(row: ScoreRow) -> list[Cell]:
 
 
 def _known(value: float) -> Cell:
-    return value if math.isfinite(value) else None if math.isnan(value) else f"{value:+}".replace("inf", "∞")
+    return value if math.isfinite(value) else None if math.isnan(value) else "∞" if value > 0 else "−∞"
