@@ -5,7 +5,7 @@ A style is a number from 0: colour and dashes of Okabe and Ito's palette, so tha
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from spleen.reporting.numbers import format_number
@@ -94,6 +94,8 @@ class Plot:
     height: float = 210
     right_margin: float = 12
     """Room for the labels of horizontal rules."""
+    left_margin: float | None = None
+    """By default wide enough for the numbers of the y axis."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def draw_plot(plot: Plot) -> PlotDrawing:
     top, right, bottom = 10.0, plot.width - plot.right_margin, plot.height - 36.0
     y = _Scale(*_y_range(plot), bottom, top)
     y_ticks = round_ticks(y.low, y.high, max(2, int((bottom - top) / 26)))
-    left = max(46.0, 26 + 6.2 * max(len(format_number(value)) for value in y_ticks))
+    left = plot.left_margin or max(46.0, 26 + 6.2 * max((len(format_number(value)) for value in y_ticks), default=0))
     x = _Scale(*_x_range(plot), left, right)
     x_ticks = round_ticks(x.low, x.high, int((right - left) / 55), plot.has_whole_x)
     return PlotDrawing(
@@ -198,6 +200,12 @@ def draw_plot(plot: Plot) -> PlotDrawing:
             *(("bar", bars.style, bars.name) for bars in plot.bars if bars.name),
         ),
     )
+
+
+def draw_aligned(plots: Sequence[Plot]) -> list[PlotDrawing]:
+    """Lay out plots that stand above each other, so that equal x are at equal places."""
+    left = max(draw_plot(plot).left for plot in plots)
+    return [draw_plot(replace(plot, left_margin=left)) for plot in plots]
 
 
 def _finite(values: Iterable[float]) -> list[float]:

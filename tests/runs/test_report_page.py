@@ -169,6 +169,25 @@ def test_surface_scores_are_those_of_monai_on_the_predicted_masks(cases: Path) -
             assert float(recorded[case_id, name]["hausdorff95_mm"]) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_data_json_holds_the_geometry_and_how_much_the_window_clips(one_volume: Path, ct: SmallCt) -> None:
+    content = json.loads((one_volume / "data.json").read_text())
+    split = json.loads((one_volume / "split.json").read_text())["cases"]["scan7"]
+    (case,) = content["cases"]
+    assert (case["axis"], case["slices"], case["plane_voxels"]) == ("axial", 24, [40, 48])
+    assert case["spacing_mm"] == [3.0, 1.25, 1.5]
+    assert case["split_slices"] == {part: len(indices) for part, indices in split.items()}
+    with_organ = (ct.values > 0).any(axis=(0, 1))
+    assert case["foreground_slices"] == with_organ.sum()
+    histogram = content["histogram"]
+    assert (histogram["low"], histogram["high"], histogram["unit"]) == (-150, 250, "HU")
+    image = histogram["image"]
+    total = image["below"] + image["above"] + sum(image["counts"])
+    clipped = (ct.hu[:, :, with_organ] <= -150).mean()  # air, and none of the body
+    assert image["below"] / total == pytest.approx(clipped, abs=0.05)  # the network's pixels are larger
+    lower, upper = sum(histogram["organ"]["counts"][:40]), sum(histogram["organ"]["counts"][40:])
+    assert min(lower, upper) > 0.2 * (lower + upper)  # a dark and a bright organ, on either side of 50 HU
+
+
 def test_errors_along_the_axis_stand_beside_the_blocks_of_the_split(one_volume: Path) -> None:
     split = json.loads((one_volume / "split.json").read_text())["cases"]["scan7"]
     with opened(one_volume / "report.html") as page:

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from spleen.records.slices import SliceRow
 from spleen.reporting.numbers import format_number
-from spleen.reporting.plots import Band, Bar, Bars, Line, Plot, PlotDrawing, draw_plot
+from spleen.reporting.plots import Band, Bar, Bars, Line, Plot, PlotDrawing, draw_aligned
 from spleen.runs.report.record import RunRecord
 
 _KINDS = {"train": "training", "val": "validation", "test": "test", "guard": "guard"}
@@ -107,7 +107,7 @@ def _of_case(record: RunRecord, case_id: str, heading: str, split: str | None) -
         width=width,
         height=height,
     )
-    return AxisPlots(heading, draw_plot(dice), draw_plot(errors))
+    return AxisPlots(heading, *draw_aligned([dice, errors]))
 
 
 def _sums(rows: Sequence[SliceRow]) -> list[_Slice]:
@@ -146,7 +146,7 @@ def _error_bars(slices: Sequence[_Slice], pixel_mm2: float | None) -> tuple[Bars
         return Bar(index - 0.4, index + 0.4, scale * voxels, title)
 
     return (
-        Bars("false positives", [bar(s.index, s.prediction - s.overlap, "false positives") for s in slices], 4),
+        Bars("false positives", [bar(s.index, s.prediction - s.overlap, "false positives") for s in slices], 2),
         Bars("false negatives", [bar(s.index, s.overlap - s.reference, "false negatives") for s in slices], 3),
     )
 

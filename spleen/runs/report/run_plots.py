@@ -134,26 +134,36 @@ def _signed(value: float) -> str:
 def histogram_plot(histogram: Mapping[str, Any]) -> PlotDrawing:
     """Percentages of pixels by intensity within the window, of the image and of the organ."""
     low, high, unit = histogram["low"], histogram["high"], histogram["unit"]
-    series, edges = [], np.linspace(low, high, len(histogram["image"]["counts"]) + 1)
-    for style, (part, name) in enumerate((("image", "all pixels"), ("organ", "organ"))):
-        counts = histogram[part]["counts"]
-        total = sum(counts) + histogram[part]["below"] + histogram[part]["above"]
-        bars = [
-            Bar(left, right, 100 * count / total, f"{left:.0f} to {right:.0f} {unit}: {100 * count / total:.2f} %")
-            for left, right, count in zip(edges[:-1].tolist(), edges[1:].tolist(), counts, strict=True)
-            if count
-        ]
-        series.append(Bars(name, bars, style))
+    image, organ = (_percentages(histogram[part]) for part in ("image", "organ"))
+    edges = np.linspace(low, high, len(image) + 1).tolist()
+    bins = list(zip(edges[:-1], edges[1:], image, organ, strict=True))
+    bars = [
+        Bar(
+            left,
+            right,
+            percentage,
+            f"{format_number(left)} to {format_number(right)} {unit}: {percentage:.2f} % of all pixels, "
+            f"{of_organ:.2f} % of the organ",
+        )
+        for left, right, percentage, of_organ in bins
+    ]
+    steps = [(x, of_organ, "") for left, right, _, of_organ in bins for x in (left, right)]
     title = f"Histogram of intensities from {format_number(low)} to {format_number(high)} {unit}"
     return draw_plot(
         Plot(
             title,
             unit,
             "% of pixels per bin",
-            bars=series,
+            bars=[Bars("all pixels", bars, 0)],
+            lines=[Line("organ", steps, 1, has_markers=False)] if any(organ) else [],
             x_range=(low, high),
             y_range=(0, None),
             width=420,
             height=240,
         )
     )
+
+
+def _percentages(part: Mapping[str, Any]) -> list[float]:
+    total = sum(part["counts"]) + part["below"] + part["above"]
+    return [100 * count / total if total else 0.0 for count in part["counts"]]
