@@ -175,7 +175,8 @@ def round_ticks(low: float, high: float, most: int = 6, whole: bool = False) -> 
 
 def draw_plot(plot: Plot) -> PlotDrawing:
     """Lay out a plot. Points that are not finite are left out."""
-    top, right, bottom = 10.0, plot.width - plot.right_margin, plot.height - 36.0
+    top = 20.0 if any(rule.axis == "x" for rule in plot.rules) else 10.0  # above the frame stand their labels
+    right, bottom = plot.width - plot.right_margin, plot.height - 36.0
     y = _Scale(*_y_range(plot), bottom, top)
     y_ticks = round_ticks(y.low, y.high, max(2, int((bottom - top) / 26)))
     left = plot.left_margin or max(46.0, 26 + 6.2 * max((len(format_number(value)) for value in y_ticks), default=0))

@@ -41,9 +41,9 @@ def test_bars_grow_from_zero_and_bands_end_at_the_frame() -> None:
     drawing = draw_plot(
         Plot(**{**vars(plot), "x_range": (0, 10), "y_range": (-50, 50), "width": 162, "height": 146, "left_margin": 50})
     )
-    assert drawing.bars[0][1] == ((60, 10, 10, 50, "up"), (80, 60, 10, 50, "down"))
+    assert drawing.bars[0][1] == ((60, 20, 10, 45, "up"), (80, 65, 10, 45, "down"))
     assert drawing.bands == ((130, 20, "test", "block"),)
-    assert [(rule.x1, rule.y1, rule.x2, rule.y2) for rule in drawing.rules] == [(50, 10, 150, 10), (100, 10, 100, 110)]
+    assert [(rule.x1, rule.y1, rule.x2, rule.y2) for rule in drawing.rules] == [(50, 20, 150, 20), (100, 20, 100, 110)]
 
 
 def test_a_plot_without_values_still_has_axes() -> None:

@@ -27,7 +27,8 @@ def score_plot(record: RunRecord) -> PlotDrawing | None:
     of_class = {f"val/{name}/dice": f"Dice, {name}" for name in _recorded_classes(record)[: N_STYLES - 2]}
     names = {"val/dice": "mean Dice" if of_class else "Dice", "val/jaccard": "Jaccard", **of_class}
     lines = _curves(record, names)
-    return _over_epochs("Validation scores by epoch", "score", lines, record, (0, 1)) if lines else None
+    lowest = None if all(score > 0.5 for line in lines for _, score, _ in line.points) else 0
+    return _over_epochs("Validation scores by epoch", "score", lines, record, (lowest, 1)) if lines else None
 
 
 def rate_plot(record: RunRecord) -> PlotDrawing | None:
