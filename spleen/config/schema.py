@@ -217,6 +217,7 @@ class TrainConfig:
     fold: Any = None  # None, a number from 0, or "all"
     crop_size: int | None = None
     verify: bool = False
+    report: bool = True
 
 
 DATA: dict[str, type] = {

@@ -8,6 +8,7 @@ WITHOUT_EFFECT = {
     "output_dir": "location of the run folders",
     "cache_dir": "location of the preprocessed slices",
     "verify": "checks of the preprocessed slices",
+    "report": "a page made from the finished run",
     "study": "name of a folder",
     "debug": "how errors are shown",
     "search": "the trial of a search; a pruned run never counts as finished",

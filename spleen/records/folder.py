@@ -25,6 +25,9 @@ class RunFolder:
         self.progress = path / "progress.json"  # what the running process is doing; removed at its end
         self.metrics = path / "metrics.csv"  # one row per epoch
         self.cases = path / CASES  # the scores of each case
+        self.slices = path / "slices.csv"  # voxel counts of each scored slice
+        self.surfaces = path / "surface.csv"  # surface scores of the test cases, where they cost little
+        self.data = path / "data.json"  # geometry of the cases, and a histogram of the first training case
         self.summary = path / _SUMMARY  # scores, cost and versions; written last, of finished and pruned runs only
         self.failure = path / _FAILURE  # why the job failed, in words
         self.traceback = path / "traceback.txt"  # of a bug
@@ -43,7 +46,9 @@ class RunFolder:
 
     def drop_results(self) -> None:
         """Remove the results of an earlier run, so that they are not mistaken for those of a new one."""
-        for path in (self.summary, self.last_checkpoint, self.best_checkpoint, self.metrics, self.cases):
+        checkpoints = self.last_checkpoint, self.best_checkpoint
+        tables = self.metrics, self.cases, self.slices, self.surfaces
+        for path in (self.summary, *checkpoints, *tables, self.data, self.report):
             path.unlink(missing_ok=True)
 
 

@@ -2,16 +2,13 @@
 
 import csv
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
@@ -20,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from spleen.config.checks import check
-from spleen.config.overrides import key_of, quoted
+from spleen.config.override_values import as_overrides
+from spleen.config.overrides import key_of
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
 from spleen.config.untrusted import asks_for_custom_code
@@ -153,43 +151,3 @@ def _checked(override: str) -> str:
     if not isinstance(override, str) or override.startswith("-") or not {"=", "~"} & set(override):
         raise InputError(f"an override is a string such as 'axis=axial'; got {override!r}")
     return override
-
-
-def as_overrides(settings: Mapping[str, object]) -> list[str]:
-    """Settings as overrides in Hydra's grammar; the mapping of a section becomes one override for each of its keys.
-
-    Raises InputError for a value that a configuration cannot hold.
-    """
-    overrides = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and "." not in key:
-            overrides += [f"{key}.{inner}={_as_value(each)}" for inner, each in value.items()]
-        else:
-            overrides.append(f"{key}={_as_value(value)}")
-    return overrides
-
-
-def _as_value(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool() | np.bool_():
-            return str(bool(value)).lower()
-        case str() | Path():
-            return quoted(value)
-        case Integral():
-            return str(int(value))
-        case Real():
-            return repr(float(value))
-        case Mapping():
-            return f"{{{','.join(f'{_as_key(key)}:{_as_value(inner)}' for key, inner in value.items())}}}"
-        case list() | tuple():
-            return f"[{','.join(map(_as_value, value))}]"
-    raise InputError(
-        f"a setting is a string, number, bool, None, path, list or mapping; got {value!r}, a {type(value).__name__}"
-    )
-
-
-def _as_key(key: object) -> str:
-    """The key of a mapping, with the characters that end one escaped."""
-    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key))

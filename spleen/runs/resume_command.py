@@ -19,7 +19,7 @@ from spleen.system.resources import train_command
 
 _KEY = "resume="
 _OVERRIDABLE = (
-    "debug", "trainer.progress", "logger.mode", "trainer.accelerator", "trainer.devices", "trainer.strategy",
+    "debug", "report", "trainer.progress", "logger.mode", "trainer.accelerator", "trainer.devices", "trainer.strategy",
     "trainer.num_nodes",
 )  # fmt: skip
 

@@ -29,6 +29,8 @@ from spleen.runs.data import open_data, record_split
 from spleen.runs.launch_environment import check_launched
 from spleen.runs.naming import point_latest
 from spleen.runs.processes import Order, worker_processes
+from spleen.runs.report.data_record import record_data, record_slices, record_surfaces
+from spleen.runs.report.page import write_page
 from spleen.runs.report.run import RunTitle, draw, mirror, print_scores
 from spleen.runs.resume import (
     Unfinished,
@@ -143,6 +145,9 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
         progress.begin("reporting", seconds_left=0.0)
         _report(job, fitted, module, data, wandb_run)
         write_summary(run_folder, _summarise(job, fitted, module))
+        if config.report:
+            with _never_fatal("report.html could not be written"):
+                write_page(run_folder)
         if reporter is not None:
             reporter.complete(mean_scores(module.scores["val"]).dice)
         print_scores(_title(config), module.scores)
@@ -181,6 +186,10 @@ def _report(job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDa
     """Write cases.csv and the figures, and copy them to wandb."""
     files, names = RunFolder(job.run_folder), job.parts.spec.preprocessing.classes.names
     write_cases(files.cases, module.scores)
+    with _never_fatal("slices.csv and data.json could not be written"):
+        record_slices(job.run_folder, data, module.slice_counts, names)
+        record_surfaces(job.run_folder, module.test_surfaces.scores)
+        record_data(job.run_folder, data, job.parts.spec.preprocessing.intensity)
     views: list[tuple[str, SliceView]] = []
     with _never_fatal("the figures could not be drawn"):
         cases = [part.case for part in data.slices("test")]

@@ -7,6 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import FSDPStrategy
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -17,7 +18,9 @@ from spleen.evaluation.metrics.per_case import OVERLAP_SCORES, CaseScore, class_
 from spleen.training.optimiser import OptimiserSettings, lr_factor
 from spleen.training.preview import SliceScore, slice_dice
 from spleen.training.scores import ScoredSplit, SplitScores
+from spleen.training.slice_counts import SliceCount, count_slices
 from spleen.training.strategy import all_gather
+from spleen.training.surface_scores import SurfaceScores
 from spleen.types import AxisName, LabelPlanes
 
 # Larger than any seed of rank 0.
@@ -65,6 +68,9 @@ class SegmentationModule(pl.LightningModule):
         self._val, self._test = split_scores["val"], split_scores["test"]
         self.scores: dict[ScoredSplit, list[CaseScore]] = {}
         self.test_slices: list[SliceScore] = []
+        self.test_surfaces = SurfaceScores(self._test.cases, self._test.class_names)
+        self.slice_counts: dict[ScoredSplit, list[SliceCount]] = {}
+        """Of the best checkpoint: counted in the scoring after the fit, not in its validations."""
 
     def set_network(self, network: nn.Module) -> None:
         """Take this network in place of the present one."""
@@ -92,11 +98,15 @@ class SegmentationModule(pl.LightningModule):
 
     def validation_step(self, batch: ScoredBatch) -> None:
         """Score one batch of validation slices."""
-        self._score(batch, self._val)
+        prediction = self._score(batch, self._val)
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self._count_slices("val", prediction, batch)
 
     def test_step(self, batch: ScoredBatch) -> None:
         """Score one batch of test slices, and keep each slice's Dice for the figures."""
         prediction = self._score(batch, self._test)
+        self._count_slices("test", prediction, batch)
+        self.test_surfaces.add(prediction, batch)
         self.test_slices += [
             SliceScore(batch.case_index, int(index), dice)
             for index, dice in zip(batch.slice_index, slice_dice(prediction, batch.reference), strict=True)
@@ -104,11 +114,13 @@ class SegmentationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation scores."""
+        self._gather_slice_counts("val")
         self._log_scores("val", self._val)
 
     def on_test_epoch_end(self) -> None:
         """Log the test scores, and gather the slice scores of all processes."""
         self.test_slices = sorted(all_gather(self.test_slices), key=lambda score: (score.case_index, score.slice_index))
+        self._gather_slice_counts("test")
         self._log_scores("test", self._test)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -140,6 +152,15 @@ class SegmentationModule(pl.LightningModule):
     def _score(self, batch: ScoredBatch, scores: SplitScores) -> LabelPlanes:
         logits = self(batch.image)
         return scores.add(logits, self.loss(logits, batch.label), batch)
+
+    def _count_slices(self, split: ScoredSplit, prediction: LabelPlanes, batch: ScoredBatch) -> None:
+        n_classes = 1 + len(self._test.class_names)
+        counts = count_slices(prediction, batch.reference, n_classes, batch.case_index, batch.slice_index)
+        self.slice_counts.setdefault(split, []).extend(counts)
+
+    def _gather_slice_counts(self, split: ScoredSplit) -> None:
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self.slice_counts[split] = sorted(all_gather(self.slice_counts.get(split, [])))
 
     def _log_scores(self, split: ScoredSplit, scores: SplitScores) -> None:
         loss, cases = scores.finish()

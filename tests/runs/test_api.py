@@ -12,8 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 import spleen
+from spleen.config.override_values import as_overrides
 from spleen.errors import InputError
-from spleen.runs.api import as_overrides, compose_config
+from spleen.runs.api import compose_config
 from tests._helpers.small_run import REPOSITORY, SmallCt, rows, small, small_ct, train
 
 

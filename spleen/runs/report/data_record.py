@@ -1,0 +1,126 @@
+"""What a run records for its page: slices.csv, surface.csv, and data.json with geometry and a histogram."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from spleen.data.loading.datamodule import SPLITS, SliceDataModule
+from spleen.data.store.entry import StoredCase
+from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
+from spleen.records.folder import RunFolder
+from spleen.records.slices import SliceRow, write_slices
+from spleen.reporting.csv_text import to_csv_by_name
+from spleen.system.files import write_text
+from spleen.system.nested import Json
+from spleen.training.scores import SCORED_SPLITS, ScoredSplit
+from spleen.training.slice_counts import SliceCount
+from spleen.training.surface_scores import SurfaceScore
+
+_BINS = 80
+_MOST_PLANES = 48  # of the histogram: enough for its shape, and read within milliseconds
+
+Values = Float[np.ndarray, " _"]
+
+
+def record_slices(
+    run_folder: Path,
+    data: SliceDataModule,
+    counts: Mapping[ScoredSplit, list[SliceCount]],
+    class_names: tuple[str, ...],
+) -> None:
+    """Write slices.csv from the counts of each split."""
+    write_slices(run_folder, _slice_rows(data, counts, class_names))
+
+
+def _slice_rows(
+    data: SliceDataModule, counts: Mapping[ScoredSplit, list[SliceCount]], class_names: tuple[str, ...]
+) -> Iterator[SliceRow]:
+    for split in SCORED_SPLITS:
+        case_ids = [case.case_id for case in data.cases_in(split)]
+        for count in counts.get(split, ()):
+            yield SliceRow(
+                split,
+                case_ids[count.case_index],
+                class_names[count.class_index - 1],
+                count.slice_index,
+                count.reference_voxels,
+                count.prediction_voxels,
+                count.overlap_voxels,
+            )
+
+
+def record_surfaces(run_folder: Path, scores: Sequence[SurfaceScore]) -> None:
+    """Write surface.csv, if there are scores."""
+    if scores:
+        columns = ["split", *(field.name for field in fields(SurfaceScore))]
+        rows = [{"split": "test", **asdict(score)} for score in scores]
+        write_text(RunFolder(run_folder).surfaces, to_csv_by_name(columns, rows))
+
+
+def record_data(run_folder: Path, data: SliceDataModule, intensity: Intensity) -> None:
+    """Write data.json: shape, spacing and slices of every case, and the histogram of the first training case."""
+    content: dict[str, Json] = {"cases": [_geometry(data, number) for number in range(len(data.cases))]}
+    if training := data.cases_in("train"):
+        content["histogram"] = _histogram(training[0], intensity)
+    write_text(RunFolder(run_folder).data, json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _geometry(data: SliceDataModule, number: int) -> Json:
+    case, split = data.cases[number], data.splits[number]
+    slices: dict[str, Json] = {name: len(getattr(split, name)) for name in SPLITS}
+    height, width = case.reference.shape[1:]
+    return {
+        "case_id": case.case_id,
+        "axis": case.axis,
+        "slices": case.n_slices,
+        "plane_voxels": [height, width],
+        "spacing_mm": [float(f"{each:.7g}") for each in case.spacing_mm],  # between slices, rows, columns
+        "network_pixels": list(case.grid.padded),
+        "foreground_slices": int(case.foreground.sum()),
+        "split_slices": {**slices, "guard": len(split.guard)},
+    }
+
+
+def _histogram(case: StoredCase, intensity: Intensity) -> Json:
+    """Counts of pixels on the network's grid over the window, for the whole image and for all classes together.
+
+    The ends of the window also count what lies beyond them. Slices with the organ come first, evenly chosen.
+    """
+    chosen = np.flatnonzero(case.foreground) if case.foreground.any() else np.arange(case.n_slices)
+    chosen = chosen[:: -(-len(chosen) // _MOST_PLANES)]
+    height, width = case.grid.resampled
+    image = case.images[chosen, 0, :height, :width].astype(np.float32)
+    organ = case.labels[chosen, :height, :width] > 0
+    limit, level, scale, unit = _window(intensity)
+    return {
+        "case_id": case.case_id,
+        "unit": unit,
+        "low": level - limit * scale,
+        "high": level + limit * scale,
+        "planes": len(chosen),
+        "image": _counts(image, np.ones_like(organ), limit),
+        "organ": _counts(image, organ, limit),
+    }
+
+
+def _window(intensity: Intensity) -> tuple[float, float, float, str]:
+    """Limit of the normalised intensities, and level, scale and unit that turn these back into those of the file."""
+    match intensity:
+        case CtWindow():
+            return 1.0, intensity.window_level, intensity.window_width / 2, "HU"
+        case MrPercentiles():
+            return 1.0, 0.0, 1.0, "normalised"
+        case ZScore():
+            return intensity.clip, 0.0, 1.0, "standard deviations"
+
+
+def _counts(image: Float[np.ndarray, "n h w"], region: Bool[np.ndarray, "n h w"], limit: float) -> Json:
+    values: Values = image[region]
+    within = values[np.abs(values) < limit]
+    bins, _ = np.histogram(within, _BINS, (-limit, limit))
+    below, above = int((values <= -limit).sum()), int((values >= limit).sum())
+    return {"below": below, "above": above, "counts": bins.tolist()}
