@@ -28,6 +28,7 @@ class RunFolder:
         self.failure = path / _FAILURE  # why the job failed, in words
         self.traceback = path / "traceback.txt"  # of a bug
         self.figures = path / "figures"
+        self.report = path / "report.html"  # everything on one page
         self.checkpoints = path / CHECKPOINTS
         self.best_checkpoint = self.checkpoints / BEST  # of the epoch with the best validation score
         self.last_checkpoint = self.checkpoints / LAST  # what an interrupted run resumes from
@@ -41,7 +42,14 @@ class RunFolder:
 
     def drop_results(self) -> None:
         """Remove the results of an earlier run, so that they are not mistaken for those of a new one."""
-        for path in (self.summary, self.last_checkpoint, self.best_checkpoint, self.metrics, self.cases):
+        for path in (
+            self.summary,
+            self.last_checkpoint,
+            self.best_checkpoint,
+            self.metrics,
+            self.cases,
+            self.report,
+        ):
             path.unlink(missing_ok=True)
 
 
