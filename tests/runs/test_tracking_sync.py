@@ -61,7 +61,7 @@ def test_a_study_is_uploaded_once_but_for_a_run_at_work(home: Path, tmp_path: Pa
         epochs_of = {(run.run_folder.name): run.log.stem.removeprefix("run-") for run in find_offline_runs([study])}
         assert set(server.runs) == {epochs_of["a"], epochs_of["b"]}
         sent = sorted(server.runs[epochs_of["b"]].history.items())
-        assert [(row["epoch"], row["val/dice"]) for _, row in sent] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+        assert [(row["epoch"], row["val/dice"]) for _, row in sent] == [(1, 0.0), (2, 0.1), (3, 0.2)]
         assert f"{server.url}/team/organs/runs/{epochs_of['a']}" in first.stdout
 
         second = spleen_sync(home, study / "a", study / "c", **online)

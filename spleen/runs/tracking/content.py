@@ -11,7 +11,7 @@ from spleen.models.spec import ModelSpec
 from spleen.records.folder import RunFolder
 from spleen.reporting.overlays import SliceView
 from spleen.runs.summary import Scores
-from spleen.runs.tracking.media import TableCell, overlay_of
+from spleen.runs.tracking.media import TableCell
 from spleen.runs.tracking.mirror import WandbRun
 from spleen.runs.tracking.predicted import surface_scores, worst_slices
 from spleen.runs.tracking.scores import (
@@ -23,6 +23,7 @@ from spleen.runs.tracking.scores import (
     class_rows,
     mean_values,
 )
+from spleen.runs.tracking.slices import overlay_of
 from spleen.system.nested import Json
 from spleen.training.fit import Fitted
 from spleen.training.preview import SliceScore, show
@@ -92,7 +93,7 @@ def _copy_scores(wandb_run: WandbRun, finished: FinishedRun, surfaces: SurfaceSc
     test, val = finished.scores.get("test", []), finished.scores.get("val", [])
     wandb_run.log_values(mean_values("test", test, surfaces))
     best: dict[str, str | int | float | None] = {
-        f"best/{name}": value for name, value in mean_values("val", val).items()
+        f"best/{name}": value for name, value in mean_values("val", val).items() if not name.endswith("_ml")
     }
     if finished.fitted.best_row is not None:
         best["best/epoch"] = int(finished.fitted.best_row["epoch"]) + 1

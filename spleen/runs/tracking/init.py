@@ -11,6 +11,7 @@ from spleen.runs.tracking.mode import ResolvedMode
 from spleen.runs.tracking.parts import wandb_id
 from spleen.runs.tracking.settings import WandbSettings
 from spleen.system.resources import checkout
+from spleen.system.terminal import unescaped_output
 
 if TYPE_CHECKING:
     import wandb
@@ -26,7 +27,8 @@ def init_run(settings: WandbSettings, mode: ResolvedMode, run_folder: Path, conf
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     # A wandb service started by a parent program would keep our id if we were killed.
     os.environ.pop("WANDB_SERVICE", None)
-    import wandb
+    with unescaped_output():  # whose `write` wandb replaces when it is imported, to copy what is printed
+        import wandb
 
     run = wandb.init(
         dir=str(run_folder),

@@ -163,14 +163,14 @@ class WandbRun:
         return [f"{command} sync {folder}", f"{command} leet {folder}"]
 
     def _attempt(
-        self, what: str, action: Callable[["wandb.Run"], object], timeout_seconds: float = _ANSWER_SECONDS
+        self, what: str, action: Callable[["wandb.Run"], object], timeout_seconds: float | None = None
     ) -> None:
         # No failure of the mirror (its process died or hangs, the disk is full) may stop the training.
         run = self._run
         if run is None:
             return
         try:
-            run_with_timeout(timeout_seconds, lambda: action(run))
+            run_with_timeout(_ANSWER_SECONDS if timeout_seconds is None else timeout_seconds, lambda: action(run))
         except TimeoutError as error:
             self._run = None
             _end_service()

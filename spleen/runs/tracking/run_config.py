@@ -6,6 +6,7 @@ from typing import Any
 
 from spleen.config.schema import CasesData, TrainConfig
 from spleen.data.loading.datamodule import SPLITS, SliceDataModule
+from spleen.records.settings import setting_text
 from spleen.runs.results.columns import shipped_options
 from spleen.system.nested import flatten
 
@@ -61,7 +62,9 @@ def option_name(group: str, values: Mapping[str, Any]) -> str:
     name, changed = min(of_option.items(), key=lambda item: len(item[1]))
     if not changed:
         return name
-    shown = [f"{key.removeprefix(f'{group}.')}={given.get(key)}" for key in sorted(changed)[:_MOST_CHANGES]]
+    shown = [
+        f"{key.removeprefix(f'{group}.')}={setting_text(given.get(key))}" for key in sorted(changed)[:_MOST_CHANGES]
+    ]
     return f"{name} ({', '.join([*shown, *(['…'] if len(changed) > _MOST_CHANGES else [])])})"
 
 
