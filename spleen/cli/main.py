@@ -21,7 +21,8 @@ from spleen.cli.export import export
 from spleen.cli.fetch import fetch
 from spleen.cli.predict import predict
 from spleen.cli.results import results
-from spleen.cli.sync import sync
+from spleen.cli.tracking.dashboard import dashboard
+from spleen.cli.tracking.sync import sync
 from spleen.cli.train import VERBATIM, train
 from spleen.errors import InputError, Interrupted
 from spleen.system.terminal import readable_output, unencodable
@@ -92,5 +93,5 @@ def _program(
 
 # Not guarded: a training reports its own errors.
 app.command(context_settings=VERBATIM, add_help_option=False)(train)
-for subcommand in (predict, evaluate, compare, explore, export, results, sync, fetch):
+for subcommand in (predict, evaluate, compare, explore, export, results, sync, dashboard, fetch):
     app.command()(_guarded(subcommand))

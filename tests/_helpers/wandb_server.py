@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,6 +92,12 @@ def _bucket(run_id: str, run: ServedRun) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _operation(request: dict[str, Any]) -> str:
+    """The name of a request's operation, which only its text has for some."""
+    named = re.search(r"\b(?:query|mutation)\s+(\w+)", request["query"])
+    return request.get("operationName") or (named[1] if named else "")
+
+
 def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -102,7 +109,7 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
             answer: dict[str, Any] = {}
             if self.path == "/graphql":
                 request = json.loads(content)
-                answer = {"data": server.answer(request["operationName"], request.get("variables", {}))}
+                answer = {"data": server.answer(_operation(request), request.get("variables") or {})}
             elif self.path.endswith("/file_stream"):
                 server.receive(self.path.split("/")[-2], json.loads(content))
             self._send(json.dumps(answer).encode())
