@@ -32,6 +32,8 @@ class WandbServer:
 
     def __init__(self) -> None:
         self.runs: dict[str, ServedRun] = {}
+        self.artifacts: list[dict[str, Any]] = []
+        """What runs say of their artifacts; the files are not kept."""
         self.changed = threading.Condition()
         self._http = _QuietServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -67,6 +69,13 @@ class WandbServer:
         if operation == "CreateRunFiles":
             files = [{"name": name, "uploadUrl": f"{self.url}/upload"} for name in values["files"]]
             return {"createRunFiles": {"runID": values["run"], "uploadHeaders": [], "files": files}}
+        if operation == "CreateArtifact":
+            self.artifacts.append(values["input"])
+            sequence = {"id": "s", "latestArtifact": None}
+            return {"createArtifact": {"artifact": {"id": "a", "state": "PENDING", "artifactSequence": sequence}}}
+        if operation == "CreateArtifactManifest":
+            file = {"id": "f", "name": "m", "displayName": "m", "uploadUrl": f"{self.url}/upload", "uploadHeaders": []}
+            return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
         return {}
 
     def receive(self, run_id: str, message: dict[str, Any]) -> None:

@@ -72,6 +72,25 @@ def test_a_study_is_uploaded_once_but_for_a_run_at_work(home: Path, tmp_path: Pa
     assert "nothing to upload: all 3 offline runs are uploaded already" in third.stdout
 
 
+def test_a_folder_that_was_moved_loses_its_checkpoint_but_no_score(home: Path, tmp_path: Path) -> None:
+    there, moved = tmp_path / "there", tmp_path / "moved"
+    there.mkdir()
+    run = start_wandb_run(settings(), there, {"lr": 0.5})
+    run.log_epoch({"val/dice": 0.25}, 0)
+    (there / "best.ckpt").write_bytes(b"weights")
+    run.log_checkpoints(there / "best.ckpt", there / "last.ckpt", True, "unet for spleen", {"val_dice": 0.25})
+    run.finish()
+    there.rename(moved)
+    with WandbServer().serving() as server:
+        done = spleen_sync(home, moved, WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY)
+    assert done.returncode == 0, done.stderr
+    (uploaded,) = server.runs.values()
+    assert [row["val/dice"] for row in uploaded.history.values()] == [0.25]
+    (artifact,) = server.artifacts
+    assert {alias["alias"] for alias in artifact["aliases"]} == {"best", "last", "latest"}
+    assert artifact["description"] == "unet for spleen"
+
+
 def test_without_a_server_it_says_so_and_nothing_counts_as_uploaded(home: Path, tmp_path: Path) -> None:
     offline_run(tmp_path / "study" / "a", 1)
     done = spleen_sync(
