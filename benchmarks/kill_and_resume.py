@@ -177,7 +177,7 @@ def _print_verdicts(undisturbed: Path, runs: Sequence[Path], kills: Sequence[Kil
     for name in (BEST, LAST):
         equal = [_same_tensors(run / CHECKPOINTS / name, undisturbed / CHECKPOINTS / name) for run in runs]
         _print_equal(f"{name}: weights, averaged weights, optimiser, schedule", equal)
-    _print_equal("one wandb run, every epoch once", [_wandb_epochs(run) == list(range(EPOCHS)) for run in runs])
+    _print_equal("one wandb run, every epoch once", [_wandb_epochs(run) == list(range(1, EPOCHS + 1)) for run in runs])
 
 
 def _print_equal(name: str, equal: Sequence[bool]) -> None:

@@ -22,7 +22,8 @@ from spleen.cli.fetch import fetch
 from spleen.cli.predict import predict
 from spleen.cli.report import report
 from spleen.cli.results import results
-from spleen.cli.sync import sync
+from spleen.cli.tracking.dashboard import dashboard
+from spleen.cli.tracking.sync import sync
 from spleen.cli.train import VERBATIM, train
 from spleen.cli.watch import watch
 from spleen.errors import InputError, Interrupted
@@ -94,5 +95,7 @@ def _program(
 
 # Not guarded: a training reports its own errors.
 app.command(context_settings=VERBATIM, add_help_option=False)(train)
-for subcommand in (predict, evaluate, compare, explore, report, export, results, watch, sync, fetch):
+for subcommand in (
+    predict, evaluate, compare, explore, report, export, results, watch, sync, dashboard, fetch
+):  # fmt: skip
     app.command()(_guarded(subcommand))

@@ -31,7 +31,11 @@ class _Request:
 
 def report(
     path: Annotated[
-        Path, typer.Argument(metavar="IMAGE|MASKS", help="A NIfTI image, or a folder that spleen predict has written.")
+        Path,
+        typer.Argument(
+            metavar="RUN|STUDY|MASKS|IMAGE",
+            help="A run folder, a folder of runs, a folder that spleen predict has written, or a NIfTI image.",
+        ),
     ],
     label: Annotated[
         Path | None, typer.Option(metavar="LABEL", help="The reference; of MASKS, a folder of references.")
@@ -42,7 +46,9 @@ def report(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The page.", show_default="CASE.html or MASKS/report.html"),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The page.", show_default="CASE.html, or report.html in the folder"
+        ),
     ] = None,
     mesh: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the surfaces of the masks: .stl or .glb.")
@@ -51,10 +57,11 @@ def report(
         bool, typer.Option("--identifying", help="Show file paths and header texts, which may name the patient.")
     ] = False,
 ) -> None:
-    """Write a self-contained HTML page: of a scan, three linked planes and surfaces; of masks, an overview with a page each.
+    """Write one self-contained HTML page of a run, a study, predicted masks or a scan; it needs no network.
 
+    A scan is shown in three linked planes, with its surfaces; masks get an overview, with a page for each case.
     Exit code 1 if the page of a case failed, 2 for invalid input.
-    """  # noqa: E501
+    """
     request = _Request(path, label, prediction, images, output, mesh, identifying)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder (relative to {Path.cwd()})")
@@ -68,7 +75,8 @@ def report(
     from spleen.imaging.foreign import describe_folder
 
     raise InputError(
-        f"{path} is a folder without predictions.csv, so spleen predict has not written it; {describe_folder(path)}"
+        f"{path} is neither a run folder, nor a folder of runs, nor one that spleen predict has written: it holds no "
+        f"config.yaml and no predictions.csv; {describe_folder(path)}"
     )
 
 
@@ -119,6 +127,33 @@ def _report_masks(request: _Request) -> None:
         raise typer.Exit(code=1)
 
 
+def _report_run(request: _Request) -> None:
+    from spleen.records.folder import RunFolder
+    from spleen.runs.report.page import to_page
+
+    output = _page_name(request.output) or RunFolder(request.path).report
+    _write_page("a run", request, output, lambda: to_page(request.path, request.identifying))
+
+
+def _report_study(request: _Request) -> None:
+    from spleen.records.folder import RunFolder
+    from spleen.runs.results.page import to_page
+
+    if request.identifying:
+        raise InputError(f"--identifying is not for a study ({request.path}), whose page holds nothing of the images")
+    output = _page_name(request.output) or RunFolder(request.path).report
+    _write_page("a study", request, output, lambda: to_page(request.path, output))
+
+
+def _write_page(what: str, request: _Request, output: Path, make_page: Callable[[], str]) -> None:
+    from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
+
+    request.refuse(what, "label", "prediction", "images", "mesh")
+    outputs = {"--output": output}
+    check_outputs(outputs)
+    write_outputs(outputs, {"--output": text_writer(make_page)})
+
+
 def _page_name(output: Path | None) -> Path | None:
     if output is not None and not output.is_dir() and output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--output: {output} must end in .html")
@@ -131,5 +166,19 @@ def _holds_masks(folder: Path) -> bool:
     return (folder / CSV_NAME).is_file()
 
 
-_FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[[_Request], None]], ...] = ((_holds_masks, _report_masks),)
+def _is_run(folder: Path) -> bool:
+    from spleen.records.folder import MARKERS
+
+    return any((folder / name).is_file() for name in MARKERS)
+
+
+def _holds_runs(folder: Path) -> bool:
+    return any(_is_run(run.parent) for depth in ("*", "*/*") for run in folder.glob(f"{depth}/config.yaml"))
+
+
+_FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[[_Request], None]], ...] = (
+    (_is_run, _report_run),
+    (_holds_masks, _report_masks),
+    (_holds_runs, _report_study),
+)
 """How each kind of folder is known, and what writes its page; the first that fits counts."""

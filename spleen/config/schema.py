@@ -169,7 +169,7 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """logger: wandb, or none."""
+    """logger: wandb, or none. Older records lack the keys with defaults."""
 
     mode: str
     project: str
@@ -181,6 +181,9 @@ class LoggerConfig:
     upload_checkpoint: bool
     init_timeout_seconds: float
     finish_timeout_seconds: float
+    upload_last_checkpoint: bool = False
+    log_console: bool = True
+    log_code: bool = True
 
 
 @dataclass

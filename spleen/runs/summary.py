@@ -28,6 +28,7 @@ class Timing:
     """Time and memory of a run."""
 
     slices_per_second: float
+    training_seconds: float
     seconds_to_first_step: float
     wall_seconds: float
     peak_memory_mb: float
@@ -49,7 +50,11 @@ def build_summary(
     summary: dict[str, Json] = {
         "status": "finished",
         **setting,
-        "train": {"slices_per_second": timing.slices_per_second, "epochs": epochs_trained},
+        "train": {
+            "slices_per_second": timing.slices_per_second,
+            "seconds": timing.training_seconds,
+            "epochs": epochs_trained,
+        },
         "wall_seconds": timing.wall_seconds,
         "seconds_to_first_step": timing.seconds_to_first_step,
         "peak_memory_mb": timing.peak_memory_mb,

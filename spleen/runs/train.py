@@ -31,7 +31,7 @@ from spleen.runs.naming import point_latest
 from spleen.runs.processes import Order, worker_processes
 from spleen.runs.report.data_record import record_data, record_slices, record_surfaces
 from spleen.runs.report.page import write_page
-from spleen.runs.report.run import RunTitle, draw, mirror, print_scores
+from spleen.runs.report.run import RunTitle, draw, print_scores
 from spleen.runs.resume import (
     Unfinished,
     check_same_data,
@@ -42,7 +42,9 @@ from spleen.runs.resume import (
     find_unfinished,
 )
 from spleen.runs.summary import Timing, build_summary, write_cases
+from spleen.runs.tracking.content import FinishedRun, mirror
 from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
+from spleen.runs.tracking.run_config import wandb_config
 from spleen.runs.tracking.settings import WandbSettings, build_wandb_settings
 from spleen.runs.worker import work_for
 from spleen.system.files import as_utf8, write_text
@@ -63,6 +65,7 @@ log = logging.getLogger(__name__)
 
 # Time limit for wandb's upload after an interruption: a scheduler kills soon after its SIGTERM.
 _INTERRUPTED_UPLOAD_SECONDS = 10.0
+_WANDB_NAMES = {"lr": "train/lr"}  # what comes before the slash is the name of a section of panels
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     check_files_exist(config, dataset.cases)
     config = complete(config, dataset)
     settings = build_fit_settings(config)
-    parts, wandb = build_parts(config), build_wandb_settings(config)
+    parts, wandb = build_parts(config), build_wandb_settings(config, run_folder)
     job = _Job(config, dataset.cases, dataset.known_values, settings, parts, wandb, run_folder, started)
     given = check_launched(config.trainer)
     if given is not None and given.process_rank.global_rank > 0:
@@ -135,7 +138,8 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
     module = build_module(config, job.parts, data)
     checkpoint = unfinished.checkpoint if unfinished else None
     part = Attempt(run_folder, job.started, checkpoint, stop, progress=progress)
-    wandb_run = start_wandb_run(job.wandb, run_folder, asdict(config), unfinished.epochs if unfinished else 0)
+    epochs_kept = unfinished.epochs if unfinished else 0
+    wandb_run = start_wandb_run(job.wandb, run_folder, wandb_config(config, data), epochs_kept)
     reporter = _trial_reporter(config, run_folder)
     try:
         with worker_processes(Order(config, run_folder, part.checkpoint), job.fit.accelerator, stop):
@@ -143,15 +147,21 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
             fitted = fit(module, data, job.fit, part, spec, asdict(config), log_epoch)
         stop.position = "while the report was written"
         progress.begin("reporting", seconds_left=0.0)
-        _report(job, fitted, module, data, wandb_run)
-        write_summary(run_folder, _summarise(job, fitted, module))
+        views = _report(job, fitted, module, data)
+        summary = _summarise(job, fitted, module)
+        write_summary(run_folder, summary)
         if config.report:
             with _never_fatal("report.html could not be written"):
                 write_page(run_folder)
         if reporter is not None:
             reporter.complete(mean_scores(module.scores["val"]).dice)
         print_scores(_title(config), module.scores)
+        with _never_fatal("the run could not be copied to wandb"):
+            files = RunFolder(run_folder)
+            finished = FinishedRun(files, summary, module.scores, module.test_slices, views, data, fitted, spec)
+            mirror(wandb_run, finished)
     except Pruned as pruned:
+        wandb_run.log_summary({"status": "pruned"})
         wandb_run.finish()
         write_summary(run_folder, {"status": "pruned", "reason": str(pruned)})
         print(pruned)
@@ -182,8 +192,10 @@ def _open_folder(config: TrainConfig, run_folder: Path) -> Unfinished | None:
     return None
 
 
-def _report(job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDataModule, wandb_run: WandbRun) -> None:
-    """Write cases.csv and the figures, and copy them to wandb."""
+def _report(
+    job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDataModule
+) -> list[tuple[str, SliceView]]:
+    """Write cases.csv and the figures; returns the slices that are shown."""
     files, names = RunFolder(job.run_folder), job.parts.spec.preprocessing.classes.names
     write_cases(files.cases, module.scores)
     with _never_fatal("slices.csv and data.json could not be written"):
@@ -197,9 +209,7 @@ def _report(job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDa
             views.append((name, show(score, cases[score.case_index], job.config.context_slices, fitted.forward)))
     with _never_fatal("the figures could not be drawn"):
         draw(files.figures, _title(job.config), fitted.rows, views, names, module.scores)
-    with _never_fatal("the scores could not be copied to wandb"):
-        mirror(wandb_run, module.scores, views, names)
-        wandb_run.log_checkpoint(fitted.best_checkpoint)
+    return views
 
 
 @contextmanager
@@ -232,7 +242,7 @@ def _log_epoch(
     if row["epoch"] == 0:  # now the run has a checkpoint
         with _never_fatal("outputs/latest does not point to this run"):
             point_latest(Path(config.output_dir), run_folder)
-    metrics = {name: value for name, value in row.items() if name not in ("epoch", "step")}
+    metrics = {_WANDB_NAMES.get(name, name): value for name, value in row.items() if name not in ("epoch", "step")}
     wandb_run.log_epoch(metrics, int(row["epoch"]))
     if reporter is not None and SELECTING_SCORE in row:
         reporter.report(int(row["epoch"]), row[SELECTING_SCORE])
@@ -240,7 +250,13 @@ def _log_epoch(
 
 def _summarise(job: _Job, fitted: Fitted, module: SegmentationModule) -> dict[str, Json]:
     config, clock = job.config, fitted.clock
-    timing = Timing(clock.slices_per_second, clock.seconds_to_first_step, clock.wall_seconds, _peak_memory_mb())
+    timing = Timing(
+        clock.slices_per_second,
+        clock.training_seconds,
+        clock.seconds_to_first_step,
+        clock.wall_seconds,
+        _peak_memory_mb(),
+    )
     setting: dict[str, Json] = {
         "model": config.model.name,
         "axis": config.axis,

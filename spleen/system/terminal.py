@@ -97,6 +97,20 @@ def readable_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+@contextmanager
+def unescaped_output() -> Iterator[None]:
+    """Standard output and standard error as they are without `readable_output`, while the block runs.
+
+    For what replaces the `write` of a stream: it then sees all texts for as long as the process lives.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream.stream if isinstance(stream, _Shown) else stream for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
 def _shown(stream: Any) -> Any:
     return stream if stream is None or isinstance(stream, _Shown) else _Shown(stream, escapes=True)
 

@@ -118,6 +118,11 @@ class Clock(Callback):
         return self._earlier_seconds + time.time() - self._started
 
     @property
+    def training_seconds(self) -> float:
+        """Seconds of training steps over all segments, without the first step and validation."""
+        return self._seconds
+
+    @property
     def slices_per_second(self) -> float:
         """Training slices per second over all processes, including loading and augmentation, without the first step."""
         return self._slices / self._seconds if self._seconds else 0.0

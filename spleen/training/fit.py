@@ -23,7 +23,7 @@ from spleen.records.progress import ProgressFile
 from spleen.system.hardware import Accelerator, LightningPrecision
 from spleen.system.signals import StopRequest
 from spleen.training.callbacks import Clock, EpochRecord, EpochRow, SelfDescribing
-from spleen.training.checkpoints import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints
+from spleen.training.checkpoints import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints, best_row
 from spleen.training.module import SegmentationModule
 from spleen.training.progress import Progress
 from spleen.training.ranks import FIRST, ProcessRank
@@ -84,6 +84,8 @@ class Fitted:
     clock: Clock
     forward: Callable[[Tensor], Tensor]
     """Logits of slices, on the device and with the precision of the test."""
+    best_row: EpochRow | None
+    """The epoch of the best checkpoint."""
 
 
 @contextmanager
@@ -155,7 +157,8 @@ def fit(
             load_best(module, spec, files.best_checkpoint, settings)
             scorer.test(module, data, verbose=False)
     load_best(module, spec, files.best_checkpoint, settings)
-    return Fitted(files.best_checkpoint, epochs.rows, clock, _forward(scorer, module))
+    best = best_row(epochs.rows, can_select)
+    return Fitted(files.best_checkpoint, epochs.rows, clock, _forward(scorer, module), best)
 
 
 def load_best(module: SegmentationModule, spec: ModelSpec, best: Path, settings: FitSettings) -> None:

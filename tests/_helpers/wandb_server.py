@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ class WandbServer:
 
     def __init__(self) -> None:
         self.runs: dict[str, ServedRun] = {}
+        self.artifacts: list[dict[str, Any]] = []
+        """What runs say of their artifacts; the files are not kept."""
         self.changed = threading.Condition()
         self._http = _QuietServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -66,6 +69,13 @@ class WandbServer:
         if operation == "CreateRunFiles":
             files = [{"name": name, "uploadUrl": f"{self.url}/upload"} for name in values["files"]]
             return {"createRunFiles": {"runID": values["run"], "uploadHeaders": [], "files": files}}
+        if operation == "CreateArtifact":
+            self.artifacts.append(values["input"])
+            sequence = {"id": "s", "latestArtifact": None}
+            return {"createArtifact": {"artifact": {"id": "a", "state": "PENDING", "artifactSequence": sequence}}}
+        if operation == "CreateArtifactManifest":
+            file = {"id": "f", "name": "m", "displayName": "m", "uploadUrl": f"{self.url}/upload", "uploadHeaders": []}
+            return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
         return {}
 
     def receive(self, run_id: str, message: dict[str, Any]) -> None:
@@ -91,6 +101,12 @@ def _bucket(run_id: str, run: ServedRun) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _operation(request: dict[str, Any]) -> str:
+    """The name of a request's operation, which only its text has for some."""
+    named = re.search(r"\b(?:query|mutation)\s+(\w+)", request["query"])
+    return request.get("operationName") or (named[1] if named else "")
+
+
 def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -102,7 +118,7 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
             answer: dict[str, Any] = {}
             if self.path == "/graphql":
                 request = json.loads(content)
-                answer = {"data": server.answer(request["operationName"], request.get("variables", {}))}
+                answer = {"data": server.answer(_operation(request), request.get("variables") or {})}
             elif self.path.endswith("/file_stream"):
                 server.receive(self.path.split("/")[-2], json.loads(content))
             self._send(json.dumps(answer).encode())

@@ -50,7 +50,7 @@ def test_every_option_composes_passes_the_checks_and_builds(option: str) -> None
     build.build_loader_settings(config)
     build.build_optimiser_settings(config)
     build.build_augment_settings(config)
-    build_wandb_settings(config)
+    build_wandb_settings(config, Path("outputs/train/run"))
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith("loss/")])

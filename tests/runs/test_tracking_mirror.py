@@ -15,9 +15,11 @@ import yaml
 from PIL import Image
 
 from spleen.errors import InputError
-from spleen.runs.tracking.mirror import Overlay, WandbRun, start_wandb_run
+from spleen.runs.tracking.media import Overlay
+from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
 from spleen.runs.tracking.mode import resolve_mode
 from spleen.runs.tracking.settings import WandbSettings
+from tests._helpers.wandb_runs import records_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEY = "0123456789" * 4
@@ -29,15 +31,10 @@ def settings(**changes: object) -> WandbSettings:
 
 
 def records(run: WandbRun) -> list[dict]:
-    """Every record of the run's log, read with wandb's own inspector."""
-    from wandb.util import get_core_path
-
+    """Every record of the run's log."""
     assert run.folder is not None
     (log,) = run.folder.glob("run-*.wandb")
-    # What `wandb leet inspect --json` calls, without the second that importing wandb would take each time.
-    inspector = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", str(log)]
-    done = subprocess.run([*inspector, str(run.folder.parent)], check=True, capture_output=True, text=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return records_of(log)
 
 
 def of_type(run: WandbRun, name: str) -> list[dict]:
@@ -45,8 +42,9 @@ def of_type(run: WandbRun, name: str) -> list[dict]:
 
 
 def history(run: WandbRun) -> list[dict]:
+    """The logged rows, without wandb's own values and the time of each epoch."""
     return [
-        {key: value for key, value in record["item"].items() if not key.startswith("_")}
+        {key: value for key, value in record["item"].items() if not key.startswith(("_", "time/"))}
         for record in of_type(run, "history")
     ]
 
@@ -68,8 +66,8 @@ def test_two_open_runs_stay_separate_and_contain_what_was_logged(tmp_path: Path)
     first = start_wandb_run(settings(), tmp_path / "job 0", {"lr": 1e-3, "model": {"width": 16}})
     second = start_wandb_run(settings(name="coronal-96", tags=()), tmp_path / "job 1", {"lr": 1e-4})
     for epoch in (1, 2):
-        first.log_epoch({"val/dice": 0.25 * epoch, "train/loss": 0.75}, epoch)
-        second.log_epoch({"val/dice": -1.0}, epoch)
+        first.log_epoch({"val/dice": 0.25 * epoch, "train/loss": 0.75}, epoch - 1)
+        second.log_epoch({"val/dice": -1.0}, epoch - 1)
     first.log_summary({"test/dice": 0.875})
     second.finish(1)
     second.finish(0)
@@ -110,27 +108,57 @@ def test_tables_and_overlays_are_stored_in_the_files_of_the_run(tmp_path: Path) 
     assert content["data"][0] == ["a", 0.5]
     assert np.isnan(content["data"][1][1])
     assert content["data"][2] == ["c", None]
-    logged = next(item for item in history(run) if "overlays" in str(item))
+    logged = next(item for item in history(run) if "test/slices" in str(item))
     assert {"worst", "prediction", "reference"} <= set(re.findall(r"\w+", str(logged)))
     masks = [np.asarray(Image.open(path)) for path in media.rglob("*.mask.png")]
     assert any(np.array_equal(mask, prediction) for mask in masks)
     assert any(np.array_equal(mask, reference) for mask in masks)
 
 
-def test_only_an_online_run_uploads_its_checkpoint(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "best.ckpt"
-    checkpoint.write_bytes(b"weights")
+def test_a_page_is_logged_as_it_is_and_its_absence_is_no_problem(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    page = tmp_path / "report.html"
     run = start_wandb_run(settings(), tmp_path, {})
-    run.log_checkpoint(checkpoint, "offline")
-    # The code path of an online run, as far as possible without a server: the same open run, declared online.
-    WandbRun(run._run, settings(upload_checkpoint=False), "online").log_checkpoint(checkpoint, "unwanted")
-    WandbRun(run._run, settings(), "online").log_checkpoint(checkpoint, "best")
+    run.log_page(page)
+    page.write_text("<!doctype html><title>µ</title>", encoding="utf-8")
+    run.log_page(page)
     run.finish()
 
-    (artifact,) = of_type(run, "artifact")
-    assert artifact["type"] == "model"
-    assert set(artifact["aliases"]) == {"best", "latest"}
-    assert [entry["local_path"] for entry in artifact["manifest"]["contents"]] == [str(checkpoint)]
+    assert run.folder is not None
+    (logged,) = (run.folder / "files" / "media" / "html").iterdir()
+    assert logged.read_text(encoding="utf-8") == "<!doctype html><title>µ</title>"
+    assert "report._type" in str(of_type(run, "history"))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("changes", "best_is_last", "versions"),
+    [
+        ({}, False, {"best.ckpt": {"best", "latest"}}),
+        ({}, True, {"best.ckpt": {"best", "last", "latest"}}),
+        ({"upload_last_checkpoint": True}, True, {"last.ckpt": {"last", "latest"}, "best.ckpt": {"best", "latest"}}),
+        ({"upload_checkpoint": False}, True, {}),
+    ],
+)
+def test_a_checkpoint_is_a_version_of_the_model_with_its_description(
+    tmp_path: Path, changes: dict[str, object], best_is_last: bool, versions: dict[str, set[str]]
+) -> None:
+    best, last = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    best.write_bytes(b"weights")
+    last.write_bytes(b"weights and state")
+    run = start_wandb_run(settings(**changes), tmp_path, {})
+    run.log_checkpoints(best, last, best_is_last, "unet for spleen", {"val_dice": 0.5, "model_spec": {"axis": "axial"}})
+    run.finish()
+
+    found = {}
+    for artifact in of_type(run, "artifact"):
+        (entry,) = artifact["manifest"]["contents"]  # the file itself, not a copy
+        assert Path(entry["local_path"]) == tmp_path / entry["path"]
+        assert (artifact["type"], artifact["description"]) == ("model", "unet for spleen")
+        assert json.loads(artifact["metadata"]) == {"val_dice": 0.5, "model_spec": {"axis": "axial"}}
+        found[entry["path"]] = set(artifact["aliases"])
+    assert found == versions
 
 
 def test_the_printed_commands_work(tmp_path: Path) -> None:
@@ -147,7 +175,7 @@ def test_the_printed_commands_work(tmp_path: Path) -> None:
     # The same viewer, but with text output instead of a full-screen terminal.
     summary = [leet[0], "leet", "inspect", "--summary", "--json", leet[2]]
     shown = subprocess.run(summary, capture_output=True, text=True, env=environment, check=True).stdout
-    assert json.loads(shown)["summary"]["val/dice"] == 0.5
+    assert json.loads(shown)["summary"]["val/dice"] == {"max": 0.5}
 
 
 def test_disabled_mode_writes_nothing(tmp_path: Path) -> None:
@@ -166,6 +194,7 @@ def test_unreachable_server_falls_back_to_offline(clean_environment: Path, tmp_p
         import warnings
         from pathlib import Path
         from spleen.runs.tracking.settings import WandbSettings
+from tests._helpers.wandb_runs import records_of
         from spleen.runs.tracking.mirror import start_wandb_run
         settings = WandbSettings("organs", "auto", "a", "g", init_timeout_seconds=1.0)
         with warnings.catch_warnings(record=True) as caught:
@@ -202,6 +231,7 @@ def test_offline_run_is_silent_and_makes_no_connection(clean_environment: Path, 
     program = f"""
         from pathlib import Path
         from spleen.runs.tracking.settings import WandbSettings
+from tests._helpers.wandb_runs import records_of
         from spleen.runs.tracking.mirror import start_wandb_run
         settings = WandbSettings("organs", "auto", "a", "g")
         for job in ("0", "1"):

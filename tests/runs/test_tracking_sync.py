@@ -57,11 +57,11 @@ def test_a_study_is_uploaded_once_except_for_a_run_in_progress(home: Path, tmp_p
             first = spleen_sync(home, study, **online)
         assert first.returncode == 0, first.stderr
         assert f"skipped, a training is running there: {study / 'c'}" in first.stdout
-        assert uploaded_runs(study) == ["a", "b"]
+        assert marked(study) == ["a", "b"]
         run_ids = {(run.run_folder.name): run.log.stem.removeprefix("run-") for run in find_offline_runs([study])}
         assert set(server.runs) == {run_ids["a"], run_ids["b"]}
         sent = sorted(server.runs[run_ids["b"]].history.items())
-        assert [(row["epoch"], row["val/dice"]) for _, row in sent] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+        assert [(row["epoch"], row["val/dice"]) for _, row in sent] == [(1, 0.0), (2, 0.1), (3, 0.2)]
         assert f"{server.url}/team/organs/runs/{run_ids['a']}" in first.stdout
 
         second = spleen_sync(home, study / "a", study / "c", **online)
@@ -70,6 +70,25 @@ def test_a_study_is_uploaded_once_except_for_a_run_in_progress(home: Path, tmp_p
     third = spleen_sync(home, study)
     assert third.returncode == 0
     assert "nothing to upload: all 3 offline runs are uploaded already" in third.stdout
+
+
+def test_a_folder_that_was_moved_loses_its_checkpoint_but_no_score(home: Path, tmp_path: Path) -> None:
+    there, moved = tmp_path / "there", tmp_path / "moved"
+    there.mkdir()
+    run = start_wandb_run(settings(), there, {"lr": 0.5})
+    run.log_epoch({"val/dice": 0.25}, 0)
+    (there / "best.ckpt").write_bytes(b"weights")
+    run.log_checkpoints(there / "best.ckpt", there / "last.ckpt", True, "unet for spleen", {"val_dice": 0.25})
+    run.finish()
+    there.rename(moved)
+    with WandbServer().serving() as server:
+        done = spleen_sync(home, moved, WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY)
+    assert done.returncode == 0, done.stderr
+    (uploaded,) = server.runs.values()
+    assert [row["val/dice"] for row in uploaded.history.values()] == [0.25]
+    (artifact,) = server.artifacts
+    assert {alias["alias"] for alias in artifact["aliases"]} == {"best", "last", "latest"}
+    assert artifact["description"] == "unet for spleen"
 
 
 def test_an_unreachable_server_is_reported_and_nothing_is_marked_as_uploaded(home: Path, tmp_path: Path) -> None:

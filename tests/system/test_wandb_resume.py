@@ -39,6 +39,8 @@ run = start_wandb_run(WandbSettings("organs", "offline", "a", "g", finish_timeou
 (core,) = psutil.Process().children()
 core.send_signal(signal.SIGSTOP)
 start = time.time()
+for _ in range(5_000):  # more than fits into the buffer of a connection
+    print("a line that wandb would copy")
 run.log_epoch({"val/dice": 0.5}, 0)
 run.finish()
 print(time.time() - start < 30)
@@ -68,7 +70,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def log_epochs(run: WandbRun, epochs: int) -> list[int]:
-    """Log every epoch of a training and finish; returns the epochs in the run's file."""
+    """Log every epoch of a training and finish; returns the epochs that the run's file holds, counted from 1."""
     for epoch in range(epochs):
         run.log_epoch({"val/dice": epoch / 10}, epoch)
     run.finish()
@@ -88,7 +90,7 @@ def test_an_online_run_continues_after_the_last_epoch_that_reached_the_server(tm
         wait_until_logged(second)
         assert second.communicate(timeout=60)[1] == ""
     (run,) = server.runs.values()
-    assert [row["epoch"] for _, row in sorted(run.history.items())] == [0, 1, 2, 3, 4]
+    assert [row["epoch"] for _, row in sorted(run.history.items())] == [1, 2, 3, 4, 5]
     assert run.exit_codes == [0]
 
 
@@ -97,41 +99,41 @@ def test_the_last_part_of_an_offline_run_contains_every_epoch_once(tmp_path: Pat
     wait_until_logged(first)
     kill(first)
     run = start_wandb_run(settings(), tmp_path, {}, epochs_kept=2)
-    assert log_epochs(run, 4) == [0, 1, 2, 3]
+    assert log_epochs(run, 4) == [1, 2, 3, 4]
     assert run.folder is not None
     assert list((tmp_path / "wandb").glob("*run-*")) == [run.folder]
     run_id = of_type(run, "run")[0]["run_id"]
 
     again = start_wandb_run(settings(), tmp_path, {}, epochs_kept=4)
-    assert log_epochs(again, 4) == [0, 1, 2, 3]
+    assert log_epochs(again, 4) == [1, 2, 3, 4]
     assert of_type(again, "run")[0]["run_id"] == run_id
 
 
 def test_parts_started_in_the_same_second_are_distinguished(tmp_path: Path) -> None:
     for part in range(8):  # some start in the same second, for which wandb numbers their folders
         run = start_wandb_run(settings(), tmp_path, {}, epochs_kept=part)
-        assert log_epochs(run, part + 1) == list(range(part + 1))
+        assert log_epochs(run, part + 1) == list(range(1, part + 2))
         assert list((tmp_path / "wandb").glob("*run-*")) == [run.folder]
 
 
 def test_an_offline_run_adds_only_new_epochs_after_an_uploaded_part(tmp_path: Path) -> None:
     first = start_wandb_run(settings(), tmp_path, {})
-    assert log_epochs(first, 2) == [0, 1]
+    assert log_epochs(first, 2) == [1, 2]
     assert first.folder is not None
     (log,) = first.folder.glob("*.wandb")
     log.with_name(f"{log.name}.synced").touch()  # the marker that `wandb sync` leaves
     second = start_wandb_run(settings(), tmp_path, {}, epochs_kept=2)
-    assert log_epochs(second, 4) == [2, 3]
+    assert log_epochs(second, 4) == [3, 4]
     assert of_type(second, "run")[0]["run_id"] == of_type(first, "run")[0]["run_id"]
-    assert [row["epoch"] for row in history(first)] == [0, 1]
+    assert [row["epoch"] for row in history(first)] == [1, 2]
 
 
 def test_a_wandb_that_hangs_is_disabled_and_does_not_block(tmp_path: Path) -> None:
     process = start(HANGING, tmp_path)
-    output, warnings = process.communicate(timeout=60)
-    assert (output, process.returncode) == ("True\n", 0)
-    assert "wandb could not finish the run and is disabled from here" in warnings
-    assert "Traceback" not in warnings
+    told, warned = process.communicate(timeout=60)
+    assert (told.splitlines()[-1], process.returncode) == ("True", 0)
+    assert "wandb could not finish the run and is disabled from here" in warned
+    assert "Traceback" not in warned
 
 
 def test_finishing_waits_for_an_unreachable_server_only_until_the_timeout(tmp_path: Path) -> None:

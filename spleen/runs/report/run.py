@@ -1,20 +1,17 @@
-"""The report of a finished run: figures, the table of scores, and their copies in wandb."""
+"""The report of a finished run: figures, and the table of scores."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from spleen.config.schema import size_text
 from spleen.evaluation.metrics.per_case import CaseScore, MeanScores, class_means, mean_scores
-from spleen.reporting.overlays import SliceView, display_overlay, draw_overlays
+from spleen.reporting.overlays import SliceView, draw_overlays
 from spleen.reporting.tables import Column, print_table, scientific
 from spleen.runs.report.cases import draw_cases
 from spleen.runs.report.curves import draw_curves
 from spleen.runs.summary import Scores
-from spleen.runs.tracking.mirror import Overlay, WandbRun
 from spleen.training.callbacks import EpochRow
-
-_LEAST_PIXELS = 256  # of the longer side of a picture for wandb, which shows pixels as they are
 
 
 @dataclass(frozen=True)
@@ -80,24 +77,3 @@ def _table_means(cases: Sequence[CaseScore]) -> dict[str, MeanScores]:
 
 def _shown(means: MeanScores) -> list[float | int]:
     return [means.dice, means.jaccard, means.sensitivity, means.specificity, means.precision, means.n_cases]
-
-
-def mirror(wandb_run: WandbRun, scores: Scores, views: list[tuple[str, SliceView]], names: tuple[str, ...]) -> None:
-    """Copy the final scores, the table of cases and the chosen slices to wandb."""
-    for split, cases in scores.items():
-        means = mean_scores(cases)
-        wandb_run.log_summary({f"{split}/{field.name}": getattr(means, field.name) for field in fields(means)})
-    columns = ["split", *(field.name for field in fields(CaseScore))]
-    wandb_run.log_table("cases", columns, [[split, *astuple(score)] for split, s in scores.items() for score in s])
-    wandb_run.log_overlays([_overlay(name, view, names) for name, view in views])
-
-
-def _overlay(name: str, view: SliceView, names: tuple[str, ...]) -> Overlay:
-    image, prediction, reference = display_overlay(view, _LEAST_PIXELS)
-    return Overlay(
-        caption=f"{name}: {view.case_id}, {view.axis} slice {view.slice_index}, Dice {view.dice:.4f}",
-        image=image,
-        prediction=prediction,
-        reference=reference,
-        class_names=dict(enumerate(names, start=1)),
-    )

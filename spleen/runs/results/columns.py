@@ -90,7 +90,7 @@ def _by_group(keys: Iterable[str]) -> dict[str, list[str]]:
 
 def _options_chosen(group: str, arms: Sequence[Settings]) -> list[Setting] | None:
     """The shipped option of a group that each arm has; None if an arm has other settings."""
-    options = {_items(group, settings): name for name, settings in _shipped_options(group)}
+    options = {_items(group, settings): name for name, settings in shipped_options(group)}
     chosen = [options.get(_items(group, arm)) for arm in arms]
     return None if None in chosen else list(chosen)
 
@@ -100,7 +100,8 @@ def _items(group: str, settings: Settings) -> frozenset[tuple[str, Setting]]:
 
 
 @cache
-def _shipped_options(group: str) -> list[tuple[str, dict[str, Setting]]]:
+def shipped_options(group: str) -> list[tuple[str, dict[str, Setting]]]:
+    """The shipped options of a configuration group: the name of each, and its settings by dotted key."""
     options = []
     for path in sorted((conf_folder() / group).glob("*.yaml")):
         try:

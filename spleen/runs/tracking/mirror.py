@@ -1,60 +1,50 @@
-"""Mirror of a run in Weights & Biases; the only module that imports wandb, and only when a run starts.
+"""Mirror of a run in Weights & Biases. wandb is imported only when a run starts.
 
 The files in the run folder are the record. wandb mirrors them: online if an API key is configured, otherwise in
 files under ``<run folder>/wandb/``. It never prompts, and its failures never stop a training.
 """
 
-import os
 import shlex
-import shutil
-import sys
+import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakSet
 
-import numpy as np
 import psutil
-from jaxtyping import UInt8
 
-from spleen.records.folder import RunFolder
+from spleen.runs.tracking.init import init_run, wandb_command
+from spleen.runs.tracking.media import Overlay, TableCell, log_checkpoint, wandb_image, wandb_page, wandb_table
 from spleen.runs.tracking.mode import ResolvedMode, resolve_mode
-from spleen.runs.tracking.parts import earlier_segments, forget_wandb, may_be_uploaded, remove_segments, wandb_id
+from spleen.runs.tracking.parts import earlier_segments, forget_wandb, may_be_uploaded, remove_segments
 from spleen.runs.tracking.settings import WandbSettings
 from spleen.system.timeouts import run_with_timeout
 
 if TYPE_CHECKING:
     import wandb
 
-TableCell = str | int | float | bool | None
-
-
 # Time limit for wandb's service process to accept a request; it answers within milliseconds unless it hangs.
 _ANSWER_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """One slice as an 8-bit greyscale image, overlaid with prediction and reference as label maps."""
-
-    caption: str
-    image: UInt8[np.ndarray, "h w"]
-    prediction: UInt8[np.ndarray, "h w"]
-    reference: UInt8[np.ndarray, "h w"]
-    class_names: dict[int, str]
+# Which value of an epoch's metrics stays in the summary, where it is not the last one.
+_BEST: dict[str, Literal["min", "max"]] = {"train/loss": "min", "val/loss": "min"}
 
 
 class WandbRun:
     """An open wandb run. If there is none (disabled, or wandb failed to start), every method does nothing.
 
-    `first_epoch` is the first epoch that wandb does not have yet; earlier epochs are not logged again.
+    `first_epoch` is the first epoch that wandb does not have yet; earlier epochs are not logged again. `epochs_kept` is
+    the number of epochs that an earlier process has trained, so that nothing is known of their time.
     """
 
     def __init__(
-        self, run: "wandb.Run | None", settings: WandbSettings, mode: ResolvedMode, first_epoch: int = 0
+        self,
+        run: "wandb.Run | None",
+        settings: WandbSettings,
+        mode: ResolvedMode,
+        first_epoch: int = 0,
+        epochs_kept: int = 0,
     ) -> None:
         self.mode: ResolvedMode = mode
         self._run = run
@@ -62,39 +52,82 @@ class WandbRun:
         self._finished = False
         self._first_step = first_epoch
         self._step = 0
+        self._epochs_kept = epochs_kept
+        self._last_epoch_ended = time.monotonic()
+        self._defined: set[str] = set()
 
     @property
     def folder(self) -> Path | None:
         """The folder of this run's wandb files, or None if nothing is written."""
         return None if self._run is None else Path(str(self._run.dir)).resolve().parent
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything that is logged is kept."""
+        return self._run is not None
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether overlays are worth computing."""
+        return self._run is not None and self._settings.log_images
+
     def log_epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Log one epoch's metrics with ``epoch`` as the x-axis. wandb writes in another process: about 1 ms here."""
+        """Log the metrics of an epoch, counted from 0 here and from 1 on the dashboard, where it is the x-axis.
+
+        Also logs the seconds since the previous epoch. wandb writes in another process: about 1 ms here.
+        """
         values = {name: float(value) for name, value in metrics.items()}
+        now = time.monotonic()
+        if epoch >= self._epochs_kept:
+            values["time/epoch_seconds"] = now - self._last_epoch_ended
+        self._last_epoch_ended = now
         self._step = epoch
-        self._log("metrics", lambda: {**values, "epoch": epoch}, complete=True)
+        if undefined := values.keys() - self._defined:
+            self._attempt("define the metrics", lambda run: _define(run, sorted(undefined)))
+            self._defined |= undefined
+        self._log("metrics", lambda: {**values, "epoch": epoch + 1}, complete=True)
         self._step = epoch + 1
 
-    def log_summary(self, values: Mapping[str, TableCell]) -> None:
-        """Set final values, such as test scores, by which the dashboard can sort runs."""
+    def log_values(self, values: Mapping[str, float]) -> None:
+        """Log final values, such as test scores, each of which becomes a panel that compares runs."""
+        self._log("the final values", lambda: dict(values))
+
+    def log_summary(self, values: Mapping[str, str | int | float | None]) -> None:
+        """Set final values by which the dashboard can sort runs, without a panel."""
         self._attempt("log the summary", lambda run: run.summary.update(dict(values)))
 
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[TableCell]]) -> None:
-        """Log a table, for example the scores of each case."""
-        self._log(f"the table {name}", lambda: {name: _table(columns, rows)})
+    def log_config(self, values: Mapping[str, object]) -> None:
+        """Add to the configuration what is known only at the end."""
+        self._attempt("log the configuration", lambda run: run.config.update(dict(values), allow_val_change=True))
 
-    def log_overlays(self, overlays: Sequence[Overlay], name: str = "overlays") -> None:
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[TableCell]]) -> None:
+        """Log a table, for example the scores of each case; a cell may be an image."""
+        self._log(f"the table {name}", lambda: {name: wandb_table(columns, rows)})
+
+    def log_overlays(self, overlays: Sequence[Overlay], name: str = "test/slices") -> None:
         """Log images with prediction and reference as toggleable layers, if log_images is set."""
         if overlays and self._settings.log_images:
-            self._log("the overlays", lambda: {name: [_image(overlay) for overlay in overlays]})
+            self._log("the overlays", lambda: {name: [wandb_image(overlay) for overlay in overlays]})
 
-    def log_checkpoint(self, path: Path, alias: str = "best") -> None:
-        """Upload a checkpoint, if online and upload_checkpoint is set.
+    def log_page(self, path: Path) -> None:
+        """Log an HTML page as a panel, if it exists."""
+        if path.is_file():
+            self._log(path.name, lambda: {"report": wandb_page(path)})
 
-        The file is sent without a copy, so it must not change until ``finish``.
+    def log_checkpoints(
+        self, best: Path, last: Path, best_is_last: bool, description: str, metadata: Mapping[str, object]
+    ) -> None:
+        """Log the checkpoints that the settings ask for as versions of one artifact; offline they wait for the upload.
+
+        The files are sent without a copy, so they must not change until then.
         """
-        if self.mode == "online" and self._settings.upload_checkpoint:
-            self._attempt(f"upload {path.name}", lambda run: _log_checkpoint(run, path, alias))
+        settings = self._settings
+        if settings.upload_last_checkpoint and last.is_file():
+            self._attempt(f"log {last.name}", lambda run: log_checkpoint(run, last, ["last"], description, metadata))
+            best_is_last = False  # the alias is taken
+        if settings.upload_checkpoint:
+            aliases = ["best", "last"] if best_is_last else ["best"]
+            self._attempt(f"log {best.name}", lambda run: log_checkpoint(run, best, aliases, description, metadata))
 
     def finish(self, exit_code: int = 0, timeout_seconds: float | None = None) -> None:
         """Close the run; a non-zero exit code marks it as not finished. Later calls have no effect.
@@ -126,18 +159,18 @@ class WandbRun:
             return []
         if self.mode == "online":
             return [str(self._run.url)]
-        command, folder = shlex.quote(_wandb_command()), shlex.quote(str(self.folder))
+        command, folder = shlex.quote(wandb_command()), shlex.quote(str(self.folder))
         return [f"{command} sync {folder}", f"{command} leet {folder}"]
 
     def _attempt(
-        self, what: str, action: Callable[["wandb.Run"], object], timeout_seconds: float = _ANSWER_SECONDS
+        self, what: str, action: Callable[["wandb.Run"], object], timeout_seconds: float | None = None
     ) -> None:
         # No failure of the mirror (its process died or hangs, the disk is full) may stop the training.
         run = self._run
         if run is None:
             return
         try:
-            run_with_timeout(timeout_seconds, lambda: action(run))
+            run_with_timeout(_ANSWER_SECONDS if timeout_seconds is None else timeout_seconds, lambda: action(run))
         except TimeoutError as error:
             self._run = None
             _end_service()
@@ -180,7 +213,7 @@ def start_wandb_run(
     for attempt in attempts:
         earlier = earlier_segments(run_folder)
         try:
-            run = _init_run(settings, attempt, run_folder, config)
+            run = init_run(settings, attempt, run_folder, config)
         except Exception as error:
             _warn(f"wandb could not start {attempt}", error)
             remove_segments(
@@ -188,7 +221,8 @@ def start_wandb_run(
             )  # the attempt's, empty
             forget_wandb(run_folder) if _open_runs else _end_service()
         else:
-            opened = WandbRun(run, settings, attempt, _first_epoch(run, attempt, earlier, epochs_kept))
+            first_epoch = _first_epoch(run, attempt, earlier, epochs_kept)
+            opened = WandbRun(run, settings, attempt, first_epoch, epochs_kept)
             _open_runs.add(opened)
             return opened
     return WandbRun(None, settings, "disabled")
@@ -208,74 +242,11 @@ def _first_epoch(run: "wandb.Run", mode: ResolvedMode, earlier: Sequence[Path], 
     return 0
 
 
-def _init_run(settings: WandbSettings, mode: ResolvedMode, run_folder: Path, config: dict[str, object]) -> "wandb.Run":
-    # wandb reads these only from the environment. Silent also prevents the login prompt. Error reporting would
-    # trigger a DNS lookup in an offline run; a user's own setting is respected. The data folder keeps tables
-    # until they are uploaded; its default, in the home folder, would outlive the run.
-    os.environ["WANDB_SILENT"] = "true"
-    os.environ["WANDB_DATA_DIR"] = str(RunFolder(run_folder.resolve()).wandb)
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    # A wandb service started by a parent program would keep our id if we were killed.
-    os.environ.pop("WANDB_SERVICE", None)
-    import wandb
-
-    run = wandb.init(
-        dir=str(run_folder),
-        mode=mode,
-        id=wandb_id(run_folder),
-        resume="allow",
-        project=settings.project,
-        entity=settings.entity,
-        name=settings.name,
-        group=settings.group,
-        tags=settings.tags,
-        config=config,
-        reinit="create_new",
-        save_code=False,
-        settings=wandb.Settings(
-            init_timeout=settings.init_timeout_seconds,
-            finish_timeout=settings.finish_timeout_seconds,
-            console="off",
-            disable_code=True,
-            disable_git=True,
-            # Listing all installed packages takes 0.2 s per start.
-            x_save_requirements=False,
-        ),
-    )
-    run.define_metric("epoch")
-    run.define_metric("*", step_metric="epoch")
-    return run
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[TableCell]]) -> "wandb.Table":
-    import wandb
-
-    return wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
-
-
-def _image(overlay: Overlay) -> "wandb.Image":
-    import wandb
-
-    label_maps = {"prediction": overlay.prediction, "reference": overlay.reference}
-    masks = {
-        layer: {"mask_data": label_map, "class_labels": overlay.class_names} for layer, label_map in label_maps.items()
-    }
-    return wandb.Image(overlay.image, caption=overlay.caption, masks=masks)
-
-
-def _log_checkpoint(run: "wandb.Run", path: Path, alias: str) -> None:
-    import wandb
-
-    artifact = wandb.Artifact(name=f"model-{run.id}", type="model")
-    # Immutable: uploaded in place, without a copy in the home folder.
-    artifact.add_file(str(path), policy="immutable")
-    run.log_artifact(artifact, aliases=[alias])
-
-
-def _wandb_command() -> str:
-    """`wandb` if it is on the PATH, otherwise the one installed next to the running Python."""
-    beside_python = Path(sys.executable).parent / "wandb"
-    return "wandb" if shutil.which("wandb") or not beside_python.exists() else str(beside_python)
+def _define(run: "wandb.Run", names: Iterable[str]) -> None:
+    """Give metrics the epoch as x-axis; the summary keeps the best value of losses and validation scores."""
+    for name in names:
+        best = _BEST.get(name, "max" if name.startswith("val/") else None)
+        run.define_metric(name, step_metric="epoch", summary=best)
 
 
 def _warn(what: str, error: Exception) -> None:

@@ -1,10 +1,12 @@
 """Settings of the wandb mirror."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
-from spleen.config.schema import TrainConfig, size_text
+from spleen.config.schema import TrainConfig
 from spleen.runs.tracking.mode import WandbMode, resolve_mode
+from spleen.runs.tracking.naming import group_name, run_name
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,13 @@ class WandbSettings:
     upload_checkpoint: bool = True
     init_timeout_seconds: float = 20.0
     finish_timeout_seconds: float = 300.0
+    upload_last_checkpoint: bool = False
+    log_console: bool = True
+    log_code: bool = True
 
 
-def build_wandb_settings(config: TrainConfig) -> WandbSettings:
-    """Settings of the wandb run: named after axis, size, learning rate, model and seed, and grouped by study.
+def build_wandb_settings(config: TrainConfig, run_folder: Path) -> WandbSettings:
+    """Settings of the wandb run: unless the configuration says otherwise, named and grouped after the run folder.
 
     Raises InputError: see `resolve_mode`.
     """
@@ -32,18 +37,15 @@ def build_wandb_settings(config: TrainConfig) -> WandbSettings:
     return WandbSettings(
         project=logger.project,
         mode=resolve_mode(cast(WandbMode, logger.mode)),
-        name=logger.name
-        or " ".join(
-            [
-                f"{config.axis} {size_text(config.img_size)} lr={config.lr:g} {config.model.name} seed={config.seed}",
-                *([f"fold={config.fold}"] if config.fold is not None else []),
-            ]
-        ),
-        group=logger.group or config.study,
+        name=logger.name or run_name(config, run_folder),
+        group=logger.group or group_name(config.study, run_folder),
         tags=(*logger.tags, config.axis, config.model.name),
         entity=logger.entity,
         log_images=logger.log_images,
         upload_checkpoint=logger.upload_checkpoint,
         init_timeout_seconds=logger.init_timeout_seconds,
         finish_timeout_seconds=logger.finish_timeout_seconds,
+        upload_last_checkpoint=logger.upload_last_checkpoint,
+        log_console=logger.log_console,
+        log_code=logger.log_code,
     )

@@ -18,7 +18,7 @@ from spleen.runs.tracking.mode import base_url, has_api_key
 from spleen.system.locks import folder_lock
 
 # By default wandb retries an unreachable server for hours; with these settings it gives up after about a minute.
-_FEW_RETRIES = {"WANDB_X_GRAPHQL_RETRY_MAX": "4", "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": "10"}
+FEW_RETRIES = {"WANDB_X_GRAPHQL_RETRY_MAX": "4", "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": "10"}
 _PATH_LENGTH = 100_000  # characters of paths per wandb call, below the limit of command lines
 
 
@@ -110,7 +110,7 @@ def _batches(runs: Sequence[OfflineRun]) -> list[list[OfflineRun]]:
 
 def _wandb_sync(runs: Sequence[OfflineRun]) -> str:
     """The output of `wandb sync`. Its exit code is useless: it is 0 even if no upload succeeded."""
-    environment = {"WANDB_ERROR_REPORTING": "false", **_FEW_RETRIES, **os.environ}
+    environment = {"WANDB_ERROR_REPORTING": "false", **FEW_RETRIES, **os.environ}
     for name in ("WANDB_SERVICE", "WANDB_SILENT", "WANDB_MODE"):
         environment.pop(name, None)
     done = subprocess.run(

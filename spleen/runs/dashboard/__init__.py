@@ -1,0 +1,1 @@
+"""A report of many runs in Weights & Biases."""
