@@ -38,7 +38,7 @@ def _policy(scripts: Sequence[str]) -> str:
     return "; ".join(
         [
             "default-src 'none'",
-            f"script-src {allowed} 'wasm-unsafe-eval'",
+            f"script-src {allowed}",
             "style-src 'unsafe-inline'",
             "img-src data: blob:",
             "connect-src data: blob:",  # a script may read what the page itself holds

@@ -82,7 +82,7 @@ def test_paths_stand_on_the_page_only_when_asked_for(ct, tmp_path) -> None:
         (["series"], "it is a DICOM series; convert it"),
         (["slice.dcm"], "DICOM"),
         (["notes.txt"], "cannot be read as NIfTI"),
-        (["folder"], "without predictions.csv"),
+        (["folder"], "is neither a run folder, nor a folder of runs, nor one that spleen predict has written"),
         (["ct.nii.gz", "--mesh", "m.stl"], "needs a mask"),
         (["ct.nii.gz", "--label", "label.nii.gz", "--mesh", "m.obj"], ".stl, .glb"),
         (["ct.nii.gz", "--images", "folder"], "--images is not for an image"),

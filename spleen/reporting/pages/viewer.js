@@ -314,7 +314,7 @@
   }, () => {}, () => {}, true);
 
   // Pointer: what `drag` says; with Shift or the right button the window, with Alt or the middle button the picture.
-  function listen({canvas}, point, pan, scroll, onlyOnce = false) {
+  function listen({canvas}, point, pan, scroll, atMostOnce = false) {
     let from = null;
     canvas.addEventListener('contextmenu', event => event.preventDefault());
     canvas.addEventListener('pointerdown', event => {
@@ -326,7 +326,7 @@
     canvas.addEventListener('pointermove', event => {
       if (!from) return;
       const [dx, dy] = [event.clientX - from.x, event.clientY - from.y];
-      if (from.mode === 'crosshair') { if (!onlyOnce) point(event); }
+      if (from.mode === 'crosshair') { if (!atMostOnce) point(event); }
       else if (from.mode === 'pan') pan(dx, dy, from);
       else setWindow(from.level + dy * from.width / 300, Math.max(from.width / 100, from.width * Math.exp(dx / 200)));
     });
