@@ -33,7 +33,7 @@ class SurfaceScores:
 
     Nothing is scored for a volume that is split by slices, whose blocks have no whole surface, for cases whose slices
     are spread over processes, and on sheared grids. As soon as all cases together are expected to take longer than
-    1.5 s, all scores are dropped: a mean over some of the cases would be misread.
+    1.5 s of this thread, all scores are dropped: a mean over some of the cases would be misread.
     """
 
     def __init__(self, cases: Sequence[StoredCase], class_names: tuple[str, ...]) -> None:
@@ -65,10 +65,10 @@ class SurfaceScores:
         self._prediction[batch.slice_index.cpu().numpy()] = prediction.cpu().numpy()
         self._n_added += len(prediction)
         if self._n_added == len(self._prediction):
-            started = time.perf_counter()
+            started = time.thread_time()
             self._score(self._cases[self._case_index])
             self._n_scored += 1
-            self._seconds += time.perf_counter() - started
+            self._seconds += time.thread_time() - started
             expected = self._seconds / self._n_scored * len(self._cases) if self._n_scored >= _FEWEST_TIMED else 0.0
             self._gave_up = max(expected, self._seconds) > _MOST_SECONDS
 

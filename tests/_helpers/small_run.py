@@ -58,6 +58,7 @@ SMALL = (
     "trainer=cpu",
     "trainer.progress=false",
     "logger=none",
+    "report=false",
 )
 
 

@@ -52,7 +52,7 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
 @pytest.fixture(scope="module")
 def finished(ct: SmallCt, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a training on the bright organ."""
-    return train(tmp_path_factory.mktemp("finished"), *ct.overrides, BRIGHT, "data.organ=bright")
+    return train(tmp_path_factory.mktemp("finished"), *ct.overrides, BRIGHT, "data.organ=bright", "report=true")
 
 
 # Independent scoring ------------------------------------------------------------------------------------------------
@@ -129,7 +129,8 @@ def test_scores_match_the_saved_weights_on_the_native_grid(ct: SmallCt, finished
 def test_the_run_folder_contains_the_full_record_and_latest_points_to_it(finished: Path) -> None:
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert files == {
-        "config.yaml", "split.json", "metrics.csv", "cases.csv", "summary.json",
+        "config.yaml", "split.json", "metrics.csv", "cases.csv", "slices.csv", "data.json", "summary.json",
+        "report.html",
         "checkpoints/best.ckpt", "checkpoints/last.ckpt", "figures/curves.png", "figures/overlays.png",
     }  # fmt: skip
     assert (finished.parents[1] / "latest").resolve() == finished.resolve()
@@ -140,7 +141,7 @@ def test_the_run_folder_contains_the_full_record_and_latest_points_to_it(finishe
 
 def test_the_saved_config_parses_to_the_same_configuration(ct: SmallCt, finished: Path) -> None:
     folder = finished.parents[2]
-    overrides = small(*ct.overrides, BRIGHT, "data.organ=bright", "study=small")
+    overrides = small(*ct.overrides, BRIGHT, "data.organ=bright", "report=true", "study=small")
     again = parse(OmegaConf.create((finished / "config.yaml").read_text()))
     assert again == compose_config(*overrides, f"output_dir={folder / 'outputs'}", f"cache_dir={folder / 'cache'}")
 
