@@ -10,6 +10,7 @@ from spleen.cli.main import app
 from spleen.inference.report.masks import write_case_pages
 from tests._helpers.browser import opened
 from tests._helpers.nifti import box, ras_affine, save
+from tests._helpers.trained_runs import BRIGHT, trained
 
 SHAPE = (24, 20, 12)
 AFFINE = ras_affine((3.0, 3.0, 5.0))
@@ -142,3 +143,27 @@ def test_a_page_that_fails_loses_neither_masks_nor_the_other_pages(masks) -> Non
     assert len(failures) == 1
     assert "two_page.html: its image is no longer" in failures[0]
     assert (masks / "two.nii.gz").exists()
+
+
+def test_a_run_folder_and_a_folder_of_runs_have_pages_of_their_own(tmp_path, tmp_path_factory) -> None:
+    study = tmp_path / "study"
+    for name in ("one", "two"):
+        shutil.copytree(trained(tmp_path_factory, "axial", *BRIGHT, "axis=axial", "split.guard_mm=1"), study / name)
+        (study / name / "report.html").unlink(missing_ok=True)
+    assert run(study / "one").exit_code == 0
+    assert run(study).exit_code == 0
+    with opened(study / "report.html") as page:
+        links = page.locator("a[href$='report.html']")
+        assert {links.nth(number).get_attribute("href") for number in range(links.count())} == {"one/report.html"}
+        links.first.click()
+        assert "bright" in page.locator("h1").inner_text()
+    assert run(study / "two", "-o", "two.html").exit_code == 0
+    assert (tmp_path / "two.html").exists()
+
+
+@pytest.mark.parametrize("option", ["--label", "--prediction", "--images", "--mesh"])
+def test_options_of_scans_are_rejected_for_runs(tmp_path, tmp_path_factory, option) -> None:
+    folder = trained(tmp_path_factory, "axial", *BRIGHT, "axis=axial", "split.guard_mm=1")
+    done = run(folder, option, "x.nii.gz")
+    assert done.exit_code == 2
+    assert f"{option} is not for a run" in done.output
