@@ -119,7 +119,7 @@ def test_a_job_folder_is_named_by_differing_settings_and_identity_and_found_by_i
     assert job.identity is not None
     assert job.folder == tmp_path / "out" / "size_and_rate" / f"img_size=64,lr=0.001-{job.identity[:8]}"
     job.folder.mkdir(parents=True)
-    (same_job,) = jobs_of("size_and_rate", "++img_size=64", "lr=0.0010", "epochs=10", "logger=none", *folders)
+    (same_job,) = jobs_of("size_and_rate", "++img_size=64", "lr=0.0010", "epochs=12", "logger=none", *folders)
     assert same_job.folder == job.folder
     (other_job,) = jobs_of("size_and_rate", "img_size=64", "lr=1e-3", "epochs=11", *folders)
     assert other_job.folder != job.folder
