@@ -23,8 +23,6 @@ NORMS: Mapping[str, Callable[[int], nn.Module]] = {
 }
 
 NEGATIVE_SLOPE = 0.01
-FOREGROUND_PRIOR = 0.02
-"""Probability of all foreground classes together where an untrained network knows nothing."""
 
 
 class UNet(nn.Module):
@@ -42,6 +40,10 @@ class UNet(nn.Module):
         norm: "batch", "instance" or "group" (8 channels or fewer groups).
         dropout: probability of dropping a channel between the two convolutions of a level, 0 to below 1.
         max_channels: upper bound of the channels of a level.
+        foreground_prior: probability of all classes but the first, the background, together where the untrained
+            network knows nothing (Lin et al. 2017, section 4.1); None: all classes are equally likely. With
+            cross-entropy in the loss, a small prior saves the first hundred steps or more, which else only teach that
+            foreground is rare.
 
     Attributes:
         size_multiple: height and width of the input must be multiples of this, ``2**depth`` pixels
@@ -60,9 +62,12 @@ class UNet(nn.Module):
         norm: str = "batch",
         dropout: float = 0.0,
         max_channels: int = 512,
+        foreground_prior: float | None = None,
     ) -> None:
         super().__init__()
         _check_arguments(in_channels, out_channels, width, depth, norm, dropout, max_channels)
+        if foreground_prior is not None and not 0 < foreground_prior < 1:
+            raise InputError(f"foreground_prior must be above 0 and below 1, or null; got {foreground_prior}")
         self.size_multiple = 2**depth
         channels = [min(width * 2**level, max_channels) for level in range(depth + 1)]
         inputs = [in_channels, *channels[:-1]]
@@ -73,7 +78,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(channels[d + 1], channels[d], 2, stride=2) for d in upwards)
         self.decoder = nn.ModuleList(_double_convolution(2 * channels[d], channels[d], norm, dropout) for d in upwards)
         self.head = nn.Conv2d(channels[0], out_channels, 1)
-        self._initialise()
+        self._initialise(foreground_prior)
 
     def forward(self, image: ImageBatch) -> Logits:
         """Logits (b, out_channels, h, w); h and w must be multiples of ``size_multiple``."""
@@ -94,13 +99,11 @@ class UNet(nn.Module):
         logits: Logits = self.head(features)
         return logits
 
-    def _initialise(self) -> None:
+    def _initialise(self, foreground_prior: float | None) -> None:
         """He et al. (2015) initialisation, which preserves the variance through rectified layers.
 
         The head starts with full-size weights of both signs. With small initial weights, the many background pixels of
-        the first steps can turn all of them against the organ, and with non-negative features they never recover. Its
-        bias makes foreground rare from the first step (Lin et al. 2017, section 4.1); else the first hundred steps or
-        more are spent on learning that, and no organ is found meanwhile.
+        the first steps can turn all of them against the organ, and with non-negative features they never recover.
         """
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -111,14 +114,16 @@ class UNet(nn.Module):
                 nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
                 _zero_bias(layer)
         nn.init.normal_(self.head.weight, std=self.head.in_channels**-0.5)
-        self.head.bias = nn.Parameter(_prior_logits(self.head.out_channels))
+        _zero_bias(self.head)
+        if foreground_prior is not None:
+            self.head.bias = nn.Parameter(_prior_logits(self.head.out_channels, foreground_prior))
 
 
-def _prior_logits(n_classes: int) -> Tensor:
-    """Logits (classes,) with which all classes but the first, the background, have FOREGROUND_PRIOR together."""
+def _prior_logits(n_classes: int, foreground_prior: float) -> Tensor:
+    """Logits (classes,) with which all classes but the first have this probability together, each the same."""
     logits = torch.zeros(n_classes)
     if n_classes > 1:
-        logits[0] = math.log((n_classes - 1) * (1 - FOREGROUND_PRIOR) / FOREGROUND_PRIOR)
+        logits[0] = math.log((n_classes - 1) * (1 - foreground_prior) / foreground_prior)
     return logits
 
 

@@ -1,5 +1,6 @@
 """`spleen watch` beside real trainings, on real terminals and without."""
 
+import json
 import os
 import pty
 import signal
@@ -82,17 +83,35 @@ def on_terminal(*arguments: str | Path, columns: int = 120, rows: int = 24) -> I
         terminal.process.wait()
 
 
+@contextmanager
+def killed_on_failure(process: subprocess.Popen[str]) -> Iterator[None]:
+    """A process that is stopped would be waited for in vain."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+
+
+def is_training(run_folder: Path) -> bool:
+    """progress.json follows with some seconds of delay."""
+    try:
+        progress = json.loads((run_folder / "progress.json").read_text())
+    except OSError:
+        return False
+    return progress["doing"] in ("training", "validating")
+
+
 def last_screen(seen: str) -> list[str]:
     """The last drawn state; rich erases the lines before it draws them anew."""
     return [line.rstrip("\r") for line in seen.split("\x1b[2K")[-1].splitlines()]
 
 
 def test_a_training_is_followed_from_its_folder_to_its_end(tmp_path: Path, settings: tuple[str, ...]) -> None:
-    command = (*settings, "lr=1e-2", "study=s", "epochs=12", "loader.slices_per_epoch=96")
-    with started(tmp_path, *command) as training:
-        wait_for((tmp_path / "out" / "latest").exists, training)
+    command = (*settings, "lr=1e-2", "study=s", "epochs=12", "loader.slices_per_epoch=960")
+    with started(tmp_path, *command) as training, killed_on_failure(training):
+        wait_for(lambda: is_training(tmp_path / "out" / "latest"), training)
         training.send_signal(signal.SIGSTOP)  # until someone has seen it at work
-        assert (tmp_path / "out" / "latest" / "progress.json").exists()
         once = watch(tmp_path / "out" / "latest")
         with on_terminal(tmp_path / "out" / "latest", "--every", "0.3") as terminal:
             terminal.reads("running")
@@ -111,7 +130,7 @@ def test_a_training_is_followed_from_its_folder_to_its_end(tmp_path: Path, setti
 
 
 def test_a_study_is_followed_until_its_last_job_is_finished(tmp_path: Path, settings: tuple[str, ...]) -> None:
-    with started(tmp_path, *study(settings, "epochs=4")) as training:
+    with started(tmp_path, *study(settings, "epochs=4")) as training, killed_on_failure(training):
         folder = tmp_path / "out" / "size_and_rate"
         wait_for(lambda: list(folder.glob("*/metrics.csv")), training)
         training.send_signal(signal.SIGSTOP)

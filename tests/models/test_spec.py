@@ -62,7 +62,7 @@ def test_a_checkpoint_contains_the_settings_of_its_run(text: str) -> None:
     spec = ModelSpec.from_json(text)
     assert spec.network == {
         "_target_": "spleen.models.unet.UNet", "in_channels": 3, "out_channels": 3, "width": 4, "depth": 2,
-        "norm": "batch", "dropout": 0.0, "max_channels": 512,
+        "norm": "batch", "dropout": 0.0, "max_channels": 512, "foreground_prior": None,
     }  # fmt: skip
     preprocessing = spec.preprocessing
     assert (preprocessing.axis, preprocessing.img_size, preprocessing.resize) == ("coronal", 32, "stretch")

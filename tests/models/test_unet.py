@@ -45,7 +45,7 @@ def test_every_parameter_has_a_gradient_even_if_the_deepest_feature_map_is_one_p
 
 @pytest.mark.parametrize("n_classes", [2, 3, 6])
 def test_where_an_untrained_network_knows_nothing_foreground_is_rare(n_classes):
-    network = UNet(1, n_classes, width=4, depth=2)
+    network = UNet(1, n_classes, width=4, depth=2, foreground_prior=0.02)
     nn.init.zeros_(network.head.weight)
     probability = network(torch.randn(2, 1, 16, 16)).softmax(1)
     assert probability[:, 1:].sum(1).allclose(torch.tensor(0.02))
@@ -65,6 +65,8 @@ def test_instance_norm_matches_pytorch():
         ({"depth": 0}, "depth .* at least 1; got 0"),
         ({"norm": "layer"}, "batch, instance, group; got 'layer'"),
         ({"dropout": 1.0}, "dropout .* below 1; got 1.0"),
+        ({"foreground_prior": 0.0}, "foreground_prior must be above 0 and below 1, or null; got 0.0"),
+        ({"foreground_prior": 1.0}, "foreground_prior must be above 0 and below 1, or null; got 1.0"),
     ],
 )
 def test_invalid_arguments_are_rejected(arguments, message):

@@ -27,7 +27,7 @@ from spleen.runs.data import open_data
 from spleen.runs.launch_environment import check_launched, launch_environment
 from spleen.runs.naming import run_stamp
 from spleen.runs.summary import write_cases
-from spleen.training.fit import load_best, make_trainer, quieten
+from spleen.training.fit import load_best, make_trainer, quiet
 from spleen.training.ranks import ProcessRank
 from tests._helpers.small_run import REPOSITORY, SmallCt, compose_config, rows, small, small_ct, train
 from tests.config.test_parsing_and_checks import refusal
@@ -92,13 +92,13 @@ def test_two_processes_write_one_run_folder_and_one_wandb_run(two_processes: Pat
     assert [path.name for path in two_processes.parent.iterdir()] == [two_processes.name]
 
 
+@quiet()
 def test_a_checkpoint_of_two_processes_gets_the_same_scores_in_one(
     ct: SmallCt, two_processes: Path, tmp_path: Path
 ) -> None:
     """A checkpoint that two processes scored is scored again by one: no slice was counted twice or left out."""
     folders = f"output_dir={tmp_path}", f"cache_dir={two_processes.parents[2] / 'cache'}"
     config = compose_config(*small(*ct.overrides, *SETTINGS, *folders))
-    quieten()
     parts = build.build_parts(config)
     data = open_data(config, find_dataset(config).cases, parts.spec.preprocessing).slices
     module = build.build_module(config, parts, data)

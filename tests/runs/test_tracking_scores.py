@@ -79,10 +79,11 @@ def test_an_image_is_enlarged_to_256_pixels_and_keeps_its_labels() -> None:
     labels[10:20, 5:9] = 1
     view = SliceView("a", "axial", 7, image, labels * 2, labels, (36.0, 31.0), NAN)
     overlay = overlay_of("worst", view, ["liver", "spleen"])
-    # 256 / 36 = 7.1, so every pixel becomes 8 × 8.
-    assert overlay.image.shape == overlay.prediction.shape == overlay.reference.shape == (288, 248)
+    # 36 mm become 256 pixels, so 31 mm become 220.
+    assert overlay.image.shape == overlay.prediction.shape == overlay.reference.shape == (256, 220)
     assert (overlay.image.dtype, int(overlay.image.max())) == (np.dtype(np.uint8), 255)
-    assert np.count_nonzero(overlay.reference == 1) == np.count_nonzero(overlay.prediction == 2) == 10 * 4 * 64
+    n_pixels = np.count_nonzero(overlay.reference == 1)
+    assert n_pixels == np.count_nonzero(overlay.prediction == 2) == pytest.approx(40 * (256 / 36) ** 2, rel=0.05)
     assert overlay.class_names == {1: "liver", 2: "spleen"}
     assert overlay.caption == "worst: a, axial slice 7, Dice n/a"
 

@@ -57,7 +57,7 @@ def test_a_study_is_uploaded_once_except_for_a_run_in_progress(home: Path, tmp_p
             first = spleen_sync(home, study, **online)
         assert first.returncode == 0, first.stderr
         assert f"skipped, a training is running there: {study / 'c'}" in first.stdout
-        assert marked(study) == ["a", "b"]
+        assert uploaded_runs(study) == ["a", "b"]
         run_ids = {(run.run_folder.name): run.log.stem.removeprefix("run-") for run in find_offline_runs([study])}
         assert set(server.runs) == {run_ids["a"], run_ids["b"]}
         sent = sorted(server.runs[run_ids["b"]].history.items())

@@ -1,6 +1,7 @@
 """The wandb run of a training that is killed and resumed: one run with every epoch once; and a wandb that hangs."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -130,10 +131,10 @@ def test_an_offline_run_adds_only_new_epochs_after_an_uploaded_part(tmp_path: Pa
 
 def test_a_wandb_that_hangs_is_disabled_and_does_not_block(tmp_path: Path) -> None:
     process = start(HANGING, tmp_path)
-    told, warned = process.communicate(timeout=60)
-    assert (told.splitlines()[-1], process.returncode) == ("True", 0)
-    assert "wandb could not finish the run and is disabled from here" in warned
-    assert "Traceback" not in warned
+    output, warnings = process.communicate(timeout=60)
+    assert (output.splitlines()[-1], process.returncode) == ("True", 0)
+    assert re.search(r"wandb could not .* and is disabled from here", warnings)
+    assert "Traceback" not in warnings
 
 
 def test_finishing_waits_for_an_unreachable_server_only_until_the_timeout(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_without_a_terminal_each_epoch_prints_one_line_with_loss_and_best_score(
 
 
 def test_progress_json_is_gone_at_the_end(ct: SmallCt, tmp_path: Path) -> None:
-    shown(ct, tmp_path)
+    train_with_progress(ct, tmp_path)
     assert not list(tmp_path.rglob("progress.json"))
 
 
@@ -77,7 +77,9 @@ def test_the_status_line_before_anything_is_known() -> None:
 def test_the_status_line_never_wraps_and_is_not_erased_in_between(
     ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    text = on_terminal(monkeypatch, lambda: shown(ct, tmp_path, "epochs=2", "loader.slices_per_epoch=16"), columns)
+    text = on_terminal(
+        monkeypatch, lambda: train_with_progress(ct, tmp_path, "epochs=2", "loader.slices_per_epoch=16"), columns
+    )
     drawn = [part for part in re.split(r"[\r\n]+", text) if part.startswith("epoch")]
     assert drawn
     assert max(map(len, drawn)) < columns
