@@ -12,7 +12,7 @@ train: setup            ## train on the embedded synthetic CT and print its scor
 test: setup             ## the tests that take seconds each, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
-test-slow: setup        ## the tests that take minutes
+test-slow: setup        ## the tests that take longer
 	$(BIN)/pytest -m slow
 
 lint: setup             ## style and types

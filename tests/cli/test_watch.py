@@ -107,6 +107,7 @@ def last_screen(seen: str) -> list[str]:
     return [line.rstrip("\r") for line in seen.split("\x1b[2K")[-1].splitlines()]
 
 
+@pytest.mark.slow
 def test_a_training_is_followed_from_its_folder_to_its_end(tmp_path: Path, settings: tuple[str, ...]) -> None:
     command = (*settings, "lr=1e-2", "study=s", "epochs=12", "loader.slices_per_epoch=960")
     with started(tmp_path, *command) as training, killed_on_failure(training):
@@ -129,6 +130,7 @@ def test_a_training_is_followed_from_its_folder_to_its_end(tmp_path: Path, setti
     assert any(line.endswith(f"best {best:.4f}") for line in lines)
 
 
+@pytest.mark.slow
 def test_a_study_is_followed_until_its_last_job_is_finished(tmp_path: Path, settings: tuple[str, ...]) -> None:
     with started(tmp_path, *study(settings, "epochs=4")) as training, killed_on_failure(training):
         folder = tmp_path / "out" / "size_and_rate"

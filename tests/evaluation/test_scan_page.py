@@ -70,6 +70,7 @@ def test_it_opens_at_the_organ_and_tells_voxel_place_and_intensity(page_file) ->
         assert page.locator("h1").inner_text() == "case7"
 
 
+@pytest.mark.slow
 def test_the_slider_moves_the_crosshair_and_all_planes_follow(page_file) -> None:
     with opened(page_file) as page:
         before = {name: pixels(ready(page), name) for name in ("axial", "coronal", "oblique")}
@@ -117,6 +118,7 @@ def test_arrow_and_page_keys_move_the_crosshair_in_the_plane_in_focus(page_file)
         assert tuple(state(page)["native"]) == (i - 1, j + 1, k)
 
 
+@pytest.mark.slow
 def test_number_keys_and_buttons_choose_the_window_and_a_drag_changes_it(page_file) -> None:
     with opened(page_file) as page:
         ready(page)
@@ -146,6 +148,7 @@ def test_number_keys_and_buttons_choose_the_window_and_a_drag_changes_it(page_fi
         assert now["width"] == pytest.approx(400 * np.exp(0.5))
 
 
+@pytest.mark.slow
 def test_masks_are_switched_and_fade(page_file) -> None:
     def tinted():
         rgb = pixels(page, "axial")
@@ -188,6 +191,7 @@ def test_the_button_and_the_key_go_to_the_slice_of_largest_error(page_file) -> N
         assert "coronal slice 10: 12 wrong voxels" in page.locator("[data-part=error-text]").inner_text()
 
 
+@pytest.mark.slow
 def test_the_oblique_plane_is_the_axial_one_until_it_is_tilted(page_file) -> None:
     with opened(page_file) as page:
         ready(page)
@@ -201,6 +205,7 @@ def test_the_oblique_plane_is_the_axial_one_until_it_is_tilted(page_file) -> Non
             assert np.array_equal(pixels(page, "oblique"), flat)
 
 
+@pytest.mark.slow
 def test_zoom_keeps_the_crosshair_in_sight_and_reset_undoes_it(page_file) -> None:
     with opened(page_file) as page:
         ready(page)

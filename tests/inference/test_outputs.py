@@ -202,6 +202,7 @@ for number in range(20):
 """
 
 
+@pytest.mark.slow
 def test_several_processes_write_one_table_and_no_row_is_lost(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(

@@ -144,6 +144,7 @@ def test_a_project_that_the_server_does_not_have_is_not_made(tmp_path: Path) -> 
     assert server.reports == []
 
 
+@pytest.mark.slow
 def test_without_a_key_a_server_or_the_package_it_says_what_to_do(study: Path) -> None:
     without_key = spleen_dashboard(study)
     without_server = spleen_dashboard(

@@ -30,6 +30,7 @@ def settings(tmp_path: Path) -> tuple[str, ...]:
 # A study in this process --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_study_runs_without_the_multirun_flag_and_skips_finished_jobs_when_repeated(
     tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
@@ -113,6 +114,7 @@ def assert_a_study_runs_under(launcher: str, folder: Path, settings: tuple[str, 
     assert "2 of 2 jobs are already finished" in again.stdout
 
 
+@pytest.mark.slow
 def test_joblib_runs_jobs_in_parallel_and_divides_the_cores(tmp_path: Path, settings: tuple[str, ...]) -> None:
     needs("hydra_plugins.hydra_joblib_launcher")
     command = study(settings, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.progress=true")

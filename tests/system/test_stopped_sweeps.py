@@ -50,6 +50,7 @@ def test_the_same_command_completes_an_interrupted_study(
     assert 1 in [summary(each)["resumed"] for each in job_folders(tmp_path)]
 
 
+@pytest.mark.slow
 def test_resume_uses_the_recorded_settings_and_reports_a_finished_run(
     tmp_path: Path, settings: tuple[str, ...]
 ) -> None:

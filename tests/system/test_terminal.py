@@ -141,6 +141,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", LOCALES)
 def test_every_command_works_in_any_locale(scans: Path, tmp_path: Path, locale: str) -> None:
     environment = LOCALES[locale]
@@ -204,6 +205,7 @@ def test_text_files_are_opened_with_an_explicit_encoding() -> None:
 # Names that are not valid text --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_file_name_that_is_not_utf8_can_be_explored_scored_trained_and_predicted(scans: Path, tmp_path: Path) -> None:
     """Its undecodable byte is printed and recorded as a hexadecimal escape."""
     name = os.fsencode(tmp_path) + b"/a\xff$\\x$.nii.gz"

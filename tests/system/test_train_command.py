@@ -150,6 +150,7 @@ def test_invalid_input_gives_one_clear_message_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_refused_command_creates_no_folder_and_does_not_move_latest(tmp_path: Path) -> None:
     ct = small_ct(tmp_path)
     folders = f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"
@@ -239,6 +240,7 @@ def _invalid_cases(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_a_multirun_reports_each_invalid_case_and_trains_the_valid_one(tmp_path: Path) -> None:
     cases = tmp_path / "cases"
     cases.mkdir()
@@ -297,6 +299,7 @@ def _wandb(run_folder: Path) -> tuple[dict, int]:
     return start, end.get("exit_code", 0)
 
 
+@pytest.mark.slow
 def test_a_multirun_survives_failed_jobs_and_gives_each_job_its_own_folder_and_wandb_run(tmp_path: Path) -> None:
     ct = small_ct(tmp_path)
     # An invalid volume fails when it is read; a loss that takes one argument only fails once training has started.

@@ -75,6 +75,7 @@ def overrides(ct: SmallCt, folder: Path, epochs: int, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_sigterm_stops_after_the_step_and_the_printed_command_resumes_the_run(
     ct: SmallCt, tmp_path: Path, processes: list[subprocess.Popen[str]]
 ) -> None:
