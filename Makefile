@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow lint docs picture wheel setup
+.PHONY: train test test-slow lint docs pictures wheel setup
 .DEFAULT_GOAL := train
 
 train: setup            ## train on the embedded synthetic CT and print its scores
@@ -25,9 +25,10 @@ lint: setup             ## style and types
 docs: setup             ## the documentation, into site/; a broken link or a missing docstring is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-picture: setup          ## the picture of the README, docs/images/overlay.png, anew: a training of some minutes
-	$(BIN)/python train.py study=picture logger=none
+pictures: setup         ## the pictures of README and documentation, docs/images/, anew: a training of some minutes
+	$(BIN)/python train.py study=pictures logger=none
 	cp outputs/latest/figures/overlays.png docs/images/overlay.png
+	$(BIN)/python -m benchmarks.screenshots outputs/latest
 
 wheel: setup            ## the installable package, in dist/
 	rm -rf build  # what setuptools finds there it would pack again, also modules that are gone

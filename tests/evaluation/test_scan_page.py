@@ -195,7 +195,7 @@ def test_the_button_and_the_key_go_to_the_slice_of_largest_error(page_file) -> N
 def test_the_oblique_plane_is_the_axial_one_until_it_is_tilted(page_file) -> None:
     with opened(page_file) as page:
         ready(page)
-        for name, tilted in (("nod", 90), ("lean", 90)):
+        for name, tilted in (("pitch", 90), ("roll", 90)):
             flat = pixels(page, "oblique")
             page.locator(f"[data-part={name}]").fill(str(tilted))
             assert state(page)[name] == tilted

@@ -60,7 +60,7 @@
   const state = {
     voxel: inside(data.start), centre: inside(data.start), zoom: 1, level: data.windows[0].level, width: data.windows[0].width,
     opacity: 0.5, shown: Object.fromEntries(Object.keys(masks).map(name => [name, true])), axis: 'axial', drag: 'crosshair',
-    nod: 0, lean: 0,
+    pitch: 0, roll: 0,
   };
   const middle = () => state.zoom === 1 ? size.map(n => (n - 1) / 2) : state.centre;
   const grey = new Uint8Array(65536);
@@ -133,7 +133,7 @@
     .map(([axis, length]) => length / 2 + (centre[axis] - voxel[axis]) * spacing[axis] * scale);
 
   function obliqueAxes() {  // across, down and out of the screen, in mm
-    const [a, b] = [state.nod, state.lean].map(degrees => degrees * Math.PI / 180);
+    const [a, b] = [state.pitch, state.roll].map(degrees => degrees * Math.PI / 180);
     const turn = ([x, y, z]) => {  // first about the left-right axis, then about the anterior-posterior one
       const [p, q] = [y * Math.cos(a) - z * Math.sin(a), y * Math.sin(a) + z * Math.cos(a)];
       return [x * Math.cos(b) + q * Math.sin(b), p, q * Math.cos(b) - x * Math.sin(b)];
@@ -252,7 +252,7 @@
     for (const name of Object.keys(masks)) find(`show-${name}`).checked = state.shown[name];
     if (find('opacity')) find('opacity').value = state.opacity;
     find('zoom').textContent = `${Math.round(100 * state.zoom)} %`;
-    find('nod-text').textContent = `${state.nod}°`; find('lean-text').textContent = `${state.lean}°`;
+    find('pitch-text').textContent = `${state.pitch}°`; find('roll-text').textContent = `${state.roll}°`;
   }
 
   function go(voxel) {
@@ -276,8 +276,8 @@
     schedule();
   }
   function reset() {
-    Object.assign(state, {zoom: 1, voxel: inside(data.start), nod: 0, lean: 0});
-    find('nod').value = find('lean').value = 0;
+    Object.assign(state, {zoom: 1, voxel: inside(data.start), pitch: 0, roll: 0});
+    find('pitch').value = find('roll').value = 0;
     setWindow(data.windows[0].level, data.windows[0].width);
   }
   function toggle(name) { if (name in state.shown) { state.shown[name] = !state.shown[name]; schedule(); } }
@@ -344,7 +344,7 @@
   if (find('opacity')) find('opacity').oninput = () => { state.opacity = find('opacity').valueAsNumber; schedule(); };
   if (find('error')) find('error').onclick = showLargestError;
   for (const each of root.querySelectorAll('[name="drag"]')) each.onchange = () => { state.drag = each.value; };
-  for (const name of ['nod', 'lean']) find(name).oninput = () => { state[name] = find(name).valueAsNumber; schedule(); };
+  for (const name of ['pitch', 'roll']) find(name).oninput = () => { state[name] = find(name).valueAsNumber; schedule(); };
   find('zoom-in').onclick = () => zoom(1.25); find('zoom-out').onclick = () => zoom(1 / 1.25); find('reset').onclick = reset;
 
   const keys = {
