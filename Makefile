@@ -13,7 +13,7 @@ test: setup             ## the tests that take seconds each, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: setup        ## the tests that take longer
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 2
 
 lint: setup             ## style and types
 	$(BIN)/ruff check .
