@@ -42,7 +42,7 @@ from spleen.runs.resume import (
     find_unfinished,
 )
 from spleen.runs.summary import Timing, build_summary, write_cases
-from spleen.runs.tracking.content import FinishedRun, mirror
+from spleen.runs.tracking.content import RunContent, mirror
 from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
 from spleen.runs.tracking.run_config import wandb_config
 from spleen.runs.tracking.settings import WandbSettings, build_wandb_settings
@@ -158,7 +158,7 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
         print_scores(_title(config), module.scores)
         with _never_fatal("the run could not be copied to wandb"):
             files = RunFolder(run_folder)
-            finished = FinishedRun(files, summary, module.scores, module.test_slices, views, data, fitted, spec)
+            finished = RunContent(files, summary, module.scores, module.test_slices, views, data, fitted, spec)
             mirror(wandb_run, finished)
     except Pruned as pruned:
         wandb_run.log_summary({"status": "pruned"})

@@ -36,7 +36,7 @@ _SURFACE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class FinishedRun:
+class RunContent:
     """A finished run as far as wandb shows it."""
 
     files: RunFolder
@@ -51,7 +51,7 @@ class FinishedRun:
     spec: ModelSpec
 
 
-def mirror(wandb_run: WandbRun, finished: FinishedRun) -> None:
+def mirror(wandb_run: WandbRun, finished: RunContent) -> None:
     """Copy a finished run to wandb. What cannot be copied is named in a warning, and the rest is copied."""
     if not wandb_run.is_open:
         return
@@ -77,7 +77,7 @@ def mirror(wandb_run: WandbRun, finished: FinishedRun) -> None:
             log.debug("%s", name, exc_info=True)
 
 
-def _surfaces(finished: FinishedRun) -> SurfaceScores:
+def _surfaces(finished: RunContent) -> SurfaceScores:
     preprocessing = finished.spec.preprocessing
     return surface_scores(
         finished.data.slices("test"),
@@ -88,7 +88,7 @@ def _surfaces(finished: FinishedRun) -> SurfaceScores:
     )
 
 
-def _copy_scores(wandb_run: WandbRun, finished: FinishedRun, surfaces: SurfaceScores) -> None:
+def _copy_scores(wandb_run: WandbRun, finished: RunContent, surfaces: SurfaceScores) -> None:
     """Test scores with a panel each; those of the best epoch on the validation split only in the summary."""
     test, val = finished.scores.get("test", []), finished.scores.get("val", [])
     wandb_run.log_values(mean_values("test", test, surfaces))
@@ -114,7 +114,7 @@ def _copy_costs(wandb_run: WandbRun, summary: Mapping[str, Json]) -> None:
     wandb_run.log_config({name: summary[name] for name in ("versions", "git_commit", "hardware")})
 
 
-def _copy_tables(wandb_run: WandbRun, finished: FinishedRun, surfaces: SurfaceScores) -> None:
+def _copy_tables(wandb_run: WandbRun, finished: RunContent, surfaces: SurfaceScores) -> None:
     of_classes: list[Sequence[TableCell]] = []
     for split, cases in finished.scores.items():
         wandb_run.log_table(f"{split}/cases", CASE_COLUMNS, case_rows(cases, surfaces if split == "test" else {}))
@@ -142,7 +142,7 @@ def ranges(indices: Sequence[int]) -> str:
     return ", ".join(f"{start}-{end}" if end > start else str(start) for start, end in zip(starts, ends, strict=True))
 
 
-def _copy_slices(wandb_run: WandbRun, finished: FinishedRun) -> None:
+def _copy_slices(wandb_run: WandbRun, finished: RunContent) -> None:
     """Best, median and worst slice as images, and the worst ones in a table with their scores."""
     if not wandb_run.shows_images:
         return
@@ -158,7 +158,7 @@ def _copy_slices(wandb_run: WandbRun, finished: FinishedRun) -> None:
         wandb_run.log_table("test/worst_slices", ["case_id", "axis", "slice", "dice", "image"], rows)
 
 
-def _copy_checkpoints(wandb_run: WandbRun, finished: FinishedRun) -> None:
+def _copy_checkpoints(wandb_run: WandbRun, finished: RunContent) -> None:
     best, rows = finished.fitted.best_row, finished.fitted.rows
     content = finished.spec.to_content()
     del content["seen_images"]  # one hash for each image
