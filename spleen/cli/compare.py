@@ -45,7 +45,7 @@ def compare(
 
     Exit code 1 where a pair of files could not be scored, 2 for a wrong input.
     """
-    from spleen.cli.evaluate import print_failures
+    from spleen.cli.evaluate import print_unscored
     from spleen.cli.options import parse_classes, parse_renames, parse_tolerance
     from spleen.evaluation.compare import compare as compare_files
     from spleen.evaluation.report.files import comparison_to_csv, comparison_to_json
@@ -70,7 +70,7 @@ def compare(
             progress=bar.name_case,
         )
     print(comparison, flush=True)
-    print_failures(comparison.failures)
+    print_unscored(comparison.failures)
     write_outputs(
         outputs,
         {

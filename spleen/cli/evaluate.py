@@ -79,7 +79,7 @@ def evaluate(
             progress=bar.name_case,
         )
     print(evaluation, flush=True)  # before the files, so that nothing is lost where one cannot be written
-    print_failures(evaluation.failures)
+    print_unscored(evaluation.failures)
     if evaluation.scores:
         from spleen.evaluation.report.agreement import draw_agreement
 
@@ -95,7 +95,7 @@ def evaluate(
         raise typer.Exit(code=1)
 
 
-def print_failures(failures: "Sequence[FailedPair]") -> None:
+def print_unscored(failures: "Sequence[FailedPair]") -> None:
     """The cases that could not be scored, last and on the error stream."""
     if failures:
         print(f"\n{len(failures)} case(s) could not be scored:", file=sys.stderr)

@@ -173,7 +173,9 @@ def _is_run(folder: Path) -> bool:
 
 
 def _holds_runs(folder: Path) -> bool:
-    return any(_is_run(run.parent) for depth in ("*", "*/*") for run in folder.glob(f"{depth}/config.yaml"))
+    from spleen.records.reading import find_runs
+
+    return bool(find_runs(folder))
 
 
 _FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[[_Request], None]], ...] = (

@@ -20,7 +20,7 @@ def render_page(template: str, *, scripts: Sequence[str] = (), **values: object)
     these scripts only, told by their hashes, and nothing from the network.
     """
     environment = _environment()
-    sources = [_source("page.js"), *scripts]
+    sources = [page_file("page.js"), *scripts]
     return environment.get_template(template).render(
         values, page_scripts=[Markup(each) for each in sources], policy=_policy(sources)
     )
@@ -28,7 +28,9 @@ def render_page(template: str, *, scripts: Sequence[str] = (), **values: object)
 
 def page_file(name: str) -> str:
     """The text of a file of `spleen/reporting/pages`, such as a script for `render_page`."""
-    return _source(name)
+    environment = _environment()
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
 
 
 def _policy(scripts: Sequence[str]) -> str:
@@ -48,12 +50,6 @@ def _policy(scripts: Sequence[str]) -> str:
             "form-action 'none'",
         ]
     )
-
-
-def _source(name: str) -> str:
-    environment = _environment()
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
 
 
 @cache

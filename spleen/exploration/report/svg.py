@@ -16,6 +16,7 @@ from spleen.exploration.report.histograms import LEAST_LOG, HistogramPanel, coun
 from spleen.exploration.report.views import MiddleSlice
 from spleen.reporting.figures import EDGES, LABEL_COLOURS, padded_region, scale_bar_mm, to_display
 from spleen.reporting.numbers import format_number
+from spleen.reporting.plots import round_ticks
 
 LOG_FROM = 20  # ratio of largest to smallest value from which a logarithmic axis is clearer
 _WIDTH, _MARGIN = 360, 14  # of a plot, in its own units
@@ -122,7 +123,7 @@ def histogram_drawing(panel: HistogramPanel) -> HistogramDrawing:
     points = [f"M{_COUNTS} {_BOTTOM}"]
     for number, count in enumerate(histogram.counts):
         points.append(f"V{_count_place(count, panel):.1f}H{_COUNTS + (number + 1) * step:.1f}")
-    value_ticks = tuple((_place(value, low, high, _COUNTS), value) for value in _round_ticks(low, high))
+    value_ticks = tuple((_place(value, low, high, _COUNTS), value) for value in round_ticks(low, high))
     ticks = tuple((_count_place(count, panel), count) for count in count_ticks(panel))
     return HistogramDrawing(panel, f"{''.join(points)}V{_BOTTOM}Z", value_ticks, ticks)
 
@@ -137,13 +138,6 @@ def _count_place(count: int, panel: HistogramPanel) -> float:
 
 def _place(value: float, low: float, high: float, left: float = _MARGIN) -> float:
     return left + (_WIDTH - _MARGIN - left) * (value - low) / (high - low)
-
-
-def _round_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers within a range."""
-    power = 10.0 ** math.floor(math.log10((high - low) / most))
-    step = next(factor * power for factor in (1, 2, 5, 10) if (high - low) / (factor * power) <= most)
-    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def strip_drawing(distribution: Distribution, outlying: Sequence[str]) -> StripDrawing:
