@@ -23,13 +23,14 @@ from spleen.errors import Interrupted, Pruned
 from spleen.evaluation.metrics.per_case import mean_scores
 from spleen.records.folder import RunFolder, is_finished
 from spleen.records.progress import ProgressFile
+from spleen.records.surfaces import write_surfaces
 from spleen.records.writing import write_summary
 from spleen.reporting.overlays import SliceView
 from spleen.runs.data import open_data, record_split
 from spleen.runs.launch_environment import check_launched
 from spleen.runs.naming import point_latest
 from spleen.runs.processes import Order, worker_processes
-from spleen.runs.report.data_record import record_data, record_slices, record_surfaces
+from spleen.runs.report.data_record import record_data, record_slices
 from spleen.runs.report.page import write_page
 from spleen.runs.report.run import RunTitle, draw, print_scores
 from spleen.runs.resume import (
@@ -198,9 +199,9 @@ def _report(
     """Write cases.csv and the figures; returns the slices that are shown."""
     files, names = RunFolder(job.run_folder), job.parts.spec.preprocessing.classes.names
     write_cases(files.cases, module.scores)
-    with _never_fatal("slices.csv and data.json could not be written"):
+    with _never_fatal("surface.csv, slices.csv and data.json could not be written"):
+        write_surfaces(files.surfaces, module.test_surfaces.scores)
         record_slices(job.run_folder, data, module.slice_counts, names)
-        record_surfaces(job.run_folder, module.test_surfaces.scores)
         record_data(job.run_folder, data, job.parts.spec.preprocessing.intensity)
     views: list[tuple[str, SliceView]] = []
     with _never_fatal("the figures could not be drawn"):

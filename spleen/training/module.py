@@ -20,7 +20,7 @@ from spleen.training.preview import SliceScore, slice_dice
 from spleen.training.scores import ScoredSplit, SplitScores
 from spleen.training.slice_counts import SliceCount, count_slices
 from spleen.training.strategy import all_gather
-from spleen.training.surface_scores import SurfaceScores
+from spleen.training.surface_scores import SurfaceAccumulator
 from spleen.types import AxisName, LabelPlanes
 
 # Larger than any seed of rank 0.
@@ -68,7 +68,7 @@ class SegmentationModule(pl.LightningModule):
         self._val, self._test = split_scores["val"], split_scores["test"]
         self.scores: dict[ScoredSplit, list[CaseScore]] = {}
         self.test_slices: list[SliceScore] = []
-        self.test_surfaces = SurfaceScores(self._test.cases, self._test.class_names)
+        self.test_surfaces = SurfaceAccumulator(self._test.cases, self._test.class_names)
         self.slice_counts: dict[ScoredSplit, list[SliceCount]] = {}
         """Of the best checkpoint: counted in the scoring after the fit, not in its validations."""
 

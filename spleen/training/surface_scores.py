@@ -2,15 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from spleen.data.loading.batches import ScoredBatch
 from spleen.data.store.entry import StoredCase
 from spleen.evaluation.evaluate import TOLERANCE_MM
-from spleen.evaluation.metrics.surface import hausdorff95_mm, surface_dice, surface_distances
+from spleen.evaluation.metrics.surface import (
+    average_surface_distance_mm,
+    hausdorff95_mm,
+    surface_dice,
+    surface_distances,
+)
 from spleen.imaging.geometry import SHEARED_DEGREES
+from spleen.records.surfaces import SurfaceScore
 from spleen.types import LabelPlanes
 
 _MOST_SECONDS = 1.5
@@ -18,17 +23,7 @@ _FEWEST_TIMED = 3  # cases: the first one alone says little
 _MOST_VOXELS = 1 << 26
 
 
-@dataclass(frozen=True)
-class SurfaceScore:
-    """Surface scores of one class in one case, with the tolerance of `spleen evaluate`; inf if one mask is empty."""
-
-    case_id: str
-    class_name: str
-    hausdorff95_mm: float
-    surface_dice: float
-
-
-class SurfaceScores:
+class SurfaceAccumulator:
     """Scores each case once all of its slices have been added, in order; `spleen evaluate` has no such limits.
 
     Nothing is scored for a volume that is split by slices, whose blocks have no whole surface, for cases whose slices
@@ -77,5 +72,11 @@ class SurfaceScores:
         for number, name in enumerate(self._class_names, start=1):
             distances = surface_distances(self._prediction == number, reference == number, case.spacing_mm)
             self._scores.append(
-                SurfaceScore(case.case_id, name, hausdorff95_mm(distances), surface_dice(distances, TOLERANCE_MM))
+                SurfaceScore(
+                    case.case_id,
+                    name,
+                    hausdorff95_mm(distances),
+                    average_surface_distance_mm(distances),
+                    surface_dice(distances, TOLERANCE_MM),
+                )
             )

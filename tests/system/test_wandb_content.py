@@ -128,6 +128,9 @@ def test_the_tables_hold_every_case_class_and_the_split(run_folder: Path) -> Non
     found = table(run_folder, "test/cases")
     assert [(row["case_id"], row["class"]) for row in found] == [(r["case_id"], r["class_name"]) for r in written]
     assert [row["dice"] for row in found] == pytest.approx([float(row["dice"]) for row in written])
+    surfaces = rows(run_folder / "surface.csv")
+    for name in ("hausdorff95_mm", "average_surface_distance_mm"):
+        assert [row[name] for row in found] == pytest.approx([float(row[name]) for row in surfaces])
     assert len(table(run_folder, "val/cases")) == 2 * len(CLASSES)
     assert [(row["split"], row["class"]) for row in table(run_folder, "test/classes")] == [
         (split, name) for split in ("val", "test") for name in CLASSES

@@ -1,8 +1,7 @@
-"""What a run records for its page: slices.csv, surface.csv, and data.json with geometry and a histogram."""
+"""What a run records for its page: slices.csv, and data.json with geometry and a histogram."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,10 @@ from spleen.data.store.entry import StoredCase
 from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
 from spleen.records.folder import RunFolder
 from spleen.records.slices import SliceRow, write_slices
-from spleen.reporting.csv_text import to_csv_by_name
 from spleen.system.files import write_text
 from spleen.system.nested import Json
 from spleen.training.scores import SCORED_SPLITS, ScoredSplit
 from spleen.training.slice_counts import SliceCount
-from spleen.training.surface_scores import SurfaceScore
 
 _BINS = 80
 _MOST_PLANES = 48  # of the histogram: enough for its shape, and read within milliseconds
@@ -51,14 +48,6 @@ def _slice_rows(
                 count.prediction_voxels,
                 count.overlap_voxels,
             )
-
-
-def record_surfaces(run_folder: Path, scores: Sequence[SurfaceScore]) -> None:
-    """Write surface.csv, if there are scores."""
-    if scores:
-        columns = ["split", *(field.name for field in fields(SurfaceScore))]
-        rows = [{"split": "test", **asdict(score)} for score in scores]
-        write_text(RunFolder(run_folder).surfaces, to_csv_by_name(columns, rows))
 
 
 def record_data(run_folder: Path, data: SliceDataModule, intensity: Intensity) -> None:

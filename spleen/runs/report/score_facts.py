@@ -15,7 +15,13 @@ Table = tuple[list[str], list[list[Cell]]]
 SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 _DERIVED = ("volume_prediction_mm3", "volume_reference_mm3")
 # Column of cases.csv → heading; other columns keep their names.
-_HEADINGS = {"dice": "Dice", "jaccard": "Jaccard", "hausdorff95_mm": "HD95, mm", "surface_dice": "surface Dice"}
+_HEADINGS = {
+    "dice": "Dice",
+    "jaccard": "Jaccard",
+    "hausdorff95_mm": "HD95, mm",
+    "average_surface_distance_mm": "ASSD, mm",
+    "surface_dice": "surface Dice",
+}
 
 
 @dataclass(frozen=True)

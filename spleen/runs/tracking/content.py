@@ -9,21 +9,21 @@ from spleen.data.loading.datamodule import SPLITS, SliceDataModule
 from spleen.data.splits.blocks import SliceSplit
 from spleen.models.spec import ModelSpec
 from spleen.records.folder import RunFolder
+from spleen.records.surfaces import SurfaceScore, read_surfaces
 from spleen.reporting.overlays import SliceView
 from spleen.runs.summary import Scores
 from spleen.runs.tracking.media import TableCell
 from spleen.runs.tracking.mirror import WandbRun
-from spleen.runs.tracking.predicted import surface_scores, worst_slices
 from spleen.runs.tracking.scores import (
     CASE_COLUMNS,
     CLASS_COLUMNS,
-    SurfaceScores,
+    SurfacesByCase,
     case_counts,
     case_rows,
     class_rows,
     mean_values,
 )
-from spleen.runs.tracking.slices import overlay_of
+from spleen.runs.tracking.slices import overlay_of, worst_slices
 from spleen.system.nested import Json
 from spleen.training.fit import Fitted
 from spleen.training.preview import SliceScore, show
@@ -31,8 +31,6 @@ from spleen.training.preview import SliceScore, show
 log = logging.getLogger(__name__)
 
 _WORST_SLICES = 6
-_SURFACE_SECONDS = 3.0
-"""Time for surface distances at most, which need the test cases to be predicted once more."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,16 @@ def mirror(wandb_run: WandbRun, finished: RunContent) -> None:
     """Copy a finished run to wandb. What cannot be copied is named in a warning, and the rest is copied."""
     if not wandb_run.is_open:
         return
-    surfaces: dict[str, SurfaceScores] = {"test": {}}
+    surfaces: dict[tuple[str, str], SurfaceScore] = {}
 
-    def measure() -> None:
-        surfaces["test"] = _surfaces(finished)
+    def read() -> None:
+        surfaces.update({(each.case_id, each.class_name): each for each in read_surfaces(finished.files.surfaces)})
 
     parts: dict[str, Callable[[], None]] = {
-        "surface distances": measure,
-        "scores": lambda: _copy_scores(wandb_run, finished, surfaces["test"]),
+        "surface distances": read,
+        "scores": lambda: _copy_scores(wandb_run, finished, surfaces),
         "costs": lambda: _copy_costs(wandb_run, finished.summary),
-        "tables": lambda: _copy_tables(wandb_run, finished, surfaces["test"]),
+        "tables": lambda: _copy_tables(wandb_run, finished, surfaces),
         "slices": lambda: _copy_slices(wandb_run, finished),
         "page": lambda: wandb_run.log_page(finished.files.report),
         "checkpoints": lambda: _copy_checkpoints(wandb_run, finished),
@@ -77,18 +75,7 @@ def mirror(wandb_run: WandbRun, finished: RunContent) -> None:
             log.debug("%s", name, exc_info=True)
 
 
-def _surfaces(finished: RunContent) -> SurfaceScores:
-    preprocessing = finished.spec.preprocessing
-    return surface_scores(
-        finished.data.slices("test"),
-        preprocessing.classes.names,
-        finished.spec.context_slices,
-        finished.fitted.forward,
-        _SURFACE_SECONDS,
-    )
-
-
-def _copy_scores(wandb_run: WandbRun, finished: RunContent, surfaces: SurfaceScores) -> None:
+def _copy_scores(wandb_run: WandbRun, finished: RunContent, surfaces: SurfacesByCase) -> None:
     """Test scores with a panel each; those of the best epoch on the validation split only in the summary."""
     test, val = finished.scores.get("test", []), finished.scores.get("val", [])
     wandb_run.log_values(mean_values("test", test, surfaces))
@@ -114,7 +101,7 @@ def _copy_costs(wandb_run: WandbRun, summary: Mapping[str, Json]) -> None:
     wandb_run.log_config({name: summary[name] for name in ("versions", "git_commit", "hardware")})
 
 
-def _copy_tables(wandb_run: WandbRun, finished: RunContent, surfaces: SurfaceScores) -> None:
+def _copy_tables(wandb_run: WandbRun, finished: RunContent, surfaces: SurfacesByCase) -> None:
     of_classes: list[Sequence[TableCell]] = []
     for split, cases in finished.scores.items():
         wandb_run.log_table(f"{split}/cases", CASE_COLUMNS, case_rows(cases, surfaces if split == "test" else {}))

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from statistics import fmean
 
 from spleen.evaluation.metrics.per_case import OVERLAP_SCORES, CaseScore, MeanScores, class_means, mean_scores
+from spleen.records.surfaces import SurfaceScore
 
 _MM3_PER_ML = 1000.0
 SCORE_NAMES = tuple(OVERLAP_SCORES)
@@ -15,19 +16,11 @@ _SURFACE = ("hausdorff95_mm", "average_surface_distance_mm")
 CASE_COLUMNS = ("case_id", "class", *SCORE_NAMES, *_VOLUMES, *_SURFACE)
 
 
-@dataclass(frozen=True)
-class SurfaceScore:
-    """Distances between the surfaces of prediction and reference of one class in one case."""
-
-    hausdorff95_mm: float
-    average_surface_distance_mm: float
-
-
-SurfaceScores = Mapping[tuple[str, str], SurfaceScore]
+SurfacesByCase = Mapping[tuple[str, str], SurfaceScore]
 """By case_id and class; empty if they were not computed."""
 
 
-def mean_values(split: str, cases: Sequence[CaseScore], surfaces: SurfaceScores | None = None) -> dict[str, float]:
+def mean_values(split: str, cases: Sequence[CaseScore], surfaces: SurfacesByCase | None = None) -> dict[str, float]:
     """Means over the cases, and with several classes also those of each class; what is NaN is left out.
 
     Volumes are those of all classes together.
@@ -51,7 +44,7 @@ def case_counts(split: str, cases: Sequence[CaseScore]) -> dict[str, int]:
     return {f"{split}/{name}": getattr(means, name) for name in _COUNTS}
 
 
-def case_rows(cases: Sequence[CaseScore], surfaces: SurfaceScores) -> list[list[str | float | None]]:
+def case_rows(cases: Sequence[CaseScore], surfaces: SurfacesByCase) -> list[list[str | float | None]]:
     """A row of CASE_COLUMNS for each case and class; None where a score is not defined."""
     rows: list[list[str | float | None]] = []
     for case in cases:
@@ -89,7 +82,7 @@ def _mean_volumes_ml(cases: Sequence[CaseScore]) -> dict[str, float]:
     return {name: total / n_cases for name, total in zip(_VOLUMES, totals, strict=True)}
 
 
-def _mean_surfaces(cases: Sequence[CaseScore], surfaces: SurfaceScores) -> dict[str, float]:
+def _mean_surfaces(cases: Sequence[CaseScore], surfaces: SurfacesByCase) -> dict[str, float]:
     """Means over classes and cases without NaN; inf if an organ was missed."""
     found = [surfaces[key] for case in cases if (key := (case.case_id, case.class_name)) in surfaces]
     return {name: _mean([getattr(surface, name) for surface in found]) for name in _SURFACE}
