@@ -165,12 +165,16 @@ class _Scale:
 
 
 def round_ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[float]:
-    """Round numbers within a range, at most about `most`: multiples of 1, 2 or 5 times a power of ten."""
+    """Round numbers within a range, at most `most`: multiples of 1, 2, 2.5 or 5 times a power of ten.
+
+    `whole` gives whole numbers only.
+    """
     power = 10.0 ** math.floor(math.log10((high - low) / most))
-    step = next(factor * power for factor in (1, 2, 5, 10) if (high - low) / (factor * power) <= most)
-    if whole:
-        step = max(1.0, step)
-    return [number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    for step in (factor * power for factor in (1, 2, 2.5, 5, 10)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first < most and not (whole and step % 1):
+            return [number * step for number in range(first, last + 1)]
+    return [float(number) for number in range(math.ceil(low), math.floor(high) + 1)]
 
 
 def draw_plot(plot: Plot) -> PlotDrawing:

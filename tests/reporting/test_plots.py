@@ -14,6 +14,9 @@ from spleen.reporting.plots import Band, Bar, Bars, Line, Plot, Rule, draw_align
         (0.7, 12.2, 6, [2, 4, 6, 8, 10, 12]),
         (-170, 260, 5, [-100, 0, 100, 200]),
         (0.00002, 0.00205, 3, [0.001, 0.002]),
+        (0.013, 0.092, 6, [0.02, 0.04, 0.06, 0.08]),
+        (-0.2, 1.3, 6, [0, 0.25, 0.5, 0.75, 1, 1.25]),
+        (9, 61, 6, [10, 20, 30, 40, 50, 60]),
     ],
 )
 def test_ticks_are_round_numbers(low: float, high: float, most: int, expected: list[float]) -> None:
@@ -22,6 +25,8 @@ def test_ticks_are_round_numbers(low: float, high: float, most: int, expected: l
 
 def test_ticks_of_epochs_are_whole() -> None:
     assert round_ticks(0.8, 3.2, 6, whole=True) == [1, 2, 3]
+    assert round_ticks(1, 13, 5, whole=True) == [5, 10]  # steps of 2.5 would fit
+    assert round_ticks(1, 1.5, 6, whole=True) == [1]
 
 
 def test_points_lie_where_the_axes_say_and_a_missing_one_breaks_the_line() -> None:

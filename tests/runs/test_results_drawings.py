@@ -11,7 +11,7 @@ from spleen.runs.results.drawings.forest import forest
 from spleen.runs.results.drawings.heat_map import heat_map
 from spleen.runs.results.drawings.pairs import pairs_drawing, piled
 from spleen.runs.results.drawings.parallel import parallel_drawing, setting_axis
-from spleen.runs.results.drawings.scales import DiceScale, Linear, colour_scale, dice_span, round_values
+from spleen.runs.results.drawings.scales import DiceScale, Linear, colour_scale, dice_span
 from spleen.runs.results.results import results
 from tests._helpers.run_folders import write_run
 
@@ -29,19 +29,6 @@ def test_a_straight_scale_ends_at_its_ends() -> None:
     assert [scale(value) for value in (2.5, -3, 30)] == [125, 100, 200]
     ticks = Linear(-1, 1, 0, 100).ticks(4)
     assert [(tick.at, tick.text) for tick in ticks] == [(0, "−1"), (50, "0"), (100, "1")]
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0.013, 0.092, [0.02, 0.04, 0.06, 0.08]),
-        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
-        (-0.2, 1.3, [0, 0.25, 0.5, 0.75, 1, 1.25]),
-        (9, 61, [10, 20, 30, 40, 50, 60]),
-    ],
-)
-def test_round_values(low: float, high: float, expected: list[float]) -> None:
-    assert round_values(low, high, 6) == pytest.approx(expected)
 
 
 def test_a_scale_of_dice_is_stretched_towards_one() -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from spleen.reporting.plots import round_ticks
 from spleen.runs.results.arms import best_first
-from spleen.runs.results.drawings.scales import DiceScale, Linear, Tick, round_values
+from spleen.runs.results.drawings.scales import DiceScale, Linear, Tick
 from spleen.runs.results.learning_curves import Curve, mean_curve, top_of_scale
 from spleen.runs.results.results import StudyResults
 
@@ -59,7 +60,8 @@ def curves_drawing(study: StudyResults) -> CurvesDrawing | None:
         _line(rank, number, curve, x, y, study.arms[number] is study.selected)
         for rank, (number, curve) in enumerate(curves)
     ]
-    epochs = [epoch for epoch in [1.0, *round_values(first, max(last, first + 1), 8)] if epoch == int(epoch) <= last]
+    ticks = round_ticks(first, max(last, first + 1), 8, whole=True)
+    epochs = [epoch for epoch in [1.0, *ticks] if epoch <= last]
     return CurvesDrawing(
         lines=tuple(lines),
         epoch_ticks=tuple(Tick(x(epoch), f"{epoch:g}") for epoch in _not_crowded(dict.fromkeys(epochs), last)),

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from spleen.reporting.plots import round_ticks
 from spleen.runs.results.arms import Arm
 from spleen.runs.results.learning_curves import dice_ticks
 
-_STEPS = (1, 2, 2.5, 5, 10)
 _LEAST_ERROR = 0.001  # a Dice of 1 would be at infinity
 _LEAST_APART = 14  # ticks, in SVG units
 _FEW_TICKS = 3
@@ -37,17 +37,7 @@ class Linear:
 
     def ticks(self, most: int = 6) -> tuple[Tick, ...]:
         """Round values within the scale, at most `most`."""
-        return tuple(Tick(self(value), number_text(value)) for value in round_values(self.low, self.high, most))
-
-
-def round_values(low: float, high: float, most: int) -> list[float]:
-    """Multiples of 1, 2, 2.5 or 5 × 10ⁿ from low to high, at most `most`."""
-    power = 10 ** math.floor(math.log10((high - low) / most))
-    for step in (factor * power for factor in _STEPS):
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first < most:
-            break
-    return [round(number * step, 12) for number in range(first, last + 1)]
+        return tuple(Tick(self(value), number_text(value)) for value in round_ticks(self.low, self.high, most))
 
 
 def span(values: Iterable[float]) -> tuple[float, float]:
@@ -78,7 +68,7 @@ class DiceScale:
         """Round values within the scale that have room beside each other."""
         values = [value for value in dice_ticks(self.high) if value >= self.low]
         if len(values) < _FEW_TICKS:
-            values = round_values(self.low, self.high, 6)
+            values = round_ticks(self.low, self.high, 6)
         kept: list[Tick] = []
         for value in reversed(values):
             if not kept or abs(self(value) - kept[-1].at) >= _LEAST_APART:
