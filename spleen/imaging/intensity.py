@@ -1,6 +1,6 @@
-"""Intensity normalisation by modality."""
+"""Intensity normalisation by modality, and the windows through which images are shown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,25 @@ class IntensityMap:
         shifted = (image - np.float32(self.centre)).astype(np.float32, copy=False) * np.float32(self.scale)
         clipped: Float32[np.ndarray, "*shape"] = np.clip(shifted, np.float32(-self.limit), np.float32(self.limit))
         return clipped
+
+
+@dataclass(frozen=True)
+class DisplayWindow:
+    """What is black and what is white on a screen: level ± half the width, in the image's own units."""
+
+    level: float
+    width: float
+    name: str | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The intensities shown black and white."""
+        return self.level - self.width / 2, self.level + self.width / 2
+
+
+_CT_PRESETS = {"abdomen": (50.0, 400.0), "lung": (-600.0, 1500.0), "bone": (400.0, 1800.0), "brain": (40.0, 80.0)}
+CT_PRESETS: Mapping[str, DisplayWindow] = {name: DisplayWindow(*each, name) for name, each in _CT_PRESETS.items()}
+"""By name, in HU (https://radiopaedia.org/articles/windowing-ct)."""
 
 
 def fit_intensity(image: VolumeArray, intensity: Intensity, name: str) -> IntensityMap:

@@ -122,7 +122,7 @@ def test_arrow_and_page_keys_move_the_crosshair_in_the_plane_in_focus(page_file)
 def test_number_keys_and_buttons_choose_the_window_and_a_drag_changes_it(page_file) -> None:
     with opened(page_file) as page:
         ready(page)
-        for key, level, width in (("2", -600, 1500), ("3", 400, 1800), ("4", 40, 80), ("1", 40, 400)):
+        for key, level, width in (("2", -600, 1500), ("3", 400, 1800), ("4", 40, 80), ("1", 50, 400)):
             page.keyboard.press(key)
             now = state(page)
             assert (now["level"], now["width"]) == (level, width)
@@ -144,7 +144,7 @@ def test_number_keys_and_buttons_choose_the_window_and_a_drag_changes_it(page_fi
         page.mouse.up()
         page.keyboard.up("Shift")
         now = state(page)
-        assert now["level"] == pytest.approx(40 + 60 * 400 / 300)
+        assert now["level"] == pytest.approx(50 + 60 * 400 / 300)
         assert now["width"] == pytest.approx(400 * np.exp(0.5))
 
 

@@ -14,7 +14,7 @@ from spleen.exploration.report.figure import exploration_figure
 from spleen.exploration.report.histograms import count_ticks, histogram_panels
 from spleen.exploration.report.page import to_page
 from spleen.exploration.report.svg import histogram_drawing
-from spleen.exploration.window import Window
+from spleen.imaging.intensity import DisplayWindow
 from tests._helpers.nifti import ras_affine, save
 from tests._helpers.small_run import SPACING_MM, small_ct
 from tests.exploration.test_outliers import write_case
@@ -71,7 +71,7 @@ def test_no_text_of_the_picture_hides_another(with_outlier, tmp_path, n_cases):
         for number in range(n_cases):
             write_case(tmp_path, f"case_{number}", number)
         exploration = explore(tmp_path / "images", tmp_path / "labels")
-    figure = drawn(exploration_figure(exploration, Window(40, 400)))
+    figure = drawn(exploration_figure(exploration, DisplayWindow(40, 400)))
     shown = texts(figure)
     assert any("level 40, width 400 HU" in text for text, _ in shown)
     hidden = [(a, b) for (a, first), (b, second) in combinations(shown, 2) if first.overlaps(second)]

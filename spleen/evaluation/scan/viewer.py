@@ -20,27 +20,13 @@ from spleen.evaluation.scan.mesh_files import write_mesh
 from spleen.evaluation.scan.pictures import Picture, fullest_slice, slice_picture
 from spleen.evaluation.scan.surface import Mesh, surface_meshes
 from spleen.imaging.geometry import spacing_mm
+from spleen.imaging.intensity import CT_PRESETS, DisplayWindow
 from spleen.imaging.slicing import AXES
 from spleen.reporting.html import page_file
 from spleen.reporting.numbers import format_number
 from spleen.types import SpacingMm
 
-_CT_WINDOWS = (("abdomen", 40.0, 400.0), ("lung", -600.0, 1500.0), ("bone", 400.0, 1800.0), ("brain", 40.0, 80.0))
 _FACES_ON_A_PAGE = 60_000
-
-
-@dataclass(frozen=True)
-class Window:
-    """A preset of the grey scale."""
-
-    name: str
-    level: float
-    width: float
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The intensities shown black and white."""
-        return self.level - self.width / 2, self.level + self.width / 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,7 @@ class Viewer:
 
     data: dict[str, object]
     pictures: tuple[Picture, ...]
-    windows: tuple[Window, ...]
+    windows: tuple[DisplayWindow, ...]
     masks: tuple[str, ...]
     legend: tuple[LegendEntry, ...]
     has_error: bool
@@ -125,9 +111,9 @@ def viewer_scripts() -> tuple[str, ...]:
     return page_file("surface.js"), page_file("viewer.js")
 
 
-def _windows(scan: Scan) -> tuple[Window, ...]:
+def _windows(scan: Scan) -> tuple[DisplayWindow, ...]:
     if scan.is_ct:
-        return tuple(Window(*each) for each in _CT_WINDOWS)
+        return tuple(CT_PRESETS.values())
     sample = scan.image[::2, ::2, ::2]
     low, high = (float(p) for p in np.percentile(sample, [1, 99]))
     smallest, largest = float(scan.image.min()), float(scan.image.max())
@@ -138,7 +124,7 @@ def _windows(scan: Scan) -> tuple[Window, ...]:
         "all": (smallest, largest),
     }
     return tuple(
-        Window(name, (first + last) / 2, max(last - first, 1e-6 * abs(last), 1e-12))
+        DisplayWindow((first + last) / 2, max(last - first, 1e-6 * abs(last), 1e-12), name)
         for name, (first, last) in ends.items()
     )
 
@@ -155,7 +141,7 @@ def _start(scan: Scan) -> tuple[int, int, int]:
 
 
 def _pictures(
-    scan: Scan, start: tuple[int, int, int], window: Window, colours: Sequence[ClassColours]
+    scan: Scan, start: tuple[int, int, int], window: DisplayWindow, colours: Sequence[ClassColours]
 ) -> tuple[Picture, ...]:
     places = dict(zip(AXES, start, strict=True))
     return tuple(

@@ -17,7 +17,6 @@ from spleen.exploration.outliers import Distribution, Outlier
 from spleen.exploration.report.histograms import HistogramPanel, draw_histogram, histogram_panels
 from spleen.exploration.report.svg import is_logarithmic
 from spleen.exploration.report.views import MiddleSlice, middle_slices
-from spleen.exploration.window import Window
 from spleen.exploration.wording import (
     counted,
     distinct_messages,
@@ -26,6 +25,7 @@ from spleen.exploration.wording import (
     name_with_unit,
     verdict_in_words,
 )
+from spleen.imaging.intensity import DisplayWindow
 from spleen.reporting.figures import (
     DPI,
     GREY,
@@ -50,7 +50,7 @@ _LETTERS = 160  # in a line of text
 _MOST_VALUES = 6
 
 
-def draw_exploration(exploration: Exploration, path: Path, window: Window | None = None) -> None:
+def draw_exploration(exploration: Exploration, path: Path, window: DisplayWindow | None = None) -> None:
     """Draw the figure of `exploration_figure`.
 
     The file appears whole or not at all; its suffix decides the format (.png, .pdf, .svg).
@@ -58,7 +58,7 @@ def draw_exploration(exploration: Exploration, path: Path, window: Window | None
     save_figure(exploration_figure(exploration, window), path)
 
 
-def exploration_figure(exploration: Exploration, window: Window | None = None) -> Figure:
+def exploration_figure(exploration: Exploration, window: DisplayWindow | None = None) -> Figure:
     """One case (facts, histograms, slices), or several (distributions, and the same of the most typical one).
 
     Slices are shown through `window` (see `middle_slices`).
@@ -76,7 +76,7 @@ def exploration_figure(exploration: Exploration, window: Window | None = None) -
     return figure
 
 
-def _rows(exploration: Exploration, window: Window | None) -> Iterator[tuple[float, Row]]:
+def _rows(exploration: Exploration, window: DisplayWindow | None) -> Iterator[tuple[float, Row]]:
     """Height in inches and drawing function of each row."""
     case = _drawn_case(exploration)
     facts = _facts(exploration)

@@ -25,7 +25,6 @@ from spleen.exploration.report.svg import (
 )
 from spleen.exploration.report.views import middle_slices, numbered_labels
 from spleen.exploration.verdict import Verdict
-from spleen.exploration.window import Window
 from spleen.exploration.wording import (
     distinct_messages,
     extent_in_words,
@@ -36,6 +35,7 @@ from spleen.exploration.wording import (
     verdict_in_words,
     whose_suggestion,
 )
+from spleen.imaging.intensity import DisplayWindow
 from spleen.reporting.figures import LABEL_COLOURS
 from spleen.reporting.html import render_page
 from spleen.reporting.numbers import format_number
@@ -79,7 +79,7 @@ class _CaseView:
     labels: Table | None
 
 
-def to_page(exploration: Exploration, window: Window | None = None) -> str:
+def to_page(exploration: Exploration, window: DisplayWindow | None = None) -> str:
     """The whole page as text, with slices shown through `window` (see `middle_slices`).
 
     Reads the files of the shown cases again, one case at a time.
@@ -133,7 +133,7 @@ def _findings(verdict: Verdict, n_cases: int) -> Iterator[dict[str, object]]:
 # One case -----------------------------------------------------------------------------------------------------------
 
 
-def _view(case: CaseFacts, organ: tuple[int, ...], most_pixels: int, window: Window | None) -> _CaseView:
+def _view(case: CaseFacts, organ: tuple[int, ...], most_pixels: int, window: DisplayWindow | None) -> _CaseView:
     views, facts, above = middle_slices(case, organ, window), case.intensity, case.above
     values = views[0].values if views else ()
     return _CaseView(

@@ -9,7 +9,7 @@ from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.label import ValueFacts, middle_slice
 from spleen.exploration.facts.reading import read_image_file, read_label_file
 from spleen.exploration.suggestion.suggest import DEFAULT_WINDOW_HU
-from spleen.exploration.window import Window
+from spleen.imaging.intensity import DisplayWindow
 from spleen.imaging.nifti import Volume
 from spleen.imaging.slicing import AXES, slice_spacing_mm, to_slices
 from spleen.reporting.numbers import format_number
@@ -44,7 +44,7 @@ class DisplayRange:
     words: str
 
 
-def middle_slices(case: CaseFacts, organ: tuple[int, ...], window: Window | None = None) -> list[MiddleSlice]:
+def middle_slices(case: CaseFacts, organ: tuple[int, ...], window: DisplayWindow | None = None) -> list[MiddleSlice]:
     """Sagittal, coronal and axial slice where the organ is largest, or the middle one; none where nothing can be read.
 
     They are shown through `window`, by default through one that suits the image (`display_range`). The files are read
@@ -70,7 +70,7 @@ def middle_slices(case: CaseFacts, organ: tuple[int, ...], window: Window | None
     return slices
 
 
-def display_range(case: CaseFacts, window: Window | None = None) -> DisplayRange:
+def display_range(case: CaseFacts, window: DisplayWindow | None = None) -> DisplayRange:
     """What is shown black and white: the window, else in a CT soft tissue, widened to the organ, else the whole range.
 
     A preset is in HU and is therefore used for a CT only.
@@ -78,9 +78,9 @@ def display_range(case: CaseFacts, window: Window | None = None) -> DisplayRange
     assert case.intensity is not None
     facts = case.intensity
     is_ct = facts.modality == "CT"
-    if window is not None and (is_ct or window.preset is None):
-        low, high = window.level - window.width / 2, window.level + window.width / 2
-        return DisplayRange(low, high, _in_words(low, high, is_ct, window.preset))
+    if window is not None and (is_ct or window.name is None):
+        low, high = window.ends
+        return DisplayRange(low, high, _in_words(low, high, is_ct, window.name))
     low, high = facts.whole.p0_5, facts.whole.p99_5
     if is_ct:
         low, high = DEFAULT_WINDOW_HU

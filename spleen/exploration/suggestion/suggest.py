@@ -19,13 +19,14 @@ from spleen.exploration.facts.header import GeometryFacts, PlaneFacts
 from spleen.exploration.facts.label import LabelFacts
 from spleen.exploration.suggestion.layout import hydra_override, training_data
 from spleen.exploration.suggestion.size import SAME_PIXEL, Setting, choose_size, native_grid, pixel_in_words
+from spleen.imaging.intensity import CT_PRESETS
 from spleen.imaging.slicing import AXES
 from spleen.types import AxisName
 
 # What conf/train.yaml and conf/intensity/ct.yaml say; a test holds the two together.
 DEFAULT_SPLIT = SliceSplitSettings(val_fraction=0.15, test_fraction=0.2, test_blocks=2, guard_mm=5.0, seed=0)
 DEFAULT_CONTEXT_SLICES = 1
-DEFAULT_WINDOW_HU = (-150.0, 250.0)
+DEFAULT_WINDOW_HU = CT_PRESETS["abdomen"].ends
 
 _DEFAULT_AXIS: AxisName = "coronal"
 _MOST_CLASSES = 8
