@@ -1,15 +1,19 @@
 """The report of a study: table, conclusions, files and figures. Every expected text is written by hand."""
 
 import csv
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 
 from spleen.errors import InputError
 from spleen.runs.results.curves import draw_validation_curves
 from spleen.runs.results.files import as_csv, as_latex, as_markdown, escape_latex, write_results
-from spleen.runs.results.heat_map import draw_heat_map
+from spleen.runs.results.heat_map import COLOURS, draw_heat_map, text_colour
 from spleen.runs.results.results import StudyResults, results
 from spleen.runs.results.text import conclusions, listing, print_results
 from tests._helpers.run_folders import write_config, write_run
@@ -219,6 +223,15 @@ def test_the_heat_map_has_a_panel_per_axis_and_every_value(tmp_path: Path) -> No
     assert {"unet, axial", "unet, coronal", "64", "128", "1e-03", "1e-04"} <= set(shown)
     assert {f"{value:.4f}" for value in values.values()} <= set(shown)
     assert shown.count("–") == 2  # 128 px with 1e-4 is missing in both
+
+
+def test_every_number_of_the_heat_map_contrasts_with_its_cell() -> None:
+    for level in np.linspace(0, 1, 256):
+        channels = np.array([to_rgb(each) for each in (colormaps[COLOURS](level), text_colour(level))])
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        darker, lighter = sorted(linear @ (0.2126, 0.7152, 0.0722))
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5  # which WCAG 2.2 asks for small text
+    assert text_colour(math.nan) == "black"
 
 
 @pytest.mark.parametrize("settings", [[(64, 1e-3), (128, 1e-3)], [(64, 1e-3), (64, 1e-4)], [(64, 1e-3)]])

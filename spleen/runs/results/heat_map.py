@@ -21,7 +21,8 @@ from spleen.runs.results.size_and_rate import MOST_PANELS, rate_of, size_and_rat
 
 _MOST_ACROSS = 3
 _CELL = (0.82, 0.5)  # inches
-_COLOURS = "viridis"
+COLOURS = "viridis"
+_EQUAL_CONTRAST = 0.436  # the level at which black and white contrast equally with it
 _MISSING = "#EEEEEE"
 
 Grid = Float[np.ndarray, "rate size"]
@@ -74,10 +75,10 @@ def _draw_panel(
             frame.set(edgecolor=OKABE_ITO["vermillion"], linewidth=2.6)
             axes.add_patch(frame)
     axes.set_facecolor(_MISSING)
-    image = axes.imshow(grid, cmap=_COLOURS, norm=scale, aspect="auto", origin="lower")
+    image = axes.imshow(grid, cmap=COLOURS, norm=scale, aspect="auto", origin="lower")
     for (row, column), value in np.ndenumerate(grid):
         text = "–" if math.isnan(value) else f"{value:.4f}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=9, color=_ink(float(scale(value)), value))
+        axes.text(column, row, text, ha="center", va="center", fontsize=9, color=text_colour(float(scale(value))))
     axes.set_xticks(range(len(sizes)), [f"{size:g}" for size in sizes])
     axes.set_yticks(range(len(rates)), [scientific(rate) for rate in rates])
     axes.tick_params(labelsize=8.5, length=0)
@@ -89,9 +90,9 @@ def _draw_panel(
     return image
 
 
-def _ink(level: float, value: float) -> str:
-    """Black on the bright half of the scale, white on the dark one."""
-    return "black" if math.isnan(value) or level > 0.6 else "white"
+def text_colour(level: float) -> str:
+    """Black or white, whichever contrasts more with the colour at this level of the scale, or with a missing cell."""
+    return "white" if level < _EQUAL_CONTRAST else "black"
 
 
 def _finish(
