@@ -105,11 +105,6 @@ def surface_dice(distances: SurfaceDistances, tolerance_mm: float) -> float:
     return float(np.mean(both <= tolerance_mm * (1 + _RELATIVE_SLACK))) if both.size else math.nan
 
 
-def surface_voxels(mask: MaskVolume) -> Int64[np.ndarray, "n 3"]:
-    """Indices of the surface voxels of a mask, in the order in which `surface_distances` gives their distances."""
-    return _indices(_surface(mask))
-
-
 def _check_input(
     prediction: tuple[int, ...], reference: tuple[int, ...], spacing_mm: SpacingMm | Float64[np.ndarray, "3 3"]
 ) -> None:

@@ -1,14 +1,14 @@
 """The surface of a mask as triangles in world coordinates, and how far it lies from another mask's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
-from scipy.sparse import coo_array, diags_array
-from scipy.spatial import cKDTree
+from scipy.sparse import coo_array, csr_array, diags_array
 
-from spleen.evaluation.metrics.surface import box_around, surface_distances, surface_voxels
-from spleen.imaging.geometry import distance_axes_mm, spacing_mm
+from spleen.evaluation.metrics.surface import box_around
+from spleen.evaluation.scan.mesh_distance import distance_to_mesh_mm
+from spleen.imaging.geometry import spacing_mm
 from spleen.types import Affine, MaskVolume
 
 # Taubin 1995, "A signal processing approach to fair surface design", SIGGRAPH: a step inwards, then a longer one
@@ -36,11 +36,12 @@ def surface_meshes(
 ) -> tuple[Mesh, ...]:
     """One mesh for each class of each mask that holds it; with `most_faces` of each, large ones are made coarser.
 
-    The distances are those of the surface metrics, measured on the native grid.
+    The distances run between these surfaces, which lie between voxels: those of the surface metrics, from voxel to
+    voxel, would jump by a voxel's length from one vertex to the next.
     """
-    meshes: list[Mesh] = []
     if not masks:
         return ()
+    meshes: list[Mesh] = []
     for number, name in enumerate(classes, start=1):
         regions = {mask: array == number for mask, array in masks.items()}
         both = list(regions.values())
@@ -50,32 +51,46 @@ def surface_meshes(
         moved = affine.copy()
         moved[:3, 3] += affine[:3, :3] @ [each.start for each in box]
         cropped = {mask: np.ascontiguousarray(region[box]) for mask, region in regions.items()}
-        distances = _distances(cropped, moved)
-        for mask, region in cropped.items():
-            if region.any():
-                vertices_mm, faces = _triangles(region, moved, most_faces)
-                found = distances.get(mask)
-                of_vertex = None if found is None else _at_vertices(vertices_mm, region, found, moved)
-                meshes.append(Mesh(name, mask, vertices_mm, faces, of_vertex))
+        of_mask = {
+            mask: Mesh(name, mask, *_triangles(region, moved, most_faces))
+            for mask, region in cropped.items()
+            if region.any()
+        }
+        if len(masks) == 2:
+            first, second = (of_mask.get(mask) for mask in masks)
+            pairs = [(mesh, other) for mesh, other in ((first, second), (second, first)) if mesh is not None]
+            meshes += [replace(mesh, distance_mm=_distance_mm(mesh, other, affine)) for mesh, other in pairs]
+        else:
+            meshes += of_mask.values()
     return tuple(meshes)
 
 
-def _distances(regions: dict[str, MaskVolume], affine: Affine) -> dict[str, Float64[np.ndarray, " n"]]:
-    """Of the surface voxels of either mask, in C order, where there are both."""
-    if len(regions) < 2:
-        return {}
-    found = surface_distances(regions["prediction"], regions["reference"], distance_axes_mm(affine))
-    return {"prediction": found.prediction_to_reference_mm, "reference": found.reference_to_prediction_mm}
+def _distance_mm(mesh: Mesh, other: Mesh | None, affine: Affine) -> Float64[np.ndarray, " n"]:
+    """Of each vertex to the other surface; inf without another.
+
+    A mask tells where its surface is to half a voxel only, so the distances are averaged over neighbours, which changes
+    none by more than half of the voxel's extent across the surface. Without that they jump from step to step.
+    """
+    if other is None:
+        return np.full(len(mesh.vertices_mm), np.inf)
+    distance_mm = distance_to_mesh_mm(mesh.vertices_mm, other.vertices_mm, other.faces)
+    mean, averaged = _neighbour_mean(len(mesh.vertices_mm), mesh.faces), distance_mm
+    for _ in range(_ROUNDS):
+        averaged = (averaged + mean @ averaged) / 2
+    half_mm = np.abs(_normals(mesh) @ affine[:3, :3]).sum(axis=1) / 2
+    bounded: Float64[np.ndarray, " n"] = np.clip(averaged, distance_mm - half_mm, distance_mm + half_mm)
+    return bounded
 
 
-def _at_vertices(
-    vertices_mm: Float64[np.ndarray, "n 3"], region: MaskVolume, distance_mm: Float64[np.ndarray, " m"], affine: Affine
-) -> Float64[np.ndarray, " n"]:
-    """The distance of the nearest surface voxel of the same mask."""
-    places_mm = surface_voxels(region) @ affine[:3, :3].T + affine[:3, 3]
-    _, nearest = cKDTree(places_mm).query(vertices_mm)
-    of_vertex: Float64[np.ndarray, " n"] = distance_mm[nearest]
-    return of_vertex
+def _normals(mesh: Mesh) -> Float64[np.ndarray, "n 3"]:
+    """The unit normal of each vertex: the mean of its triangles', weighted by their areas."""
+    a, b, c = mesh.vertices_mm[mesh.faces.T]
+    of_corner = np.repeat(np.arange(len(mesh.faces)), 3)
+    ones = np.ones(len(of_corner))
+    corners = coo_array((ones, (mesh.faces.ravel(), of_corner)), shape=(len(mesh.vertices_mm), len(mesh.faces)))
+    normals: Float64[np.ndarray, "n 3"] = corners.tocsr() @ np.cross(b - a, c - a)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    return normals
 
 
 def _triangles(
@@ -118,13 +133,17 @@ def _block_mean(region: MaskVolume, factors: tuple[int, int, int]) -> Float64[np
 
 def _smoothed(vertices: Float64[np.ndarray, "n 3"], faces: Int64[np.ndarray, "m 3"]) -> Float64[np.ndarray, "n 3"]:
     """Taubin's smoothing: each vertex towards the mean of its neighbours, and back."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    ones = np.ones(2 * len(edges))
-    rows, columns = np.concatenate([edges, edges[:, ::-1]]).T
-    neighbours = coo_array((ones, (rows, columns)), shape=(len(vertices),) * 2).tocsr()
-    neighbours.data[:] = 1.0
-    mean = diags_array(1 / np.maximum(neighbours.sum(axis=1), 1)) @ neighbours
+    mean = _neighbour_mean(len(vertices), faces)
     for _ in range(_ROUNDS):
         for weight in (_INWARDS, _OUTWARDS):
             vertices = vertices + weight * (mean @ vertices - vertices)
     return vertices
+
+
+def _neighbour_mean(n_vertices: int, faces: Int64[np.ndarray, "m 3"]) -> csr_array:
+    """The matrix that turns values at vertices to the means over their neighbours."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    rows, columns = np.concatenate([edges, edges[:, ::-1]]).T
+    neighbours = coo_array((np.ones(len(rows)), (rows, columns)), shape=(n_vertices, n_vertices)).tocsr()
+    neighbours.data[:] = 1.0
+    return csr_array(diags_array(1 / np.maximum(neighbours.sum(axis=1), 1)) @ neighbours)

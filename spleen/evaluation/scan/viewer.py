@@ -208,7 +208,7 @@ def _notes(scan: Scan, embedded: EmbeddedScan) -> list[str]:
     if scan.n_channels > 1:
         notes.append(f"Of the image's {scan.n_channels} channels the first is shown.")
     if scan.masks:
-        notes.append("Scores, distances and slices of largest error are measured on the image's own grid.")
+        notes.append("Scores and slices of largest error are measured on the image's own grid.")
     return notes
 
 
