@@ -35,6 +35,25 @@ def opened(page_file: Path, width: int = 1280, height: int = 900, dark: bool = F
     assert not complaints, "\n".join(complaints)
 
 
+def print_faults(page: "Page") -> list[str]:
+    """What is wrong with the page on A4 paper: parts beyond the edge or cut off, and controls other than a legend's."""
+    page.set_viewport_size({"width": 702, "height": 900})  # 210 mm less margins of 12 mm, at 96 pixels per inch
+    page.emulate_media(media="print")
+    faults: list[str] = page.evaluate("""() => [...document.querySelectorAll('main *')].flatMap(each => {
+        const style = getComputedStyle(each), box = each.getBoundingClientRect();
+        if (!each.checkVisibility({contentVisibilityAuto: true}) || !box.width) return [];
+        const cut = each.scrollWidth > each.clientWidth + 2 || each.scrollHeight > each.clientHeight + 2;
+        const is = {
+            'beyond the edge': box.right > 703,
+            'cut off': cut && !['visible', 'clip'].includes(style.overflow) && !each.closest('svg'),
+            'a control': each.matches('button, input, select, nav') && !each.closest('.arms'),
+            'closed': each.matches('details:not([open])') && ![...each.children].at(-1).checkVisibility(),
+        };
+        return Object.keys(is).filter(name => is[name]).map(name => `${each.outerHTML.slice(0, 60)} is ${name}`);
+    })""")
+    return faults
+
+
 @cache
 def _browser() -> "Browser":
     """One for all tests of a process: starting it takes longer than most of them."""

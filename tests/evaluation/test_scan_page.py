@@ -9,7 +9,7 @@ import pytest
 
 from spleen.evaluation.scan.case import Scan, read_scan
 from spleen.evaluation.scan.page import to_page
-from tests._helpers.browser import opened
+from tests._helpers.browser import opened, print_faults
 from tests._helpers.nifti import ras_affine, save
 
 SHAPE, SPACING_MM, ORIGIN_MM = (40, 36, 24), (2.0, 2.0, 5.0), (-40.0, -30.0, 100.0)
@@ -311,3 +311,13 @@ def test_a_scan_is_read_from_files_of_any_orientation(tmp_path) -> None:
     assert np.array_equal(read.image, scan.image)
     assert np.array_equal(read.reference, scan.reference)
     assert read.affine == pytest.approx(scan.affine)
+
+
+def test_on_paper_the_planes_have_their_legend_and_no_controls(page_file) -> None:
+    with opened(page_file, dark=True) as page:
+        ready(page)
+        assert print_faults(page) == []
+        assert page.get_by_text("organ, reference").is_visible()
+        surface, bar = (page.locator(each).bounding_box() for each in ("[data-part=surface]", ".bar i"))
+        assert surface["width"] > canvas(page, "axial").bounding_box()["width"] * 1.9
+        assert bar["width"] > 100

@@ -20,7 +20,7 @@ from spleen.config.identity import settings_with_effect
 from spleen.errors import InputError
 from spleen.runs.report.page import to_page
 from spleen.runs.report.reproduction import command, compare_with_defaults
-from tests._helpers.browser import opened
+from tests._helpers.browser import opened, print_faults
 from tests._helpers.many_cases import many_cases, quick
 from tests._helpers.run_folders import write_config
 from tests._helpers.small_run import SmallCt, compose_config, rows, small, summary, train
@@ -320,3 +320,10 @@ def test_a_missing_score_is_a_dash_and_not_a_number(tmp_path: Path) -> None:
     page = to_page(folder)
     assert "nan" not in page.replace("nan=", "")
     assert math.isclose(0.5, float(page.split('data-value="')[1].split('"')[0]))
+
+
+def test_on_paper_nothing_is_cut_off_and_there_are_no_controls(cases: Path, one_volume: Path) -> None:
+    for folder in (cases, one_volume):
+        with opened(folder / "report.html", dark=True) as page:
+            assert print_faults(page) == []
+            assert page.evaluate("getComputedStyle(document.querySelector('h1')).color") == "rgb(27, 31, 36)"

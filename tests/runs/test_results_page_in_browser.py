@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spleen.runs.results.page import to_page
-from tests._helpers.browser import opened
+from tests._helpers.browser import opened, print_faults
 from tests._helpers.run_folders import write_json, write_run
 
 if TYPE_CHECKING:
@@ -177,3 +177,4 @@ def test_print_shows_every_arm(page_file: Path) -> None:
         assert lists == [0, 0]
         assert not page.locator(".readout").first.is_visible()
         assert page.locator(".arms button").first.is_visible()
+        assert print_faults(page) == []
