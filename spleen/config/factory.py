@@ -10,7 +10,7 @@ from torch import nn
 from spleen import __version__
 from spleen.config.schema import CasesData, CtConfig, MrConfig, TrainConfig, ZScoreConfig, process_count
 from spleen.data.augmentation.crop import CropSettings
-from spleen.data.augmentation.spatial import AugmentSettings
+from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.datamodule import LoaderSettings, SliceDataModule
 from spleen.data.splits.blocks import SliceSplitSettings
 from spleen.data.store.entry import StoredCase

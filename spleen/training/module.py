@@ -11,8 +11,9 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from spleen.data.augmentation.augment import augment_batch
 from spleen.data.augmentation.crop import CropSettings, crop_batch
-from spleen.data.augmentation.spatial import AugmentSettings, augment_batch
+from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.batches import ScoredBatch, SliceBatch
 from spleen.evaluation.metrics.per_case import OVERLAP_SCORES, CaseScore, class_means, mean_scores
 from spleen.training.optimiser import OptimiserSettings, lr_factor
