@@ -85,7 +85,7 @@ def measure(config: TrainConfig, folder: Path, seconds: float, rounds: int) -> A
         loss=build.build_loss(config),
         optimiser=build.build_optimiser_settings(config),
         gradient_clip=settings.gradient_clip,
-        batches=list(data.train_dataloader()),
+        batches=list(data.slice_batches()),
         device=torch.device("cuda" if settings.accelerator == "gpu" else settings.accelerator),
         bf16=settings.precision == "bf16-mixed",
     )

@@ -18,10 +18,11 @@ def change_brightness_and_contrast(
     image: ImageBatch, brightness: Float[Tensor, " n"] | None, contrast: Float[Tensor, " n"] | None
 ) -> ImageBatch:
     """Brightness, a shift in normalised intensity, and contrast, a factor about the slice's mean, in one pass."""
-    if brightness is None and contrast is None:
+    drawn = brightness if contrast is None else contrast
+    if drawn is None:
         return image
-    shift = torch.zeros(len(image)) if brightness is None else brightness
-    factor = torch.ones(len(image)) if contrast is None else contrast
+    shift = torch.zeros_like(drawn) if brightness is None else brightness
+    factor = torch.ones_like(drawn) if contrast is None else contrast
     if shift.device.type == factor.device.type == "cpu" and not (shift != 0).any() and not (factor != 1).any():
         return image
     shift, factor = (values.to(image).view(-1, 1, 1, 1) for values in (shift, factor))

@@ -24,10 +24,11 @@ def mirror(
     rows = choose(chosen, image, everywhere)
     if rows.are_none:
         return image, label
-    mirrored = rows.of(label).flip(dim)
-    if swapped:
-        mirrored = torch.tensor(swapped, dtype=label.dtype, device=label.device)[mirrored.long()]
-    return rows.put(rows.of(image).flip(dim), image), rows.put(mirrored, label)
+    mirrored = exchanged = rows.of(label).flip(dim)
+    for old, new in enumerate(swapped):
+        if old != new:
+            exchanged = torch.where(mirrored == old, new, exchanged)
+    return rows.put(rows.of(image).flip(dim), image), rows.put(exchanged, label)
 
 
 def deform(
