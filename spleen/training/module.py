@@ -202,10 +202,14 @@ class SegmentationModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the norm of the whole gradient, even if it is sharded over processes (FSDP)."""
-        if gradient_clip_val is not None and isinstance(self.trainer.strategy, FSDPStrategy):
+        if gradient_clip_val is None:
+            return
+        if isinstance(self.trainer.strategy, FSDPStrategy):
             self.trainer.strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[union-attr,operator]
-        else:
+        elif self.trainer.precision == "16-mixed":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:  # Lightning does not clip for a fused optimiser, which could unscale gradients; here none are scaled
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
     def _score(self, batch: ScoredBatch, scores: SplitScores) -> LabelPlanes:
         logits = self(batch.image)

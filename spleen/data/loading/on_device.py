@@ -1,5 +1,6 @@
 """Training slices on the device: gathered into batches there by their numbers, with no copy per slice."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,8 @@ from torch import Tensor
 from spleen.data.loading.batches import BalancedBatches, CaseSlices, checked_classes
 from spleen.imaging.slicing import context_indices
 from spleen.types import ImageBatch, LabelBatch
+
+log = logging.getLogger(__name__)
 
 MEMORY_FRACTION = 0.5
 """Of a device's free memory, the most that the slices may take; the rest is for the network."""
@@ -248,9 +251,16 @@ def _rows(
 
 def slices_for(table: SliceTable, largest_batch: int, device: torch.device) -> DeviceSlices | StagedSlices:
     """All slices on the device if they take at most `MEMORY_FRACTION` of its free memory, otherwise batch by batch."""
-    if device.type == "cuda" and table.n_bytes > MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0]:
-        return StagedSlices(table, largest_batch, device)
-    return DeviceSlices(table, device)
+    if device.type != "cuda":
+        return DeviceSlices(table, device)
+    free = torch.cuda.mem_get_info(device)[0]
+    fits = table.n_bytes <= MEMORY_FRACTION * free
+    size = f"{table.n_bytes / 2**30:.2g} of {free / 2**30:.3g} GiB free"
+    log.info(
+        "training slices: %s",
+        f"on the GPU ({size})" if fits else f"copied to the GPU batch by batch ({size} is too much)",
+    )
+    return DeviceSlices(table, device) if fits else StagedSlices(table, largest_batch, device)
 
 
 def size_step_px(device: torch.device) -> int:

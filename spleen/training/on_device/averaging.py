@@ -41,17 +41,20 @@ class AveragedWeights(EMAWeightAveraging):
             average.update_parameters(module)
             self._latest_update_step = 1
             return
-        averaged = [value.detach() for value in chain(average.module.parameters(), average.module.buffers())]
-        current = [value.detach() for value in chain(module.parameters(), module.buffers())]
-        real = [value.is_floating_point() for value in averaged]
-        floats = [value for value, is_real in zip(averaged, real, strict=True) if is_real]
-        torch._foreach_mul_(floats, self._decay)
-        torch._foreach_add_(
-            floats, [value for value, is_real in zip(current, real, strict=True) if is_real], alpha=1 - self._decay
+        pairs = zip(
+            chain(average.module.parameters(), average.module.buffers()),
+            chain(module.parameters(), module.buffers()),
+            strict=True,
         )
-        for ours, theirs, is_real in zip(averaged, current, real, strict=True):
-            if not is_real:
-                ours.copy_(self._decay * ours + (1 - self._decay) * theirs)
+        floats, new_floats = [], []
+        for averaged, current in pairs:
+            if averaged.is_floating_point():
+                floats.append(averaged.detach())
+                new_floats.append(current.detach())
+            else:
+                averaged.copy_(self._decay * averaged + (1 - self._decay) * current)
+        torch._foreach_mul_(floats, self._decay)
+        torch._foreach_add_(floats, torch._foreach_mul(new_floats, 1 - self._decay))
         average.n_averaged.add_(1)
 
 
