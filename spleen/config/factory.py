@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from torch import nn
 
 from spleen import __version__
@@ -59,15 +60,15 @@ def steps_on_device(config: TrainConfig) -> bool:
     Raises InputError if they shall but cannot.
     """
     wanted = config.loader.on_device
-    accelerator = choose_accelerator(config.trainer.accelerator, config.trainer.devices)
-    several, scaled = process_count(config.trainer) > 1, choose_precision(config.precision, accelerator) == "16-mixed"
+    several, scaled = process_count(config.trainer) > 1, config.precision == "16"
     if wanted is True and (several or scaled):
         what = f"trainer.devices={config.trainer.devices}" if several else "precision=16, whose losses are scaled"
         raise InputError(
             f"loader.on_device=true needs one process and precision 32 or bf16; got {what}. Use loader.on_device=false"
         )
     if wanted == "auto":
-        return accelerator == "gpu" and not several and not scaled
+        has_gpu = config.trainer.accelerator in ("auto", "gpu") and torch.cuda.device_count() > 0
+        return has_gpu and not several and not scaled
     return bool(wanted)
 
 
