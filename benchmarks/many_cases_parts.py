@@ -97,7 +97,7 @@ def load(config: TrainConfig) -> dict[str, float]:
     case = data.slices("train")[0].case
     everything = SliceSplit(train=tuple(range(case.n_slices)), val=(), test=(), guard=())
     alone = SliceDataModule([case], [everything], data.settings)
-    mixed = [len(batch.origin[:, 0].unique()) for batch in data.train_dataloader()]
+    mixed = [len(batch.origin[:, 0].unique()) for batch in data.slice_batches()]
     return {
         "all_cases": _slices_per_second(data),
         "one_case": _slices_per_second(alone),
@@ -112,7 +112,7 @@ def _open(config: TrainConfig) -> SliceDataModule:
 
 
 def _slices_per_second(data: SliceDataModule) -> float:
-    loader, count, before = data.train_dataloader(), 0, time.perf_counter()
+    loader, count, before = data.slice_batches(), 0, time.perf_counter()
     while (seconds := time.perf_counter() - before) < _LOADING_SECONDS:
         count += sum(len(batch.image) for batch in loader)
     return count / seconds
@@ -122,7 +122,7 @@ def read(config: TrainConfig) -> dict[str, float]:
     """Measure the bytes that a batch reads from the store."""
     files = list(Path(config.cache_dir).glob("slices/*/*"))
     data = _open(config)
-    loader = data.train_dataloader()
+    loader = data.slice_batches()
     numbers = [batch for _, batch in zip(range(_READ_BATCHES), loader.sampler, strict=False)]
     loader.dataset[numbers[0]]  # triggers lazy imports
     needed = asked = from_disk = 0

@@ -32,6 +32,7 @@ from spleen.config import factory as build
 from spleen.config.datasets import find_dataset
 from spleen.config.schema import TrainConfig
 from spleen.data.loading.batches import SliceBatch
+from spleen.data.loading.on_device import StepNumbers
 from spleen.runs.data import open_data
 from spleen.system.resources import work_folder
 from spleen.training import fit
@@ -56,7 +57,7 @@ class AlternatingTurns(Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: SliceBatch,
+        batch: SliceBatch | StepNumbers,
         batch_idx: int,
     ) -> None:
         """Count a step; the turn's first one only starts the clock."""
@@ -64,7 +65,7 @@ class AlternatingTurns(Callback):
         if not self._since:
             self._slices, self._since = 0, synchronised_time()
             return
-        self._slices += len(batch.image)
+        self._slices += batch.n_slices
         elapsed = synchronised_time() - self._since
         if elapsed < self._seconds:
             return
@@ -85,7 +86,7 @@ def measure(config: TrainConfig, folder: Path, seconds: float, rounds: int) -> A
         loss=build.build_loss(config),
         optimiser=build.build_optimiser_settings(config),
         gradient_clip=settings.gradient_clip,
-        batches=list(data.train_dataloader()),
+        batches=list(data.slice_batches()),
         device=torch.device("cuda" if settings.accelerator == "gpu" else settings.accelerator),
         bf16=settings.precision == "bf16-mixed",
     )

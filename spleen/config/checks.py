@@ -93,6 +93,8 @@ def _training(config: TrainConfig) -> Iterator[str]:
         )
     yield from between("loader.foreground_fraction", loader.foreground_fraction, 0, 1)
     yield from between("loader.num_workers", loader.num_workers, 0, 256)
+    if loader.on_device != "auto" and not isinstance(loader.on_device, bool):
+        yield f"loader.on_device must be auto, true or false; got {loader.on_device}"
     yield from between("model.size_multiple", config.model.size_multiple, 1, 512, unit="pixels")
     yield from _target("model.network", config.model.network)
     yield from _target("loss", config.loss)

@@ -5,12 +5,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from torch import nn
 
 from spleen import __version__
 from spleen.config.schema import CasesData, CtConfig, MrConfig, TrainConfig, ZScoreConfig, process_count
 from spleen.data.augmentation.crop import CropSettings
-from spleen.data.augmentation.spatial import AugmentSettings
+from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.datamodule import LoaderSettings, SliceDataModule
 from spleen.data.splits.blocks import SliceSplitSettings
 from spleen.data.store.entry import StoredCase
@@ -25,9 +26,13 @@ from spleen.models.trial import check_input_size
 from spleen.system.hardware import choose_accelerator, choose_precision
 from spleen.training.fit import FitSettings
 from spleen.training.module import SegmentationModule
+from spleen.training.on_device.steps import StepSettings
 from spleen.training.optimiser import OptimiserSettings
 from spleen.training.scores import SCORED_SPLITS, SplitScores
 from spleen.types import AxisName
+
+_STEPS_AT_ONCE = 16
+"""Steps between two returns to the trainer: its own cost is a hundredth of theirs, and a signal waits for no more."""
 
 
 def build_split_settings(config: TrainConfig) -> SliceSplitSettings:
@@ -45,7 +50,26 @@ def build_loader_settings(config: TrainConfig) -> LoaderSettings:
         num_workers=config.loader.num_workers,
         context_slices=config.context_slices,
         seed=config.seed,
+        steps_at_once=_STEPS_AT_ONCE if steps_on_device(config) else None,
     )
+
+
+def steps_on_device(config: TrainConfig) -> bool:
+    """Whether slices stay on the device, where whole training steps are made.
+
+    Raises InputError if they shall but cannot.
+    """
+    wanted = config.loader.on_device
+    several, scaled = process_count(config.trainer) > 1, config.precision == "16"
+    if wanted is True and (several or scaled):
+        what = f"trainer.devices={config.trainer.devices}" if several else "precision=16, whose losses are scaled"
+        raise InputError(
+            f"loader.on_device=true needs one process and precision 32 or bf16; got {what}. Use loader.on_device=false"
+        )
+    if wanted == "auto":
+        has_gpu = config.trainer.accelerator in ("auto", "gpu") and torch.cuda.device_count() > 0
+        return has_gpu and not several and not scaled
+    return bool(wanted)
 
 
 def build_loss(config: TrainConfig) -> nn.Module:
@@ -116,9 +140,26 @@ def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> Se
         split_scores={split: SplitScores([part.case for part in data.slices(split)], names) for split in SCORED_SPLITS},
         axis=preprocessing.axis,
         seed=config.seed,
-        crop=CropSettings(config.crop_size, config.loader.foreground_fraction) if config.crop_size else None,
+        crop=_crop_settings(config),
         swapped_classes=parts.swapped_classes,
+        steps_on_device=_step_settings(config, parts) if steps_on_device(config) else None,
     )
+
+
+def _step_settings(config: TrainConfig, parts: Parts) -> StepSettings:
+    accelerator = choose_accelerator(config.trainer.accelerator, config.trainer.devices)
+    return StepSettings(
+        augment=parts.augment,
+        axis=parts.spec.preprocessing.axis,
+        swapped_classes=parts.swapped_classes,
+        crop=_crop_settings(config),
+        gradient_clip=config.optimiser.gradient_clip,
+        uses_bf16=choose_precision(config.precision, accelerator) == "bf16-mixed",
+    )
+
+
+def _crop_settings(config: TrainConfig) -> CropSettings | None:
+    return CropSettings(config.crop_size, config.loader.foreground_fraction) if config.crop_size else None
 
 
 def build_optimiser_settings(config: TrainConfig) -> OptimiserSettings:
@@ -171,6 +212,7 @@ def build_fit_settings(config: TrainConfig) -> FitSettings:
         progress=trainer.progress,
         strategy=strategy,
         num_nodes=trainer.num_nodes,
+        steps_on_device=steps_on_device(config),
     )
 
 

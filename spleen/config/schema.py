@@ -82,11 +82,12 @@ class SplitConfig:
 
 @dataclass
 class LoaderConfig:
-    """loader: how slices become batches."""
+    """loader: how slices become batches. Older records lack the key with a default."""
 
     slices_per_epoch: int | None
     foreground_fraction: float
     num_workers: int
+    on_device: Any = "auto"  # or a boolean
 
 
 @dataclass

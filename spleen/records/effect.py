@@ -16,6 +16,7 @@ WITHOUT_EFFECT = {
     "trainer.strategy": "how processes share the work; their number counts, as trainer.devices",
     "trainer.progress": "terminal output",
     "loader.num_workers": "which process reads a slice, not which slice",
+    "loader.on_device": "where a batch is put together; the same but for rounding and, on a GPU, the noise",
 }
 
 DATA_PATHS = ("image", "label", "root", "images", "labels", "table", "groups")

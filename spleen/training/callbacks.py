@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from spleen.data.loading.batches import SliceBatch
+from spleen.data.loading.on_device import StepNumbers
 from spleen.models.checkpoint import SPEC_KEY
 from spleen.models.spec import ModelSpec
 from spleen.system.files import write_text
@@ -44,9 +45,9 @@ class EpochRecord(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, *_: Any
     ) -> None:
-        """Store the step's loss on its device: reading it would wait for a GPU."""
+        """Store the losses on their device: reading them would wait for a GPU."""
         if isinstance(outputs, Mapping):
-            self._losses.append(outputs["loss"])
+            self._losses.append(outputs["losses"] if "losses" in outputs else outputs["loss"].view(1))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember that this epoch has its own validation scores."""
@@ -55,7 +56,7 @@ class EpochRecord(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the row of this epoch."""
         validation = trainer.callback_metrics if self._validated else {}  # otherwise they are from an earlier epoch
-        loss = trainer.strategy.reduce(torch.stack(self._losses).double().mean(), reduce_op="mean")
+        loss = trainer.strategy.reduce(torch.cat(self._losses).double().mean(), reduce_op="mean")
         metrics = {
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "train/loss": float(loss),
@@ -105,7 +106,7 @@ class Clock(Callback):
         self._first_step_done = False
         self._slices = 0
         self._seconds = 0.0
-        self._since = 0.0
+        self._since: float | None = None
 
     @property
     def state_key(self) -> str:
@@ -125,29 +126,43 @@ class Clock(Callback):
     @property
     def slices_per_second(self) -> float:
         """Training slices per second over all processes, including loading and augmentation, without the first step."""
-        return self._slices / self._seconds if self._seconds else 0.0
+        seconds = self._seconds + (time.perf_counter() - self._since if self._since is not None else 0.0)
+        return self._slices / seconds if self._slices else 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start timing the epoch."""
-        self._since = time.perf_counter()
+        """Start timing the epoch, unless the first step of all is still to come."""
+        self._since = time.perf_counter() if self._first_step_done else None
 
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: SliceBatch,
+        batch: SliceBatch | StepNumbers,
         batch_idx: int,
     ) -> None:
-        """Count a step."""
-        now = time.perf_counter()
+        """Count a step, which may only have been handed to a GPU so far; the first one is waited for."""
         if self._first_step_done:
-            self._slices += len(batch.image) * trainer.world_size
-            self._seconds += now - self._since
-        else:
-            self._first_step_done = True
-            self.seconds_to_first_step = self.seconds_to_first_step or time.time() - self._started
-        self._since = now
+            self._slices += batch.n_slices * trainer.world_size
+            return
+        self._first_step_done = True
+        _wait_for(trainer)
+        self.seconds_to_first_step = self.seconds_to_first_step or time.time() - self._started
+        self._since = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop timing once the steps are done."""
+        self._end_steps(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop timing, in an epoch without validation."""
+        self._end_steps(trainer)
+
+    def _end_steps(self, trainer: pl.Trainer) -> None:
+        if self._since is not None:
+            _wait_for(trainer)
+            self._seconds += time.perf_counter() - self._since
+            self._since = None
 
     def state_dict(self) -> dict[str, Any]:
         """The totals so far."""
@@ -165,6 +180,12 @@ class Clock(Callback):
         self._earlier_seconds = state_dict["wall_seconds"]
         self.seconds_to_first_step = state_dict["seconds_to_first_step"]
         self._slices, self._seconds = state_dict["slices"], state_dict["seconds"]
+
+
+def _wait_for(trainer: pl.Trainer) -> None:
+    """Wait until a GPU has done what it was given."""
+    if trainer.strategy.root_device.type == "cuda":
+        torch.cuda.synchronize(trainer.strategy.root_device)
 
 
 class SelfDescribing(Callback):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from spleen.system.signals import StopRequest
 from spleen.training.callbacks import Clock, EpochRecord, EpochRow, SelfDescribing
 from spleen.training.checkpoints import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints, best_row
 from spleen.training.module import SegmentationModule
+from spleen.training.on_device.averaging import AveragedWeights
 from spleen.training.progress import Progress
 from spleen.training.ranks import FIRST, ProcessRank
 from spleen.training.stopping import ResumableEarlyStopping, StopOnNonFiniteLoss, StopOnSignal
@@ -47,6 +48,8 @@ class FitSettings:
     progress: bool
     strategy: str = "auto"
     num_nodes: int = 1
+    steps_on_device: bool = False
+    """Whether the module makes the optimiser steps itself."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ def make_trainer(
         strategy=lightning_strategy(settings.strategy, process_rank),
         sync_batchnorm=settings.strategy == "ddp" and settings.accelerator == "gpu",
         precision=settings.precision,
-        gradient_clip_val=settings.gradient_clip,
+        gradient_clip_val=None if settings.steps_on_device else settings.gradient_clip,
         check_val_every_n_epoch=settings.val_every_epochs,
         limit_val_batches=None if validates else 0,
         callbacks=callbacks,
@@ -218,7 +221,7 @@ def make_trainer(
 def _optional_callbacks(settings: FitSettings) -> list[Callback]:
     callbacks: list[Callback] = []
     if settings.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+        callbacks.append(AveragedWeights(settings.ema_decay))
     if settings.early_stopping_patience is not None:
         callbacks.append(ResumableEarlyStopping(SELECTING_SCORE, mode="max", patience=settings.early_stopping_patience))
     return callbacks

@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,18 +12,24 @@ from pytorch_lightning.strategies import FSDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
+from spleen.data.augmentation.augment import augment_batch
 from spleen.data.augmentation.crop import CropSettings, crop_batch
-from spleen.data.augmentation.spatial import AugmentSettings, augment_batch
+from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.batches import ScoredBatch, SliceBatch
+from spleen.data.loading.on_device import StepNumbers, SteppedBatches, slices_for
 from spleen.evaluation.metrics.per_case import OVERLAP_SCORES, CaseScore, class_means, mean_scores
+from spleen.training.on_device.averaging import averaged_weights
+from spleen.training.on_device.counts import count_steps, share_step_counts, total_steps
+from spleen.training.on_device.steps import Steps, StepSettings
 from spleen.training.optimiser import OptimiserSettings, lr_factor
 from spleen.training.preview import SliceScore, slice_dice
 from spleen.training.scores import ScoredSplit, SplitScores
 from spleen.training.slice_counts import SliceCount, count_slices
 from spleen.training.strategy import all_gather
 from spleen.training.surface_scores import SurfaceAccumulator
-from spleen.types import AxisName, LabelPlanes
+from spleen.types import AxisName, ImageBatch, LabelBatch, LabelPlanes
 
 # Larger than any seed of rank 0.
 _SEEDS_PER_RANK = 2**53
@@ -54,6 +62,7 @@ class SegmentationModule(pl.LightningModule):
         seed: int,
         crop: CropSettings | None = None,
         swapped_classes: Sequence[int] = (),
+        steps_on_device: StepSettings | None = None,
     ) -> None:
         super().__init__()
         self.set_network(network)
@@ -65,6 +74,9 @@ class SegmentationModule(pl.LightningModule):
         self._crop = crop
         self._swapped_classes = tuple(swapped_classes)
         self._random = torch.Generator()
+        self.automatic_optimization = steps_on_device is None
+        self._step_settings = steps_on_device
+        self._steps: Steps | None = None
         self._val, self._test = split_scores["val"], split_scores["test"]
         self.scores: dict[ScoredSplit, list[CaseScore]] = {}
         self.test_slices: list[SliceScore] = []
@@ -86,15 +98,49 @@ class SegmentationModule(pl.LightningModule):
         self._random.manual_seed(self._seed * 1_000_003 + self.current_epoch + self.global_rank * _SEEDS_PER_RANK)
         seed_global_state(self._seed, self.current_epoch, self.global_rank)
 
-    def training_step(self, batch: SliceBatch) -> Tensor:
-        """One step on augmented slices."""
+    def on_train_start(self) -> None:
+        """Put the slices on the device, if the steps are made there."""
+        if self._step_settings is None:
+            return
+        loader, averages = self.trainer.train_dataloader, averaged_weights(self.trainer)
+        assert isinstance(loader, SteppedBatches)
+        slices = slices_for(loader.table, loader.sampler.batch_size, self.trainer.strategy.root_device)
+        after_step = None if averages is None else partial(averages.update, self)
+        self._steps = Steps(self._loss_of, self.trainer.optimizers[0], slices, self._step_settings, after_step)
+
+    def on_train_end(self) -> None:
+        """Free the device's memory for the scoring."""
+        self._steps = None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the number of steps also from a training that made its steps in the other way."""
+        share_step_counts(checkpoint["loops"])
+
+    def training_step(self, batch: SliceBatch | StepNumbers) -> Tensor | dict[str, Any]:
+        """One step on augmented slices; of numbers of slices, as many steps as they are for."""
+        if isinstance(batch, StepNumbers):
+            return self._train_steps(batch)
         image, label = augment_batch(
             batch.image, batch.label, self._augment, self._axis, self._random, self._swapped_classes
         )
         if self._crop is not None:
             image, label = crop_batch(image, label, self._crop.size, self._crop.foreground_fraction, self._random)
+        return self._loss_of(image, label)
+
+    def _loss_of(self, image: ImageBatch, label: LabelBatch) -> Tensor:
         loss: Tensor = self.loss(self(image), label)
         return loss
+
+    def _train_steps(self, batch: StepNumbers) -> dict[str, Any]:
+        assert self._steps is not None
+        scheduler = cast(LRScheduler, self.lr_schedulers())
+        losses, rates = [], []
+        for numbers in batch.steps:
+            rates.append(float(scheduler.get_last_lr()[0]))
+            losses.append(self._steps.step(numbers, rates[-1], self._random))
+            scheduler.step()
+        count_steps(self.trainer, batch.n_steps)
+        return {"loss": losses[-1], "losses": torch.stack(losses), "lrs": rates}
 
     def validation_step(self, batch: ScoredBatch) -> None:
         """Score one batch of validation slices."""
@@ -127,15 +173,27 @@ class SegmentationModule(pl.LightningModule):
         """AdamW; the learning rate follows the schedule step by step."""
         settings = self._optimiser
         optimiser = torch.optim.AdamW(
-            self.network.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay
+            self.network.parameters(),
+            settings.lr,
+            settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=self._can_fuse_optimiser(),
         )
-        total = int(self.trainer.estimated_stepping_batches)
+        total = total_steps(self.trainer)
         warmup = round(settings.warmup_fraction * total)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser,
             lambda step: lr_factor(step, total, warmup, settings.schedule, settings.power, settings.final_factor),
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _can_fuse_optimiser(self) -> bool:
+        """Whether one kernel may update all weights: not sharded ones, nor if it would unscale before clipping."""
+        sharded_or_scaled = isinstance(self.trainer.strategy, FSDPStrategy) or self.trainer.precision == "16-mixed"
+        weights = list(self.network.parameters())
+        return not sharded_or_scaled and all(
+            weight.device.type in ("cpu", "cuda") and weight.is_floating_point() for weight in weights
+        )
 
     def configure_gradient_clipping(
         self,
@@ -144,10 +202,14 @@ class SegmentationModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the norm of the whole gradient, even if it is sharded over processes (FSDP)."""
-        if gradient_clip_val is not None and isinstance(self.trainer.strategy, FSDPStrategy):
+        if gradient_clip_val is None:
+            return
+        if isinstance(self.trainer.strategy, FSDPStrategy):
             self.trainer.strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[union-attr,operator]
-        else:
+        elif self.trainer.precision == "16-mixed":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:  # Lightning does not clip for a fused optimiser, which could unscale gradients; here none are scaled
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
     def _score(self, batch: ScoredBatch, scores: SplitScores) -> LabelPlanes:
         logits = self(batch.image)

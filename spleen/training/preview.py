@@ -27,7 +27,8 @@ def slice_dice(prediction: Tensor, reference: Tensor) -> list[float]:
     """Dice of each slice of a batch (b, H, W), over all foreground classes together."""
     agree = ((prediction == reference) & (reference > 0)).sum((1, 2)).double()
     size = ((prediction > 0).sum((1, 2)) + (reference > 0).sum((1, 2))).double()
-    return [float(value) for value in 2 * agree / size]
+    dice: list[float] = (2 * agree / size).tolist()
+    return dice
 
 
 def choose(scores: Sequence[SliceScore]) -> list[tuple[str, SliceScore]]:

@@ -11,11 +11,14 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
+from spleen.data.loading.batches import SliceBatch
+from spleen.data.loading.on_device import StepNumbers
 from spleen.records.progress import ProgressFile
 from spleen.reporting.sparkline import sparkline
 from spleen.system.progress import StatusLine
 from spleen.system.text import duration_text
 from spleen.training.callbacks import Clock, EpochRecord, EpochRow
+from spleen.training.on_device.counts import total_steps
 from spleen.training.pace import EpochTime, seconds_left, without_warm_up
 
 _SECONDS_BETWEEN_LOSSES = 0.3
@@ -43,7 +46,7 @@ class Progress(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and say what the first step may take long for."""
         self._line = StatusLine() if self._shown else None
-        self._pace, self._steps = _Pace(), int(trainer.estimated_stepping_batches)
+        self._pace, self._steps = _Pace(), total_steps(trainer)
         if self._compiles and self._shown:
             print("compiling the network: the first steps take longer …", flush=True)
         self._update(trainer, "compiling" if self._compiles else "training")
@@ -51,10 +54,15 @@ class Progress(Callback):
             self._show(trainer)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: SliceBatch | StepNumbers,
+        batch_idx: int,
     ) -> None:
         """Advance; the loss is read only a few times per second, because that waits for a GPU."""
-        self._pace.step()
+        self._pace.step(batch.n_steps)
         self._update(trainer, "training")
         is_visible = self._line is not None and self._line.is_visible
         if is_visible and isinstance(outputs, Mapping) and self._is_time():
@@ -185,10 +193,10 @@ class _Pace:
         self._steps: list[float] = []
         self._left_then: float | None = None
 
-    def step(self) -> None:
+    def step(self, count: int) -> None:
         now = time.perf_counter()
         if not self._times:
-            self._steps.append(now - self._step_since)
+            self._steps += [(now - self._step_since) / count] * count
         self._step_since = now
 
     def begin_validation(self) -> None:

@@ -1,7 +1,6 @@
 """Lightning callbacks that stop training early: on a signal, a non-finite loss, or no further improvement."""
 # ruff: noqa: ARG002  (Lightning defines the hooks' arguments)
 
-import math
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +10,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from spleen.data.loading.batches import SliceBatch
+from spleen.data.loading.on_device import StepNumbers, SteppedBatches
 from spleen.errors import InputError
 from spleen.system.signals import StopRequest
 
@@ -87,20 +87,23 @@ class ResumableEarlyStopping(EarlyStopping):
 
 
 @dataclass(frozen=True)
-class _Step:
-    """A training step whose loss has not been checked yet."""
+class _Unchecked:
+    """Training steps whose losses have not been checked yet."""
 
-    loss: Tensor
+    losses: Float[Tensor, " k"]
     """On the CPU; valid once `copied` has completed."""
     copied: torch.cuda.Event | None
-    origin: Int64[Tensor, "b 2"]
-    number: int
-    lr: float
+    batch: SliceBatch | StepNumbers
+    first_number: int
+    """Of the steps, counted from 1."""
+    rates: Sequence[float]
+    """Learning rate of each step."""
 
-    def loss_value(self) -> float:
+    def first_non_finite(self) -> int | None:
         if self.copied is not None:
             self.copied.synchronize()
-        return float(self.loss)
+        wrong = ~self.losses.isfinite()
+        return int(wrong.nonzero()[0]) if wrong.any() else None
 
 
 class StopOnNonFiniteLoss(Callback):
@@ -112,26 +115,27 @@ class StopOnNonFiniteLoss(Callback):
 
     def __init__(self, case_ids: Sequence[str]) -> None:
         self._case_ids = tuple(case_ids)
-        self._pending: _Step | None = None
+        self._pending: _Unchecked | None = None
 
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: SliceBatch,
+        batch: SliceBatch | StepNumbers,
         batch_idx: int,
     ) -> None:
-        """Check the loss of the previous step; on a CPU also of this step."""
+        """Check the losses of the previous batch; on a CPU also of this batch."""
         self._check_pending(trainer)
         if not isinstance(outputs, Mapping):
             return
-        loss, copied = outputs["loss"].detach(), None
-        if loss.is_cuda:
-            loss, copied = loss.to("cpu", non_blocking=True), torch.cuda.Event()
+        losses, copied = outputs["losses"] if "losses" in outputs else outputs["loss"].detach().view(1), None
+        if losses.is_cuda:
+            losses, copied = losses.to("cpu", non_blocking=True), torch.cuda.Event()
             copied.record()
-        lr = float(trainer.optimizers[0].param_groups[0]["lr"])
-        self._pending = _Step(loss, copied, batch.origin, trainer.global_step, lr)
+        rates = outputs["lrs"] if "lrs" in outputs else [float(trainer.optimizers[0].param_groups[0]["lr"])]
+        first = trainer.global_step - batch.n_steps + 1
+        self._pending = _Unchecked(losses, copied, batch, first, rates)
         if copied is None:
             self._check_pending(trainer)
 
@@ -144,13 +148,16 @@ class StopOnNonFiniteLoss(Callback):
         self._check_pending(trainer)
 
     def _check_pending(self, trainer: pl.Trainer) -> None:
-        step, self._pending = self._pending, None
-        if step is None or math.isfinite(loss := step.loss_value()):
+        steps, self._pending = self._pending, None
+        if steps is None or (number := steps.first_non_finite()) is None:
             return
+        batch, step = steps.batch, steps.first_number + number
+        origin = batch.origin if isinstance(batch, SliceBatch) else _origin(trainer, batch, number)
         raise InputError(
-            f"the loss became {loss} in step {step.number} (epoch {trainer.current_epoch + 1} of {trainer.max_epochs}) "
-            f"on {self._slices(step.origin)}, so training was stopped. "
-            f"Try a lower lr (it was {step.lr:.3g}), precision=32 (it was {trainer.precision}), or check these slices"
+            f"the loss became {float(steps.losses[number])} in step {step} "
+            f"(epoch {trainer.current_epoch + 1} of {trainer.max_epochs}) "
+            f"on {self._slices(origin)}, so training was stopped. Try a lower lr (it was {steps.rates[number]:.3g}), "
+            f"precision=32 (it was {trainer.precision}), or check these slices"
         )
 
     def _slices(self, origin: Int64[Tensor, "b 2"]) -> str:
@@ -159,3 +166,10 @@ class StopOnNonFiniteLoss(Callback):
         for case, index in sorted(set(map(tuple, origin.tolist()))):
             indices.setdefault(self._case_ids[case], []).append(index)
         return " and ".join(f"case {case_id}, slices {', '.join(map(str, n))}" for case_id, n in indices.items())
+
+
+def _origin(trainer: pl.Trainer, batch: StepNumbers, number: int) -> Int64[Tensor, "b 2"]:
+    """Case and slice index of each slice of a step."""
+    loader = trainer.train_dataloader
+    assert isinstance(loader, SteppedBatches)
+    return loader.table.origin(batch.steps[number])

@@ -13,7 +13,7 @@ from spleen.config import factory as build
 from spleen.config import factory as build_model
 from spleen.config.checks import check
 from spleen.config.datasets import complete, find_dataset
-from spleen.data.augmentation.spatial import AugmentSettings
+from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.datamodule import LoaderSettings
 from spleen.data.splits.blocks import SliceSplitSettings
 from spleen.errors import InputError

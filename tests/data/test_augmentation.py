@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from spleen.data.augmentation.spatial import AugmentSettings, augment_batch, sampling_grid, spline_displacement
+from spleen.data.augmentation.augment import augment_batch
+from spleen.data.augmentation.settings import AugmentSettings
+from spleen.data.augmentation.spatial import sampling_grid, spline_displacement
 from spleen.errors import InputError
 
 AUGMENT_FILES = sorted((Path(__file__).parents[2] / "conf" / "augment").glob("*.yaml"))

@@ -25,7 +25,27 @@ class CropSettings:
     foreground_fraction: float
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class WindowDraws:
+    """The random numbers for a window of each of n slices."""
+
+    around_pixel: Bool[Tensor, " n"]
+    """Whether the window shall contain a foreground pixel, if the slice has one."""
+    numbers: Int64[Tensor, "4 n"]
+    """For the pixel's row and column, and for the window's top and left."""
+
+
+def draw_windows(count: int, foreground_fraction: float, random: Generator) -> WindowDraws:
+    """Draw for `count` slices; the pixels are not needed."""
+    around_pixel = torch.rand(count, generator=random) < foreground_fraction
+    return WindowDraws(around_pixel, torch.randint(_DRAW_LIMIT, (4, count), generator=random))
+
+
+def window_size(size: tuple[int, int], crop_size: int) -> tuple[int, int]:
+    """Height and width of the windows of slices of this size."""
+    return min(size[0], crop_size), min(size[1], crop_size)
+
+
 def crop_batch(
     image: ImageBatch, label: LabelBatch, crop_size: int, foreground_fraction: float, random: Generator
 ) -> tuple[Float[Tensor, "b c window_h window_w"], Integer[Tensor, "b 1 window_h window_w"]]:
@@ -44,20 +64,27 @@ def crop_batch(
         random: source of all randomness: the same state gives the same windows on every device. A CPU generator
             is best even for a batch on a GPU, because nothing then waits for the GPU.
     """
-    height, width = image.shape[-2:]
-    window = (min(height, crop_size), min(width, crop_size))
-    if window == (height, width):
+    size = (image.shape[-2], image.shape[-1])
+    if window_size(size, crop_size) == size:
         return image, label
-    count = len(image)
-    around_pixel = torch.rand(count, generator=random, device=random.device) < foreground_fraction
-    draws = torch.randint(_DRAW_LIMIT, (4, count), generator=random, device=random.device).to(label.device)
+    return crop_drawn(image, label, crop_size, draw_windows(len(image), foreground_fraction, random))
+
+
+@torch.no_grad()
+def crop_drawn(
+    image: ImageBatch, label: LabelBatch, crop_size: int, draws: WindowDraws
+) -> tuple[Float[Tensor, "b c window_h window_w"], Integer[Tensor, "b 1 window_h window_w"]]:
+    """The windows of `crop_batch` with random numbers that are drawn already."""
+    height, width = image.shape[-2:]
+    window = window_size((height, width), crop_size)
+    numbers = draws.numbers.to(label.device)
     foreground = label[:, 0] > 0
-    around_pixel = around_pixel.to(label.device) & foreground.any(2).any(1)
-    pixel_row = _draw_by_count(foreground.sum(2), draws[0])
-    in_row = foreground[torch.arange(count, device=label.device), pixel_row]
-    pixel_column = _draw_by_count(in_row.long(), draws[1])
-    top = _draw_start(height, window[0], pixel_row, around_pixel, draws[2])
-    left = _draw_start(width, window[1], pixel_column, around_pixel, draws[3])
+    around_pixel = draws.around_pixel.to(label.device) & foreground.any(2).any(1)
+    pixel_row = _draw_by_count(foreground.sum(2), numbers[0])
+    in_row = foreground[torch.arange(len(label), device=label.device), pixel_row]
+    pixel_column = _draw_by_count(in_row.long(), numbers[1])
+    top = _draw_start(height, window[0], pixel_row, around_pixel, numbers[2])
+    left = _draw_start(width, window[1], pixel_column, around_pixel, numbers[3])
     return _windows(image, top, left, window), _windows(label, top, left, window)
 
 

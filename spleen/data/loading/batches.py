@@ -25,6 +25,16 @@ class SliceBatch(NamedTuple):
     origin: Int64[Tensor, "b 2"]
     """Case index and slice index of each slice."""
 
+    @property
+    def n_slices(self) -> int:
+        """Number of slices."""
+        return len(self.image)
+
+    @property
+    def n_steps(self) -> int:
+        """A batch is one step."""
+        return 1
+
 
 class ScoredBatch(NamedTuple):
     """Slices of one case with the reference on its native planes, for scoring."""
@@ -96,7 +106,7 @@ class TrainingSlices(Dataset[SliceBatch]):
             if [height, width] != sides:
                 image[rows] = planes.min()
             image[rows, :, :height, :width] = planes
-            label[rows, 0, :height, :width] = _classes(case, case.labels, index)
+            label[rows, 0, :height, :width] = checked_classes(case, case.labels, index)
         origin = np.stack([case_of, slice_of], axis=1)
         return SliceBatch(torch.from_numpy(image), torch.from_numpy(label), torch.from_numpy(origin))
 
@@ -128,14 +138,34 @@ class ScoredSlices(Dataset[ScoredBatch]):
         case = self._cases[case_index]
         return ScoredBatch(
             torch.from_numpy(load_images(case, index, self._context_slices)),
-            torch.from_numpy(_classes(case, case.labels, index)[:, None]),
-            torch.from_numpy(_classes(case, case.reference, index)),
+            torch.from_numpy(checked_classes(case, case.labels, index)[:, None]),
+            torch.from_numpy(checked_classes(case, case.reference, index)),
             case_index,
             torch.from_numpy(index),
         )
 
 
-def _classes(case: StoredCase, planes: StoredArray, index: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b h w"]:
+class CachedOnDevice(Dataset[ScoredBatch]):
+    """Scored batches that stay on the device once they have been there."""
+
+    def __init__(self, dataset: ScoredSlices, device: torch.device) -> None:
+        self._dataset, self._device = dataset, device
+        self._batches: dict[int, ScoredBatch] = {}
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, number: int) -> ScoredBatch:
+        if number not in self._batches:
+            batch = self._dataset[number]
+            image, label, reference = (part.to(self._device) for part in (batch.image, batch.label, batch.reference))
+            self._batches[number] = batch._replace(image=image, label=label, reference=reference)
+        return self._batches[number]
+
+
+def checked_classes(
+    case: StoredCase, planes: StoredArray, index: Int64[np.ndarray, " b"] | slice
+) -> UInt8[np.ndarray, "b h w"]:
     """Planes of class indices; raises InputError for an index that stands for no class."""
     read = planes[index]
     if (largest := int(read.max(initial=0))) > len(case.label_values):
@@ -163,15 +193,16 @@ class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
     ) -> None:
         self._all = np.arange(len(foreground))
         self._with_organ = np.flatnonzero(foreground)
-        self._batch_size = min(batch_size, slices_per_epoch or len(foreground))
-        self._n_batches = max(1, (slices_per_epoch or len(foreground)) // self._batch_size)
-        self._n_foreground = math.ceil(foreground_fraction * self._batch_size - 1e-9) if len(self._with_organ) else 0
+        self.batch_size = min(batch_size, slices_per_epoch or len(foreground))
+        """Of all processes together."""
+        self._n_batches = max(1, (slices_per_epoch or len(foreground)) // self.batch_size)
+        self._n_foreground = math.ceil(foreground_fraction * self.batch_size - 1e-9) if len(self._with_organ) else 0
         self._seed = seed
         self._share = slice(rank, None, n_ranks)
         self._epoch = 0
-        if self._batch_size % n_ranks:
+        if self.batch_size % n_ranks:
             raise InputError(
-                f"a global batch of {self._batch_size} slices cannot be divided evenly among {n_ranks} processes; "
+                f"a global batch of {self.batch_size} slices cannot be divided evenly among {n_ranks} processes; "
                 f"there are {len(foreground)} training slices"
             )
 
@@ -185,7 +216,7 @@ class BalancedBatches(Sampler[Int64[np.ndarray, " b"]]):
     def __iter__(self) -> Iterator[Int64[np.ndarray, " b"]]:
         random = np.random.default_rng((self._seed, self._epoch))
         organ = _shuffled(self._with_organ, self._n_batches * self._n_foreground, random)
-        other = _shuffled(self._all, self._n_batches * (self._batch_size - self._n_foreground), random)
+        other = _shuffled(self._all, self._n_batches * (self.batch_size - self._n_foreground), random)
         for organ_part, other_part in zip(
             np.split(organ, self._n_batches), np.split(other, self._n_batches), strict=True
         ):

@@ -7,16 +7,19 @@ from typing import Literal
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Bool
 from torch.utils.data import DataLoader
 
 from spleen.data.loading.batches import (
     BalancedBatches,
+    CachedOnDevice,
     CaseSlices,
     ScoredBatch,
     ScoredSlices,
     SliceBatch,
     TrainingSlices,
 )
+from spleen.data.loading.on_device import SliceTable, SteppedBatches
 from spleen.data.splits.blocks import SliceSplit
 from spleen.data.store.entry import StoredCase
 
@@ -34,6 +37,8 @@ class LoaderSettings:
     num_workers: int
     context_slices: int
     seed: int
+    steps_at_once: int | None = None
+    """Steps for which the trainer gets slice numbers, instead of slices; None: slices, step by step."""
 
 
 class SliceDataModule(pl.LightningDataModule):
@@ -82,28 +87,43 @@ class SliceDataModule(pl.LightningDataModule):
         """Global rank and world size of this process."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def train_dataloader(self) -> DataLoader[SliceBatch]:
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def train_dataloader(self) -> DataLoader[SliceBatch] | SteppedBatches:
         """The shuffled, foreground-balanced batches of one epoch."""
+        if self.settings.steps_at_once is None:
+            return self.slice_batches()
+        table = SliceTable(tuple(self.slices("train")), self.settings.context_slices)
+        return SteppedBatches(table, self._sampler(table.foreground), self.settings.steps_at_once)
+
+    def slice_batches(self) -> DataLoader[SliceBatch]:
+        """The training batches as slices, read from the store."""
         dataset = TrainingSlices(self.slices("train"), self.settings.context_slices)
-        sampler = BalancedBatches(
-            dataset.foreground,
-            self.settings.batch_size,
-            self.settings.slices_per_epoch,
-            self.settings.foreground_fraction,
-            self.settings.seed,
-            *self._place,
-        )
-        # Workers prefetch before the trainer sets the sampler's epoch.
-        sampler.set_epoch(self._first_epoch)
         workers = self.settings.num_workers
         return DataLoader(
             dataset,
             batch_size=None,
-            sampler=sampler,
+            sampler=self._sampler(dataset.foreground),
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),
         )
+
+    def _sampler(self, foreground: Bool[np.ndarray, " n"]) -> BalancedBatches:
+        settings = self.settings
+        sampler = BalancedBatches(
+            foreground,
+            settings.batch_size,
+            settings.slices_per_epoch,
+            settings.foreground_fraction,
+            settings.seed,
+            *self._place,
+        )
+        # Workers prefetch before the trainer sets the sampler's epoch.
+        sampler.set_epoch(self._first_epoch)
+        return sampler
 
     def val_dataloader(self) -> DataLoader[ScoredBatch]:
         """The validation slices in order."""
@@ -115,4 +135,5 @@ class SliceDataModule(pl.LightningDataModule):
 
     def _scored(self, split: Split) -> DataLoader[ScoredBatch]:
         dataset = ScoredSlices(self.slices(split), self.settings.context_slices, self.settings.batch_size, *self._place)
-        return DataLoader(dataset, batch_size=None, generator=torch.Generator())
+        on_device = dataset if self.settings.steps_at_once is None else CachedOnDevice(dataset, self._device)
+        return DataLoader(on_device, batch_size=None, generator=torch.Generator())

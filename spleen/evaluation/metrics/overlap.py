@@ -28,7 +28,12 @@ def count_confusion(
 ) -> Int64[Tensor, "organ 4"]:
     """Counts (TP, FP, FN, TN) of each foreground class 1 … n_classes - 1 in two label maps of the same shape."""
     joint = reference.flatten().long() * n_classes + prediction.flatten().long()
-    table = torch.bincount(joint, minlength=n_classes**2).reshape(n_classes, n_classes)
+    if joint.is_cuda:  # bincount would wait for the device
+        table = torch.zeros(n_classes**2, dtype=torch.int64, device=joint.device)
+        table.scatter_add_(0, joint, torch.ones_like(joint))
+    else:
+        table = torch.bincount(joint, minlength=n_classes**2)
+    table = table.reshape(n_classes, n_classes)
     hits = table.diagonal()
     false_positive, false_negative = table.sum(0) - hits, table.sum(1) - hits
     true_negative = table.sum() - hits - false_positive - false_negative

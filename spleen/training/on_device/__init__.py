@@ -1,0 +1,1 @@
+"""Optimiser steps on slices that lie on the device."""
