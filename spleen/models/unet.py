@@ -35,11 +35,14 @@ class UNet(nn.Module):
     Args:
         in_channels: channels of the image; ``2 * context_slices + 1``.
         out_channels: classes, background included.
-        width: channels at full resolution.
+        width: channels of the first level.
         depth: number of times the resolution is halved.
         norm: "batch", "instance" or "group" (8 channels or fewer groups).
         dropout: probability of dropping a channel between the two convolutions of a level, 0 to below 1.
         max_channels: upper bound of the channels of a level.
+        unshuffle: pixels per side that become channels before the first level and are put back after the last (space to
+            depth, Shi et al. 2016): the network then works at 1/unshuffle of the resolution, with wider layers in the
+            same time; 1 does nothing.
         foreground_prior: probability of all classes but the first, the background, together where the untrained
             network knows nothing (Lin et al. 2017, section 4.1); None: all classes are equally likely. With
             cross-entropy in the loss, a small prior saves the first hundred steps or more, which else only teach that
@@ -47,7 +50,7 @@ class UNet(nn.Module):
 
     Attributes:
         size_multiple: height and width of the input must be multiples of this, ``2**depth`` pixels
-            (``PadToMultiple`` takes care of it).
+            (``PadToMultiple`` takes care of it); with ``unshuffle`` so many times more.
 
     Raises:
         InputError: an argument outside its range, or an input size that is not a multiple of ``size_multiple``.
@@ -63,22 +66,24 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         max_channels: int = 512,
         foreground_prior: float | None = None,
+        unshuffle: int = 1,
     ) -> None:
         super().__init__()
-        _check_arguments(in_channels, out_channels, width, depth, norm, dropout, max_channels)
+        _check_arguments(in_channels, out_channels, width, depth, norm, dropout, max_channels, unshuffle)
         if foreground_prior is not None and not 0 < foreground_prior < 1:
             raise InputError(f"foreground_prior must be above 0 and below 1, or null; got {foreground_prior}")
-        self.size_multiple = 2**depth
+        self.size_multiple = unshuffle * 2**depth
+        self._unshuffle = unshuffle
         channels = [min(width * 2**level, max_channels) for level in range(depth + 1)]
-        inputs = [in_channels, *channels[:-1]]
+        inputs = [in_channels * unshuffle**2, *channels[:-1]]
         self.encoder = nn.ModuleList(
             _double_convolution(c_in, c_out, norm, dropout) for c_in, c_out in zip(inputs, channels, strict=True)
         )
         upwards = range(depth - 1, -1, -1)
         self.up = nn.ModuleList(nn.ConvTranspose2d(channels[d + 1], channels[d], 2, stride=2) for d in upwards)
         self.decoder = nn.ModuleList(_double_convolution(2 * channels[d], channels[d], norm, dropout) for d in upwards)
-        self.head = nn.Conv2d(channels[0], out_channels, 1)
-        self._initialise(foreground_prior)
+        self.head = nn.Conv2d(channels[0], out_channels * unshuffle**2, 1)
+        self._initialise(out_channels, foreground_prior)
 
     def forward(self, image: ImageBatch) -> Logits:
         """Logits (b, out_channels, h, w); h and w must be multiples of ``size_multiple``."""
@@ -89,6 +94,8 @@ class UNet(nn.Module):
                 f"Set model.size_multiple={self.size_multiple}, or a smaller model.network.depth; "
                 f"in Python, PadToMultiple(network, {self.size_multiple})"
             )
+        if self._unshuffle > 1:
+            image = F.pixel_unshuffle(image, self._unshuffle).contiguous(memory_format=torch.channels_last)
         features = self.encoder[0](image)
         skips = []
         for level in self.encoder[1:]:
@@ -97,9 +104,9 @@ class UNet(nn.Module):
         for up, level in zip(self.up, self.decoder, strict=True):
             features = level(torch.cat([skips.pop(), up(features)], dim=1))
         logits: Logits = self.head(features)
-        return logits
+        return logits if self._unshuffle == 1 else F.pixel_shuffle(logits, self._unshuffle)
 
-    def _initialise(self, foreground_prior: float | None) -> None:
+    def _initialise(self, n_classes: int, foreground_prior: float | None) -> None:
         """He et al. (2015) initialisation, which preserves the variance through rectified layers.
 
         The head starts with full-size weights of both signs. With small initial weights, the many background pixels of
@@ -116,7 +123,8 @@ class UNet(nn.Module):
         nn.init.normal_(self.head.weight, std=self.head.in_channels**-0.5)
         _zero_bias(self.head)
         if foreground_prior is not None:
-            self.head.bias = nn.Parameter(_prior_logits(self.head.out_channels, foreground_prior))
+            prior = _prior_logits(n_classes, foreground_prior)
+            self.head.bias = nn.Parameter(prior.repeat_interleave(self._unshuffle**2))
 
 
 def _prior_logits(n_classes: int, foreground_prior: float) -> Tensor:
@@ -150,7 +158,14 @@ def _double_convolution(in_channels: int, out_channels: int, norm: str, dropout:
 
 
 def _check_arguments(
-    in_channels: int, out_channels: int, width: int, depth: int, norm: str, dropout: float, max_channels: int
+    in_channels: int,
+    out_channels: int,
+    width: int,
+    depth: int,
+    norm: str,
+    dropout: float,
+    max_channels: int,
+    unshuffle: int,
 ) -> None:
     counts = {
         "in_channels": in_channels,
@@ -158,6 +173,7 @@ def _check_arguments(
         "width": width,
         "depth": depth,
         "max_channels": max_channels,
+        "unshuffle": unshuffle,
     }
     for name, value in counts.items():
         if value < 1:

@@ -52,6 +52,34 @@ def test_where_an_untrained_network_knows_nothing_foreground_is_rare(n_classes):
     assert probability[:, 1:].allclose(torch.tensor(0.02 / (n_classes - 1)))
 
 
+def test_an_unshuffled_first_level_sees_each_pixel_and_returns_it_to_its_place():
+    torch.manual_seed(0)
+    network = UNet(2, 3, width=4, depth=1, norm="instance", unshuffle=2).eval()
+    # By hand: 2 · 4 channels into the first level, and 3 · 4 out of the head.
+    assert network.encoder[0][0].weight.shape == (4, 8, 3, 3)
+    assert network.head.weight.shape == (12, 4, 1, 1)
+    assert network.size_multiple == 4
+    image = torch.randn(1, 2, 12, 16)
+    assert network(image).shape == (1, 3, 12, 16)
+    # Swapping the rows of all 2 × 2 blocks in input weights, image and head leaves the answer with swapped rows.
+    swapped = image.view(1, 2, 6, 2, 16).flip(3).reshape(1, 2, 12, 16)
+    expected = network(image).view(1, 3, 6, 2, 16).flip(3).reshape(1, 3, 12, 16)
+    with torch.no_grad():
+        first = network.encoder[0][0].weight
+        first.copy_(first.view(4, 2, 2, 2, 3, 3).flip(2).reshape(4, 8, 3, 3))
+        for values in (network.head.weight, network.head.bias):
+            values.copy_(values.view(3, 2, 2, *values.shape[1:]).flip(1).reshape(values.shape))
+    torch.testing.assert_close(network(swapped), expected)
+
+
+@pytest.mark.parametrize("unshuffle", [1, 2])
+def test_the_prior_holds_at_every_pixel_of_a_block(unshuffle):
+    network = UNet(1, 3, width=2, depth=1, foreground_prior=0.1, unshuffle=unshuffle)
+    torch.nn.init.zeros_(network.head.weight)
+    probabilities = network(torch.randn(2, 1, 8, 8)).softmax(1)
+    torch.testing.assert_close(probabilities[:, 1:].sum(1), torch.full((2, 8, 8), 0.1))
+
+
 def test_instance_norm_matches_pytorch():
     features = torch.randn(2, 6, 5, 7)
     expected = nn.InstanceNorm2d(6)(features)
