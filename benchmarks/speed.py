@@ -9,8 +9,8 @@ Run it from the repository, on an otherwise idle machine (about an hour on two c
 
 Each section is what one of the other benchmarks prints, with its machine, date and versions, so sections may come from
 different machines: those that are not measured now stay on the page as they are. The page is written after each
-section. A section whose needs are missing (MONAI, a CUDA device, nnU-Net) is left out, with a message; one that fails is
-left as it was, and the exit status is 1.
+section. A section whose needs are missing (MONAI, a CUDA device, nnU-Net) is left out, with a message. One that fails
+stays as it was, and the exit status is 1.
 """
 
 import argparse
