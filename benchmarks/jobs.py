@@ -32,7 +32,7 @@ def train(overrides: list[str], run_folder: Path) -> FinishedJob:
     The job's output goes to `run_folder`/terminal.txt. Exits with that output if the job fails.
     """
     run_folder.mkdir(parents=True)
-    command = [sys.executable, "train.py", *overrides, f"hydra.run.dir={quoted(run_folder)}"]
+    command = train_command(overrides, run_folder)
     terminal = run_folder / "terminal.txt"
     with terminal.open("w") as output:
         before = time.perf_counter()
@@ -41,6 +41,11 @@ def train(overrides: list[str], run_folder: Path) -> FinishedJob:
     if exit_code:
         sys.exit(f"{' '.join(command)} ended with {exit_code}:\n{terminal.read_text()}")
     return FinishedJob(json.loads((run_folder / "summary.json").read_text()), wall_seconds)
+
+
+def train_command(overrides: list[str], run_folder: Path) -> list[str]:
+    """The command of a job with these overrides, for the folder that has train.py."""
+    return [sys.executable, "train.py", *overrides, f"hydra.run.dir={quoted(run_folder)}"]
 
 
 def configure(overrides: list[str]) -> TrainConfig:

@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks.header import header
 from spleen.data.layouts.decathlon import read_decathlon
 
-_DATASET = "Dataset004_Hippocampus"
+DATASET = "Dataset004_Hippocampus"
 
 
 def main() -> None:
@@ -41,38 +41,46 @@ def main() -> None:
     work = arguments.work.resolve()
     fold = json.loads((arguments.run / "split.json").read_text())["fold"]
     print(header())
-    if not (work / "preprocessed" / _DATASET / "nnUNetPlans.json").exists():
-        _copy_dataset(arguments.root, work / "raw" / _DATASET)
-        _call(arguments.nnunet, work, "nnUNetv2_plan_and_preprocess", "-d", "4", "-c", "2d", "-np", "2")
-    shutil.copy(arguments.run / "splits_final.json", work / "preprocessed" / _DATASET)
+    plan(arguments.root, work, arguments.nnunet)
+    shutil.copy(arguments.run / "splits_final.json", work / "preprocessed" / DATASET)
     before = time.perf_counter()
     options = ["-tr", arguments.trainer, "-device", arguments.device]
-    _call(arguments.nnunet, work, "nnUNetv2_train", "4", "2d", str(fold), *options)
+    call(arguments.nnunet, work, "nnUNetv2_train", "4", "2d", str(fold), *options)
     minutes = (time.perf_counter() - before) / 60
-    (masks,) = (work / "results" / _DATASET).glob(f"{arguments.trainer}__*/fold_{fold}/validation")
+    (masks,) = (work / "results" / DATASET).glob(f"{arguments.trainer}__*/fold_{fold}/validation")
     print(f"{arguments.trainer}, fold {fold}: {minutes:.1f} minutes including validation; masks in {masks}")
 
 
-def _copy_dataset(root: Path, target: Path) -> None:
+def plan(root: Path, work: Path, commands: Path, n_cases: int | None = None) -> Path:
+    """Have nnU-Net plan and preprocess the first cases, or all; returns its plans. What is already there is kept."""
+    plans = work / "preprocessed" / DATASET / "nnUNetPlans.json"
+    if not plans.exists():
+        _copy_dataset(root, work / "raw" / DATASET, n_cases)
+        call(commands, work, "nnUNetv2_plan_and_preprocess", "-d", "4", "-c", "2d", "-np", "2")
+    return plans
+
+
+def _copy_dataset(root: Path, target: Path, n_cases: int | None) -> None:
     """Copy the training cases into nnU-Net's raw layout."""
     dataset = read_decathlon(root)
+    cases = dataset.cases[:n_cases]
     assert dataset.label_values is not None
     for name in ("imagesTr", "labelsTr"):
         (target / name).mkdir(parents=True)
-    for case in dataset.cases:
+    for case in cases:
         shutil.copy(case.images[0], target / "imagesTr" / f"{case.case_id}_0000.nii.gz")
         shutil.copy(case.label, target / "labelsTr" / f"{case.case_id}.nii.gz")
     content = {
         "channel_names": {str(number): name for number, name in enumerate(dataset.channels)},
         "labels": {"background": 0, **{name: values[0] for name, values in dataset.label_values.items()}},
-        "numTraining": len(dataset.cases),
+        "numTraining": len(cases),
         "file_ending": ".nii.gz",
     }
     (target / "dataset.json").write_text(json.dumps(content, indent=1))
 
 
-def _call(commands: Path, work: Path, name: str, *arguments: str) -> None:
-    """Run an nnU-Net command with its output in a file; exits with that output if it fails."""
+def call(commands: Path, work: Path, name: str, *arguments: str) -> str:
+    """Run a command of nnU-Net's environment and return its output; exits with that output if it fails."""
     folders = {
         "nnUNet_raw": str(work / "raw"),
         "nnUNet_preprocessed": str(work / "preprocessed"),
@@ -84,6 +92,7 @@ def _call(commands: Path, work: Path, name: str, *arguments: str) -> None:
         done = subprocess.run(command, env=os.environ | folders, stdout=output, stderr=subprocess.STDOUT)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{log.read_text()[-3000:]}")
+    return log.read_text()
 
 
 if __name__ == "__main__":
