@@ -60,7 +60,7 @@ SECTIONS: Mapping[str, Section] = {
     "bare": Section(
         "Against a bare PyTorch loop",
         "The same network, loss, optimiser, precision and batch, with tensors ready in memory.",
-        ("throughput", "--rounds", "3", "--seconds", "7"),
+        ("throughput", "--augments", "none", "light", "strong", "--rounds", "3", "--seconds", "5"),
         _QUICK_BARE,
     ),
     "growth": Section(
@@ -80,9 +80,9 @@ SECTIONS: Mapping[str, Section] = {
         ("--device", "cuda", *_QUICK_MONAI), cuda=True,
     ),
     "gpu_bare": Section(
-        "On a GPU: against a bare PyTorch loop",
-        "As on the CPU.",
-        ("throughput", "--sizes", "128", "256", "512", "--rounds", "3", "--seconds", "7"),
+        "On a GPU: against a bare PyTorch step as one CUDA graph",
+        "As on the CPU, but the bare step is recorded once and repeated: the least that the device can take for it.",
+        ("throughput", "--gpu-table", "--augments", "light", "--rounds", "3", "--seconds", "5"),
         _QUICK_BARE,
         cuda=True,
     ),
