@@ -14,7 +14,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from spleen.errors import InputError
-from spleen.runs.sweeps.launchers import check_launcher_installed, default_jobs, limit_concurrency, usable_cores
+from spleen.runs.sweeps.launchers import check_launcher_installed, default_jobs, limit_concurrency
+from spleen.system.process import usable_cores
 from tests._helpers.small_run import REPOSITORY, rows, summary
 from tests._helpers.sweeps import job_folders, needs, seconds_each, started, study, wait_for
 from tests.system.test_train_command import HEAVY, TRAIN, imported, run_train
