@@ -6,8 +6,9 @@ Run it from the repository, on an otherwise idle machine (about five minutes):
 
 Commands: the median over fresh processes, alternating between commands; the target is 1.5 s for each of ours. Starts:
 seconds from the start of the process to the end of its first training step, imports included, with an empty cache and
-then with the cache of the first start; the target is a ratio of 0.2. The operating system's page cache is not dropped,
-so both starts read files from memory, and both find compiled Python files.
+then with the cache of the first start; the target is a ratio of 0.2. Sweeps: the same of two jobs that one process
+runs, this one or a joblib worker. The operating system's page cache is not dropped, so both starts read files from
+memory, and both find compiled Python files.
 """
 
 import argparse
@@ -30,14 +31,18 @@ from spleen.system.resources import work_folder
 
 SECONDS_TARGET, RATIO_TARGET = 1.5, 0.2
 BASELINE = ["-c", "import torch"]
-# The last one is the cost of every training job before it can read any data.
+# The last one is the cost of every training job before it can read any data: it pauses the collector, too.
 COMMANDS = [
     ["-c", "pass"],
     BASELINE,
     ["train.py", "--help"],
     ["train.py", "--cfg", "job"],
     ["-c", "import spleen.runs.train"],
+    ["-c", "import gc; gc.disable(); import spleen.runs.train"],
 ]
+
+# One worker, so that the second job runs in the process of the first one.
+_LAUNCHERS: dict[str, list[str]] = {"basic": [], "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]}
 
 SHORTEST = ["epochs=1", "loader.slices_per_epoch=8", "logger=none"]
 
@@ -93,11 +98,10 @@ def _print_starts(folder: Path, matrix: int) -> None:
     ):
         first, second = _two_starts(data, folder / data[0])
         print(_row(name, first, second, f"≤ {RATIO_TARGET} | {verdict(second <= RATIO_TARGET * first)}"), flush=True)
-    first, second = _two_jobs_of_a_sweep(nifti, folder / "sweep")
-    print(
-        _row("NIfTI, first and second job of one sweep", first, second, " | the second job needs no imports"),
-        flush=True,
-    )
+    for launcher, options in _LAUNCHERS.items():
+        first, second = _two_jobs_of_a_sweep([*nifti, *options], folder / launcher)
+        name = f"NIfTI, first and second job of one sweep, `hydra/launcher={launcher}`"
+        print(_row(name, first, second, " | the second job needs no imports"), flush=True)
     cold, warm = _open_twice(nifti, folder / "store")
     print(_row("of which opening the NIfTI's store", cold, warm, " | in one process, imports excluded"))
 

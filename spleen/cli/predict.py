@@ -79,9 +79,12 @@ def predict(
     """
     from spleen.inference.predict import PredictSettings
     from spleen.inference.predict import predict as predict_files
+    from spleen.system.hardware import limit_threads
+    from spleen.system.process import usable_cores
     from spleen.system.progress import ProgressBar
     from spleen.system.signals import stop_on_signals
 
+    limit_threads(usable_cores())
     if best and every:
         raise InputError("give either --best or --all, not both")
     runs, inputs = _split(paths)

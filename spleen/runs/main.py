@@ -41,6 +41,7 @@ from spleen.runs.sweeps.outcome import Multirun, progress_summary, report
 from spleen.runs.sweeps.plan import job_folder
 from spleen.runs.sweeps.studies import allow_custom_code, chosen_study
 from spleen.system.files import missing_folders, remove_empty, write_text
+from spleen.system.process import collector_paused
 from spleen.system.progress import announced
 from spleen.system.resources import conf_folder, python_path, train_command, work_folder
 from spleen.system.signals import stop_on_signals
@@ -152,11 +153,11 @@ def _resume(arguments: list[str]) -> None:
 def _run_and_record(configure: Callable[[], TrainConfig], run_folder: Path, debug: bool) -> None:
     started = _Process.next_start()
     try:
-        config = configure()
-        RunFolder(run_folder).drop_failure()
-        with announced("loading PyTorch"):
+        with announced("loading PyTorch"), collector_paused():
+            config = configure()
             from spleen.runs.train import run
 
+        RunFolder(run_folder).drop_failure()
         run(config, run_folder, started)
     except FolderInUse as error:  # the folder belongs to another process: record nothing
         _print_error(str(error))

@@ -49,9 +49,10 @@ from spleen.runs.tracking.run_config import wandb_config
 from spleen.runs.tracking.settings import WandbSettings, build_wandb_settings
 from spleen.runs.worker import work_for
 from spleen.system.files import as_utf8, write_text
-from spleen.system.hardware import describe_hardware
+from spleen.system.hardware import describe_hardware, limit_threads
 from spleen.system.locks import folder_lock
 from spleen.system.nested import Json, map_texts
+from spleen.system.process import usable_cores
 from spleen.system.signals import StopRequest, stop_on_signals
 from spleen.training.callbacks import EpochRow
 from spleen.training.checkpoints import SELECTING_SCORE
@@ -101,6 +102,7 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     Raises InputError for invalid data or settings, unavailable hardware and a full disk, and Interrupted, with the
     saved progress, after SIGINT or SIGTERM.
     """
+    limit_threads(usable_cores())
     dataset = find_dataset(config)
     check_files_exist(config, dataset.cases)
     config = complete(config, dataset)

@@ -88,6 +88,14 @@ class Hardware:
     system: str
 
 
+def limit_threads(cores: int) -> None:
+    """Let PyTorch compute with at most this many threads. A lower OMP_NUM_THREADS is respected.
+
+    It counts the cores on which the process may run, but knows no CPU quota, such as that of `docker run --cpus=4`.
+    """
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, cores)))
+
+
 def describe_hardware() -> Hardware:
     """Describe the processor, memory, GPU and operating system of this machine."""
     return Hardware(

@@ -8,37 +8,43 @@ from threading import Condition
 
 import psutil
 
-_GROUPS = Path("/sys/fs/cgroup")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 # Control group files, versions 2 and 1: limit, usage, and the key of reclaimable memory in memory.stat.
 # https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
 _Names = tuple[str, str, str]
-_VERSION_2: _Names = ("memory.max", "memory.current", "inactive_file")
-_VERSION_1: _Names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_NAMES: dict[int, _Names] = {
+    2: ("memory.max", "memory.current", "inactive_file"),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
-def free_memory_bytes(groups: Path = _GROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
+def free_memory_bytes(groups: Path = CONTROL_GROUPS, membership: Path = MEMBERSHIP) -> int:
     """Free memory of this machine, or what is left of the limit of a container or Slurm job, if that is less.
 
     `groups` is the mount point of Linux control groups; `membership` lists the groups of this process.
     """
-    left = [_left(folder, names) for folder, names in _own_groups(groups, membership)]
+    left = [_left(folder, _NAMES[version]) for folder, version in own_groups("memory", groups, membership)]
     return min([psutil.virtual_memory().available, *(n_bytes for n_bytes in left if n_bytes is not None)])
 
 
-def _own_groups(groups: Path, membership: Path) -> Iterator[tuple[Path, _Names]]:
-    """The nested memory groups of this process, innermost first, with their file names; any may have a limit."""
+def own_groups(controller: str, groups: Path, membership: Path) -> Iterator[tuple[Path, int]]:
+    """The nested control groups of this process, innermost first, each with the version, 1 or 2, of its files.
+
+    `controller` is what they limit, such as memory or cpu; any of them may have a limit.
+    """
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return
     for line in lines:
         _, controllers, own = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        top, names = (groups / "memory", _VERSION_1) if controllers else (groups, _VERSION_2)
+        top, version = (groups / controller, 1) if controllers else (groups, 2)
         folder = top / own.lstrip("/")
         # In a container the path may refer to the host; then only the top folder exists.
-        yield from ((place, names) for place in (folder, *folder.parents) if place.is_relative_to(top))
+        yield from ((place, version) for place in (folder, *folder.parents) if place.is_relative_to(top))
 
 
 def _left(group: Path, names: _Names) -> int | None:

@@ -14,7 +14,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from spleen.errors import InputError
-from spleen.runs.sweeps.launchers import check_launcher_installed, default_jobs, limit_concurrency, usable_cores
+from spleen.runs.sweeps.launchers import check_launcher_installed, default_jobs, limit_concurrency
+from spleen.system.process import usable_cores
 from tests._helpers.small_run import REPOSITORY, rows, summary
 from tests._helpers.sweeps import job_folders, needs, seconds_each, started, study, wait_for
 from tests.system.test_train_command import HEAVY, TRAIN, imported, run_train
@@ -92,6 +93,44 @@ def test_failed_jobs_are_listed_at_the_end_and_equal_values_written_differently_
     ((folder,),) = [[job for job in path.iterdir() if job.is_dir()] for path in (tmp_path / "out" / "s").iterdir()]
     assert folder.name == "lr=0.01"
     assert "TypeError" in json.loads((folder / "failed.json").read_text())["message"]
+
+
+def assert_the_second_job_starts_warm_and_is_as_if_alone(
+    folder: Path, settings: tuple[str, ...], *launcher: str
+) -> None:
+    """Both jobs run in one process, the first of them with other settings."""
+    random = ("model.network.dropout=0.2", "epochs=2", "optimiser.ema_decay=0.9")
+    sizes = "img_size=48,32"
+    sweep = ("-m", sizes, *launcher, f"hydra.sweep.dir={folder / 'sweep'}", "hydra.sweep.subdir=${img_size}")
+    together = run_train(folder, *settings, *random, *sweep)
+    assert together.returncode == 0, together.stderr
+    alone = run_train(folder, *settings, *random, "img_size=32", f"hydra.run.dir={folder / 'alone'}")
+    assert alone.returncode == 0, alone.stderr
+    first, second = folder / "sweep" / "48", folder / "sweep" / "32"
+    assert summary(second)["seconds_to_first_step"] < 0.5 * summary(first)["seconds_to_first_step"]
+    assert (second / "cases.csv").read_bytes() == (folder / "alone" / "cases.csv").read_bytes()
+    measured = ("train/loss", "val/loss", "val/dice")
+    epochs = [
+        [[row[name] for name in measured] for row in rows(each / "metrics.csv")] for each in (second, folder / "alone")
+    ]
+    assert epochs[0] == epochs[1]
+    assert epochs[0] != [[row[name] for name in measured] for row in rows(first / "metrics.csv")]
+
+
+@pytest.mark.slow
+def test_a_job_needs_no_imports_after_the_first_one_and_nothing_of_it_is_left(
+    tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    assert_the_second_job_starts_warm_and_is_as_if_alone(tmp_path, settings)
+
+
+@pytest.mark.slow
+def test_a_joblib_worker_needs_no_imports_for_its_second_job_and_nothing_is_left_of_the_first(
+    tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    needs("hydra_plugins.hydra_joblib_launcher")
+    one_worker = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
+    assert_the_second_job_starts_warm_and_is_as_if_alone(tmp_path, settings, *one_worker)
 
 
 # Launchers ----------------------------------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
 """Launchers of multirun jobs: the packages they need, and how jobs share the cores of a machine."""
 
 import importlib.util
-import os
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from spleen.errors import InputError
+from spleen.system.process import usable_cores
 from spleen.system.resources import conf_folder
 
 # Default limit of concurrent joblib jobs: each needs memory for a network, its optimiser and 0.5 GB of libraries.
@@ -45,11 +45,6 @@ def job_output_folder(launcher: DictConfig) -> str | None:
     return None if folder is None else str(Path(folder).parent)
 
 
-def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def default_jobs() -> int:
     """Default number of concurrent joblib jobs: one per core, up to eight."""
     return min(usable_cores(), _MOST_JOBS)
@@ -68,9 +63,9 @@ def share_cores(hydra: DictConfig) -> None:
     A lower OMP_NUM_THREADS is respected.
     """
     if _is_joblib(hydra):
-        import torch
+        from spleen.system.hardware import limit_threads  # imports PyTorch
 
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cores() // _at_once(hydra))))
+        limit_threads(usable_cores() // _at_once(hydra))
 
 
 def _is_joblib(hydra: DictConfig) -> bool:

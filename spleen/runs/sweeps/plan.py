@@ -20,6 +20,7 @@ from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
 from spleen.errors import InputError
 from spleen.records.effect import has_effect
+from spleen.system.process import collector_paused
 
 _LONGEST_FOLDER_NAME = 120
 _HASH_DIGITS = 8
@@ -173,7 +174,8 @@ def check_parts(jobs: Sequence[Job], on_this_machine: bool) -> None:
     `on_this_machine`: the jobs run here, so that their hardware can be checked, too.
     Raises InputError for all problems.
     """
-    from spleen.config.factory import build_fit_settings, build_parts
+    with collector_paused():
+        from spleen.config.factory import build_fit_settings, build_parts
 
     seen: set[str] = set()
     problems: dict[str, None] = {}
