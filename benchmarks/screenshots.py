@@ -39,8 +39,8 @@ def main() -> None:
             page_file, picture = Path(folder, f"{name}.html"), IMAGES / f"{name}.png"
             page_file.write_text(content)
             _take(page_file, picture, 1280, dark=False)
-            with Image.open(picture) as whole:  # 256 colours, the few hues among them too, keep it below 300 kB
-                whole.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(picture, optimize=True)
+            with Image.open(picture) as whole:  # smaller; 256 colours would draw contours into a scan's greys
+                whole.convert("RGB").save(picture, optimize=True)
             if given.all is not None:
                 given.all.mkdir(parents=True, exist_ok=True)
                 _take(page_file, given.all / f"{name}_dark.png", 1280, dark=True)
