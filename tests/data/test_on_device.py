@@ -1,47 +1,19 @@
 """Batches gathered on the device are those that the loader reads from the store."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
-from spleen.data.cases import Case
-from spleen.data.loading.batches import BalancedBatches, CaseSlices, TrainingSlices
+from spleen.data.loading.batches import BalancedBatches, TrainingSlices
 from spleen.data.loading.on_device import DeviceSlices, SliceTable, StagedSlices, SteppedBatches, gather
-from spleen.data.store.store import open_case
-from spleen.imaging.classes import ClassMap
-from spleen.imaging.intensity import CtWindow
-from spleen.imaging.preprocessing import Preprocessing
-from tests._helpers.nifti import ras_affine, save
+from tests._helpers.stored_slices import SHAPES, case_slices
 
-SETTINGS = Preprocessing(
-    axis="axial",
-    img_size="native",
-    resize="keep_aspect",
-    size_multiple=1,
-    intensity=CtWindow(window_level=0.0, window_width=200.0),
-    classes=ClassMap(("organ",), ((1,),)),
-    grid_tolerance_mm=0.1,
-)
 CPU = torch.device("cpu")
-SHAPES = [(5, 7, 12), (7, 6, 9), (4, 4, 6)]
-
-
-def _case(folder, shape, seed, n_channels):
-    random = np.random.default_rng(seed)
-    images = tuple(
-        save(folder / f"{seed}-{channel}.nii", random.integers(-90, 90, shape).astype(np.int16), ras_affine())
-        for channel in range(n_channels)
-    )
-    label = save(folder / f"{seed}-label.nii", random.integers(0, 2, shape).astype(np.uint8), ras_affine())
-    return open_case(Case(str(seed), images, label), replace(SETTINGS, n_channels=n_channels), folder / "cache")
 
 
 @pytest.fixture(params=[1, 2], ids=["one_channel", "two_channels"])
 def parts(request, tmp_path):
-    cases = [_case(tmp_path, shape, seed, request.param) for seed, shape in enumerate(SHAPES)]
-    return tuple(CaseSlices(case, np.arange(1, case.n_slices, dtype=np.int64)) for case in cases)
+    return case_slices(tmp_path, request.param)
 
 
 @pytest.mark.parametrize("context_slices", [0, 2])

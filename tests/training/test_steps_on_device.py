@@ -3,18 +3,26 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import spleen.training.module
 import spleen.training.on_device.graphs
+from spleen.config.factory import build_augment_settings, build_loss
+from spleen.data.augmentation.crop import CropSettings
+from spleen.data.loading.on_device import DeviceSlices, SliceTable
 from spleen.errors import InputError
 from spleen.models.losses import DiceCrossEntropyLoss
-from spleen.training.on_device.graphs import packed, packed_bytes, unpacked
+from spleen.models.unet import UNet
+from spleen.training.on_device.graphs import GraphedSteps, packed, packed_bytes, unpacked
+from spleen.training.on_device.steps import Steps, StepSettings
 from spleen.training.scores import SplitScores
-from tests._helpers.small_run import SmallCt, rows, small_ct, summary, train
+from tests._helpers.small_run import SmallCt, compose_config, rows, small_ct, summary, train
+from tests._helpers.stored_slices import case_slices
 
 RUN = ("data.label_values=[3,4]", "epochs=2", "loader.slices_per_epoch=40")
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -120,6 +128,27 @@ def test_what_cannot_be_done_on_the_device_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         train(tmp_path, *ct.overrides, *RUN, "loader.on_device=true", *settings)
+
+
+@pytest.mark.parametrize("preset", ["none", "light", "strong"])
+def test_a_step_for_a_graph_reads_no_value_of_a_tensor(tmp_path: Path, preset: str) -> None:
+    config = compose_config(f"augment={preset}", "augment.flips=[left_right,superior_inferior]")
+    settings = StepSettings(build_augment_settings(config), "coronal", (0, 2, 1), CropSettings(8, 0.5), 1.0, True)
+    slices = DeviceSlices(SliceTable(case_slices(tmp_path, n_channels=1), context_slices=1), torch.device("cpu"))
+    numbers, size = np.array([0, 11, 20]), (16, 16)
+    with FakeTensorMode() as mode:  # tensors without content: whoever asks for a value gets an exception
+        network, loss_of = UNet(3, 3, width=4, depth=2, dropout=0.1), build_loss(config)
+        optimiser = torch.optim.SGD(network.parameters(), 0.1)
+        steps = Steps(lambda image, label: loss_of(network(image), label), optimiser, slices, settings)
+    inputs = {**slices.rows(numbers)._asdict(), **steps._draw(len(numbers), size, torch.Generator().manual_seed(0))}
+    inputs.pop("noise", None)  # a GPU draws its own
+    steps._graphs = cast(GraphedSteps, object())  # as on a GPU: nothing may be decided on the CPU
+    with mode:
+        slices.pixels, slices.labels = mode.from_tensor(slices.pixels), mode.from_tensor(slices.labels)
+        inputs = {name: mode.from_tensor(value) for name, value in inputs.items()} | {"lr": torch.tensor(0.1)}
+        assert steps._compute(inputs, size).shape == ()
+        with pytest.raises(DataDependentOutputException):
+            float(steps._compute(inputs, size))
 
 
 def test_tensors_of_all_types_come_back_from_one_buffer() -> None:

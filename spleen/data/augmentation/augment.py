@@ -82,7 +82,7 @@ def apply_draws(
             image = simulate_low_resolution(image, d.coarse, d.coarse_size, everywhere)
         if d.noisy is not None and d.noise_std is not None:
             image = add_noise(image, d.noisy, d.noise_std, d.noise, everywhere)
-        image = change_brightness_and_contrast(image, d.brightness, d.contrast)
+        image = change_brightness_and_contrast(image, d.brightness, d.contrast, everywhere)
         if d.curved is not None and d.exponent is not None:
             image = change_gamma(image, d.curved, d.exponent, everywhere)
     return image, label

@@ -15,7 +15,10 @@ from spleen.types import ImageBatch
 
 
 def change_brightness_and_contrast(
-    image: ImageBatch, brightness: Float[Tensor, " n"] | None, contrast: Float[Tensor, " n"] | None
+    image: ImageBatch,
+    brightness: Float[Tensor, " n"] | None,
+    contrast: Float[Tensor, " n"] | None,
+    everywhere: bool,
 ) -> ImageBatch:
     """Brightness, a shift in normalised intensity, and contrast, a factor about the slice's mean, in one pass."""
     drawn = brightness if contrast is None else contrast
@@ -23,7 +26,7 @@ def change_brightness_and_contrast(
         return image
     shift = torch.zeros_like(drawn) if brightness is None else brightness
     factor = torch.ones_like(drawn) if contrast is None else contrast
-    if shift.device.type == factor.device.type == "cpu" and not (shift != 0).any() and not (factor != 1).any():
+    if not everywhere and not (shift != 0).any() and not (factor != 1).any():
         return image
     shift, factor = (values.to(image).view(-1, 1, 1, 1) for values in (shift, factor))
     mean = image.mean((1, 2, 3), keepdim=True)
