@@ -34,7 +34,7 @@ import nibabel as nib
 
 from benchmarks.header import header, verdict
 from benchmarks.jobs import configure, quoted, train_command
-from spleen.config import factory as build
+from spleen.config.preprocessing import build_classes, build_preprocessing
 from spleen.data.phantom.render import make_phantom
 from spleen.imaging.nifti import write_volume
 from spleen.records.folder import RunFolder
@@ -136,7 +136,7 @@ def _slice_size(settings: list[str], image: Path) -> list[str]:
     """The option that gives MONAI's road the slices of ours, padded."""
     config = configure(settings)
     volume = nib.as_closest_canonical(nib.load(image))
-    grid = build.build_preprocessing(config, build.build_classes(config)).plan(volume.shape, volume.affine)
+    grid = build_preprocessing(config, build_classes(config)).plan(volume.shape, volume.affine)
     return ["--size", *map(str, grid.padded)]
 
 

@@ -29,6 +29,7 @@ from benchmarks.jobs import configure, quoted  # noqa: E402
 from spleen.config import factory as build_model  # noqa: E402
 from spleen.config.datasets import complete, find_dataset  # noqa: E402
 from spleen.config.identity import identity  # noqa: E402
+from spleen.config.preprocessing import build_classes, build_preprocessing  # noqa: E402
 from spleen.config.schema import TrainConfig  # noqa: E402
 from spleen.data.loading.datamodule import SliceDataModule  # noqa: E402
 from spleen.data.splits.blocks import SliceSplit  # noqa: E402
@@ -67,7 +68,7 @@ def build(config: TrainConfig) -> dict[str, float]:
     """Fill an empty store."""
     dataset = find_dataset(config)
     completed = complete(config, dataset)
-    settings = build_model.build_preprocessing(completed, build_model.build_classes(completed))
+    settings = build_preprocessing(completed, build_classes(completed))
     before = time.perf_counter()
     open_cases(dataset.cases, settings, Path(completed.cache_dir), skip_bad=False)
     return {"seconds": time.perf_counter() - before}

@@ -22,8 +22,8 @@ from statistics import median
 
 from benchmarks.header import header, verdict
 from benchmarks.jobs import configure, quoted, train
-from spleen.config import factory as build_model
 from spleen.config.datasets import compute_phantom, find_dataset
+from spleen.config.preprocessing import build_classes, build_preprocessing
 from spleen.data.phantom.render import make_phantom
 from spleen.data.store.store import open_case
 from spleen.imaging.nifti import write_volume
@@ -133,7 +133,7 @@ def _open_twice(data: list[str], cache: Path) -> tuple[float, float]:
     config = configure([*data, f"cache_dir={quoted(cache)}", f"output_dir={quoted(cache)}"])
     compute_phantom(config)
     (case,) = find_dataset(config).cases
-    settings = build_model.build_preprocessing(config, build_model.build_classes(config))
+    settings = build_preprocessing(config, build_classes(config))
     seconds = []
     for _ in range(2):
         before = time.perf_counter()

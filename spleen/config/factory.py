@@ -2,24 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
 from spleen import __version__
-from spleen.config.schema import CasesData, CtConfig, MrConfig, TrainConfig, ZScoreConfig, process_count
+from spleen.config.preprocessing import build_classes, build_preprocessing
+from spleen.config.schema import TrainConfig, process_count
 from spleen.data.augmentation.crop import CropSettings
 from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.datamodule import LoaderSettings, SliceDataModule
 from spleen.data.splits.blocks import SliceSplitSettings
 from spleen.data.store.entry import StoredCase
 from spleen.errors import InputError
-from spleen.imaging.classes import ClassMap, parse_label_values, swapped_classes
-from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
+from spleen.imaging.classes import ClassMap, swapped_classes
 from spleen.imaging.preprocessing import Preprocessing
-from spleen.imaging.slicing import Resize, flips_in_plane
+from spleen.imaging.slicing import flips_in_plane
 from spleen.models.factory import build_network, build_part, check_arguments
 from spleen.models.spec import ModelSpec
 from spleen.models.trial import check_input_size
@@ -29,7 +29,6 @@ from spleen.training.module import SegmentationModule
 from spleen.training.on_device.steps import StepSettings
 from spleen.training.optimiser import OptimiserSettings
 from spleen.training.scores import SCORED_SPLITS, SplitScores
-from spleen.types import AxisName
 
 _STEPS_AT_ONCE = 16
 """Steps between two returns to the trainer: its own cost is a hundredth of theirs, and a signal waits for no more."""
@@ -214,45 +213,6 @@ def build_fit_settings(config: TrainConfig) -> FitSettings:
         num_nodes=trainer.num_nodes,
         steps_on_device=steps_on_device(config),
     )
-
-
-def axis_of(config: TrainConfig) -> AxisName:
-    """The slicing axis, already validated by `check`."""
-    return cast(AxisName, config.axis)
-
-
-def channels_of(config: TrainConfig) -> int:
-    """Channels of the images."""
-    return (config.data.channels or 1) if isinstance(config.data, CasesData) else 1
-
-
-def build_classes(config: TrainConfig) -> ClassMap:
-    """The foreground classes."""
-    return parse_label_values(config.data.label_values, config.data.organ)
-
-
-def build_preprocessing(config: TrainConfig, classes: ClassMap) -> Preprocessing:
-    """How slices are cut, resampled and normalised."""
-    return Preprocessing(
-        axis=axis_of(config),
-        img_size=config.img_size,
-        resize=cast(Resize, config.resize),
-        size_multiple=config.model.size_multiple,
-        intensity=_intensity(config.intensity),
-        classes=classes,
-        grid_tolerance_mm=config.grid_tolerance_mm,
-        n_channels=channels_of(config),
-    )
-
-
-def _intensity(config: CtConfig | MrConfig | ZScoreConfig) -> Intensity:
-    match config:
-        case CtConfig():
-            return CtWindow(config.window_level, config.window_width)
-        case MrConfig():
-            return MrPercentiles(config.low_percentile, config.high_percentile)
-        case ZScoreConfig():
-            return ZScore(config.clip)
 
 
 def build_spec(config: TrainConfig) -> ModelSpec:

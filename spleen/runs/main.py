@@ -31,6 +31,7 @@ from spleen.config.untrusted import asks_for_custom_code
 from spleen.errors import FolderInUse, InputError, Interrupted
 from spleen.records.folder import RunFolder
 from spleen.records.renamed_keys import RENAMED_KEYS
+from spleen.runs.head_start import slices_prepared_meanwhile
 from spleen.runs.help import help_text
 from spleen.runs.launch_environment import launch_environment
 from spleen.runs.messages import check_arguments, check_groups, in_words
@@ -155,7 +156,8 @@ def _run_and_record(configure: Callable[[], TrainConfig], run_folder: Path, debu
     try:
         with announced("loading PyTorch"), collector_paused():
             config = configure()
-            from spleen.runs.train import run
+            with slices_prepared_meanwhile(config):
+                from spleen.runs.train import run
 
         RunFolder(run_folder).drop_failure()
         run(config, run_folder, started)

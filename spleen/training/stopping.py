@@ -131,7 +131,9 @@ class StopOnNonFiniteLoss(Callback):
             return
         losses, copied = outputs["losses"] if "losses" in outputs else outputs["loss"].detach().view(1), None
         if losses.is_cuda:
-            losses, copied = losses.to("cpu", non_blocking=True), torch.cuda.Event()
+            on_device, copied = losses, torch.cuda.Event()
+            losses = torch.empty_like(on_device, device="cpu", pin_memory=True)  # other memory would be waited for
+            losses.copy_(on_device, non_blocking=True)
             copied.record()
         rates = outputs["lrs"] if "lrs" in outputs else [float(trainer.optimizers[0].param_groups[0]["lr"])]
         first = trainer.global_step - batch.n_steps + 1

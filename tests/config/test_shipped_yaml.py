@@ -13,6 +13,7 @@ from spleen.config import factory as build
 from spleen.config import factory as build_model
 from spleen.config.checks import check
 from spleen.config.datasets import complete, find_dataset
+from spleen.config.preprocessing import build_classes, build_preprocessing
 from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.datamodule import LoaderSettings
 from spleen.data.splits.blocks import SliceSplitSettings
@@ -44,8 +45,8 @@ def test_every_option_composes_passes_the_checks_and_builds(option: str) -> None
     check(config)
     if option == "intensity/auto":
         config = complete(config, find_dataset(config))
-    classes = build_model.build_classes(config)
-    build_model.build_preprocessing(config, classes)
+    classes = build_classes(config)
+    build_preprocessing(config, classes)
     build.build_split_settings(config)
     build.build_loader_settings(config)
     build.build_optimiser_settings(config)
@@ -114,7 +115,7 @@ def test_intensity_and_slicing_settings_reach_the_preprocessing(overrides: tuple
     config = compose_config(
         *overrides, "axis=sagittal", "img_size=96", "resize=stretch", "model.size_multiple=32", "grid_tolerance_mm=0.3"
     )
-    settings = build_model.build_preprocessing(config, build_model.build_classes(config))
+    settings = build_preprocessing(config, build_classes(config))
     assert settings.intensity == expected
     assert (settings.axis, settings.img_size, settings.resize) == ("sagittal", 96, "stretch")
     assert (settings.size_multiple, settings.grid_tolerance_mm) == (32, 0.3)
@@ -128,7 +129,7 @@ def test_class_names_reserved_in_the_summary_are_rejected(name: str, organ: str,
         f"data.label_values={values}".replace("NAME", name),
     )
     with pytest.raises(InputError, match=f"'{name}' is not allowed as a class name"):
-        build_model.build_classes(config)
+        build_classes(config)
 
 
 def test_every_augmentation_file_lists_all_settings() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spleen.config.datasets import find_dataset
-from spleen.config.factory import build_classes, build_preprocessing
+from spleen.config.preprocessing import build_classes, build_preprocessing
 from spleen.data.cases import Case
 from spleen.data.store.build import LoadedCases, open_cases
 from spleen.errors import InputError

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 
 from spleen.config.checks import check
 from spleen.config.datasets import find_dataset
-from spleen.config.factory import build_classes, build_preprocessing, build_split_settings
+from spleen.config.factory import build_split_settings
 from spleen.config.overrides import quoted
+from spleen.config.preprocessing import build_classes, build_preprocessing
 from spleen.data.store.store import open_case
 from spleen.exploration.explore import explore
 from spleen.exploration.suggestion.layout import hydra_override

@@ -19,6 +19,7 @@ import spleen.runs.train
 from spleen.config import factory as build
 from spleen.config.datasets import find_dataset
 from spleen.config.identity import identity
+from spleen.config.preprocessing import build_classes, build_preprocessing
 from spleen.data.loading.batches import BalancedBatches, CaseSlices, ScoredSlices
 from spleen.errors import InputError, Interrupted
 from spleen.inference.loading import load_trained
@@ -193,7 +194,7 @@ def test_each_scored_slice_goes_to_one_process_and_all_get_the_same_number_of_ba
     ct: SmallCt, tmp_path: Path, n_ranks: int
 ) -> None:
     config = compose_config(*small(*ct.overrides, *SETTINGS, f"cache_dir={tmp_path}"))
-    preprocessing = build.build_preprocessing(config, build.build_classes(config))
+    preprocessing = build_preprocessing(config, build_classes(config))
     case = open_data(config, find_dataset(config).cases, preprocessing).slices.cases[0]
     parts = [CaseSlices(case, np.arange(2, 9)), CaseSlices(case, np.arange(4, 8))]  # 11 slices
     per_rank = [ScoredSlices(parts, 0, 3, rank, n_ranks) for rank in range(n_ranks)]

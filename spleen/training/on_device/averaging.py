@@ -23,6 +23,11 @@ class AveragedWeights(EMAWeightAveraging):
         """The name of its state in checkpoints, whatever the class is called."""
         return "EMAWeightAveraging"
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Keep the average where the weights will be: Lightning asks before it has moved them there."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
     ) -> None:
