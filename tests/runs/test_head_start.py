@@ -60,12 +60,22 @@ def test_a_fault_there_is_left_for_the_run_to_report(
 
 
 @NEEDS_FORK
-def test_an_error_in_the_block_is_raised_once_the_process_has_ended(ct: SmallCt, tmp_path: Path) -> None:
+def test_an_error_in_the_block_is_raised_once_the_process_has_ended(
+    ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork, children = os.fork, []
+
+    def noted() -> int:
+        children.append(fork())
+        return children[-1]
+
+    monkeypatch.setattr(os, "fork", noted)
     with pytest.raises(RuntimeError, match="of the block"), slices_prepared_meanwhile(_config(tmp_path, *ct.overrides)):
         raise RuntimeError("of the block")
     assert _entries(tmp_path)
-    with pytest.raises(ChildProcessError):  # none is left
-        os.waitpid(-1, os.WNOHANG)
+    (child,) = children
+    with pytest.raises(ChildProcessError):  # it is gone, and has been waited for
+        os.waitpid(child, os.WNOHANG)
 
 
 def test_many_cases_are_prepared_by_the_run_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

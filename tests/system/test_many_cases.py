@@ -18,7 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 import spleen.config.datasets
-import spleen.config.factory
+import spleen.config.preprocessing
 import spleen.models.losses
 import spleen.models.unet
 import spleen.runs.data
@@ -392,7 +392,7 @@ def test_a_run_reads_its_files_and_builds_its_parts_only_once(tmp_path: Path, mo
         monkeypatch.setattr(owner, name, counted)
 
     count(spleen.config.datasets, "pair_folders")
-    count(spleen.config.factory, "parse_label_values")
+    count(spleen.config.preprocessing, "parse_label_values")
     count(spleen.models.unet.UNet, "__init__")
     count(spleen.models.losses.DiceCrossEntropyLoss, "__init__")
     count(spleen.runs.data, "read_splits")
