@@ -5,7 +5,7 @@
     python -m benchmarks.screenshots --study outputs/size_and_rate                    # a study's page
     python -m benchmarks.screenshots --scan ct_page ct.nii.gz spleen.nii.gz RUN       # any scan, its label, and a run
 
-Writes NAME.png into docs/images; with `--all FOLDER` also each page dark and on a phone. Needs Playwright and a Chromium.
+Writes NAME.png into docs/images; with `--all FOLDER` also each page dark and on a phone. Needs Playwright and Chromium.
 """
 
 import argparse
