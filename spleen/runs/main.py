@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -139,7 +140,7 @@ def run_job(tree: DictConfig) -> None:
             share_cores(settings)
         return config
 
-    _run_and_record(configure, run_folder, OmegaConf.select(tree, "debug") is True)
+    _run_and_record(configure, run_folder, OmegaConf.select(tree, "debug") is True, one_of_several)
 
 
 def _resume(arguments: list[str]) -> None:
@@ -151,12 +152,16 @@ def _resume(arguments: list[str]) -> None:
     _run_and_record(lambda: config, run_folder, config.debug)
 
 
-def _run_and_record(configure: Callable[[], TrainConfig], run_folder: Path, debug: bool) -> None:
+def _run_and_record(
+    configure: Callable[[], TrainConfig], run_folder: Path, debug: bool, one_of_several: bool = False
+) -> None:
     started = _Process.next_start()
     try:
         with announced("loading PyTorch"), collector_paused():
             config = configure()
-            with slices_prepared_meanwhile(config):
+            # Jobs of a sweep have the imports done already, or share the cores with each other.
+            overlaps = not one_of_several and "pytorch_lightning" not in sys.modules
+            with slices_prepared_meanwhile(config) if overlaps else nullcontext():
                 from spleen.runs.train import run
 
         RunFolder(run_folder).drop_failure()
