@@ -16,7 +16,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         name = readme.parent.name
         text = readme.read_text().replace("](study.yaml)", f"]({name}.yaml)")
         text = re.sub(r"\]\(\.\./(\w+)/README\.md", r"](\1.md", text)
-        text = re.sub(r"\]\(\.\./\.\./docs/explanation/", "](../", text)
+        text = text.replace("](../../docs/", "](../../")  # the page lies as deep below docs/
         files.append(File.generated(config, f"{FOLDER}/{name}.md", content=text))
         study = (readme.parent / "study.yaml").read_text()
         files.append(File.generated(config, f"{FOLDER}/{name}.yaml", content=study))
