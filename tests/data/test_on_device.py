@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from spleen.data.loading.batches import BalancedBatches, TrainingSlices
-from spleen.data.loading.on_device import DeviceSlices, SliceTable, StagedSlices, SteppedBatches, gather
+from spleen.data.loading.batches import BalancedBatches, ScoredSlices, SliceTable, TrainingSlices
+from spleen.data.loading.on_device import CachedOnDevice, DeviceSlices, StagedSlices, SteppedBatches, gather
 from tests._helpers.stored_slices import SHAPES, case_slices
 
 CPU = torch.device("cpu")
@@ -73,3 +73,14 @@ def test_an_epoch_begins_with_one_step_and_keeps_the_order_of_its_batches(parts)
     assert sum(batch.n_slices for batch in batches) == 46
     for found, expected in zip([step for batch in batches for step in batch.steps], sampler, strict=True):
         assert np.array_equal(found, expected)
+
+
+def test_scored_batches_stay_on_the_device_only_while_it_has_room(parts):
+    dataset = ScoredSlices(parts, context_slices=0, batch_size=4)
+    room = iter([True, False, False])
+    cached = CachedOnDevice(dataset, CPU, lambda: next(room))
+    first, second = cached[0], cached[1]
+    assert cached[0] is first
+    assert cached[1] is not second
+    for found, expected in zip(cached[0][:3], dataset[0][:3], strict=True):
+        assert torch.equal(found, expected)

@@ -14,7 +14,8 @@ import spleen.training.module
 import spleen.training.on_device.graphs
 from spleen.config.factory import build_augment_settings, build_loss
 from spleen.data.augmentation.crop import CropSettings
-from spleen.data.loading.on_device import DeviceSlices, SliceTable
+from spleen.data.loading.batches import SliceTable
+from spleen.data.loading.on_device import DeviceSlices
 from spleen.errors import InputError
 from spleen.models.losses import DiceCrossEntropyLoss
 from spleen.models.unet import UNet

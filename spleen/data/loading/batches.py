@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +55,67 @@ class CaseSlices:
     indices: Int64[np.ndarray, " m"]
 
 
+@dataclass(frozen=True)
+class SliceTable:
+    """The training slices of all cases, numbered consecutively."""
+
+    parts: tuple[CaseSlices, ...]
+    context_slices: int
+
+    @cached_property
+    def case_of(self) -> Int64[np.ndarray, " n"]:
+        """Case index of each slice."""
+        return np.repeat(np.arange(len(self.parts)), [len(part.indices) for part in self.parts])
+
+    @cached_property
+    def slice_of(self) -> Int64[np.ndarray, " n"]:
+        """Slice index in its case."""
+        return np.concatenate([part.indices for part in self.parts])
+
+    @cached_property
+    def sides(self) -> Int64[np.ndarray, "case 2"]:
+        """Height and width of the slices of each case."""
+        return np.array([part.case.images.shape[2:] for part in self.parts])
+
+    @property
+    def foreground(self) -> Bool[np.ndarray, " n"]:
+        """Which of the slices contain foreground."""
+        return np.concatenate([part.case.foreground[part.indices] for part in self.parts])
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of a batch: those of the images, of each slice and its neighbours."""
+        return self.parts[0].case.n_channels * (1 + 2 * self.context_slices)
+
+    @cached_property
+    def is_uniform(self) -> bool:
+        """Whether all slices have the same size."""
+        return len(np.unique(self.sides, axis=0)) == 1
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all cases' images and labels."""
+        return sum(
+            int(np.prod(part.case.images.shape)) * 2 + int(np.prod(part.case.labels.shape)) for part in self.parts
+        )
+
+    def sorted(self, numbers: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
+        """The slice numbers of a batch in the order in which they are served: case by case."""
+        return numbers[np.argsort(self.case_of[numbers], kind="stable")]
+
+    def origin(self, numbers: Int64[np.ndarray, " b"]) -> Int64[Tensor, "b 2"]:
+        """Case and slice index of each slice of a batch."""
+        numbers = self.sorted(numbers)
+        return torch.from_numpy(np.stack([self.case_of[numbers], self.slice_of[numbers]], axis=1))
+
+    def batch_size(self, numbers: Int64[np.ndarray, " b"], step_px: int) -> tuple[int, int]:
+        """Height and width of a batch; with slices of several sizes the next multiple of `step_px`."""
+        largest = self.sides[self.case_of[numbers]].max(axis=0)
+        if not self.is_uniform:
+            largest = -(-largest // step_px) * step_px
+        return int(largest[0]), int(largest[1])
+
+
 def load_images(case: StoredCase, index: Int64[np.ndarray, " b"], context_slices: int) -> Float[np.ndarray, "b c h w"]:
     """Normalised slices with their neighbours as channels, float32; channels are ordered slice by slice."""
     images: Float[np.ndarray, "b c h w"] = _stored_images(case, index, context_slices).astype(np.float32)
@@ -75,33 +137,29 @@ class TrainingSlices(Dataset[SliceBatch]):
     """
 
     def __init__(self, parts: Sequence[CaseSlices], context_slices: int) -> None:
-        self._parts = list(parts)
-        self._context_slices = context_slices
-        sizes = [len(part.indices) for part in self._parts]
-        self._case_of = np.repeat(np.arange(len(sizes)), sizes)
-        self._slice_of = np.concatenate([part.indices for part in self._parts])
+        self._table = SliceTable(tuple(parts), context_slices)
 
     def __len__(self) -> int:
-        return len(self._slice_of)
+        return len(self._table.slice_of)
 
     @property
     def foreground(self) -> Bool[np.ndarray, " n"]:
         """Which of the slices contain foreground."""
-        return np.concatenate([part.case.foreground[part.indices] for part in self._parts])
+        return self._table.foreground
 
     def __getitem__(self, numbers: Int64[np.ndarray, " b"]) -> SliceBatch:
-        numbers = numbers[np.argsort(self._case_of[numbers], kind="stable")]
-        case_of, slice_of = self._case_of[numbers], self._slice_of[numbers]
+        table = self._table
+        numbers = table.sorted(numbers)
+        case_of, slice_of = table.case_of[numbers], table.slice_of[numbers]
         of_batch, starts = np.unique(case_of, return_index=True)
-        cases = [self._parts[number].case for number in of_batch]
+        cases = [table.parts[number].case for number in of_batch]
         sides = [max(case.images.shape[side] for case in cases) for side in (2, 3)]
-        n_channels = cases[0].n_channels * (1 + 2 * self._context_slices)
         # NumPy only: the arrays are so small that PyTorch's threads would cost more than they save.
-        image = np.empty((len(numbers), n_channels, *sides), np.float32)
+        image = np.empty((len(numbers), table.n_channels, *sides), np.float32)
         label = np.zeros((len(numbers), 1, *sides), np.uint8)
         for case, start, index in zip(cases, starts, np.split(slice_of, starts[1:]), strict=True):
             rows = slice(start, start + len(index))
-            planes = _stored_images(case, index, self._context_slices)
+            planes = _stored_images(case, index, table.context_slices)
             height, width = planes.shape[2:]
             if [height, width] != sides:
                 image[rows] = planes.min()
@@ -143,24 +201,6 @@ class ScoredSlices(Dataset[ScoredBatch]):
             case_index,
             torch.from_numpy(index),
         )
-
-
-class CachedOnDevice(Dataset[ScoredBatch]):
-    """Scored batches that stay on the device once they have been there."""
-
-    def __init__(self, dataset: ScoredSlices, device: torch.device) -> None:
-        self._dataset, self._device = dataset, device
-        self._batches: dict[int, ScoredBatch] = {}
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, number: int) -> ScoredBatch:
-        if number not in self._batches:
-            batch = self._dataset[number]
-            image, label, reference = (part.to(self._device) for part in (batch.image, batch.label, batch.reference))
-            self._batches[number] = batch._replace(image=image, label=label, reference=reference)
-        return self._batches[number]
 
 
 def checked_classes(

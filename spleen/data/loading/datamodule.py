@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,14 +13,14 @@ from torch.utils.data import DataLoader
 
 from spleen.data.loading.batches import (
     BalancedBatches,
-    CachedOnDevice,
     CaseSlices,
     ScoredBatch,
     ScoredSlices,
     SliceBatch,
+    SliceTable,
     TrainingSlices,
 )
-from spleen.data.loading.on_device import SliceTable, SteppedBatches
+from spleen.data.loading.on_device import CachedOnDevice, SteppedBatches, has_room
 from spleen.data.splits.blocks import SliceSplit
 from spleen.data.store.entry import StoredCase
 
@@ -135,5 +136,7 @@ class SliceDataModule(pl.LightningDataModule):
 
     def _scored(self, split: Split) -> DataLoader[ScoredBatch]:
         dataset = ScoredSlices(self.slices(split), self.settings.context_slices, self.settings.batch_size, *self._place)
-        on_device = dataset if self.settings.steps_at_once is None else CachedOnDevice(dataset, self._device)
-        return DataLoader(on_device, batch_size=None, generator=torch.Generator())
+        if self.settings.steps_at_once is None:
+            return DataLoader(dataset, batch_size=None, generator=torch.Generator())
+        cached = CachedOnDevice(dataset, self._device, partial(has_room, self._device))
+        return DataLoader(cached, batch_size=None, generator=torch.Generator())

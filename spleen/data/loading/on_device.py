@@ -1,18 +1,17 @@
-"""Training slices on the device: gathered into batches there by their numbers, with no copy per slice."""
+"""Slices on the device: gathered into training batches there by their numbers, or kept there once scored."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from spleen.data.loading.batches import BalancedBatches, CaseSlices, checked_classes
+from spleen.data.loading.batches import BalancedBatches, ScoredBatch, ScoredSlices, SliceTable, checked_classes
 from spleen.imaging.slicing import context_indices
 from spleen.types import ImageBatch, LabelBatch
 
@@ -59,67 +58,6 @@ def gather(
     image = torch.where(inside.unsqueeze(1), image, rows.fill.view(-1, 1, 1, 1))
     label = torch.where(inside, labels[rows.label_start[:, None, None] + place], 0)
     return image, label.unsqueeze(1)
-
-
-@dataclass(frozen=True)
-class SliceTable:
-    """All training slices, numbered like those of `TrainingSlices`."""
-
-    parts: tuple[CaseSlices, ...]
-    context_slices: int
-
-    @cached_property
-    def case_of(self) -> Int64[np.ndarray, " n"]:
-        """Case index of each slice."""
-        return np.repeat(np.arange(len(self.parts)), [len(part.indices) for part in self.parts])
-
-    @cached_property
-    def slice_of(self) -> Int64[np.ndarray, " n"]:
-        """Slice index in its case."""
-        return np.concatenate([part.indices for part in self.parts])
-
-    @cached_property
-    def sides(self) -> Int64[np.ndarray, "case 2"]:
-        """Height and width of the slices of each case."""
-        return np.array([part.case.images.shape[2:] for part in self.parts])
-
-    @property
-    def foreground(self) -> Bool[np.ndarray, " n"]:
-        """Which of the slices contain foreground."""
-        return np.concatenate([part.case.foreground[part.indices] for part in self.parts])
-
-    @property
-    def n_channels(self) -> int:
-        """Channels of a batch: those of the images, of each slice and its neighbours."""
-        return self.parts[0].case.n_channels * (1 + 2 * self.context_slices)
-
-    @property
-    def is_uniform(self) -> bool:
-        """Whether all slices have the same size."""
-        return len(np.unique(self.sides, axis=0)) == 1
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of all cases' images and labels."""
-        return sum(
-            int(np.prod(part.case.images.shape)) * 2 + int(np.prod(part.case.labels.shape)) for part in self.parts
-        )
-
-    def sorted(self, numbers: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
-        """The slice numbers of a batch in the order in which they are served: case by case."""
-        return numbers[np.argsort(self.case_of[numbers], kind="stable")]
-
-    def origin(self, numbers: Int64[np.ndarray, " b"]) -> Int64[Tensor, "b 2"]:
-        """Case and slice index of each slice of a batch."""
-        numbers = self.sorted(numbers)
-        return torch.from_numpy(np.stack([self.case_of[numbers], self.slice_of[numbers]], axis=1))
-
-    def batch_size(self, numbers: Int64[np.ndarray, " b"], step_px: int) -> tuple[int, int]:
-        """Height and width of a batch; with slices of several sizes the next multiple of `step_px`."""
-        largest = self.sides[self.case_of[numbers]].max(axis=0)
-        if not self.is_uniform:
-            largest = -(-largest // step_px) * step_px
-        return int(largest[0]), int(largest[1])
 
 
 class StepNumbers(NamedTuple):
@@ -261,6 +199,35 @@ def slices_for(table: SliceTable, largest_batch: int, device: torch.device) -> D
         f"on the GPU ({size})" if fits else f"copied to the GPU batch by batch ({size} is too much)",
     )
     return DeviceSlices(table, device) if fits else StagedSlices(table, largest_batch, device)
+
+
+class CachedOnDevice(Dataset[ScoredBatch]):
+    """Scored batches that stay on the device once they have been there, as long as it has room for more."""
+
+    def __init__(self, dataset: ScoredSlices, device: torch.device, has_room: Callable[[], bool]) -> None:
+        self._dataset, self._device, self._has_room = dataset, device, has_room
+        self._batches: dict[int, ScoredBatch] = {}
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, number: int) -> ScoredBatch:
+        if number in self._batches:
+            return self._batches[number]
+        batch = self._dataset[number]
+        image, label, reference = (part.to(self._device) for part in (batch.image, batch.label, batch.reference))
+        batch = batch._replace(image=image, label=label, reference=reference)
+        if self._has_room():
+            self._batches[number] = batch
+        return batch
+
+
+def has_room(device: torch.device) -> bool:
+    """Whether a GPU has more free memory than slices may leave; never on a CPU, where the store is as near."""
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return free > (1 - MEMORY_FRACTION) * total
 
 
 def size_step_px(device: torch.device) -> int:
