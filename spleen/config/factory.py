@@ -26,7 +26,6 @@ from spleen.models.trial import check_input_size
 from spleen.system.hardware import choose_accelerator, choose_precision
 from spleen.training.fit import FitSettings
 from spleen.training.module import SegmentationModule
-from spleen.training.on_device.steps import StepSettings
 from spleen.training.optimiser import OptimiserSettings
 from spleen.training.scores import SCORED_SPLITS, SplitScores
 
@@ -139,26 +138,11 @@ def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> Se
         split_scores={split: SplitScores([part.case for part in data.slices(split)], names) for split in SCORED_SPLITS},
         axis=preprocessing.axis,
         seed=config.seed,
-        crop=_crop_settings(config),
+        crop=CropSettings(config.crop_size, config.loader.foreground_fraction) if config.crop_size else None,
         swapped_classes=parts.swapped_classes,
-        steps_on_device=_step_settings(config, parts) if steps_on_device(config) else None,
-    )
-
-
-def _step_settings(config: TrainConfig, parts: Parts) -> StepSettings:
-    accelerator = choose_accelerator(config.trainer.accelerator, config.trainer.devices)
-    return StepSettings(
-        augment=parts.augment,
-        axis=parts.spec.preprocessing.axis,
-        swapped_classes=parts.swapped_classes,
-        crop=_crop_settings(config),
+        steps_on_device=steps_on_device(config),
         gradient_clip=config.optimiser.gradient_clip,
-        uses_bf16=choose_precision(config.precision, accelerator) == "bf16-mixed",
     )
-
-
-def _crop_settings(config: TrainConfig) -> CropSettings | None:
-    return CropSettings(config.crop_size, config.loader.foreground_fraction) if config.crop_size else None
 
 
 def build_optimiser_settings(config: TrainConfig) -> OptimiserSettings:

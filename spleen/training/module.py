@@ -48,7 +48,8 @@ class SegmentationModule(pl.LightningModule):
 
     `network` maps (b, c, h, w) to logits (b, 1 + classes, h, w); `loss` maps logits and class indices (b, 1, h, w) to a
     scalar. With `crop`, training uses random windows of the slices. `swapped_classes` are the class indices after
-    mirroring along left_right; empty if none changes.
+    mirroring along left_right; empty if none changes. With `steps_on_device` the module makes the optimiser steps, and
+    clips gradients to the norm `gradient_clip`; otherwise the trainer does both.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class SegmentationModule(pl.LightningModule):
         seed: int,
         crop: CropSettings | None = None,
         swapped_classes: Sequence[int] = (),
-        steps_on_device: StepSettings | None = None,
+        steps_on_device: bool = False,
+        gradient_clip: float | None = None,
     ) -> None:
         super().__init__()
         self.set_network(network)
@@ -74,8 +76,8 @@ class SegmentationModule(pl.LightningModule):
         self._crop = crop
         self._swapped_classes = tuple(swapped_classes)
         self._random = torch.Generator()
-        self.automatic_optimization = steps_on_device is None
-        self._step_settings = steps_on_device
+        self.automatic_optimization = not steps_on_device
+        self._gradient_clip = gradient_clip
         self._steps: Steps | None = None
         self._val, self._test = split_scores["val"], split_scores["test"]
         self.scores: dict[ScoredSplit, list[CaseScore]] = {}
@@ -100,13 +102,21 @@ class SegmentationModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Put the slices on the device, if the steps are made there."""
-        if self._step_settings is None:
+        if self.automatic_optimization:
             return
         loader, averages = self.trainer.train_dataloader, averaged_weights(self.trainer)
         assert isinstance(loader, SteppedBatches)
         slices = slices_for(loader.table, loader.sampler.batch_size, self.trainer.strategy.root_device)
         after_step = None if averages is None else partial(averages.update, self)
-        self._steps = Steps(self._loss_of, self.trainer.optimizers[0], slices, self._step_settings, after_step)
+        settings = StepSettings(
+            augment=self._augment,
+            axis=self._axis,
+            swapped_classes=self._swapped_classes,
+            crop=self._crop,
+            gradient_clip=self._gradient_clip,
+            uses_bf16=self.trainer.precision == "bf16-mixed",
+        )
+        self._steps = Steps(self._loss_of, self.trainer.optimizers[0], slices, settings, after_step)
 
     def on_train_end(self) -> None:
         """Free the device's memory for the scoring."""
