@@ -9,7 +9,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from spleen.errors import InputError
-from spleen.imaging.foreign import describe_folder, holds_dicom
+from spleen.imaging.dicom.location import DICOMDIR, SERIES_MARK, holds_dicom, is_dicom_file, is_series, split_selector
 from spleen.system.text import bullets
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -58,9 +58,22 @@ class MatchedFiles:
 
 
 def case_name(path: Path) -> str:
-    """The file's name without .nii, .nii.gz, .hdr or .img."""
+    """The file's name without .nii, .nii.gz, .hdr or .img; of a DICOM series that of its folder."""
+    if path.name.upper() == DICOMDIR:
+        return path.absolute().parent.name
     suffix = next((suffix for suffix in (*SUFFIXES, *_PAIR_SUFFIXES) if path.name.lower().endswith(suffix)), "")
-    return path.name[: len(path.name) - len(suffix)]
+    name = path.name[: len(path.name) - len(suffix)]
+    return name if suffix else name.replace(SERIES_MARK, "_").replace(":", "_")
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path is a file, or stands for a DICOM series."""
+    return path.is_file() or is_series(path)
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a path is called NIfTI or stands for a DICOM series."""
+    return is_volume_name(path.name) or is_series(path)
 
 
 def is_volume_name(name: str) -> bool:
@@ -124,9 +137,9 @@ def _is_multichannel(path: Path) -> bool:
 
 
 def find_volumes(inputs: Sequence[Path]) -> list[Path]:
-    """The NIfTI files given by `inputs`: files, folders (their direct content, sorted), and glob patterns.
+    """The volumes given by `inputs`: files, folders (their direct content, sorted), and glob patterns.
 
-    Hidden files are skipped and duplicates removed. Raises InputError for an input without any match.
+    A folder of DICOM files is one volume, and so is each folder in a folder that has some. Hidden files are skipped and duplicates removed. Raises InputError for an input without any match.
     """
     found: dict[Path, None] = {}
     for entry in inputs:
@@ -136,27 +149,33 @@ def find_volumes(inputs: Sequence[Path]) -> list[Path]:
 
 def _named(entry: Path) -> list[Path]:
     if entry.is_dir():
-        return list(volumes_by_name(entry).values())
-    if entry.exists():
+        return [entry] if _is_series_folder(entry) else list(volumes_by_name(entry).values())
+    if entry.exists() or split_selector(entry)[0].exists():
         return [entry]
     if any(character in str(entry) for character in "*?["):
         paths = sorted(glob(str(entry), recursive=True))  # noqa: PTH207
-        matches = [Path(path) for path in paths if is_volume_name(path)]
+        matches = [Path(path) for path in paths if is_volume_name(path) or (Path(path).is_dir() and is_series(Path(path)))]
         if matches:
             return matches
-        raise InputError(f"{entry}: no .nii or .nii.gz file matches this pattern (relative to {Path.cwd()})")
+        raise InputError(f"{entry}: no .nii or .nii.gz file and no DICOM folder matches this pattern (relative to {Path.cwd()})")
     raise InputError(f"{entry}: no such file or folder (relative to {Path.cwd()})")
 
 
-def volumes_by_name(folder: Path) -> dict[str, Path]:
-    """The NIfTI files of a folder by case name, sorted; probability maps next to their mask are skipped.
+def _is_series_folder(folder: Path) -> bool:
+    """Whether DICOM files lie in the folder itself, and no NIfTI files."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    return not any(is_volume_name(path.name) for path in files) and any(map(is_dicom_file, files))
 
-    Raises InputError for a folder without NIfTI files, and for two files with the same case name.
+
+def volumes_by_name(folder: Path) -> dict[str, Path]:
+    """The NIfTI files and DICOM folders in a folder by case name, sorted; probability maps next to a mask are skipped.
+
+    Raises InputError for a folder without any, and for two files with the same case name.
     """
     files: dict[str, Path] = {}
     alike: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not is_volume_name(path.name) or path.is_dir():
+        if path.name.startswith(".") or not (holds_dicom(path) if path.is_dir() else is_volume_name(path.name)):
             continue
         name = case_name(path)
         if name in files:
@@ -166,8 +185,8 @@ def volumes_by_name(folder: Path) -> dict[str, Path]:
             raise InputError(f"{folder}: {told_apart(other.name, path.name)}")
         files[name] = path
     if not files:
-        dicom = f", but DICOM: {describe_folder(folder)}" if holds_dicom(folder) else ""
-        raise InputError(f"{folder} contains no .nii or .nii.gz file{dicom}")
+        dicom = "; it is a DICOM series itself" if holds_dicom(folder) else ""
+        raise InputError(f"{folder} contains no .nii or .nii.gz file and no folder of DICOM files{dicom}")
     maps = {f"{name}{PROBABILITIES_SUFFIX}" for name in files}
     return {name: path for name, path in files.items() if name not in maps}
 

@@ -130,8 +130,7 @@ class Model:
         return self._prediction(predicted, native, np.array(own_affine, np.float64))
 
     def _prediction(self, predicted: PredictedImage, native: NativeImage, affine: Affine) -> Prediction:
-        sizes = np.bincount(predicted.mask.ravel("K"), minlength=1 + len(self.class_names))[1:]
-        volumes_mm3 = (sizes * native.voxel_volume_mm3).tolist()
+        volumes_mm3 = [native.volume_mm3(predicted.mask == index) for index in range(1, 1 + len(self.class_names))]
         mask, maps = to_label_values(predicted.mask, self.networks[0].classes), predicted.probabilities
         return Prediction(
             mask=np.ascontiguousarray(restore_orientation(mask, native.file_affine)),

@@ -307,7 +307,7 @@ def predict_image(
     """Predict one image in memory; `name` is used in messages, `advance` receives the number of slices just done."""
     prediction = predict_volume(views, image, name, settings.batch_size, settings.probabilities, advance)
     names = views[0].model.classes.names
-    confidence = confidence_scores(prediction, names, _training_volumes(views), image.voxel_volume_mm3)
+    confidence = confidence_scores(prediction, names, _training_volumes(views), image.volume_mm3)
     mask = postprocess(prediction.mask, image.voxel_volume_mm3, cleanup)
     return PredictedImage(mask, prediction.probabilities, confidence, _intensity_doubt(views, image))
 
