@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pydicom import FileDataset
 
 _SOP_CLASS = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
-_EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _SQUARE = 1e-4
 # Air is the smallest value of a CT in HU.
 _CT_INTERCEPT = -1024
@@ -83,11 +82,12 @@ def _slice(
     """One image: the first axis of the plane runs along a row."""
     from pydicom import FileDataset
     from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
     from pydicom.valuerep import format_number_as_ds
 
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = _SOP_CLASS[modality]
-    meta.TransferSyntaxUID = _EXPLICIT_LITTLE_ENDIAN
+    meta.MediaStorageSOPClassUID = UID(_SOP_CLASS[modality])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))  # type: ignore[arg-type]
     dataset.SOPClassUID = _SOP_CLASS[modality]
     dataset.ImageType = ["DERIVED", "PRIMARY", "AXIAL"] if modality == "CT" else ["DERIVED", "PRIMARY", "OTHER"]

@@ -139,7 +139,8 @@ def _is_multichannel(path: Path) -> bool:
 def find_volumes(inputs: Sequence[Path]) -> list[Path]:
     """The volumes given by `inputs`: files, folders (their direct content, sorted), and glob patterns.
 
-    A folder of DICOM files is one volume, and so is each folder in a folder that has some. Hidden files are skipped and duplicates removed. Raises InputError for an input without any match.
+    A folder of DICOM files is one volume, and so is each folder in a folder that has some. Hidden files are skipped
+    and duplicates removed. Raises InputError for an input without any match.
     """
     found: dict[Path, None] = {}
     for entry in inputs:
@@ -154,10 +155,13 @@ def _named(entry: Path) -> list[Path]:
         return [entry]
     if any(character in str(entry) for character in "*?["):
         paths = sorted(glob(str(entry), recursive=True))  # noqa: PTH207
-        matches = [Path(path) for path in paths if is_volume_name(path) or (Path(path).is_dir() and is_series(Path(path)))]
+        found = [Path(path) for path in paths]
+        matches = [path for path in found if (is_series(path) if path.is_dir() else is_volume_name(path.name))]
         if matches:
             return matches
-        raise InputError(f"{entry}: no .nii or .nii.gz file and no DICOM folder matches this pattern (relative to {Path.cwd()})")
+        raise InputError(
+            f"{entry}: no .nii or .nii.gz file and no DICOM folder matches this pattern (relative to {Path.cwd()})"
+        )
     raise InputError(f"{entry}: no such file or folder (relative to {Path.cwd()})")
 
 

@@ -107,9 +107,7 @@ def read_native(
         )
         channels.append(channel)
     first = images[0]
-    return NativeImage(
-        tuple(channels), first.affine, first.file_affine, first.header, first.file_shape, first.series
-    )
+    return NativeImage(tuple(channels), first.affine, first.file_affine, first.header, first.file_shape, first.series)
 
 
 def image_in_memory(

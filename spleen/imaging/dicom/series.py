@@ -164,7 +164,10 @@ def _volumes(name: str, frames: list[Frame]) -> list[Candidate]:
         images = [frame for frame in frames if not frame.is_localiser]
         localisers = [frame for frame in frames if frame.is_localiser]
         if localisers:
-            return [*_volumes(name, images), Candidate(f"{name}{_VOLUME_MARK}localiser", tuple(localisers), "localiser")]
+            return [
+                *_volumes(name, images),
+                Candidate(f"{name}{_VOLUME_MARK}localiser", tuple(localisers), "localiser"),
+            ]
     groups = _told_apart(frames)
     if len(groups) == 1:
         return [Candidate(name, tuple(frames), "")]
@@ -175,10 +178,10 @@ def _volumes(name: str, frames: list[Frame]) -> list[Candidate]:
 
 
 def _told_apart(frames: list[Frame]) -> Mapping[str, list[Frame]]:
-    """The frames of each volume, by what tells it apart: the first element, or all of them, that leaves no two slices
-    of a volume at one place.
+    """The frames of each volume, by what tells it apart.
 
-    Raises InputError if nothing does.
+    That is the first element, or else all of them, that leaves no two slices of a volume at one place. Raises
+    InputError if nothing does.
     """
     if len(orientations(frames)) > 1 or not share_a_place(frames):
         return {"": frames}

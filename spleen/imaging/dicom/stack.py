@@ -162,7 +162,7 @@ def _step(
 
 
 def _check_complete(gaps: Distances, frames: Sequence[Frame]) -> None:
-    """Raise InputError if distances are multiples of the usual one that the thickness of the slices does not explain."""
+    """Raise InputError for distances of several usual ones that the thickness of the slices does not explain."""
     usual = float(np.median(gaps))
     wide = [
         number
@@ -191,7 +191,5 @@ def _notes(gaps: Distances, is_even: bool, frames: Sequence[Frame]) -> list[str]
     thickness = frames[0].thickness_mm
     mean = float(gaps.mean())
     if is_even and thickness is not None and abs(thickness - mean) > max(GRID_TOLERANCE_MM, 0.01 * mean):
-        notes.append(
-            f"Slice Thickness is {thickness:g} mm, but slices are {mean:.4g} mm apart; their positions count"
-        )
+        notes.append(f"Slice Thickness is {thickness:g} mm, but slices are {mean:.4g} mm apart; their positions count")
     return notes
