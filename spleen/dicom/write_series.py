@@ -97,7 +97,8 @@ def _slice(
     dataset.PatientName, dataset.PatientID = "Phantom", "PHANTOM"
     dataset.PatientBirthDate, dataset.PatientSex = "", "O"
     dataset.StudyDate, dataset.StudyTime = "20000101", "000000"
-    dataset.AccessionNumber = dataset.StudyID = dataset.ReferringPhysicianName = ""
+    dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
+    dataset.StudyID = "1"
     dataset.PositionReferenceIndicator = dataset.PatientPosition = ""
     dataset.AcquisitionNumber = 1
     if modality == "CT":
@@ -116,7 +117,7 @@ def _slice(
     dataset.ImagePositionPatient = [format_number_as_ds(float(each)) for each in position]
     dataset.ImageOrientationPatient = [format_number_as_ds(float(each)) for each in directions]
     dataset.PixelSpacing = [format_number_as_ds(height), format_number_as_ds(width)]
-    thickness = abs(float(normal @ lps[:3, 2])) if thickness_mm is None else thickness_mm
+    thickness = abs(float(normal @ lps[:3, 2])) if thickness_mm is None else float(thickness_mm)
     dataset.SliceThickness = format_number_as_ds(thickness)
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0

@@ -74,8 +74,8 @@ class NativeImage:
         if self.series is None or self.series.stack.is_even:
             return int(np.count_nonzero(mask)) * self.voxel_volume_mm3
         counts = np.count_nonzero(restore_orientation(mask, self.file_affine), axis=(0, 1))
-        slabs = np.array(self.series.stack.slab_mm)
-        return float(counts @ slabs / slabs.mean() * self.voxel_volume_mm3)
+        stack = self.series.stack
+        return float(counts @ np.array(stack.slab_mm) / stack.spacing_mm * self.voxel_volume_mm3)
 
 
 def read_native(
