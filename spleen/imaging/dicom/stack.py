@@ -101,8 +101,8 @@ def share_a_place(frames: Sequence[Frame]) -> bool:
 def stack(frames: Sequence[Frame]) -> Stack:
     """Order frames of one size and orientation, each at a place of its own, and find their grid.
 
-    Raises InputError for slices at one place, for slices that are missing, that do not lie on one line, and for a single slice whose thickness
-    is unknown.
+    Raises InputError for slices at one place, for slices that are missing or that do not lie on one line, and for a
+    single slice whose thickness is unknown.
     """
     row, column, normal = _directions(frames[0])
     if share_a_place(frames):
