@@ -66,6 +66,8 @@ def test_folders_of_series_pair_with_labels_and_stand_in_tables(ct: SmallCt, tmp
         lines.append(f"images/{name},labels/{name}.nii.gz")
     (tmp_path / "cases.csv").write_text("\n".join(lines))
     assert [path.name for path in find_volumes([tmp_path / "images"])] == list("abcdef")
+    (tmp_path / "labels" / "raw").mkdir()  # beside NIfTI files, folders of DICOM are none of the cases
+    write(tmp_path / "labels" / "raw" / "series", ct.hu)
     common = "data.label_values={organ: [3, 4]}", "epochs=1", "split.val_fraction=0.2", "split.test_fraction=0.2"
     folders = f"data.images={tmp_path / 'images'}", f"data.labels={tmp_path / 'labels'}"
     scored = [
