@@ -174,7 +174,8 @@ def _is_series_folder(folder: Path) -> bool:
 def volumes_by_name(folder: Path) -> dict[str, Path]:
     """The volumes of a folder by case name, sorted; probability maps next to their mask are skipped.
 
-    They are its NIfTI files; without any, the folders in it that hold DICOM. Raises InputError for a folder without any, and for two files with the same case name.
+    They are its NIfTI files; without any, the folders in it that hold DICOM. Raises InputError for a folder without any,
+    and for two files with the same case name.
     """
     files: dict[str, Path] = {}
     alike: dict[str, Path] = {}
