@@ -174,7 +174,7 @@ def _is_series_folder(folder: Path) -> bool:
 def volumes_by_name(folder: Path) -> dict[str, Path]:
     """The volumes of a folder by case name, sorted; probability maps next to their mask are skipped.
 
-    They are its NIfTI files; without any, the folders in it that hold DICOM. Raises InputError for a folder without any,
+    They are its NIfTI files; without any, the folders in it that hold DICOM. Raises InputError if there are neither,
     and for two files with the same case name.
     """
     files: dict[str, Path] = {}
