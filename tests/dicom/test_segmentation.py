@@ -1,5 +1,8 @@
 """A segmentation made of a mask by hand, read back by libraries that know nothing of the package."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import highdicom
@@ -102,3 +105,28 @@ def test_one_volume_of_several_refers_to_its_own_frames_only(tmp_path: Path) -> 
 def test_a_result_has_a_series_number_beside_its_source(number: str, expected: int) -> None:
     assert series_number(number, 1) == expected
     assert series_number("21474837", 1) == 1  # 2147483701 is beyond what DICOM can hold
+
+
+def test_a_process_that_is_killed_while_writing_leaves_no_part_of_a_result(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "case", counting(dtype=np.int16), ras_affine())
+    path = tmp_path / "seg.dcm"
+    path.write_bytes(b"an earlier one")
+    program = (
+        "import os, signal, sys, pydicom\n"
+        "from pathlib import Path\n"
+        "from spleen.dicom.results import write_dataset\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_dataset(Path(sys.argv[2]), pydicom.dcmread(sys.argv[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, files[0], path], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert path.read_bytes() == b"an earlier one"
+    (left,) = [each for each in tmp_path.iterdir() if each.name not in ("case", "seg.dcm")]
+    assert left.name.startswith(".tmp-")
+
+
+def test_a_result_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    write_series(tmp_path / "case", counting(dtype=np.int16), ras_affine())
+    series = read_series(tmp_path / "case")
+    (tmp_path / "other").touch()
+    assert written(series, a_mask(series), tmp_path / "seg.dcm").stat().st_mode == (tmp_path / "other").stat().st_mode
