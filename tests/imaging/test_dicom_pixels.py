@@ -290,3 +290,11 @@ def test_a_dicomdir_is_followed(tmp_path: Path) -> None:
     (folder / "IMAGES" / "IM0003").unlink()
     with pytest.raises(InputError, match=r"lists 1 file\(s\) that do not exist: .*IM0003; copy the whole medium"):
         read_series(folder)
+
+
+def test_opening_a_series_reads_no_voxels(tmp_path: Path) -> None:
+    """Truncated pixels are found when the voxels are read, not before."""
+    folder = write(tmp_path / "series")
+    path = folder / "IM0004.dcm"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert open_series(folder).shape == SHAPE

@@ -52,9 +52,10 @@ def open_series(path: Path) -> nib.nifti1.Nifti1Image:
     series = read_series(path)
     for note in series.stack.notes:
         log.warning("%s: %s", path, note)
-    image = nib.nifti1.Nifti1Image(SeriesVoxels(series), series.stack.affine)
-    image.header.set_xyzt_units("mm", "sec")
-    return image
+    header = nib.nifti1.Nifti1Header()  # without one, nibabel reads a voxel to learn the type, and so the whole series
+    header.set_data_dtype(voxel_type(series))
+    header.set_xyzt_units("mm", "sec")
+    return nib.nifti1.Nifti1Image(SeriesVoxels(series), series.stack.affine, header)
 
 
 def series_of(image: nib.nifti1.Nifti1Pair) -> Series | None:
