@@ -3,7 +3,7 @@
 import math
 import mmap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -106,8 +106,8 @@ def text(levels: Sequence["Dataset"], keyword: Keyword) -> str:
     value = _value(levels, keyword)
     if value is None:
         return ""
-    several = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
-    return "\\".join(str(each) for each in value) if several else str(value).strip()
+    # A PersonName, too, is iterable, over its letters.
+    return "\\".join(map(str, value)) if isinstance(value, MutableSequence) else str(value).strip()
 
 
 def numbers(levels: Sequence["Dataset"], keyword: Keyword, count: int) -> tuple[float, ...] | None:
