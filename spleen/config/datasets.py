@@ -57,7 +57,8 @@ def check_files_exist(config: TrainConfig, cases: Sequence[Case]) -> None:
     """Raise InputError for a case without a file, before any is read; with `data.skip_bad` such cases are skipped."""
     if isinstance(config.data, PhantomData) or (isinstance(config.data, CasesData) and config.data.skip_bad):
         return
-    missing = [(path, case) for case in cases for path in (*case.images, case.label) if not (path.exists() or is_there(path))]
+    files = ((path, case) for case in cases for path in (*case.images, case.label))
+    missing = [(path, case) for path, case in files if not (path.exists() or is_there(path))]
     if isinstance(config.data, NiftiData):
         for path in (*cases[0].images, cases[0].label):
             if path.is_dir() and not is_there(path):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pydicom import FileDataset
 
 _SOP_CLASS = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
-_EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _SQUARE = 1e-4
 # Air is the smallest value of a CT in HU.
 _CT_INTERCEPT = -1024
@@ -83,11 +82,12 @@ def _slice(
     """One image: the first axis of the plane runs along a row."""
     from pydicom import FileDataset
     from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
     from pydicom.valuerep import format_number_as_ds
 
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = _SOP_CLASS[modality]
-    meta.TransferSyntaxUID = _EXPLICIT_LITTLE_ENDIAN
+    meta.MediaStorageSOPClassUID = UID(_SOP_CLASS[modality])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))  # type: ignore[arg-type]
     dataset.SOPClassUID = _SOP_CLASS[modality]
     dataset.ImageType = ["DERIVED", "PRIMARY", "AXIAL"] if modality == "CT" else ["DERIVED", "PRIMARY", "OTHER"]
@@ -97,7 +97,8 @@ def _slice(
     dataset.PatientName, dataset.PatientID = "Phantom", "PHANTOM"
     dataset.PatientBirthDate, dataset.PatientSex = "", "O"
     dataset.StudyDate, dataset.StudyTime = "20000101", "000000"
-    dataset.AccessionNumber = dataset.StudyID = dataset.ReferringPhysicianName = ""
+    dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
+    dataset.StudyID = "1"
     dataset.PositionReferenceIndicator = dataset.PatientPosition = ""
     dataset.AcquisitionNumber = 1
     if modality == "CT":
@@ -116,7 +117,7 @@ def _slice(
     dataset.ImagePositionPatient = [format_number_as_ds(float(each)) for each in position]
     dataset.ImageOrientationPatient = [format_number_as_ds(float(each)) for each in directions]
     dataset.PixelSpacing = [format_number_as_ds(height), format_number_as_ds(width)]
-    thickness = abs(float(normal @ lps[:3, 2])) if thickness_mm is None else thickness_mm
+    thickness = abs(float(normal @ lps[:3, 2])) if thickness_mm is None else float(thickness_mm)
     dataset.SliceThickness = format_number_as_ds(thickness)
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0

@@ -147,7 +147,8 @@ def _is_multichannel(path: Path) -> bool:
 def find_volumes(inputs: Sequence[Path]) -> list[Path]:
     """The volumes given by `inputs`: files, folders (their direct content, sorted), and glob patterns.
 
-    A folder of DICOM files is one volume, and so is each folder in a folder that has some. Hidden files are skipped and duplicates removed. Raises InputError for an input without any match.
+    A folder of DICOM files is one volume; a folder of such folders stands for each of them. Hidden files are skipped
+    and duplicates removed. Raises InputError for an input without any match.
     """
     found: dict[Path, None] = {}
     for entry in inputs:
@@ -176,10 +177,13 @@ def _named(entry: Path) -> list[Path]:
         return [entry]
     if any(character in str(entry) for character in "*?["):
         paths = sorted(glob(str(entry), recursive=True))  # noqa: PTH207
-        matches = [Path(path) for path in paths if is_volume_name(path) or (Path(path).is_dir() and is_series(Path(path)))]
+        found = [Path(path) for path in paths]
+        matches = [path for path in found if (is_series(path) if path.is_dir() else is_volume_name(path.name))]
         if matches:
             return matches
-        raise InputError(f"{entry}: no .nii or .nii.gz file and no DICOM folder matches this pattern (relative to {Path.cwd()})")
+        raise InputError(
+            f"{entry}: no .nii or .nii.gz file and no DICOM folder matches this pattern (relative to {Path.cwd()})"
+        )
     raise InputError(f"{entry}: no such file or folder (relative to {Path.cwd()})")
 
 
@@ -190,15 +194,16 @@ def _is_series_folder(folder: Path) -> bool:
 
 
 def volumes_by_name(folder: Path) -> dict[str, Path]:
-    """The NIfTI files and DICOM folders in a folder by case name, sorted; probability maps next to a mask are skipped.
+    """The volumes of a folder by case name, sorted; probability maps next to their mask are skipped.
 
-    Raises InputError for a folder without any, and for two files with the same case name.
+    They are its NIfTI files; without any, the folders in it that hold DICOM. Raises InputError if there are neither,
+    and for two files with the same case name.
     """
     files: dict[str, Path] = {}
     alike: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not (holds_dicom(path) if path.is_dir() else is_volume_name(path.name)):
-            continue
+    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    volumes = [path for path in entries if is_volume_name(path.name) and not path.is_dir()]
+    for path in volumes or [path for path in entries if path.is_dir() and holds_dicom(path)]:
         name = case_name(path)
         if name in files:
             raise InputError(f"{folder} contains both {files[name].name} and {path.name}; keep one for case '{name}'")

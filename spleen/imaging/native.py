@@ -74,8 +74,8 @@ class NativeImage:
         if self.series is None or self.series.stack.is_even:
             return int(np.count_nonzero(mask)) * self.voxel_volume_mm3
         counts = np.count_nonzero(restore_orientation(mask, self.file_affine), axis=(0, 1))
-        slabs = np.array(self.series.stack.slab_mm)
-        return float(counts @ slabs / slabs.mean() * self.voxel_volume_mm3)
+        stack = self.series.stack
+        return float(counts @ np.array(stack.slab_mm) / stack.spacing_mm * self.voxel_volume_mm3)
 
 
 def read_native(
@@ -107,9 +107,7 @@ def read_native(
         )
         channels.append(channel)
     first = images[0]
-    return NativeImage(
-        tuple(channels), first.affine, first.file_affine, first.header, first.file_shape, first.series
-    )
+    return NativeImage(tuple(channels), first.affine, first.file_affine, first.header, first.file_shape, first.series)
 
 
 def image_in_memory(

@@ -115,7 +115,7 @@ def read_for(views: Sequence[View], image: ImageFiles, bytes_per_voxel: int) -> 
     if native.uneven_axis is not None and across:
         raise InputError(
             f"{image.paths[0]}: its {native.uneven_axis} slices are unevenly spaced, and {across[0].name} would look "
-            f"across them, along the {across[0].preprocessing.axis} axis; use runs of the {native.uneven_axis} axis only"
+            f"across them, along the {across[0].preprocessing.axis} axis; use {native.uneven_axis} runs only"
         )
     return native
 

@@ -120,8 +120,8 @@ def _check_files(source: Path, cases: Sequence[Case], n_channels: int) -> None:
         for path in (*case.images, case.label):
             if not is_volume(path):
                 raise InputError(
-                    f"{source}, case '{case.case_id}': {path.name} is neither a .nii or .nii.gz file nor a DICOM series; "
-                    "convert it to NIfTI"
+                    f"{source}, case '{case.case_id}': {path.name} is neither a .nii or .nii.gz file nor a DICOM "
+                    "series; convert it to NIfTI"
                 )
             if path in owner:
                 raise InputError(

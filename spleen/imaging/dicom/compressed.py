@@ -35,7 +35,8 @@ def decode(instance: Instance, indices: Sequence[int]) -> Iterator[np.ndarray]:
     own header promises another size than the file's: they would be allocated before anything is compared.
     """
     from pydicom.encaps import get_frame
-    from pydicom.pixels import get_decoder, pixel_array
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.utils import pixel_array
     from pydicom.uid import UID
 
     syntax = instance.pixels.transfer_syntax

@@ -1,6 +1,7 @@
 """What a DICOM file says of itself and of each of its frames: identity, place in space, and how pixels are stored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,18 +142,13 @@ def read_frames(path: Path) -> tuple[Frame, ...] | str:
         )
 
 
-class _naming:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
     """Begin messages of InputError with the path."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, InputError) and not str(error).startswith(str(self.path)):
-            raise InputError(f"{self.path}: {error}") from error
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _groups(sequence: "Sequence[Dataset] | None", index: int) -> list["Dataset"]:
@@ -207,7 +203,7 @@ def _pixel_format(dataset: "Dataset", offset: int) -> PixelFormat:
         )
     if rows < 1 or columns < 1:
         raise InputError(f"Rows and Columns must be at least 1; got {rows} × {columns}")
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID", "") or "")  # type: ignore[attr-defined]
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", "") or "")
     signed = whole(levels, "PixelRepresentation", 0) == 1
     return PixelFormat(
         rows, columns, allocated, stored, high, signed, photometric, syntax, _padding(levels, signed, allocated), offset
@@ -233,9 +229,7 @@ def _frame(instance: Instance, index: int, levels: Sequence["Dataset"]) -> Frame
     spacing = numbers(levels, "PixelSpacing", 2)
     if position is None or directions is None:
         what = " and ".join(
-            name
-            for name, value in (("Image Position", position), ("Image Orientation", directions))
-            if value is None
+            name for name, value in (("Image Position", position), ("Image Orientation", directions)) if value is None
         )
         raise InputError(f"{what} (Patient) missing, so its place in the patient is unknown; is it a cross-section?")
     if spacing is None or min(spacing) <= 0:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from spleen.errors import InputError
 
@@ -18,6 +18,7 @@ Keyword = str | int
 # Deflate shrinks a thousandfold, so what such a file needs is known only once it is there.
 _DEFLATED = b"1.2.840.10008.1.2.1.99\0"
 _META_BYTES = 2048
+_MOST_SHOWN = 60
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 
@@ -43,7 +44,9 @@ def read_header(path: Path, keywords: Sequence[Keyword]) -> Header:
         def at_pixels(tag: int, _vr: str | None, _length: int) -> bool:
             return tag in _PIXEL_TAGS
 
-        dataset = read_partial(content, at_pixels, force=True, specific_tags=[Tag(each) for each in keywords])
+        dataset = read_partial(
+            cast(BinaryIO, content), at_pixels, force=True, specific_tags=[Tag(each) for each in keywords]
+        )
         start = content.tell()
         little = dataset.original_encoding[1] is not False
         if content[start : start + 4] == (b"\xe0\x7f\x10\x00" if little else b"\x7f\xe0\x00\x10"):
@@ -59,7 +62,7 @@ def read_whole(path: Path) -> "Dataset":
     from pydicom.filereader import read_partial
 
     with damage_as_error(path), _mapped(path) as content, _quiet():
-        return read_partial(content, force=True)
+        return read_partial(cast(BinaryIO, content), force=True)
 
 
 @contextmanager
@@ -103,27 +106,21 @@ def _parse_all(dataset: "Dataset") -> None:
 
 def text(levels: Sequence["Dataset"], keyword: Keyword) -> str:
     """A value as text, several joined by a backslash; empty if it is missing."""
-    value = _value(levels, keyword)
-    if value is None:
-        return ""
-    # A PersonName, too, is iterable, over its letters.
-    return "\\".join(map(str, value)) if isinstance(value, MutableSequence) else str(value).strip()
+    return "\\".join(str(each).strip() for each in _values(levels, keyword))
 
 
 def numbers(levels: Sequence["Dataset"], keyword: Keyword, count: int) -> tuple[float, ...] | None:
     """A value of `count` finite numbers; None if it is missing or empty. Raises InputError for anything else."""
-    value = _value(levels, keyword)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    values = list(value) if not isinstance(value, str) and hasattr(value, "__iter__") else [value]
+    values = _values(levels, keyword)
     if not values:
         return None
     try:
         found = tuple(float(each) for each in values)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{_name(keyword)} must be {count} number(s); got {value!r}") from error
+    except (TypeError, ValueError):
+        found = ()
     if len(found) != count or not all(map(math.isfinite, found)):
-        raise InputError(f"{_name(keyword)} must be {count} number(s); got {value!r}")
+        shown = "\\".join(map(str, values))[:_MOST_SHOWN]
+        raise InputError(f"{_name(keyword)} must be {count} number(s); got {shown!r}")
     return found
 
 
@@ -141,11 +138,15 @@ def whole(levels: Sequence["Dataset"], keyword: Keyword, default: int) -> int:
     return default if found is None else int(found)
 
 
-def _value(levels: Sequence["Dataset"], keyword: Keyword) -> object:
+def _values(levels: Sequence["Dataset"], keyword: Keyword) -> list[Any]:
+    """The values of an element, in the first level that has it; empty if it is missing or has none."""
     for level in levels:
         if keyword in level:
-            return level.get(keyword)  # type: ignore[no-any-return]
-    return None
+            value = level[keyword].value
+            if value is None or (isinstance(value, str | bytes) and not value.strip()):
+                return []
+            return list(value) if isinstance(value, MutableSequence) else [value]  # a PersonName iterates its letters
+    return []
 
 
 def _name(keyword: Keyword) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Integer, Num
@@ -123,14 +123,12 @@ def _rescaled(stored: Stored, series: Series) -> Num[np.ndarray, "frames rows co
     dtype = next((each for each in _INTEGERS if np.iinfo(each).min <= low and high <= np.iinfo(each).max), None)
     if dtype is None:
         raise InputError(f"its intensities reach from {low:g} to {high:g}, which is out of range")
-    if dtype(0).itemsize == stored.dtype.itemsize:  # modular arithmetic is exact for what fits in the end
-        whole = stored.view(dtype)
-    else:
-        whole = stored.astype(dtype)
+    # Modular arithmetic is exact for what fits in the end.
+    whole: Any = stored.view(dtype) if dtype(0).itemsize == stored.dtype.itemsize else stored.astype(dtype)
     with np.errstate(over="ignore"):
         whole *= np.array(slopes, np.int64).astype(dtype)[:, None, None]
         whole += np.array(intercepts, np.int64).astype(dtype)[:, None, None]
-    return whole
+    return cast(np.ndarray, whole)
 
 
 def _scales(frames: Sequence[Frame], modality: str) -> tuple[list[float], list[float]]:
@@ -165,9 +163,7 @@ def _fill(voxels: Num[np.ndarray, "frames rows columns"], padded: dict[int, np.n
         for number, mask in padded.items():
             voxels[number][mask] = np.maximum(voxels[number][mask], _DARKEST_HU)
         return
-    real = [
-        plane[~padded[number]] if number in padded else plane.ravel() for number, plane in enumerate(voxels)
-    ]
+    real = [plane[~padded[number]] if number in padded else plane.ravel() for number, plane in enumerate(voxels)]
     darkest = min((values.min() for values in real if values.size), default=0)
     for number, mask in padded.items():
         voxels[number][mask] = darkest

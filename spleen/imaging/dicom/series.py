@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spleen.errors import InputError
 from spleen.imaging.dicom.frame import Frame, read_frames
-from spleen.imaging.dicom.location import dicom_files, split_selector
+from spleen.imaging.dicom.location import DICOMDIR, dicom_files, split_selector
 from spleen.imaging.dicom.stack import Stack, check_alike, orientations, share_a_place, stack
 from spleen.system.text import bullets
 
@@ -66,7 +66,10 @@ def read_series(path: Path) -> Series:
     Raises InputError if it holds several and none is chosen, with a list of them, and for slices that are no volume.
     """
     place, selector = split_selector(path)
-    return assemble(choose(place, candidates(place), selector), place)
+    volumes = candidates(place)
+    if place.is_file() and place.name.upper() != DICOMDIR and volumes[0].frames[0].instance.n_frames == 1:
+        raise InputError(f"{place} is one slice of a DICOM series; give the folder of the series, {place.parent}")
+    return assemble(choose(place, volumes, selector), place)
 
 
 def candidates(place: Path) -> list[Candidate]:
@@ -96,7 +99,8 @@ def candidates(place: Path) -> list[Candidate]:
 
 def choose(place: Path, volumes: Sequence[Candidate], selector: str | None) -> Candidate:
     """The volume with this selector (number, UID, or either with :N), or the only one."""
-    wanted = [each for each in volumes if selector is None or selector in _names(each)]
+    exact = [each for each in volumes if each.selector == selector]
+    wanted = exact or [each for each in volumes if selector is None or selector in _names(each)]
     if len(wanted) == 1:
         return wanted[0]
     if not wanted:
@@ -144,11 +148,10 @@ def _line(volume: Candidate, described: bool) -> str:
     except InputError as error:
         return f"{volume.selector}: {name}, {len(volume.frames)} images, no volume: {error}"
     rows, columns = volume.frames[0].pixel_spacing_mm
-    apart = sum(stacked.slab_mm) / len(stacked.frames)
     pixels = first.pixels
     return (
         f"{volume.selector}: {name}, {len(volume.frames)} slices of {pixels.columns} × {pixels.rows} pixels, "
-        f"{columns:.3g} × {rows:.3g} × {apart:.3g} mm"
+        f"{columns:.3g} × {rows:.3g} × {stacked.spacing_mm:.3g} mm"
     )
 
 
@@ -177,7 +180,10 @@ def _volumes(name: str, frames: list[Frame]) -> list[Candidate]:
         images = [frame for frame in frames if not frame.is_localiser]
         localisers = [frame for frame in frames if frame.is_localiser]
         if localisers:
-            return [*_volumes(name, images), Candidate(f"{name}{_VOLUME_MARK}localiser", tuple(localisers), "localiser")]
+            return [
+                *_volumes(name, images),
+                Candidate(f"{name}{_VOLUME_MARK}localiser", tuple(localisers), "localiser"),
+            ]
     groups = _told_apart(frames)
     if len(groups) == 1:
         return [Candidate(name, tuple(frames), "")]
@@ -188,10 +194,10 @@ def _volumes(name: str, frames: list[Frame]) -> list[Candidate]:
 
 
 def _told_apart(frames: list[Frame]) -> Mapping[str, list[Frame]]:
-    """The frames of each volume, by what tells it apart: the first element, or all of them, that leaves no two slices
-    of a volume at one place.
+    """The frames of each volume, by what tells it apart.
 
-    Raises InputError if nothing does.
+    That is the first element, or else all of them, that leaves no two slices of a volume at one place. If nothing does,
+    the frames stay together, and `stack` refuses them.
     """
     if len(orientations(frames)) > 1 or not share_a_place(frames):
         return {"": frames}
@@ -202,11 +208,7 @@ def _told_apart(frames: list[Frame]) -> Mapping[str, list[Frame]]:
             groups[", ".join(f"{name} {value}" for name, value in frame.volume_tags if name in tried)].append(frame)
         if len(groups) > 1 and not any(share_a_place(group) for group in groups.values()):
             return dict(sorted(groups.items(), key=lambda group: _first_number(group[1])))
-    raise InputError(
-        f"series {frames[0].instance.series_number or frames[0].instance.series_uid}: several of its {len(frames)} "
-        "images are at one place, and no element tells the volumes apart (b-value, echo, time point, acquisition, …); "
-        "export one volume"
-    )
+    return {"": frames}  # told when it is chosen
 
 
 def _first_number(frames: Sequence[Frame]) -> int:

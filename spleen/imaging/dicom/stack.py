@@ -43,10 +43,17 @@ class Stack:
     """What the user should know."""
 
     @property
+    def spacing_mm(self) -> float:
+        """Perpendicular distance between neighbouring slices, the mean one where they are uneven."""
+        if len(self.frames) == 1:
+            return float(np.linalg.norm(self.affine[:3, 2]))
+        return (self.distances_mm[-1] - self.distances_mm[0]) / (len(self.frames) - 1)
+
+    @property
     def slab_mm(self) -> tuple[float, ...]:
         """How much of the normal each frame stands for: half the way to its neighbours on either side."""
         if self.is_even:
-            return (float(abs(np.linalg.norm(self.affine[:3, 2]))),) * len(self.frames)
+            return (self.spacing_mm,) * len(self.frames)
         gaps = np.diff(self.distances_mm)
         before, after = np.r_[gaps[0], gaps], np.r_[gaps, gaps[-1]]
         return tuple(((before + after) / 2).tolist())
@@ -94,10 +101,15 @@ def share_a_place(frames: Sequence[Frame]) -> bool:
 def stack(frames: Sequence[Frame]) -> Stack:
     """Order frames of one size and orientation, each at a place of its own, and find their grid.
 
-    Raises InputError for slices that are missing, that do not lie on one line, and for a single slice whose thickness
-    is unknown.
+    Raises InputError for slices at one place, for slices that are missing or that do not lie on one line, and for a
+    single slice whose thickness is unknown.
     """
     row, column, normal = _directions(frames[0])
+    if share_a_place(frames):
+        raise InputError(
+            f"several of its {len(frames)} images are at one place, and no element tells the volumes apart (b-value, "
+            "echo, time point, acquisition, …); export one volume"
+        )
     distances = along_normal(frames)
     order = np.argsort(distances, kind="stable")
     ordered = tuple(frames[number] for number in order)
@@ -162,7 +174,7 @@ def _step(
 
 
 def _check_complete(gaps: Distances, frames: Sequence[Frame]) -> None:
-    """Raise InputError if distances are multiples of the usual one that the thickness of the slices does not explain."""
+    """Raise InputError for distances of several usual ones that the thickness of the slices does not explain."""
     usual = float(np.median(gaps))
     wide = [
         number
@@ -191,7 +203,5 @@ def _notes(gaps: Distances, is_even: bool, frames: Sequence[Frame]) -> list[str]
     thickness = frames[0].thickness_mm
     mean = float(gaps.mean())
     if is_even and thickness is not None and abs(thickness - mean) > max(GRID_TOLERANCE_MM, 0.01 * mean):
-        notes.append(
-            f"Slice Thickness is {thickness:g} mm, but slices are {mean:.4g} mm apart; their positions count"
-        )
+        notes.append(f"Slice Thickness is {thickness:g} mm, but slices are {mean:.4g} mm apart; their positions count")
     return notes

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -35,13 +36,12 @@ class SeriesVoxels:
         """Type of the voxels by the headers; they may come in a smaller one."""
         return voxel_type(self.series)
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         voxels = read_voxels(self.series)
         return voxels if dtype is None else voxels.astype(dtype, copy=False)
 
-    def __getitem__(self, index: object) -> np.ndarray:
-        part: np.ndarray = np.asarray(self)[index]  # type: ignore[index]
-        return part
+    def __getitem__(self, index: Any) -> Any:
+        return np.asarray(self)[index]
 
 
 def open_series(path: Path) -> nib.nifti1.Nifti1Image:
@@ -52,7 +52,9 @@ def open_series(path: Path) -> nib.nifti1.Nifti1Image:
     series = read_series(path)
     for note in series.stack.notes:
         log.warning("%s: %s", path, note)
-    image = nib.nifti1.Nifti1Image(SeriesVoxels(series), series.stack.affine)  # type: ignore[arg-type]
+    voxels, header = SeriesVoxels(series), nib.nifti1.Nifti1Header()
+    header.set_data_dtype(voxels.dtype)  # nibabel would find it out by reading the whole series
+    image = nib.nifti1.Nifti1Image(voxels, series.stack.affine, header)
     image.header.set_xyzt_units("mm", "sec")
     return image
 
