@@ -207,6 +207,13 @@ def _by_value(files: Folder, each_file: Callable[[Callable[[Dataset], None]], Fo
         )
     for syntax in (*AllTransferSyntaxes, "1.2.3", "", "x" * 64):
         yield f"transfer syntax {syntax}", {name: _with_syntax(content, syntax) for name, content in files.items()}
+    yield from _by_text(each_file)
+    same = _read(files["IM0001.dcm"])
+    same.PixelData = bytes(len(same.PixelData))
+    yield "two of one UID", files | {"IM0009.dcm": _bytes_of(same)}
+
+
+def _by_text(each_file: Callable[[Callable[[Dataset], None]], Folder]) -> Iterator[Mutant]:
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPClassUID"):
         for text in ("../../etc/passwd", "", "\0", "9" * 60000, "é\n\x1b[2J", "a/b\\c"):
             yield f"{keyword} = {text[:16]!r}", each_file(lambda d, k=keyword, t=text: _raw(d, k, t))
@@ -221,9 +228,6 @@ def _by_value(files: Folder, each_file: Callable[[Callable[[Dataset], None]], Fo
         yield f"photometric {text!r}", each_file(lambda d, t=text: _raw(d, "PhotometricInterpretation", t))
     for text in ("-1", "0", "2", "99999", "2147483648", "1e400", "abc", "1\\2", "1.5"):
         yield f"frames without places = {text}", each_file(lambda d, t=text: _raw(d, "NumberOfFrames", t))
-    same = _read(files["IM0001.dcm"])
-    same.PixelData = bytes(len(same.PixelData))
-    yield "two of one UID", files | {"IM0009.dcm": _bytes_of(same)}
 
 
 def _set_bits(dataset: Dataset, allocated: int, stored: int, high: int, signed: int) -> None:
@@ -464,7 +468,8 @@ def _no_dicom() -> Iterator[Mutant]:
     start = bytes(128) + b"DICM"
     contents = {
         "empty": b"", "a byte": b"\0", "only the preamble": start, "text": b"patient,volume\n1,2\n",
-        "zip": b"PK\x03\x04" + bytes(100), "gzip": b"\x1f\x8b\x08" + bytes(100), "a page": b"<!doctype html><html></html>",
+        "zip": b"PK\x03\x04" + bytes(100), "gzip": b"\x1f\x8b\x08" + bytes(100),
+        "a page": b"<!doctype html><html></html>",
         "zeros": bytes(100000), "ones": b"\xff" * 100000, "zeros after the preamble": start + bytes(100000),
         "ones after the preamble": start + b"\xff" * 100000,
         "many empty elements": start + (struct.pack("<HH", 8, 9) + b"LO\0\0") * 20000,

@@ -8,6 +8,7 @@ import numpy as np
 from spleen.errors import InputError
 from spleen.imaging.dicom.frame import Instance
 from spleen.imaging.dicom.header import read_whole
+from spleen.imaging.dicom.jpeg_process import JpegProcess
 
 # Transfer syntax → its name, and the package that decodes it.
 _NEEDS = {
@@ -24,15 +25,15 @@ _NEEDS = {
     "1.2.840.10008.1.2.4.203": ("HTJ2K", "pylibjpeg-openjpeg"),
     "1.2.840.10008.1.2.5": ("RLE lossless", ""),
 }
-# The decoders that may be taken, in this order. GDCM only for JPEG: damaged JPEG 2000 makes it end the whole process.
+# The decoders that may be taken, in this order. GDCM only for JPEG, and not in this process.
 _DECODERS = {"python-gdcm": ("pylibjpeg", "gdcm", "pillow"), "pyjpegls": ("pyjpegls",)}
 _OTHER_DECODERS = ("pylibjpeg", "pydicom")
 _START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}  # of JPEG and JPEG-LS
 _SIZE_OF_JPEG_2000 = b"\xff\x4f\xff\x51"
 
 
-def decode(instance: Instance, indices: Sequence[int]) -> Iterator[np.ndarray]:
-    """The stored values of some frames of a compressed file.
+def decode(instance: Instance, indices: Sequence[int], jpeg: JpegProcess) -> Iterator[np.ndarray]:
+    """The stored values of some frames of a compressed file; `jpeg` decodes those that need GDCM.
 
     Raises InputError for a transfer syntax that is not known or whose decoder is not installed, and for frames whose
     own header does not promise the size of the file's, in one component: the decoders allocate what it promises.
@@ -61,7 +62,10 @@ def decode(instance: Instance, indices: Sequence[int]) -> Iterator[np.ndarray]:
     for index in indices:
         if package:  # RLE frames have no size of their own
             _check_size(get_frame(dataset.PixelData, index, number_of_frames=instance.n_frames), instance)
-        values = pixel_array(dataset, index=index, raw=True, decoding_plugin=decoder)
+        if decoder == "gdcm":
+            values = jpeg.frame(instance.path, index)
+        else:
+            values = pixel_array(dataset, index=index, raw=True, decoding_plugin=decoder)
         if values.shape != (instance.pixels.rows, instance.pixels.columns):
             raise InputError(
                 f"{instance.path}: a frame has {values.shape} pixels, the header says "
@@ -74,10 +78,13 @@ def _check_size(frame: bytes, instance: Instance) -> None:
     found = _size_of_jpeg_2000(frame) if frame[:2] != b"\xff\xd8" else _size_of_jpeg(frame)
     if found is None:
         raise InputError(f"{instance.path} is damaged: a compressed frame does not say its size; copy it again")
-    wanted = instance.pixels.rows, instance.pixels.columns, 1
-    if found != wanted:
-        came, said = (f"{rows} × {columns} pixels of {each} component(s)" for rows, columns, each in (found, wanted))
-        raise InputError(f"{instance.path} is damaged: a compressed frame has {came}, the header says {said}")
+    rows, columns, components = found
+    wanted = instance.pixels.rows, instance.pixels.columns
+    if (rows, columns) != wanted or components != 1:
+        came = f"{rows} × {columns} pixels" + (f" of {components} components" if components != 1 else "")
+        raise InputError(
+            f"{instance.path} is damaged: a compressed frame has {came}, the header says {wanted[0]} × {wanted[1]}"
+        )
 
 
 def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int, int] | None:
