@@ -11,6 +11,7 @@ from spleen.errors import InputError
 
 if TYPE_CHECKING:
     from spleen.inference.choice import Choice
+    from spleen.inference.outputs import ResultWriter
     from spleen.inference.predict import Advance, PredictionReport, PredictSettings
 
 
@@ -20,12 +21,23 @@ def predict(
         typer.Argument(
             metavar="RUN... INPUT...",
             help="RUN: run folders, checkpoints or folders of runs of one arm; several are averaged. "
-            "INPUT: NIfTI files, folders or quoted patterns; channels are CASE_0000, CASE_0001, …, or in one file.",
+            "INPUT: NIfTI files, DICOM folders, folders of either or quoted patterns; channels are CASE_0000, "
+            "CASE_0001, …, or in one file.",
         ),
     ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A file for one input [out.nii.gz], a folder for several [predictions]."),
+    ] = None,
+    format_: Annotated[
+        Literal["nifti", "dicom-seg"] | None,
+        typer.Option("--format", help="dicom-seg: DICOM segmentation and report. By default as --output ends."),
+    ] = None,
+    codes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With dicom-seg, SNOMED CT codes of further classes (YAML).")
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Of DICOM folders with several series, the one with this number or UID.")
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write float32 probabilities too.")] = False,
     best: Annotated[
@@ -108,12 +120,15 @@ def predict(
     )
     if flip and not tta:
         raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
+    writer = _writer(output, format_, codes, page)
+    if series is not None:
+        inputs = _of_series(inputs, series)
     if held_out and fit_weights:
         raise InputError("--fit-weights needs cases that no RUN was trained on, --held-out those that RUNs held out")
     with stop_on_signals() as stop, ProgressBar("slice", check=stop.check) as bar:
         if fit_weights is not None:
-            settings = _fit((runs, inputs, output), fit_weights, settings, bar.advance)
-        report = predict_files(runs, inputs, output, settings, bar.advance)
+            settings = _fit((runs, inputs, output), fit_weights, settings, bar.advance, writer)
+        report = predict_files(runs, inputs, output, settings, bar.advance, writer)
     _tell(report)
     has_pages = _write_pages(report) if page else True
     if report.failures or not has_pages:
@@ -134,6 +149,33 @@ def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     if paths[0] not in runs:
         raise InputError(f"{paths[0]} is neither a run folder nor a checkpoint; give the runs first, then the inputs")
     return runs, inputs
+
+
+def _writer(output: Path | None, format_: str | None, codes: Path | None, page: bool) -> "ResultWriter":
+    """What writes the results: as `format_` says, or else as the output's name ends."""
+    from spleen.dicom.codes import read_codes
+    from spleen.dicom.results import DicomResults
+    from spleen.inference.outputs import NiftiResults
+
+    named_dicom = output is not None and output.name.lower().endswith(DicomResults.suffixes) and not output.is_dir()
+    if format_ == "nifti" or (format_ is None and not named_dicom):
+        if codes is not None:
+            raise InputError("--codes belongs to DICOM segmentations; add --format dicom-seg")
+        return NiftiResults()
+    if page:
+        raise InputError("--page shows a NIfTI mask; leave it out, or predict with --format nifti")
+    return DicomResults(read_codes(codes))
+
+
+def _of_series(inputs: Sequence[Path], selector: str) -> list[Path]:
+    """The chosen series of each DICOM folder."""
+    from spleen.imaging.dicom.location import is_series, split_selector, with_selector
+    from spleen.imaging.files import find_volumes
+
+    found = find_volumes(inputs)
+    if others := [path for path in found if not is_series(path) or split_selector(path)[1] is not None]:
+        raise InputError(f"--series chooses a series of a DICOM folder, and {others[0]} is none, or one series already")
+    return [with_selector(path if path.name else path.absolute(), selector) for path in found]
 
 
 def _chosen(runs: Sequence[Path], choose: "Choice | None", held_out: bool) -> list[Path]:
@@ -160,6 +202,7 @@ def _fit(
     cases: tuple[Path, Path],
     settings: "PredictSettings",
     advance: "Advance",
+    writer: "ResultWriter",
 ) -> "PredictSettings":
     """The settings with weights fitted on the cases; `files` are the runs, the inputs and the output."""
     from dataclasses import replace
@@ -174,7 +217,9 @@ def _fit(
     runs, inputs, output = files
     models = load_ensemble(runs, settings.allow_custom_code, new_names=settings.rename_classes)
     n_channels = models[0].preprocessing.n_channels
-    to_compute(find_targets(inputs, output, n_channels), settings)  # fails before anything is computed
+    targets = find_targets(inputs, output, n_channels, writer)
+    writer.check(targets, models[0].classes, settings.probabilities)  # fails before anything is computed, as does
+    to_compute(targets, settings, writer)
     views = make_views(models, settings)
     pairs = pair_images(*cases, n_channels)
     fitted = fit_weights(views, pairs, settings.batch_size, advance)

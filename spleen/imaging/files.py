@@ -23,6 +23,7 @@ from spleen.system.text import bullets
 SUFFIXES = (".nii.gz", ".nii")
 # A NIfTI file pair, referred to by either file.
 _PAIR_SUFFIXES = (".hdr", ".img")
+_DICOM_SUFFIX = ".dcm"
 # nnU-Net's suffix of the first channel of an image.
 _FIRST_CHANNEL = "_0000"
 _CHANNEL = re.compile(r"(.+)_(\d{4})", re.ASCII)
@@ -66,10 +67,11 @@ class MatchedFiles:
 
 
 def case_name(path: Path) -> str:
-    """The file's name without .nii, .nii.gz, .hdr or .img; of a DICOM series that of its folder."""
+    """The file's name without .nii, .nii.gz, .hdr, .img or .dcm; of a DICOM series that of its folder."""
     if path.name.upper() == DICOMDIR:
         return path.absolute().parent.name
-    suffix = next((suffix for suffix in (*SUFFIXES, *_PAIR_SUFFIXES) if path.name.lower().endswith(suffix)), "")
+    known = (*SUFFIXES, *_PAIR_SUFFIXES, _DICOM_SUFFIX)
+    suffix = next((suffix for suffix in known if path.name.lower().endswith(suffix)), "")
     name = path.name[: len(path.name) - len(suffix)]
     return name if suffix else name.replace(SERIES_MARK, "_").replace(":", "_")
 

@@ -15,15 +15,14 @@ from spleen.imaging.native import NativeImage, image_in_memory
 from spleen.inference.choice import Choice
 from spleen.inference.confidence import ClassConfidence
 from spleen.inference.loading import TrainedModel, load_ensemble
+from spleen.inference.outputs import PredictedImage, to_label_values
 from spleen.inference.predict import (
     Paths,
-    PredictedImage,
     PredictSettings,
     listed,
     make_views,
     postprocess_settings,
     predict_image,
-    to_label_values,
 )
 from spleen.reporting.tables import Cell, to_html
 from spleen.system.hardware import DeviceName
