@@ -169,7 +169,7 @@ def with_series(inputs: Sequence[Path], selector: str | None) -> list[Path]:
     others = [path for path in found if not is_series(path) or split_selector(path)[1] is not None]
     if others:
         raise InputError(f"--series chooses in a DICOM folder or DICOMDIR; {others[0]} leaves nothing to choose")
-    return [with_selector(path, selector) for path in found]
+    return [with_selector(path if path.name else path.absolute(), selector) for path in found]
 
 
 def _named(entry: Path) -> list[Path]:

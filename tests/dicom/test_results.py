@@ -242,7 +242,9 @@ def test_what_cannot_be_written_is_refused(
         run, folder, tmp_path / "out", rename_classes=renamed,
     )  # fmt: skip
     write_series(tmp_path / "other", int16(ct)[:, :, :4], AFFINE, series_number=2)
-    refused(r"2 images cannot all become the one file .*seg\.dcm", run, [folder, tmp_path / "other"], tmp_path / "seg.dcm")
+    refused(
+        r"2 images cannot all become the one file .*seg\.dcm", run, [folder, tmp_path / "other"], tmp_path / "seg.dcm"
+    )
     refused(r"seg\.nii\.gz: a mask is written as \.dcm", run, folder, tmp_path / "seg.nii.gz")
     assert file_names(tmp_path) == {"ct.nii", "other"}
 
