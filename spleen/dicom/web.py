@@ -257,12 +257,12 @@ def _location(error: Exception) -> str:
     return f" ({place.scheme}://{place.hostname})" if place.hostname else ""
 
 
-def _refusal(url: str, status: int, reason: str) -> str:
+def _refusal(status: int, reason: str) -> str:
     if status in (401, 403):
-        return f"{url} refuses access ({status}); put user and password into ~/.netrc, or a header into --header-file"
+        return f"refuses access ({status}); put user and password into ~/.netrc, or a header into --header-file"
     if status == 404:
-        return f"{url} has no such study or series (404), or is not the base URL of a DICOMweb service"
-    return f"{url} answered {status} {reason[:80]}"
+        return "has no such study or series (404), or is not the base URL of a DICOMweb service"
+    return f"answered {status} {reason[:80]}"
 
 
 def _reason(error: Exception) -> str:
