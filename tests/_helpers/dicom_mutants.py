@@ -11,6 +11,7 @@ import resource
 import signal
 import struct
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -37,6 +38,7 @@ from pydicom.uid import (
 
 from spleen.dicom.write_series import write_series
 from spleen.errors import InputError
+from spleen.exploration.explore import explore
 from spleen.imaging.native import read_native
 from spleen.imaging.nifti import read_image
 from tests._helpers.nifti import ras_affine
@@ -45,7 +47,7 @@ Folder = dict[str, bytes]
 """Content of the files of one mutant by name; folders in a name are made."""
 Mutant = tuple[str, Folder]
 
-SECONDS_PER_FILE = 10
+SECONDS_PER_FILE = 75  # read three times, and 20 seconds for a frame that a decoder does not come to an end with
 BYTES_ABOVE_START = 512 * 2**20
 _SHAPE = (48, 40, 3)
 _LONG_VRS = {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"}
@@ -500,9 +502,10 @@ def _write(folder: Path, content: Folder) -> Path:
 
 
 def outcome(folder: Path) -> str:
-    """How reading a folder for prediction and for training ends: read, refused, or what else came."""
+    """How exploring a folder and reading it for prediction and training end: read, refused, or what else came."""
     signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_FILE)
     try:
+        str(explore(folder, identifying=True))
         read_native(folder)
         read_image(folder)
     except InputError:
@@ -533,11 +536,13 @@ def main() -> None:
         if number % every and not name.startswith("sound"):
             continue
         print(json.dumps({"trying": name}), flush=True)
-        before = _peak_bytes()
+        before, began = _peak_bytes(), time.monotonic()
         ended = outcome(_write(parent / str(number), content))
         if _peak_bytes() - before > BYTES_ABOVE_START:
             ended = f"needed {(_peak_bytes() - start) / 2**20:.0f} MiB"
-        print(json.dumps({"name": name, "ended": ended}), flush=True)
+        seconds = round(time.monotonic() - began, 2)
+        print(json.dumps({"name": name, "ended": ended, "seconds": seconds}), flush=True)
+    print(json.dumps({"peak_mib": round((_peak_bytes() - start) / 2**20)}))
 
 
 if __name__ == "__main__":

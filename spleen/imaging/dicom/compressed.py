@@ -25,15 +25,16 @@ _NEEDS = {
     "1.2.840.10008.1.2.4.203": ("HTJ2K", "pylibjpeg-openjpeg"),
     "1.2.840.10008.1.2.5": ("RLE lossless", ""),
 }
-# The decoders that may be taken, in this order. GDCM only for JPEG, and not in this process.
+# The decoders that may be taken, in this order, and those of them that damaged frames upset too much for this process.
 _DECODERS = {"python-gdcm": ("pylibjpeg", "gdcm", "pillow"), "pyjpegls": ("pyjpegls",)}
 _OTHER_DECODERS = ("pylibjpeg", "pydicom")
+_APART = ("gdcm", "pyjpegls")
 _START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}  # of JPEG and JPEG-LS
 _SIZE_OF_JPEG_2000 = b"\xff\x4f\xff\x51"
 
 
 def decode(instance: Instance, indices: Sequence[int], jpeg: JpegProcess) -> Iterator[np.ndarray]:
-    """The stored values of some frames of a compressed file; `jpeg` decodes those that need GDCM.
+    """The stored values of some frames of a compressed file; `jpeg` decodes those of JPEG and JPEG-LS.
 
     Raises InputError for a transfer syntax that is not known or whose decoder is not installed, and for frames whose
     own header does not promise the size of the file's, in one component: the decoders allocate what it promises.
@@ -62,8 +63,8 @@ def decode(instance: Instance, indices: Sequence[int], jpeg: JpegProcess) -> Ite
     for index in indices:
         if package:  # RLE frames have no size of their own
             _check_size(get_frame(dataset.PixelData, index, number_of_frames=instance.n_frames), instance)
-        if decoder == "gdcm":
-            values = jpeg.frame(instance.path, index)
+        if decoder in _APART:
+            values = jpeg.frame(instance.path, index, decoder)
         else:
             values = pixel_array(dataset, index=index, raw=True, decoding_plugin=decoder)
         if values.shape != (instance.pixels.rows, instance.pixels.columns):

@@ -1,4 +1,7 @@
-"""JPEG by GDCM in a process of its own: some damaged frames make GDCM end the process that it runs in."""
+"""JPEG and JPEG-LS in a process of their own.
+
+Some damaged frames make GDCM end the process that it runs in, and CharLS run on for an unpredictable time.
+"""
 
 import json
 import os
@@ -13,7 +16,7 @@ import numpy as np
 from spleen.errors import InputError
 from spleen.imaging.dicom.header import read_whole
 
-_SECONDS_PER_FRAME = 120.0
+_SECONDS_PER_FRAME = 20.0
 
 
 class JpegProcess:
@@ -30,8 +33,11 @@ class JpegProcess:
             self._child.kill()
             self._child.communicate()
 
-    def frame(self, path: Path, index: int) -> np.ndarray:
-        """The stored values of one frame of a file. Raises InputError for one that cannot be decoded."""
+    def frame(self, path: Path, index: int, decoder: str) -> np.ndarray:
+        """The stored values of one frame of a file, by a plugin of pydicom.
+
+        Raises InputError for one that cannot be decoded, or not within 20 seconds.
+        """
         if self._child is None:
             self._child = _start()
         requests, answers = self._child.stdin, self._child.stdout
@@ -40,7 +46,7 @@ class JpegProcess:
         timer = Timer(_SECONDS_PER_FRAME, self._child.kill)
         timer.start()
         try:
-            requests.write(json.dumps([str(path.absolute()), index]).encode() + b"\n")
+            requests.write(json.dumps([str(path.absolute()), index, decoder]).encode() + b"\n")
             requests.flush()
             answer = json.loads(answers.readline() or b"null")
             content = answers.read(answer["bytes"]) if answer else b""
@@ -58,29 +64,34 @@ class JpegProcess:
 def _start() -> "subprocess.Popen[bytes]":
     # It imports what this process would, and nothing else that lies in the current folder.
     search_path = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
-    return subprocess.Popen(
+    child = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__],
         env={**os.environ, "PYTHONPATH": search_path},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
+    assert child.stdout is not None
+    child.stdout.readline()  # it has imported what it needs, however long that took
+    return child
 
 
 def _answer(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Decode what is asked for, line by line, until the other end closes."""
     from pydicom.pixels.utils import pixel_array
 
+    answers.write(b"ready\n")
+    answers.flush()
     last, dataset = None, None
     for line in requests:
-        path, index = json.loads(line)
+        path, index, decoder = json.loads(line)
         try:
             if path != last:
                 last, dataset = path, read_whole(Path(path))
             assert dataset is not None
-            values = pixel_array(dataset, index=index, raw=True, decoding_plugin="gdcm")
+            values = pixel_array(dataset, index=index, raw=True, decoding_plugin=decoder)
             head, content = {"dtype": values.dtype.str, "shape": values.shape}, values.tobytes()
-        except Exception as error:  # whatever pydicom and GDCM raise for a damaged file
+        except Exception as error:  # whatever pydicom and the decoder raise for a damaged file
             head, content = {"error": str(error) or type(error).__name__}, b""
         answers.write(json.dumps({**head, "bytes": len(content)}).encode() + b"\n" + content)
         answers.flush()
