@@ -7,7 +7,6 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK
 
 from spleen.dicom.results import DicomResults
 from spleen.dicom.write_series import write_series
@@ -21,7 +20,7 @@ from tests._helpers.trained_runs import file_names, voxels
 
 AFFINE = ras_affine(SPACING_MM)
 # Rotated by 11°, -9° and 17°.
-OBLIQUE = AFFINE @ nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.15, 0.3), [3, -2, 1])
+OBLIQUE = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.15, 0.3), [3, -2, 1]) @ AFFINE
 # A gantry tilted by 15°: each slice lies a little further back than the one below.
 TILTED = AFFINE.copy()
 TILTED[1, 2] = -np.tan(np.radians(15)) * SPACING_MM[2]
@@ -59,14 +58,19 @@ def to_nifti(run: Path, array: np.ndarray, affine: np.ndarray, folder: Path) -> 
 # The same mask as in NIfTI ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("affine", [AFFINE, OBLIQUE], ids=["axis-aligned", "oblique"])
+@pytest.mark.parametrize(
+    ("affine", "orientations"),
+    [(AFFINE, ORIENTATIONS), (OBLIQUE, ORIENTATIONS[::7])],
+    ids=["axis-aligned", "oblique"],
+)
 def test_in_every_orientation_the_segmentation_equals_the_mask_in_nifti(
-    run: Path, ct: SmallCt, tmp_path: Path, affine: np.ndarray
+    run: Path, ct: SmallCt, tmp_path: Path, affine: np.ndarray, orientations: list[str]
 ) -> None:
-    mask = to_nifti(run, int16(ct), affine, tmp_path / "nifti")
+    coarse, affine = int16(ct)[1::3, 1::3, 1::3], affine @ np.diag([3, 3, 3, 1])  # a third of the files
+    mask = to_nifti(run, coarse, affine, tmp_path / "nifti")
     files = {
-        orientation: write_series(tmp_path / "scans" / orientation, *stored_as(orientation, int16(ct), affine))
-        for orientation in (ORIENTATIONS if affine is AFFINE else ORIENTATIONS[::7])
+        orientation: write_series(tmp_path / "scans" / orientation, *stored_as(orientation, coarse, affine))
+        for orientation in orientations
     }
     report = predict(run, tmp_path / "scans", tmp_path / "masks", writer=DicomResults(report=False))
     assert (report.failures, len(report.cases)) == ((), len(files))
@@ -93,7 +97,7 @@ def test_uneven_slices_are_predicted_one_by_one_as_on_a_regular_grid(run: Path, 
     np.testing.assert_array_equal(class_indices(tmp_path / "seg.dcm", sop_uids(files)), expected)
     _check_places(tmp_path / "seg.dcm", files)
     assert errors_of_dciodvfy(tmp_path / "seg.dcm") == errors_of_dciodvfy(tmp_path / "seg_report.dcm") == []
-    # Voxels of 1.5 × 1.25 mm; a slice stands for half the way to each neighbour: 3 mm, 3.9 mm, and 3.45 mm between.
+    # Voxels of 1.5 × 1.25 mm; a slice stands for coarse the way to each neighbour: 3 mm, 3.9 mm, and 3.45 mm between.
     slabs_mm = np.array([3.0] * 9 + [3.45] + [3.9] * 14)
     counts = (expected == 1).sum(axis=(0, 1))
     (row,) = [row for row in read_record(tmp_path / "predictions.csv") if row["class_name"] == "spleen"]
@@ -163,20 +167,6 @@ def test_segments_algorithm_and_study_are_named(run: Path, series: tuple[Path, l
     assert errors_of_dciodvfy(tmp_path / "seg.dcm") == []
 
 
-def test_simpleitk_reads_the_segmentation_on_the_grid_of_the_series(run: Path, ct: SmallCt, tmp_path: Path) -> None:
-    # Only slices with foreground have frames; here those are neighbours.
-    files = write_series(tmp_path / "case", int16(ct), OBLIQUE)
-    predict(run, tmp_path / "case", tmp_path / "seg.dcm", PredictSettings(keep_largest=("all",)), writer=DICOM)
-    expected = class_indices(tmp_path / "seg.dcm", sop_uids(files)) == 1
-    image = SimpleITK.ReadImage(str(tmp_path / "seg.dcm"))
-    slices = np.flatnonzero(expected.any(axis=(0, 1)))
-    found = SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0)[:, :, : len(slices)]  # the second segment follows
-    np.testing.assert_array_equal(found != 0, expected[:, :, slices])
-    reader = SimpleITK.ImageSeriesReader()
-    reader.SetFileNames([str(path) for path in files])
-    np.testing.assert_allclose(image.GetSpacing(), reader.Execute().GetSpacing(), atol=1e-4)
-
-
 def test_a_seed_gives_the_same_uids_and_none_gives_new_ones(
     run: Path, series: tuple[Path, list[Path]], tmp_path: Path
 ) -> None:
@@ -192,9 +182,10 @@ def test_a_seed_gives_the_same_uids_and_none_gives_new_ones(
     assert len({*first, *other, *new, *uids("e", None)}) == 4 * len(first)
 
 
-def test_an_empty_mask_is_a_valid_segmentation_of_nothing(run: Path, tmp_path: Path) -> None:
-    files = write_series(tmp_path / "air", np.full((48, 40, 24), -1000, np.int16), AFFINE)
-    assert predict(run, tmp_path / "air", tmp_path / "seg.dcm", writer=DICOM).failures == ()
+def test_an_empty_mask_is_a_valid_segmentation_of_nothing(run: Path, ct: SmallCt, tmp_path: Path) -> None:
+    files = write_series(tmp_path / "case", int16(ct), AFFINE)
+    nothing = PredictSettings(min_volume_mm3=1e9)
+    assert predict(run, tmp_path / "case", tmp_path / "seg.dcm", nothing, writer=DICOM).failures == ()
     assert not class_indices(tmp_path / "seg.dcm", sop_uids(files)).any()
     assert errors_of_dciodvfy(tmp_path / "seg.dcm") == errors_of_dciodvfy(tmp_path / "seg_report.dcm") == []
 
@@ -208,15 +199,14 @@ def test_a_series_whose_header_breaks_the_standard_gets_valid_results(run: Path,
             delattr(dataset, keyword)
         with pydicom.config.disable_value_validation():
             dataset.PatientSex, dataset.StudyDate, dataset.StudyTime = "X", "1.4.1999", "noon"
-            dataset.PatientID = "P" * 70
             dataset.save_as(path)
     assert predict(run, tmp_path / "case", tmp_path / "seg.dcm", writer=DICOM).failures == ()
     for name in ("seg.dcm", "seg_report.dcm"):
         found = pydicom.dcmread(tmp_path / name)
         assert str(found.PatientName) == "Müller^Jürgen"
-        assert (found.PatientID, found.PatientSex, found.StudyDate, found.StudyTime) == ("P" * 70, "", "", "")
+        assert (found.PatientSex, found.StudyDate, found.StudyTime) == ("", "", "")
         assert found.FrameOfReferenceUID if name == "seg.dcm" else True
-        assert [line for line in errors_of_dciodvfy(tmp_path / name) if "PatientID" not in line.replace(" ", "")] == []
+        assert errors_of_dciodvfy(tmp_path / name) == []
 
 
 # Refused before anything is computed --------------------------------------------------------------------------------
@@ -252,7 +242,7 @@ def test_what_cannot_be_written_is_refused(
 def test_a_source_is_never_overwritten(run: Path, ct: SmallCt, tmp_path: Path) -> None:
     first, *_ = write_series(tmp_path / "case", int16(ct), AFFINE)
     content = first.read_bytes()
-    refused("IM0001.dcm is no DICOM result and would be lost", run, tmp_path / "case", first, overwrite=True)
+    refused(r"IM0001\.dcm is a DICOM image and would be lost", run, tmp_path / "case", first, overwrite=True)
     assert first.read_bytes() == content
     # A result may lie beside its source, though.
     for _ in range(2):
