@@ -40,14 +40,13 @@ from spleen.dicom.write_series import write_series
 from spleen.errors import InputError
 from spleen.exploration.explore import explore
 from spleen.imaging.native import read_native
-from spleen.imaging.nifti import read_image
 from tests._helpers.nifti import ras_affine
 
 Folder = dict[str, bytes]
 """Content of the files of one mutant by name; folders in a name are made."""
 Mutant = tuple[str, Folder]
 
-SECONDS_PER_FILE = 75  # read three times, and 20 seconds for a frame that a decoder does not come to an end with
+SECONDS_PER_FILE = 60  # read twice, and 20 seconds for a frame that a decoder does not come to an end with
 BYTES_ABOVE_START = 512 * 2**20
 _SHAPE = (48, 40, 3)
 _LONG_VRS = {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"}
@@ -355,7 +354,7 @@ def _lying(frame: bytes, random: np.random.Generator) -> Iterator[tuple[str, byt
             changed = struct.pack(">HHB", rows, columns, components)
             yield f"{rows} x {columns} x {components}", frame[: start + 5] + changed + frame[start + 10 :]
         yield "fill bytes", frame[:start] + b"\xff\xff" + frame[start:]
-    for number in range(80):
+    for number in range(50):
         damaged = bytearray(frame)
         for at in random.integers(0, min(len(frame), 160), int(random.integers(1, 5))):
             damaged[at] = int(random.integers(256))
@@ -502,12 +501,11 @@ def _write(folder: Path, content: Folder) -> Path:
 
 
 def outcome(folder: Path) -> str:
-    """How exploring a folder and reading it for prediction and training end: read, refused, or what else came."""
+    """How exploring a folder and reading it for prediction end: read, refused, or what else came."""
     signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_FILE)
     try:
         str(explore(folder, identifying=True))
         read_native(folder)
-        read_image(folder)
     except InputError:
         return "refused"
     except _TooLongError:

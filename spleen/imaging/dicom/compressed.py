@@ -30,6 +30,7 @@ _DECODERS = {"python-gdcm": ("pylibjpeg", "gdcm", "pillow"), "pyjpegls": ("pyjpe
 _OTHER_DECODERS = ("pylibjpeg", "pydicom")
 _APART = ("gdcm", "pyjpegls")
 _START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}  # of JPEG and JPEG-LS
+_END_OF_IMAGE, _MOST_PADDING = b"\xff\xd9", 16
 _SIZE_OF_JPEG_2000 = b"\xff\x4f\xff\x51"
 
 
@@ -62,7 +63,10 @@ def decode(instance: Instance, indices: Sequence[int], jpeg: JpegProcess) -> Ite
         raise InputError(f"{instance.path} is truncated: it has no pixels; copy it again")
     for index in indices:
         if package:  # RLE frames have no size of their own
-            _check_size(get_frame(dataset.PixelData, index, number_of_frames=instance.n_frames), instance)
+            frame = get_frame(dataset.PixelData, index, number_of_frames=instance.n_frames)
+            _check_size(frame, instance)
+            if decoder == "pyjpegls" and _END_OF_IMAGE not in frame[-_MOST_PADDING:]:
+                raise InputError(f"{instance.path} is truncated: a compressed frame has no end; copy it again")
         if decoder in _APART:
             values = jpeg.frame(instance.path, index, decoder)
         else:
