@@ -1,5 +1,6 @@
 """A predicted segmentation lies on the slices of its series, and equals the mask that NIfTI gets of the same volume."""
 
+import sys
 from pathlib import Path
 
 import highdicom
@@ -294,3 +295,10 @@ def test_only_what_is_missing_damaged_or_without_report_is_predicted_again(
     assert predicted(skip_existing=True) == (0, 1)
     assert file_names(tmp_path) == {"case7.dcm", "case7_report.dcm", "predictions.csv"}
     assert {row["prediction"] for row in read_record(tmp_path / "predictions.csv")} == {"case7.dcm"}
+
+
+def test_without_highdicom_the_error_says_what_to_install(
+    run: Path, series: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "highdicom", None)  # makes the import fail
+    refused(r"need the package highdicom.*pip install 'spleen\[dicom\]'", run, series[0], tmp_path / "seg.dcm")
