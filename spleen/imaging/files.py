@@ -9,7 +9,15 @@ from pathlib import Path
 from unicodedata import normalize
 
 from spleen.errors import InputError
-from spleen.imaging.dicom.location import DICOMDIR, SERIES_MARK, holds_dicom, is_dicom_file, is_series, split_selector
+from spleen.imaging.dicom.location import (
+    DICOMDIR,
+    SERIES_MARK,
+    holds_dicom,
+    is_dicom_file,
+    is_series,
+    split_selector,
+    with_selector,
+)
 from spleen.system.text import bullets
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -148,6 +156,20 @@ def find_volumes(inputs: Sequence[Path]) -> list[Path]:
     for entry in inputs:
         found.update(dict.fromkeys(_named(entry)))
     return list(found)
+
+
+def with_series(inputs: Sequence[Path], selector: str | None) -> list[Path]:
+    """The volumes given by `inputs`, one series chosen in each DICOM folder; `inputs` themselves without a selector.
+
+    Raises InputError for an input that has no series to choose.
+    """
+    if selector is None:
+        return list(inputs)
+    found = find_volumes(inputs)
+    others = [path for path in found if not is_series(path) or split_selector(path)[1] is not None]
+    if others:
+        raise InputError(f"--series chooses in a DICOM folder or DICOMDIR; {others[0]} leaves nothing to choose")
+    return [with_selector(path if path.name else path.absolute(), selector) for path in found]
 
 
 def _named(entry: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 import math
 import mmap
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
@@ -15,11 +15,20 @@ if TYPE_CHECKING:
 
 Keyword = str | int
 """Keyword of an element, or for a private one its tag."""
-# Deflate shrinks a thousandfold, so what such a file needs is known only once it is there.
-_DEFLATED = b"1.2.840.10008.1.2.1.99\0"
-_META_BYTES = 2048
 _MOST_SHOWN = 60
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+
+
+class _Content(mmap.mmap):
+    """A file that is never read as a whole, which pydicom does only to inflate it.
+
+    Deflate shrinks a thousandfold, so what such a file needs would be known only once it is there.
+    """
+
+    def read(self, n: int | None = None) -> bytes:
+        if n is None:
+            raise InputError("it is deflated as a whole, which is not read; inflate it: dcmconv +te IN OUT")
+        return super().read(n)
 
 
 class Header(NamedTuple):
@@ -70,8 +79,10 @@ def damage_as_error(path: Path) -> Iterator[None]:
     """Turn whatever pydicom and the decoders raise for damaged bytes into InputError."""
     try:
         yield
-    except InputError:
-        raise
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
     except Exception as error:
         raise InputError(f"{path} is a damaged DICOM file: {error or type(error).__name__}; copy it again") from error
 
@@ -82,9 +93,7 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
     with path.open("rb") as file:
         if not file.seek(0, 2):
             raise InputError(f"{path} is empty; copy it again")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if content.find(_DEFLATED, 0, _META_BYTES) >= 0:
-                raise InputError(f"{path} is deflated as a whole, which is not read; inflate it: dcmconv +te IN OUT")
+        with _Content(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             yield content
 
 
@@ -145,7 +154,7 @@ def _values(levels: Sequence["Dataset"], keyword: Keyword) -> list[Any]:
             value = level[keyword].value
             if value is None or (isinstance(value, str | bytes) and not value.strip()):
                 return []
-            return list(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else [value]
+            return list(value) if isinstance(value, MutableSequence) else [value]  # a PersonName iterates its letters
     return []
 
 

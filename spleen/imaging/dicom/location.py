@@ -13,6 +13,8 @@ SERIES_MARK = "#"
 # A folder without DICOM is not searched to its end.
 _FILES_LOOKED_AT = 50
 _PREAMBLE = 128
+_MOST_PARTS = 16
+"""Folders and name of a file on a medium, generously: PS3.10 8.2 allows eight."""
 
 
 def split_selector(path: Path) -> tuple[Path, str | None]:
@@ -89,19 +91,30 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 def _listed_by(dicomdir: Path) -> list[Path]:
     """The files of a DICOMDIR (PS3.3 F.3). Its records are taken in their order; their offsets are not followed."""
-    from spleen.imaging.dicom.header import read_header
+    from spleen.imaging.dicom.header import read_header, text
 
     records = read_header(dicomdir, ("DirectoryRecordSequence",)).dataset.get("DirectoryRecordSequence") or ()
-    names = [record.get("ReferencedFileID") for record in records if record.get("DirectoryRecordType") == "IMAGE"]
-    parts = [[name] if isinstance(name, str) else list(name) for name in names if name]
-    unsafe = [each for each in parts if any(part in ("", ".", "..") or set(part) & set("/\\\0") for part in each)]
-    if unsafe:
-        raise InputError(f"{dicomdir} refers to a file outside its folder: {'/'.join(unsafe[0])!r}; it is damaged")
+    if isinstance(records, str | bytes) or not all(hasattr(record, "get") for record in records):
+        raise InputError(f"{dicomdir} is damaged: its records are none; copy it again")
+    images = [record for record in records if text([record], "DirectoryRecordType") == "IMAGE"]
+    names = [text([record], "ReferencedFileID") for record in images]
+    parts = [name.split("\\") for name in names if name]
+    for each in parts:
+        if len(each) > _MOST_PARTS or any(part in ("", ".", "..") or set(part) & set("/\0") for part in each):
+            raise InputError(f"{dicomdir} refers to a file outside its folder: {'/'.join(each)[:80]!r}; it is damaged")
     files = sorted({dicomdir.parent.joinpath(*each) for each in parts})
-    if missing := [path for path in files if not path.is_file()]:
+    if missing := [path for path in files if not _is_file(path)]:
         raise InputError(
             f"{dicomdir} lists {len(missing)} file(s) that do not exist: {shortened(missing)}; copy the whole medium"
         )
     if not files:
         raise InputError(f"{dicomdir} lists no image")
     return files
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file exists; none can have a name that the system does not take."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

@@ -11,6 +11,7 @@ from spleen.errors import InputError
 from spleen.imaging.dicom.compressed import decode
 from spleen.imaging.dicom.frame import Frame, Instance, PixelFormat
 from spleen.imaging.dicom.header import damage_as_error
+from spleen.imaging.dicom.jpeg_process import JpegProcess
 from spleen.imaging.dicom.series import Series
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -59,14 +60,15 @@ def _stored_type(frames: Sequence[Frame]) -> np.dtype[Any]:
 
 def _stored_frames(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Integer[np.ndarray, "rows columns"]]]:
     """The stored values of each frame in order; neighbouring frames of one file are read together."""
-    for instance, of_file in groupby(frames, key=lambda frame: frame.instance):
-        listed = list(of_file)
-        indices = [frame.index for frame in listed]
-        with damage_as_error(instance.path):
-            if instance.pixels.transfer_syntax in _UNCOMPRESSED:
-                yield from zip(listed, _native(instance, indices), strict=True)
-            else:
-                yield from zip(listed, decode(instance, indices), strict=True)
+    with JpegProcess() as jpeg:
+        for instance, of_file in groupby(frames, key=lambda frame: frame.instance):
+            listed = list(of_file)
+            indices = [frame.index for frame in listed]
+            with damage_as_error(instance.path):
+                if instance.pixels.transfer_syntax in _UNCOMPRESSED:
+                    yield from zip(listed, _native(instance, indices), strict=True)
+                else:
+                    yield from zip(listed, decode(instance, indices, jpeg), strict=True)
 
 
 def _native(instance: Instance, indices: Sequence[int]) -> Iterator[np.ndarray]:

@@ -16,6 +16,7 @@ from spleen.imaging.dicom.stack import Stack, check_alike, orientations, share_a
 from spleen.system.text import bullets
 
 _VOLUME_MARK = ":"
+_CLOCK = "acquisition time"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,15 @@ class Series:
         """Columns, rows and frames."""
         pixels = self.frames[0].instance.pixels
         return pixels.columns, pixels.rows, len(self.frames)
+
+
+class NotChosenError(InputError):
+    """A folder holds several volumes, and none of them or an unknown one is chosen."""
+
+    def __init__(self, what: str, volumes: "Sequence[Candidate]") -> None:
+        super().__init__(f"{what}:{listing(volumes)}")
+        self.without_descriptions = f"{what}:{listing(volumes, described=False)}"
+        """The message without what may identify the patient."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +104,19 @@ def choose(place: Path, volumes: Sequence[Candidate], selector: str | None) -> C
     if len(wanted) == 1:
         return wanted[0]
     if not wanted:
-        raise InputError(f"{place} has no series {selector}; it has:{listing(volumes)}")
+        raise NotChosenError(f"{place} has no series {selector}; it has", volumes)
     what = "several series" if len({each.frames[0].instance.series_uid for each in wanted}) > 1 else "several volumes"
-    raise InputError(
-        f"{place} holds {what}; choose one with --series, or write it as '{place}#{wanted[0].selector}':"
-        f"{listing(wanted)}"
+    raise NotChosenError(
+        f"{place} holds {what}; choose one with --series, or write it as '{place}#{wanted[0].selector}'", wanted
     )
 
 
-def listing(volumes: Sequence[Candidate]) -> str:
-    """A line for each volume: selector, modality, description, slices and spacing, or why it cannot be read."""
-    return bullets([_line(each) for each in volumes], 50)
+def listing(volumes: Sequence[Candidate], described: bool = True) -> str:
+    """A line for each volume: selector, modality, description, slices and spacing, or why it cannot be read.
+
+    Descriptions and times, which may identify the patient, come only with `described`.
+    """
+    return bullets([_line(each, described) for each in volumes], 50)
 
 
 def assemble(volume: Candidate, place: Path) -> Series:
@@ -126,9 +138,10 @@ def _names(volume: Candidate) -> set[str]:
     return {volume.selector, *names, *({f"{name}{_VOLUME_MARK}{tail[2]}" for name in names} if tail[1] else ())}
 
 
-def _line(volume: Candidate) -> str:
+def _line(volume: Candidate, described: bool) -> str:
     first = volume.frames[0].instance
-    name = " ".join(filter(None, (first.modality, first.series_description, volume.told_apart_by)))
+    told_apart = volume.told_apart_by if described or _CLOCK not in volume.told_apart_by else ""
+    name = " ".join(filter(None, (first.modality, first.series_description * described, told_apart)))
     try:
         check_alike(volume.frames)
         stacked = stack(volume.frames)

@@ -12,6 +12,9 @@ from spleen.errors import InputError
 from spleen.imaging.dicom.pixels import read_voxels, voxel_type
 from spleen.imaging.dicom.series import Series, read_series
 
+_MOST_VOXELS = np.iinfo(np.int16).max
+"""Along an axis, in NIfTI-1, as which a series is handed on."""
+
 log = logging.getLogger(__name__)
 
 
@@ -52,10 +55,13 @@ def open_series(path: Path) -> nib.nifti1.Nifti1Image:
     series = read_series(path)
     for note in series.stack.notes:
         log.warning("%s: %s", path, note)
-    header = nib.nifti1.Nifti1Header()  # without one, nibabel reads a voxel to learn the type, and so the whole series
-    header.set_data_dtype(voxel_type(series))
-    header.set_xyzt_units("mm", "sec")
-    return nib.nifti1.Nifti1Image(SeriesVoxels(series), series.stack.affine, header)
+    if max(series.shape) > _MOST_VOXELS:
+        raise InputError(f"{path}: {' × '.join(map(str, series.shape))} voxels; at most {_MOST_VOXELS:,} along an axis")
+    voxels, header = SeriesVoxels(series), nib.nifti1.Nifti1Header()
+    header.set_data_dtype(voxels.dtype)  # nibabel would find it out by reading the whole series
+    image = nib.nifti1.Nifti1Image(voxels, series.stack.affine, header)
+    image.header.set_xyzt_units("mm", "sec")
+    return image
 
 
 def series_of(image: nib.nifti1.Nifti1Pair) -> Series | None:
