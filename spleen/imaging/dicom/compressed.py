@@ -28,6 +28,17 @@ _START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xF7}  # of JPEG and JPEG-LS
 _SIZE_OF_JPEG_2000 = b"\xff\x4f\xff\x51"
 
 
+_UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+
+
+def readable_syntaxes() -> list[str]:
+    """The transfer syntaxes that can be read with what is installed, uncompressed ones first."""
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    return [*_UNCOMPRESSED, *(syntax for syntax in _NEEDS if get_decoder(UID(syntax)).is_available)]
+
+
 def decode(instance: Instance, indices: Sequence[int]) -> Iterator[np.ndarray]:
     """The stored values of some frames of a compressed file.
 
