@@ -257,7 +257,7 @@ def store(port: int, paths: Sequence[Path], *options: str) -> subprocess.Complet
     """Send files by dcmtk's storescu, as SENDER."""
     need("storescu")
     return subprocess.run(
-        ["storescu", "-v", "-aet", "SENDER", "-aec", "SPLEEN", *options, "127.0.0.1", str(port), *map(str, paths)],
+        ["storescu", "-d", "-aet", "SENDER", "-aec", "SPLEEN", *options, "127.0.0.1", str(port), *map(str, paths)],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spleen.dicom.node.receiver import silence_libraries
 from spleen.errors import InputError
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ class Predictor:
 def _serve(load: Load, jobs: Connection, life: Connection) -> None:
     """The process: load, then segment what comes, one series at a time."""
     os.umask(0o077)
+    silence_libraries()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the node ends it
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     try:

@@ -186,7 +186,8 @@ class Queue:
                 return False
             job = Job(self.folder / INCOMING / identity.series_uid)
             is_new = not job.images.exists()
-            job.images.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+            for place in (job.folder, job.images):  # one by one: parents would be open to others
+                place.mkdir(mode=_PRIVATE, exist_ok=True)
             if is_new:
                 job.update(
                     study_uid=identity.study_uid, caller=caller, address=address, first_seconds=time.time()

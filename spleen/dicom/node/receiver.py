@@ -12,6 +12,7 @@ import socket
 import ssl
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -187,7 +188,7 @@ class Receiver:
     """The application entity that callers store to. `start` it once."""
 
     def __init__(self, settings: NodeSettings, queue: Queue) -> None:
-        self._settings, self._queue = settings, queue
+        self._settings, self.queue = settings, queue
         self._connections: dict[Any, Connection] = {}
         self._server: Any = None
         self.port = settings.port
@@ -199,12 +200,12 @@ class Receiver:
         """Listen, in threads. Raises InputError if the address cannot be used, and for certificates that cannot."""
         from pynetdicom import AE, _config, dimse_messages, evt
 
-        silence_pynetdicom()
+        silence_libraries()
         settings = self._settings
         _config.STORE_RECV_CHUNKED_DATASET = True
         reserve = settings.limits.free_disk_gb * 2**30
         # Where pynetdicom would write to /tmp, and end the association if that is full.
-        dimse_messages.NamedTemporaryFile = lambda **_: Spool(self._queue.spool, reserve)
+        dimse_messages.NamedTemporaryFile = lambda **_: Spool(self.queue.spool, reserve)
         entity = AE(ae_title=settings.ae_title)
         entity.require_called_aet = True
         entity.maximum_associations = settings.limits.associations
@@ -261,7 +262,7 @@ class Receiver:
 
     def _on_connection(self, event: Any) -> None:
         connection = Connection(event.assoc, self._settings.limits)
-        connection.on_data = self._queue.touch
+        connection.on_data = self.queue.touch
         self._connections[event.assoc] = connection
         for ended in [each for each in self._connections if each.ident is not None and not each.is_alive()]:
             self._connections.pop(ended, None)
@@ -286,7 +287,7 @@ class Receiver:
 
     def _caller(self, association: Any) -> Caller | None:
         """The caller that an association belongs to; the node itself may call from this machine, to verify."""
-        title, address = association.requestor.ae_title.strip(), association.requestor.address
+        title, address = _title_of(association), association.requestor.address
         return next((each for each in (*self._settings.callers, self._itself()) if each.allows(title, address)), None)
 
     def _itself(self) -> Caller:
@@ -326,8 +327,8 @@ class Receiver:
             )
             return MISMATCH
         try:
-            title = printable(association.requestor.ae_title)
-            is_new = self._queue.add(
+            title = printable(_title_of(association))
+            is_new = self.queue.add(
                 Path(spool.name), Identity(study, series, instance), title, association.requestor.address
             )
         except OSError as error:
@@ -340,8 +341,13 @@ class Receiver:
 
 def peer_of(association: Any) -> str:
     """The other side of an association, as logs show it."""
-    requestor = association.requestor
-    return f"{printable(getattr(requestor, 'ae_title', '') or '') or '?'} ({printable(str(requestor.address or '?'))})"
+    return f"{printable(_title_of(association)) or '?'} ({printable(str(association.requestor.address or '?'))})"
+
+
+def _title_of(association: Any) -> str:
+    """The calling AE title; empty before an association was requested."""
+    request = association.requestor.primitive
+    return "" if request is None else str(request.calling_ae_title or "").strip()
 
 
 def printable(text: str) -> str:
@@ -349,12 +355,14 @@ def printable(text: str) -> str:
     return "".join(each if each.isascii() and each.isprintable() else "?" for each in text.strip())[:64]
 
 
-def silence_pynetdicom() -> None:
-    """Without pynetdicom's own log, which has tracebacks of its peers' mistakes and may have elements of instances."""
+def silence_libraries() -> None:
+    """Without the remarks of pynetdicom and pydicom in this process, which quote values of elements, and tracebacks."""
     from pynetdicom import _config
 
     _config.LOG_HANDLER_LEVEL = "none"
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+    for name in ("pynetdicom", "pydicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", category=UserWarning)
 
 
 def server_context(settings: NodeSettings) -> ssl.SSLContext | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spleen.dicom.node.queue import Job
-from spleen.dicom.node.receiver import client_context, silence_pynetdicom
+from spleen.dicom.node.receiver import client_context, silence_libraries
 from spleen.dicom.node.settings import NodeSettings, Peer
 from spleen.errors import InputError
 from spleen.imaging.dicom.header import read_header, text
@@ -81,7 +81,7 @@ class Sender:
 
     def __init__(self, settings: NodeSettings) -> None:
         self._settings = settings
-        silence_pynetdicom()
+        silence_libraries()
 
     def deliver(self, job: Job) -> None:
         """Send the results of a series to all destinations that do not have them yet.
