@@ -7,7 +7,6 @@ segmentation and a report without content, after so many seconds.
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,23 +14,21 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from spleen.dicom.node.prediction import SegmentedSeries
 from spleen.dicom.node.server import serve
 from spleen.dicom.node.settings import read_settings
 from spleen.dicom.uids import uid_of
 from spleen.dicom.write_series import write_series
 from spleen.errors import Interrupted
 from spleen.system.signals import stop_on_signals
+from tests._helpers.pretended_segmentation import Pretend
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SEGMENTATION, REPORT = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.34"
 AFFINE = np.diag([-0.8, -0.9, 5.0, 1.0])
 
 
@@ -60,45 +57,6 @@ def new_series(folder: Path, seed: str = "", n_slices: int = 3, size: int = 16) 
 def series_uid(seed: str) -> str:
     """The Series Instance UID of `new_series`."""
     return uid_of(seed, f"phantom {seed}", "1", "series")
-
-
-@dataclass(frozen=True)
-class Pretend:
-    """Loads a segmentation that looks at nothing; the series' UID decides about the UIDs of its results."""
-
-    seconds: float = 0.0
-    needs_review: bool = False
-    ending: str = ""
-    """How it fails: "error", "crash" or "kill"."""
-
-    def __call__(self) -> Callable[[Path, Path], SegmentedSeries]:
-        return self.segment
-
-    def segment(self, folder: Path, output: Path) -> SegmentedSeries:
-        from pydicom import dcmread
-
-        time.sleep(self.seconds)
-        if self.ending == "error":
-            raise ValueError("no such voxel")
-        if self.ending == "crash":
-            os._exit(3)
-        if self.ending == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        files = sorted(folder.iterdir())
-        source = dcmread(files[0], stop_before_pixels=True)
-        written = []
-        for name, sop_class, modality in (
-            ("segmentation", SEGMENTATION, "SEG"),
-            ("segmentation_report", REPORT, "SR"),
-        ):
-            source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = sop_class
-            source.SOPInstanceUID = uid_of(source.StudyInstanceUID, *(path.name for path in files), modality)
-            source.file_meta.MediaStorageSOPInstanceUID = source.SOPInstanceUID
-            source.Modality = modality
-            source.SeriesInstanceUID = uid_of(source.SOPInstanceUID)
-            written.append(output / f"{name}.dcm")
-            source.save_as(written[-1])
-        return SegmentedSeries(tuple(written), self.needs_review, "small" if self.needs_review else "")
 
 
 def write_config(folder: Path, destination_port: int, **values: object) -> Path:

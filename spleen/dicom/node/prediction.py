@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spleen.dicom.node.receiver import silence_libraries
+from spleen.dicom.node.quiet import silence_libraries
 from spleen.errors import InputError
 
 if TYPE_CHECKING:

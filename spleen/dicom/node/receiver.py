@@ -12,13 +12,13 @@ import socket
 import ssl
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from spleen.dicom.node.queue import Identity, Queue, is_uid
+from spleen.dicom.node.quiet import silence_libraries
 from spleen.dicom.node.settings import LOOPBACK, Caller, Limits, NodeSettings
 from spleen.errors import InputError
 from spleen.imaging.dicom.compressed import readable_syntaxes
@@ -202,6 +202,7 @@ class Receiver:
 
         silence_libraries()
         settings = self._settings
+        _config.LOG_HANDLER_LEVEL = "none"
         _config.STORE_RECV_CHUNKED_DATASET = True
         reserve = settings.limits.free_disk_gb * 2**30
         # Where pynetdicom would write to /tmp, and end the association if that is full.
@@ -353,16 +354,6 @@ def _title_of(association: Any) -> str:
 def printable(text: str) -> str:
     """A peer's text on one line of the log, of bounded length."""
     return "".join(each if each.isascii() and each.isprintable() else "?" for each in text.strip())[:64]
-
-
-def silence_libraries() -> None:
-    """Without the remarks of pynetdicom and pydicom in this process, which quote values of elements, and tracebacks."""
-    from pynetdicom import _config
-
-    _config.LOG_HANDLER_LEVEL = "none"
-    for name in ("pynetdicom", "pydicom"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    warnings.filterwarnings("ignore", category=UserWarning)
 
 
 def server_context(settings: NodeSettings) -> ssl.SSLContext | None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from spleen.dicom.node.queue import Job
-from spleen.dicom.node.receiver import client_context, silence_libraries
+from spleen.dicom.node.quiet import silence_libraries
+from spleen.dicom.node.receiver import client_context
 from spleen.dicom.node.settings import NodeSettings, Peer
 from spleen.errors import InputError
 from spleen.imaging.dicom.header import read_header, text
@@ -169,6 +170,7 @@ class Sender:
         """An association with a peer, released at the end. Raises DeliveryError, also for what happens inside."""
         from pynetdicom import AE, _config
 
+        _config.LOG_HANDLER_LEVEL = "none"
         _config.STORE_SEND_CHUNKED_DATASET = True
         seconds = self._settings.limits.network_seconds
         entity = AE(ae_title=self._settings.ae_title)
