@@ -41,7 +41,7 @@ _CATEGORIES = {
 _MODIFIERS = {
     "left": Concept("7771000", "Left"),
     "right": Concept("24028007", "Right"),
-    "bilateral": Concept("51440002", "Right and left"),
+    "bilateral": Concept("51440002", "Bilateral"),
     "anterior": Concept("255549009", "Anterior"),
     "posterior": Concept("255551008", "Posterior"),
 }
@@ -82,8 +82,9 @@ def codes_of(classes: Sequence[str], table: CodeTable) -> list[SegmentCode]:
     missing = [name for name in classes if folded(name) not in table]
     if missing:
         raise InputError(
-            f"no DICOM code is known for {', '.join(map(repr, missing))}. Rename the class to one of {conf_folder() / FILE}, "
-            f"such as --class {missing[0]}=spleen, or add --codes my_codes.yaml, a file with a line for each such as\n"
+            f"no DICOM code is known for {', '.join(map(repr, missing))}. Rename the class to one of "
+            f"{conf_folder() / FILE}, such as --class {missing[0]}=spleen, or add --codes my_codes.yaml, a file with a "
+            "line for each such as\n"
             f'  {missing[0]}: {{code: "78961009", meaning: Spleen}}'
         )
     return [table[folded(name)] for name in classes]
@@ -116,7 +117,7 @@ def _problem(entry: object) -> str | None:
         if not 1 <= len(text) <= most or "\\" in text or not text.isprintable():
             return f"{key} must be 1 to {most} characters without \\; got {text!r}"
     for key, known in (("category", _CATEGORIES), ("modifier", _MODIFIERS)):
-        if key in entry and entry[key] not in known:
+        if key in entry and str(entry[key]) not in known:
             return f"{key} must be one of {', '.join(known)}; got {entry[key]!r}"
     return _problem_of_color(entry.get("color"))
 

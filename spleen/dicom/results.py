@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 REPORT_SUFFIX = "_report"
-_RESULTS = ("SEG", "SR")
-_BITS_PER_BYTE = 8
+_RESULTS = ("SEG", "SR", "")
+# Pixel Data of a segmentation, Content Sequence of a report.
+_LAST = (0x7FE00010, 0x0040A730)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class DicomResults:
         codes_of(classes.names, self.codes)
         for path in (path for target in targets for path in (target.mask, *self.companions(target)) if path.exists()):
             if _modality(path) not in _RESULTS:
-                raise InputError(f"{path} is no DICOM result and would be lost; give another --output, or move it away")
+                raise InputError(f"{path} is a DICOM image and would be lost; give another --output, or move it away")
 
     def check_image(self, target: Target, image: NativeImage, probabilities: bool) -> None:
         """Raise InputError for probabilities of unevenly spaced slices, which are NIfTI and have no place for them."""
@@ -108,17 +109,17 @@ class DicomResults:
         return segmentation, report
 
     def is_whole(self, path: Path) -> bool:
-        """Whether a file can be parsed to its end, with all of its pixels."""
+        """Whether a file is there to its last byte."""
         if path.suffix.lower() not in self.suffixes:
             return is_whole(path)
         try:
             dataset = read_whole(path)
         except (InputError, OSError):
             return False
-        if "Rows" not in dataset:
-            return "ContentSequence" in dataset
-        bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.NumberOfFrames) * int(dataset.BitsAllocated)
-        return "PixelData" in dataset and len(dataset.PixelData) >= -(-bits // _BITS_PER_BYTE)
+        if not (tags := [tag for tag in _LAST if tag in dataset]):
+            return False
+        last = dataset.get_item(tags[0])  # not parsed yet, so that it tells the length that it should have
+        return len(last.value or b"") == getattr(last, "length", -1)
 
 
 def report_path(mask: Path) -> Path:
@@ -135,7 +136,7 @@ def write_dataset(path: Path, dataset: "Dataset") -> None:
 
 
 def _modality(path: Path) -> str:
-    """Empty for what is no DICOM file."""
+    """Empty for what is no DICOM file, or a damaged one."""
     try:
         return text([read_header(path, ("Modality",)).dataset], "Modality")
     except (InputError, OSError):

@@ -76,7 +76,7 @@ def build_segmentation(
             ],
             series_instance_uid=make_uid("segmentation series"),
             sop_instance_uid=make_uid("segmentation"),
-            series_number=series_number(series, 1),
+            series_number=series_number(series.number, 1),
             instance_number=1,
             series_description=series_description("Segmentation", for_review),
             content_label="SEGMENTATION",
@@ -86,16 +86,14 @@ def build_segmentation(
         )
         _set_organization(dataset, make_uid("dimensions"))
         _refer_to_source(dataset, series)
+        pixels = dataset.Rows * dataset.Columns * dataset.NumberOfFrames
+        dataset.PixelData = _padded(dataset.PixelData[: -(-pixels // 8)])
     return dataset
 
 
-def series_number(series: Series, result: int) -> int:
+def series_number(source: str, result: int) -> int:
     """A number beside that of the source: 401 for the first result of series 4."""
-    try:
-        source = max(0, int(series.number))
-    except ValueError:
-        source = 0
-    number = 100 * source + result
+    number = 100 * int(source) + result if source.isdecimal() else result
     return number if number <= _LARGEST_NUMBER else result
 
 
@@ -160,6 +158,11 @@ def _description(number: int, segment: Segment, algorithm: Algorithm, make_uid: 
         of_type = description.SegmentedPropertyTypeCodeSequence[0]
         of_type.SegmentedPropertyTypeModifierCodeSequence = [coded(code.modifier)]
     return description
+
+
+def _padded(pixels: bytes) -> bytes:
+    """An even number of bytes, as DICOM asks for; highdicom 0.28 pads with the digit 0 instead of a null."""
+    return pixels + bytes(len(pixels) % 2)
 
 
 def _set_organization(dataset: "Dataset", uid: str) -> None:

@@ -58,7 +58,7 @@ def build_report(
             content=_content(series, segmentation, segments, volumes_mm3, confidence, algorithm),
             series_instance_uid=make_uid("report series"),
             sop_instance_uid=make_uid("report"),
-            series_number=series_number(series, 2),
+            series_number=series_number(series.number, 2),
             instance_number=1,
             is_complete=True,
             is_final=False,
