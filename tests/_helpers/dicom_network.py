@@ -182,6 +182,12 @@ class Orthanc:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
 
+    def download(self, path: str) -> bytes:
+        """A file."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/{path}", timeout=60) as answer:
+            content: bytes = answer.read()
+            return content
+
     def upload(self, files: Sequence[Path]) -> None:
         """Store files by REST."""
         for path in files:

@@ -1,16 +1,22 @@
 """The node with Orthanc, and killed at random moments."""
 
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 
 from spleen.dicom.node.queue import DONE, FAILED, Job
 from spleen.dicom.node.sender import Sender
 from spleen.dicom.node.settings import Peer, read_settings
+from spleen.dicom.node.status import read_status
+from spleen.dicom.write_series import write_series
 from tests._helpers.dicom_network import (
     RunningNode,
     free_port,
@@ -23,7 +29,10 @@ from tests._helpers.dicom_network import (
     wait_for,
     write_config,
 )
+from tests._helpers.dicom_results import class_indices, coded_run, ct_of, int16, sop_uids
+from tests._helpers.nifti import ras_affine
 from tests._helpers.pretended_segmentation import Pretend
+from tests._helpers.small_run import SPACING_MM
 
 pytestmark = pytest.mark.slow
 
@@ -140,3 +149,44 @@ def test_ten_kills_lose_nothing_and_send_nothing_twice(tmp_path: Path, receiver:
             run(peer.port)
             modalities = ["SEG"] * len(peer.find("SEG")) + ["SR"] * len(peer.find("SR"))
     assert (modalities.count("SEG"), modalities.count("SR")) == (12, 12)
+
+
+def test_a_trained_run_answers_orthanc(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`spleen dicom serve` with a run: the segmentation in Orthanc is the one that `spleen predict` makes of the series."""
+    run, ct = coded_run(tmp_path_factory), ct_of(tmp_path_factory)
+    affine = ras_affine(SPACING_MM)
+    files = write_series(tmp_path / "series", int16(ct), affine)
+    command, expected = (sys.executable, "-m", "spleen"), tmp_path / "expected.dcm"
+    subprocess.run([*command, "predict", run, tmp_path / "series", "--output", expected], check=True)
+    node_port, queue = free_port(), tmp_path / "queue"
+    with orthanc(tmp_path / "orthanc", node_port) as peer, (tmp_path / "log.txt").open("w") as log:
+        options = ("--to", f"PEER@127.0.0.1:{peer.port}", "--port", str(node_port), "--quiet-seconds", "1")
+        serving = subprocess.Popen(
+            [*command, "dicom", "serve", "--run", str(run), "--folder", str(queue), *options],
+            stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        try:
+            wait_for(lambda: (queue / "node.json").exists() or serving.poll() is not None, 120)
+            peer.upload(files)
+            found = peer.ask("tools/find", {"Level": "Series", "Query": {}})
+            peer.ask("modalities/spleen/store", {"Resources": found})
+            wait_for(lambda: any((queue / DONE).iterdir()) or any((queue / FAILED).iterdir()), 120)
+            assert read_status(queue).problem == ""
+            assert [each.state for each in read_status(queue).series] == [DONE]
+        finally:
+            serving.terminate()
+            serving.wait(30)
+        (uid,) = peer.find("SEG")
+        assert len(peer.find("SR")) == 1
+        (instance,) = peer.ask("tools/find", {"Level": "Instance", "Query": {"SOPInstanceUID": uid}})  # type: ignore[misc]
+        segmentation = tmp_path / "from_orthanc.dcm"
+        segmentation.write_bytes(peer.download(f"instances/{instance}/file"))
+    sources = sop_uids(files)
+    found_mask = class_indices(segmentation, sources)
+    assert (found_mask == class_indices(expected, sources)).all()
+    assert set(np.unique(found_mask)) == {0, 1, 2}
+    log_text = (tmp_path / "log.txt").read_text()
+    assert "Traceback" not in log_text
+    assert "phantom" not in log_text.lower()
+    assert "stopped; the series in the queue go on at the next start" in log_text
+    assert {path.stat().st_mode & 0o077 for path in queue.rglob("*")} == {0}

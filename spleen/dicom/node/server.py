@@ -106,11 +106,14 @@ class Node:
 
     def _close_if_whole(self, job: Job) -> None:
         """A series is whole when its sender lists no more instances than have come, or when it was quiet for long."""
-        listed, arrived, settings = self._listed(job), job.n_images, self.settings
+        settings, sender = self.settings, self._sender_of(job)
+        if sender is not None and self.queue.idle_seconds(job) < _ASK_SECONDS:
+            return
+        listed, arrived = self._listed(job, sender), job.n_images
         if listed is None:
             closed = self.queue.close(job, settings.quiet_seconds)
         elif arrived >= listed:
-            closed = self.queue.close(job, 0.0)
+            closed = self.queue.close(job, _ASK_SECONDS)
         else:
             reason = f"only {arrived} of {listed} instances that the sender lists have arrived"
             closed = self.queue.close(job, settings.patience_seconds, FAILED, reason)
@@ -118,19 +121,23 @@ class Node:
             self._lists.pop(job.name, None)
             log.info("series %s: %d instances, %s", job.series_uid, closed.n_images, closed.state)
 
-    def _listed(self, job: Job) -> int | None:
-        """How many instances the sender of a series lists, asked now and then; None if it cannot be asked."""
-        asked_at, listed = self._lists.get(job.name, (0.0, None))
-        if self.queue.idle_seconds(job) < _ASK_SECONDS or time.monotonic() - asked_at < _ASK_AGAIN_SECONDS:
-            return listed
+    def _sender_of(self, job: Job) -> Peer | None:
+        """Where the sender of a series answers C-FIND; None if it does not."""
         record = job.record()
         for caller in self.settings.callers:
             if caller.find_port is not None and record.address and caller.allows(record.caller, record.address):
-                peer = Peer(record.caller, record.address, caller.find_port, self.settings.tls is not None)
-                listed = self._sender.count_at(peer, record.study_uid, job.series_uid)
-                self._lists[job.name] = (time.monotonic(), listed)
-                return listed
+                return Peer(record.caller, record.address, caller.find_port, self.settings.tls is not None)
         return None
+
+    def _listed(self, job: Job, sender: Peer | None) -> int | None:
+        """How many instances the sender of a series lists, asked now and then; None if it does not say."""
+        asked_at, listed = self._lists.get(job.name, (-_ASK_AGAIN_SECONDS, None))
+        if sender is None or time.monotonic() - asked_at < _ASK_AGAIN_SECONDS:
+            return listed
+        # None at all may be one who does not know the series under the UIDs that it sent.
+        listed = self._sender.count_at(sender, job.record().study_uid, job.series_uid) or None
+        self._lists[job.name] = (time.monotonic(), listed)
+        return listed
 
     def _predict(self) -> None:
         while not self._stopping.wait(_TICK_SECONDS):
