@@ -138,7 +138,7 @@ def test_ten_kills_lose_nothing_and_send_nothing_twice(tmp_path: Path, receiver:
         return running
 
     if receiver == "storescp":
-        # Under a name with the time, so that an instance that came twice would be there twice.
+        # storescp answers no C-FIND; it stores under the UID, as archives do.
         with storescp(tmp_path / "peer", port) as peer:
             run(port)
             received = [dcmread(path) for path in peer.iterdir()]
@@ -152,7 +152,7 @@ def test_ten_kills_lose_nothing_and_send_nothing_twice(tmp_path: Path, receiver:
 
 
 def test_a_trained_run_answers_orthanc(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """`spleen dicom serve` with a run: the segmentation in Orthanc is the one that `spleen predict` makes of the series."""
+    """`spleen dicom serve` with a run: the segmentation in Orthanc is that of `spleen predict`."""
     run, ct = coded_run(tmp_path_factory), ct_of(tmp_path_factory)
     affine = ras_affine(SPACING_MM)
     files = write_series(tmp_path / "series", int16(ct), affine)
