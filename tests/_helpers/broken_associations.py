@@ -101,7 +101,7 @@ def nothing_at_all(port: int) -> None:
 
 
 def http(port: int) -> None:
-    send_raw(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", wait=True)
+    send_raw(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
 
 def half_a_header(port: int) -> None:

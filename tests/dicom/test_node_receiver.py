@@ -238,6 +238,7 @@ def test_a_hundred_broken_associations(
     assert "Traceback" not in caplog.text + capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_silent_connections_are_closed_and_do_not_pile_up(tmp_path: Path) -> None:
     with receiver(tmp_path, limits=replace(LIMITS, associations=2, network_seconds=0.5)) as running:
         silent = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(30)]

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,8 @@ class LoadRuns:
         from spleen.system.hardware import limit_threads
         from spleen.system.process import usable_cores
 
+        import_module("highdicom.seg")  # now, so that the first series does not wait for it
+        import_module("highdicom.sr")
         limit_threads(usable_cores())
         settings = PredictSettings(device=self.device)  # type: ignore[arg-type]
         models = load_ensemble(self.runs, False, None, {})
