@@ -17,8 +17,8 @@ from typing import Any
 
 from spleen.dicom.node.queue import Job
 from spleen.dicom.node.quiet import silence_libraries
-from spleen.dicom.node.receiver import client_context
 from spleen.dicom.node.settings import NodeSettings, Peer
+from spleen.dicom.node.tls import client_context
 from spleen.errors import InputError
 from spleen.imaging.dicom.header import read_header, text
 from spleen.system.files import sync_folder
