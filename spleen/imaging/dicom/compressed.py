@@ -34,6 +34,23 @@ _END_OF_IMAGE, _MOST_PADDING = b"\xff\xd9", 16
 _SIZE_OF_JPEG_2000 = b"\xff\x4f\xff\x51"
 
 
+_UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+
+
+def readable_syntaxes() -> list[str]:
+    """The transfer syntaxes that can be read with what is installed, uncompressed ones first."""
+    return [*_UNCOMPRESSED, *(syntax for syntax in _NEEDS if _decoder(syntax) is not None)]
+
+
+def _decoder(syntax: str) -> str | None:
+    """The decoder to take of those that are installed; None if it is not."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    installed = get_decoder(UID(syntax)).available_plugins
+    return next((each for each in _DECODERS.get(_NEEDS[syntax][1], _OTHER_DECODERS) if each in installed), None)
+
+
 def decode(instance: Instance, indices: Sequence[int], jpeg: JpegProcess) -> Iterator[np.ndarray]:
     """The stored values of some frames of a compressed file; `jpeg` decodes those of JPEG and JPEG-LS.
 
@@ -41,7 +58,6 @@ def decode(instance: Instance, indices: Sequence[int], jpeg: JpegProcess) -> Ite
     own header does not promise the size of the file's, in one component: the decoders allocate what it promises.
     """
     from pydicom.encaps import get_frame
-    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
     from pydicom.uid import UID
 
@@ -52,8 +68,7 @@ def decode(instance: Instance, indices: Sequence[int], jpeg: JpegProcess) -> Ite
             f"{instance.path} has the transfer syntax {name}, which is not read; convert it, for example with "
             "gdcmconv --raw IN OUT"
         )
-    installed = get_decoder(UID(syntax)).available_plugins
-    decoder = next((each for each in _DECODERS.get(package, _OTHER_DECODERS) if each in installed), None)
+    decoder = _decoder(syntax)
     if decoder is None:
         raise InputError(
             f"{instance.path} is compressed ({name}), which needs {package}: pip install 'spleen[dicom-codecs]'"
