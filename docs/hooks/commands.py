@@ -1,6 +1,7 @@
 """MkDocs hook: docs/reference/commands.md from the `spleen` command itself."""
 
 import re
+from collections.abc import Iterator
 from html import escape
 from inspect import cleandoc
 from typing import Any
@@ -22,10 +23,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def commands_page() -> str:
     """A section for each command: usage, description, arguments and options."""
-    root = typer.main.get_command(app)
-    commands: dict[str, Any] = root.commands  # type: ignore[attr-defined]
-    sections = [_section(f"spleen {name}", command) for name, command in commands.items() if not command.hidden]
+    sections = [_section(title, command) for title, command in _commands("spleen", typer.main.get_command(app))]
     return "\n\n".join(["# Commands", "Each of these is also printed by `spleen COMMAND --help`.", *sections])
+
+
+def _commands(title: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """A command, or those of a group of commands."""
+    if command.hidden:
+        return
+    if not hasattr(command, "commands"):
+        yield title, command
+        return
+    for name, each in command.commands.items():
+        yield from _commands(f"{title} {name}", each)
 
 
 def _section(title: str, command: Any) -> str:

@@ -11,7 +11,10 @@ from spleen.errors import InputError
 
 
 def explore(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="NIfTI files, folders, or quoted patterns.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE", help="NIfTI files, DICOM folders, folders of them, or quoted patterns."),
+    ],
     label: Annotated[
         list[Path] | None,
         typer.Option(
@@ -33,6 +36,12 @@ def explore(
             show_default="one that suits the image",
         ),
     ] = None,
+    series: Annotated[
+        str | None, typer.Option(metavar="SERIES", help="Number or UID of the series to take of each DICOM folder.")
+    ] = None,
+    identifying: Annotated[
+        bool, typer.Option("--identifying", help="Of DICOM, also show what identifies the patient.")
+    ] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per case.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything, nested.")] = None,
     output: Annotated[
@@ -45,7 +54,7 @@ def explore(
     Exit code 0 without errors, 1 with errors, 2 for invalid input.
     """
     outputs = {"--csv": csv, "--json": json, "--output": output, "--png": png}
-    if run_explore(images, label or [], organ, outputs, above, window):
+    if run_explore(images, label or [], organ, outputs, above, window, series, identifying):
         raise typer.Exit(code=1)
 
 
@@ -56,10 +65,12 @@ def run_explore(
     outputs: Mapping[str, Path | None],
     above: str | None = None,
     window: str | None = None,
+    series: str | None = None,
+    identifying: bool = False,
 ) -> bool:
     """Explore, print the text, write the files of --csv, --json, --output and --png; True if there are errors.
 
-    `above` and `window` are what --above and --window were given. Raises InputError for a wrong input, and before
+    `above`, `window` and `series` are what the options were given. Raises InputError for a wrong input, and before
     anything is read for an output that cannot be written.
     """
     from spleen.exploration.explore import explore as explore_files
@@ -67,6 +78,7 @@ def run_explore(
     from spleen.exploration.report.files import to_csv, to_json
     from spleen.exploration.report.page import to_page
     from spleen.exploration.window import parse_window
+    from spleen.imaging.files import with_series
     from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
     from spleen.system.progress import ProgressBar
     from spleen.system.signals import stop_on_signals
@@ -77,7 +89,9 @@ def run_explore(
         raise InputError("--window is for the slices of --output and --png; give one of them, too")
     values, least = parse_organ(organ), parse_above(above)
     with stop_on_signals() as stop, ProgressBar("case", check=stop.check) as bar:
-        exploration = explore_files(list(images), list(labels), values, bar.name_case, least)
+        exploration = explore_files(
+            with_series(images, series), list(labels), values, bar.name_case, least, identifying
+        )
     print(exploration)
     write_outputs(
         outputs,

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from spleen import __version__
+from spleen.cli import dicom
 from spleen.cli.compare import compare
 from spleen.cli.evaluate import evaluate
 from spleen.cli.explore import explore
@@ -99,3 +100,8 @@ for subcommand in (
     predict, evaluate, compare, explore, report, export, results, watch, sync, dashboard, fetch
 ):  # fmt: skip
     app.command()(_guarded(subcommand))
+
+dicom_app = typer.Typer(no_args_is_help=True, help="Receive, segment and send series as a node in a DICOM network.")
+for node_command in (dicom.serve, dicom.status, dicom.release):
+    dicom_app.command()(_guarded(node_command))
+app.add_typer(dicom_app, name="dicom")

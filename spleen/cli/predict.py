@@ -1,16 +1,19 @@
 """`spleen predict`: options, a progress bar, and the table at the end."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from spleen.cli.dicomweb import DicomwebUrl, HeaderFile, Store, StudyUid, parse_remote
 from spleen.cli.options import AllowCustomCode, FormerTrust, RenameClasses, parse_renames, print_failures
 from spleen.errors import InputError
 
 if TYPE_CHECKING:
     from spleen.inference.choice import Choice
+    from spleen.inference.outputs import ResultWriter
     from spleen.inference.predict import Advance, PredictionReport, PredictSettings
 
 
@@ -20,13 +23,28 @@ def predict(
         typer.Argument(
             metavar="RUN... INPUT...",
             help="RUN: run folders, checkpoints or folders of runs of one arm; several are averaged. "
-            "INPUT: NIfTI files, folders or quoted patterns; channels are CASE_0000, CASE_0001, …, or in one file.",
+            "INPUT: NIfTI files, DICOM folders, folders of either or quoted patterns; channels are CASE_0000, "
+            "CASE_0001, …, or in one file.",
         ),
     ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A file for one input [out.nii.gz], a folder for several [predictions]."),
     ] = None,
+    format_: Annotated[
+        Literal["nifti", "dicom-seg"] | None,
+        typer.Option("--format", help="dicom-seg: DICOM segmentation and report. By default as --output ends."),
+    ] = None,
+    codes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With dicom-seg, SNOMED CT codes of further classes (YAML).")
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Of DICOM folders with several series, the one with this number or UID.")
+    ] = None,
+    dicomweb: DicomwebUrl = None,
+    study: StudyUid = None,
+    store: Store = False,
+    header_file: HeaderFile = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write float32 probabilities too.")] = False,
     best: Annotated[
         bool, typer.Option("--best", help="Of a sweep of settings, take the best arm by validation Dice.")
@@ -77,6 +95,8 @@ def predict(
     Volumes and confidence scores are in predictions.csv beside the masks. Exit code 1 if an image or a page failed, 2
     for invalid input.
     """
+    from spleen.imaging.files import with_series
+    from spleen.inference.outputs import NiftiResults
     from spleen.inference.predict import PredictSettings
     from spleen.inference.predict import predict as predict_files
     from spleen.system.hardware import limit_threads
@@ -87,7 +107,8 @@ def predict(
     limit_threads(usable_cores())
     if best and every:
         raise InputError("give either --best or --all, not both")
-    runs, inputs = _split(paths)
+    runs, inputs = _split(paths, needs_input=dicomweb is None)
+    remote = parse_remote(dicomweb, study, series, store, header_file, inputs)
     runs = _chosen(runs, "best" if best else "all" if every else None, held_out)
     settings = PredictSettings(
         weights=_parse_weights(weights),
@@ -108,19 +129,30 @@ def predict(
     )
     if flip and not tta:
         raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
+    writer = _writer(output, format_, codes, page, of_archive=remote is not None)
+    if remote is None:
+        inputs = with_series(inputs, series)
+    elif store and isinstance(writer, NiftiResults):
+        raise InputError("--store sends DICOM segmentations; leave --format and the suffix of --output to dicom-seg")
     if held_out and fit_weights:
         raise InputError("--fit-weights needs cases that no RUN was trained on, --held-out those that RUNs held out")
-    with stop_on_signals() as stop, ProgressBar("slice", check=stop.check) as bar:
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signals())
+        if remote is not None:
+            inputs = [stack.enter_context(remote.fetched())]
+        bar = stack.enter_context(ProgressBar("slice", check=stop.check))
         if fit_weights is not None:
-            settings = _fit((runs, inputs, output), fit_weights, settings, bar.advance)
-        report = predict_files(runs, inputs, output, settings, bar.advance)
+            settings = _fit((runs, inputs, output), fit_weights, settings, bar.advance, writer)
+        report = predict_files(runs, inputs, output, settings, bar.advance, writer)
     _tell(report)
+    if remote is not None:
+        remote.send(report)
     has_pages = _write_pages(report) if page else True
     if report.failures or not has_pages:
         raise typer.Exit(code=1)
 
 
-def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def _split(paths: Sequence[Path], needs_input: bool = True) -> tuple[list[Path], list[Path]]:
     """Separate the runs, which come first, from the inputs."""
     from spleen.inference.choice import find_checkpoints
     from spleen.inference.loading import load_trained
@@ -129,11 +161,30 @@ def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     inputs = [path for path in paths if path not in runs]
     if not runs:
         load_trained(paths[0])  # raises InputError with the reason
-    if not inputs:
+    if needs_input and not inputs:
         raise InputError("nothing to predict: after the run, give NIfTI files, a folder or a pattern")
     if paths[0] not in runs:
         raise InputError(f"{paths[0]} is neither a run folder nor a checkpoint; give the runs first, then the inputs")
     return runs, inputs
+
+
+def _writer(
+    output: Path | None, format_: str | None, codes: Path | None, page: bool, of_archive: bool
+) -> "ResultWriter":
+    """What writes the results: as `format_` says, or else as the output's name ends; DICOM for those of an archive."""
+    from spleen.dicom.codes import read_codes
+    from spleen.dicom.results import DicomResults
+    from spleen.inference.outputs import NiftiResults
+
+    unusual = NiftiResults.suffixes if of_archive else DicomResults.suffixes
+    is_unusual = output is not None and output.name.lower().endswith(unusual) and not output.is_dir()
+    if format_ == "nifti" or (format_ is None and is_unusual == of_archive):
+        if codes is not None:
+            raise InputError("--codes belongs to DICOM segmentations; add --format dicom-seg")
+        return NiftiResults()
+    if page:
+        raise InputError("--page shows a NIfTI mask; leave it out, or predict with --format nifti")
+    return DicomResults(read_codes(codes))
 
 
 def _chosen(runs: Sequence[Path], choose: "Choice | None", held_out: bool) -> list[Path]:
@@ -160,6 +211,7 @@ def _fit(
     cases: tuple[Path, Path],
     settings: "PredictSettings",
     advance: "Advance",
+    writer: "ResultWriter",
 ) -> "PredictSettings":
     """The settings with weights fitted on the cases; `files` are the runs, the inputs and the output."""
     from dataclasses import replace
@@ -174,7 +226,9 @@ def _fit(
     runs, inputs, output = files
     models = load_ensemble(runs, settings.allow_custom_code, new_names=settings.rename_classes)
     n_channels = models[0].preprocessing.n_channels
-    to_compute(find_targets(inputs, output, n_channels), settings)  # fails before anything is computed
+    targets = find_targets(inputs, output, n_channels, writer)
+    writer.check(targets, models[0].classes, settings.probabilities)  # fails before anything is computed, as does
+    to_compute(targets, settings, writer)
     views = make_views(models, settings)
     pairs = pair_images(*cases, n_channels)
     fitted = fit_weights(views, pairs, settings.batch_size, advance)

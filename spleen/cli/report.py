@@ -63,16 +63,18 @@ def report(
     Exit code 1 if the page of a case failed, 2 for invalid input.
     """
     request = _Request(path, label, prediction, images, output, mesh, identifying)
-    if not path.exists():
+    from spleen.imaging.dicom.location import is_series
+    from spleen.imaging.foreign import describe_folder
+
+    if not path.exists() and not is_series(path):
         raise InputError(f"{path}: no such file or folder (relative to {Path.cwd()})")
-    if not path.is_dir():
-        _report_scan(request)
-        return
     for is_one, write in _FOLDERS:
-        if is_one(path):
+        if path.is_dir() and is_one(path):
             write(request)
             return
-    from spleen.imaging.foreign import describe_folder
+    if not path.is_dir() or is_series(path):
+        _report_scan(request)
+        return
 
     raise InputError(
         f"{path} is neither a run folder, nor a folder of runs, nor one that spleen predict has written: it holds no "

@@ -31,6 +31,7 @@ from spleen.data.layouts.registry import DATASET_READERS
 from spleen.data.layouts.table import read_groups, read_table
 from spleen.data.phantom.case import phantom_case, phantom_files
 from spleen.errors import InputError
+from spleen.imaging.files import is_there
 from spleen.imaging.foreign import describe_folder
 from spleen.system.resources import conf_folder
 
@@ -56,10 +57,11 @@ def check_files_exist(config: TrainConfig, cases: Sequence[Case]) -> None:
     """Raise InputError for a case without a file, before any is read; with `data.skip_bad` such cases are skipped."""
     if isinstance(config.data, PhantomData) or (isinstance(config.data, CasesData) and config.data.skip_bad):
         return
-    missing = [(path, case) for case in cases for path in (*case.images, case.label) if not path.exists()]
+    files = ((path, case) for case in cases for path in (*case.images, case.label))
+    missing = [(path, case) for path, case in files if not (path.exists() or is_there(path))]
     if isinstance(config.data, NiftiData):
         for path in (*cases[0].images, cases[0].label):
-            if path.is_dir():
+            if path.is_dir() and not is_there(path):
                 raise InputError(f"{path} is a folder; expected a NIfTI file: {describe_folder(path)}")
     if missing:
         path, case = missing[0]

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from spleen.imaging.files import case_name
+
 _NAMELESS = {"image", "img", "ct", "mr", "mri", "scan", "volume", "imaging"}
 
 
@@ -13,7 +15,7 @@ class Case:
 
     case_id: str
     images: tuple[Path, ...]
-    """One file per channel, or a single file with the channels in its fourth dimension."""
+    """One file or DICOM series per channel, or a single file with the channels in its fourth dimension."""
     label: Path
     group: str | None = None
     """The unit that must stay in one split, such as the patient; None: the case is its own group."""
@@ -24,7 +26,7 @@ def case_from_files(image: Path, label: Path) -> Case:
 
     Its case_id is the image's name without .nii.gz, or the folder's name if the file is just called "image".
     """
-    name = re.sub(r"(\.nii)?(\.gz)?$", "", image.name, flags=re.IGNORECASE)
+    name = re.sub(r"\.gz$", "", case_name(image), flags=re.IGNORECASE)
     if name.lower() in _NAMELESS and image.absolute().parent.name:
         name = image.absolute().parent.name
     return Case(name, (image.absolute(),), label.absolute())

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spleen.errors import InputError
 from spleen.exploration.facts.case import CaseFacts, explore_case
+from spleen.exploration.facts.reading import NOT_CHOSEN
 from spleen.exploration.inputs import find_cases
 from spleen.exploration.outliers import Distribution, Duplicates, Outlier, distributions, duplicates, outliers
 from spleen.exploration.suggestion.suggest import Suggestion, suggest, typical_case
@@ -56,14 +58,15 @@ def explore(
     organ: Sequence[int] = (),
     progress: Callable[[int, int, str], None] | None = None,
     above: float | None = None,
+    identifying: bool = False,
 ) -> Exploration:
     """Explore images, with their labels if given: files, folders or glob patterns.
 
     `organ` are the label values that make up the organ, by default all but 0. `progress` is called before each case
     with its number from 0, the number of cases, and its name. With `above`, the voxels above that value are counted and
-    located. A file that cannot be read becomes an error of the
-    verdict, the others are still explored. Raises InputError for a path that names nothing, and for files without a
-    partner.
+    located. With `identifying`, facts of DICOM series include what identifies the patient. A file that cannot be read
+    becomes an error of the verdict, the others are still explored. Raises InputError for a path that names nothing, for
+    files without a partner, and for a single DICOM folder that holds several series.
     """
     files = find_cases(_paths(images), _paths(labels))
     wanted = tuple(organ)
@@ -71,7 +74,9 @@ def explore(
     for number, case in enumerate(files):
         if progress is not None:
             progress(number, len(files), case.case_id)
-        found.append(explore_case(case, wanted, above))
+        found.append(explore_case(case, wanted, above, identifying))
+    if len(found) == 1 and (several := [each for each in found[0].findings if each.topic == NOT_CHOSEN]):
+        raise InputError(several[0].message)
     outlying, copies = outliers(found), duplicates(found)
     typical = typical_case(found, {outlier.case_id for outlier in outlying})
     suggestion = suggest(found, typical, wanted) if typical is not None else None

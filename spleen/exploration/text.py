@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from spleen.exploration.above_wording import above_title, cases_above, highest_voxels
 from spleen.exploration.facts.above import AboveFacts
 from spleen.exploration.facts.case import CaseFacts
+from spleen.exploration.facts.dicom import DicomFacts
 from spleen.exploration.facts.findings import Finding
 from spleen.exploration.facts.intensity import Histogram, IntensityFacts, Spread
 from spleen.exploration.outliers import MIN_CASES, RULE, Distribution, Outlier
@@ -30,6 +31,7 @@ _MOST_ROWS = 20
 _MOST_MESSAGES = 3
 _MOST_WIDTH = 120
 _SPARKS = 32
+_ELEMENT_COLUMNS = ("tag", "keyword", "value")
 
 
 def to_text(
@@ -65,6 +67,8 @@ def _one_case(case: CaseFacts) -> list[str]:
     parts = [f"{case.case_id}\n{_listed(facts_of(case))}"]
     if case.image_header is not None and case.image_header.geometry is not None:
         parts.append(_planes(case))
+    if case.image_header is not None and case.image_header.dicom is not None:
+        parts.append(_elements(case.image_header.dicom))
     if case.intensity is not None:
         parts.append(_intensities(case.intensity))
     if case.above is not None and case.above.highest:
@@ -87,6 +91,11 @@ def _planes(case: CaseFacts) -> str:
         for row, counts in zip(rows, case.labels.organ_per_slice, strict=True):
             row.append(sum(count > 0 for count in counts))
     return render_table("Slicing axes, by the affine", columns, rows, _width())
+
+
+def _elements(facts: DicomFacts) -> str:
+    rows: list[list[Cell]] = [[each.tag, each.keyword, each.value] for each in facts.elements]
+    return render_table("Elements that decide geometry and intensities", _ELEMENT_COLUMNS, rows, _width())
 
 
 def _intensities(facts: IntensityFacts) -> str:

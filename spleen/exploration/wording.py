@@ -1,10 +1,12 @@
 """The facts about one case in words, the same for terminal, page and picture."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 from spleen.exploration.above_wording import above_in_set, above_in_words
 from spleen.exploration.facts.case import CaseFacts
+from spleen.exploration.facts.dicom import dicom_rows
 from spleen.exploration.facts.findings import Finding
 from spleen.exploration.facts.header import NOT_SET, GeometryFacts, HeaderFacts
 from spleen.exploration.facts.label import Extent
@@ -33,17 +35,20 @@ def facts_of(case: CaseFacts) -> list[tuple[str, str]]:
     if header is None:
         return facts
     facts += [
-        ("file", f"{header.format}, {size_in_words(header.file_bytes)}"),
+        ("file", f"{_format(header)}, {size_in_words(header.file_bytes)}"),
         ("shape", f"{times(header.shape)} voxels"),
         ("data type", _data_type(header)),
         ("units", f"space: {header.spatial_unit}, time: {header.temporal_unit}"),
     ]
     if header.geometry is not None:
         facts += [
-            ("grid spacing", _spacing(header.geometry)),
+            ("grid spacing", _spacing(header.geometry, header.dicom is None or header.dicom.is_even)),
             ("orientation", _orientation(header.geometry.orientation)),
-            ("sform, qform", _forms(header.geometry)),
         ]
+        if header.dicom is None:
+            facts.append(("sform, qform", _forms(header.geometry)))
+    if header.dicom is not None:
+        facts += dicom_rows(header.dicom)
     if case.intensity is not None:
         facts.append(("modality", f"{case.intensity.modality}: {case.intensity.modality_reason}"))
     return facts + above_in_words(case)
@@ -63,6 +68,9 @@ def facts_of_set(cases: Sequence[CaseFacts]) -> list[tuple[str, str]]:
     facts = [("shape", _shapes([header.shape for header in headers]))]
     facts += [(name, _counted(Counter(kinds.values()))) for name, kinds in kinds_of(cases).items()]
     facts.append(("spatial unit", _counted(Counter(header.spatial_unit for header in headers))))
+    devices = [f"{header.dicom.manufacturer} {header.dicom.model}".strip() for header in headers if header.dicom]
+    if devices:
+        facts.append(("DICOM device", _counted(Counter(device or "not said" for device in devices))))
     return facts + above_in_set(cases)
 
 
@@ -94,20 +102,26 @@ def _label_storage(case: CaseFacts) -> str:
     return text + ")"
 
 
+def _format(header: HeaderFacts) -> str:
+    return header.format if header.dicom is None else f"DICOM, {counted(header.dicom.n_files, 'file')}"
+
+
 def _data_type(header: HeaderFacts) -> str:
     scaling = "no scaling"
-    if (header.scl_slope, header.scl_inter) != (1.0, 0.0):
+    if math.isnan(header.scl_slope):
+        scaling = "each slice scaled by its own slope and intercept"
+    elif (header.scl_slope, header.scl_inter) != (1.0, 0.0):
         scaling = f"scaled: stored value × {header.scl_slope:g} + {header.scl_inter:g}"
     return f"{header.data_type}, {header.bits_per_voxel} bits per voxel, {scaling}"
 
 
-def _spacing(geometry: GeometryFacts) -> str:
-    spacing = geometry.spacing_mm
+def _spacing(geometry: GeometryFacts, is_even: bool) -> str:
+    spacing, regular = geometry.spacing_mm, "regular" if is_even else "on the mean of uneven slices"
     if geometry.is_isotropic:
-        kind = "regular, isotropic" if geometry.anisotropy < _SAME else "regular, isotropic but for rounding"
+        kind = f"{regular}, isotropic" + ("" if geometry.anisotropy < _SAME else " but for rounding")
     else:
         ratio = f"{geometry.anisotropy:.1f}" if geometry.anisotropy < 100 else f"{geometry.anisotropy:.0f}"
-        kind = f"regular, anisotropic {ratio} : 1"
+        kind = f"{regular}, anisotropic {ratio} : 1"
         first, second, _ = sorted(spacing)
         if _SAME < second / first < _NEARLY:
             kind += f" (two spacings differ slightly, {first:.8g} and {second:.8g} mm)"
@@ -124,7 +138,7 @@ def _orientation(codes: str) -> str:
 
 
 def _forms(geometry: GeometryFacts) -> str:
-    def said(code: int) -> str:
+    def said(code: int | None) -> str:
         return f"{code} ({_FORM_CODES.get(code, 'unknown code')})" if code else NOT_SET
 
     text = f"sform {said(geometry.sform_code)}, qform {said(geometry.qform_code)}"

@@ -9,12 +9,21 @@ from pathlib import Path
 from unicodedata import normalize
 
 from spleen.errors import InputError
-from spleen.imaging.foreign import describe_folder, holds_dicom
+from spleen.imaging.dicom.location import (
+    DICOMDIR,
+    SERIES_MARK,
+    holds_dicom,
+    is_dicom_file,
+    is_series,
+    split_selector,
+    with_selector,
+)
 from spleen.system.text import bullets
 
 SUFFIXES = (".nii.gz", ".nii")
 # A NIfTI file pair, referred to by either file.
 _PAIR_SUFFIXES = (".hdr", ".img")
+_DICOM_SUFFIX = ".dcm"
 # nnU-Net's suffix of the first channel of an image.
 _FIRST_CHANNEL = "_0000"
 _CHANNEL = re.compile(r"(.+)_(\d{4})", re.ASCII)
@@ -58,9 +67,23 @@ class MatchedFiles:
 
 
 def case_name(path: Path) -> str:
-    """The file's name without .nii, .nii.gz, .hdr or .img."""
-    suffix = next((suffix for suffix in (*SUFFIXES, *_PAIR_SUFFIXES) if path.name.lower().endswith(suffix)), "")
-    return path.name[: len(path.name) - len(suffix)]
+    """The file's name without .nii, .nii.gz, .hdr, .img or .dcm; of a DICOM series that of its folder."""
+    if path.name.upper() == DICOMDIR:
+        return path.absolute().parent.name
+    known = (*SUFFIXES, *_PAIR_SUFFIXES, _DICOM_SUFFIX)
+    suffix = next((suffix for suffix in known if path.name.lower().endswith(suffix)), "")
+    name = path.name[: len(path.name) - len(suffix)]
+    return name if suffix else name.replace(SERIES_MARK, "_").replace(":", "_")
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path is a file, or stands for a DICOM series."""
+    return path.is_file() or is_series(path)
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a path is called NIfTI or stands for a DICOM series."""
+    return is_volume_name(path.name) or is_series(path)
 
 
 def is_volume_name(name: str) -> bool:
@@ -124,9 +147,10 @@ def _is_multichannel(path: Path) -> bool:
 
 
 def find_volumes(inputs: Sequence[Path]) -> list[Path]:
-    """The NIfTI files given by `inputs`: files, folders (their direct content, sorted), and glob patterns.
+    """The volumes given by `inputs`: files, folders (their direct content, sorted), and glob patterns.
 
-    Hidden files are skipped and duplicates removed. Raises InputError for an input without any match.
+    A folder of DICOM files is one volume; a folder of such folders stands for each of them. Hidden files are skipped
+    and duplicates removed. Raises InputError for an input without any match.
     """
     found: dict[Path, None] = {}
     for entry in inputs:
@@ -134,30 +158,54 @@ def find_volumes(inputs: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
+def with_series(inputs: Sequence[Path], selector: str | None) -> list[Path]:
+    """The volumes given by `inputs`, one series chosen in each DICOM folder; `inputs` themselves without a selector.
+
+    Raises InputError for an input that has no series to choose.
+    """
+    if selector is None:
+        return list(inputs)
+    found = find_volumes(inputs)
+    others = [path for path in found if not is_series(path) or split_selector(path)[1] is not None]
+    if others:
+        raise InputError(f"--series chooses in a DICOM folder or DICOMDIR; {others[0]} leaves nothing to choose")
+    return [with_selector(path if path.name else path.absolute(), selector) for path in found]
+
+
 def _named(entry: Path) -> list[Path]:
     if entry.is_dir():
-        return list(volumes_by_name(entry).values())
-    if entry.exists():
+        return [entry] if _is_series_folder(entry) else list(volumes_by_name(entry).values())
+    if entry.exists() or split_selector(entry)[0].exists():
         return [entry]
     if any(character in str(entry) for character in "*?["):
         paths = sorted(glob(str(entry), recursive=True))  # noqa: PTH207
-        matches = [Path(path) for path in paths if is_volume_name(path)]
+        found = [Path(path) for path in paths]
+        matches = [path for path in found if (is_series(path) if path.is_dir() else is_volume_name(path.name))]
         if matches:
             return matches
-        raise InputError(f"{entry}: no .nii or .nii.gz file matches this pattern (relative to {Path.cwd()})")
+        raise InputError(
+            f"{entry}: no .nii or .nii.gz file and no DICOM folder matches this pattern (relative to {Path.cwd()})"
+        )
     raise InputError(f"{entry}: no such file or folder (relative to {Path.cwd()})")
 
 
-def volumes_by_name(folder: Path) -> dict[str, Path]:
-    """The NIfTI files of a folder by case name, sorted; probability maps next to their mask are skipped.
+def _is_series_folder(folder: Path) -> bool:
+    """Whether DICOM files lie in the folder itself, and no NIfTI files."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    return not any(is_volume_name(path.name) for path in files) and any(map(is_dicom_file, files))
 
-    Raises InputError for a folder without NIfTI files, and for two files with the same case name.
+
+def volumes_by_name(folder: Path) -> dict[str, Path]:
+    """The volumes of a folder by case name, sorted; probability maps next to their mask are skipped.
+
+    They are its NIfTI files; without any, the folders in it that hold DICOM. Raises InputError if there are neither,
+    and for two files with the same case name.
     """
     files: dict[str, Path] = {}
     alike: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not is_volume_name(path.name) or path.is_dir():
-            continue
+    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    volumes = [path for path in entries if is_volume_name(path.name) and not path.is_dir()]
+    for path in volumes or [path for path in entries if path.is_dir() and holds_dicom(path)]:
         name = case_name(path)
         if name in files:
             raise InputError(f"{folder} contains both {files[name].name} and {path.name}; keep one for case '{name}'")
@@ -166,8 +214,8 @@ def volumes_by_name(folder: Path) -> dict[str, Path]:
             raise InputError(f"{folder}: {told_apart(other.name, path.name)}")
         files[name] = path
     if not files:
-        dicom = f", but DICOM: {describe_folder(folder)}" if holds_dicom(folder) else ""
-        raise InputError(f"{folder} contains no .nii or .nii.gz file{dicom}")
+        dicom = "; it is a DICOM series itself" if holds_dicom(folder) else ""
+        raise InputError(f"{folder} contains no .nii or .nii.gz file and no folder of DICOM files{dicom}")
     maps = {f"{name}{PROBABILITIES_SUFFIX}" for name in files}
     return {name: path for name, path in files.items() if name not in maps}
 

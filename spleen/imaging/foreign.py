@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Num
 
-_DICOM = "dcm2niix -z y -o OUT {folder} writes .nii.gz files"
+from spleen.imaging.dicom.location import holds_dicom
+
 # Begin of the file → what it is and what to do.
 _BEGINNINGS = {
     b"version https://git-lfs": "it is a Git LFS pointer, not the file itself; fetch it with: git lfs pull",
@@ -22,7 +23,6 @@ _BEGINNINGS = {
     b"\x93numpy": "it is a NumPy array without spacing and orientation; write it as NIfTI with its affine",
 }
 _BYTES = 512
-_FILES_LOOKED_AT = 20
 # An image of 8 bits has more values, and a label of a whole body not many more.
 _MOST_LABEL_VALUES, _VOXELS_LOOKED_AT = 150, 1_000_000
 
@@ -48,7 +48,7 @@ def describe_file(path: Path) -> str | None:
         except (OSError, EOFError, zlib.error):
             return None
     if start[128:132] == b"DICM" or path.suffix.lower() == ".dcm":
-        return f"it is a DICOM file, one slice of a series; convert the series: {_DICOM.format(folder=path.parent)}"
+        return f"it is a DICOM file, one slice of a series; give the folder of the series, {path.parent}"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"/annex/objects/" in text:
         return "it is a git-annex pointer, not the file itself; fetch it with: git annex get"
@@ -65,21 +65,8 @@ def describe_folder(folder: Path) -> str:
     if volumes := [path.name for path in entries if path.name.lower().endswith((".nii", ".nii.gz"))]:
         return f"give one of its {len(volumes)} files, such as {folder / volumes[0]}"
     if holds_dicom(folder):
-        return f"it is a DICOM series; convert it: {_DICOM.format(folder=folder)}"
+        return "it is a DICOM series, which does not fit here"
     return "it contains no .nii or .nii.gz file"
-
-
-def holds_dicom(folder: Path) -> bool:
-    """Whether one of the first files of a folder is DICOM."""
-    return any(_is_dicom(path) for path in sorted(folder.iterdir())[:_FILES_LOOKED_AT])
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return path.suffix.lower() == ".dcm" or file.read(132)[128:] == b"DICM"
-    except OSError:  # also a folder
-        return False
 
 
 def looks_like_label(array: Num[np.ndarray, "..."]) -> bool:

@@ -13,6 +13,8 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike
 
 from spleen.errors import InputError
+from spleen.imaging.dicom.series import Series
+from spleen.imaging.dicom.volume import SeriesVoxels, check_even, series_of
 from spleen.imaging.geometry import (
     GRID_TOLERANCE_MM,
     align_axes,
@@ -24,7 +26,8 @@ from spleen.imaging.geometry import (
     voxel_volume_mm3,
 )
 from spleen.imaging.nifti import _BYTES_PER_VOXEL, _check_finite, _checked_affine, _decode, _open, _save
-from spleen.types import Affine, SpacingMm
+from spleen.imaging.slicing import AXES
+from spleen.types import Affine, AxisName, MaskVolume, SpacingMm
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class NativeImage:
     """Header of the first channel, without the channel dimension."""
     file_shape: tuple[int, ...]
     """Shape of one channel in its file."""
+    series: Series | None = None
+    """The DICOM series that it was read from."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -54,8 +59,23 @@ class NativeImage:
 
     @property
     def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel in mm³."""
+        """Volume of one voxel in mm³; the mean one where slices are unevenly spaced."""
         return voxel_volume_mm3(self.affine)
+
+    @property
+    def uneven_axis(self) -> AxisName | None:
+        """The anatomical axis along which slices are unevenly spaced; None on a regular grid."""
+        if self.series is None or self.series.stack.is_even:
+            return None
+        return AXES[int(nib.orientations.io_orientation(self.file_affine)[2, 0])]
+
+    def volume_mm3(self, mask: MaskVolume) -> float:
+        """Volume of a mask on the RAS grid; where slices are unevenly spaced, each counts with its own share."""
+        if self.series is None or self.series.stack.is_even:
+            return int(np.count_nonzero(mask)) * self.voxel_volume_mm3
+        counts = np.count_nonzero(restore_orientation(mask, self.file_affine), axis=(0, 1))
+        stack = self.series.stack
+        return float(counts @ np.array(stack.slab_mm) / stack.spacing_mm * self.voxel_volume_mm3)
 
 
 def read_native(
@@ -76,7 +96,7 @@ def read_native(
     if len(paths) != n_channels:
         raise InputError(f"{paths[0]}: {len(paths)} files for the {n_channels} channel(s) that the run was trained on")
     opened = [
-        (_open(path, bytes_per_voxel), path) for path in paths
+        (_open(path, bytes_per_voxel, uneven=True), path) for path in paths
     ]  # all headers are checked before any array is read
     images = [_image(_stored(nifti, path), nifti, path) for nifti, path in opened]
     channels = [images[0].channels[0]]
@@ -87,7 +107,7 @@ def read_native(
         )
         channels.append(channel)
     first = images[0]
-    return NativeImage(tuple(channels), first.affine, first.file_affine, first.header, first.file_shape)
+    return NativeImage(tuple(channels), first.affine, first.file_affine, first.header, first.file_shape, first.series)
 
 
 def image_in_memory(
@@ -174,7 +194,7 @@ def _read_one_file(path: Path, n_channels: int, bytes_per_voxel: int) -> NativeI
 def _stored(nifti: nib.nifti1.Nifti1Pair, path: Path, channels: bool = False) -> Num[np.ndarray, "..."]:
     """The array in its stored integer type, or as float32 if the file contains scaled integers or floats."""
     stored = nifti.dataobj
-    assert isinstance(stored, nib.arrayproxy.ArrayProxy)  # true for every image loaded from a file
+    assert isinstance(stored, nib.arrayproxy.ArrayProxy | SeriesVoxels)  # true for every image loaded from a file
     unscaled = (stored.slope, stored.inter) == (1, 0)
     keeps_integers = unscaled and np.issubdtype(nifti.get_data_dtype(), np.integer)
     array = np.asarray(_decode(nifti, path, None if keeps_integers else np.dtype(np.float32), channels))
@@ -192,13 +212,16 @@ def _image(array: Num[np.ndarray, "..."], nifti: nib.nifti1.Nifti1Pair, path: Pa
         header.set_data_shape(file_shape)  # also resets the spacing along the dropped dimensions
     volumes = [array] if array.ndim == 3 else [array[..., number] for number in range(array.shape[3])]
     ras = [reorient_to_ras(volume, file_affine) for volume in volumes]
-    return NativeImage(tuple(channel for channel, _ in ras), ras[0][1], file_affine, header, file_shape)
+    return NativeImage(
+        tuple(channel for channel, _ in ras), ras[0][1], file_affine, header, file_shape, series_of(nifti)
+    )
 
 
 def write_like(path: Path, array: Num[np.ndarray, "i j k"], image: NativeImage) -> None:
     """Write a RAS array on the native grid of the image: same shape, affine, sform, qform, units and orientation.
 
     Written atomically (temporary name, then rename). The file has the array's data type; nothing is scaled.
+    Raises InputError for an image whose slices are unevenly spaced: NIfTI has no place for them.
     """
     _write(path, restore_orientation(array, image.file_affine).reshape(image.file_shape), image)
 
@@ -226,6 +249,8 @@ def is_whole(path: Path) -> bool:
 
 
 def _write(path: Path, array: Num[np.ndarray, "..."], image: NativeImage) -> None:
+    if image.series is not None:
+        check_even(image.series, path)
     header = image.header.copy()
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)

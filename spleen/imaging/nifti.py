@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float32, Num, Shaped
 
 from spleen.errors import InputError
+from spleen.imaging.dicom.location import is_series
+from spleen.imaging.dicom.volume import check_even, open_series, series_of
 from spleen.imaging.foreign import describe_file, describe_folder
 from spleen.imaging.geometry import (
     affine_to_ras,
@@ -160,12 +162,23 @@ def _save(nifti: nib.nifti1.Nifti1Image, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _open(path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL, channels: bool = False) -> nib.nifti1.Nifti1Pair:
-    """Read and check the header only."""
+def _open(
+    path: Path, bytes_per_voxel: int = _BYTES_PER_VOXEL, channels: bool = False, uneven: bool = False
+) -> nib.nifti1.Nifti1Pair:
+    """Read and check the header only. With `uneven`, slices of a DICOM series may be unevenly spaced."""
+    if is_series(path):
+        image = open_series(path)
+        series = series_of(image)
+        if series is not None and not uneven:
+            check_even(series, path)
+        _check_shape(image, path, bytes_per_voxel, channels)
+        return image
     if not path.exists():
         raise InputError(f"{path}: no such file (looked in {path.absolute().parent})")
     if path.is_dir():
-        raise InputError(f"{path} is a folder; expected a NIfTI file (.nii or .nii.gz): {describe_folder(path)}")
+        raise InputError(
+            f"{path} is a folder; expected a NIfTI file (.nii or .nii.gz) or a DICOM series: {describe_folder(path)}"
+        )
     try:
         check_offset(path)
         nifti = nib.load(path)
@@ -219,7 +232,7 @@ def _decode(
 ) -> Num[np.ndarray, "..."]:
     """Decompress the voxels, as 3D, or 4D with the channels last; damaged data raise InputError."""
     with _one_error(f"{path} is damaged or truncated: ", ". Copy or download it again"):
-        if isinstance(nifti, nib.nifti1.Nifti1Image) and path.suffix.lower() == ".gz":
+        if isinstance(nifti, nib.nifti1.Nifti1Image) and series_of(nifti) is None and path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
                 array = np.asanyarray(nifti.from_stream(stream).dataobj, dtype=dtype)
                 _read_to_checksum(stream)

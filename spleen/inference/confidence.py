@@ -4,16 +4,20 @@ How well the score ranks cases by their true Dice: docs/explanation/measured.md.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from spleen.imaging.postprocessing import components
 from spleen.inference.ensemble import VolumePrediction
+from spleen.types import MaskVolume
 
 # A confidence score below this is flagged for review.
 REVIEW_BELOW = 0.85
 # A volume this many times smaller or larger than any of the training cases is flagged for review.
 VOLUME_FACTOR = 2.0
+
+VolumeOf = Callable[[MaskVolume], float]
+"""The volume of a mask in mm³."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,20 @@ def confidence_scores(
     prediction: VolumePrediction,
     class_names: Sequence[str],
     training_volumes_mm3: Sequence[tuple[float, float]],
-    voxel_volume_mm3: float,
+    volume_mm3: VolumeOf,
 ) -> tuple[ClassConfidence, ...]:
-    """Score each class of one prediction; `training_volumes_mm3` contains the smallest and largest volume of each."""
+    """Score each class of one prediction.
+
+    `training_volumes_mm3` contains the smallest and largest volume of each; `volume_mm3` gives the volume of a mask.
+    """
     return tuple(
         _score(
             name,
-            components(prediction.mask == index + 1),
+            prediction.mask == index + 1,
             prediction.soft_dice_confidence[index],
             prediction.agreement[index],
             training_volumes_mm3[index],
-            voxel_volume_mm3,
+            volume_mm3,
         )
         for index, name in enumerate(class_names)
     )
@@ -60,13 +67,14 @@ def confidence_scores(
 
 def _score(
     name: str,
-    sizes: Sequence[int],
+    mask: MaskVolume,
     soft_dice: float,
     agreement: float,
     training_range_mm3: tuple[float, float],
-    voxel_volume_mm3: float,
+    volume_mm3: VolumeOf,
 ) -> ClassConfidence:
-    volume = sum(sizes) * voxel_volume_mm3
+    sizes = components(mask)
+    volume = volume_mm3(mask)
     fraction = sizes[0] / sum(sizes) if sizes else math.nan
     ratio = _to_range(volume, training_range_mm3)
     signs = {"uncertain boundary": soft_dice, "views disagree": agreement, "fragmented mask": fraction}

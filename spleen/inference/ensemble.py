@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Integer, Num, UInt8
 from torch import Tensor
 
+from spleen.errors import InputError
 from spleen.imaging.files import ImageFiles
 from spleen.imaging.native import NativeImage, read_native
 from spleen.imaging.probabilities import most_probable_class
@@ -100,16 +101,23 @@ def read_for(views: Sequence[View], image: ImageFiles, bytes_per_voxel: int) -> 
     """Read an image for the views of one ensemble, with as many channels as they were trained on.
 
     `bytes_per_voxel` is the memory that the caller needs per voxel besides the image itself. Raises InputError as
-    `read_native` does, and if the number of channels differs.
+    `read_native` does, if the number of channels differs, and for slices unevenly apart that a view would look across.
     """
     n_channels = views[0].model.preprocessing.n_channels
     image.check_channels(n_channels)
-    return read_native(
+    native = read_native(
         *image.paths,
         n_channels=n_channels,
         tolerance_mm=min(view.model.preprocessing.grid_tolerance_mm for view in views),
         bytes_per_voxel=_LARGEST_VOXEL_BYTES * n_channels + bytes_per_voxel,
     )
+    across = [view.model for view in views if view.model.preprocessing.axis != native.uneven_axis]
+    if native.uneven_axis is not None and across:
+        raise InputError(
+            f"{image.paths[0]}: its {native.uneven_axis} slices are unevenly spaced, and {across[0].name} would look "
+            f"across them, along the {across[0].preprocessing.axis} axis; use {native.uneven_axis} runs only"
+        )
+    return native
 
 
 def predict_volume(

@@ -15,15 +15,14 @@ from spleen.imaging.native import NativeImage, image_in_memory
 from spleen.inference.choice import Choice
 from spleen.inference.confidence import ClassConfidence
 from spleen.inference.loading import TrainedModel, load_ensemble
+from spleen.inference.outputs import PredictedImage, to_label_values
 from spleen.inference.predict import (
     Paths,
-    PredictedImage,
     PredictSettings,
     listed,
     make_views,
     postprocess_settings,
     predict_image,
-    to_label_values,
 )
 from spleen.reporting.tables import Cell, to_html
 from spleen.system.hardware import DeviceName
@@ -130,8 +129,7 @@ class Model:
         return self._prediction(predicted, native, np.array(own_affine, np.float64))
 
     def _prediction(self, predicted: PredictedImage, native: NativeImage, affine: Affine) -> Prediction:
-        sizes = np.bincount(predicted.mask.ravel("K"), minlength=1 + len(self.class_names))[1:]
-        volumes_mm3 = (sizes * native.voxel_volume_mm3).tolist()
+        volumes_mm3 = [native.volume_mm3(predicted.mask == index) for index in range(1, 1 + len(self.class_names))]
         mask, maps = to_label_values(predicted.mask, self.networks[0].classes), predicted.probabilities
         return Prediction(
             mask=np.ascontiguousarray(restore_orientation(mask, native.file_affine)),

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Integer, UInt8
 
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap, swapped_classes
 from spleen.imaging.files import find_volumes, group_channels
 from spleen.imaging.geometry import SHEARED_DEGREES, shear_degrees, shear_note
 from spleen.imaging.intensity import implausible_units
-from spleen.imaging.native import NativeImage, write_channels_like, write_like
+from spleen.imaging.native import NativeImage
 from spleen.imaging.postprocessing import PostprocessSettings, postprocess
 from spleen.imaging.slicing import flips_in_plane
 from spleen.inference.choice import Choice
@@ -29,7 +28,17 @@ from spleen.inference.leakage import (
     warn_of_same_names,
 )
 from spleen.inference.loading import TrainedModel, load_ensemble
-from spleen.inference.outputs import Target, check_folder, keep_unrecorded, missing_targets, plan_targets, record
+from spleen.inference.outputs import (
+    NiftiResults,
+    PredictedImage,
+    ResultWriter,
+    Target,
+    check_folder,
+    keep_unrecorded,
+    missing_targets,
+    plan_targets,
+    record,
+)
 from spleen.inference.tta import Variant, variants
 from spleen.inference.view import n_slices
 from spleen.system.hardware import DeviceName, choose_hardware
@@ -90,19 +99,6 @@ class PredictedCase:
     """Whether a run was trained on this very image, regardless of the file name."""
 
 
-@dataclass(frozen=True, eq=False)
-class PredictedImage:
-    """The prediction of one image in memory, on its RAS grid."""
-
-    mask: UInt8[np.ndarray, "i j k"]
-    """Class indices, after post-processing."""
-    probabilities: Float32[np.ndarray, "organ i j k"] | None
-    confidence: tuple[ClassConfidence, ...]
-    """One entry per class, from the mask before post-processing."""
-    implausible_units: str | None
-    """Why the intensities do not match the training, if they do not."""
-
-
 @dataclass(frozen=True)
 class FailedImage:
     """One image that could not be predicted, and why."""
@@ -133,25 +129,29 @@ def predict(
     output: str | Path | None = None,
     settings: PredictSettings | None = None,
     advance: Advance | None = None,
+    writer: ResultWriter | None = None,
 ) -> PredictionReport:
-    """Predict NIfTI images with a trained run, or with several whose probabilities are averaged.
+    """Predict images with a trained run, or with several whose probabilities are averaged.
 
     `runs` are run folders, folders of runs of one arm (which differ in axis, fold and seed only; for others see
-    `PredictSettings.choose`) or checkpoints; `inputs` are files, folders or glob patterns; `output` is a
-    file for one image, a folder otherwise. For runs trained on several channels, an image is one file with all
-    channels, or the files CASE_0000.nii.gz, CASE_0001.nii.gz, …. Each mask is on the grid of its image, in the label
-    values of the training. An image that fails does not stop the others and is listed in the report.
+    `PredictSettings.choose`) or checkpoints; `inputs` are NIfTI files, DICOM folders, folders of either, or glob
+    patterns; `output` is a file for one image, a folder otherwise. For runs trained on several channels, an image is
+    one file with all channels, or the files CASE_0000.nii.gz, CASE_0001.nii.gz, …. Each mask is on the grid of its
+    image, in the label values of the training; `writer` may be `spleen.dicom.results.DicomResults` for DICOM instead of
+    NIfTI. An image that fails does not stop the others and is listed in the report.
     Raises InputError, before anything is computed, for invalid runs, settings or outputs.
     """
     settings = settings or PredictSettings()
     started = time.perf_counter()
     models = load_ensemble(listed(runs, "run"), settings.allow_custom_code, settings.choose, settings.rename_classes)
-    found = find_targets(inputs, output, models[0].preprocessing.n_channels)
+    writer = writer or NiftiResults()
+    found = find_targets(inputs, output, models[0].preprocessing.n_channels, writer)
     views = make_views(models, settings)
     case_ids = [target.case_id for target in found]
     views_of = views_that_held_out(views, case_ids) if settings.held_out else dict.fromkeys(case_ids, views)
     targets = [target for target in found if target.case_id in views_of]
-    missing = to_compute(targets, settings)
+    writer.check(targets, views[0].model.classes, settings.probabilities)
+    missing = to_compute(targets, settings, writer)
     cleanup = postprocess_settings(views[0].model.classes, settings)
     for folder in {target.mask.parent for target in missing}:
         check_folder(folder)
@@ -163,7 +163,7 @@ def predict(
     with folded_warnings("spleen.imaging.nifti"):
         for target in missing:
             try:
-                case, done = _predict_one(target, views_of[target.case_id], settings, cleanup, advance)
+                case, done = _predict_one(target, views_of[target.case_id], settings, cleanup, advance, writer)
                 cases.append(case)
                 slices += done
             except (InputError, OSError) as error:
@@ -184,18 +184,22 @@ def _warn(cases: Sequence[PredictedCase], named: Collection[str]) -> None:
     warn_of_same_images([case.case_id for case in cases if case.is_seen and case.case_id not in named], len(cases))
 
 
-def find_targets(inputs: Paths, output: str | Path | None, n_channels: int) -> list[Target]:
+def find_targets(
+    inputs: Paths, output: str | Path | None, n_channels: int, writer: ResultWriter | None = None
+) -> list[Target]:
     """The images, with `n_channels` channels each, and their output files.
 
     Raises InputError for invalid inputs and outputs.
     """
     images = group_channels(find_volumes(listed(inputs, "image")), n_channels)
-    return plan_targets(images, None if output is None else Path(output))
+    return plan_targets(images, None if output is None else Path(output), (writer or NiftiResults()).suffixes)
 
 
-def to_compute(targets: Sequence[Target], settings: PredictSettings) -> list[Target]:
+def to_compute(
+    targets: Sequence[Target], settings: PredictSettings, writer: ResultWriter | None = None
+) -> list[Target]:
     """The targets that `predict` computes; raises InputError as `missing_targets` does."""
-    return missing_targets(targets, settings.probabilities, settings.overwrite, settings.skip_existing)
+    return missing_targets(targets, settings.probabilities, settings.overwrite, settings.skip_existing, writer)
 
 
 def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> list[View]:
@@ -264,12 +268,14 @@ def _predict_one(
     settings: PredictSettings,
     cleanup: PostprocessSettings,
     advance: Advance | None,
+    writer: ResultWriter,
 ) -> tuple[PredictedCase, int]:
     classes = views[0].model.classes
     image = read_for(views, target.image, _bytes_per_voxel(len(views), len(classes.names), settings.probabilities))
     seen_by = views_that_saw(views, image)
     if settings.held_out:
         check_unseen(seen_by, target.image_path)
+    writer.check_image(target, image, settings.probabilities)
     slices = sum(n_slices(view.model, image) for view in views)
     predicted = predict_image(
         views,
@@ -281,9 +287,7 @@ def _predict_one(
     )
     if settings.skip_existing:
         keep_unrecorded(target)
-    if predicted.probabilities is not None:
-        write_channels_like(target.probabilities, predicted.probabilities, image)
-    write_like(target.mask, to_label_values(predicted.mask, classes), image)
+    writer.write(target, image, predicted, views)
     record(target, predicted.confidence, classes.values)
     case = PredictedCase(
         target.case_id,
@@ -307,7 +311,7 @@ def predict_image(
     """Predict one image in memory; `name` is used in messages, `advance` receives the number of slices just done."""
     prediction = predict_volume(views, image, name, settings.batch_size, settings.probabilities, advance)
     names = views[0].model.classes.names
-    confidence = confidence_scores(prediction, names, _training_volumes(views), image.voxel_volume_mm3)
+    confidence = confidence_scores(prediction, names, _training_volumes(views), image.volume_mm3)
     mask = postprocess(prediction.mask, image.voxel_volume_mm3, cleanup)
     return PredictedImage(mask, prediction.probabilities, confidence, _intensity_doubt(views, image))
 
@@ -321,19 +325,6 @@ def _training_volumes(views: Sequence[View]) -> list[tuple[float, float]]:
     """For each class, the smallest and largest volume in the training cases of all runs."""
     of_class = zip(*(view.model.spec.training_volumes_mm3 for view in views), strict=True)
     return [(min(low for low, _ in ranges), max(high for _, high in ranges)) for ranges in of_class]
-
-
-def to_label_values(mask: UInt8[np.ndarray, "i j k"], classes: ClassMap) -> Integer[np.ndarray, "i j k"]:
-    """Map class indices to the label values of the training files, in the smallest type that represents them.
-
-    A class merged from several values gets the first of them.
-    """
-    values = [0, *(of_class[0] for of_class in classes.values)]
-    if values == list(range(len(values))):
-        return mask
-    dtype = np.dtype(np.int32) if min(values) < 0 else np.min_scalar_type(max(values))
-    labels: Integer[np.ndarray, "i j k"] = np.array(values, dtype)[mask]
-    return labels
 
 
 def _bytes_per_voxel(n_views: int, n_organs: int, probabilities: bool) -> int:

@@ -219,7 +219,7 @@ def test_help_shows_only_the_current_name_of_the_option(command: str) -> None:
         ("IMAGE", "is not a checkpoint; give a run folder, or a file that ends in .ckpt"),
         ("nowhere IMAGE", "error: nowhere: no such run folder or checkpoint (relative to "),
         ("RUN nowhere.nii", "error: nowhere.nii: no such file or folder (relative to "),
-        ("RUN no*where.nii", "no .nii or .nii.gz file matches this pattern"),
+        ("RUN no*where.nii", "no .nii or .nii.gz file and no DICOM folder matches this pattern"),
         ("RUN EMPTY", "contains no .nii or .nii.gz file"),
         ("EMPTY IMAGE", "is not a run folder: it has no checkpoints/best.ckpt"),
         ("RUN IMAGE OTHER -o m.nii.gz", "2 images cannot all become the one file m.nii.gz; give a folder as --output"),

@@ -80,7 +80,7 @@ def test_paths_stand_on_the_page_only_when_asked_for(ct, tmp_path) -> None:
         (["ct.nii.gz", "-o", "ct.nii.gz"], "must end in .html"),
         (["ct.nii.gz", "--label", "other_grid.nii.gz"], "different grids"),
         (["ct.nii.gz", "--label", "ct.nii.gz"], "is an image and not a label map"),
-        (["series"], "it is a DICOM series; convert it"),
+        (["series"], "contains no DICOM image"),
         (["slice.dcm"], "DICOM"),
         (["notes.txt"], "cannot be read as NIfTI"),
         (["folder"], "is neither a run folder, nor a folder of runs, nor one that spleen predict has written"),

@@ -124,7 +124,10 @@ def _case(name: str, image: str, label: str) -> Case:
         ([_case("a", "/x.nii", "/y.nii"), _case("b", "/x.nii", "/w.nii")], "/x.nii is used twice.*'a' and case 'b'"),
         ([_case("a", "/x.nii", "/y.nii"), _case("b", "/v.nii", "/y.nii")], "/y.nii is used twice"),
         ([_case("a", "/x.nii", "/x.nii")], "/x.nii is used twice, for case 'a' and case 'a'"),
-        ([_case("a", "/x.mha", "/y.nii")], "case 'a': x.mha is not a .nii or .nii.gz file; convert it"),
+        (
+            [_case("a", "/x.mha", "/y.nii")],
+            "case 'a': x.mha is neither a .nii or .nii.gz file nor a DICOM series; convert it",
+        ),
         ([case("a"), case("b", images=2)], r"case 'a' has 1 image\(s\), case 'b' has 2"),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_relative_pattern_is_resolved_from_the_working_directory(
     ("entry", "message"),
     [
         ("nowhere", r"nowhere: no such file or folder \(relative to "),
-        ("*.mha", r"\*\.mha: no \.nii or \.nii\.gz file matches this pattern \(relative to "),
+        ("*.mha", r"\*\.mha: no \.nii or \.nii\.gz file and no DICOM folder matches this pattern \(relative to "),
         ("empty", r"empty contains no \.nii or \.nii\.gz file"),
         ("twice", r"twice contains both a\.nii and a\.nii\.gz; keep one for case 'a'"),
     ],

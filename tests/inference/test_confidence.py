@@ -13,6 +13,10 @@ VOXEL_MM3 = 0.8 * 0.8 * 5.0  # 3.2
 NAN = math.nan
 
 
+def volume_mm3(mask: np.ndarray) -> float:
+    return int(mask.sum()) * VOXEL_MM3
+
+
 def score_mask(
     mask: np.ndarray,
     confidence: float = 0.95,
@@ -20,7 +24,7 @@ def score_mask(
     training_volumes_mm3: tuple[float, float] = (0.0, 1e6),
 ) -> ClassConfidence:
     prediction = VolumePrediction(mask.astype(np.uint8), None, (confidence,), (agreement,))
-    (score,) = confidence_scores(prediction, ["spleen"], [training_volumes_mm3], VOXEL_MM3)
+    (score,) = confidence_scores(prediction, ["spleen"], [training_volumes_mm3], volume_mm3)
     return score
 
 
@@ -113,6 +117,6 @@ def test_every_class_is_scored_on_its_own_voxels() -> None:
     mask = box(value=2)
     mask[0, 0, 0] = mask[4, 6, 2] = 3
     prediction = VolumePrediction(mask.astype(np.uint8), None, (NAN, 0.9, 0.8), (NAN, 0.99, 0.9))
-    scores = confidence_scores(prediction, ["a", "b", "c"], [(1, 9), (1, 99), (1, 99)], VOXEL_MM3)
+    scores = confidence_scores(prediction, ["a", "b", "c"], [(1, 9), (1, 99), (1, 99)], volume_mm3)
     assert [(score.class_name, score.n_components) for score in scores] == [("a", 0), ("b", 1), ("c", 2)]
     assert [score.confidence_score for score in scores] == pytest.approx([0.0, 0.9 * 0.99, 0.8 * 0.9 * 0.5])

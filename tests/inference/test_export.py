@@ -24,7 +24,8 @@ from spleen.inference.ensemble import predict_volume
 from spleen.inference.export import ExportReport, export, metadata_of
 from spleen.inference.export_graph import SliceProbabilities, largest_difference, serialise
 from spleen.inference.loading import TrainedModel, load_trained
-from spleen.inference.predict import PredictSettings, make_views, predict, to_label_values
+from spleen.inference.outputs import to_label_values
+from spleen.inference.predict import PredictSettings, make_views, predict
 from spleen.models.factory import build_network
 from spleen.models.padding import PadToMultiple
 from spleen.models.unet import UNet

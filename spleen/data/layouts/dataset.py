@@ -12,7 +12,7 @@ from unicodedata import normalize
 from spleen.data.cases import Case
 from spleen.errors import InputError
 from spleen.imaging.classes import parse_label_values
-from spleen.imaging.files import is_volume_name, told_apart
+from spleen.imaging.files import is_there, is_volume, told_apart
 from spleen.system.text import bullets
 
 Modality = Literal["ct", "mr"]
@@ -118,9 +118,10 @@ def _check_files(source: Path, cases: Sequence[Case], n_channels: int) -> None:
     owner: dict[Path, str] = {}
     for case in cases:
         for path in (*case.images, case.label):
-            if not is_volume_name(path.name):
+            if not is_volume(path):
                 raise InputError(
-                    f"{source}, case '{case.case_id}': {path.name} is not a .nii or .nii.gz file; convert it to NIfTI"
+                    f"{source}, case '{case.case_id}': {path.name} is neither a .nii or .nii.gz file nor a DICOM "
+                    "series; convert it to NIfTI"
                 )
             if path in owner:
                 raise InputError(
@@ -212,6 +213,6 @@ def _listed(folder: Path) -> set[str]:
 def _is_file(path: Path) -> bool:
     """Ask the file system, which may ignore case or refuse to list a folder whose files are readable."""
     try:
-        return path.is_file()
+        return is_there(path)
     except OSError:  # for example a name that is too long
         return False

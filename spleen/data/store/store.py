@@ -26,6 +26,9 @@ from spleen.data.cases import Case
 from spleen.data.store.entry import StoredArray, StoredCase
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
+from spleen.imaging.dicom.location import is_series
+from spleen.imaging.dicom.series import read_series
+from spleen.imaging.files import is_there
 from spleen.imaging.fingerprint import fingerprint
 from spleen.imaging.foreign import looks_like_label, swapped
 from spleen.imaging.geometry import check_same_grid, shear_degrees
@@ -73,9 +76,9 @@ def open_case(
     Raises InputError for invalid files, and for a cache folder that cannot be written.
     """
     for path in (*case.images, case.label):
-        if not path.is_file():
+        if not is_there(path):
             raise InputError(f"{path}: no such file (case '{case.case_id}')")
-        if not os.access(path, os.R_OK):
+        if path.exists() and not os.access(path, os.R_OK):
             raise InputError(f"{path} is not readable by this user; change its permissions")
     try:
         entry = entries_folder(cache) / _key(case, preprocessing, cache, allow_empty_label)
@@ -125,11 +128,20 @@ def _rebuild(
 def _key(case: Case, preprocessing: Preprocessing, cache: Path, allow_empty_label: bool) -> str:
     shaping = {
         "format": _FORMAT,
-        "images": [content_hash(image, cache / "hashes") for image in case.images],
+        "images": [_image_hash(image, cache / "hashes") for image in case.images],
         "label": content_hash(case.label, cache / "hashes"),
         "settings": {**asdict(preprocessing), "may_be_empty": allow_empty_label},
     }
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _image_hash(image: Path, memory: Path) -> str:
+    """A hash of the content of an image's file, or of all files of its DICOM series in their order."""
+    if not is_series(image):
+        return content_hash(image, memory)
+    frames = read_series(image).frames
+    parts = [f"{content_hash(frame.instance.path, memory)}/{frame.index}" for frame in frames]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _open(case: Case, entry: Path, axis: AxisName, rebuild: Callable[[], None], verify: bool) -> StoredCase:

@@ -12,6 +12,7 @@ from spleen.data.modality import guess_modality
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import label_values
 from spleen.evaluation.class_names import classes_to_score
+from spleen.imaging.dicom.location import is_series
 from spleen.imaging.files import case_name, split_channel
 from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
 from spleen.imaging.nifti import Volume, read_channels, read_label
@@ -124,8 +125,10 @@ def _case_id(image: Path) -> str:
 
 def _origin(paths: Mapping[str, Path | None]) -> tuple[tuple[str, str], ...]:
     given = {name: path for name, path in paths.items() if path is not None}
-    header = nib.load(given["image"]).header
-    assert isinstance(header, nib.nifti1.Nifti1Header)
-    texts = {field: header[field].tobytes().rstrip(b"\0").decode("latin-1") for field in _HEADER_TEXTS}
+    texts = {}
+    if not is_series(given["image"]):
+        header = nib.load(given["image"]).header
+        assert isinstance(header, nib.nifti1.Nifti1Header)
+        texts = {field: header[field].tobytes().rstrip(b"\0").decode("latin-1") for field in _HEADER_TEXTS}
     told = {f"header {field}": text.strip() for field, text in texts.items() if text.strip()}
     return tuple({**{name: str(path.absolute()) for name, path in given.items()}, **told}.items())

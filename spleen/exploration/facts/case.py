@@ -57,13 +57,15 @@ class CaseFacts:
         return self.labels.organ_voxels * self.labels.voxel_mm3 if self.labels is not None else 0.0
 
 
-def explore_case(files: CaseFiles, organ: tuple[int, ...] = (), above: float | None = None) -> CaseFacts:
+def explore_case(
+    files: CaseFiles, organ: tuple[int, ...] = (), above: float | None = None, identifying: bool = False
+) -> CaseFacts:
     """Read one case and collect its facts. Nothing wrong with its files raises: it becomes a finding.
 
     `organ` are the label values that make up the organ, by default all but 0; the voxels above `above` are looked for,
-    if it is given. Needs about 22 bytes per voxel.
+    if it is given; `identifying` adds what identifies the patient in DICOM. Needs about 22 bytes per voxel.
     """
-    image = read_image_file(files.image)
+    image = read_image_file(files.image, identifying)
     label = read_label_file(files.label, image.volume) if files.label is not None else _NO_LABEL
     apart = _grids_apart(image.volume, label.volume, files)
     labels = label_facts(label.volume, organ, files.class_names) if label.volume is not None else None

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from spleen.exploration.facts.dicom import DicomFacts
 from spleen.exploration.facts.header import NOT_SET, GeometryFacts, HeaderFacts
 from spleen.exploration.facts.intensity import IntensityFacts
 from spleen.exploration.facts.label import LabelFacts
@@ -39,12 +40,28 @@ def header_findings(header: HeaderFacts) -> Iterator[Finding]:
         yield Finding(
             "warning", "unit other than mm", f"the header gives positions in {header.spatial_unit}; converted to mm"
         )
+    if header.dicom is not None:
+        yield from _series_findings(header.dicom)
     if header.geometry is not None:
         yield from _form_findings(header.geometry)
         yield from _grid_findings(header.geometry)
 
 
+def _series_findings(facts: DicomFacts) -> Iterator[Finding]:
+    for note in facts.notes:
+        if facts.is_even:
+            yield Finding("note", "positions count", note)
+        else:
+            yield Finding(
+                "error",
+                "uneven slices",
+                f"{note}. A training needs a regular grid: resample it first; spleen predict reads it as it is",
+            )
+
+
 def _form_findings(geometry: GeometryFacts) -> Iterator[Finding]:
+    if geometry.sform_code is None:
+        return
     if not geometry.sform_code and not geometry.qform_code:
         yield Finding(
             "warning",

@@ -1,13 +1,18 @@
-"""What the header of a NIfTI file says, also where its voxels cannot be used."""
+"""What the header of a NIfTI file or a DICOM series says, also where its voxels cannot be used."""
 
+import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from spleen.errors import InputError
+from spleen.exploration.facts.dicom import DicomFacts, dicom_facts
+from spleen.imaging.dicom.location import is_series
+from spleen.imaging.dicom.series import NotChosenError, Series
+from spleen.imaging.dicom.volume import series_of
 from spleen.imaging.geometry import (
     affine_to_ras,
     check_affine,
@@ -53,8 +58,9 @@ class GeometryFacts:
     """Largest angle between an array axis and the body axis nearest to it."""
     shear_degrees: float
     """Largest departure of two array axes from the right angle."""
-    sform_code: int
-    qform_code: int
+    sform_code: int | None
+    qform_code: int | None
+    """None in DICOM, which has neither."""
     form_distance_mm: float | None
     """How far apart sform and qform place the same voxel, at most; None unless both are set."""
     planes: tuple[PlaneFacts, ...]
@@ -86,10 +92,13 @@ class HeaderFacts:
     bits_per_voxel: int
     scl_slope: float
     scl_inter: float
+    """NaN for a DICOM series whose slices are scaled differently."""
     spatial_unit: str
     temporal_unit: str
     geometry: GeometryFacts | None
     """None where the affine is damaged, or the file has fewer than three dimensions."""
+    dicom: DicomFacts | None = None
+    """Of a DICOM series."""
 
 
 def open_header(path: Path) -> tuple[nib.nifti1.Nifti1Pair | None, InputError | None]:
@@ -99,21 +108,27 @@ def open_header(path: Path) -> tuple[nib.nifti1.Nifti1Pair | None, InputError | 
     refused, such as a fourth dimension.
     """
     try:
-        nifti = _open(path, BYTES_PER_VOXEL)
+        nifti = _open(path, BYTES_PER_VOXEL, uneven=True)
         nifti.header.get_xyzt_units()
         return nifti, None
     except KeyError:
         return None, InputError(f"{path}: the header's code for units (xyzt_units) has no meaning; repair the header")
+    except NotChosenError as error:
+        return None, error
     except InputError as error:
         refused = error
+    if is_series(path):
+        return None, refused
     with suppress(Exception):  # the reason is already known
         loaded = nib.load(path)
         return loaded if isinstance(loaded, nib.nifti1.Nifti1Pair) else None, refused
     return None, refused
 
 
-def header_facts(nifti: nib.nifti1.Nifti1Pair, path: Path) -> HeaderFacts:
-    """Read the facts off an opened file."""
+def header_facts(nifti: nib.nifti1.Nifti1Pair, path: Path, identifying: bool = False) -> HeaderFacts:
+    """Read the facts off an opened file; with `identifying`, also what identifies the patient in DICOM."""
+    if isinstance(nifti, nib.nifti1.Nifti1Image) and (series := series_of(nifti)) is not None:
+        return _series_facts(series, nifti, path, identifying)
     spatial, temporal = _units(nifti)
     data_type, voxels = nifti.get_data_dtype(), nifti.dataobj
     assert isinstance(voxels, nib.arrayproxy.ArrayProxy)
@@ -132,6 +147,29 @@ def header_facts(nifti: nib.nifti1.Nifti1Pair, path: Path) -> HeaderFacts:
         spatial_unit=spatial,
         temporal_unit=temporal,
         geometry=geometry,
+    )
+
+
+def _series_facts(series: Series, image: nib.nifti1.Nifti1Image, path: Path, identifying: bool) -> HeaderFacts:
+    formats = {frame.instance.pixels for frame in series.frames}
+    types = {f"{'' if each.signed else 'u'}int{each.bits_allocated}" for each in formats}
+    scales = {(frame.slope, frame.intercept) for frame in series.frames}
+    slope, intercept = scales.pop() if len(scales) == 1 else (math.nan, math.nan)
+    geometry = None
+    with suppress(InputError):
+        geometry = replace(_geometry(image, path), sform_code=None, qform_code=None, form_distance_mm=None)
+    return HeaderFacts(
+        format="DICOM",
+        file_bytes=sum(file.stat().st_size for file in {frame.instance.path for frame in series.frames}),
+        shape=series.shape,
+        data_type=", ".join(sorted(types)),
+        bits_per_voxel=max(each.bits_allocated for each in formats),
+        scl_slope=slope,
+        scl_inter=intercept,
+        spatial_unit="mm",
+        temporal_unit=NOT_SET,
+        geometry=geometry,
+        dicom=dicom_facts(series, identifying),
     )
 
 

@@ -11,8 +11,12 @@ import numpy as np
 from spleen.errors import InputError
 from spleen.exploration.facts.findings import Finding
 from spleen.exploration.facts.header import HeaderFacts, affine_in_mm, header_facts, open_header
+from spleen.imaging.dicom.series import NotChosenError
 from spleen.imaging.geometry import reorient_to_ras
 from spleen.imaging.nifti import Volume, _decode, read_label
+
+NOT_CHOSEN = "several series"
+"""Topic of the finding about a DICOM folder in which none is chosen."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +30,26 @@ class ReadFile:
 
 @contextmanager
 def _reader_quiet() -> Iterator[None]:
-    """Hold back the reader's warnings: the findings say the same."""
-    logger = logging.getLogger("spleen.imaging.nifti")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Hold back the readers' warnings: the findings say the same."""
+    loggers = [logging.getLogger(name) for name in ("spleen.imaging.nifti", "spleen.imaging.dicom.volume")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @_reader_quiet()
-def read_image_file(path: Path) -> ReadFile:
-    """Read an image on its RAS grid, NaN and Inf included: they are counted later."""
+def read_image_file(path: Path, identifying: bool = False) -> ReadFile:
+    """Read an image on its RAS grid, NaN and Inf included: they are counted later.
+
+    `identifying` is that of `header_facts`.
+    """
     nifti, refused = open_header(path)
-    header = header_facts(nifti, path) if nifti is not None else None
+    header = header_facts(nifti, path, identifying) if nifti is not None else None
     if nifti is None or refused is not None:
         return ReadFile(header, None, (_unreadable("image", refused),))
     try:
@@ -68,4 +77,6 @@ def read_label_file(path: Path, image: Volume | None) -> ReadFile:
 
 
 def _unreadable(what: str, error: InputError | None) -> Finding:
+    if isinstance(error, NotChosenError):
+        return Finding("error", NOT_CHOSEN, error.without_descriptions)
     return Finding("error", f"{what} cannot be used", str(error))

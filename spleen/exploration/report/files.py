@@ -6,6 +6,7 @@ from dataclasses import asdict
 from spleen.exploration.explore import Exploration
 from spleen.exploration.facts.above import AboveFacts
 from spleen.exploration.facts.case import CaseFacts
+from spleen.exploration.facts.dicom import DicomFacts
 from spleen.exploration.facts.header import GeometryFacts, HeaderFacts
 from spleen.exploration.facts.intensity import IntensityFacts
 from spleen.exploration.facts.label import LabelFacts
@@ -90,6 +91,8 @@ def _header(header: HeaderFacts) -> Iterator[tuple[str, Value]]:
         yield name, getattr(header, name)
     if header.geometry is not None:
         yield from _geometry(header.geometry)
+    if header.dicom is not None:
+        yield from _dicom(header.dicom)
 
 
 def _geometry(geometry: GeometryFacts) -> Iterator[tuple[str, Value]]:
@@ -99,6 +102,17 @@ def _geometry(geometry: GeometryFacts) -> Iterator[tuple[str, Value]]:
         yield f"{plane.axis}_array_axis", plane.array_axis
         yield f"{plane.axis}_slices", plane.n_slices
         yield f"{plane.axis}_spacing_mm", plane.spacing_mm
+
+
+def _dicom(facts: DicomFacts) -> Iterator[tuple[str, Value]]:
+    for name, value in asdict(facts).items():
+        if name in ("elements", "identifying", "notes"):
+            continue
+        if isinstance(value, tuple):
+            yield f"dicom_{name}", "\\".join(f"{each:.6g}" for each in value)
+        else:
+            yield f"dicom_{name}", value
+    yield from ((element.keyword, element.value) for element in facts.identifying)
 
 
 def _intensity(facts: IntensityFacts) -> Iterator[tuple[str, Value]]:

@@ -70,6 +70,7 @@ class _CaseView:
     chips: tuple[tuple[str, str], ...]
     facts: list[tuple[str, str]]
     planes: Table | None
+    elements: Table | None
     shown: str
     unit: str
     histograms: tuple[HistogramDrawing, ...]
@@ -142,6 +143,7 @@ def _view(case: CaseFacts, organ: tuple[int, ...], most_pixels: int, window: Dis
         chips=tuple((LABEL_COLOURS[n % len(LABEL_COLOURS)], value.title) for n, value in enumerate(values)),
         facts=facts_of(case),
         planes=_planes(case),
+        elements=_elements(case),
         shown=views[0].shown if views else "",
         unit=" in HU" if facts is not None and facts.modality == "CT" else "",
         histograms=tuple(map(histogram_drawing, histogram_panels(facts))) if facts is not None else (),
@@ -178,6 +180,14 @@ def _planes(case: CaseFacts) -> Table | None:
         for row, counts in zip(rows, case.labels.organ_per_slice, strict=True):
             row.append(sum(count > 0 for count in counts))
     return columns, rows
+
+
+def _elements(case: CaseFacts) -> Table | None:
+    if case.image_header is None or case.image_header.dicom is None:
+        return None
+    return ["tag", "keyword", "value"], [
+        [each.tag, each.keyword, each.value] for each in case.image_header.dicom.elements
+    ]
 
 
 def _spreads(facts: IntensityFacts) -> Table:
