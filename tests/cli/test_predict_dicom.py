@@ -81,8 +81,8 @@ def test_options_that_do_not_go_together_are_refused(run: Path, case: list[Path]
     assert "--page shows a NIfTI mask" in refused(run, "scans/a", "-o", "seg.dcm", "--page")
     assert "none.yaml cannot be read" in refused(run, "scans/a", "-o", "seg.dcm", "--codes", "none.yaml")
     assert "1 input(s) are none: ct.nii" in refused(run, "ct.nii", "-o", "seg.dcm")
-    assert "ct.nii is none" in refused(run, "ct.nii", "--series", "4")
-    assert "or one series already" in refused(run, "case#4", "--series", "4")
+    assert "ct.nii leaves nothing to choose" in refused(run, "ct.nii", "--series", "4")
+    assert "case#4 leaves nothing to choose" in refused(run, "case#4", "--series", "4")
     assert file_names(Path()) == {"case", "scans", "ct.nii"}
 
 

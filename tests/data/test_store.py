@@ -355,6 +355,7 @@ def _read_all(stored):
     return float(np.array(stored.images).sum())
 
 
+@pytest.mark.slow
 def test_several_processes_rebuild_a_deleted_cache_together(case, cache):
     stored = open_case(case, SETTINGS, cache)
     expected = _read_all(stored)

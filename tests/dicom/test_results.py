@@ -61,7 +61,7 @@ def to_nifti(run: Path, array: np.ndarray, affine: np.ndarray, folder: Path) -> 
 
 @pytest.mark.parametrize(
     ("affine", "orientations"),
-    [(AFFINE, ORIENTATIONS), (OBLIQUE, ORIENTATIONS[::7])],
+    [pytest.param(AFFINE, ORIENTATIONS, marks=pytest.mark.slow), (OBLIQUE, ORIENTATIONS[::7])],
     ids=["axis-aligned", "oblique"],
 )
 def test_in_every_orientation_the_segmentation_equals_the_mask_in_nifti(

@@ -117,6 +117,7 @@ def test_files_come_as_they_are_in_the_archive_into_a_private_folder(
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_several_series_are_listed_and_one_is_chosen(run: Path, ct: SmallCt, tmp_path: Path) -> None:
     with orthanc(tmp_path / "orthanc") as server:
         scans = {n: write_series(tmp_path / str(n), int16(ct)[:, :, : 4 + n], AFFINE, series_number=n) for n in (1, 2)}
@@ -133,6 +134,7 @@ def test_several_series_are_listed_and_one_is_chosen(run: Path, ct: SmallCt, tmp
         assert read.ReferencedSeriesSequence[0].SeriesInstanceUID == pydicom.dcmread(scans[2][0]).SeriesInstanceUID
 
 
+@pytest.mark.slow
 def test_users_come_from_netrc_or_a_file_of_headers(
     files: list[Path], study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +340,7 @@ def test_a_series_larger_than_the_disk_is_refused(tmp_path: Path, monkeypatch: p
         archive.fetch(STUDY, SERIES, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_or_silent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"cannot be reached: Connection refused"):
         open_archive(f"http://127.0.0.1:{free_port()}/web").series_of(STUDY)

@@ -134,6 +134,7 @@ def test_the_server_gets_a_report_of_the_study_with_parallel_coordinates_maps_an
     assert (condition["key"]["name"], condition["op"], condition["value"]) == ("group", "IN", ["size_and_rate"])
 
 
+@pytest.mark.slow
 def test_a_project_that_the_server_does_not_have_is_not_made(tmp_path: Path) -> None:
     server = ReportServer()
     with server.serving():

@@ -74,6 +74,7 @@ def assert_same_epochs(run_folder: Path, expected: Path) -> None:
             assert float(row[name]) == pytest.approx(float(other[name]), rel=2e-3, abs=2e-3), name
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_network_as_one(two_processes: Path, one_process: Path) -> None:
     assert_same_epochs(two_processes, one_process)
     found, wanted = (
@@ -116,6 +117,7 @@ def test_the_weights_of_two_processes_load_without_a_ddp_prefix(two_processes: P
     assert not any(name.startswith("module.") for name in load_trained(two_processes).network.state_dict())
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_both_processes_and_a_single_process_resumes_the_run(
     ct: SmallCt, one_process: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -313,6 +313,7 @@ def test_the_command_line_selects_at_most_one_study() -> None:
 # wandb's own sweeps -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_wandb_sweep_calls_train_py_with_arguments_that_hydra_accepts() -> None:
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 

@@ -56,6 +56,7 @@ def test_a_prediction_of_a_series_is_that_of_its_nifti(
     )
 
 
+@pytest.mark.slow
 def test_folders_of_series_pair_with_labels_and_stand_in_tables(ct: SmallCt, tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     lines = ["image,label"]

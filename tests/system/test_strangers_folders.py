@@ -317,6 +317,7 @@ def test_syncing_inside_a_run_folder_uses_the_installed_wandb(
     assert not canary.exists()
 
 
+@pytest.mark.slow
 def test_each_payload_creates_its_canary_when_executed(tmp_path: Path) -> None:
     """Each payload does run when it is instantiated without checks, so the tests above can fail."""
     for payload in PAYLOADS:

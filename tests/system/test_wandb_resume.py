@@ -129,6 +129,7 @@ def test_an_offline_run_adds_only_new_epochs_after_an_uploaded_part(tmp_path: Pa
     assert [row["epoch"] for row in history(first)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_wandb_that_hangs_is_disabled_and_does_not_block(tmp_path: Path) -> None:
     process = start(HANGING, tmp_path)
     output, warnings = process.communicate(timeout=60)

@@ -105,6 +105,7 @@ def test_sigterm_stops_after_the_step_and_the_printed_command_resumes_the_run(
     assert [float(row["epoch"]) for row in rows(run_folder / "metrics.csv")][: kept + 1] == list(range(kept + 1))
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_saved_epoch_reports_that_the_run_would_start_from_scratch(
     ct: SmallCt, tmp_path: Path, processes: list[subprocess.Popen[str]]
 ) -> None:
