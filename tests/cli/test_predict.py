@@ -306,6 +306,7 @@ def test_a_full_disk_keeps_finished_files_and_leaves_no_partial_ones(
 
 
 @pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_an_interruption_keeps_finished_files_and_leaves_no_partial_ones(
     ct: SmallCt, views: list[Path], tmp_path: Path, sent: signal.Signals, exit_code: int
 ) -> None:
@@ -334,6 +335,7 @@ def test_an_interruption_keeps_finished_files_and_leaves_no_partial_ones(
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 120))

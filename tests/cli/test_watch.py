@@ -153,6 +153,7 @@ def test_a_study_is_followed_until_its_last_job_is_finished(tmp_path: Path, sett
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_a_killed_training_has_stopped_and_a_signal_ends_the_view_quietly(
     tmp_path: Path, settings: tuple[str, ...], number: signal.Signals, exit_code: int
 ) -> None:

@@ -36,6 +36,7 @@ def process_state() -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 def test_train_gives_the_same_run_as_the_command(ct: SmallCt, tmp_path: Path) -> None:
     before = process_state()
     run = spleen.train(

@@ -105,6 +105,7 @@ def panels(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [panel for grid in grids for panel in grid["panelBankSectionConfig"]["panels"]]
 
 
+@pytest.mark.slow
 def test_the_server_gets_a_report_of_the_study_with_parallel_coordinates_maps_and_curves(study: Path) -> None:
     server = ReportServer()
     with server.serving():

@@ -82,6 +82,7 @@ def test_invalid_studies_are_reported_before_anything_runs(tmp_path: Path, setti
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_failed_jobs_are_listed_at_the_end_and_equal_values_written_differently_run_once(
     tmp_path: Path, settings: tuple[str, ...]
 ) -> None:

@@ -100,6 +100,7 @@ def saved_epochs(run_folder: Path) -> int:
     return len(torch.load(last, weights_only=True)["callbacks"]["EpochRecord"]["rows"]) if last.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_every_stage_ends_like_an_uninterrupted_one(
     ct: SmallCt, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

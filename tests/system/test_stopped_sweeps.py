@@ -25,6 +25,7 @@ def interrupted(folder: Path, command: tuple[str, ...], number: signal.Signals) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_an_interrupt_stops_the_whole_study(tmp_path: Path, settings: tuple[str, ...], number: signal.Signals) -> None:
     exit_code, errors = interrupted(tmp_path, study(settings, "epochs=100000"), number)
     assert exit_code == 128 + number

@@ -335,6 +335,7 @@ def test_a_multirun_survives_failed_jobs_and_gives_each_job_its_own_folder_and_w
     assert len(rows(good / "metrics.csv")) == 1
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_the_written_files_and_marks_the_wandb_run_as_failed(tmp_path: Path) -> None:
     ct = small_ct(tmp_path)
     settings = small(*ct.overrides, "data.label_values=[3,4]", "epochs=100000", "logger=wandb", "study=s")

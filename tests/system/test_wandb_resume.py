@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
 from tests._helpers.wandb_server import WandbServer
 from tests.runs.test_tracking_mirror import KEY, REPOSITORY, history, of_type, settings
