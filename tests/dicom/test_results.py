@@ -1,5 +1,8 @@
 """A predicted segmentation lies on the slices of its series, and equals the mask that NIfTI gets of the same volume."""
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -302,3 +305,35 @@ def test_without_highdicom_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "highdicom", None)  # makes the import fail
     refused(r"need the package highdicom.*pip install 'spleen\[dicom\]'", run, series[0], tmp_path / "seg.dcm")
+
+
+# By dcmqi -------------------------------------------------------------------------------------------------------------
+
+
+def on_grid(path: Path, affine: np.ndarray) -> np.ndarray:
+    """The indices, on the grid with this affine, of the voxels of a mask; dcmqi leaves out the slices without any."""
+    image = nib.load(path)
+    here = np.linalg.inv(affine) @ image.affine
+    indices = nib.affines.apply_affine(here, np.argwhere(np.asarray(image.dataobj)))
+    np.testing.assert_allclose(indices, np.rint(indices), atol=1e-3)
+    return np.unique(np.rint(indices).astype(int), axis=0)
+
+
+@pytest.mark.parametrize("affine", [AFFINE, OBLIQUE], ids=["axis-aligned", "oblique"])
+def test_dcmqi_reads_the_voxels_of_the_nifti_mask(run: Path, ct: SmallCt, tmp_path: Path, affine: np.ndarray) -> None:
+    program = shutil.which("segimage2itkimage", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("dcmqi is not installed (pip install dcmqi)")
+    write_series(tmp_path / "case", int16(ct), affine)
+    assert predict(run, tmp_path / "case", tmp_path / "seg.dcm", writer=DICOM).failures == ()
+    assert predict(run, tmp_path / "case", tmp_path / "mask.nii.gz").failures == ()
+    (tmp_path / "read").mkdir()
+    subprocess.run(
+        [program, "--inputDICOM", tmp_path / "seg.dcm", "--outputDirectory", tmp_path / "read", "-t", "nii"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    mask = nib.load(tmp_path / "mask.nii.gz")
+    for number, value in ((1, 3), (2, 7)):
+        expected = np.argwhere(voxels(tmp_path / "mask.nii.gz") == value)
+        assert len(expected) > 100
+        np.testing.assert_array_equal(on_grid(tmp_path / "read" / f"{number}.nii.gz", mask.affine), expected)
