@@ -3,7 +3,7 @@
 Run it from the repository, on an otherwise idle machine (about an hour on two cores):
 
     python -m benchmarks.speed --image ct.nii.gz --label spleen.nii.gz
-    python -m benchmarks.speed --only gpu_monai gpu_bare        # on a machine with a GPU: its tables only
+    python -m benchmarks.speed --only gpu_monai gpu_bare gpu_jobs --image … --label … --root …  # on a GPU: its tables
     python -m benchmarks.speed --only nnunet --root Task04_Hippocampus --nnunet nnunet/bin
     python -m benchmarks.speed --quick --page speed.md          # minutes: shows that all of it runs, measures nothing
 
@@ -86,6 +86,10 @@ SECTIONS: Mapping[str, Section] = {
         _QUICK_BARE,
         cuda=True,
     ),
+    "gpu_jobs": Section(
+        "On a GPU: whole jobs", "From the start of the process to its end.", ("gpu_jobs",),
+        ("--rounds", "1", "--passes", "1"), cuda=True,
+    ),
 }  # fmt: skip
 
 
@@ -129,6 +133,8 @@ def _missing(name: str, section: Section, arguments: argparse.Namespace) -> str 
         return "there is no CUDA device"
     if "compare_monai" in section.command and find_spec("monai") is None:
         return "MONAI is not installed (pip install 'monai>=1.5')"
+    if name == "gpu_jobs" and (arguments.image is None or arguments.label is None):
+        return "it needs --image and --label"
     if name == "nnunet" and (arguments.root is None or arguments.nnunet is None):
         return "it needs --root and --nnunet"
     return None
@@ -136,7 +142,9 @@ def _missing(name: str, section: Section, arguments: argparse.Namespace) -> str 
 
 def _inputs(module: str, arguments: argparse.Namespace, shown: bool = False) -> list[str]:
     """The options with paths; on the page, each is a word instead."""
-    names = {"compare_monai": ("image", "label"), "nnunet_speed": ("root", "nnunet")}.get(module, ())
+    names = {
+        "compare_monai": ("image", "label"), "nnunet_speed": ("root", "nnunet"), "gpu_jobs": ("image", "label", "root")
+    }.get(module, ())  # fmt: skip
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return [part for name, path in given.items() for part in (f"--{name}", name.upper() if shown else str(path))]
 
