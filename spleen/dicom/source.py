@@ -66,9 +66,8 @@ def study_header(series: Series) -> "Dataset":
     header.ImageOrientationPatient = _as_text((*first.row_direction, *first.column_direction))
     thickness = first.thickness_mm or sum(series.stack.slab_mm) / len(series.frames)
     header.SliceThickness = _as_text((thickness,))[0]
-    distances = series.stack.distances_mm
-    if series.stack.is_even and len(distances) > 1:
-        header.SpacingBetweenSlices = _as_text(((distances[-1] - distances[0]) / (len(distances) - 1),))[0]
+    if series.stack.is_even and len(series.frames) > 1:
+        header.SpacingBetweenSlices = _as_text((series.stack.spacing_mm,))[0]
     return header
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from spleen.dicom.multipart import write_parts
+from spleen.dicom.uids import LONGEST_UID, is_uid
 from spleen.errors import InputError
 from spleen.imaging.dicom.header import read_header, read_whole, text
 from spleen.system.text import bullets
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
-_MOST_UID = 64
 _IMAGES = ("CT", "MR")
 _SECONDS = (10.0, 60.0)  # to connect, and between two pieces of an answer
 _ATTEMPTS, _FIRST_WAIT_MS = 3, 200
@@ -167,8 +166,8 @@ def read_headers(path: Path) -> dict[str, str]:
 
 def check_uid(uid: str, what: str) -> str:
     """The UID itself. Raises InputError for what is none: it becomes part of a URL."""
-    if not _UID.fullmatch(uid) or len(uid) > _MOST_UID:
-        raise InputError(f"{what} must be a UID of digits and dots, at most {_MOST_UID} characters; got {uid[:80]!r}")
+    if not is_uid(uid):
+        raise InputError(f"{what} must be a UID of digits and dots, at most {LONGEST_UID} characters; got {uid[:80]!r}")
     return uid
 
 

@@ -16,9 +16,9 @@ from spleen.dicom.node.queue import (
     Identity,
     Job,
     Queue,
-    is_uid,
     release,
 )
+from spleen.dicom.uids import is_uid
 from spleen.errors import InputError
 
 SERIES = "1.2.840.1"

@@ -7,7 +7,6 @@ One process serves a queue, in threads; `release` may be called from others.
 
 import json
 import os
-import re
 import shutil
 import threading
 import time
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from spleen.dicom.uids import is_uid
 from spleen.errors import InputError
 from spleen.system.files import sync_folder, write_bytes
 
@@ -29,14 +29,7 @@ IMAGES, RESULTS = "images", "results"
 _RECORD = "record.json"
 _AGAIN = "_"
 """Between a series and a number, where instances came after its results were sent."""
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-_LONGEST_UID = 64
 _PRIVATE = 0o700
-
-
-def is_uid(text: str) -> bool:
-    """Whether a text is a UID and so may become a name: digits and single dots between them, at most 64 characters."""
-    return len(text) <= _LONGEST_UID and _UID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from spleen.dicom.node.connection import Connection, Spool, peer_of, printable, title_of
-from spleen.dicom.node.queue import Identity, Queue, is_uid
+from spleen.dicom.node.queue import Identity, Queue
 from spleen.dicom.node.quiet import silence_libraries
 from spleen.dicom.node.settings import LOOPBACK, Caller, NodeSettings
 from spleen.dicom.node.tls import server_context
+from spleen.dicom.uids import is_uid
 from spleen.errors import InputError
 from spleen.imaging.dicom.compressed import readable_syntaxes
 from spleen.imaging.dicom.header import read_header, text
