@@ -3,7 +3,8 @@
 Same frame as the trunk: millimetres, RAS+ (+x right, +y front, +z up), pelvis at z = 0, lower heart at z = 450.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from spleen.data.phantom.shapes import (
     union,
 )
 from spleen.data.phantom.trunk import Trunk, back_muscles, draw_trunk, lungs, skeleton, walls
+from spleen.data.phantom.visit import Visit
 
 Knots = list[tuple[Number, Number, Number, Number]]
 
@@ -89,23 +91,36 @@ COLON: Knots = [
 ]  # fmt: skip
 
 
-def abdomen(rng: np.random.Generator, volume_mm3: Callable[[Shape], float]) -> Iterator[Part]:
+def abdomen(rng: np.random.Generator, volume_mm3: Callable[[Shape], float], visit: Visit) -> Iterator[Part]:
     """All parts of one patient in painting order; `volume_mm3` returns the volume of a shape in that patient."""
     # One random stream per organ, so that a change to one organ does not affect the others.
     streams = rng.spawn(9)
     trunk = draw_trunk(streams[0])
     yield from walls(trunk)
-    yield from lungs(trunk, streams[1])
+    yield from _lowered(lungs(trunk, streams[1]), visit.breath_mm)
     yield from back_muscles(trunk)
     yield from skeleton(trunk)
+    yield from _lowered(_organs(trunk, streams, volume_mm3, visit), visit.breath_mm)
+
+
+def _organs(
+    trunk: Trunk, streams: Sequence[np.random.Generator], volume_mm3: Callable[[Shape], float], visit: Visit
+) -> Iterator[Part]:
+    """Everything that moves with the diaphragm, where it lies at the first visit."""
     yield from _mesentery(streams[2])
     yield from _shifted(_bowel(streams[3]), streams[3], 3)
     yield from _shifted(_colon(streams[4]), streams[4], 4)
     yield from _shifted(_kidneys(streams[5]), streams[5], 3)
     yield from _liver(trunk, streams[6])
     yield from _shifted(_stomach(), streams[7], 2)
-    yield Part("spleen", 112, 6, _spleen(trunk, streams[8], volume_mm3))
+    yield Part("spleen", 112, 6, _spleen(trunk, streams[8], volume_mm3, visit))
     yield from _shifted(_vessels(), streams[8], 1.5)
+
+
+def _lowered(parts: Iterable[Part], breath_mm: Number) -> Iterator[Part]:
+    """The parts as a breath deeper by `breath_mm` puts them."""
+    for part in parts:
+        yield replace(part, shape=moved(part.shape, (0, 0, -breath_mm))) if breath_mm else part
 
 
 def _shifted(parts: Iterable[Part], rng: np.random.Generator, sigma_mm: Number) -> Iterator[Part]:
@@ -115,14 +130,19 @@ def _shifted(parts: Iterable[Part], rng: np.random.Generator, sigma_mm: Number) 
         yield Part(part.name, part.hu, part.texture_hu, moved(part.shape, (dx, dy, dz)))
 
 
-def _spleen(trunk: Trunk, rng: np.random.Generator, volume_mm3: Callable[[Shape], float]) -> Shape:
+def _spleen(trunk: Trunk, rng: np.random.Generator, volume_mm3: Callable[[Shape], float], visit: Visit) -> Shape:
     """The spleen, scaled to its target volume, because wall, diaphragm and hilum cut it differently in each patient."""
-    dx, dy, dz = (float(d) for d in rng.uniform(-3, 3, 3))
-    goal_mm3 = SPLEEN_MM3 * rng.uniform(0.95, 1.05)
-    scale = 1.0
+    shift: Vector = tuple(float(d) for d in rng.uniform(-3, 3, 3))  # type: ignore[assignment]
+    goal_mm3, scale = SPLEEN_MM3 * rng.uniform(0.95, 1.05), 1.0
     for _ in range(4):
-        scale *= (goal_mm3 / volume_mm3(_crescent(trunk, (dx, dy, dz), scale))) ** 0.4
-    return _crescent(trunk, (dx, dy, dz), scale)
+        scale *= (goal_mm3 / volume_mm3(_crescent(trunk, shift, scale))) ** 0.4
+    if visit.number:
+        # Measured where the breath puts it: the patient's deformation differs from place to place.
+        goal_mm3 = volume_mm3(_crescent(trunk, shift, scale)) * visit.spleen_factor
+        for _ in range(12):
+            lowered = moved(_crescent(trunk, shift, scale), (0, 0, -visit.breath_mm))
+            scale *= (goal_mm3 / volume_mm3(lowered)) ** 0.4
+    return _crescent(trunk, shift, scale)
 
 
 def _crescent(trunk: Trunk, shift_mm: Vector, scale: Number) -> Shape:

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from spleen.data.phantom.anatomy import abdomen
 from spleen.data.phantom.shapes import Field, Part, Points, Shape
+from spleen.data.phantom.visit import Visit
 from spleen.errors import InputError
 
 FIELD_OF_VIEW_MM = (0.794922 * 512, 0.794922 * 512, 450.0)
@@ -33,6 +34,7 @@ REACH_MM = CUT_OFF * (DEFORMATION_MM + float(ROUGHNESS_MM))
 SLAB_VOXELS = 1_000_000
 POINT_SPREAD_MM = 0.7
 NOISE_CORRELATION_MM = 0.7
+FIRST_VISIT = Visit()
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,15 @@ class Phantom:
     affine: Float64[np.ndarray, "4 4"]
 
 
-def make_phantom(matrix: int = 128, n_slices: int = 90, seed: int = 0, noise_hu: float = 12.0) -> Phantom:
+def make_phantom(
+    matrix: int = 128, n_slices: int = 90, seed: int = 0, noise_hu: float = 12.0, visit: Visit = FIRST_VISIT
+) -> Phantom:
     """Generate a synthetic abdominal CT in the portal venous phase.
 
     The field of view is always 407 × 407 × 450 mm: ``matrix=512`` and 90 slices give voxels of 0.794922 × 0.794922 ×
     5 mm. ``seed`` varies the anatomy slightly and sets the noise; a seed gives the same patient at every matrix size.
     ``noise_hu`` is the standard deviation of the noise at mid-depth of the body. A voxel is labelled if the spleen
-    fills at least half of it.
+    fills at least half of it. At a later `visit` the same patient is scanned again.
 
     Raises InputError for a matrix outside 32..512, slices outside 16..450, a negative seed, or noise outside 0..200.
     """
@@ -59,15 +63,16 @@ def make_phantom(matrix: int = 128, n_slices: int = 90, seed: int = 0, noise_hu:
     spacing_mm = np.array(FIELD_OF_VIEW_MM) / shape
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = [-(matrix - 1) / 2 * spacing_mm[0], -(matrix - 1) / 2 * spacing_mm[1], spacing_mm[2] / 2]
-    axes = [affine[d, 3] + spacing_mm[d] * np.arange(shape[d]) for d in range(3)]
-    anatomy_rng, noise_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
+    axes = [affine[d, 3] - visit.shift_mm[d] + spacing_mm[d] * np.arange(shape[d]) for d in range(3)]
+    stream = [1, visit.number] if visit.number else [1]
+    anatomy_rng, noise_rng = np.random.default_rng([seed, 0]), np.random.default_rng([seed, *stream])
     canvas = _Canvas(axes, _deformed_points(axes, seed), _texture(axes, seed))
-    for part in abdomen(anatomy_rng, _volume_meter(seed)):
+    for part in abdomen(anatomy_rng, _volume_meter(seed), visit):
         canvas.paint(part)
     hu = canvas.hu
     sigma = (POINT_SPREAD_MM / spacing_mm[0], POINT_SPREAD_MM / spacing_mm[1])
     ndimage.gaussian_filter(hu, sigma, axes=(0, 1), output=hu, truncate=3.0)
-    _add_noise(hu, noise_rng, noise_hu, axes)
+    _add_noise(hu, noise_rng, noise_hu * visit.noise_factor, axes)
     np.clip(np.rint(hu, out=hu), *HU_RANGE, out=hu)
     return Phantom(hu.astype(np.int16), (canvas.spleen_fraction >= 0.5).astype(np.uint8), affine)
 

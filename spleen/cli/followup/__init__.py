@@ -1,0 +1,1 @@
+"""Subcommands that measure an organ in scans, and how it changes."""
