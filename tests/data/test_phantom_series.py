@@ -65,7 +65,8 @@ def test_a_breath_lowers_the_spleen_but_not_the_skeleton() -> None:
     assert np.allclose(of_spleen[1] - of_spleen[0], (0, 0, -10), atol=1.5)
     back = slice(None), slice(0, 25)  # behind the organs
     assert (still.hu[back] > 200).sum() > 100
-    assert np.abs(lowered.hu[back].astype(int) - still.hu[back])[still.hu[back] > 200].max() <= 1
+    same = np.abs(lowered.hu[back].astype(int) - still.hu[back]) <= 1
+    assert same[still.hu[back] > 200].mean() > 0.9  # all but what organs touch
 
 
 def test_a_seed_gives_the_same_visit() -> None:
