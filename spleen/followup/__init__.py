@@ -1,0 +1,1 @@
+"""Scans of one patient at several times: volumes, changes, and whether a change means anything."""
