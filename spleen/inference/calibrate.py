@@ -188,12 +188,12 @@ def _calibrating_case(score: ClassScore, confidence_score: float) -> Calibrating
 def to_text(report: CalibrationReport) -> str:
     """The table of the classes, what cannot be said with so few cases, and where everything lies."""
     classes = report.calibration.classes
-    columns = ["class", "cases", "true volume (95 %)", "expected Dice (95 %)", "gate", "pass it"]
+    columns = ["class", "cases", "true volume, 95 %", "Dice, 95 %", "gate", "pass it"]
     first = classes[0]
     lines = [
         render_table("", columns, [_row(each) for each in classes]),
-        "expected Dice: at the median confidence score; a mask passes with a score above the gate, and at most "
-        f"{first.error_rate:.1%} of all pass with a Dice below {first.min_dice:g}",
+        "The Dice is the one to expect at the median confidence score, with its interval. A mask passes with a score",
+        f"above the gate; at most {first.error_rate:.1%} of all masks pass with a Dice below {first.min_dice:g}.",
     ]
     lines += [text for text in (each.shortage() for each in classes) if text]
     if report.left_out:
@@ -212,6 +212,6 @@ def _row(each: ClassCalibration) -> list[Cell]:
         len(each.cases) - each.n_empty,
         width,
         None if dice is None else f"{dice.dice:.3f} ({dice.low:.3f}–{dice.high:.3f})",
-        None if each.gate is None else f"{each.gate:.3f}",
+        None if each.gate is None else f"{each.gate:.3f}" if each.gate else "any score",
         f"{each.passing_fraction:.0%}" if scores else None,
     ]
