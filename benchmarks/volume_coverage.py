@@ -31,7 +31,7 @@ from spleen.records.reading import find_runs
 
 LEVELS = (0.95, 0.9)
 TARGET = (0.93, 0.97)
-HALVES = 200
+HALVES, HALVES_OF_GATE = 200, 5000
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,7 @@ def main() -> None:
         everything = list(of_class.values())
         for what in ("volume", "Dice"):
             for level in LEVELS:
-                in_turn = [
-                    each
-                    for number, fold in enumerate(in_folds)
-                    for each in _test(
-                        what, level, [case for other in _others(in_folds, number) for case in other], fold
-                    )
-                ]
+                in_turn = [each for part in _in_turn(in_folds) for each in _test(what, level, *part)]
                 halves = [each for part in _halves(everything) for each in _test(what, level, *part)]
                 reached = verdict(TARGET[0] <= _coverage(in_turn) <= TARGET[1]) if level == LEVELS[0] else ""
                 covered = sum(each.is_covered for each in in_turn)
@@ -85,9 +79,11 @@ def _in_turn(folds: Sequence[list[CalibratingCase]]) -> list[tuple[list[Calibrat
     ]
 
 
-def _halves(cases: Sequence[CalibratingCase]) -> list[tuple[list[CalibratingCase], list[CalibratingCase]]]:
+def _halves(
+    cases: Sequence[CalibratingCase], times: int = HALVES
+) -> list[tuple[list[CalibratingCase], list[CalibratingCase]]]:
     random, half = np.random.default_rng(0), len(cases) // 2
-    orders = [random.permutation(len(cases)) for _ in range(HALVES)]
+    orders = [random.permutation(len(cases)) for _ in range(times)]
     return [([cases[i] for i in order[:half]], [cases[i] for i in order[half:]]) for order in orders]
 
 
@@ -118,7 +114,7 @@ def _width(tested: Sequence[Tested]) -> float:
 
 def _gate(cases: Sequence[CalibratingCase], min_dice: float) -> str:
     passing, bad = [], []
-    for calibrating, tested in _halves(cases):
+    for calibrating, tested in _halves(cases, HALVES_OF_GATE):
         gate = ClassCalibration("", (), tuple(calibrating), min_dice=min_dice).gate
         passes = [gate is not None and case.confidence_score > gate for case in tested]
         passing.append(np.mean(passes))
