@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spleen.evaluation.evaluate import evaluate as evaluate
     from spleen.exploration.explore import Exploration as Exploration
     from spleen.exploration.explore import explore as explore
+    from spleen.inference.calibrate import calibrate as calibrate
     from spleen.inference.export import export as export
     from spleen.inference.model import Model as Model
     from spleen.inference.model import Prediction as Prediction
@@ -45,6 +46,7 @@ _MODULE_OF = {
     "Prediction": "inference.model",
     "StudyResults": "runs.results.results",
     "TrainedRun": "runs.api",
+    "calibrate": "inference.calibrate",
     "compare": "evaluation.compare",
     "evaluate": "evaluation.evaluate",
     "explore": "exploration.explore",

@@ -9,7 +9,8 @@ import spleen
 
 NAMES = [
     "Comparison", "Evaluation", "Exploration", "InputError", "Model", "PredictSettings", "Prediction", "StudyResults",
-    "TrainedRun", "compare", "evaluate", "explore", "export", "fetch", "load_model", "predict", "results", "train",
+    "TrainedRun", "calibrate", "compare", "evaluate", "explore", "export", "fetch", "load_model", "predict", "results",
+    "train",
 ]  # fmt: skip
 
 

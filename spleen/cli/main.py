@@ -20,6 +20,8 @@ from spleen.cli.evaluate import evaluate
 from spleen.cli.explore import explore
 from spleen.cli.export import export
 from spleen.cli.fetch import fetch
+from spleen.cli.followup.calibrate import calibrate
+from spleen.cli.followup.followup import followup
 from spleen.cli.followup.phantom import phantom
 from spleen.cli.predict import predict
 from spleen.cli.report import report
@@ -98,7 +100,8 @@ def _program(
 # Not guarded: a training reports its own errors.
 app.command(context_settings=VERBATIM, add_help_option=False)(train)
 for subcommand in (
-    predict, evaluate, compare, explore, report, export, results, watch, sync, dashboard, fetch, phantom
+    predict, evaluate, compare, explore, report, export, results, watch, sync, dashboard, fetch,
+    calibrate, followup, phantom
 ):  # fmt: skip
     app.command()(_guarded(subcommand))
 

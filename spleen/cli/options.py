@@ -66,6 +66,16 @@ def parse_tolerance(text: str) -> float | dict[str, float]:
         ) from error
 
 
+def parse_weights(text: str | None) -> tuple[float, ...] | None:
+    """The numbers of "2,1,1"; InputError for anything else."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--weights must be numbers separated by commas, such as 2,1,1; got '{text}'") from error
+
+
 _MOST_FAILURES = 20
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from spleen.cli.dicomweb import DicomwebUrl, HeaderFile, Store, StudyUid, parse_remote
-from spleen.cli.options import AllowCustomCode, FormerTrust, RenameClasses, parse_renames, print_failures
+from spleen.cli.options import AllowCustomCode, FormerTrust, RenameClasses, parse_renames, parse_weights, print_failures
 from spleen.errors import InputError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def predict(
     remote = parse_remote(dicomweb, study, series, store, header_file, inputs)
     runs = _chosen(runs, "best" if best else "all" if every else None, held_out)
     settings = PredictSettings(
-        weights=_parse_weights(weights),
+        weights=parse_weights(weights),
         tta=tta,
         flips=tuple(flip or ()),
         probabilities=probabilities,
@@ -197,15 +197,6 @@ def _chosen(runs: Sequence[Path], choose: "Choice | None", held_out: bool) -> li
     return list(chosen.checkpoints)
 
 
-def _parse_weights(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"--weights must be numbers separated by commas, such as 2,1,1; got '{text}'") from error
-
-
 def _fit(
     files: tuple[Sequence[Path], Sequence[Path], Path | None],
     cases: tuple[Path, Path],
@@ -217,7 +208,7 @@ def _fit(
     from dataclasses import replace
 
     from spleen.imaging.files import pair_images
-    from spleen.inference.ensemble_weights import fit_weights
+    from spleen.inference.calibration.ensemble_weights import fit_weights
     from spleen.inference.loading import load_ensemble
     from spleen.inference.predict import find_targets, make_views, to_compute
 

@@ -88,6 +88,7 @@ def _report_scan(request: _Request) -> None:
     from spleen.evaluation.scan.page import to_page
     from spleen.evaluation.scan.viewer import write_scan_mesh
     from spleen.imaging.files import case_name
+    from spleen.inference.report.masks import recorded_estimates
     from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
     from spleen.system.signals import stop_on_signals
 
@@ -101,10 +102,11 @@ def _report_scan(request: _Request) -> None:
     check_outputs(outputs)
     with stop_on_signals():
         scan = read_scan(request.path, request.label, request.prediction)
+        notes = [] if request.prediction is None else recorded_estimates(request.prediction)
         write_outputs(
             outputs,
             {
-                "--output": text_writer(lambda: to_page(scan, request.identifying)),
+                "--output": text_writer(lambda: to_page(scan, request.identifying, notes=notes)),
                 "--mesh": lambda path: write_scan_mesh(path, scan),
             },
         )

@@ -37,6 +37,10 @@ class VolumePrediction:
     """For each class, the soft Dice between the probabilities and the resulting mask; NaN without foreground."""
     agreement: tuple[float, ...]
     """For each class, the mean pairwise Dice of all views and variants; NaN with a single one or without foreground."""
+    soft_volume_mm3: tuple[float, ...]
+    """For each class, the sum of its probabilities above the noise times the volume of a (mean) voxel."""
+    view_volumes_mm3: tuple[tuple[float, ...], ...]
+    """For each view, the volume of each class in its own mask; empty with a single view."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,14 @@ Slices = Iterator[tuple[View, slice, Float[Tensor, "variant b organ H W"]]]
 
 
 class _Tally:
-    """Sums per class from which agreement and soft-Dice confidence are computed."""
+    """Sums per class from which agreement, soft-Dice confidence and soft volume are computed."""
 
     def __init__(self, n_organs: int) -> None:
         self._votes = np.zeros(n_organs)
         self._pairs = np.zeros(n_organs)
         self._inside = np.zeros(n_organs)
-        self._total = np.zeros(n_organs)
+        self._soft = np.zeros(n_organs)
+        self._hard = np.zeros(n_organs)
 
     def add_votes(self, votes: Integer[Tensor, "b organ *voxels"]) -> None:
         """Add the number of views and variants that chose each class, voxel by voxel.
@@ -81,7 +86,8 @@ class _Tally:
             chosen = decision == organ + 1
             self._inside[organ] += float((probability * chosen).sum())
             above = torch.where(probability > _NOISE_FLOOR, probability, 0)
-            self._total[organ] += float(above.sum()) + int(chosen.sum())
+            self._soft[organ] += float(above.sum())
+            self._hard[organ] += int(chosen.sum())
 
     def agreement(self, n_votes: int) -> tuple[float, ...]:
         """Mean pairwise Dice of each class."""
@@ -89,7 +95,11 @@ class _Tally:
 
     def soft_dice_confidence(self) -> tuple[float, ...]:
         """Soft Dice of each class."""
-        return _ratios(2 * self._inside, self._total)
+        return _ratios(2 * self._inside, self._soft + self._hard)
+
+    def soft_volume_mm3(self, voxel_volume_mm3: float) -> tuple[float, ...]:
+        """Probability-weighted volume of each class."""
+        return tuple(float(count) * voxel_volume_mm3 for count in self._soft)
 
 
 def _ratios(numerator: Float64[np.ndarray, " n"], denominator: Float64[np.ndarray, " n"]) -> tuple[float, ...]:
@@ -162,7 +172,14 @@ def _single(views: Sequence[View], image: NativeImage, slices: Slices, keep_prob
         to_slices(mask, axis)[part] = decision.cpu().numpy()
         if kept is not None:
             _add(kept, foreground, axis, part)
-    return VolumePrediction(mask, kept, tally.soft_dice_confidence(), tally.agreement(len(view.variants)))
+    return VolumePrediction(
+        mask,
+        kept,
+        tally.soft_dice_confidence(),
+        tally.agreement(len(view.variants)),
+        tally.soft_volume_mm3(image.voxel_volume_mm3),
+        (),
+    )
 
 
 def _fused(views: Sequence[View], image: NativeImage, slices: Slices, keep_probabilities: bool) -> VolumePrediction:
@@ -170,9 +187,13 @@ def _fused(views: Sequence[View], image: NativeImage, slices: Slices, keep_proba
     n_votes = sum(len(view.variants) for view in views)
     fused = _zeros(image, np.float32, n_organs)
     votes = _zeros(image, np.uint8 if n_votes < 256 else np.uint16, n_organs)
+    own = {id(view): np.zeros(n_organs) for view in views}
     for view, part, planes in slices:
-        _add(fused, planes.mean(0) * view.weight, view.model.preprocessing.axis, part)
-        _add(votes, _votes(planes), view.model.preprocessing.axis, part)
+        of_view, of_variants = planes.mean(0), _votes(planes)
+        _add(fused, of_view * view.weight, view.model.preprocessing.axis, part)
+        _add(votes, of_variants, view.model.preprocessing.axis, part)
+        chosen = of_variants if len(planes) == 1 else _votes(of_view[None])
+        own[id(view)] += chosen.sum((0, 2, 3)).cpu().numpy()
     mask, tally = _zeros(image, np.uint8), _Tally(n_organs)
     for k in range(mask.shape[2]):
         foreground = torch.from_numpy(fused[None, ..., k])
@@ -181,7 +202,15 @@ def _fused(views: Sequence[View], image: NativeImage, slices: Slices, keep_proba
         tally.add_votes(torch.from_numpy(votes[None, ..., k]))
         mask[..., k] = decision[0].numpy()
     kept = fused if keep_probabilities else None
-    return VolumePrediction(mask, kept, tally.soft_dice_confidence(), tally.agreement(n_votes))
+    voxel_mm3 = image.voxel_volume_mm3
+    return VolumePrediction(
+        mask,
+        kept,
+        tally.soft_dice_confidence(),
+        tally.agreement(n_votes),
+        tally.soft_volume_mm3(voxel_mm3),
+        tuple(tuple(float(count) * voxel_mm3 for count in counts) for counts in own.values()),
+    )
 
 
 def _zeros(image: NativeImage, dtype: type[np.number], n_organs: int | None = None) -> np.ndarray:

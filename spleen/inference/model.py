@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from spleen.imaging.geometry import restore_orientation
 from spleen.imaging.native import NativeImage, image_in_memory
+from spleen.inference.calibration.applies import find_calibration
 from spleen.inference.choice import Choice
 from spleen.inference.confidence import ClassConfidence
 from spleen.inference.loading import TrainedModel, load_ensemble
@@ -24,6 +25,7 @@ from spleen.inference.predict import (
     postprocess_settings,
     predict_image,
 )
+from spleen.inference.report.estimates import dice_text, row_of, volume_text
 from spleen.reporting.tables import Cell, to_html
 from spleen.system.hardware import DeviceName
 from spleen.types import Affine
@@ -60,10 +62,17 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         rows: list[list[Cell]] = [
-            [each.class_name, self.volumes_mm3[each.class_name], each.confidence_score, each.reasons or "-"]
+            [
+                each.class_name,
+                self.volumes_mm3[each.class_name],
+                volume_text(row_of(each)),
+                dice_text(row_of(each)),
+                each.confidence_score,
+                each.reasons or "-",
+            ]
             for each in self.confidence
         ]
-        return to_html(["class", "mm³", "confidence score", "to review"], rows)
+        return to_html(["class", "mm³", "ml (95 % interval)", "expected Dice", "confidence score", "to review"], rows)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -122,7 +131,8 @@ class Model:
         views = make_views(self.networks, settings)
         cleanup = postprocess_settings(self.networks[0].classes, settings)
         native = image_in_memory(image, affine, self.n_channels)
-        predicted = predict_image(views, native, "the image", settings, cleanup, lambda _: None)
+        calibration = find_calibration(self.networks, settings).calibration
+        predicted = predict_image(views, native, "the image", settings, cleanup, lambda _: None, calibration)
         if predicted.implausible_units:
             log.warning("%s; the model expects Hounsfield units", predicted.implausible_units)
         own_affine = image.affine if isinstance(image, SpatialImage) else affine

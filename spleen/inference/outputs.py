@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 CHANNEL_SEPARATOR = ";"
 """Separates the files of a multi-channel image in predictions.csv, as in data.table of a training."""
 _COLUMNS = ["case_id", "image", "prediction", "label_values", *(field.name for field in fields(ClassConfidence))]
+# Earlier versions wrote the columns up to `reasons`.
+_FEWEST_COLUMNS = _COLUMNS.index("reasons") + 1
 # Columns of predictions.csv as written by earlier versions, and their names today.
 _RENAMED_COLUMNS = {
     "largest_component_share": "largest_component_fraction",
@@ -295,7 +297,7 @@ def _as_csv(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def read_record(path: Path) -> list[dict[str, str]]:
-    """The rows of a predictions.csv; none if there is no such file.
+    """The rows of a predictions.csv, "nan" where an earlier version had no column; none if there is no such file.
 
     Raises InputError for a file of another origin.
     """
@@ -305,8 +307,9 @@ def read_record(path: Path) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8") as file:
             reader = CsvReader(file)
             reader.fieldnames = [_RENAMED_COLUMNS.get(name, name) for name in reader.fieldnames or ()]
-            if reader.fieldnames == _COLUMNS:
-                return list(reader)
+            names = list(reader.fieldnames)
+            if len(names) >= _FEWEST_COLUMNS and names == _COLUMNS[: len(names)]:
+                return [{**dict.fromkeys(_COLUMNS, "nan"), **row} for row in reader]
     except (UnicodeDecodeError, csv.Error):
         pass  # not a CSV file
     raise InputError(f"{path} was not written by this version of `spleen predict`; move it away first")

@@ -19,10 +19,15 @@ def content_hash(path: Path, memory: Path) -> str:
     remembered = _read(note)
     if remembered is not None and remembered["signature"] == signature:
         return str(remembered["sha256"])
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(path)
     _write(note, {"path": str(path.resolve()), "signature": signature, "sha256": digest})
     return digest
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of the file's content, read anew."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(note: Path, content: dict[str, object]) -> None:

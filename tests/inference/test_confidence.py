@@ -23,7 +23,7 @@ def score_mask(
     agreement: float = NAN,
     training_volumes_mm3: tuple[float, float] = (0.0, 1e6),
 ) -> ClassConfidence:
-    prediction = VolumePrediction(mask.astype(np.uint8), None, (confidence,), (agreement,))
+    prediction = VolumePrediction(mask.astype(np.uint8), None, (confidence,), (agreement,), (NAN,), ())
     (score,) = confidence_scores(prediction, ["spleen"], [training_volumes_mm3], volume_mm3)
     return score
 
@@ -116,7 +116,7 @@ def test_an_empty_prediction_is_flagged_for_review() -> None:
 def test_every_class_is_scored_on_its_own_voxels() -> None:
     mask = box(value=2)
     mask[0, 0, 0] = mask[4, 6, 2] = 3
-    prediction = VolumePrediction(mask.astype(np.uint8), None, (NAN, 0.9, 0.8), (NAN, 0.99, 0.9))
+    prediction = VolumePrediction(mask.astype(np.uint8), None, (NAN, 0.9, 0.8), (NAN, 0.99, 0.9), (NAN,) * 3, ())
     scores = confidence_scores(prediction, ["a", "b", "c"], [(1, 9), (1, 99), (1, 99)], volume_mm3)
     assert [(score.class_name, score.n_components) for score in scores] == [("a", 0), ("b", 1), ("c", 2)]
     assert [score.confidence_score for score in scores] == pytest.approx([0.0, 0.9 * 0.99, 0.8 * 0.9 * 0.5])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spleen.imaging.files import pair_images
-from spleen.inference.ensemble_weights import fit_weights
+from spleen.inference.calibration.ensemble_weights import fit_weights
 from spleen.inference.loading import load_ensemble
 from spleen.inference.predict import PredictSettings, make_views, predict
 from tests._helpers.forged_checkpoints import forge_spec

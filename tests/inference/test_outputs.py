@@ -28,6 +28,12 @@ SCORE = ClassConfidence(
     confidence_score=0.675,
     review=True,
     reasons="fragmented mask (0.75)",
+    soft_volume_mm3=150_000.0,
+    volume_low_mm3=140_000.0,
+    volume_high_mm3=163_000.0,
+    expected_dice=0.91,
+    dice_low=0.875,
+    dice_high=0.95,
 )
 
 
@@ -253,6 +259,14 @@ def test_a_record_contains_all_scores_of_each_class(tmp_path: Path) -> None:
         "confidence_score": "0.675",
         "review": "yes",
         "reasons": "fragmented mask (0.75)",
+        "soft_volume_mm3": "150000",
+        "view_low_mm3": "nan",
+        "view_high_mm3": "nan",
+        "volume_low_mm3": "140000",
+        "volume_high_mm3": "163000",
+        "expected_dice": "0.91",
+        "dice_low": "0.875",
+        "dice_high": "0.95",
     }
     values = {name: second[name] for name in ("class_name", "review", "reasons", "agreement")}
     assert values == {"class_name": "spleen", "review": "no", "reasons": "", "agreement": "0.5"}
@@ -286,6 +300,7 @@ def test_a_record_of_an_earlier_version_is_converted_to_the_current_columns(tmp_
         old, new = csv.DictReader(file)
     names = ("case_id", "largest_component_fraction", "soft_dice_confidence", "agreement", "confidence_score")
     assert [old[name] for name in names] == ["old", "0.5", "0.8", "0.9", "0.36"]
+    assert (old["soft_volume_mm3"], old["volume_low_mm3"], old["dice_high"]) == ("nan", "nan", "nan")
     assert [new[name] for name in names] == ["new", "0.75", "0.9", "nan", "0.675"]
 
 

@@ -17,7 +17,7 @@ from spleen.errors import InputError
 from spleen.imaging.files import ImageFiles
 from spleen.imaging.intensity import CtWindow, ZScore
 from spleen.imaging.native import NativeImage, read_native
-from spleen.inference.ensemble_weights import fit_weights
+from spleen.inference.calibration.ensemble_weights import fit_weights
 from spleen.inference.export import export
 from spleen.inference.loading import TrainedModel, load_ensemble
 from spleen.inference.outputs import read_record

@@ -24,7 +24,7 @@ def read_table(path: Path) -> Dataset:
     Other columns are ignored. Raises InputError with the line number for empty cells, missing files, duplicate
     case_ids, and an empty group if other lines have one.
     """
-    rows = _read_rows(path, ("image", "label"))
+    rows = read_rows(path, ("image", "label"))
     cases = {line: _case(path, line, row) for line, row in rows.items()}
     _check_unique(path, {line: case.case_id for line, case in cases.items()})
     _check_groups(path, cases)
@@ -40,7 +40,7 @@ def read_groups(path: Path) -> dict[str, str]:
 
     Raises InputError with the line number for empty cells and duplicate cases.
     """
-    rows = _read_rows(path, ("case_id", "group"))
+    rows = read_rows(path, ("case_id", "group"))
     _check_unique(path, {line: row["case_id"] for line, row in rows.items()})
     return {row["case_id"]: row["group"] for row in rows.values()}
 
@@ -84,7 +84,7 @@ def _check_unique(path: Path, case_ids: Mapping[int, str]) -> None:
         )
 
 
-def _read_rows(path: Path, needed: Sequence[str]) -> dict[int, Row]:
+def read_rows(path: Path, needed: Sequence[str]) -> dict[int, Row]:
     """The rows by line number, as column name to stripped cell; the `needed` cells are not empty."""
     lines = _read_lines(path)
     if not lines:

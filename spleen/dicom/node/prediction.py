@@ -59,6 +59,7 @@ class LoadRuns:
         from spleen.dicom.results import DicomResults
         from spleen.imaging.dicom.series import candidates
         from spleen.imaging.files import ImageFiles
+        from spleen.inference.calibration.applies import find_calibration
         from spleen.inference.ensemble import read_for
         from spleen.inference.loading import load_ensemble
         from spleen.inference.outputs import Target
@@ -75,6 +76,7 @@ class LoadRuns:
             raise InputError(f"a node segments series by themselves; {models[0].name} needs {n_channels} channels")
         views = make_views(models, settings)
         cleanup = postprocess_settings(models[0].classes, settings)
+        calibration = find_calibration(models, settings).calibration
         codes = read_codes(self.codes)
         codes_of(models[0].classes.names, codes)
         runs = hashlib.sha256(b"".join(_digest(model.checkpoint) for model in models)).hexdigest()
@@ -87,7 +89,7 @@ class LoadRuns:
             target = Target(ImageFiles("segmentation", (folder,)), output / "segmentation.dcm")
             image = read_for(views, target.image, 2 + 5 * len(models[0].classes.names))
             writer.check_image(target, image, False)
-            predicted = predict_image(views, image, "the series", settings, cleanup, lambda _: None)
+            predicted = predict_image(views, image, "the series", settings, cleanup, lambda _: None, calibration)
             predicted = _doubted(predicted)
             writer.write(target, image, predicted, views)
             reasons = [f"{each.class_name}: {each.reasons}" for each in predicted.confidence if each.review]

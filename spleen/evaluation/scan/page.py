@@ -1,6 +1,7 @@
 """The page of one scan: viewer, scores, what it holds."""
 
 import math
+from collections.abc import Sequence
 
 from spleen.evaluation.case_scores import ScoreSettings, score_case
 from spleen.evaluation.scan.case import Scan
@@ -15,10 +16,17 @@ Table = tuple[list[str], list[list[Cell]]]
 _TOLERANCE_MM = 1.0  # of the surface Dice, as in `spleen evaluate`
 
 
-def to_page(scan: Scan, identifying: bool = False, back: str | None = None, most_bytes: int = MOST_BYTES) -> str:
+def to_page(
+    scan: Scan,
+    identifying: bool = False,
+    back: str | None = None,
+    most_bytes: int = MOST_BYTES,
+    notes: Sequence[tuple[str, str]] = (),
+) -> str:
     """The whole page as text; nothing but the case id tells where the scan comes from, unless `identifying`.
 
-    `back` is a relative link to an overview. Raises InputError where nothing of the image fits `most_bytes`.
+    `back` is a relative link to an overview; `notes` are further names and facts. Raises InputError where nothing
+    of the image fits `most_bytes`.
     """
     return render_page(
         "scan.html.jinja",
@@ -29,7 +37,7 @@ def to_page(scan: Scan, identifying: bool = False, back: str | None = None, most
         back=back,
         viewer=make_viewer(scan, most_bytes),
         scores=_scores(scan),
-        facts=_facts(scan) + (list(scan.origin) if identifying else []),
+        facts=[*notes, *_facts(scan)] + (list(scan.origin) if identifying else []),
     )
 
 

@@ -15,6 +15,7 @@ from spleen.evaluation.scan.pictures import Picture
 from spleen.evaluation.scan.viewer import thumbnail
 from spleen.imaging.files import case_name, volumes_by_name
 from spleen.inference.outputs import CHANNEL_SEPARATOR, read_record
+from spleen.inference.report.estimates import dice_text, estimate_text, has_intervals, interval_text
 from spleen.reporting.html import render_page
 from spleen.reporting.tables import Cell
 from spleen.system.files import as_utf8, write_text
@@ -24,6 +25,7 @@ Progress = Callable[[int, int, str], None]
 
 _THUMBNAIL_PIXELS = 240
 _FIRST_CHANNEL = "_0000"
+_UNCALIBRATED = "none: the runs were not calibrated for these predictions; `spleen calibrate` does that"
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def write_case_pages(
             progress(number, len(wanted), case.case_id)
         page = case.mask.with_name(f"{case_name(case.mask)}_page.html")
         try:
-            write_text(page, to_page(_read(case), identifying))
+            write_text(page, to_page(_read(case), identifying, notes=_estimates(case.rows)))
             pages.append(page)
         except Exception as error:  # the masks are there, whatever becomes of a page
             failures.append(f"{page}: {_in_words(error)}")
@@ -117,12 +119,28 @@ def write_overview(
             scan = _read(case)
             entry.dice = _dice(scan)
             entry.picture = thumbnail(scan, _THUMBNAIL_PIXELS)
-            write_text(page, to_page(scan, identifying, back=f"../{quote(output.name)}"))
+            back = f"../{quote(output.name)}"
+            write_text(page, to_page(scan, identifying, back, notes=_estimates(case.rows)))
             entry.link = f"{quote(page.parent.name)}/{quote(page.name)}"
         except Exception as error:  # the others continue
             entry.problem = _in_words(error)
     write_text(output, _overview(folder, shown, identifying))
     return [f"{each.files.case_id}: {each.problem}" for each in shown if each.problem is not None]
+
+
+def recorded_estimates(mask: Path) -> list[tuple[str, str]]:
+    """Class and estimate of a mask, as predictions.csv beside it tells; none where that does not name the mask."""
+    try:
+        rows = [row for row in read_record(mask.with_name(CSV_NAME)) if row["prediction"] == as_utf8(mask.name)]
+    except InputError:  # a file of another origin
+        return []
+    return _estimates(rows)
+
+
+def _estimates(rows: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
+    """Class and estimate, and once what is missing; the volumes are those of the masks before any clean-up."""
+    estimates = [(row["class_name"], estimate_text(row)) for row in rows]
+    return estimates if any(map(has_intervals, rows)) or not rows else [*estimates, ("95 % intervals", _UNCALIBRATED)]
 
 
 def _read(case: MaskFiles) -> Scan:
@@ -147,7 +165,10 @@ def _dice(scan: Scan) -> dict[str, float]:
 def _overview(folder: Path, shown: Sequence[_Shown], identifying: bool) -> str:
     n_review = sum(row["review"] == "yes" for each in shown for row in each.files.rows)
     has_dice = any(each.dice for each in shown)
-    columns = ["case", "class", "volume (ml)", "components", "confidence", "agreement"]
+    rows = [row for each in shown for row in each.files.rows]
+    is_calibrated = any(map(has_intervals, rows))
+    volume = ["volume (ml)", "95 % interval (ml)", "expected Dice"] if is_calibrated else ["volume (ml)"]
+    columns = ["case", "class", *volume, "components", "confidence", "agreement"]
     unread = "no page: its image could not be read"
     return render_page(
         "masks.html.jinja",
@@ -156,18 +177,20 @@ def _overview(folder: Path, shown: Sequence[_Shown], identifying: bool) -> str:
         about=f"{n_review} masks need a review" if n_review else "No mask needs a review by its confidence score",
         cases=[(each.files.case_id, each.link, each.picture) for each in shown],
         columns=[*columns, *["Dice"] * has_dice, "review"],
-        rows=[(each.link, _row(each, row, has_dice)) for each in shown for row in each.files.rows],
+        rows=[(each.link, _row(each, row, has_dice, is_calibrated)) for each in shown for row in each.files.rows],
+        missing=None if is_calibrated else f"95 % intervals: {_UNCALIBRATED}",
         problems=[(each.files.case_id, each.problem if identifying else unread) for each in shown if each.problem],
         facts=[("folder", str(folder.absolute()))] if identifying else [],
     )
 
 
-def _row(shown: _Shown, row: dict[str, str], has_dice: bool) -> list[Cell]:
+def _row(shown: _Shown, row: dict[str, str], has_dice: bool, is_calibrated: bool) -> list[Cell]:
     dice = shown.dice.get(row["class_name"])
     return [
         shown.files.case_id,
         row["class_name"],
         _number(row["volume_mm3"], 0.001),
+        *([interval_text(row), dice_text(row)] if is_calibrated else []),
         _number(row["n_components"]),
         _number(row["confidence_score"]),
         _number(row["agreement"]),

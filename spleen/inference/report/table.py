@@ -5,6 +5,7 @@ import math
 from spleen.evaluation.class_names import CSV_NAME
 from spleen.inference.confidence import ClassConfidence
 from spleen.inference.predict import PredictionReport
+from spleen.inference.report.estimates import dice_text, has_intervals, row_of, volume_text
 from spleen.reporting.tables import Cell, Column, print_table
 
 # A terminal has 24 lines.
@@ -29,13 +30,16 @@ def print_predictions(report: PredictionReport) -> None:
         Column("confidence", ".2f"),
         "review",
     ]
+    is_calibrated = any(has_intervals(row_of(score)) for case in report.cases for score in case.confidence)
+    if is_calibrated:
+        columns[2:3] = ["volume ml (95 %)", "expected Dice (95 %)"]
     scores = [(case.case_id, score) for case in report.cases for score in case.confidence]
     shown = scores if len(scores) <= _MOST_ROWS else sorted(scores, key=_worst_first)[:_WORST]
     rows: list[list[Cell]] = [
         [
             case_id,
             score.class_name,
-            score.volume_mm3 / 1000,
+            *([volume_text(row_of(score)), dice_text(row_of(score))] if is_calibrated else [score.volume_mm3 / 1000]),
             score.n_components,
             score.confidence_score,
             score.reasons or "no",
@@ -50,6 +54,8 @@ def print_predictions(report: PredictionReport) -> None:
             f"{len(scores)} masks, of which the {len(shown)} with the lowest confidence are shown; {to_review} of all "
             f"need a review, see {CSV_NAME}"
         )
+    if rows and report.uncalibrated:
+        print(report.uncalibrated)
     speed = report.slices / report.seconds if report.seconds else 0.0
     print(
         f"{len(report.cases)} predicted, {report.kept} kept, {len(report.failures)} failed"

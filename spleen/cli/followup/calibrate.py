@@ -1,0 +1,84 @@
+"""`spleen calibrate`: options, a progress bar, and the table at the end."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from spleen.cli.options import AllowCustomCode, parse_weights, print_failures
+from spleen.errors import InputError
+
+
+def calibrate(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders, checkpoints or folders of runs, as for spleen predict."),
+    ],
+    images: Annotated[Path, typer.Option(metavar="FOLDER", help="Images that no RUN was trained on.")],
+    labels: Annotated[Path, typer.Option(metavar="FOLDER", help="Their references, of the same names.")],
+    held_out: Annotated[
+        bool,
+        typer.Option("--held-out", help="Of a cross-validation: each case by the RUNs that held it out."),
+    ] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a sweep of settings, take the best arm by validation Dice.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Average all runs of a folder, whatever their settings.")
+    ] = False,
+    weights: Annotated[str | None, typer.Option(help="Weight of each RUN in the average, such as 2,1,1.")] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Predict with --tta, and calibrate that.")] = False,
+    flip: Annotated[
+        list[str] | None,
+        typer.Option(help="With --tta, also mirror along left_right, anterior_posterior or superior_inferior."),
+    ] = None,
+    min_dice: Annotated[float, typer.Option(help="A mask with a lower Dice is bad.")] = 0.8,
+    error_rate: Annotated[
+        float, typer.Option(help="Probability that a mask is bad and passes without a review, at most.")
+    ] = 0.05,
+    batch_size: Annotated[int, typer.Option(help="Slices per batch.")] = 8,
+    device: Annotated[Literal["auto", "cpu", "gpu", "mps"], typer.Option(help="Where to run.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "32", "bf16", "16"] | None,
+        typer.Option(help="Precision of the network; that of the training by default."),
+    ] = None,
+    allow_custom_code: AllowCustomCode = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a calibration that exists.")] = False,
+) -> None:
+    """Calibrate volumes and confidence scores on labelled cases that no RUN was trained on.
+
+    Predict with the same RUNs and options then gives 95 % intervals of volume and Dice, and knows what needs a review.
+    Interrupted, it continues where it was. Exit code 1 if a case failed, 2 for invalid input.
+    """
+    from spleen.inference.calibrate import calibrate as calibrate_runs
+    from spleen.inference.predict import PredictSettings
+    from spleen.system.hardware import limit_threads
+    from spleen.system.process import usable_cores
+    from spleen.system.progress import ProgressBar
+    from spleen.system.signals import stop_on_signals
+
+    limit_threads(usable_cores())
+    if best and every:
+        raise InputError("give either --best or --all, not both")
+    if flip and not tta:
+        raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
+    settings = PredictSettings(
+        weights=parse_weights(weights),
+        tta=tta,
+        flips=tuple(flip or ()),
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        choose="best" if best else "all" if every else None,
+        allow_custom_code=allow_custom_code,
+        overwrite=overwrite,
+        held_out=held_out,
+    )
+    with stop_on_signals() as stop, ProgressBar("slice", check=stop.check) as bar:
+        report = calibrate_runs(
+            runs, images, labels, settings, min_dice=min_dice, error_rate=error_rate, advance=bar.advance
+        )
+    print(report)
+    print_failures(report.failures)
+    if report.failures:
+        raise typer.Exit(code=1)

@@ -1,0 +1,137 @@
+"""Bring later scans of a subject onto the first one, and tell voxel by voxel where an organ has grown or shrunk."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Num, UInt8
+
+from spleen.errors import InputError
+from spleen.followup.scans import Scan
+from spleen.imaging.native import read_native
+from spleen.imaging.nifti import Volume, read_label, write_volume
+from spleen.registration.align import align
+from spleen.registration.grids import as_volume, grid_of
+from spleen.registration.resampling import resample_onto
+from spleen.registration.transforms import Motion, motion, write_transform
+from spleen.types import MaskVolume
+
+if TYPE_CHECKING:
+    from SimpleITK import Transform
+
+UNCHANGED, GAIN, LOSS = 1, 2, 3
+"""Values in a map of changes."""
+_MARGIN_MM = 25.0
+"""Around the organ; what lies there decides the alignment, so that organs are compared and not the position of the
+patient."""
+
+
+@dataclass(frozen=True)
+class AlignedScan:
+    """One scan on the grid of the subject's first one."""
+
+    scan: Scan
+    image: Num[np.ndarray, "i j k"]
+    changes: Mapping[str, UInt8[np.ndarray, "i j k"]]
+    """By class: unchanged, gain and loss."""
+    gain_ml: Mapping[str, float]
+    loss_ml: Mapping[str, float]
+    motion: Motion | None
+    """How the patient has moved; None for the first scan."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A scan that could not be aligned."""
+
+    scan: Scan
+    reason: str
+
+
+def aligned_scans(
+    scans: Sequence[Scan], masks: Mapping[Scan, Path], values: Mapping[str, int], folder: Path
+) -> Iterator[AlignedScan | Failed]:
+    """The scans that have a mask, each rigidly aligned to the first of them in one interpolation.
+
+    `values` are the label values of the classes in the masks. Writes changes/NAME_CLASS.nii.gz and transforms/NAME.tfm
+    into the folder; the image of the first scan and one other are in memory at a time.
+    """
+    usable = [scan for scan in scans if scan in masks]
+    if not usable:
+        return
+    try:
+        fixed, fixed_label = _read(usable[0], masks)
+    except (InputError, OSError) as error:
+        yield Failed(usable[0], str(error))
+        return
+    near = _near(fixed_label)
+    for scan in usable:
+        try:
+            if scan is usable[0]:
+                moved, label, moves = fixed.array, fixed_label.array, None
+            else:
+                moved, label, transform = _onto(fixed, *_read(scan, masks), near, str(scan.images[0]))
+                (folder / "transforms").mkdir(parents=True, exist_ok=True)
+                write_transform(folder / "transforms" / f"{scan.name}.tfm", transform)
+                moves = motion(transform, grid_of(fixed))
+            yield _compared(scan, moved, (fixed_label, label), values, moves, folder)
+        except (InputError, OSError) as error:
+            yield Failed(scan, str(error))
+
+
+def change_map(before: MaskVolume, after: MaskVolume) -> UInt8[np.ndarray, "i j k"]:
+    """Where a mask is the same, has grown and has shrunk."""
+    return (UNCHANGED * (before & after) + GAIN * (~before & after) + LOSS * (before & ~after)).astype(np.uint8)
+
+
+def _read(scan: Scan, masks: Mapping[Scan, Path]) -> tuple[Volume, Volume]:
+    image = (
+        read_native(scan.images[0]) if len(scan.images) == 1 else read_native(*scan.images, n_channels=len(scan.images))
+    )
+    return as_volume(image.channels[0], image.affine), read_label(masks[scan], image.affine)
+
+
+def _near(label: Volume) -> MaskVolume | None:
+    """A box around the organ; None where nothing was found."""
+    if not label.array.any():
+        return None
+    inside = np.zeros(label.array.shape, dtype=bool)
+    box = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        places = np.flatnonzero(label.array.any(axis=others))
+        margin = round(_MARGIN_MM / label.spacing_mm[axis])
+        box.append(slice(max(0, int(places[0]) - margin), int(places[-1]) + margin + 1))
+    inside[tuple(box)] = True
+    return inside
+
+
+def _onto(
+    fixed: Volume, moving: Volume, label: Volume, near: MaskVolume | None, name: str
+) -> "tuple[Num[np.ndarray, 'i j k'], Num[np.ndarray, 'i j k'], Transform]":
+    transform = align(fixed, moving, "rigid", near, ("the first scan", name)).transform
+    grid = grid_of(fixed)
+    return resample_onto(moving, grid, transform), resample_onto(label, grid, transform, "nearest"), transform
+
+
+def _compared(
+    scan: Scan,
+    image: Num[np.ndarray, "i j k"],
+    labels: tuple[Volume, Num[np.ndarray, "i j k"]],
+    values: Mapping[str, int],
+    moves: Motion | None,
+    folder: Path,
+) -> AlignedScan:
+    first, after = labels
+    changes = {name: change_map(first.array == value, after == value) for name, value in values.items()}
+    if moves is not None:
+        (folder / "changes").mkdir(parents=True, exist_ok=True)
+        for name, changed in changes.items():
+            write_volume(folder / "changes" / f"{scan.name}_{name}.nii.gz", changed, first.affine)
+    gain, loss = (
+        {name: float((each == kind).sum()) * first.voxel_volume_mm3 / 1000 for name, each in changes.items()}
+        for kind in (GAIN, LOSS)
+    )
+    return AlignedScan(scan, image, changes, gain, loss, moves)

@@ -1,0 +1,84 @@
+"""Predict all scans, and read back what predictions.csv says of each; what was predicted before is kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from spleen.errors import InputError
+from spleen.evaluation.class_names import CSV_NAME
+from spleen.evaluation.metrics.overlap import count_confusion, dice
+from spleen.followup.course import Measured
+from spleen.followup.scans import Scan
+from spleen.imaging.classes import ClassMap
+from spleen.imaging.files import ImageFiles
+from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
+from spleen.imaging.nifti import read_label
+from spleen.inference.loading import TrainedModel
+from spleen.inference.outputs import Target, read_record
+from spleen.inference.predict import Advance, PredictSettings, predict_targets
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured in each scan, by class, and why others failed."""
+
+    of_class: Mapping[str, Mapping[Scan, Measured]]
+    failures: Mapping[Scan, str]
+    masks: Mapping[Scan, Path]
+    """Of the scans that were predicted."""
+
+
+def measure(
+    scans: Sequence[Scan],
+    models: Sequence[TrainedModel],
+    settings: PredictSettings,
+    folder: Path,
+    advance: Advance | None = None,
+) -> Measurements:
+    """Predict the scans into a folder, and score those with a reference.
+
+    Raises InputError, before anything is computed, for invalid settings and outputs; a scan that fails does not stop
+    the others.
+    """
+    targets = {scan: Target(ImageFiles(scan.name, scan.images), folder / f"{scan.name}.nii.gz") for scan in scans}
+    report = predict_targets(models, list(targets.values()), settings, advance)
+    reasons = {failed.image: failed.reason for failed in report.failures}
+    rows = {(row["prediction"], row["class_name"]): row for row in read_record(folder / CSV_NAME)}
+    classes = models[0].classes
+    of_class: dict[str, dict[Scan, Measured]] = {name: {} for name in classes.names}
+    failures: dict[Scan, str] = {}
+    for scan, target in targets.items():
+        if target.image_path in reasons:
+            failures[scan] = reasons[target.image_path]
+            continue
+        try:
+            scores = _against_reference(scan, target.mask, classes)
+        except (InputError, OSError) as error:
+            failures[scan] = f"its label: {error}"
+            continue
+        for name in classes.names:
+            row = rows[target.mask.name, name]
+            of_class[name][scan] = Measured(float(row["volume_mm3"]), float(row["confidence_score"]), *scores[name])
+    return Measurements(of_class, failures, {scan: targets[scan].mask for scan in scans if scan not in failures})
+
+
+def _against_reference(scan: Scan, mask: Path, classes: ClassMap) -> dict[str, tuple[float | None, float | None]]:
+    """Volume of the expert's mask in mm³, and Dice against it, by class; None without one."""
+    if scan.reference is None:
+        return dict.fromkeys(classes.names, (None, None))
+    predicted = read_label(mask)
+    reference = read_label(scan.reference, predicted.affine)
+    check_same_grid(
+        (predicted.array.shape, reference.array.shape),
+        (predicted.affine, reference.affine),
+        GRID_TOLERANCE_MM,
+        (str(scan.images[0]), str(scan.reference)),
+    )
+    scores: dict[str, tuple[float | None, float | None]] = {}
+    for name, values in zip(classes.names, classes.values, strict=True):
+        masks = predicted.array == values[0], np.isin(reference.array, values)
+        score = dice(count_confusion(*masks))
+        scores[name] = float(masks[1].sum()) * reference.voxel_volume_mm3, None if np.isnan(score) else float(score)
+    return scores

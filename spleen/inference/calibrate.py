@@ -1,0 +1,217 @@
+"""`calibrate`: what predictions of labelled cases say of the next ones, stored beside the runs.
+
+from spleen import calibrate
+print(calibrate("outputs/cv", "imagesTr", "labelsTr", PredictSettings(held_out=True)))
+"""
+
+import hashlib
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from spleen.errors import InputError
+from spleen.evaluation.case_scores import ClassScore
+from spleen.evaluation.class_names import CSV_NAME
+from spleen.evaluation.scoring import RawSettings, score_pairs
+from spleen.imaging.files import ImageFiles, group_channels, pair_images
+from spleen.imaging.geometry import GRID_TOLERANCE_MM
+from spleen.inference.calibration.applies import conditions_of
+from spleen.inference.calibration.calibration import (
+    ERROR_RATE,
+    MIN_DICE,
+    CalibratingCase,
+    Calibration,
+    ClassCalibration,
+    Conditions,
+)
+from spleen.inference.calibration.stored import calibration_path, write_calibration
+from spleen.inference.ensemble import View, read_for
+from spleen.inference.leakage import named_like_training_cases, views_that_held_out, views_that_saw
+from spleen.inference.loading import TrainedModel, load_ensemble
+from spleen.inference.outputs import read_record
+from spleen.inference.predict import Advance, Paths, PredictSettings, listed, make_views, predict
+from spleen.records.folder import run_folder_of
+from spleen.reporting.tables import Cell, render_table
+from spleen.system.text import shortened
+from spleen.types import AxisName
+
+Pairs = Mapping[str, tuple[ImageFiles, Path]]
+"""Image and label by case."""
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What `calibrate` found and wrote. Its text (`print`) is what the command prints."""
+
+    calibration: Calibration
+    files: tuple[Path, ...]
+    """One beside each run."""
+    predictions: Path
+    """The folder of the masks that were predicted for it."""
+    failures: tuple[str, ...]
+    """Cases that could not be predicted or scored, with the reason."""
+    left_out: int
+    """Images that no run held out; 0 without `held_out`."""
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+
+def calibrate(
+    runs: Paths,
+    images: str | Path,
+    labels: str | Path,
+    settings: PredictSettings | None = None,
+    *,
+    min_dice: float = MIN_DICE,
+    error_rate: float = ERROR_RATE,
+    advance: Advance | None = None,
+) -> CalibrationReport:
+    """Calibrate the volumes and confidence scores of runs on labelled cases that they were not trained on.
+
+    The cases are predicted with `settings`, into a folder beside the runs that is kept: an interrupted call continues
+    there. calibration.json beside each run then lets `predict` with the same runs and settings give 95 % intervals of
+    volume and Dice, and decide by a gate what needs a review: the probability that a mask has a Dice below `min_dice`
+    and passes is at most `error_rate`. With `settings.held_out`, each case is predicted by the runs of a
+    cross-validation that held it out, and other images are skipped. `settings.overwrite` replaces a calibration.
+
+    Raises InputError, before anything is predicted, for wrong settings, an image that a run was trained on, or an
+    existing calibration.
+    """
+    settings = settings or PredictSettings()
+    for name, value in (("min-dice", min_dice), ("error-rate", error_rate)):
+        if not 0 < value < 1:
+            raise InputError(f"{name} must be between 0 and 1; got {value:g}")
+    models = load_ensemble(listed(runs, "run"), settings.allow_custom_code, settings.choose, settings.rename_classes)
+    files = tuple(dict.fromkeys(calibration_path(model.checkpoint) for model in models))
+    existing = [path for path in files if path.exists()]
+    if existing and not settings.overwrite:
+        raise InputError(f"these runs are calibrated already ({shortened(existing, 2)}); add --overwrite to replace it")
+    views = make_views(models, settings)
+    pairs = _pairs(Path(images), Path(labels), models[0].preprocessing.n_channels)
+    chosen, conditions = _chosen(views, pairs, settings)
+    folder = _folder_of(models, conditions)
+    inputs = [path for image, _ in chosen.values() for path in image.paths]
+    kept = replace(settings, overwrite=False, skip_existing=True, probabilities=False, choose=None)
+    report = predict([model.checkpoint for model in models], inputs, folder, kept, advance)
+    failed = {each.image: each.reason for each in report.failures}
+    scored = {name: pair for name, pair in chosen.items() if pair[0].paths[0] not in failed}
+    classes, unscored = _classes(models[0], folder, scored, min_dice, error_rate)
+    calibration = Calibration(conditions, classes)
+    for path in files:
+        write_calibration(path, calibration)
+    failures = (*(f"{image}: {reason}" for image, reason in failed.items()), *unscored)
+    return CalibrationReport(calibration, files, folder, failures, len(pairs) - len(chosen))
+
+
+def _pairs(images: Path, labels: Path, n_channels: int) -> Pairs:
+    """Images and labels by the names that `predict` gives the images."""
+    paired = pair_images(images, labels, n_channels)
+    label_of = {image.paths[0]: label for image, label in paired.values()}
+    named = group_channels([path for image, _ in paired.values() for path in image.paths], n_channels)
+    return {image.case_id: (image, label_of[image.paths[0]]) for image in named}
+
+
+def _chosen(views: Sequence[View], pairs: Pairs, settings: PredictSettings) -> tuple[Pairs, Conditions]:
+    """The cases to calibrate on, and how each of them is predicted. Raises InputError for one that a run has seen."""
+    models = [view.model for view in views]
+    weights = [view.weight for view in views]
+    if not settings.held_out:
+        _check_unseen(views, pairs)
+        return pairs, conditions_of(models, settings, weights)
+    views_of = views_that_held_out(views, list(pairs))
+    by_kind: dict[tuple[tuple[AxisName, float], ...], list[str]] = {}
+    for case_id, used in views_of.items():
+        kind = tuple(sorted((view.model.preprocessing.axis, round(view.weight, 6)) for view in used if view.weight))
+        by_kind.setdefault(kind, []).append(case_id)
+    if len(by_kind) > 1:
+        kinds = "; ".join(f"{', '.join(axis for axis, _ in kind)}: {len(ids)} cases" for kind, ids in by_kind.items())
+        raise InputError(
+            f"--held-out: the cases are not all predicted alike ({kinds}); give runs of every fold along each axis, "
+            "with the same weights in each fold"
+        )
+    (kind,) = by_kind
+    every = conditions_of(models, settings, weights)
+    conditions = replace(every, axes=tuple(axis for axis, _ in kind), weights=tuple(weight for _, weight in kind))
+    return {case_id: pairs[case_id] for case_id in views_of}, conditions
+
+
+def _check_unseen(views: Sequence[View], pairs: Pairs) -> None:
+    """Raise InputError for an image that a run was trained on, by its name or voxel by voxel."""
+    seen: Collection[str] = named_like_training_cases(views, list(pairs))
+    relation = "have the names of cases"
+    if not seen and any(view.model.spec.seen_images for view in views):
+        relation = "are, voxel by voxel, images"
+        seen = [name for name, (image, _) in pairs.items() if views_that_saw(views, read_for(views, image, 0))]
+    if seen:
+        raise InputError(
+            f"{len(seen)} of {len(pairs)} images {relation} that these runs were trained on ({shortened(seen, 3)}), "
+            "and would calibrate them too well; leave them out, or calibrate a cross-validation with --held-out"
+        )
+
+
+def _folder_of(models: Sequence[TrainedModel], conditions: Conditions) -> Path:
+    """Where the predictions are kept: beside the runs, apart for each way of predicting."""
+    folders = [run_folder_of(model.checkpoint) or model.checkpoint.parent for model in models]
+    parents = {folder.parent for folder in folders}
+    place = parents.pop() if len(folders) > 1 and len(parents) == 1 else folders[0]
+    key = hashlib.sha256(repr(sorted(asdict(conditions).items())).encode()).hexdigest()[:8]
+    return place / "calibration" / key
+
+
+def _classes(
+    model: TrainedModel, folder: Path, pairs: Pairs, min_dice: float, error_rate: float
+) -> tuple[tuple[ClassCalibration, ...], list[str]]:
+    """The calibrating cases of each class, and the cases that could not be scored, with the reason."""
+    values = dict(zip(model.classes.names, model.classes.values, strict=True))
+    files = {name: (folder / f"{image.case_id}.nii.gz", label) for name, (image, label) in pairs.items()}
+    settings = RawSettings(values, 0.0, None, surface=False, grid_tolerance_mm=GRID_TOLERANCE_MM)
+    scored, failed = score_pairs(files, settings)
+    confidence = {(row["prediction"], row["class_name"]): row for row in read_record(folder / CSV_NAME)}
+    cases: dict[str, list[CalibratingCase]] = {name: [] for name in values}
+    for case in scored:
+        mask = files[case.case_id][0].name
+        for score in case.scores:
+            row = confidence[mask, score.class_name]
+            cases[score.class_name].append(_calibrating_case(score, float(row["confidence_score"])))
+    classes = tuple(ClassCalibration(name, values[name], tuple(cases[name]), min_dice, error_rate) for name in values)
+    return classes, [f"{each.case_id}: {each.reason}" for each in failed]
+
+
+def _calibrating_case(score: ClassScore, confidence_score: float) -> CalibratingCase:
+    return CalibratingCase(score.volume_prediction_mm3, score.volume_reference_mm3, confidence_score, score.dice)
+
+
+def to_text(report: CalibrationReport) -> str:
+    """The table of the classes, what cannot be said with so few cases, and where everything lies."""
+    classes = report.calibration.classes
+    columns = ["class", "cases", "true volume, 95 %", "Dice, 95 %", "gate", "pass it"]
+    first = classes[0]
+    lines = [
+        render_table("", columns, [_row(each) for each in classes]),
+        "The Dice is the one to expect at the median confidence score, with its interval. A mask passes with a score",
+        f"above the gate; at most {first.error_rate:.1%} of all masks pass with a Dice below {first.min_dice:g}.",
+    ]
+    lines += [text for text in (each.shortage() for each in classes) if text]
+    if report.left_out:
+        lines.append(f"{report.left_out} images left out that no run held out")
+    lines.append(f"wrote {shortened(report.files, 2)}; predictions are kept in {report.predictions}")
+    return "\n".join(lines)
+
+
+def _row(each: ClassCalibration) -> list[Cell]:
+    factor = each.volume_factor()
+    width = None if math.isinf(factor) else f"−{1 - 1 / factor:.1%} … +{factor - 1:.1%}"
+    scores = [case.confidence_score for case in each.cases if case.predicted_mm3]
+    dice = each.expected_dice(float(np.median(scores))) if scores else None
+    return [
+        each.class_name,
+        len(each.cases) - each.n_empty,
+        width,
+        None if dice is None else f"{dice.dice:.3f} ({dice.low:.3f}–{dice.high:.3f})",
+        None if each.gate is None else f"{each.gate:.3f}" if each.gate else "any score",
+        f"{each.passing_fraction:.0%}" if scores else None,
+    ]

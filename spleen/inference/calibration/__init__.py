@@ -1,0 +1,1 @@
+"""What is fitted on labelled cases that no run was trained on: intervals, the gate, the weights of an average."""
