@@ -20,6 +20,8 @@ from spleen.cli.evaluate import evaluate
 from spleen.cli.explore import explore
 from spleen.cli.export import export
 from spleen.cli.fetch import fetch
+from spleen.cli.followup.reformat import reformat
+from spleen.cli.followup.register import register
 from spleen.cli.predict import predict
 from spleen.cli.report import report
 from spleen.cli.results import results
@@ -97,7 +99,7 @@ def _program(
 # Not guarded: a training reports its own errors.
 app.command(context_settings=VERBATIM, add_help_option=False)(train)
 for subcommand in (
-    predict, evaluate, compare, explore, report, export, results, watch, sync, dashboard, fetch
+    predict, evaluate, compare, explore, report, export, results, watch, sync, dashboard, fetch, register, reformat
 ):  # fmt: skip
     app.command()(_guarded(subcommand))
 
