@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.ndimage import zoom
 
 from spleen.data.modality import guess_modality
 from spleen.imaging.intensity import CT_PRESETS, DisplayWindow
@@ -17,13 +18,14 @@ from spleen.types import AxisName
 
 Plane = Num[np.ndarray, "h w"]
 
-_PANEL_INCHES, _GAP, _HEADER, _FOOTER = 3.4, 0.12, 0.34, 0.34
-_TALLEST_PANEL = 1.25  # in panel widths
+_PANEL_INCHES, _GAP, _HEADER, _FOOTER = 4.6, 0.12, 0.34, 0.34
+_TALLEST_PANEL = 1.0  # in panel widths
 _LARGEST_INCHES = 8.0
 _TILES = 8
 """Along the longer side of a panel."""
-_TINT = np.array([1.0, 0.72, 0.42])
+_TINT = np.array([1.0, 0.8, 0.5])
 """The colour of white in the moving image: its tiles are told from the fixed image's grey ones."""
+_PICTURE_PIXELS = 640
 _PERCENTILES = (0.5, 99.5)
 _VOXELS_LOOKED_AT = 1_000_000
 
@@ -47,29 +49,29 @@ def draw_checkerboard(
     `before` and `after` are the moving image on the fixed one's grid. A border that goes on from tile to tile is where
     it should be.
     """
-    spacing, shape = fixed.spacing_mm, fixed.array.shape
-    extents = np.array(shape) * spacing
+    extents = np.array(fixed.array.shape) * fixed.spacing_mm
     in_planes: dict[AxisName, tuple[float, float]] = {
         "axial": (extents[1], extents[0]),
         "coronal": (extents[2], extents[0]),
         "sagittal": (extents[2], extents[1]),
     }
     heights = [min(_TALLEST_PANEL, height / width) * _PANEL_INCHES for height, width in in_planes.values()]
-    row = max(heights)
-    size = (3 * (_PANEL_INCHES + _GAP) + _GAP, 2 * (row + _HEADER) + _FOOTER)
+    size = (2 * (_PANEL_INCHES + _GAP) + _GAP, _HEADER + sum(heights) + len(heights) * _GAP + _FOOTER)
     figure = Figure(figsize=size, dpi=DPI, facecolor="white")
     windows = default_window(fixed.array), default_window(after)
-    for number, (title, moved) in enumerate((("before", before), ("after", after))):
-        bottom = _FOOTER + (1 - number) * (row + _HEADER)
-        figure.text(_GAP / size[0], (bottom + row + 0.11) / size[1], title, fontsize=10, weight="bold")
-        for column, (plane, size_mm) in enumerate(in_planes.items()):
-            left = _GAP + column * (_PANEL_INCHES + _GAP)
-            axes = figure.add_axes((left / size[0], bottom / size[1], _PANEL_INCHES / size[0], row / size[1]))
+    for column, (title, moved) in enumerate((("before", before), ("after", after))):
+        left, top = _GAP + column * (_PANEL_INCHES + _GAP), size[1] - _HEADER
+        middle = (left + _PANEL_INCHES / 2) / size[0]
+        figure.text(middle, 1 - _HEADER / 2 / size[1], title, ha="center", va="center", fontsize=11)
+        for (plane, size_mm), height in zip(in_planes.items(), heights, strict=True):
+            box = (left / size[0], (top - height) / size[1], _PANEL_INCHES / size[0], height / size[1])
+            top -= height + _GAP
             tiles = _tiled(_middle_slice(fixed.array, plane), _middle_slice(moved, plane), windows, size_mm)
+            axes = figure.add_axes(box)
             _draw(axes, tiles, size_mm)
             label_edges(axes, plane)
-    legend = f"grey: {_short(names[0])} (fixed)     tinted: {_short(names[1])} (moving)"
-    figure.text(0.5, _FOOTER / 2.4 / size[1], legend, ha="center", va="center", fontsize=9)
+    legend = f"grey: {_short(names[0])} (fixed)     orange: {_short(names[1])} (moving)"
+    figure.text(0.5, _FOOTER / 2.2 / size[1], legend, ha="center", va="center", fontsize=9.5)
     save_figure(figure, path)
 
 
@@ -113,11 +115,19 @@ def _middle_slice(array: Num[np.ndarray, "i j k"], plane: AxisName) -> Plane:
 def _tiled(
     fixed: Plane, moved: Plane, windows: tuple[DisplayWindow, DisplayWindow], size_mm: tuple[float, float]
 ) -> Float[np.ndarray, "h w 3"]:
-    board = _checkers(fixed.shape, size_mm)[..., None]
+    fixed, moved = (_enlarged(plane, size_mm) for plane in (fixed, moved))
     grey = _shown(fixed, windows[0])[..., None] * np.ones(3)
     tinted = _shown(moved, windows[1])[..., None] * _TINT
-    tiles = np.where(board, tinted, grey)
+    tiles = np.where(_checkers(fixed.shape, size_mm)[..., None], tinted, grey)
     return np.ascontiguousarray(tiles[::-1, ::-1])  # radiological, as to_display does it
+
+
+def _enlarged(plane: Plane, size_mm: tuple[float, float]) -> Plane:
+    """On fine square pixels: tiles are as sharp as the picture, whatever the voxels are."""
+    pixel_mm = size_mm[1] / _PICTURE_PIXELS
+    factors = [max(1, round(mm / pixel_mm)) / count for mm, count in zip(size_mm, plane.shape, strict=True)]
+    enlarged: Plane = zoom(plane.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
+    return enlarged
 
 
 def _checkers(shape: tuple[int, ...], size_mm: tuple[float, float]) -> Bool[np.ndarray, "h w"]:
@@ -136,7 +146,7 @@ def _shown(plane: Plane, window: DisplayWindow) -> Float[np.ndarray, "h w"]:
 
 def _draw(axes: Axes, picture: Float[np.ndarray, "h w 3"], size_mm: tuple[float, float]) -> None:
     height_mm, width_mm = size_mm
-    axes.imshow(picture, extent=(0.0, width_mm, height_mm, 0.0), interpolation="nearest", aspect="equal")
+    axes.imshow(picture, extent=(0.0, width_mm, height_mm, 0.0), interpolation="bilinear", aspect="equal")
     _finish(axes, size_mm, _PANEL_INCHES)
 
 

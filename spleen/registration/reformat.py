@@ -29,6 +29,7 @@ TURNING_AXES: dict[str, Direction] = {
 anterior or superior."""
 
 _ROUNDING_MM = 1e-3
+_ROUNDING = 1e-3  # in voxels
 _LONGEST_MM = 1e4
 _LETTERS = ("LR", "PA", "IS")
 _LEAST_SHARE = 0.35
@@ -36,9 +37,14 @@ _LEAST_SHARE = 0.35
 
 
 def plane_basis(plane: AxisName, turns: Sequence[tuple[str, float]] = ()) -> Basis:
-    """The basis of an anatomical plane, turned by angles in degrees about `TURNING_AXES`, one after the other."""
+    """The basis of an anatomical plane, turned by angles in degrees about `TURNING_AXES`, one after the other.
+
+    Raises InputError for another axis.
+    """
     basis = _BASES[plane]
     for axis, degrees in turns:
+        if axis not in TURNING_AXES:
+            raise InputError(f"a plane can be turned about {', '.join(TURNING_AXES)}; got {axis!r}")
         basis = _rotation(TURNING_AXES[axis], np.radians(degrees)) @ basis
     return basis
 
@@ -100,18 +106,20 @@ def stack_grid(
     return Grid((i, j, k), affine)
 
 
-def slice_through(grid: Grid, point: Direction) -> Grid:
-    """The one slice of a stack that lies nearest to a point."""
+def slice_through(volume: Volume, grid: Grid, through: Direction | None = None) -> Grid:
+    """The slice of a stack that contains a point (by default the middle voxel), cut to where the volume is."""
+    point = _middle_voxel(volume) if through is None else through
     steps = grid.affine[:3, 2]
     index = int(np.clip(np.rint((point - grid.affine[:3, 3]) @ steps / (steps @ steps)), 0, grid.shape[2] - 1))
+    to_voxels = np.linalg.inv(volume.affine) @ grid.affine
+    places = np.stack(np.meshgrid(*(np.arange(count) for count in grid.shape[:2]), indexing="ij"), axis=-1)
+    voxels = places @ to_voxels[:3, :2].T + (to_voxels[:3, 2] * index + to_voxels[:3, 3])
+    inside = ((voxels > -0.5 - _ROUNDING) & (voxels < np.array(volume.array.shape) - 0.5 + _ROUNDING)).all(axis=-1)
+    kept = np.argwhere(inside) if inside.any() else np.zeros((1, 2), dtype=np.intp)
+    (low_i, low_j), (high_i, high_j) = kept.min(axis=0), kept.max(axis=0) + 1
     affine = grid.affine.copy()
-    affine[:3, 3] += index * steps
-    return Grid((*grid.shape[:2], 1), affine)
-
-
-def middle_point(volume: Volume, through: Direction | None) -> Direction:
-    """The point that a single slice goes through."""
-    return _middle_voxel(volume) if through is None else through
+    affine[:3, 3] += grid.affine[:3, :3] @ [low_i, low_j, index]
+    return Grid((int(high_i - low_i), int(high_j - low_j), 1), affine)
 
 
 def edge_letters(basis: Basis) -> tuple[str, str, str, str]:

@@ -29,8 +29,11 @@ def reformat(
         Literal["sagittal", "coronal", "axial"] | None, typer.Option(help="The plane to begin with.")
     ] = None,
     about: Annotated[
-        list[Literal["left_right", "anterior_posterior", "superior_inferior"]] | None,
-        typer.Option(help="With --plane, turn it about this axis by --angle; repeatable, each with an --angle."),
+        list[str] | None,
+        typer.Option(
+            metavar="AXIS",
+            help="Turn --plane about left_right, anterior_posterior or superior_inferior; repeatable, one per --angle.",
+        ),
     ] = None,
     angle: Annotated[
         list[float] | None,
@@ -71,7 +74,7 @@ def reformat(
     from spleen.imaging.nifti import write_volume
     from spleen.registration.grids import require_simpleitk
     from spleen.registration.pictures import default_window, draw_slice
-    from spleen.registration.reformat import edge_letters, middle_point, slice_through, stack_grid
+    from spleen.registration.reformat import edge_letters, slice_through, stack_grid
     from spleen.registration.resampling import resample_onto
     from spleen.reporting.outputs import write_outputs
 
@@ -84,7 +87,7 @@ def reformat(
     _, volume = read_scan(image)
     grid = stack_grid(volume, basis, point, spacings)
     if is_picture:
-        grid = slice_through(grid, middle_point(volume, point))
+        grid = slice_through(volume, grid, point)
     array = resample_onto(volume, grid, interpolation="nearest" if mask else interpolation)
     print(_description(grid, basis))
 
@@ -92,7 +95,7 @@ def reformat(
         if not is_picture:
             write_volume(path, array, grid.affine)
             return
-        title = f"{image.name}, perpendicular to {_numbers(basis[:, 2])}"
+        title = f"{image.name}, perpendicular to {_direction(basis[:, 2])}"
         draw_slice(path, array[..., 0], grid, shown or default_window(volume.array), edge_letters(basis), title)
 
     write_outputs({"--output": output}, {"--output": write})
@@ -155,8 +158,8 @@ def _spacings(text: str | None) -> "SpacingMm | None":
 def _description(grid: "Grid", basis: "Basis") -> str:
     shape = " × ".join(map(str, grid.shape))
     spacing = " × ".join(f"{mm:.4g}" for mm in grid.spacing_mm)
-    return f"{shape} voxels of {spacing} mm; slices perpendicular to {_numbers(basis[:, 2])} (R, A, S)"
+    return f"{shape} voxels of {spacing} mm; slices perpendicular to {_direction(basis[:, 2])}"
 
 
-def _numbers(direction: "Direction") -> str:
-    return ", ".join(f"{part + 0:.3g}" for part in direction.round(6))
+def _direction(normal: "Direction") -> str:
+    return ", ".join(f"{letter} {part:.2f}" for letter, part in zip("RAS", normal.round(6) + 0, strict=True))
