@@ -23,6 +23,8 @@ from spleen.cli.fetch import fetch
 from spleen.cli.followup.calibrate import calibrate
 from spleen.cli.followup.followup import followup
 from spleen.cli.followup.phantom import phantom
+from spleen.cli.followup.reformat import reformat
+from spleen.cli.followup.register import register
 from spleen.cli.predict import predict
 from spleen.cli.report import report
 from spleen.cli.results import results
@@ -101,7 +103,7 @@ def _program(
 app.command(context_settings=VERBATIM, add_help_option=False)(train)
 for subcommand in (
     predict, evaluate, compare, explore, report, export, results, watch, sync, dashboard, fetch,
-    calibrate, followup, phantom
+    calibrate, register, reformat, followup, phantom
 ):  # fmt: skip
     app.command()(_guarded(subcommand))
 
