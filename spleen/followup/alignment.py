@@ -16,7 +16,7 @@ from spleen.registration.align import align
 from spleen.registration.grids import as_volume, grid_of
 from spleen.registration.resampling import resample_onto
 from spleen.registration.transforms import Motion, motion, write_transform
-from spleen.types import MaskVolume
+from spleen.types import Affine, MaskVolume
 
 if TYPE_CHECKING:
     from SimpleITK import Transform
@@ -34,6 +34,7 @@ class AlignedScan:
 
     scan: Scan
     image: Num[np.ndarray, "i j k"]
+    affine: Affine
     changes: Mapping[str, UInt8[np.ndarray, "i j k"]]
     """By class: unchanged, gain and loss."""
     gain_ml: Mapping[str, float]
@@ -83,7 +84,9 @@ def aligned_scans(
 
 def change_map(before: MaskVolume, after: MaskVolume) -> UInt8[np.ndarray, "i j k"]:
     """Where a mask is the same, has grown and has shrunk."""
-    return (UNCHANGED * (before & after) + GAIN * (~before & after) + LOSS * (before & ~after)).astype(np.uint8)
+    changes = np.zeros(before.shape, dtype=np.uint8)
+    changes[before & after], changes[~before & after], changes[before & ~after] = UNCHANGED, GAIN, LOSS
+    return changes
 
 
 def _read(scan: Scan, masks: Mapping[Scan, Path]) -> tuple[Volume, Volume]:
@@ -134,4 +137,4 @@ def _compared(
         {name: float((each == kind).sum()) * first.voxel_volume_mm3 / 1000 for name, each in changes.items()}
         for kind in (GAIN, LOSS)
     )
-    return AlignedScan(scan, image, changes, gain, loss, moves)
+    return AlignedScan(scan, image, first.affine, changes, gain, loss, moves)

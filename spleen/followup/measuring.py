@@ -8,7 +8,6 @@ import numpy as np
 
 from spleen.errors import InputError
 from spleen.evaluation.class_names import CSV_NAME
-from spleen.evaluation.metrics.overlap import count_confusion, dice
 from spleen.followup.course import Measured
 from spleen.followup.scans import Scan
 from spleen.imaging.classes import ClassMap
@@ -78,7 +77,8 @@ def _against_reference(scan: Scan, mask: Path, classes: ClassMap) -> dict[str, t
     )
     scores: dict[str, tuple[float | None, float | None]] = {}
     for name, values in zip(classes.names, classes.values, strict=True):
-        masks = predicted.array == values[0], np.isin(reference.array, values)
-        score = dice(count_confusion(*masks))
-        scores[name] = float(masks[1].sum()) * reference.voxel_volume_mm3, None if np.isnan(score) else float(score)
+        ours, theirs = predicted.array == values[0], np.isin(reference.array, values)
+        total = int(ours.sum()) + int(theirs.sum())
+        dice = 2 * int((ours & theirs).sum()) / total if total else None
+        scores[name] = int(theirs.sum()) * reference.voxel_volume_mm3, dice
     return scores

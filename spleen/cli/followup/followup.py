@@ -1,0 +1,76 @@
+"""`spleen followup`: options and a progress bar."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from spleen.cli.options import AllowCustomCode, parse_weights
+from spleen.errors import InputError
+
+
+def followup(
+    scans: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SCANS.csv|FOLDER...",
+            help="A CSV file with the columns subject, date, image and optionally label; or DICOM folders; or NIfTI "
+            "files called SUBJECT_2024-01-31.nii.gz.",
+        ),
+    ],
+    run: Annotated[list[Path], typer.Option(metavar="RUN", help="As for spleen predict; may be given several times.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the report.")] = Path("followup"),
+    test_retest: Annotated[
+        Path | None,
+        typer.Option(metavar="PAIRS.csv", help="Pairs of scans between which nothing changed, as SCANS.csv."),
+    ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a sweep of settings, take the best arm by validation Dice.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Average all runs of a folder, whatever their settings.")
+    ] = False,
+    weights: Annotated[str | None, typer.Option(help="Weight of each RUN in the average, such as 2,1,1.")] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Predict with --tta.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Slices per batch.")] = 8,
+    device: Annotated[Literal["auto", "cpu", "gpu", "mps"], typer.Option(help="Where to run.")] = "auto",
+    identifying: Annotated[
+        bool, typer.Option("--identifying", help="Name patients of DICOM files by their ID instead of a number.")
+    ] = False,
+    allow_custom_code: AllowCustomCode = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what was predicted before.")] = False,
+) -> None:
+    """Follow an organ over time: volumes with intervals, changes, and whether a change means anything.
+
+    Every scan is predicted and aligned with the subject's first one. followup.html and followup.csv are the report;
+    masks, maps of gain and loss, and transforms lie beside them. Calibrate the RUNs first (spleen calibrate), or give
+    --test-retest, for intervals. Exit code 1 if a scan failed, 2 for invalid input.
+    """
+    from spleen.followup.followup import follow_up
+    from spleen.followup.report.text import to_text
+    from spleen.inference.predict import PredictSettings
+    from spleen.system.hardware import limit_threads
+    from spleen.system.process import usable_cores
+    from spleen.system.progress import ProgressBar
+    from spleen.system.signals import stop_on_signals
+
+    limit_threads(usable_cores())
+    if best and every:
+        raise InputError("give either --best or --all, not both")
+    settings = PredictSettings(
+        weights=parse_weights(weights),
+        tta=tta,
+        batch_size=batch_size,
+        device=device,
+        choose="best" if best else "all" if every else None,
+        allow_custom_code=allow_custom_code,
+        overwrite=overwrite,
+    )
+    with stop_on_signals() as stop, ProgressBar("slice", check=stop.check) as bar:
+        result = follow_up(
+            scans, run, output, settings, test_retest=test_retest, identifying=identifying, advance=bar.advance
+        )
+    print(to_text(result))
+    print(f"wrote {output / 'followup.html'} and {output / 'followup.csv'}")
+    if result.n_failed:
+        raise typer.Exit(code=1)

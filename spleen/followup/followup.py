@@ -1,0 +1,134 @@
+"""`follow_up`: one organ in scans of one or many subjects over time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from spleen.errors import InputError
+from spleen.followup.alignment import AlignedScan, Failed, aligned_scans
+from spleen.followup.change import RepeatabilityLimit
+from spleen.followup.course import make_course, repeatability_limit
+from spleen.followup.group import group_change
+from spleen.followup.measuring import Measurements, measure
+from spleen.followup.pictures import draw_scan
+from spleen.followup.protocol import protocol_warnings
+from spleen.followup.report.page import to_page
+from spleen.followup.report.table import to_csv_text
+from spleen.followup.result import FollowUp, Subject, Voxelwise
+from spleen.followup.scans import Scan, by_subject, read_pairs, read_scans
+from spleen.inference.calibration.applies import find_calibration
+from spleen.inference.calibration.calibration import Calibration
+from spleen.inference.loading import TrainedModel, load_ensemble
+from spleen.inference.predict import Advance, Paths, PredictSettings, listed
+from spleen.registration.grids import require_simpleitk
+from spleen.system.files import write_text
+
+
+def follow_up(
+    scans: Paths,
+    runs: Paths,
+    output: str | Path,
+    settings: PredictSettings | None = None,
+    *,
+    test_retest: Path | None = None,
+    identifying: bool = False,
+    advance: Advance | None = None,
+) -> FollowUp:
+    """Predict scans of one or many subjects, compare them over time, and write a table and a page into `output`.
+
+    `scans` are those of `read_scans`, `runs` those of `predict`. Masks, transforms and maps of gain and loss are in
+    masks/, transforms/ and changes/; masks that are there already are kept, unless `overwrite` is set. `test_retest` is
+    a table of pairs of scans between which nothing changed; without it the calibration of the runs says what repeats.
+    A scan that fails does not stop the others. Raises InputError, before anything is computed, for invalid input.
+    """
+    require_simpleitk()
+    folder = Path(output)
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; give the name of a folder")
+    read = read_scans(listed(scans, "table or folder of scans"), identifying)
+    pairs = None if test_retest is None else read_pairs(test_retest)
+    settings = settings or PredictSettings()
+    settings = replace(settings, skip_existing=not settings.overwrite)
+    models = load_ensemble(listed(runs, "run"), settings.allow_custom_code, settings.choose, settings.rename_classes)
+    found = find_calibration(models, settings)
+    measured = measure(read, models, settings, folder / "masks", advance)
+    limits = _limits(models, settings, found.calibration, pairs, folder, advance)
+    subjects = tuple(
+        _subject(name, of_subject, measured, models[0], found.calibration, limits, folder)
+        for name, of_subject in by_subject(read).items()
+    )
+    by_class = zip(*(subject.courses for subject in subjects), strict=True)
+    groups = tuple(group for courses in by_class if (group := group_change(courses)) is not None)
+    no_limit = "" if all(limits.values()) else _why_no_limit(pairs is not None, found.calibration)
+    result = FollowUp(subjects, groups, limits, found.reason, no_limit, len(measured.failures))
+    write_text(folder / "followup.csv", to_csv_text(result))
+    write_text(folder / "followup.html", to_page(result))
+    return result
+
+
+def _limits(
+    models: Sequence[TrainedModel],
+    settings: PredictSettings,
+    calibration: Calibration | None,
+    pairs: Sequence[tuple[Scan, Scan]] | None,
+    folder: Path,
+    advance: Advance | None,
+) -> dict[str, RepeatabilityLimit | None]:
+    names = models[0].classes.names
+    calibrations = {name: None if calibration is None else calibration.of(name) for name in names}
+    if pairs is None:
+        return {name: repeatability_limit(None, calibrations[name]) for name in names}
+    numbered = [
+        (replace(first, subject=f"{first.subject}_a"), replace(second, subject=f"{second.subject}_b"))
+        for first, second in pairs
+    ]
+    measured = measure([scan for pair in numbered for scan in pair], models, settings, folder / "test_retest", advance)
+    return {
+        name: repeatability_limit(
+            [(found[first], found[second]) for first, second in numbered if first in found and second in found],
+            calibrations[name],
+        )
+        for name, found in measured.of_class.items()
+    }
+
+
+def _subject(
+    name: str,
+    scans: Sequence[Scan],
+    measured: Measurements,
+    model: TrainedModel,
+    calibration: Calibration | None,
+    limits: Mapping[str, RepeatabilityLimit | None],
+    folder: Path,
+) -> Subject:
+    courses = tuple(
+        make_course(
+            each,
+            scans,
+            measured.of_class[each],
+            measured.failures,
+            None if calibration is None else calibration.of(each),
+            limits[each],
+        )
+        for each in model.classes.names
+    )
+    values = {each: values[0] for each, values in zip(model.classes.names, model.classes.values, strict=True)}
+    voxelwise: dict[Scan, Voxelwise] = {}
+    not_aligned: dict[Scan, str] = {}
+    first: AlignedScan | None = None
+    for aligned in aligned_scans(scans, measured.masks, values, folder):
+        if isinstance(aligned, Failed):
+            not_aligned[aligned.scan] = aligned.reason
+            continue
+        first = first or aligned
+        pictures = draw_scan(first, aligned)
+        voxelwise[aligned.scan] = Voxelwise(aligned.gain_ml, aligned.loss_ml, aligned.motion, pictures)
+    return Subject(name, tuple(scans), courses, voxelwise, not_aligned, protocol_warnings(scans))
+
+
+def _why_no_limit(from_pairs: bool, calibration: Calibration | None) -> str:
+    if from_pairs:
+        return "there are fewer than 3 test–retest pairs whose confidence passes"
+    if calibration is None:
+        return "the runs are not calibrated for this, and no test–retest pairs are given"
+    return "too few calibrating cases pass the gate (10 are needed), or one of them has an empty mask"
