@@ -34,7 +34,7 @@ from spleen.inference.loading import TrainedModel, load_ensemble
 from spleen.inference.outputs import read_record
 from spleen.inference.predict import Advance, Paths, PredictSettings, listed, make_views, predict
 from spleen.records.folder import run_folder_of
-from spleen.reporting.tables import Cell, render_table
+from spleen.reporting.tables import Cell, Column, render_table
 from spleen.system.text import shortened
 from spleen.types import AxisName
 
@@ -188,7 +188,14 @@ def _calibrating_case(score: ClassScore, confidence_score: float) -> Calibrating
 def to_text(report: CalibrationReport) -> str:
     """The table of the classes, what cannot be said with so few cases, and where everything lies."""
     classes = report.calibration.classes
-    columns = ["class", "cases", "true volume, 95 %", "Dice, 95 %", "gate", "pass it"]
+    columns: list[str | Column] = [
+        Column("class", is_name=True),
+        "cases",
+        Column("true volume, 95 %", is_name=True),
+        Column("Dice, 95 %", is_name=True),
+        "gate",
+        "pass it",
+    ]
     first = classes[0]
     lines = [
         render_table("", columns, [_row(each) for each in classes]),
