@@ -166,7 +166,8 @@ def test_folds_that_differ_in_their_axes_are_refused(data: ManyCases, study: Pat
 
 
 def test_predictions_of_calibrated_runs_have_intervals(data: ManyCases, calibrated_study: Path, tmp_path: Path) -> None:
-    report = predict(calibrated_study, data.image("c5"), tmp_path / "mask.nii.gz")
+    run = calibrated_study / "coronal0"
+    report = predict(run, data.image("c5"), tmp_path / "mask.nii.gz")
     assert report.uncalibrated == ""
     calibration = read_calibration(calibrated_study / "coronal0" / "calibration.json")
     rows = read_record(tmp_path / "predictions.csv")
@@ -179,31 +180,40 @@ def test_predictions_of_calibrated_runs_have_intervals(data: ManyCases, calibrat
         assert score.volume_low_mm3 < score.volume_mm3 < score.volume_high_mm3
         assert float(row["volume_low_mm3"]) == pytest.approx(score.volume_low_mm3, rel=1e-5)
     result = CliRunner().invoke(
-        app, ["predict", str(calibrated_study), str(data.image("c5")), "-o", str(tmp_path / "again.nii.gz"), "--page"]
+        app, ["predict", str(run), str(data.image("c5")), "-o", str(tmp_path / "again.nii.gz"), "--page"]
     )
     assert result.exit_code == 0, result.output
     interval = "–".join(f"{float(rows[0][name]) / 1000:.3f}" for name in ("volume_low_mm3", "volume_high_mm3"))
     assert f"({interval})" in result.output
     assert "no 95 % interval" not in result.output
     assert f"ml (95 %: {interval}), expected Dice" in (tmp_path / "again_page.html").read_text()
-    prediction = load_model(calibrated_study).predict(voxels(data.image("c5")), np.diag([1.5, 1.25, 3.0, 1]))
+    prediction = load_model(run).predict(voxels(data.image("c5")), np.diag([1.5, 1.25, 3.0, 1]))
     assert math.isfinite(prediction.confidence[0].volume_low_mm3)
     assert "expected Dice" in prediction._repr_html_()
 
 
-def test_a_single_run_of_the_cross_validation_is_calibrated_too(
+def test_the_average_over_folds_has_an_interval_of_the_volume_alone(
     data: ManyCases, calibrated_study: Path, tmp_path: Path
 ) -> None:
-    assert predict(calibrated_study / "coronal1", data.image("c5"), tmp_path / "mask.nii.gz").uncalibrated == ""
+    """Its score contains the agreement of the runs, which the scores of the calibrating cases do not."""
+    report = predict(calibrated_study, data.image("c5"), tmp_path / "mask.nii.gz")
+    assert "calibrated for coronal alone, not for the scores of coronal × 2 averaged" in report.uncalibrated
+    calibration = read_calibration(calibrated_study / "coronal0" / "calibration.json")
+    for score in report.cases[0].confidence:
+        interval = calibration.of(score.class_name).volume_interval(score.volume_mm3)
+        assert interval == (score.volume_low_mm3, score.volume_high_mm3)
+        assert math.isnan(score.expected_dice)
+        assert "gate" not in score.reasons
 
 
 def test_other_ways_to_predict_say_why_they_have_no_intervals(
     data: ManyCases, calibrated_study: Path, tmp_path: Path
 ) -> None:
-    models = load_ensemble([calibrated_study])
+    both = load_ensemble([calibrated_study])
+    assert find_calibration(both, PredictSettings(weights=(0, 2))).reason == ""  # the second alone
+    models = load_ensemble([calibrated_study / "coronal1"])
     for settings, reason in (
         (PredictSettings(), ""),
-        (PredictSettings(weights=(0, 2)), ""),
         (PredictSettings(flips=("left_right",)), ""),  # without --tta nothing is mirrored
         (PredictSettings(tta=True), "is for predictions without --tta; this one is with --tta"),
         (PredictSettings(tta=True, flips=("left_right",)), "this one is with --tta --flip left_right"),
