@@ -162,6 +162,40 @@ def test_folds_that_differ_in_their_axes_are_refused(data: ManyCases, study: Pat
         calibrate(runs, data.root / "imagesTr", data.root / "labelsTr", HELD_OUT)
 
 
+def test_a_case_that_fails_is_listed_and_the_others_calibrate(data: ManyCases, study: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(data.root, tmp_path / "data")
+    (root / "imagesTr" / "c2.nii.gz").write_bytes(b"no volume")
+    (root / "labelsTr" / "c7.nii.gz").write_bytes(b"no volume")
+    output = spleen_calibrate(study, "--images", root / "imagesTr", "--labels", root / "labelsTr", "--held-out")
+    assert output.startswith("1: "), output
+    assert "c2.nii.gz" in output
+    assert "failed: c7: " in output
+    assert len(read_calibration(study / "coronal1" / "calibration.json").of("front").cases) == 22
+
+
+def test_nothing_is_written_if_every_case_fails(data: ManyCases, study: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(data.root, tmp_path / "data")
+    for case_id in data.labels:
+        (root / "imagesTr" / f"{case_id}.nii.gz").write_bytes(b"no volume")
+    with pytest.raises(InputError, match=r"none of the 24 cases could be predicted and scored: .*c0\.nii\.gz"):
+        calibrate(study, root / "imagesTr", root / "labelsTr", HELD_OUT)
+    assert not list(study.glob("*/calibration.json"))
+
+
+def test_images_of_the_same_names_elsewhere_are_predicted_anew(data: ManyCases, study: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(data.root, tmp_path / "data")
+    first = calibrate(study, data.root / "imagesTr", data.root / "labelsTr", HELD_OUT)
+    for case_id in data.labels:  # nothing to be found there
+        image = nib.load(root / "imagesTr" / f"{case_id}.nii.gz")
+        noise = np.random.default_rng(0).normal(40, 10, image.shape).astype(np.float32)
+        nib.save(nib.Nifti1Image(noise, image.affine), image.get_filename())
+    settings = PredictSettings(held_out=True, overwrite=True, keep_largest=("all",))
+    second = calibrate(study, root / "imagesTr", root / "labelsTr", settings)
+    assert second.predictions != first.predictions
+    assert np.median([case.dice for case in first.calibration.of("front").cases]) > 0.5
+    assert np.median([case.dice for case in second.calibration.of("front").cases]) < 0.5
+
+
 # Predictions ---------------------------------------------------------------------------------------------------------
 
 
@@ -187,6 +221,14 @@ def test_predictions_of_calibrated_runs_have_intervals(data: ManyCases, calibrat
     assert f"({interval})" in result.output
     assert "no 95 % interval" not in result.output
     assert f"ml (95 %: {interval}), expected Dice" in (tmp_path / "again_page.html").read_text()
+    for arguments, page in (
+        ([data.image("c5"), "--prediction", tmp_path / "mask.nii.gz"], tmp_path / "scan.html"),
+        ([tmp_path], tmp_path / "overview.html"),
+    ):
+        done = CliRunner().invoke(app, ["report", *map(str, arguments), "-o", str(page)])
+        assert done.exit_code == 0, done.output
+        assert interval in page.read_text()
+    assert "95 % interval (ml)" in (tmp_path / "overview.html").read_text()
     prediction = load_model(run).predict(voxels(data.image("c5")), np.diag([1.5, 1.25, 3.0, 1]))
     assert math.isfinite(prediction.confidence[0].volume_low_mm3)
     assert "expected Dice" in prediction._repr_html_()
