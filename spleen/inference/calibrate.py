@@ -14,7 +14,7 @@ import numpy as np
 
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore
-from spleen.evaluation.class_names import CSV_NAME
+from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
 from spleen.evaluation.scoring import RawSettings, score_pairs
 from spleen.imaging.files import ImageFiles, group_channels, pair_images
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
@@ -34,7 +34,8 @@ from spleen.inference.loading import TrainedModel, load_ensemble
 from spleen.inference.outputs import read_record
 from spleen.inference.predict import Advance, Paths, PredictSettings, listed, make_views, predict
 from spleen.records.folder import run_folder_of
-from spleen.reporting.tables import Cell, render_table
+from spleen.reporting.tables import Cell, Column, render_table
+from spleen.system.files import as_utf8
 from spleen.system.text import shortened
 from spleen.types import AxisName
 
@@ -93,17 +94,18 @@ def calibrate(
     views = make_views(models, settings)
     pairs = _pairs(Path(images), Path(labels), models[0].preprocessing.n_channels)
     chosen, conditions = _chosen(views, pairs, settings)
-    folder = _folder_of(models, conditions)
+    folder = _folder_of(models, conditions, Path(images))
     inputs = [path for image, _ in chosen.values() for path in image.paths]
-    kept = replace(settings, overwrite=False, skip_existing=True, probabilities=False, choose=None)
-    report = predict([model.checkpoint for model in models], inputs, folder, kept, advance)
+    report = predict([model.checkpoint for model in models], inputs, folder, _kept(settings), advance)
     failed = {each.image: each.reason for each in report.failures}
     scored = {name: pair for name, pair in chosen.items() if pair[0].paths[0] not in failed}
     classes, unscored = _classes(models[0], folder, scored, min_dice, error_rate)
+    failures = (*(f"{image}: {reason}" for image, reason in failed.items()), *unscored)
+    if not any(each.cases for each in classes):
+        raise InputError(f"none of the {len(chosen)} cases could be predicted and scored: {failures[0]}")
     calibration = Calibration(conditions, classes)
     for path in files:
         write_calibration(path, calibration)
-    failures = (*(f"{image}: {reason}" for image, reason in failed.items()), *unscored)
     return CalibrationReport(calibration, files, folder, failures, len(pairs) - len(chosen))
 
 
@@ -153,12 +155,29 @@ def _check_unseen(views: Sequence[View], pairs: Pairs) -> None:
         )
 
 
-def _folder_of(models: Sequence[TrainedModel], conditions: Conditions) -> Path:
-    """Where the predictions are kept: beside the runs, apart for each way of predicting."""
+def _kept(settings: PredictSettings) -> PredictSettings:
+    """Settings for masks before any clean-up, whose volumes are the ones that predictions.csv tells."""
+    return replace(
+        settings,
+        overwrite=False,
+        skip_existing=True,
+        probabilities=False,
+        choose=None,
+        keep_largest=(),
+        fill_holes=False,
+        min_volume_mm3=0.0,
+    )
+
+
+def _folder_of(models: Sequence[TrainedModel], conditions: Conditions, images: Path) -> Path:
+    """Where the predictions are kept: beside the runs, apart for each way of predicting and each place of images.
+
+    Images of another place may have the same names.
+    """
     folders = [run_folder_of(model.checkpoint) or model.checkpoint.parent for model in models]
     parents = {folder.parent for folder in folders}
     place = parents.pop() if len(folders) > 1 and len(parents) == 1 else folders[0]
-    key = hashlib.sha256(repr(sorted(asdict(conditions).items())).encode()).hexdigest()[:8]
+    key = hashlib.sha256(repr((sorted(asdict(conditions).items()), images.resolve())).encode()).hexdigest()[:8]
     return place / "calibration" / key
 
 
@@ -170,12 +189,12 @@ def _classes(
     files = {name: (folder / f"{image.case_id}.nii.gz", label) for name, (image, label) in pairs.items()}
     settings = RawSettings(values, 0.0, None, surface=False, grid_tolerance_mm=GRID_TOLERANCE_MM)
     scored, failed = score_pairs(files, settings)
-    confidence = {(row["prediction"], row["class_name"]): row for row in read_record(folder / CSV_NAME)}
+    rows = {(row["prediction"], row["label_values"]): row for row in read_record(folder / CSV_NAME)}
     cases: dict[str, list[CalibratingCase]] = {name: [] for name in values}
     for case in scored:
-        mask = files[case.case_id][0].name
+        mask = as_utf8(files[case.case_id][0].name)
         for score in case.scores:
-            row = confidence[mask, score.class_name]
+            row = rows[mask, VALUE_SEPARATOR.join(map(str, values[score.class_name]))]
             cases[score.class_name].append(_calibrating_case(score, float(row["confidence_score"])))
     classes = tuple(ClassCalibration(name, values[name], tuple(cases[name]), min_dice, error_rate) for name in values)
     return classes, [f"{each.case_id}: {each.reason}" for each in failed]
@@ -188,7 +207,14 @@ def _calibrating_case(score: ClassScore, confidence_score: float) -> Calibrating
 def to_text(report: CalibrationReport) -> str:
     """The table of the classes, what cannot be said with so few cases, and where everything lies."""
     classes = report.calibration.classes
-    columns = ["class", "cases", "true volume, 95 %", "Dice, 95 %", "gate", "pass it"]
+    columns: list[str | Column] = [
+        Column("class", is_name=True),
+        "cases",
+        Column("true volume, 95 %", is_name=True),
+        Column("Dice, 95 %", is_name=True),
+        "gate",
+        "pass it",
+    ]
     first = classes[0]
     lines = [
         render_table("", columns, [_row(each) for each in classes]),

@@ -77,7 +77,8 @@ def confidence_scores(
         mask = prediction.mask == index + 1
         calibrated = None if calibration is None else calibration.of(name)
         signs = prediction.soft_dice_confidence[index], prediction.agreement[index]
-        score = _score(name, mask, *signs, training_volumes_mm3[index], volume_mm3(mask), calibrated)
+        gated = calibrated if calibration is not None and calibration.has_scores else None
+        score = _score(name, mask, *signs, training_volumes_mm3[index], volume_mm3(mask), gated)
         views = [of_view[index] for of_view in prediction.view_volumes_mm3] or [math.nan]
         spread = replace(
             score,
@@ -85,7 +86,7 @@ def confidence_scores(
             view_low_mm3=min(views),
             view_high_mm3=max(views),
         )
-        scores.append(spread if calibrated is None else _with_intervals(spread, calibrated))
+        scores.append(spread if calibrated is None else _with_intervals(spread, calibrated, has_dice=gated is not None))
     return tuple(scores)
 
 
@@ -110,13 +111,13 @@ def _score(
     )
 
 
-def _with_intervals(score: ClassConfidence, calibration: ClassCalibration) -> ClassConfidence:
+def _with_intervals(score: ClassConfidence, calibration: ClassCalibration, has_dice: bool) -> ClassConfidence:
     """The score with the intervals that the calibration has for it; an empty mask has none."""
     if not score.volume_mm3:
         return score
     if volume := calibration.volume_interval(score.volume_mm3):
         score = replace(score, volume_low_mm3=volume[0], volume_high_mm3=volume[1])
-    if dice := calibration.expected_dice(score.confidence_score):
+    if has_dice and (dice := calibration.expected_dice(score.confidence_score)):
         score = replace(score, expected_dice=dice.dice, dice_low=dice.low, dice_high=dice.high)
     return score
 

@@ -64,6 +64,10 @@ def test_two_weighted_views_match_a_hand_computation(tmp_path: Path) -> None:
         assert found.soft_dice_confidence == pytest.approx((2 * 1.90 / (3.06 + 3),), abs=2e-3)
     # The first view predicts voxels 0, 1 and 2, the second 3 and 5: no overlap.
     assert found.agreement[0] == pytest.approx(0.0)
+    assert found.soft_volume_mm3 == pytest.approx((3.06,), abs=2e-3)
+    (first,), (second,) = found.view_volumes_mm3
+    assert first in (3, 4)  # of 1 mm³ each
+    assert second in (2, 3)
 
 
 def test_one_view_matches_a_hand_computation(tmp_path: Path) -> None:
@@ -74,6 +78,11 @@ def test_one_view_matches_a_hand_computation(tmp_path: Path) -> None:
     # Inside the mask: 0.9 + 0.8 + 0.6 = 2.3. In total: 2.8, since 0.02 is below the noise floor. Voxels: 3.
     assert found.soft_dice_confidence == pytest.approx((2 * 2.3 / (2.8 + 3),), abs=2e-3)
     assert np.isnan(found.agreement[0])
+    assert found.soft_volume_mm3 == pytest.approx((2.8,), abs=2e-3)
+    assert found.view_volumes_mm3 == ()
+    larger = image_of(tmp_path / "larger.nii", (logit(probabilities) / 4).astype(np.float16), spacing_mm=2.0)
+    of_larger = predict([view(Pointwise([4.0], [0.0]), "axial", 6)], larger)
+    assert of_larger.soft_volume_mm3 == pytest.approx((8 * 2.8,), abs=0.02)
 
 
 # Averages -----------------------------------------------------------------------------------------------------------
@@ -156,6 +165,9 @@ def test_class_probabilities_are_averaged_and_the_mask_is_their_argmax(image) ->
     np.testing.assert_allclose(found.probabilities, probabilities[1:], atol=1e-6)
     np.testing.assert_array_equal(found.mask, probabilities.argmax(0))
     assert set(np.unique(found.mask)) == {0, 1, 2, 3}
+    for of_view, slope, offset in zip(found.view_volumes_mm3, slopes, offsets, strict=True):
+        logits = np.stack([np.zeros(SHAPE), *(s * array + o for s, o in zip(slope, offset, strict=True))])
+        assert of_view == tuple(np.bincount(logits.argmax(0).ravel(), minlength=4)[1:])
     for number in (1, 2, 3):
         expected = soft_dice(probabilities[number], found.mask == number)
         assert found.soft_dice_confidence[number - 1] == pytest.approx(expected, abs=1e-5)

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ class FoundCalibration:
 
     calibration: Calibration | None
     reason: str = ""
-    """A sentence for the user; empty if there is a calibration."""
+    """What cannot be said, and why, for the user; empty if volumes and confidence scores are calibrated."""
 
 
 def find_calibration(models: Sequence[TrainedModel], settings: "PredictSettings") -> FoundCalibration:
@@ -53,9 +53,21 @@ def find_calibration(models: Sequence[TrainedModel], settings: "PredictSettings"
             continue
         reason = _difference(calibration, now, models)
         if reason is None:
-            return FoundCalibration(calibration.renamed(models[0].classes.names))
+            return _found(calibration.renamed(models[0].classes.names), now)
         reasons.append(f"volumes have no 95 % interval: {_named(path)} {reason}")
     return FoundCalibration(None, reasons[0])
+
+
+def _found(calibration: Calibration, now: Conditions) -> FoundCalibration:
+    """The confidence score of an average contains the agreement of its runs, so it needs as many of them as before."""
+    then = calibration.conditions
+    if len(then.axes) == len(now.axes):
+        return FoundCalibration(calibration)
+    reason = (
+        f"the Dice to expect and the gate are calibrated for {_axes(then)}, not for the scores of {_axes(now)}: "
+        "predict with the runs of one fold, or calibrate the average on cases that no run was trained on"
+    )
+    return FoundCalibration(replace(calibration, has_scores=False), reason)
 
 
 def conditions_of(
@@ -95,8 +107,7 @@ def _difference(calibration: Calibration, now: Conditions, models: Sequence[Trai
 def _same_axes(then: Conditions, now: Conditions) -> bool:
     """Whether as many runs along each axis are averaged, or more of a cross-validation.
 
-    The runs of all its folds together are at least as good as those of one fold, by which each case was predicted: the
-    step that CV+ takes.
+    The average over folds errs less than the runs of one fold, by which each case was predicted; CV+ takes this step.
     """
     before, after = Counter(then.axes), Counter(now.axes)
     return before.keys() == after.keys() and before <= after if then.held_out else before == after

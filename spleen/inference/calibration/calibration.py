@@ -187,6 +187,8 @@ class Calibration:
 
     conditions: Conditions
     classes: tuple[ClassCalibration, ...]
+    has_scores: bool = True
+    """False where it holds for the volumes of a prediction, but not for its confidence scores: no Dice, no gate."""
 
     def of(self, class_name: str) -> ClassCalibration:
         """The calibration of one class. Raises InputError for a class that it does not have."""

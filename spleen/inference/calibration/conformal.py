@@ -12,6 +12,8 @@ Values = Float64[np.ndarray, " n"]
 
 # 20 × 0.95 must count as 19, whatever the rounding of the product.
 _ROUNDING = 1e-9
+# A sum of squares below this is that of equal values.
+_FLAT = 1e-12
 
 
 def rank(n: int, level: float) -> int:
@@ -38,8 +40,9 @@ def upper_quantile(scores: Values, level: float) -> float:
 
 def fit_line(x: Values, y: Values) -> tuple[float, float]:
     """Intercept and slope of the least-squares line; slope 0 where all x are equal."""
-    intercepts, slopes = _lines(np.array([x.mean()]), np.array([y.mean()]), *_centred_sums(x, y))
-    return float(intercepts[0]), float(slopes[0])
+    dx, dy = x - x.mean(), y - y.mean()
+    slope = float(dx @ dy / (dx @ dx)) if dx @ dx > _FLAT else 0.0
+    return float(y.mean()) - slope * float(x.mean()), slope
 
 
 def jackknife_plus(x: Values, y: Values, new_x: float, level: float) -> tuple[float, float] | None:
@@ -60,23 +63,14 @@ def jackknife_plus(x: Values, y: Values, new_x: float, level: float) -> tuple[fl
 
 
 def _lines_without_one(x: Values, y: Values) -> tuple[Values, Values]:
-    """Intercepts and slopes of the n lines that each leave one case out."""
+    """Intercepts and slopes of the n lines that each leave one case out, from the sums over all."""
     n = len(x)
     dx, dy = x - x.mean(), y - y.mean()
-    s_xx, s_xy = _centred_sums(x, y)
     share = n / (n - 1)
-    return _lines(x.mean() - dx / (n - 1), y.mean() - dy / (n - 1), s_xx - share * dx**2, s_xy - share * dx * dy)
-
-
-def _centred_sums(x: Values, y: Values) -> tuple[Values, Values]:
-    dx, dy = x - x.mean(), y - y.mean()
-    return np.array([dx @ dx]), np.array([dx @ dy])
-
-
-def _lines(mean_x: Values, mean_y: Values, s_xx: Values, s_xy: Values) -> tuple[Values, Values]:
-    is_steep = s_xx > 1e-12
-    slopes = np.where(is_steep, s_xy / np.where(is_steep, s_xx, 1.0), 0.0)
-    return mean_y - slopes * mean_x, slopes
+    s_xx, s_xy = dx @ dx - share * dx**2, dx @ dy - share * dx * dy
+    is_flat = s_xx <= _FLAT
+    slopes = np.where(is_flat, 0.0, s_xy / np.where(is_flat, 1.0, s_xx))
+    return (y.mean() - dy / (n - 1)) - slopes * (x.mean() - dx / (n - 1)), slopes
 
 
 def controlled_threshold(scores: Values, is_bad: Bool[np.ndarray, " n"], error_rate: float) -> float | None:

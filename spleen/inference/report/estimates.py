@@ -54,5 +54,5 @@ def _decimals(volume_ml: float) -> int:
 def _number(row: Row, name: str) -> float:
     try:
         return float(row[name])
-    except ValueError:  # a cell that somebody has edited
+    except (TypeError, ValueError):  # a row that somebody has cut or edited
         return math.nan

@@ -32,7 +32,7 @@ def print_predictions(report: PredictionReport) -> None:
     ]
     is_calibrated = any(has_intervals(row_of(score)) for case in report.cases for score in case.confidence)
     if is_calibrated:
-        columns[2:3] = ["volume ml (95 %)", "expected Dice (95 %)"]
+        columns[2:3] = [Column("volume ml (95 %)", is_name=True), Column("Dice (95 %)", is_name=True)]
     scores = [(case.case_id, score) for case in report.cases for score in case.confidence]
     shown = scores if len(scores) <= _MOST_ROWS else sorted(scores, key=_worst_first)[:_WORST]
     rows: list[list[Cell]] = [
