@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Float32, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import zoom
@@ -114,7 +114,7 @@ def _middle_slice(array: Num[np.ndarray, "i j k"], plane: AxisName) -> Plane:
 
 def _tiled(
     fixed: Plane, moved: Plane, windows: tuple[DisplayWindow, DisplayWindow], size_mm: tuple[float, float]
-) -> Float[np.ndarray, "h w 3"]:
+) -> Float[np.ndarray, "H W 3"]:
     fixed, moved = (_enlarged(plane, size_mm) for plane in (fixed, moved))
     grey = _shown(fixed, windows[0])[..., None] * np.ones(3)
     tinted = _shown(moved, windows[1])[..., None] * _TINT
@@ -122,11 +122,11 @@ def _tiled(
     return np.ascontiguousarray(tiles[::-1, ::-1])  # radiological, as to_display does it
 
 
-def _enlarged(plane: Plane, size_mm: tuple[float, float]) -> Plane:
+def _enlarged(plane: Plane, size_mm: tuple[float, float]) -> Float32[np.ndarray, "H W"]:
     """On fine square pixels: tiles are as sharp as the picture, whatever the voxels are."""
     pixel_mm = size_mm[1] / _PICTURE_PIXELS
     factors = [max(1, round(mm / pixel_mm)) / count for mm, count in zip(size_mm, plane.shape, strict=True)]
-    enlarged: Plane = zoom(plane.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
+    enlarged: np.ndarray = zoom(plane.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
     return enlarged
 
 

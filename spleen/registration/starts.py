@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from SimpleITK import Image, Transform
 
 
+_FEWEST_VOXELS = 10
+"""For principal axes; a smaller body is taken to be in the middle."""
+
+
 def starts(fixed: "Image", moving: "Image") -> "Iterator[Transform]":
     """As the scanner placed both, centre on centre, mass on mass, and principal axes on each other."""
     import SimpleITK as sitk  # noqa: N813
@@ -37,6 +41,8 @@ def _moments(image: "Image") -> tuple[Float64[np.ndarray, "3"], Float64[np.ndarr
     import SimpleITK as sitk  # noqa: N813
 
     body = np.argwhere(sitk.GetArrayFromImage(sitk.OtsuThreshold(image, 0, 1)))[:, ::-1]
+    if len(body) < _FEWEST_VOXELS:
+        return _middle(image), np.eye(3)
     directions = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     points = body @ directions.T + image.GetOrigin()
     _, axes = np.linalg.eigh(np.cov(points.T))
