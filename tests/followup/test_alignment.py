@@ -1,0 +1,102 @@
+"""Where an organ has grown and shrunk, once a scan lies on the first one."""
+
+from datetime import date
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from spleen.followup.alignment import AlignedScan, Failed, aligned_scans, change_map
+from spleen.followup.pictures import draw_scan
+from spleen.followup.protocol import protocol_warnings
+from spleen.followup.scans import Scan
+from spleen.imaging.nifti import write_volume
+from tests._helpers.two_scans import AFFINE, SPACING_MM, body
+
+pytest.importorskip("SimpleITK")
+VOXEL_ML = np.prod(SPACING_MM) / 1000
+
+
+def save(
+    folder: Path, day: str, image: np.ndarray, label: np.ndarray, affine: np.ndarray = AFFINE
+) -> tuple[Scan, Path]:
+    image_path, mask_path = folder / f"{day}.nii.gz", folder / f"{day}_mask.nii.gz"
+    write_volume(image_path, image, affine)
+    write_volume(mask_path, label, affine)
+    return Scan("a", date.fromisoformat(day), (image_path,)), mask_path
+
+
+def test_the_map_of_changes_by_hand() -> None:
+    before = np.array([[[True, True, False, False]]])
+    after = np.array([[[True, False, True, False]]])
+    assert change_map(before, after).tolist() == [[[1, 3, 2, 0]]]
+
+
+def test_a_moved_patient_has_not_changed_and_a_bitten_organ_has(tmp_path: Path) -> None:
+    (image, label), (moved, moved_label) = body(), body((9.0, -6.0, 5.0))
+    bitten = moved_label.copy()
+    bitten[:, :, : np.flatnonzero(moved_label.any(axis=(0, 1)))[3]] = 0  # the lowest three slices
+    scans = dict(
+        [
+            save(tmp_path, "2024-01-01", image, label),
+            save(tmp_path, "2024-02-01", moved, moved_label),
+            save(tmp_path, "2024-03-01", moved, bitten),
+        ]
+    )
+    first, same, shrunk = aligned_scans(list(scans), scans, {"organ": 1}, tmp_path)
+    assert isinstance(first, AlignedScan)
+    assert isinstance(same, AlignedScan)
+    assert isinstance(shrunk, AlignedScan)
+    assert (first.motion, first.gain_ml["organ"], first.loss_ml["organ"]) == (None, 0, 0)
+    organ_ml = label.sum() * VOXEL_ML
+    assert same.motion is not None
+    assert same.motion.shift_mm == pytest.approx((9, -6, 5), abs=0.7)
+    assert same.gain_ml["organ"] + same.loss_ml["organ"] < 0.2 * organ_ml  # voxels of 4 × 4 × 6 mm at the surface
+    lost_ml = (moved_label.sum() - bitten.sum()) * VOXEL_ML
+    assert shrunk.loss_ml["organ"] - same.loss_ml["organ"] == pytest.approx(lost_ml, abs=0.05 * organ_ml)
+    changes = nib.load(tmp_path / "changes" / "a_2024-03-01_organ.nii.gz")
+    assert np.allclose(changes.affine, AFFINE)
+    assert (np.asarray(changes.dataobj) == 3).sum() * VOXEL_ML == pytest.approx(shrunk.loss_ml["organ"])
+    assert (tmp_path / "transforms" / "a_2024-03-01.tfm").exists()
+    pictures = draw_scan(first, shrunk)["organ"]
+    assert [picture.title.split()[0] for picture in pictures] == ["axial", "coronal"]
+
+
+def test_a_scan_that_cannot_be_aligned_leaves_the_others(tmp_path: Path) -> None:
+    image, label = body()
+    flat = np.full_like(image, 40)
+    scans = dict(
+        [
+            save(tmp_path, "2024-01-01", image, label),
+            save(tmp_path, "2024-02-01", flat, label),
+            save(tmp_path, "2024-03-01", image, label),
+        ]
+    )
+    results = list(aligned_scans(list(scans), scans, {"organ": 1}, tmp_path))
+    assert [type(result) for result in results] == [AlignedScan, Failed, AlignedScan]
+
+
+def test_what_differs_in_the_protocol_is_told(tmp_path: Path) -> None:
+    image, label = body()
+    finer = AFFINE.copy()
+    finer[:3, 2] /= 2
+    scans = [
+        save(tmp_path, day, image, label, affine)[0] for day, affine in (("2024-01-01", AFFINE), ("2024-02-01", finer))
+    ]
+    assert protocol_warnings(scans) == {scans[1]: ["axial spacing 3 mm instead of 6 mm"]}
+    told = [
+        Scan("a", date(2024, 1, day), (scans[0].images[0],), None, protocol)
+        for day, protocol in (
+            (1, {"kernel": "B30f", "tube voltage (kV)": "120", "scanner": "X"}),
+            (2, {"kernel": "b30F", "tube voltage (kV)": "121", "scanner": "X"}),
+            (3, {"kernel": "B70f", "tube voltage (kV)": "100"}),
+        )
+    ]
+    assert protocol_warnings(told) == {
+        told[2]: [
+            "scanner not told instead of X",
+            "tube voltage (kV) 100 instead of 120",
+            "kernel B70f instead of B30f",
+        ]
+    }
