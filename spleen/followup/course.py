@@ -66,13 +66,17 @@ def make_course(
     failures: Mapping[Scan, str],
     calibration: ClassCalibration | None,
     limit: RepeatabilityLimit | None,
+    has_scores: bool = True,
 ) -> Course:
-    """Put the scans of one subject in order, leave out those of low confidence, and compare the others."""
+    """Put the scans of one subject in order, leave out those of low confidence, and compare the others.
+
+    `has_scores` says whether the calibration holds for the confidence scores, too.
+    """
     points: list[TimePoint] = []
     first: TimePoint | None = None
     latest: TimePoint | None = None
     for scan in scans:
-        point = _point(scan, measured.get(scan), failures.get(scan, "it was not predicted"), calibration)
+        point = _point(scan, measured.get(scan), failures.get(scan, "it was not predicted"), calibration, has_scores)
         if not point.not_counted:
             point = _compared(point, first, latest, limit)
             first, latest = first or point, point
@@ -81,26 +85,32 @@ def make_course(
 
 
 def repeatability_limit(
-    pairs: Sequence[tuple[Measured, Measured]] | None, calibration: ClassCalibration | None
+    pairs: Sequence[tuple[Measured, Measured]] | None, calibration: ClassCalibration | None, has_scores: bool = True
 ) -> RepeatabilityLimit | None:
     """From test–retest pairs where they are given, otherwise from the calibrating cases that pass the gate.
 
     Pairs with a scan of low confidence, which would not be counted, are left out.
     """
     if pairs is not None:
-        passing = [pair for pair in pairs if not any(_reason_not_to_count(each, calibration) for each in pair)]
+        gated = calibration if has_scores else None
+        passing = [pair for pair in pairs if not any(_reason_not_to_count(each, gated) for each in pair)]
         return limit_of_pairs([(first.volume_mm3, second.volume_mm3) for first, second in passing])
-    return None if calibration is None else limit_of_errors(calibration.passing_log_errors)
+    return (
+        None
+        if calibration is None
+        else limit_of_errors(calibration.passing_log_errors if has_scores else calibration.log_errors)
+    )
 
 
-def _point(scan: Scan, measured: Measured | None, failure: str, calibration: ClassCalibration | None) -> TimePoint:
+def _point(
+    scan: Scan, measured: Measured | None, failure: str, calibration: ClassCalibration | None, has_scores: bool
+) -> TimePoint:
     if measured is None:
         return TimePoint(scan, None, None, None, failure)
-    interval = expected = None
-    if calibration is not None:
-        interval = calibration.volume_interval(measured.volume_mm3)
-        expected = calibration.expected_dice(measured.confidence_score)
-    return TimePoint(scan, measured, interval, expected, _reason_not_to_count(measured, calibration))
+    interval = None if calibration is None else calibration.volume_interval(measured.volume_mm3)
+    gated = calibration if has_scores else None
+    expected = None if gated is None else gated.expected_dice(measured.confidence_score)
+    return TimePoint(scan, measured, interval, expected, _reason_not_to_count(measured, gated))
 
 
 def _reason_not_to_count(measured: Measured, calibration: ClassCalibration | None) -> str:

@@ -74,10 +74,10 @@ def _limits(
     folder: Path,
     advance: Advance | None,
 ) -> dict[str, RepeatabilityLimit | None]:
-    names = models[0].classes.names
+    names, has_scores = models[0].classes.names, calibration is not None and calibration.has_scores
     calibrations = {name: None if calibration is None else calibration.of(name) for name in names}
     if pairs is None:
-        return {name: repeatability_limit(None, calibrations[name]) for name in names}
+        return {name: repeatability_limit(None, calibrations[name], has_scores) for name in names}
     numbered = [
         (replace(first, subject=f"{first.subject}_a"), replace(second, subject=f"{second.subject}_b"))
         for first, second in pairs
@@ -87,6 +87,7 @@ def _limits(
         name: repeatability_limit(
             [(found[first], found[second]) for first, second in numbered if first in found and second in found],
             calibrations[name],
+            has_scores,
         )
         for name, found in measured.of_class.items()
     }
@@ -109,6 +110,7 @@ def _subject(
             measured.failures,
             None if calibration is None else calibration.of(each),
             limits[each],
+            calibration is not None and calibration.has_scores,
         )
         for each in model.classes.names
     )
