@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from spleen.evaluation.evaluate import evaluate as evaluate
     from spleen.exploration.explore import Exploration as Exploration
     from spleen.exploration.explore import explore as explore
+    from spleen.followup.followup import follow_up as follow_up
+    from spleen.followup.result import FollowUp as FollowUp
     from spleen.inference.calibrate import calibrate as calibrate
     from spleen.inference.export import export as export
     from spleen.inference.model import Model as Model
@@ -40,6 +42,7 @@ _MODULE_OF = {
     "Comparison": "evaluation.compare",
     "Evaluation": "evaluation.evaluate",
     "Exploration": "exploration.explore",
+    "FollowUp": "followup.result",
     "InputError": "errors",
     "Model": "inference.model",
     "PredictSettings": "inference.predict",
@@ -52,6 +55,7 @@ _MODULE_OF = {
     "explore": "exploration.explore",
     "export": "inference.export",
     "fetch": "data.download.fetch",
+    "follow_up": "followup.followup",
     "load_model": "inference.model",
     "predict": "inference.predict",
     "results": "runs.results.results",

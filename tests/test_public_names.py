@@ -8,9 +8,9 @@ import pytest
 import spleen
 
 NAMES = [
-    "Comparison", "Evaluation", "Exploration", "InputError", "Model", "PredictSettings", "Prediction", "StudyResults",
-    "TrainedRun", "calibrate", "compare", "evaluate", "explore", "export", "fetch", "load_model", "predict", "results",
-    "train",
+    "Comparison", "Evaluation", "Exploration", "FollowUp", "InputError", "Model", "PredictSettings", "Prediction",
+    "StudyResults", "TrainedRun", "calibrate", "compare", "evaluate", "explore", "export", "fetch", "follow_up",
+    "load_model", "predict", "results", "train",
 ]  # fmt: skip
 
 

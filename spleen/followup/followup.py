@@ -1,4 +1,7 @@
-"""`follow_up`: one organ in scans of one or many subjects over time."""
+"""`follow_up`: an organ in scans of one or many subjects over time.
+
+print(follow_up("scans.csv", "outputs/cv", "report"))
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -38,7 +38,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class FollowUp:
-    """The result of `follow_up`; `report.text.to_text` puts it into words."""
+    """The result of `follow_up`. Its text (`print`) is what the command prints."""
 
     subjects: tuple[Subject, ...]
     groups: tuple[GroupChange, ...]
@@ -50,3 +50,8 @@ class FollowUp:
     """Why a change has no interval; empty if it has."""
     n_failed: int
     """Scans that could not be predicted."""
+
+    def __str__(self) -> str:
+        from spleen.followup.text import to_text
+
+        return to_text(self)

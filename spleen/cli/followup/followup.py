@@ -47,7 +47,6 @@ def followup(
     --test-retest, for intervals. Exit code 1 if a scan failed, 2 for invalid input.
     """
     from spleen.followup.followup import follow_up
-    from spleen.followup.report.text import to_text
     from spleen.inference.predict import PredictSettings
     from spleen.system.hardware import limit_threads
     from spleen.system.process import usable_cores
@@ -70,7 +69,7 @@ def followup(
         result = follow_up(
             scans, run, output, settings, test_retest=test_retest, identifying=identifying, advance=bar.advance
         )
-    print(to_text(result))
+    print(result)
     print(f"wrote {output / 'followup.html'} and {output / 'followup.csv'}")
     if result.n_failed:
         raise typer.Exit(code=1)

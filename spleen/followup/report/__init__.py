@@ -1,1 +1,1 @@
-"""What a follow-up looks like: the table, the text in the terminal, the page."""
+"""What a follow-up leaves behind: the table and the page."""

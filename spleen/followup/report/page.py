@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from spleen.evaluation.scan.pictures import Picture
 from spleen.followup.course import Course, TimePoint
 from spleen.followup.pictures import COLOURS
-from spleen.followup.report.wording import (
+from spleen.followup.result import FollowUp, Subject
+from spleen.followup.wording import (
     SUMMARY,
     change_text,
     interval,
@@ -17,7 +18,6 @@ from spleen.followup.report.wording import (
     verdict,
     volume_text,
 )
-from spleen.followup.result import FollowUp, Subject
 from spleen.reporting.html import render_page
 from spleen.reporting.numbers import format_number
 from spleen.reporting.plots import Dots, Line, Plot, PlotDrawing, Rule, draw_plot

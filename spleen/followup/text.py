@@ -1,15 +1,18 @@
 """What `spleen followup` prints."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from spleen.followup.report.wording import SUMMARY, interval, limit_text, percent, summary_cells
-from spleen.followup.result import FollowUp
+from spleen.followup.wording import SUMMARY, interval, limit_text, percent, summary_cells
 from spleen.reporting.tables import Column, render_table
+
+if TYPE_CHECKING:
+    from spleen.followup.result import FollowUp
 
 _MOST_SUBJECTS = 12
 
 
-def to_text(result: FollowUp) -> str:
+def to_text(result: "FollowUp") -> str:
     """A table of the changes, the limit, the group, and what to be careful about."""
     columns = [Column(name, is_name=name in ("subject", "class"), may_go=name == "per year") for name in SUMMARY]
     subjects = result.subjects[:_MOST_SUBJECTS]
@@ -29,7 +32,7 @@ def to_text(result: FollowUp) -> str:
     return "\n".join([*parts, *_cautions(result)])
 
 
-def _cautions(result: FollowUp) -> Iterator[str]:
+def _cautions(result: "FollowUp") -> Iterator[str]:
     for subject in result.subjects:
         for scan in subject.scans:
             where = f"{subject.name}, {scan.day.isoformat()}"
