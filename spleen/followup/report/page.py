@@ -1,5 +1,6 @@
 """The page of a follow-up: trend, scans side by side, gain and loss in colour."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from spleen.reporting.plots import Dots, Line, Plot, PlotDrawing, Rule, draw_plo
 from spleen.reporting.tables import Cell
 
 _DAYS_PER_MONTH = 365.25 / 12
+_PARENTHESES = re.compile(r"\([^)]*\)| %")
 _MOST_PICTURED = 60
 """Subjects with pictures, which keeps the page below about 25 MB."""
 _COLUMNS = (
@@ -48,6 +50,8 @@ class Section:
     anchor: str
     title: str
     meaning: str
+    level: str
+    """How the meaning is coloured: "warning" for a change beyond the limit, otherwise "note"."""
     trend: PlotDrawing | None
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -73,7 +77,7 @@ def to_page(result: FollowUp) -> str:
         groups=list(_groups(result)),
         columns=SUMMARY,
         summary=[
-            (section.anchor, summary_cells(course))
+            (section.anchor, _unbroken(summary_cells(course)))
             for section, (subject, course) in zip(sections, _courses(result), strict=True)
         ],
         sections=sections,
@@ -111,13 +115,24 @@ def _section(subject: Subject, course: Course, number: int, has_pictures: bool) 
     return Section(
         anchor=f"s{number}-{course.class_name}",
         title=f"{subject.name}, {course.class_name}" if several else subject.name,
+        level="warning" if course.change and course.change.is_beyond_limit else "note",
         meaning=f"{change_text(course.change)}: {verdict(course)}" if course.change else verdict(course),
         trend=_trend(course),
         columns=_COLUMNS,
-        rows=[_row(subject, course, point) for point in course.points],
+        rows=[_unbroken(_row(subject, course, point)) for point in course.points],
         figures=list(_figures(subject, course)) if has_pictures else [],
         cautions=list(_cautions(subject)),
     )
+
+
+def _unbroken(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with lines that break only before an interval, not within it."""
+    return [_PARENTHESES.sub(_joined, cell) if isinstance(cell, str) else cell for cell in cells]
+
+
+def _joined(interval: re.Match[str]) -> str:
+    no_break_space, word_joiner = "\u00a0", "\u2060"
+    return interval[0].replace(" ", no_break_space).replace("–", f"{word_joiner}–{word_joiner}")
 
 
 def _trend(course: Course) -> PlotDrawing | None:
@@ -152,8 +167,8 @@ def _trend(course: Course) -> PlotDrawing | None:
             lines=[Line("counted, with its 95 % interval" if bars else "counted", counted), *bars],
             dots=[Dots("not counted", others, 1)] if others else [],
             rules=rules,
-            width=520,
-            height=240,
+            width=400,
+            height=250,
             right_margin=64,
         )
     )
