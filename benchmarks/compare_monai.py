@@ -5,6 +5,7 @@ Run it from the repository, on an otherwise idle machine, with MONAI (pip instal
     python -m benchmarks.compare_monai --image ct.nii.gz --label spleen.nii.gz
     python -m benchmarks.compare_monai                        # on a synthetic CT
     python -m benchmarks.compare_monai --device cuda
+    python -m benchmarks.compare_monai --ours model=unet_half batch_size=8 lr=2.8e-3
 
 Ours is `python train.py` with the defaults. MONAI's road, in benchmarks/monai_road.py, trains on the same volume,
 split, rate, schedule, batch size and number of slices per epoch: dictionary transforms, CacheDataset, DataLoader with 2
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
@@ -89,6 +90,9 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dice", type=float, default=0.95, help="the validation Dice to reach")
     parser.add_argument("--same-slices", action="store_true", help="MONAI on slices of our size instead of squares")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--ours", nargs="+", default=[], help="further overrides of our job alone, such as batch_size=8"
+    )
     parser.add_argument("overrides", nargs="*", help="after --: further overrides of the job, such as augment=none")
     arguments = parser.parse_args()
     if (arguments.image is None) != (arguments.label is None):
@@ -121,10 +125,17 @@ def _round(
             f"output_dir={quoted(folder)}", *arguments.overrides,
         ]  # fmt: skip
         road = [sys.executable, "-m", "benchmarks.monai_road", str(ours), str(monai), "--device", arguments.device]
+        if arguments.ours:
+            common = Path(cache) / "config.json"
+            common.write_text(json.dumps(asdict(configure(settings)), default=str))
+            road += ["--config", str(common)]
         if arguments.same_slices:
             road += _slice_size(settings, image)
         measured = []
-        for name, command, place in (("ours", train_command(settings, ours), ours), ("MONAI", road, monai)):
+        for name, command, place in (
+            ("ours", train_command([*settings, *arguments.ours], ours), ours),
+            ("MONAI", road, monai),
+        ):
             one = _watch(command, place, arguments.dice)
             cells = f"{one.slices_per_second:.1f} | {one.best_dice:.4f} | {_text(one.seconds_to_dice)}"
             print(f"| {axis} | {number} | {name} | {cells} |", flush=True)

@@ -1,6 +1,6 @@
 """The job of one of our run folders, as MONAI's tutorials would train it: a process of benchmarks/compare_monai.py.
 
-    python -m benchmarks.monai_road RUN FOLDER [--size HEIGHT WIDTH] [--device cuda]
+    python -m benchmarks.monai_road RUN FOLDER [--size HEIGHT WIDTH] [--device cuda] [--config FILE]
 
 RUN gives volume, split, window, rate, schedule, epochs and augmentation. The volume is loaded once by dictionary
 transforms; its slices, resized to a square as in MONAI's tutorial "2d_slices_from_3d_sampling", are in a CacheDataset;
@@ -64,8 +64,9 @@ def main() -> None:
         "--size", type=int, nargs=2, help="height and width of the slices, pixels; default: img_size twice"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--config", type=Path, help="the settings, if other than those of RUN")
     arguments = parser.parse_args()
-    settings = yaml.safe_load((arguments.run / "config.yaml").read_text())
+    settings = yaml.safe_load((arguments.config or arguments.run / "config.yaml").read_text())
     (split,) = json.loads((arguments.run / "split.json").read_text())["cases"].values()
     size = tuple(arguments.size or [settings["img_size"]] * 2)
     set_determinism(settings["seed"])
