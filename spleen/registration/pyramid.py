@@ -95,12 +95,12 @@ def shrunk(image: "Image", size_mm: float) -> "Image":
     return sitk.Shrink(sitk.DiscreteGaussian(image, [sigma**2 for sigma in sigmas]), factors)
 
 
-def metric(at: Level) -> "ImageRegistrationMethod":
+def metric(at: Level, bins: int = _BINS) -> "ImageRegistrationMethod":
     """Mattes' mutual information on the same random samples each time."""
     import SimpleITK as sitk  # noqa: N813
 
     method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(_BINS)
+    method.SetMetricAsMattesMutualInformation(bins)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(sampled_fraction(at.fixed), _SEED)
