@@ -119,7 +119,7 @@ def optimised(at: Level, start: "Transform") -> "tuple[float, Any]":
     method = metric(at)
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=at.size_mm / 4,
-        minStep=1e-4,
+        minStep=1e-3,  # mm
         numberOfIterations=_ITERATIONS,
         relaxationFactor=0.6,
         gradientMagnitudeTolerance=1e-7,
