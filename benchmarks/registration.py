@@ -1,6 +1,6 @@
 """Recovery of known movements by `spleen register`, and its time on a scan of full size.
 
-Run it from the repository, on an otherwise idle machine (about 5 minutes):
+Run it from the repository, on an otherwise idle machine (about 10 minutes):
 
     python -m benchmarks.registration
     python -m benchmarks.registration --ct image.nii.gz --label label.nii.gz

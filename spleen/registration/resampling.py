@@ -35,9 +35,9 @@ def resample_onto(
     """The values of a volume at the voxels of a grid, in the volume's data type (integers are rounded, not cut).
 
     `transform` maps points of the grid to points of the volume; without it both share the same space. "nearest" and
-    "smooth_labels" (the label with the largest weight among the eight voxels around a point) are for label maps and keep their
-    values. Voxels of the grid that lie outside of the volume get `outside`; by default labels get 0, and intensities
-    the smallest one of the volume.
+    "smooth_labels" (the label with the largest weight among the eight voxels around a point) are for label maps and
+    keep their values. Voxels of the grid that lie outside of the volume get `outside`; by default labels get 0, and
+    intensities the smallest one of the volume.
     Raises InputError for a sheared volume, and for a grid that does not fit into memory.
     """
     import SimpleITK as sitk  # noqa: N813

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".tfm", ".h5")
 _FIELD_MM = 4.0
 """Voxels of the displacement field of an inverse: much smaller than the distance of the B-spline's knots."""
-_MARGIN_MM = 30.0
+_MARGIN_MM = 60.0
 _DEGENERATE = 1e-9
 
 
@@ -56,7 +56,7 @@ def motion(transform: "Transform", grid: Grid) -> Motion:
 def inverse(transform: "Transform", fixed: Volume) -> "Transform":
     """From points of the moving image to points of the fixed one.
 
-    That of a deformation is a displacement field, found by iteration over the fixed image and 30 mm around it. Where
+    That of a deformation is a displacement field, found by iteration over the fixed image and 60 mm around it. Where
     space folds, there is none, and the field is a compromise.
     """
     import SimpleITK as sitk  # noqa: N813
@@ -65,8 +65,9 @@ def inverse(transform: "Transform", fixed: Volume) -> "Transform":
     if spline is None:
         return linear.GetInverse()
     field = sitk.TransformToDisplacementField(spline, sitk.sitkVectorFloat64, *frame(_field_grid(grid_of(fixed))))
+    # It stops at the tolerance reached first; the mean is small early, as most of space hardly moves.
     undone = sitk.InvertDisplacementField(
-        field, maximumNumberOfIterations=50, maxErrorToleranceThreshold=0.05, meanErrorToleranceThreshold=1e-3
+        field, maximumNumberOfIterations=60, maxErrorToleranceThreshold=0.02, meanErrorToleranceThreshold=1e-9
     )
     # The last one is applied first: back through the linear part, then through the deformation.
     return sitk.CompositeTransform([sitk.DisplacementFieldTransform(undone), linear.GetInverse()])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from spleen.imaging.nifti import Volume
     from spleen.registration.align import Alignment, Kind
     from spleen.registration.resampling import Interpolation
+    from spleen.types import LabelVolume
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ def _align(scans: _Scans, kind: "Kind", names: tuple[str, str], progress: Callab
     return align(scans.fixed, scans.moving, kind, mask, names, progress)
 
 
-def _report(scans: _Scans, found: "Alignment", interpolation: "Interpolation") -> "Any":
+def _report(scans: _Scans, found: "Alignment", interpolation: "Interpolation") -> "LabelVolume | None":
     """Print what was found; the label map on the grid of the fixed image, if there is one."""
     from spleen.registration.grids import grid_of
     from spleen.registration.report import fold_warning, label_dice, to_text
@@ -163,7 +164,11 @@ def _report(scans: _Scans, found: "Alignment", interpolation: "Interpolation") -
 
 
 def _writers(
-    scans: _Scans, found: "Alignment", moved_label: "Any", interpolation: "Interpolation", names: tuple[str, str]
+    scans: _Scans,
+    found: "Alignment",
+    moved_label: "LabelVolume | None",
+    interpolation: "Interpolation",
+    names: tuple[str, str],
 ) -> dict[str, Callable[[Path], None]]:
     from spleen.imaging.native import write_like
     from spleen.registration.grids import grid_of
@@ -174,6 +179,10 @@ def _writers(
     grid = grid_of(scans.fixed)
     moved = resample_onto(scans.moving, grid, found.transform, interpolation)
 
+    def write_label(path: Path) -> None:
+        assert moved_label is not None  # checked with the names
+        write_like(path, moved_label, scans.fixed_image)
+
     def draw(path: Path) -> None:
         draw_checkerboard(path, scans.fixed, resample_onto(scans.moving, grid), moved, names)
 
@@ -181,6 +190,6 @@ def _writers(
         "--output": lambda path: write_like(path, moved, scans.fixed_image),
         "--transform": lambda path: write_transform(path, found.transform),
         "--inverse": lambda path: write_transform(path, inverse(found.transform, scans.fixed)),
-        "--moved-label": lambda path: write_like(path, moved_label, scans.fixed_image),
+        "--moved-label": write_label,
         "--picture": draw,
     }
