@@ -4,6 +4,7 @@
     python -m benchmarks.screenshots outputs/latest                                   # the phantom: scan and run page
     python -m benchmarks.screenshots --study outputs/size_and_rate                    # a study's page
     python -m benchmarks.screenshots --scan ct_page ct.nii.gz spleen.nii.gz RUN       # any scan, its label, and a run
+    python -m benchmarks.screenshots --page followup_page report/followup.html        # any page
 
 Writes NAME.png into docs/images; with `--all FOLDER` also each page dark and on a phone. Needs Playwright and Chromium.
 """
@@ -32,6 +33,7 @@ def main() -> None:
     arguments.add_argument("run", type=Path, nargs="?", help="a run folder of data=phantom with the default size")
     arguments.add_argument("--study", type=Path, help="a study's folder")
     arguments.add_argument("--scan", nargs=4, metavar=("NAME", "IMAGE", "LABEL", "RUN"), help="a scan and a run for it")
+    arguments.add_argument("--page", nargs=2, metavar=("NAME", "FILE"), help="a page that exists")
     arguments.add_argument("--all", type=Path, help="folder for the other pictures")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -57,6 +59,8 @@ def _pages(given: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str]]
     if given.scan is not None:
         name, image, label, run = given.scan
         yield name, _scan_page(Path(run), Path(image), Path(label), Path(image).name.split(".")[0], folder)
+    if given.page is not None:
+        yield given.page[0], Path(given.page[1]).read_text()
 
 
 def _scan_page(run: Path, image: Path, label: Path | None, case_id: str, folder: Path) -> str:
