@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from spleen.errors import InputError
+
+if TYPE_CHECKING:
+    from spleen.inference.choice import Choice
 
 AllowCustomCode = Annotated[
     bool, typer.Option("--allow-custom-code", help="Build a network of any class that RUN names; this runs its code.")
@@ -14,11 +17,27 @@ AllowCustomCode = Annotated[
 FormerTrust = Annotated[bool, typer.Option("--trust", hidden=True)]
 """The name of --allow-custom-code in earlier versions."""
 
+Best = Annotated[bool, typer.Option("--best", help="Of a sweep of settings, take the best arm by validation Dice.")]
+Every = Annotated[bool, typer.Option("--all", help="Average all runs of a folder, whatever their settings.")]
+Weights = Annotated[str | None, typer.Option(help="Weight of each RUN in the average, such as 2,1,1.")]
+BatchSize = Annotated[int, typer.Option(help="Slices per batch.")]
+Device = Annotated[Literal["auto", "cpu", "gpu", "mps"], typer.Option(help="Where to run.")]
+Precision = Annotated[
+    Literal["auto", "32", "bf16", "16"] | None,
+    typer.Option(help="Precision of the network; that of the training by default."),
+]
 
 RenameClasses = Annotated[
     list[str] | None,
     typer.Option("--class", metavar="OLD=NEW", help="Call class OLD NEW; may be given several times."),
 ]
+
+
+def parse_choice(best: bool, every: bool) -> "Choice | None":
+    """What --best and --all choose of a folder of runs; InputError for both."""
+    if best and every:
+        raise InputError("give either --best or --all, not both")
+    return "best" if best else "all" if every else None
 
 
 def parse_renames(options: Sequence[str] | None) -> dict[str, str]:

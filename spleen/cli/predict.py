@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from spleen.cli.dicomweb import DicomwebUrl, HeaderFile, Store, StudyUid, parse_remote
-from spleen.cli.options import AllowCustomCode, FormerTrust, RenameClasses, parse_renames, parse_weights, print_failures
+from spleen.cli.options import (
+    AllowCustomCode,
+    BatchSize,
+    Best,
+    Device,
+    Every,
+    FormerTrust,
+    Precision,
+    RenameClasses,
+    Weights,
+    parse_choice,
+    parse_renames,
+    parse_weights,
+    print_failures,
+)
 from spleen.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,14 +60,10 @@ def predict(
     store: Store = False,
     header_file: HeaderFile = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write float32 probabilities too.")] = False,
-    best: Annotated[
-        bool, typer.Option("--best", help="Of a sweep of settings, take the best arm by validation Dice.")
-    ] = False,
-    every: Annotated[
-        bool, typer.Option("--all", help="Average all runs of a folder, whatever their settings.")
-    ] = False,
+    best: Best = False,
+    every: Every = False,
     rename: RenameClasses = None,
-    weights: Annotated[str | None, typer.Option(help="Weight of each RUN in the average, such as 2,1,1.")] = None,
+    weights: Weights = None,
     fit_weights: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="IMAGES LABELS", help="Fit the weights on labelled cases that no RUN was trained on."),
@@ -74,12 +84,9 @@ def predict(
     ] = None,
     fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Fill holes inside a class.")] = False,
     min_volume_mm3: Annotated[float, typer.Option(help="Drop components smaller than this, mm³.")] = 0.0,
-    batch_size: Annotated[int, typer.Option(help="Slices per batch.")] = 8,
-    device: Annotated[Literal["auto", "cpu", "gpu", "mps"], typer.Option(help="Where to run.")] = "auto",
-    precision: Annotated[
-        Literal["auto", "32", "bf16", "16"] | None,
-        typer.Option(help="Precision of the network; that of the training by default."),
-    ] = None,
+    batch_size: BatchSize = 8,
+    device: Device = "auto",
+    precision: Precision = None,
     allow_custom_code: AllowCustomCode = False,
     trust: FormerTrust = False,
     page: Annotated[
@@ -105,11 +112,10 @@ def predict(
     from spleen.system.signals import stop_on_signals
 
     limit_threads(usable_cores())
-    if best and every:
-        raise InputError("give either --best or --all, not both")
+    choose = parse_choice(best, every)
     runs, inputs = _split(paths, needs_input=dicomweb is None)
     remote = parse_remote(dicomweb, study, series, store, header_file, inputs)
-    runs = _chosen(runs, "best" if best else "all" if every else None, held_out)
+    runs = _chosen(runs, choose, held_out)
     settings = PredictSettings(
         weights=parse_weights(weights),
         tta=tta,

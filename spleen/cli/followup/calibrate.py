@@ -1,11 +1,22 @@
 """`spleen calibrate`: options, a progress bar, and the table at the end."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from spleen.cli.options import AllowCustomCode, parse_weights, print_failures
+from spleen.cli.options import (
+    AllowCustomCode,
+    BatchSize,
+    Best,
+    Device,
+    Every,
+    Precision,
+    Weights,
+    parse_choice,
+    parse_weights,
+    print_failures,
+)
 from spleen.errors import InputError
 
 
@@ -20,13 +31,9 @@ def calibrate(
         bool,
         typer.Option("--held-out", help="Of a cross-validation: each case by the RUNs that held it out."),
     ] = False,
-    best: Annotated[
-        bool, typer.Option("--best", help="Of a sweep of settings, take the best arm by validation Dice.")
-    ] = False,
-    every: Annotated[
-        bool, typer.Option("--all", help="Average all runs of a folder, whatever their settings.")
-    ] = False,
-    weights: Annotated[str | None, typer.Option(help="Weight of each RUN in the average, such as 2,1,1.")] = None,
+    best: Best = False,
+    every: Every = False,
+    weights: Weights = None,
     tta: Annotated[bool, typer.Option("--tta", help="Predict with --tta, and calibrate that.")] = False,
     flip: Annotated[
         list[str] | None,
@@ -36,12 +43,9 @@ def calibrate(
     error_rate: Annotated[
         float, typer.Option(help="Probability that a mask is bad and passes without a review, at most.")
     ] = 0.05,
-    batch_size: Annotated[int, typer.Option(help="Slices per batch.")] = 8,
-    device: Annotated[Literal["auto", "cpu", "gpu", "mps"], typer.Option(help="Where to run.")] = "auto",
-    precision: Annotated[
-        Literal["auto", "32", "bf16", "16"] | None,
-        typer.Option(help="Precision of the network; that of the training by default."),
-    ] = None,
+    batch_size: BatchSize = 8,
+    device: Device = "auto",
+    precision: Precision = None,
     allow_custom_code: AllowCustomCode = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a calibration that exists.")] = False,
 ) -> None:
@@ -58,8 +62,6 @@ def calibrate(
     from spleen.system.signals import stop_on_signals
 
     limit_threads(usable_cores())
-    if best and every:
-        raise InputError("give either --best or --all, not both")
     if flip and not tta:
         raise InputError("--flip mirrors as part of the test-time augmentation; add --tta")
     settings = PredictSettings(
@@ -69,7 +71,7 @@ def calibrate(
         batch_size=batch_size,
         device=device,
         precision=precision,
-        choose="best" if best else "all" if every else None,
+        choose=parse_choice(best, every),
         allow_custom_code=allow_custom_code,
         overwrite=overwrite,
         held_out=held_out,

@@ -1,12 +1,11 @@
 """`spleen followup`: options and a progress bar."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from spleen.cli.options import AllowCustomCode, parse_weights
-from spleen.errors import InputError
+from spleen.cli.options import AllowCustomCode, BatchSize, Best, Device, Every, Weights, parse_choice, parse_weights
 
 
 def followup(
@@ -24,16 +23,12 @@ def followup(
         Path | None,
         typer.Option(metavar="PAIRS.csv", help="Pairs of scans between which nothing changed, as SCANS.csv."),
     ] = None,
-    best: Annotated[
-        bool, typer.Option("--best", help="Of a sweep of settings, take the best arm by validation Dice.")
-    ] = False,
-    every: Annotated[
-        bool, typer.Option("--all", help="Average all runs of a folder, whatever their settings.")
-    ] = False,
-    weights: Annotated[str | None, typer.Option(help="Weight of each RUN in the average, such as 2,1,1.")] = None,
+    best: Best = False,
+    every: Every = False,
+    weights: Weights = None,
     tta: Annotated[bool, typer.Option("--tta", help="Predict with --tta.")] = False,
-    batch_size: Annotated[int, typer.Option(help="Slices per batch.")] = 8,
-    device: Annotated[Literal["auto", "cpu", "gpu", "mps"], typer.Option(help="Where to run.")] = "auto",
+    batch_size: BatchSize = 8,
+    device: Device = "auto",
     identifying: Annotated[
         bool, typer.Option("--identifying", help="Name patients of DICOM files by their ID instead of a number.")
     ] = False,
@@ -54,14 +49,12 @@ def followup(
     from spleen.system.signals import stop_on_signals
 
     limit_threads(usable_cores())
-    if best and every:
-        raise InputError("give either --best or --all, not both")
     settings = PredictSettings(
         weights=parse_weights(weights),
         tta=tta,
         batch_size=batch_size,
         device=device,
-        choose="best" if best else "all" if every else None,
+        choose=parse_choice(best, every),
         allow_custom_code=allow_custom_code,
         overwrite=overwrite,
     )
