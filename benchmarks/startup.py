@@ -7,7 +7,7 @@ Run it from the repository, on an otherwise idle machine (about five minutes):
 Commands: the median over fresh processes, alternating between commands; the target is 1.5 s for each of ours. Starts:
 seconds from the start of the process to the end of its first training step, imports included, with an empty cache and
 then with the cache of the first start; the target is a ratio of 0.2. Sweeps: the same of two jobs that one process
-runs, this one or a joblib worker. The operating system's page cache is not dropped, so both starts read files from
+runs, this one, or a worker of joblib or (where it is installed) Ray. The operating system's page cache is not dropped, so both starts read files from
 memory, and both find compiled Python files.
 """
 
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -27,6 +28,7 @@ from spleen.config.preprocessing import build_classes, build_preprocessing
 from spleen.data.phantom.render import make_phantom
 from spleen.data.store.store import open_case
 from spleen.imaging.nifti import write_volume
+from spleen.system.process import usable_cores
 from spleen.system.resources import work_folder
 
 SECONDS_TARGET, RATIO_TARGET = 1.5, 0.2
@@ -42,7 +44,11 @@ COMMANDS = [
 ]
 
 # One worker, so that the second job runs in the process of the first one.
-_LAUNCHERS: dict[str, list[str]] = {"basic": [], "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]}
+_LAUNCHERS: dict[str, list[str]] = {
+    "basic": [],
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"],
+    "ray": ["hydra/launcher=ray", f"hydra.launcher.ray.remote.num_cpus={usable_cores()}"],
+}
 
 SHORTEST = ["epochs=1", "loader.slices_per_epoch=8", "logger=none"]
 
@@ -99,6 +105,8 @@ def _print_starts(folder: Path, matrix: int) -> None:
         first, second = _two_starts(data, folder / data[0])
         print(_row(name, first, second, f"≤ {RATIO_TARGET} | {verdict(second <= RATIO_TARGET * first)}"), flush=True)
     for launcher, options in _LAUNCHERS.items():
+        if launcher == "ray" and find_spec("ray") is None:
+            continue
         first, second = _two_jobs_of_a_sweep([*nifti, *options], folder / launcher)
         name = f"NIfTI, first and second job of one sweep, `hydra/launcher={launcher}`"
         print(_row(name, first, second, " | the second job needs no imports"), flush=True)
