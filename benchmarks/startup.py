@@ -7,8 +7,8 @@ Run it from the repository, on an otherwise idle machine (about five minutes):
 Commands: the median over fresh processes, alternating between commands; the target is 1.5 s for each of ours. Starts:
 seconds from the start of the process to the end of its first training step, imports included, with an empty cache and
 then with the cache of the first start; the target is a ratio of 0.2. Sweeps: the same of two jobs that one process
-runs, this one, or a worker of joblib or (where it is installed) Ray. The operating system's page cache is not dropped, so both starts read files from
-memory, and both find compiled Python files.
+runs, this one, or a worker of joblib or (where it is installed) Ray. The operating system's page cache is not dropped,
+so both starts read files from memory, and both find compiled Python files.
 """
 
 import argparse
