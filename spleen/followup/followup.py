@@ -57,7 +57,7 @@ def follow_up(
     measured = measure(read, models, settings, folder / "masks", advance)
     limits = _limits(models, settings, found.calibration, pairs, folder, advance)
     subjects = tuple(
-        _subject(name, of_subject, measured, models[0], found.calibration, limits, folder)
+        _subject(name, of_subject, measured, models[0], found.calibration, limits, folder, advance)
         for name, of_subject in by_subject(read).items()
     )
     by_class = zip(*(subject.courses for subject in subjects), strict=True)
@@ -104,6 +104,7 @@ def _subject(
     calibration: Calibration | None,
     limits: Mapping[str, RepeatabilityLimit | None],
     folder: Path,
+    advance: Advance | None,
 ) -> Subject:
     courses = tuple(
         make_course(
@@ -122,6 +123,8 @@ def _subject(
     not_aligned: dict[Scan, str] = {}
     first: AlignedScan | None = None
     for aligned in aligned_scans(scans, measured.masks, values, folder):
+        if advance is not None:
+            advance(f"aligning {name}", 1, len(scans))
         if isinstance(aligned, Failed):
             not_aligned[aligned.scan] = aligned.reason
             continue
