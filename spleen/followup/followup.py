@@ -4,7 +4,7 @@ print(follow_up("scans.csv", "outputs/cv", "report"))
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spleen.errors import InputError
@@ -19,8 +19,9 @@ from spleen.followup.report.page import to_page
 from spleen.followup.report.table import to_csv_text
 from spleen.followup.result import FollowUp, Subject, Voxelwise
 from spleen.followup.scans import Scan, by_subject, read_pairs, read_scans
+from spleen.imaging.classes import ClassMap
 from spleen.inference.calibration.applies import find_calibration
-from spleen.inference.calibration.calibration import Calibration
+from spleen.inference.calibration.calibration import Calibration, ClassCalibration
 from spleen.inference.loading import TrainedModel, load_ensemble
 from spleen.inference.predict import Advance, Paths, PredictSettings, listed
 from spleen.registration.grids import require_simpleitk
@@ -54,11 +55,11 @@ def follow_up(
     settings = replace(settings, skip_existing=not settings.overwrite)
     models = load_ensemble(listed(runs, "run"), settings.allow_custom_code, settings.choose, settings.rename_classes)
     found = find_calibration(models, settings)
+    plan = _Plan(models, settings, found.calibration, folder, advance)
     measured = measure(read, models, settings, folder / "masks", advance)
-    limits = _limits(models, settings, found.calibration, pairs, folder, advance)
+    limits = _limits(plan, pairs)
     subjects = tuple(
-        _subject(name, of_subject, measured, models[0], found.calibration, limits, folder, advance)
-        for name, of_subject in by_subject(read).items()
+        _subject(name, of_subject, measured, limits, plan) for name, of_subject in by_subject(read).items()
     )
     by_class = zip(*(subject.courses for subject in subjects), strict=True)
     groups = tuple(group for courses in by_class if (group := group_change(courses)) is not None)
@@ -69,42 +70,54 @@ def follow_up(
     return result
 
 
-def _limits(
-    models: Sequence[TrainedModel],
-    settings: PredictSettings,
-    calibration: Calibration | None,
-    pairs: Sequence[tuple[Scan, Scan]] | None,
-    folder: Path,
-    advance: Advance | None,
-) -> dict[str, RepeatabilityLimit | None]:
-    names, has_scores = models[0].classes.names, calibration is not None and calibration.has_scores
-    calibrations = {name: None if calibration is None else calibration.of(name) for name in names}
+@dataclass(frozen=True)
+class _Plan:
+    """What holds for all subjects."""
+
+    models: Sequence[TrainedModel]
+    settings: PredictSettings
+    calibration: Calibration | None
+    folder: Path
+    advance: Advance | None
+
+    @property
+    def classes(self) -> ClassMap:
+        return self.models[0].classes
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether the calibration holds for confidence scores, too."""
+        return self.calibration is not None and self.calibration.has_scores
+
+    def calibration_of(self, class_name: str) -> ClassCalibration | None:
+        return None if self.calibration is None else self.calibration.of(class_name)
+
+
+def _limits(plan: _Plan, pairs: Sequence[tuple[Scan, Scan]] | None) -> dict[str, RepeatabilityLimit | None]:
+    """By class, from test–retest pairs, which are predicted for that, or else from the calibration."""
     if pairs is None:
-        return {name: repeatability_limit(None, calibrations[name], has_scores) for name in names}
-    numbered = [
+        return {
+            name: repeatability_limit(None, plan.calibration_of(name), plan.has_scores) for name in plan.classes.names
+        }
+    apart = [
         (replace(first, subject=f"{first.subject}_a"), replace(second, subject=f"{second.subject}_b"))
         for first, second in pairs
     ]
-    measured = measure([scan for pair in numbered for scan in pair], models, settings, folder / "test_retest", advance)
-    return {
-        name: repeatability_limit(
-            [(found[first], found[second]) for first, second in numbered if first in found and second in found],
-            calibrations[name],
-            has_scores,
-        )
-        for name, found in measured.of_class.items()
-    }
+    scans = [scan for pair in apart for scan in pair]
+    measured = measure(scans, plan.models, plan.settings, plan.folder / "test_retest", plan.advance)
+    limits = {}
+    for name, found in measured.of_class.items():
+        both = [(found[first], found[second]) for first, second in apart if first in found and second in found]
+        limits[name] = repeatability_limit(both, plan.calibration_of(name), plan.has_scores)
+    return limits
 
 
 def _subject(
     name: str,
     scans: Sequence[Scan],
     measured: Measurements,
-    model: TrainedModel,
-    calibration: Calibration | None,
     limits: Mapping[str, RepeatabilityLimit | None],
-    folder: Path,
-    advance: Advance | None,
+    plan: _Plan,
 ) -> Subject:
     courses = tuple(
         make_course(
@@ -112,19 +125,19 @@ def _subject(
             scans,
             measured.of_class[each],
             measured.failures,
-            None if calibration is None else calibration.of(each),
+            plan.calibration_of(each),
             limits[each],
-            calibration is not None and calibration.has_scores,
+            plan.has_scores,
         )
-        for each in model.classes.names
+        for each in plan.classes.names
     )
-    values = {each: values[0] for each, values in zip(model.classes.names, model.classes.values, strict=True)}
+    values = {each: values[0] for each, values in zip(plan.classes.names, plan.classes.values, strict=True)}
     voxelwise: dict[Scan, Voxelwise] = {}
     not_aligned: dict[Scan, str] = {}
     first: AlignedScan | None = None
-    for aligned in aligned_scans(scans, measured.masks, values, folder):
-        if advance is not None:
-            advance(f"aligning {name}", 1, len(scans))
+    for aligned in aligned_scans(scans, measured.masks, values, plan.folder):
+        if plan.advance is not None:
+            plan.advance(f"aligning {name}", 1, len(scans))
         if isinstance(aligned, Failed):
             not_aligned[aligned.scan] = aligned.reason
             continue
