@@ -125,18 +125,27 @@ def _rigid(fixed: "Image", moving: "Image", mask: "Image | None", progress: Prog
 def _affine(
     fixed: "Image", moving: "Image", mask: "Image | None", rigid: "Transform", progress: Progress
 ) -> "Transform":
-    """From the rigid alignment on: all levels anew, since the coarse one finds what rotation and shift cannot."""
+    """From the rigid alignment on, the best of three.
+
+    The coarse level finds a stretch that the finer ones cannot reach, but may also lose what the rigid alignment has
+    found, so all levels, the finer ones alone, and no stretch at all are judged at the same level.
+    """
     import SimpleITK as sitk  # noqa: N813
 
     progress("affine")
-    transform = sitk.AffineTransform(3)
-    start = sitk.Euler3DTransform(rigid)
-    transform.SetCenter(start.GetCenter())
-    transform.SetMatrix(start.GetMatrix())
-    transform.SetTranslation(start.GetTranslation())
-    for size_mm in LEVELS_MM:
-        transform = optimised(level(fixed, moving, mask, size_mm), transform)[1]
-    return transform
+    start = sitk.AffineTransform(3)
+    euler = sitk.Euler3DTransform(rigid)
+    start.SetCenter(euler.GetCenter())
+    start.SetMatrix(euler.GetMatrix())
+    start.SetTranslation(euler.GetTranslation())
+    levels = [level(fixed, moving, mask, size_mm) for size_mm in LEVELS_MM]
+    found = [start]
+    for used in (levels, levels[1:]):
+        transform = start
+        for at in used:
+            transform = optimised(at, transform)[1]
+        found.append(transform)
+    return max(found, key=lambda transform: information(levels[1], transform) or -math.inf)
 
 
 def _deformable(fixed: "Image", moving: "Image", mask: "Image | None", affine: "Transform") -> "Transform":
