@@ -67,7 +67,7 @@ class Steps:
         inputs: Inputs = {**self._slices.rows(numbers)._asdict(), **self._draw(len(numbers), size, random)}
         if self._graphs is None:
             return self._compute(inputs, size)
-        inputs["rates"] = torch.tensor(rates)
+        inputs["lr"] = torch.tensor(rates)
         for group, on_device in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = on_device
         loss = self._graphs.run(inputs, size)
@@ -104,7 +104,7 @@ class Steps:
             if s.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(self._weights, s.gradient_clip)
             if self._graphs is not None:
-                self._rates.copy_(inputs["rates"])
+                self._rates.copy_(inputs["lr"])
             self._optimiser.step()
             if self._after_step is not None:
                 self._after_step()
