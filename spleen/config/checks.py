@@ -53,8 +53,18 @@ def _top_level(config: TrainConfig) -> Iterator[str]:
     yield from between("seed", config.seed, 0, 2**32 - 1)
     yield from between("context_slices", config.context_slices, 0, 32, unit="slices per side")
     yield from between("grid_tolerance_mm", config.grid_tolerance_mm, 0, 10, unit="mm")
+    yield from _warm_start(config)
     if config.study in ("", ".", "..") or "/" in config.study:
         yield f"study must be a folder name without '/'; got {config.study!r}"
+
+
+def _warm_start(config: TrainConfig) -> Iterator[str]:
+    yield from between("init_lr_factor", config.init_lr_factor, 0, 1, low_included=False)
+    if config.freeze is not None:
+        yield from one_of("freeze", config.freeze, ("encoder",))
+    without_effect = {"freeze": config.freeze is not None, "init_lr_factor": config.init_lr_factor != 1}
+    for name in [name for name, is_set in without_effect.items() if is_set and config.init_from is None]:
+        yield f"{name}={getattr(config, name)} needs the weights of another run: set init_from=RUN"
 
 
 def _img_size(config: TrainConfig) -> Iterator[str]:
@@ -155,6 +165,9 @@ def _processes(config: TrainConfig) -> Iterator[str]:
 def _fsdp(config: TrainConfig) -> Iterator[str]:
     if config.trainer.accelerator == "cpu":
         yield "trainer.strategy=fsdp needs GPUs; on a CPU use trainer=ddp"
+    if config.freeze is not None or config.init_lr_factor != 1:
+        # FSDP flattens the weights of layers into one, which cannot be trained in part.
+        yield "freeze and init_lr_factor do not work with trainer.strategy=fsdp; use trainer=ddp, or leave them out"
     if config.optimiser.ema_decay is not None:
         yield "optimiser.ema_decay does not work with trainer.strategy=fsdp; use trainer=ddp, or null"
     if config.img_size == "native" and config.crop_size is not None:

@@ -1,6 +1,6 @@
 """The objects and values of a run, built from its configuration; no module below this one sees a configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap, swapped_classes
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.imaging.slicing import flips_in_plane
+from spleen.models.encoder import encoder_parts
 from spleen.models.factory import build_network, build_part, check_arguments
 from spleen.models.spec import ModelSpec
 from spleen.models.trial import check_input_size
@@ -126,14 +127,16 @@ def check_slice_size(
     check_input_size(parts.network, parts.spec.n_input_channels, size, batch_size)
 
 
-def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> SegmentationModule:
-    """The untrained module for these data."""
+def build_module(
+    config: TrainConfig, parts: Parts, data: SliceDataModule, carried_over: Collection[str] = ()
+) -> SegmentationModule:
+    """The untrained module for these data; `carried_over` are the parameters that another run has trained."""
     preprocessing = parts.spec.preprocessing
     names = preprocessing.classes.names
     return SegmentationModule(
         network=parts.network,
         loss=parts.loss,
-        optimiser=build_optimiser_settings(config),
+        optimiser=build_optimiser_settings(config, carried_over),
         augment=parts.augment,
         split_scores={split: SplitScores([part.case for part in data.slices(split)], names) for split in SCORED_SPLITS},
         axis=preprocessing.axis,
@@ -142,10 +145,11 @@ def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> Se
         swapped_classes=parts.swapped_classes,
         steps_on_device=steps_on_device(config),
         gradient_clip=config.optimiser.gradient_clip,
+        frozen=encoder_parts(parts.network) if config.freeze else (),
     )
 
 
-def build_optimiser_settings(config: TrainConfig) -> OptimiserSettings:
+def build_optimiser_settings(config: TrainConfig, carried_over: Collection[str] = ()) -> OptimiserSettings:
     """AdamW and the learning rate schedule."""
     optimiser, schedule = config.optimiser, config.schedule
     return OptimiserSettings(
@@ -156,6 +160,8 @@ def build_optimiser_settings(config: TrainConfig) -> OptimiserSettings:
         warmup_fraction=schedule.warmup_fraction,
         power=schedule.power,
         final_factor=schedule.final_factor,
+        carried_over=frozenset(carried_over),
+        carried_over_lr_factor=config.init_lr_factor,
     )
 
 

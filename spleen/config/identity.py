@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from spleen.config.schema import CasesData, PhantomData, TrainConfig, process_count
 from spleen.data.cases import Case
+from spleen.inference.choice import find_checkpoints
 from spleen.records.effect import COUNTING_BY_CONTENT, has_effect
 from spleen.records.renamed_keys import EARLIER_KEYS, EARLIER_TARGETS
 from spleen.system.hashing import content_hash
@@ -15,6 +16,8 @@ from spleen.system.nested import flatten
 
 # Incremented when the same settings and data no longer give the same result, so that earlier results no longer count.
 FORMAT = 1
+# Keys that earlier jobs lack, with their defaults, which do not count: jobs finished before stay finished.
+_ADDED: Mapping[str, object] = {"data.background_values": None, "freeze": None, "init_lr_factor": 1.0}
 
 
 def identity(config: TrainConfig, cases: Sequence[Case]) -> str:
@@ -46,20 +49,26 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
         if has_effect(key) and key not in COUNTING_BY_CONTENT
     }
     del settings["trainer.num_nodes"]
-    if settings.get("data.background_values", ...) is None:  # jobs finished before there was this key stay finished
-        del settings["data.background_values"]
+    for key, default in _ADDED.items():
+        if settings.get(key, ...) == default:
+            del settings[key]
     if config.trainer.num_nodes > 1:
         settings["trainer.devices"] = float(process_count(config.trainer))
     return settings
 
 
 def _file_hashes(config: TrainConfig, cases: Sequence[Case]) -> dict[str, str]:
-    """Hashes of the data files; the phantom is determined by its settings."""
-    if isinstance(config.data, PhantomData):
-        return {}
+    """Hashes of the data files and of the checkpoint of `init_from`; the phantom is determined by its settings."""
     memory = Path(config.cache_dir) / "hashes"
+    hashes = {}
+    if config.init_from:
+        # A folder without a single checkpoint is told when the run begins.
+        checkpoints = find_checkpoints(Path(config.init_from))
+        hashes["init_from"] = content_hash(checkpoints[0] if checkpoints else Path(config.init_from), memory)
+    if isinstance(config.data, PhantomData):
+        return hashes
     named = {"splits_file": config.split.splits_file, "test_cases": config.split.test_cases}
-    hashes = {name: content_hash(Path(path), memory) for name, path in named.items() if path}
+    hashes |= {name: content_hash(Path(path), memory) for name, path in named.items() if path}
     for case in cases:
         files = [content_hash(path, memory) for path in (*case.images, case.label)]
         # The name of a single volume does not matter; the names of many cases determine their order, and so the split.

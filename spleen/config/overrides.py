@@ -13,6 +13,7 @@ from spleen.records.renamed_keys import current_key
 _PATH_KEYS = {
     "output_dir",
     "cache_dir",
+    "init_from",
     "split.splits_file",
     "split.test_cases",
     *(f"data.{key}" for key in DATA_PATHS),

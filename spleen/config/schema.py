@@ -222,6 +222,10 @@ class TrainConfig:
     crop_size: int | None = None
     verify: bool = False
     report: bool = True
+    init_from: str | None = None
+    init_lr_factor: float = 1.0
+    freeze: str | None = None
+    allow_seen_test: bool = False
 
 
 DATA: dict[str, type] = {

@@ -23,6 +23,7 @@ class RunFolder:
         self.split = path / "split.json"  # which slices, or which cases, train, validate and test
         self.folds = path / "splits_final.json"  # the folds of a cross-validation, in nnU-Net's form
         self.progress = path / "progress.json"  # what the running process is doing; removed at its end
+        self.warm_start = path / "warm_start.json"  # what a run with init_from began with
         self.metrics = path / "metrics.csv"  # one row per epoch
         self.cases = path / CASES  # the scores of each case
         self.slices = path / "slices.csv"  # voxel counts of each scored slice
@@ -48,7 +49,7 @@ class RunFolder:
         """Remove the results of an earlier run, so that they are not mistaken for those of a new one."""
         checkpoints = self.last_checkpoint, self.best_checkpoint
         tables = self.metrics, self.cases, self.slices, self.surfaces
-        for path in (self.summary, *checkpoints, *tables, self.data, self.report):
+        for path in (self.summary, *checkpoints, *tables, self.data, self.report, self.warm_start):
             path.unlink(missing_ok=True)
 
 

@@ -26,6 +26,8 @@ from spleen.training.checkpoints import CHECKPOINTS_KEY, best_row, keep_best
 # A run may be resumed with other settings that do not affect training, and on other hardware, where the results differ
 # in their last digits from those of an uninterrupted run.
 _HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes")
+# Their content is compared when they are read; the checkpoint of init_from is not read again.
+_CHECKED_BY_CONTENT = tuple(key for key in COUNTING_BY_CONTENT if key != "init_from")
 _UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
     errno.EEXIST,
@@ -84,7 +86,7 @@ def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> No
     changed = [
         f"{key} was {_shown(then, key)} and is now {_shown(now, key)}"
         for key in dict.fromkeys([*then, *now])
-        if _shown(then, key) != _shown(now, key) and has_effect(key) and key not in (*COUNTING_BY_CONTENT, *_HARDWARE)
+        if _shown(then, key) != _shown(now, key) and has_effect(key) and key not in (*_CHECKED_BY_CONTENT, *_HARDWARE)
     ]
     if changed:
         run_folder = unfinished.checkpoint.parents[1]

@@ -17,6 +17,7 @@ from spleen.config.datasets import check_files_exist, complete, find_dataset
 from spleen.config.factory import Parts, build_fit_settings, build_module, build_parts, check_slice_size, complete_spec
 from spleen.config.identity import known_identity
 from spleen.config.schema import TrainConfig
+from spleen.config.warm_start import begin_warm, check_held_out, with_seen
 from spleen.data.cases import Case
 from spleen.data.loading.datamodule import SliceDataModule
 from spleen.errors import Interrupted, Pruned
@@ -24,6 +25,7 @@ from spleen.evaluation.metrics.per_case import mean_scores
 from spleen.records.folder import RunFolder, is_finished
 from spleen.records.progress import ProgressFile
 from spleen.records.surfaces import write_surfaces
+from spleen.records.warm_start import WarmStartRecord, write_warm_start
 from spleen.records.writing import write_summary
 from spleen.reporting.overlays import SliceView
 from spleen.runs.data import open_data, record_split
@@ -128,17 +130,25 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
 
 def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
     config, run_folder = job.config, job.run_folder
-    unfinished = _open_folder(config, run_folder)
+    unfinished = find_unfinished(run_folder)
+    if unfinished is not None:
+        check_same_settings(unfinished, asdict(config))
+    start = begin_warm(
+        config, job.parts, run_folder, resumed=unfinished is not None
+    )  # refused before anything is written
+    _open_folder(config, run_folder, unfinished, start)
     progress.begin("preparing")
     opened = open_data(config, job.cases, job.parts.spec.preprocessing, job.known_values, verify=unfinished is not None)
     data = opened.slices
     for size in {case.grid.padded for case in data.cases}:
         check_slice_size(config, job.parts, size, sum(len(part.indices) for part in data.slices("train")))
     record_split(run_folder, opened, config)
-    spec = complete_spec(job.parts.spec, data.cases_in("train"), data.cases_in("val"))
+    spec = with_seen(complete_spec(job.parts.spec, data.cases_in("train"), data.cases_in("val")), start)
     if unfinished is not None:
         check_same_data(unfinished, spec)
-    module = build_module(config, job.parts, data)
+    elif start is not None:
+        check_held_out(start, data.cases_in("val"), data.cases_in("test"), config.allow_seen_test)
+    module = build_module(config, job.parts, data, start.carried_over if start else ())
     checkpoint = unfinished.checkpoint if unfinished else None
     part = Attempt(run_folder, job.started, checkpoint, stop, progress=progress)
     epochs_kept = unfinished.epochs if unfinished else 0
@@ -179,20 +189,21 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
     _print_location(wandb_run, run_folder)
 
 
-def _open_folder(config: TrainConfig, run_folder: Path) -> Unfinished | None:
-    """The unfinished run in the folder, if any; otherwise the folder is prepared for a new run."""
+def _open_folder(
+    config: TrainConfig, run_folder: Path, unfinished: Unfinished | None, start: WarmStartRecord | None
+) -> None:
+    """Say that the unfinished run in the folder is resumed; without one, prepare the folder for a new run."""
     files = RunFolder(run_folder)
-    unfinished = find_unfinished(run_folder)
     if unfinished is not None:
-        check_same_settings(unfinished, asdict(config))
         log.info("resuming %s: %d of %d epochs are saved", run_folder, unfinished.epochs, config.epochs)
-        return unfinished
+        return
     if files.config.exists():
         log.info("starting from scratch in %s: it contains no unfinished run with a saved epoch", run_folder)
     clear_record(run_folder)
     # YAML would escape the bytes of a name in another locale's encoding, and could not read them again.
     write_text(files.config, OmegaConf.to_yaml(OmegaConf.create(map_texts(asdict(config), as_utf8))))
-    return None
+    if start is not None:
+        write_warm_start(run_folder, start)
 
 
 def _report(

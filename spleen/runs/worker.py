@@ -14,6 +14,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from spleen.config import factory as build
 from spleen.config.datasets import find_dataset
 from spleen.config.factory import complete_spec
+from spleen.config.warm_start import begin_warm, with_seen
 from spleen.errors import InputError
 from spleen.runs.data import open_data
 from spleen.runs.launch_environment import LaunchEnvironment
@@ -48,10 +49,11 @@ def _train(store: Store, process_rank: ProcessRank, count: int, stop: StopReques
     config = order.config
     settings = build.build_fit_settings(config)
     parts = build.build_parts(config)
+    start = begin_warm(config, parts, order.run_folder, resumed=order.checkpoint is not None)
     dataset = find_dataset(config)
     data = open_data(config, dataset.cases, parts.spec.preprocessing, dataset.known_values).slices
-    spec = complete_spec(parts.spec, data.cases_in("train"), data.cases_in("val"))
-    module = build.build_module(config, parts, data)
+    spec = with_seen(complete_spec(parts.spec, data.cases_in("train"), data.cases_in("val")), start)
+    module = build.build_module(config, parts, data, start.carried_over if start else ())
     report_ready(store, process_rank)
     join(store, process_rank, count, settings.accelerator)
     part = Attempt(order.run_folder, time.time(), order.checkpoint, stop, process_rank)

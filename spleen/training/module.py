@@ -23,7 +23,7 @@ from spleen.evaluation.metrics.per_case import OVERLAP_SCORES, CaseScore, class_
 from spleen.training.on_device.averaging import averaged_weights
 from spleen.training.on_device.counts import count_steps, share_step_counts, total_steps
 from spleen.training.on_device.steps import Steps, StepSettings
-from spleen.training.optimiser import OptimiserSettings, lr_factor
+from spleen.training.optimiser import OptimiserSettings, lr_factor, parameter_groups
 from spleen.training.preview import SliceScore, slice_dice
 from spleen.training.scores import ScoredSplit, SplitScores
 from spleen.training.slice_counts import SliceCount, count_slices
@@ -49,7 +49,8 @@ class SegmentationModule(pl.LightningModule):
     `network` maps (b, c, h, w) to logits (b, 1 + classes, h, w); `loss` maps logits and class indices (b, 1, h, w) to a
     scalar. With `crop`, training uses random windows of the slices. `swapped_classes` are the class indices after
     mirroring along left_right; empty if none changes. With `steps_on_device` the module makes the optimiser steps, and
-    clips gradients to the norm `gradient_clip`; otherwise the trainer does both.
+    clips gradients to the norm `gradient_clip`; otherwise the trainer does both. `frozen` are submodules of the network
+    that are not trained.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class SegmentationModule(pl.LightningModule):
         swapped_classes: Sequence[int] = (),
         steps_on_device: bool = False,
         gradient_clip: float | None = None,
+        frozen: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self._frozen = tuple(frozen)
         self.set_network(network)
         self.loss = loss
         self._optimiser = optimiser
@@ -96,9 +99,13 @@ class SegmentationModule(pl.LightningModule):
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """Seed everything random in an epoch from seed, epoch and rank only, so that the epoch is reproducible."""
+        """Seed everything random in an epoch from seed, epoch and rank only; keep frozen parts in evaluation mode."""
         self._random.manual_seed(self._seed * 1_000_003 + self.current_epoch + self.global_rank * _SEEDS_PER_RANK)
         seed_global_state(self._seed, self.current_epoch, self.global_rank)
+        for name in self._frozen:
+            # Otherwise batch normalisation would go on updating its statistics, so that the frozen weights would not
+            # compute the same any more, and dropout would only add noise.
+            self.network.get_submodule(name).eval()
 
     def on_train_start(self) -> None:
         """Put the slices on the device, if the steps are made there."""
@@ -146,8 +153,9 @@ class SegmentationModule(pl.LightningModule):
         scheduler = cast(LRScheduler, self.lr_schedulers())
         losses, rates = [], []
         for numbers in batch.steps:
-            rates.append(float(scheduler.get_last_lr()[0]))
-            losses.append(self._steps.step(numbers, rates[-1], self._random))
+            of_groups = [float(rate) for rate in scheduler.get_last_lr()]
+            rates.append(of_groups[0])
+            losses.append(self._steps.step(numbers, of_groups, self._random))
             scheduler.step()
         count_steps(self.trainer, batch.n_steps)
         return {"loss": losses[-1], "losses": torch.stack(losses), "lrs": rates}
@@ -183,7 +191,7 @@ class SegmentationModule(pl.LightningModule):
         """AdamW; the learning rate follows the schedule step by step."""
         settings = self._optimiser
         optimiser = torch.optim.AdamW(
-            self.network.parameters(),
+            parameter_groups(self.network, settings),
             settings.lr,
             settings.betas,
             weight_decay=settings.weight_decay,

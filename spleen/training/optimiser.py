@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from math import cos, pi, pow
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+from torch import nn
 
 from spleen.errors import InputError
 
@@ -83,3 +85,22 @@ class OptimiserSettings:
     warmup_fraction: float
     power: float
     final_factor: float
+    carried_over: frozenset[str] = frozenset()
+    """The parameters of the network that another run has trained already, by name."""
+    carried_over_lr_factor: float = 1.0
+    """Their learning rate as a factor of the others'."""
+
+
+def parameter_groups(network: nn.Module, settings: OptimiserSettings) -> list[dict[str, Any]]:
+    """The trained parameters in groups of one learning rate: first the fresh ones, then those carried over.
+
+    Frozen parameters are in none; an empty group is left out, and equal rates make one group.
+    """
+    trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+    factor = settings.carried_over_lr_factor
+    slower = settings.carried_over if factor != 1 else frozenset()
+    groups = [
+        {"params": [weight for name, weight in trained.items() if name not in slower], "lr": settings.lr},
+        {"params": [weight for name, weight in trained.items() if name in slower], "lr": settings.lr * factor},
+    ]
+    return [group for group in groups if group["params"]]

@@ -5,7 +5,7 @@ slices, random draws and learning rate, in one copy. Nothing in it reads the dev
 each size of batch and then repeat it without Python.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,22 +54,25 @@ class Steps:
         self._weights = [weight for group in optimiser.param_groups for weight in group["params"]]
         self._device = slices.pixels.device
         self._graphs = GraphedSteps(self._compute, self._device) if self._device.type == "cuda" else None
-        self._lr = torch.zeros((), device=self._device)
+        self._rates = torch.zeros(len(optimiser.param_groups), device=self._device)
         if self._graphs is not None:
             make_capturable(optimiser, self._device)
 
-    def step(self, numbers: Int64[np.ndarray, " b"], lr: float, random: Generator) -> Float[Tensor, ""]:
-        """One step; the loss stays on the device. `random` is a generator on the CPU."""
+    def step(self, numbers: Int64[np.ndarray, " b"], rates: Sequence[float], random: Generator) -> Float[Tensor, ""]:
+        """One step at the learning rate of each parameter group; the loss stays on the device.
+
+        `random` is a generator on the CPU.
+        """
         size = self._slices.table.batch_size(numbers, size_step_px(self._device))
         inputs: Inputs = {**self._slices.rows(numbers)._asdict(), **self._draw(len(numbers), size, random)}
         if self._graphs is None:
             return self._compute(inputs, size)
-        inputs["lr"] = torch.tensor(lr)
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._lr
+        inputs["lr"] = torch.tensor(rates)
+        for group, on_device in zip(self._optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = on_device
         loss = self._graphs.run(inputs, size)
-        for group in self._optimiser.param_groups:
-            group["lr"] = lr
+        for group, rate in zip(self._optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate
         return loss
 
     def _draw(self, count: int, size: Size, random: Generator) -> Inputs:
@@ -101,7 +104,7 @@ class Steps:
             if s.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(self._weights, s.gradient_clip)
             if self._graphs is not None:
-                self._lr.copy_(inputs["lr"])
+                self._rates.copy_(inputs["lr"])
             self._optimiser.step()
             if self._after_step is not None:
                 self._after_step()

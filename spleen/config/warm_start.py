@@ -1,0 +1,152 @@
+"""init_from, init_lr_factor and freeze: a run that begins with the weights of another one."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from spleen.config.factory import Parts
+from spleen.config.schema import TrainConfig
+from spleen.data.store.entry import StoredCase
+from spleen.errors import InputError
+from spleen.inference.choice import find_checkpoints, run_name
+from spleen.inference.loading import spec_of
+from spleen.models.checkpoint import check_finite, network_weights, read_checkpoint
+from spleen.models.encoder import encoder_parts, unwrapped
+from spleen.models.spec import ModelSpec
+from spleen.models.warm_start import ChannelArguments, LayerStart, WarmStart, folded, warm_start
+from spleen.records.warm_start import WarmStartRecord, read_warm_start
+from spleen.system.hashing import content_hash
+from spleen.system.text import bullets, shortened
+
+log = logging.getLogger(__name__)
+
+# So many lines about layers fit on a screen; warm_start.json lists all layers.
+_MOST_LINES = 20
+
+
+def begin_warm(config: TrainConfig, parts: Parts, run_folder: Path, resumed: bool) -> WarmStartRecord | None:
+    """Give the untrained network of `parts` the weights of `init_from`, and freeze what `freeze` says.
+
+    Returns what was carried over; None without `init_from`. A resumed run has its weights already, so the source is not
+    read again. Raises InputError for a source that cannot be read, whose shapes do not fit, and for a frozen encoder
+    that is not carried over as a whole.
+    """
+    if config.init_from is None:
+        return None
+    record = read_warm_start(run_folder) if resumed else _carry_over(config, parts)
+    if config.freeze is not None:
+        for part in encoder_parts(parts.network):
+            parts.network.get_submodule(part).requires_grad_(False)
+    return record
+
+
+def _carry_over(config: TrainConfig, parts: Parts) -> WarmStartRecord:
+    assert config.init_from is not None
+    checkpoint = source_checkpoint(Path(config.init_from))
+    content = read_checkpoint(checkpoint)
+    arguments = ChannelArguments(config.model.in_channels_argument, config.model.out_channels_argument)
+    try:
+        source_spec, weights = spec_of(content), network_weights(content)
+        check_finite(weights)
+        start = warm_start(parts.network, parts.spec, arguments, weights, source_spec)
+    except InputError as error:
+        raise InputError(f"init_from={checkpoint}: {error}") from error
+    if config.freeze is not None:
+        _check_encoder(parts.network, start.layers)
+    parts.network.load_state_dict(dict(start.state))
+    _describe(checkpoint, start, source_spec)
+    return WarmStartRecord(
+        source=run_name(checkpoint),
+        checkpoint_sha256=content_hash(checkpoint, Path(config.cache_dir) / "hashes"),
+        layers={layer.layer: layer.origin for layer in start.layers},
+        carried_over=_parameters(parts.network, start),
+        seen_images=source_spec.seen_images,
+    )
+
+
+def source_checkpoint(path: Path) -> Path:
+    """The checkpoint of `init_from`, a run folder or a checkpoint; raises InputError if there is not exactly one."""
+    found = find_checkpoints(path)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = shortened(checkpoint.parents[1].name for checkpoint in found)
+        raise InputError(f"init_from={path}: this folder contains {len(found)} runs ({names}); give one of them")
+    what = "it is not a run with a checkpoints/best.ckpt, or a .ckpt file" if path.exists() else "no such run folder"
+    raise InputError(f"init_from={path}: {what}; give the folder of a finished run, or a checkpoint (.ckpt)")
+
+
+def _parameters(network: nn.Module, start: WarmStart) -> tuple[str, ...]:
+    prefix, _ = unwrapped(network)
+    carried = {prefix + layer.layer for layer in start.layers if layer.carried_over}
+    return tuple(name for name, _ in network.named_parameters() if name.rpartition(".")[0] in carried)
+
+
+def _check_encoder(network: nn.Module, layers: Sequence[LayerStart]) -> None:
+    """Raise InputError for an encoder with weights that are not of the source: frozen, they would never be learnt."""
+    prefix, _ = unwrapped(network)
+    parts = encoder_parts(network)
+    wrong = [
+        f"{layer.layer} ({layer.origin})"
+        for layer in layers
+        if not layer.is_complete and any(f"{prefix}{layer.layer}.".startswith(f"{part}.") for part in parts)
+    ]
+    if wrong:
+        raise InputError(
+            f"freeze=encoder needs an encoder that is carried over as a whole, and these layers are not: "
+            f"{shortened(wrong, 3)}. Use the channels and context_slices of the source, or freeze=null"
+        )
+
+
+def _describe(checkpoint: Path, start: WarmStart, source_spec: ModelSpec) -> None:
+    count = sum(layer.carried_over for layer in start.layers)
+    log.info(
+        "starting from %s (%s): %d of %d layers carried over%s",
+        checkpoint,
+        ", ".join(source_spec.preprocessing.classes.names),
+        count,
+        len(start.layers),
+        bullets(folded(start.layers), _MOST_LINES),
+    )
+
+
+def with_seen(spec: ModelSpec, record: WarmStartRecord | None) -> ModelSpec:
+    """The specification whose seen images include those of the source: what it learnt from them is in the weights."""
+    if record is None:
+        return spec
+    return replace(spec, seen_images=tuple(sorted({*spec.seen_images, *record.seen_images})))
+
+
+def check_held_out(
+    record: WarmStartRecord, validation: Sequence[StoredCase], test: Sequence[StoredCase], allow_seen_test: bool
+) -> None:
+    """Raise InputError if the source was trained on test images of this run, unless `allow_seen_test`.
+
+    Test scores are what is published, and they would be of images that the weights have seen; validation images only
+    choose the epoch, and those of a source with the same split are among them, so they are a warning.
+    """
+    if not record.seen_images:
+        log.warning("init_from: %s does not record its images, so it may have seen the test images", record.source)
+    seen = set(record.seen_images)
+    in_val = [case.case_id for case in validation if case.fingerprint in seen]
+    in_test = [case.case_id for case in test if case.fingerprint in seen]
+    if in_val:
+        log.warning(
+            "%d of %d val images were train or val images of %s (%s): val scores and the chosen epoch are optimistic",
+            len(in_val), len(validation), record.source, shortened(in_val, 3),
+        )  # fmt: skip
+    if not in_test:
+        return
+    what = (
+        f"{len(in_test)} of {len(test)} test images were train or val images of {record.source} "
+        f"({shortened(in_test, 3)}), so the test scores would not be of unseen images"
+    )
+    if not allow_seen_test:
+        raise InputError(
+            f"init_from: {what}. Start from a run that held them out (the same fold), choose other test cases, or add "
+            "allow_seen_test=true, for example for one volume whose test slices the source held out as well"
+        )
+    log.warning("%s (allow_seen_test=true)", what)
