@@ -21,6 +21,7 @@ from spleen.imaging.classes import ClassMap, swapped_classes
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.imaging.slicing import flips_in_plane
 from spleen.models.factory import build_network, build_part, check_arguments
+from spleen.models.losses import LossOfKnown
 from spleen.models.spec import ModelSpec
 from spleen.models.trial import check_input_size
 from spleen.system.hardware import choose_accelerator, choose_precision
@@ -132,7 +133,7 @@ def build_module(config: TrainConfig, parts: Parts, data: SliceDataModule) -> Se
     names = preprocessing.classes.names
     return SegmentationModule(
         network=parts.network,
-        loss=parts.loss,
+        loss=parts.loss if preprocessing.ignore_value is None else LossOfKnown(parts.loss),
         optimiser=build_optimiser_settings(config),
         augment=parts.augment,
         split_scores={split: SplitScores([part.case for part in data.slices(split)], names) for split in SCORED_SPLITS},
@@ -222,10 +223,14 @@ def build_spec(config: TrainConfig) -> ModelSpec:
 def complete_spec(spec: ModelSpec, training: Sequence[StoredCase], validation: Sequence[StoredCase]) -> ModelSpec:
     """The specification completed with facts read from the cases of the train and val splits."""
     classes = ClassMap(spec.preprocessing.classes.names, training[0].label_values)
-    by_class = zip(*(case.volumes_mm3 for case in training), strict=True)
+    # Of organs that are only partly labelled the volume is unknown: at least what is labelled, and at most all of the
+    # rest as well.
+    measured = [case for case in training if not case.ignored_volume_mm3] or training
+    by_class = zip(*(case.volumes_mm3 for case in measured), strict=True)
+    unknown = max(case.ignored_volume_mm3 for case in measured)
     return replace(
         spec,
         preprocessing=replace(spec.preprocessing, classes=classes),
-        training_volumes_mm3=tuple((min(volumes), max(volumes)) for volumes in by_class),
+        training_volumes_mm3=tuple((min(volumes), max(volumes) + unknown) for volumes in by_class),
         seen_images=tuple(sorted({case.fingerprint for case in (*training, *validation)})),
     )

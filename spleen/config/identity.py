@@ -46,8 +46,9 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
         if has_effect(key) and key not in COUNTING_BY_CONTENT
     }
     del settings["trainer.num_nodes"]
-    if settings.get("data.background_values", ...) is None:  # jobs finished before there was this key stay finished
-        del settings["data.background_values"]
+    for key in ("data.background_values", "data.ignore_value"):
+        if settings.get(key, ...) is None:  # jobs finished before there was this key stay finished
+            del settings[key]
     if config.trainer.num_nodes > 1:
         settings["trainer.devices"] = float(process_count(config.trainer))
     return settings

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from spleen.errors import InputError
-from spleen.evaluation.case_scores import ClassScore, ScoreSettings, label_values, score_absent, score_case
+from spleen.evaluation.case_scores import (
+    ClassScore,
+    ScoreSettings,
+    count_scored,
+    label_values,
+    score_absent,
+    score_case,
+)
 from spleen.imaging.files import case_name, match_by_name
 from spleen.imaging.geometry import check_same_grid
 from spleen.imaging.nifti import Volume, read_label
@@ -35,7 +42,10 @@ class ScoredCase:
     case_id: str
     scores: tuple[ClassScore, ...]
     n_voxels: int
+    """Those that are scored."""
     voxel_volume_mm3: float
+    n_ignored: int = 0
+    """Voxels with `ignore_value` in the reference."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +57,14 @@ class RawSettings:
     prevalence: float | None
     surface: bool
     grid_tolerance_mm: float
+    ignore_value: int | None = None
+    """The value of reference voxels that are not scored; None for none."""
 
     def resolve(self, classes: Mapping[str, tuple[int, ...]]) -> ScoreSettings:
         """The settings for these classes."""
         same = self.tolerance_mm
         tolerance_mm = dict(same) if isinstance(same, Mapping) else dict.fromkeys(classes, float(same))
-        return ScoreSettings(classes, tolerance_mm, self.prevalence, self.surface)
+        return ScoreSettings(classes, tolerance_mm, self.prevalence, self.surface, self.ignore_value)
 
 
 @dataclass(frozen=True)
@@ -97,8 +109,8 @@ def score_pairs(
 def score_pair(case_id: str, prediction: Path, reference: Path, settings: RawSettings) -> ScoredCase:
     """Score two label files, each reoriented to RAS by its own affine.
 
-    Raises InputError for a file that `read_label` refuses, for different grids, and for a file with so
-    many values that it must be an image.
+    Raises InputError for a file that `read_label` refuses, for different grids, for a file with so many values that it
+    must be an image, and for a reference without a voxel to score.
     """
     expected = read_label(reference)
     predicted = read_label(prediction, expected.affine)
@@ -109,10 +121,14 @@ def score_pair(case_id: str, prediction: Path, reference: Path, settings: RawSet
             raise InputError(f"{path} is an image and not a label map: it holds hundreds of values, also negative ones")
     classes = settings.classes
     if classes is None:
-        values = sorted({*_values(prediction, predicted), *_values(reference, expected)})
+        values = sorted({*_values(prediction, predicted), *_values(reference, expected)} - {settings.ignore_value})
         classes = {str(value): (value,) for value in values}
+    n_scored = count_scored(expected.array, settings.ignore_value)
+    if n_scored == 0:
+        raise InputError(f"{reference}: every voxel is {settings.ignore_value} and ignored; nothing is left to score")
     scores = score_case(case_id, predicted.array, expected.array, expected.affine, settings.resolve(classes))
-    return ScoredCase(case_id, tuple(scores), expected.array.size, expected.voxel_volume_mm3)
+    n_ignored = expected.array.size - n_scored
+    return ScoredCase(case_id, tuple(scores), n_scored, expected.voxel_volume_mm3, n_ignored)
 
 
 def _check_grids(names: tuple[str, str], volumes: tuple[Volume, Volume], tolerance_mm: float) -> None:

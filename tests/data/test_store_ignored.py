@@ -1,0 +1,86 @@
+"""Slice-store entries of labels with ignored voxels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spleen.data.cases import Case
+from spleen.data.loading.batches import CaseSlices, ScoredSlices, TrainingSlices, checked_classes
+from spleen.data.store.store import open_case
+from spleen.errors import InputError
+from spleen.imaging.classes import ClassMap
+from spleen.imaging.intensity import CtWindow
+from spleen.imaging.labels import IGNORED
+from spleen.imaging.preprocessing import Preprocessing
+from tests._helpers.nifti import SHAPE, counting, ras_affine, save
+
+SETTINGS = Preprocessing(
+    axis="axial",
+    img_size=7,
+    resize="keep_aspect",
+    size_multiple=4,
+    intensity=CtWindow(window_level=0.0, window_width=200.0),
+    classes=ClassMap(("organ",), ((1,),)),
+    grid_tolerance_mm=0.1,
+    ignore_value=-1,
+)
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    """Of the axial slices the first has no label; in the second, a row of 5 voxels has none; the third has an organ."""
+    label = np.zeros(SHAPE, np.int16)
+    label[:, :, 0], label[:, 4, 1] = -1, -1
+    label[1:3, 2:4, 2] = 1
+    label[3:5, 2, 1] = 1
+    image = save(tmp_path / "ct.nii.gz", counting().astype(np.int16), ras_affine())
+    return Case("a", (image,), save(tmp_path / "seg.nii.gz", label, ras_affine()))
+
+
+def test_an_entry_knows_its_ignored_voxels(case: Case, tmp_path: Path) -> None:
+    stored = open_case(case, SETTINGS, tmp_path / "cache")
+    i, j, k = SHAPE
+    voxel_mm3 = stored.voxel_volume_mm3
+    assert stored.ignored_slices == (0,)
+    assert stored.labelled_slices == tuple(range(1, k))
+    assert stored.ignored_volume_mm3 == pytest.approx((i * j + i) * voxel_mm3)
+    assert stored.volumes_mm3 == (pytest.approx(6 * voxel_mm3),)
+    assert stored.foreground.tolist() == [False, *(number in (1, 2) for number in range(1, k))]
+    assert stored.other_values == ()
+    reference = stored.reference[:]
+    assert np.count_nonzero(reference == IGNORED) == i * j + i
+    assert (reference[1, 4] == IGNORED).all()
+
+
+def test_batches_hold_the_ignored_voxels(case: Case, tmp_path: Path) -> None:
+    stored = open_case(case, SETTINGS, tmp_path / "cache")
+    part = CaseSlices(stored, np.array(stored.labelled_slices))
+    (first, *_) = ScoredSlices([part], context_slices=0, batch_size=1)
+    assert set(first.reference.unique().tolist()) == {0, 1, IGNORED}
+    label = TrainingSlices([part], context_slices=0)[np.array([0])].label
+    assert set(label.unique().tolist()) == {0, 1, IGNORED}
+
+
+def test_the_ignored_index_is_damage_in_a_case_without_ignored_voxels(case: Case, tmp_path: Path) -> None:
+    stored = open_case(case, SETTINGS, tmp_path / "cache")
+    with pytest.raises(InputError, match="class index 255"):
+        checked_classes(replace(stored, ignored_volume_mm3=0.0), stored.reference, slice(0, 1))
+
+
+def test_another_ignored_value_is_another_entry_and_none_is_the_entry_of_before(case: Case, tmp_path: Path) -> None:
+    entries = {value: _entry(case, value, tmp_path) for value in (-1, -2, None)}
+    assert len(set(entries.values())) == 3
+    assert set(_facts(entries[-1])) - set(_facts(entries[None])) == {"ignored_slices", "ignored_volume_mm3"}
+
+
+def _entry(case: Case, ignore_value: int | None, folder: Path) -> Path:
+    return open_case(case, replace(SETTINGS, ignore_value=ignore_value), folder / "cache").reference.path.parent
+
+
+def _facts(entry: Path) -> dict:
+    import json
+
+    facts: dict = json.loads((entry / "entry.json").read_text())
+    return facts
