@@ -121,7 +121,8 @@ def score_pair(case_id: str, prediction: Path, reference: Path, settings: RawSet
             raise InputError(f"{path} is an image and not a label map: it holds hundreds of values, also negative ones")
     classes = settings.classes
     if classes is None:
-        values = sorted({*_values(prediction, predicted), *_values(reference, expected)} - {settings.ignore_value})
+        labels = (prediction, predicted), (reference, expected)
+        values = sorted({value for label in labels for value in _values(*label, settings.ignore_value)})
         classes = {str(value): (value,) for value in values}
     n_scored = count_scored(expected.array, settings.ignore_value)
     if n_scored == 0:
@@ -143,8 +144,8 @@ def _check_grids(names: tuple[str, str], volumes: tuple[Volume, Volume], toleran
         raise InputError(f"{error}. The spacings are {spacings} mm") from error
 
 
-def _values(path: Path, label: Volume) -> list[int]:
-    values = label_values(label.array)
+def _values(path: Path, label: Volume, ignore_value: int | None) -> list[int]:
+    values = [value for value in label_values(label.array) if value != ignore_value]
     if len(values) > (_MOST_WITH_NEGATIVE if values and values[0] < 0 else _MOST_VALUES):
         raise InputError(
             f"{path} holds {len(values)} different values, so it seems to be an image and not a label map; if it is "

@@ -1,5 +1,6 @@
 """Slice-store entries of labels with ignored voxels."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def case(tmp_path: Path) -> Case:
     return Case("a", (image,), save(tmp_path / "seg.nii.gz", label, ras_affine()))
 
 
+def test_few_intensities_beside_a_negative_ignored_value_are_not_taken_for_a_label(case: Case, tmp_path: Path) -> None:
+    assert open_case(case, SETTINGS, tmp_path / "cache").n_slices == SHAPE[2]
+    with pytest.raises(InputError, match="swapped"):
+        open_case(case, replace(SETTINGS, ignore_value=None), tmp_path / "cache")
+
+
 def test_an_entry_knows_its_ignored_voxels(case: Case, tmp_path: Path) -> None:
     stored = open_case(case, SETTINGS, tmp_path / "cache")
     i, j, k = SHAPE
@@ -70,17 +77,16 @@ def test_the_ignored_index_is_damage_in_a_case_without_ignored_voxels(case: Case
 
 
 def test_another_ignored_value_is_another_entry_and_none_is_the_entry_of_before(case: Case, tmp_path: Path) -> None:
-    entries = {value: _entry(case, value, tmp_path) for value in (-1, -2, None)}
+    label = np.zeros(SHAPE, np.uint8)
+    label[1:3, 2:4, 2] = 1
+    label[:, :, 0] = 7
+    case = replace(case, label=save(tmp_path / "seg7.nii.gz", label, ras_affine()))
+    entries = {value: _entry(case, value, tmp_path) for value in (7, 8, None)}
     assert len(set(entries.values())) == 3
-    assert set(_facts(entries[-1])) - set(_facts(entries[None])) == {"ignored_slices", "ignored_volume_mm3"}
+    facts = {value: json.loads((entry / "entry.json").read_text()) for value, entry in entries.items()}
+    assert set(facts[7]) - set(facts[None]) == {"ignored_slices", "ignored_volume_mm3"}
+    assert facts[None]["other_values"] == facts[8]["other_values"] == [7]
 
 
 def _entry(case: Case, ignore_value: int | None, folder: Path) -> Path:
     return open_case(case, replace(SETTINGS, ignore_value=ignore_value), folder / "cache").reference.path.parent
-
-
-def _facts(entry: Path) -> dict:
-    import json
-
-    facts: dict = json.loads((entry / "entry.json").read_text())
-    return facts

@@ -254,7 +254,7 @@ def _read_case(
     case: Case, preprocessing: Preprocessing, allow_empty_label: bool
 ) -> tuple[Channels, LabelVolume, ClassMap]:
     image = read_channels(case.images, preprocessing.grid_tolerance_mm)
-    label = _read_label(case, image)
+    label = _read_label(case, image, preprocessing.ignore_value)
     if len(image.arrays) != preprocessing.n_channels:
         raise InputError(_wrong_channels(case.images[0], len(image.arrays), preprocessing.n_channels))
     check_same_grid(
@@ -270,10 +270,13 @@ def _read_case(
         raise InputError(f"{case.label}: {error}") from error
 
 
-def _read_label(case: Case, image: Channels) -> Volume:
+def _read_label(case: Case, image: Channels, ignore_value: int | None) -> Volume:
     """Read the label; raises InputError if the image is the label, and the other way round."""
-    if looks_like_label(image.arrays[0]) and not looks_like_label(read_image(case.label).array):
-        raise InputError(swapped(case.images[0], case.label))
+    if looks_like_label(image.arrays[0]):
+        values = read_image(case.label).array
+        known = values if ignore_value is None else values[values != ignore_value]  # it may be negative
+        if known.size and not looks_like_label(known):
+            raise InputError(swapped(case.images[0], case.label))
     return read_label(case.label, image.affine)
 
 
