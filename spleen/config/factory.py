@@ -223,8 +223,7 @@ def build_spec(config: TrainConfig) -> ModelSpec:
 def complete_spec(spec: ModelSpec, training: Sequence[StoredCase], validation: Sequence[StoredCase]) -> ModelSpec:
     """The specification completed with facts read from the cases of the train and val splits."""
     classes = ClassMap(spec.preprocessing.classes.names, training[0].label_values)
-    # Of organs that are only partly labelled the volume is unknown: at least what is labelled, and at most all of the
-    # rest as well.
+    # Of partly labelled cases only bounds are known: the labelled part, and all of the ignored voxels beside it.
     measured = [case for case in training if not case.ignored_volume_mm3] or training
     by_class = zip(*(case.volumes_mm3 for case in measured), strict=True)
     unknown = max(case.ignored_volume_mm3 for case in measured)

@@ -15,7 +15,7 @@ from spleen.imaging.classes import ClassMap
 from spleen.imaging.intensity import CtWindow
 from spleen.imaging.labels import IGNORED
 from spleen.imaging.preprocessing import Preprocessing
-from tests._helpers.nifti import SHAPE, counting, ras_affine, save
+from tests._helpers.nifti import SHAPE, box, counting, ras_affine, save
 
 SETTINGS = Preprocessing(
     axis="axial",
@@ -86,6 +86,12 @@ def test_another_ignored_value_is_another_entry_and_none_is_the_entry_of_before(
     facts = {value: json.loads((entry / "entry.json").read_text()) for value, entry in entries.items()}
     assert set(facts[7]) - set(facts[None]) == {"ignored_slices", "ignored_volume_mm3"}
     assert facts[None]["other_values"] == facts[8]["other_values"] == [7]
+
+
+def test_without_an_ignored_value_the_entry_has_the_name_that_it_had_before_there_was_one(tmp_path: Path) -> None:
+    image = save(tmp_path / "ct.nii", (counting() - 60).astype(np.int16), ras_affine())
+    case = Case("a", (image,), save(tmp_path / "seg.nii", box(), ras_affine()))
+    assert _entry(case, None, tmp_path).name == "99e4f46233fe79903dd4f13356e9ad47"  # as written by version 0.1
 
 
 def _entry(case: Case, ignore_value: int | None, folder: Path) -> Path:

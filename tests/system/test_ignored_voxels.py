@@ -11,6 +11,7 @@ import torch
 
 from spleen.config.identity import settings_with_effect
 from spleen.errors import InputError
+from spleen.exploration.explore import explore
 from spleen.training.module import SegmentationModule
 from tests._helpers.nifti import ras_affine, save
 from tests._helpers.small_run import SPACING_MM, SmallCt, compose_config, small, small_ct, summary, train
@@ -103,3 +104,25 @@ def _labels_drawn(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 
     monkeypatch.setattr(SegmentationModule, "_loss_of", noted)
     return drawn
+
+
+def test_explore_takes_the_ignored_value_for_no_organ(ct: SmallCt) -> None:
+    """In the label two of three axial slices are unknown, and so is half of another one."""
+    values = ct.values.copy()
+    values[:, :, [number for number in range(24) if number % 3]] = UNKNOWN
+    values[24:, :, 0] = UNKNOWN
+    label = relabelled(ct, values).split("=")[1]
+    exploration = explore(ct.image, label, ignore_value=UNKNOWN)
+    (case,) = exploration.cases
+    assert case.labels is not None
+    assert [value.value for value in case.labels.values] == [3, 4, 7]
+    assert case.labels.organ_voxels == np.isin(values, (3, 4, 7)).sum()
+    (note,) = [finding for finding in case.findings if finding.topic == "partly labelled"]
+    # 8 of 24 slices less half a one: 31.25 %
+    assert note.message == (
+        "31.2 % of the voxels are not 255; slices with a label: 48 of 48 sagittal, 40 of 40 coronal, 8 of 24 axial"
+    )
+    assert exploration.suggestion is not None
+    assert "data.ignore_value=255" in exploration.suggestion.overrides
+    with pytest.raises(InputError, match="4 cannot be ignored"):
+        explore(ct.image, label, (3, 4), ignore_value=4)
