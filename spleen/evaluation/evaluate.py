@@ -9,7 +9,6 @@
 Cases are read one at a time, so that memory is bounded by the largest one: about 14 bytes per voxel.
 """
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,12 +28,11 @@ from spleen.evaluation.scoring import (
     resolve_classes,
     score_pair,
     score_pairs,
+    warn_if_nothing_ignored,
 )
 from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, summarise
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
 from spleen.reporting.tables import preformatted
-
-log = logging.getLogger(__name__)
 
 TOLERANCE_MM = 1.0
 
@@ -125,8 +123,7 @@ def evaluate(
         cases, failures = score_pairs(pairs.files, settings, progress)
     else:
         cases, failures = [score_pair(case_id, *files, settings) for case_id, files in pairs.files.items()], []
-    if ignore_value is not None and cases and not any(case.n_ignored for case in cases):
-        log.warning("no reference contains the ignored value %d, so every voxel is scored; is it right?", ignore_value)
+    warn_if_nothing_ignored(settings, cases)
     resolved = resolve_classes(settings, cases)
     scores = tuple(score for case in cases for score in fill_in(case, resolved).scores)
     return Evaluation(scores, summarise(scores, metric_names(surface)), tuple(failures), pairs.unpredicted, resolved)

@@ -1,5 +1,6 @@
 """Score pairs of label files, one case at a time; a pair that fails does not lose the others."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from spleen.imaging.files import case_name, match_by_name
 from spleen.imaging.geometry import check_same_grid
 from spleen.imaging.nifti import Volume, read_label
 from spleen.system.repeated_warnings import folded_warnings
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 """Called before each case with its number from 0, the number of cases, and its name."""
@@ -168,6 +171,12 @@ def resolve_classes(settings: RawSettings, cases: Sequence[ScoredCase]) -> Score
             "absent, for example --classes 1=spleen"
         )
     return settings.resolve({str(value): (value,) for value in sorted(values)})
+
+
+def warn_if_nothing_ignored(settings: RawSettings, cases: Sequence[ScoredCase]) -> None:
+    """Warn if no reference of the cases contains the value to ignore."""
+    if settings.ignore_value is not None and cases and not any(case.n_ignored for case in cases):
+        log.warning("no reference contains the ignored value %d; is it right?", settings.ignore_value)
 
 
 def fill_in(case: ScoredCase, settings: ScoreSettings) -> ScoredCase:

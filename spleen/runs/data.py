@@ -188,6 +188,9 @@ def record_split(run_folder: Path, data: RunData, config: TrainConfig) -> None:
 
 
 def _describe(data: SliceDataModule, config: TrainConfig) -> None:
+    if n_ignored := sum(len(case.ignored_slices) for case in data.cases):
+        n_slices = sum(case.n_slices for case in data.cases)
+        log.info("%d of %d %s slices are labelled; only these are used", n_slices - n_ignored, n_slices, config.axis)
     if not isinstance(config.data, CasesData):
         case = data.cases[0]
         height, width = case.grid.padded

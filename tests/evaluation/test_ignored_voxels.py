@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 
 from spleen.errors import InputError
+from spleen.evaluation.compare import compare
 from spleen.evaluation.evaluate import evaluate
 from spleen.evaluation.metrics.overlap import ConfusionCounts, count_confusion, dice, specificity
 from spleen.evaluation.metrics.surface import surface_distances
@@ -115,3 +116,13 @@ def test_a_reference_without_a_voxel_to_score_is_a_failure(tmp_path: Path) -> No
     (failure,) = evaluate(prediction, reference, {1: "spleen"}, ignore_value=255).failures
     assert failure.case_id == "c2"
     assert "every voxel is 255 and ignored" in failure.reason
+
+
+def test_compare_leaves_ignored_voxels_out(tmp_path: Path) -> None:
+    folder, reference, prediction, expected = pair(tmp_path)
+    (tmp_path / "perfect").mkdir()
+    save(tmp_path / "perfect" / "c1.nii.gz", np.where(expected == -1, 2, expected), ras_affine(SPACING_MM))
+    comparison = compare(folder, tmp_path / "perfect", reference, classes={1: "spleen"}, ignore_value=-1)
+    known = expected != -1
+    dice_before = f1_score(expected[known] == 1, prediction[known] == 1)
+    assert [(each.a, each.b) for each in comparison.pairs] == [(pytest.approx(dice_before), 1.0)]

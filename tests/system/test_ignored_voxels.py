@@ -31,12 +31,13 @@ def relabelled(ct: SmallCt, values: np.ndarray) -> str:
 
 @pytest.mark.parametrize("on_device", ["true", "false"])
 def test_a_training_draws_and_scores_labelled_slices_only(
-    ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_device: str
+    ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, on_device: str
 ) -> None:
     labelled = set(range(0, 24, 2))
     values = ct.values.copy()
     values[:, :, [number for number in range(24) if number not in labelled]] = UNKNOWN
     drawn = _labels_drawn(monkeypatch)
+    caplog.set_level("INFO")
     run = train(
         tmp_path, ct.overrides[0], relabelled(ct, values), f"data.ignore_value={UNKNOWN}", "data.label_values=[3,4]",
         f"loader.on_device={on_device}", "epochs=2", "augment=none", "split.guard_mm=0", "split.test_blocks=1",
@@ -48,9 +49,11 @@ def test_a_training_draws_and_scores_labelled_slices_only(
     assert drawn
     assert not any((label == UNKNOWN).any() for label in drawn)
     assert 0 < summary(run)["test"]["dice"] <= 1
+    assert "12 of 24 axial slices are labelled" in caplog.text
+    assert "could not be" not in caplog.text  # of pictures and tables
 
 
-def test_ignored_voxels_count_in_no_score(ct: SmallCt, tmp_path: Path) -> None:
+def test_ignored_voxels_count_in_no_score(ct: SmallCt, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """After one epoch the whole slice is predicted, so that a volume of the prediction shows what was counted."""
     values = ct.values.copy()
     values[:24] = UNKNOWN
@@ -61,6 +64,7 @@ def test_ignored_voxels_count_in_no_score(ct: SmallCt, tmp_path: Path) -> None:
     (split,) = json.loads((run / "split.json").read_text())["cases"].values()
     with (run / "cases.csv").open(newline="") as file:
         (row,) = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    assert "could not be" not in caplog.text  # of pictures and tables
     known = values[:, :, split["test"]]
     assert float(row["volume_reference_mm3"]) == pytest.approx((known == 7).sum() * math.prod(SPACING_MM))
     assert float(row["volume_prediction_mm3"]) <= (known != UNKNOWN).sum() * math.prod(SPACING_MM)
