@@ -38,6 +38,9 @@ def compare(
     only_predicted: Annotated[
         bool, typer.Option("--only-predicted", help="For predictions: skip references without one.")
     ] = False,
+    ignore_value: Annotated[
+        int | None, typer.Option(help="For predictions: label value of reference voxels that are not scored.")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row per metric, case and class.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the summaries and every case.")] = None,
 ) -> None:
@@ -66,6 +69,7 @@ def compare(
             tolerance_mm=parse_tolerance(tolerance_mm),
             grid_tolerance_mm=grid_tolerance_mm,
             only_predicted=only_predicted,
+            ignore_value=ignore_value,
             rename_classes=parse_renames(rename),
             progress=bar.name_case,
         )

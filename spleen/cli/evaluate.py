@@ -44,6 +44,9 @@ def evaluate(
         bool,
         typer.Option("--only-predicted", help="Skip references without a prediction, such as those of other folds."),
     ] = False,
+    ignore_value: Annotated[
+        int | None, typer.Option(help="Label value of reference voxels that are not scored, such as 255 or -1.")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row per case and class.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write cases, means, intervals, medians, worst cases.")] = None,
     plot: Annotated[
@@ -75,6 +78,7 @@ def evaluate(
             surface=not no_surface,
             grid_tolerance_mm=grid_tolerance_mm,
             only_predicted=only_predicted,
+            ignore_value=ignore_value,
             rename_classes=parse_renames(rename),
             progress=bar.name_case,
         )

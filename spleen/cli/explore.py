@@ -42,6 +42,9 @@ def explore(
     identifying: Annotated[
         bool, typer.Option("--identifying", help="Of DICOM, also show what identifies the patient.")
     ] = False,
+    ignore_value: Annotated[
+        int | None, typer.Option(metavar="VALUE", help="Label value of voxels of unknown class, such as 255 or -1.")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per case.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything, nested.")] = None,
     output: Annotated[
@@ -54,7 +57,7 @@ def explore(
     Exit code 0 without errors, 1 with errors, 2 for invalid input.
     """
     outputs = {"--csv": csv, "--json": json, "--output": output, "--png": png}
-    if run_explore(images, label or [], organ, outputs, above, window, series, identifying):
+    if run_explore(images, label or [], organ, outputs, above, window, series, identifying, ignore_value):
         raise typer.Exit(code=1)
 
 
@@ -67,6 +70,7 @@ def run_explore(
     window: str | None = None,
     series: str | None = None,
     identifying: bool = False,
+    ignore_value: int | None = None,
 ) -> bool:
     """Explore, print the text, write the files of --csv, --json, --output and --png; True if there are errors.
 
@@ -90,7 +94,7 @@ def run_explore(
     values, least = parse_organ(organ), parse_above(above)
     with stop_on_signals() as stop, ProgressBar("case", check=stop.check) as bar:
         exploration = explore_files(
-            with_series(images, series), list(labels), values, bar.name_case, least, identifying
+            with_series(images, series), list(labels), values, bar.name_case, least, identifying, ignore_value
         )
     print(exploration)
     write_outputs(

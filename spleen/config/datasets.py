@@ -1,4 +1,4 @@
-"""The cases of a run from its configuration, and the settings taken from their files: classes, channels, modality.
+"""The cases of a run from its configuration, and the settings from their files: classes, ignored value, channels, …
 
 Imports nothing heavy at the top: the plan of a multirun uses this.
 """
@@ -116,7 +116,9 @@ def complete(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     if label_values is None and dataset.label_values is not None:
         label_values = {name: list(values) for name, values in dataset.label_values.items()}
     channels = data.channels or _count_channels(dataset)
-    return replace(config, data=replace(data, label_values=label_values, channels=channels), intensity=intensity)
+    ignore_value = dataset.ignore_value if data.ignore_value is None else data.ignore_value
+    data = replace(data, label_values=label_values, channels=channels, ignore_value=ignore_value)
+    return replace(config, data=data, intensity=intensity)
 
 
 def _intensity(kind: str | None, source: str) -> CtConfig | MrConfig:

@@ -22,6 +22,7 @@ from spleen.imaging.preprocessing import Preprocessing
 from spleen.imaging.slicing import flips_in_plane
 from spleen.models.encoder import encoder_parts
 from spleen.models.factory import build_network, build_part, check_arguments
+from spleen.models.losses import LossOfKnown
 from spleen.models.spec import ModelSpec
 from spleen.models.trial import check_input_size
 from spleen.system.hardware import choose_accelerator, choose_precision
@@ -135,7 +136,7 @@ def build_module(
     names = preprocessing.classes.names
     return SegmentationModule(
         network=parts.network,
-        loss=parts.loss,
+        loss=parts.loss if preprocessing.ignore_value is None else LossOfKnown(parts.loss),
         optimiser=build_optimiser_settings(config, carried_over),
         augment=parts.augment,
         split_scores={split: SplitScores([part.case for part in data.slices(split)], names) for split in SCORED_SPLITS},
@@ -228,10 +229,13 @@ def build_spec(config: TrainConfig) -> ModelSpec:
 def complete_spec(spec: ModelSpec, training: Sequence[StoredCase], validation: Sequence[StoredCase]) -> ModelSpec:
     """The specification completed with facts read from the cases of the train and val splits."""
     classes = ClassMap(spec.preprocessing.classes.names, training[0].label_values)
-    by_class = zip(*(case.volumes_mm3 for case in training), strict=True)
+    # Of partly labelled cases only bounds are known: the labelled part, and all of the ignored voxels beside it.
+    measured = [case for case in training if not case.ignored_volume_mm3] or training
+    by_class = zip(*(case.volumes_mm3 for case in measured), strict=True)
+    unknown = max(case.ignored_volume_mm3 for case in measured)
     return replace(
         spec,
         preprocessing=replace(spec.preprocessing, classes=classes),
-        training_volumes_mm3=tuple((min(volumes), max(volumes)) for volumes in by_class),
+        training_volumes_mm3=tuple((min(volumes), max(volumes) + unknown) for volumes in by_class),
         seen_images=tuple(sorted({case.fingerprint for case in (*training, *validation)})),
     )

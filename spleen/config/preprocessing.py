@@ -3,6 +3,7 @@
 from typing import cast
 
 from spleen.config.schema import CasesData, CtConfig, MrConfig, TrainConfig, ZScoreConfig
+from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap, parse_label_values
 from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
 from spleen.imaging.preprocessing import Preprocessing
@@ -13,6 +14,23 @@ from spleen.types import AxisName
 def build_classes(config: TrainConfig) -> ClassMap:
     """The foreground classes."""
     return parse_label_values(config.data.label_values, config.data.organ)
+
+
+def ignore_value(config: TrainConfig) -> int | None:
+    """The label value of voxels that are neither trained on nor scored.
+
+    Raises InputError for a value that is a class or background too.
+    """
+    value: int | None = getattr(config.data, "ignore_value", None)  # the phantom is labelled everywhere
+    if value is None:
+        return None
+    classes = build_classes(config)
+    for name, values in zip(classes.names, classes.values, strict=True):
+        if value in values:
+            raise InputError(f"data.ignore_value={value} is a value of the class '{name}'; a voxel is one or the other")
+    if value == 0 or value in (getattr(config.data, "background_values", None) or ()):
+        raise InputError(f"data.ignore_value={value} is a value of the background; use another one, such as 255 or -1")
+    return value
 
 
 def build_preprocessing(config: TrainConfig, classes: ClassMap) -> Preprocessing:
@@ -26,6 +44,7 @@ def build_preprocessing(config: TrainConfig, classes: ClassMap) -> Preprocessing
         classes=classes,
         grid_tolerance_mm=config.grid_tolerance_mm,
         n_channels=(config.data.channels or 1) if isinstance(config.data, CasesData) else 1,
+        ignore_value=ignore_value(config),
     )
 
 

@@ -29,6 +29,7 @@ class NiftiData:
     label_values: Any
     image: str | None
     label: str | None
+    ignore_value: int | None = None  # older records lack it
 
 
 @dataclass
@@ -42,6 +43,7 @@ class CasesData:
     groups: str | None
     skip_bad: bool
     background_values: Any = field(default=None, kw_only=True)  # older records lack it
+    ignore_value: int | None = field(default=None, kw_only=True)  # as well
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt16
+from jaxtyping import UInt16
 from scipy.ndimage import find_objects
 
 from spleen.evaluation.metrics.diagnostic import (
@@ -19,7 +19,9 @@ from spleen.evaluation.metrics.diagnostic import (
 )
 from spleen.evaluation.metrics.overlap import ConfusionCounts, dice, jaccard, precision, sensitivity, specificity
 from spleen.evaluation.metrics.surface import (
+    SurfaceDistances,
     average_surface_distance_mm,
+    grown,
     hausdorff95_mm,
     hausdorff_mm,
     surface_dice,
@@ -58,6 +60,8 @@ class ScoreSettings:
     """The prior fraction of organ voxels; None for that of each case."""
     surface: bool = True
     """False leaves the surface metrics NaN."""
+    ignore_value: int | None = None
+    """The value of reference voxels that are not scored; None for none."""
 
 
 @dataclass(frozen=True)
@@ -128,24 +132,31 @@ def score_case(
 ) -> list[ClassScore]:
     """Score two label maps on one grid with this affine, one record for each class in the order of the settings.
 
-    Only the box around the voxels that either map labels is looked at; what lies outside adds true negatives.
+    Only the box around the voxels that either map labels is looked at; what lies outside adds true negatives. Voxels
+    whose reference has `ignore_value` are left out of counts and volumes, and no surface is taken where a mask borders
+    on them.
     """
     if not settings.classes:
         return []
-    n_voxels = reference.size
+    n_voxels = count_scored(reference, settings.ignore_value)
     labelled = _box_around_labels(prediction, reference)
     values = list(settings.classes.values())
     predicted, expected = _class_indices(prediction[labelled], values), _class_indices(reference[labelled], values)
+    ignored = None if settings.ignore_value is None else reference[labelled] == settings.ignore_value
+    if ignored is not None:
+        predicted[ignored] = 0
     boxes = zip(find_objects(predicted, len(values)), find_objects(expected, len(values)), strict=True)
     counts, surfaces = [], []
     axes_mm = distance_axes_mm(affine)
     for index, (name, found) in enumerate(zip(settings.classes, boxes, strict=True), start=1):
-        box = _around(*found)
+        box = _around(*found) if ignored is None else grown(_around(*found))
         masks = predicted[box] == index, expected[box] == index
         counts.append(_count(*masks, n_voxels))
-        surfaces.append(
-            _surface_scores(*masks, axes_mm, settings.tolerance_mm[name]) if settings.surface else _Surface()
-        )
+        if not settings.surface:
+            surfaces.append(_Surface())
+            continue
+        distances = surface_distances(*masks, axes_mm, None if ignored is None else ignored[box])
+        surfaces.append(_surface_scores(distances, settings.tolerance_mm[name]))
     return _records(case_id, torch.tensor([counts]).unbind(-1), surfaces, voxel_volume_mm3(affine), settings)
 
 
@@ -153,6 +164,11 @@ def score_absent(case_id: str, n_voxels: int, voxel_volume_mm3: float, settings:
     """The scores of classes without a voxel in either map of a case."""
     counts = torch.tensor([[(0, 0, 0, n_voxels)] * len(settings.classes)])
     return _records(case_id, counts.unbind(-1), [_Surface()] * len(settings.classes), voxel_volume_mm3, settings)
+
+
+def count_scored(reference: LabelVolume, ignore_value: int | None) -> int:
+    """Voxels of a reference that are scored: all but those with `ignore_value`."""
+    return reference.size if ignore_value is None else int(np.count_nonzero(reference != ignore_value))
 
 
 def label_values(label: LabelVolume) -> list[int]:
@@ -207,10 +223,7 @@ def _count(predicted: MaskVolume, expected: MaskVolume, n_voxels: int) -> tuple[
     return hits, false_positives, false_negatives, n_voxels - hits - false_positives - false_negatives
 
 
-def _surface_scores(
-    predicted: MaskVolume, expected: MaskVolume, axes_mm: Float64[np.ndarray, "3 3"], tolerance_mm: float
-) -> _Surface:
-    distances = surface_distances(predicted, expected, axes_mm)
+def _surface_scores(distances: SurfaceDistances, tolerance_mm: float) -> _Surface:
     return _Surface(
         hausdorff95_mm=hausdorff95_mm(distances),
         hausdorff_mm=hausdorff_mm(distances),

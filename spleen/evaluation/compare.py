@@ -34,6 +34,7 @@ from spleen.evaluation.scoring import (
     pair_files,
     resolve_classes,
     score_pair,
+    warn_if_nothing_ignored,
 )
 from spleen.evaluation.scoring import score_pairs as score_all
 from spleen.imaging.files import case_name
@@ -83,16 +84,17 @@ def compare(
     tolerance_mm: float | Mapping[str, float] = TOLERANCE_MM,
     grid_tolerance_mm: float = GRID_TOLERANCE_MM,
     only_predicted: bool = False,
+    ignore_value: int | None = None,
     rename_classes: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare B with A over the same cases: paired differences, their interval, Wilcoxon's test, wins and losses.
 
-    With a `reference`, a and b are predictions, files or folders, and are scored as `evaluate` does
-    with `classes`, tolerances and `only_predicted`. Without, they are CSV files that the command wrote, or run folders,
-    whose cases.csv counts with the rows of `split`. `rename_classes` maps names of classes to new ones, for two
-    sides that call the same organ differently. Raises InputError for a wrong setting, a file that is missing or of
-    another kind, and cases that only one side has.
+    With a `reference`, a and b are predictions, files or folders, and are scored as `evaluate` does with `classes`,
+    tolerances, `only_predicted` and `ignore_value`. Without, they are CSV files that the command wrote, or run folders,
+    whose cases.csv counts with the rows of `split`. `rename_classes` maps names of classes to new ones, for two sides
+    that call the same organ differently. Raises InputError for a wrong setting, a file that is missing or of another
+    kind, and cases that only one side has.
     """
     chosen = _checked_metrics(metrics)
     if reference is None:
@@ -108,7 +110,7 @@ def compare(
     else:
         surface = any(name in SURFACE_METRICS for name in chosen)
         counted = classes_to_score(classes, rename_classes, [Path(a), Path(b)], Path(reference))
-        settings = check_settings(counted, tolerance_mm, None, surface, grid_tolerance_mm)
+        settings = check_settings(counted, tolerance_mm, None, surface, grid_tolerance_mm, ignore_value)
         sides = _pair_both((Path(a), Path(b)), Path(reference), only_predicted)
         unpredicted = sides[0].unpredicted
         tables, failures = _score_both(sides, Path(reference).is_dir(), chosen, settings, progress)
@@ -162,6 +164,7 @@ def _score_both(
             cases = [score_pair(case_id, *files, settings) for case_id, files in pairs.files.items()]
         scored.append(cases)
     lost = {failure.case_id for failure in failures}
+    warn_if_nothing_ignored(settings, [case for cases in scored for case in cases])
     kept = [[case for case in cases if case.case_id not in lost] for cases in scored]
     resolved = resolve_classes(settings, kept[0] + kept[1])
     first, second = (

@@ -28,6 +28,7 @@ from spleen.evaluation.scoring import (
     resolve_classes,
     score_pair,
     score_pairs,
+    warn_if_nothing_ignored,
 )
 from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, summarise
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
@@ -95,6 +96,7 @@ def evaluate(
     surface: bool = True,
     grid_tolerance_mm: float = GRID_TOLERANCE_MM,
     only_predicted: bool = False,
+    ignore_value: int | None = None,
     rename_classes: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -107,6 +109,7 @@ def evaluate(
     `tolerance_mm` is that of the surface Dice, one for all classes or one each. `prevalence` is the prior probability
     for the post-test probabilities, by default each case's own share of organ voxels. `surface=False` saves the time of
     the surface metrics. Voxels of both files may lie up to `grid_tolerance_mm` apart; their orientation may differ.
+    Voxels whose reference has `ignore_value` are not scored, and no surface is taken where a mask borders on them.
     With `only_predicted`, references without a prediction are left out and named in `unpredicted`, as where the masks
     are those of one fold.
 
@@ -114,12 +117,13 @@ def evaluate(
     In a folder, such a pair becomes one of the `failures`.
     """
     classes = classes_to_score(classes, rename_classes, [Path(prediction)], Path(reference))
-    settings = check_settings(classes, tolerance_mm, prevalence, surface, grid_tolerance_mm)
+    settings = check_settings(classes, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignore_value)
     pairs = pair_files(Path(prediction), Path(reference), only_predicted)
     if Path(prediction).is_dir():
         cases, failures = score_pairs(pairs.files, settings, progress)
     else:
         cases, failures = [score_pair(case_id, *files, settings) for case_id, files in pairs.files.items()], []
+    warn_if_nothing_ignored(settings, cases)
     resolved = resolve_classes(settings, cases)
     scores = tuple(score for case in cases for score in fill_in(case, resolved).scores)
     return Evaluation(scores, summarise(scores, metric_names(surface)), tuple(failures), pairs.unpredicted, resolved)
@@ -131,6 +135,7 @@ def check_settings(
     prevalence: float | None,
     surface: bool,
     grid_tolerance_mm: float,
+    ignore_value: int | None = None,
 ) -> RawSettings:
     """Check what does not need a file; raises InputError."""
     by_name: dict[str, tuple[int, ...]] = {}
@@ -138,6 +143,8 @@ def check_settings(
         if value == 0 or not name or name == ALL_CLASSES:
             raise InputError(f"a class needs a label value other than 0 and a name; got {value}={name or '(nothing)'}")
         by_name[name] = (*by_name.get(name, ()), value)
+    if ignore_value is not None:
+        _check_ignore_value(ignore_value, by_name)
     if isinstance(tolerance_mm, Mapping) and set(tolerance_mm) != set(by_name):
         raise InputError(
             f"tolerances for {_list(tolerance_mm)} do not match the classes {_list(by_name)}: name every class once "
@@ -150,7 +157,16 @@ def check_settings(
         raise InputError(f"the grid tolerance must be 0 mm or more, and finite; got {grid_tolerance_mm:g}")
     if prevalence is not None:
         check_prevalence(prevalence)
-    return RawSettings(by_name or None, tolerance_mm, prevalence, surface, grid_tolerance_mm)
+    return RawSettings(by_name or None, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignore_value)
+
+
+def _check_ignore_value(ignore_value: int, classes: Mapping[str, tuple[int, ...]]) -> None:
+    taken = {value: f"the class {name}" for name, values in classes.items() for value in values} | {0: "the background"}
+    if ignore_value in taken:
+        raise InputError(
+            f"{ignore_value} cannot be ignored: it is {taken[ignore_value]}; choose a value that only marks voxels of "
+            "unknown class, such as 255 or -1"
+        )
 
 
 def _list(names: Mapping[str, object]) -> str:

@@ -1,5 +1,6 @@
 """Score pairs of label files, one case at a time; a pair that fails does not lose the others."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,11 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from spleen.errors import InputError
-from spleen.evaluation.case_scores import ClassScore, ScoreSettings, label_values, score_absent, score_case
+from spleen.evaluation.case_scores import (
+    ClassScore,
+    ScoreSettings,
+    count_scored,
+    label_values,
+    score_absent,
+    score_case,
+)
 from spleen.imaging.files import case_name, match_by_name
 from spleen.imaging.geometry import check_same_grid
 from spleen.imaging.nifti import Volume, read_label
 from spleen.system.repeated_warnings import folded_warnings
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 """Called before each case with its number from 0, the number of cases, and its name."""
@@ -35,7 +45,10 @@ class ScoredCase:
     case_id: str
     scores: tuple[ClassScore, ...]
     n_voxels: int
+    """Those that are scored."""
     voxel_volume_mm3: float
+    n_ignored: int = 0
+    """Voxels with `ignore_value` in the reference."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +60,14 @@ class RawSettings:
     prevalence: float | None
     surface: bool
     grid_tolerance_mm: float
+    ignore_value: int | None = None
+    """The value of reference voxels that are not scored; None for none."""
 
     def resolve(self, classes: Mapping[str, tuple[int, ...]]) -> ScoreSettings:
         """The settings for these classes."""
         same = self.tolerance_mm
         tolerance_mm = dict(same) if isinstance(same, Mapping) else dict.fromkeys(classes, float(same))
-        return ScoreSettings(classes, tolerance_mm, self.prevalence, self.surface)
+        return ScoreSettings(classes, tolerance_mm, self.prevalence, self.surface, self.ignore_value)
 
 
 @dataclass(frozen=True)
@@ -97,8 +112,8 @@ def score_pairs(
 def score_pair(case_id: str, prediction: Path, reference: Path, settings: RawSettings) -> ScoredCase:
     """Score two label files, each reoriented to RAS by its own affine.
 
-    Raises InputError for a file that `read_label` refuses, for different grids, and for a file with so
-    many values that it must be an image.
+    Raises InputError for a file that `read_label` refuses, for different grids, for a file with so many values that it
+    must be an image, and for a reference without a voxel to score.
     """
     expected = read_label(reference)
     predicted = read_label(prediction, expected.affine)
@@ -109,10 +124,15 @@ def score_pair(case_id: str, prediction: Path, reference: Path, settings: RawSet
             raise InputError(f"{path} is an image and not a label map: it holds hundreds of values, also negative ones")
     classes = settings.classes
     if classes is None:
-        values = sorted({*_values(prediction, predicted), *_values(reference, expected)})
+        labels = (prediction, predicted), (reference, expected)
+        values = sorted({value for label in labels for value in _values(*label, settings.ignore_value)})
         classes = {str(value): (value,) for value in values}
+    n_scored = count_scored(expected.array, settings.ignore_value)
+    if n_scored == 0:
+        raise InputError(f"{reference}: every voxel is {settings.ignore_value} and ignored; nothing is left to score")
     scores = score_case(case_id, predicted.array, expected.array, expected.affine, settings.resolve(classes))
-    return ScoredCase(case_id, tuple(scores), expected.array.size, expected.voxel_volume_mm3)
+    n_ignored = expected.array.size - n_scored
+    return ScoredCase(case_id, tuple(scores), n_scored, expected.voxel_volume_mm3, n_ignored)
 
 
 def _check_grids(names: tuple[str, str], volumes: tuple[Volume, Volume], tolerance_mm: float) -> None:
@@ -127,8 +147,8 @@ def _check_grids(names: tuple[str, str], volumes: tuple[Volume, Volume], toleran
         raise InputError(f"{error}. The spacings are {spacings} mm") from error
 
 
-def _values(path: Path, label: Volume) -> list[int]:
-    values = label_values(label.array)
+def _values(path: Path, label: Volume, ignore_value: int | None) -> list[int]:
+    values = [value for value in label_values(label.array) if value != ignore_value]
     if len(values) > (_MOST_WITH_NEGATIVE if values and values[0] < 0 else _MOST_VALUES):
         raise InputError(
             f"{path} holds {len(values)} different values, so it seems to be an image and not a label map; if it is "
@@ -151,6 +171,12 @@ def resolve_classes(settings: RawSettings, cases: Sequence[ScoredCase]) -> Score
             "absent, for example --classes 1=spleen"
         )
     return settings.resolve({str(value): (value,) for value in sorted(values)})
+
+
+def warn_if_nothing_ignored(settings: RawSettings, cases: Sequence[ScoredCase]) -> None:
+    """Warn if no reference of the cases contains the value to ignore."""
+    if settings.ignore_value is not None and cases and not any(case.n_ignored for case in cases):
+        log.warning("no reference contains the ignored value %d; is it right?", settings.ignore_value)
 
 
 def fill_in(case: ScoredCase, settings: ScoreSettings) -> ScoredCase:

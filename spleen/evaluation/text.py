@@ -90,6 +90,8 @@ def _settings_line(n_cases: int, settings: ScoreSettings, unpredicted: Sequence[
         words.append("prevalence: of each case")
     else:
         words.append(f"prevalence {settings.prevalence:g}")
+    if settings.ignore_value is not None:
+        words.append(f"without voxels of value {settings.ignore_value} in the reference")
     return "; ".join(words)
 
 

@@ -59,27 +59,31 @@ def explore(
     progress: Callable[[int, int, str], None] | None = None,
     above: float | None = None,
     identifying: bool = False,
+    ignore_value: int | None = None,
 ) -> Exploration:
     """Explore images, with their labels if given: files, folders or glob patterns.
 
     `organ` are the label values that make up the organ, by default all but 0. `progress` is called before each case
     with its number from 0, the number of cases, and its name. With `above`, the voxels above that value are counted and
-    located. With `identifying`, facts of DICOM series include what identifies the patient. A file that cannot be read
-    becomes an error of the verdict, the others are still explored. Raises InputError for a path that names nothing, for
-    files without a partner, and for a single DICOM folder that holds several series.
+    located. With `identifying`, facts of DICOM series include what identifies the patient. `ignore_value` marks voxels
+    of unknown class, which belong to no organ. A file that cannot be read becomes an error of the verdict, the others
+    are still explored. Raises InputError for a path that names nothing, for files without a partner, for a single DICOM
+    folder that holds several series, and for an ignored value that is the background or part of the organ.
     """
     files = find_cases(_paths(images), _paths(labels))
     wanted = tuple(organ)
+    if ignore_value is not None and ignore_value in (0, *wanted):
+        raise InputError(f"{ignore_value} cannot be ignored: it is the background or a value of the organ")
     found = []
     for number, case in enumerate(files):
         if progress is not None:
             progress(number, len(files), case.case_id)
-        found.append(explore_case(case, wanted, above, identifying))
+        found.append(explore_case(case, wanted, above, identifying, ignore_value))
     if len(found) == 1 and (several := [each for each in found[0].findings if each.topic == NOT_CHOSEN]):
         raise InputError(several[0].message)
     outlying, copies = outliers(found), duplicates(found)
     typical = typical_case(found, {outlier.case_id for outlier in outlying})
-    suggestion = suggest(found, typical, wanted) if typical is not None else None
+    suggestion = suggest(found, typical, wanted, ignore_value) if typical is not None else None
     return Exploration(
         cases=tuple(found),
         organ=wanted,

@@ -22,6 +22,9 @@ _RESERVED = {
     "background",
 }
 
+MOST_CLASSES = 254
+"""Class indices are stored as bytes; 0 is the background, and 255 marks voxels that are ignored."""
+
 # Unlike left and right, these halves are not alike: mirrored, one does not look like the other.
 _HALVES = {
     "anterior_posterior": {"anterior", "posterior"},
@@ -63,6 +66,8 @@ def parse_label_values(label_values: object, organ: str) -> ClassMap:
     flat = [value for group in values for value in group]
     if not flat or any(not group for group in values) or 0 in flat or len(set(flat)) < len(flat):
         raise _wrong(label_values)
+    if len(names) > MOST_CLASSES:
+        raise InputError(f"data.label_values must have at most {MOST_CLASSES} classes; got {len(names)}")
     return ClassMap(_checked_names(names), values)
 
 

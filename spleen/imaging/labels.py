@@ -12,16 +12,23 @@ from spleen.types import LabelVolume
 
 log = logging.getLogger(__name__)
 
+IGNORED = 255
+"""The class index of voxels that are neither trained on nor scored, in a label map of type uint8."""
 
-def resolve(label: LabelVolume, classes: ClassMap, allow_empty_label: bool = False) -> ClassMap:
+
+def resolve(
+    label: LabelVolume, classes: ClassMap, allow_empty_label: bool = False, ignore_value: int | None = None
+) -> ClassMap:
     """The classes with their label values in this file: an empty tuple becomes the file's single non-zero value.
 
-    Raises InputError if it is ambiguous which value is the organ; and, unless `allow_empty_label`, if it is empty
-    or contains none of the values of the classes.
+    `ignore_value` marks voxels of unknown class. Raises InputError if it marks all of them, if it is ambiguous which
+    value is the organ; and, unless `allow_empty_label`, if the label is empty or contains none of the classes' values.
     """
+    if ignore_value is not None and (label == ignore_value).all():
+        raise InputError(f"every voxel of the label is {ignore_value} (data.ignore_value), so nothing is labelled")
     if allow_empty_label and () not in classes.values:
         return classes
-    present = [int(value) for value in np.unique(label) if value != 0]
+    present = [int(value) for value in np.unique(label) if value not in (0, ignore_value)]
     if not present and allow_empty_label:
         raise InputError(
             "the label is empty, so the label value of the organ is unknown; set data.label_values, "
@@ -47,9 +54,16 @@ def resolve(label: LabelVolume, classes: ClassMap, allow_empty_label: bool = Fal
     return resolved
 
 
-def to_class_indices(label: LabelVolume, classes: ClassMap) -> UInt8[np.ndarray, "i j k"]:
-    """Map label values to class indices: 0 background, then 1, 2, … in the order of the resolved `classes`."""
+def to_class_indices(
+    label: LabelVolume, classes: ClassMap, ignore_value: int | None = None
+) -> UInt8[np.ndarray, "i j k"]:
+    """Map label values to class indices: 0 background, then 1, 2, … in the order of the resolved `classes`.
+
+    `ignore_value` becomes `IGNORED`.
+    """
     indices = np.zeros(label.shape, dtype=np.uint8)
+    if ignore_value is not None:
+        indices[label == ignore_value] = IGNORED
     for index, values in enumerate(classes.values, start=1):
         indices[np.isin(label, values)] = index
     return indices

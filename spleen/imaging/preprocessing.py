@@ -37,6 +37,8 @@ class Preprocessing:
     classes: ClassMap
     grid_tolerance_mm: float
     n_channels: int = 1
+    ignore_value: int | None = None
+    """The label value of voxels that are neither trained on nor scored; only of use where labels are read."""
 
     def plan(self, shape: tuple[int, ...], affine: Affine) -> InPlaneGrid:
         """The network's grid for the slices of a RAS volume of this shape and affine."""

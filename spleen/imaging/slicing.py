@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spleen.imaging.geometry import plane_distances_mm, spacing_mm
+from spleen.imaging.labels import IGNORED
 from spleen.types import Affine, AxisName, SpacingMm
 
 AXES: tuple[AxisName, ...] = ("sagittal", "coronal", "axial")
@@ -93,11 +94,22 @@ def resample_images(slices: Float[Tensor, "n H W"], grid: InPlaneGrid, fill: flo
 
 
 def resample_labels(slices: Integer[Tensor, "n H W"], grid: InPlaneGrid, n_classes: int) -> Integer[Tensor, "n h w"]:
-    """Resample class indices: one-hot coverage is resampled and the largest wins, which avoids staircase edges."""
+    """Resample class indices: one-hot coverage is resampled and the largest wins, which avoids staircase edges.
+
+    A pixel is `IGNORED` where its nearest source is; elsewhere only the known sources decide.
+    """
     if grid.native == grid.resampled:
         return _pad(slices, grid, 0)
-    one_hot = F.one_hot(slices.long(), n_classes).movedim(-1, 1).float()
-    return _pad(_interpolate(one_hot, grid.resampled).argmax(1).to(slices.dtype), grid, 0)
+    ignored = slices == IGNORED
+    if not ignored.any():
+        return _pad(_most_covered(F.one_hot(slices.long(), n_classes), grid).to(slices.dtype), grid, 0)
+    one_hot = F.one_hot(slices.masked_fill(ignored, 0).long(), n_classes) * ~ignored[..., None]
+    nearest = F.interpolate(ignored[:, None].float(), grid.resampled, mode="nearest-exact")[:, 0] > 0
+    return _pad(_most_covered(one_hot, grid).to(slices.dtype).masked_fill(nearest, IGNORED), grid, 0)
+
+
+def _most_covered(one_hot: Integer[Tensor, "n H W c"], grid: InPlaneGrid) -> Integer[Tensor, "n h w"]:
+    return _interpolate(one_hot.movedim(-1, 1).float(), grid.resampled).argmax(1)
 
 
 def restore_planes(planes: Float[Tensor, "n c h w"], grid: InPlaneGrid) -> Float[Tensor, "n c H W"]:

@@ -60,6 +60,7 @@ def open_data(
         restore=partial(compute_phantom, config),
     )
     _check_same_values(opened.cases)
+    _warn_of_nothing_ignored(opened.cases, preprocessing.ignore_value)
     splits, folds = _split_cases(config, opened) if many else ([_split_slices(config, opened.cases[0])], None)
     data = SliceDataModule(opened.cases, splits, build.build_loader_settings(config), opened.skipped)
     if many:
@@ -78,6 +79,11 @@ def _check_same_values(cases: tuple[StoredCase, ...]) -> None:
             f"the label files contain different values ({shown}), so it is unclear which one is the organ. "
             "Set data.label_values, for example data.label_values=[1]"
         )
+
+
+def _warn_of_nothing_ignored(cases: tuple[StoredCase, ...], ignore_value: int | None) -> None:
+    if ignore_value is not None and not any(case.ignored_volume_mm3 for case in cases):
+        log.warning("no label contains data.ignore_value=%d, so nothing is ignored; is it right?", ignore_value)
 
 
 def _check_classes(data: SliceDataModule, names: tuple[str, ...]) -> None:
@@ -116,7 +122,9 @@ def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:
     """One volume: split into blocks of slices."""
     settings = build.build_split_settings(config)
     try:
-        return split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, settings)
+        return split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, settings).without(
+            case.ignored_slices
+        )
     except InputError as error:
         raise InputError(f"{case.case_id}, {case.axis} slices: {error}") from error
 
@@ -133,8 +141,7 @@ def _split_cases(config: TrainConfig, opened: LoadedCases) -> tuple[list[SliceSp
     part_of = split_cases(facts, config.fold, _settings(config), folds, test_cases).part_of()
     splits = []
     for case in opened.cases:
-        everything = tuple(range(case.n_slices))
-        parts = {part: everything if part_of.get(case.case_id) == part else () for part in SPLITS}
+        parts = {part: case.labelled_slices if part_of.get(case.case_id) == part else () for part in SPLITS}
         splits.append(SliceSplit(**parts, guard=()))
     return splits, folds
 
@@ -181,6 +188,9 @@ def record_split(run_folder: Path, data: RunData, config: TrainConfig) -> None:
 
 
 def _describe(data: SliceDataModule, config: TrainConfig) -> None:
+    if n_ignored := sum(len(case.ignored_slices) for case in data.cases):
+        n_slices = sum(case.n_slices for case in data.cases)
+        log.info("%d of %d %s slices are labelled; only these are used", n_slices - n_ignored, n_slices, config.axis)
     if not isinstance(config.data, CasesData):
         case = data.cases[0]
         height, width = case.grid.padded

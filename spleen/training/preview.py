@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spleen.data.loading.batches import load_images
 from spleen.data.store.entry import StoredCase
+from spleen.evaluation.metrics.overlap import without_ignored
 from spleen.imaging.probabilities import native_prediction
 from spleen.reporting.overlays import SliceView
 
@@ -24,7 +25,8 @@ class SliceScore:
 
 
 def slice_dice(prediction: Tensor, reference: Tensor) -> list[float]:
-    """Dice of each slice of a batch (b, H, W), over all foreground classes together."""
+    """Dice of each slice of a batch (b, H, W), over all foreground classes together, without ignored voxels."""
+    prediction, reference = without_ignored(prediction, reference)
     agree = ((prediction == reference) & (reference > 0)).sum((1, 2)).double()
     size = ((prediction > 0).sum((1, 2)) + (reference > 0).sum((1, 2))).double()
     dice: list[float] = (2 * agree / size).tolist()
@@ -40,21 +42,22 @@ def choose(scores: Sequence[SliceScore]) -> list[tuple[str, SliceScore]]:
 
 
 def show(score: SliceScore, case: StoredCase, context_slices: int, forward: Callable[[Tensor], Tensor]) -> SliceView:
-    """Predict one slice again for plotting; `forward` maps images (b, c, h, w) to logits."""
+    """Predict one slice again for plotting, without ignored voxels; `forward` maps images (b, c, h, w) to logits."""
     index = np.array([score.slice_index])
     images = load_images(case, index, context_slices)
     with torch.no_grad():
-        prediction = native_prediction(forward(torch.from_numpy(images)), case.grid)[0]
+        prediction = native_prediction(forward(torch.from_numpy(images)), case.grid)[0].cpu()
     height, width = case.grid.resampled
     shown = images[0, context_slices * case.n_channels, :height, :width]
     low, high = float(shown.min()), float(shown.max())
-    reference = case.reference[score.slice_index]
+    prediction, expected = without_ignored(prediction, torch.from_numpy(case.reference[score.slice_index]))
+    reference = expected.numpy()
     return SliceView(
         case_id=case.case_id,
         axis=case.axis,
         slice_index=score.slice_index,
         image=(shown - low) / max(high - low, 1e-6),
-        prediction=prediction.cpu().numpy(),
+        prediction=prediction.numpy(),
         reference=reference,
         size_mm=(reference.shape[0] * case.spacing_mm[1], reference.shape[1] * case.spacing_mm[2]),
         dice=score.dice,

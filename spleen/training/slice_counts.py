@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Int64, Integer
 from torch import Tensor
 
+from spleen.evaluation.metrics.overlap import without_ignored
+
 
 @dataclass(frozen=True, order=True)
 class SliceCount:
@@ -28,8 +30,10 @@ def count_slices(
 ) -> list[SliceCount]:
     """The counts of a batch of slices of one case; `n_classes` includes the background.
 
-    A class that neither label map has in a slice is left out: volumes are mostly background.
+    A class that neither label map has in a slice is left out: volumes are mostly background. Voxels whose reference is
+    `IGNORED` are not counted.
     """
+    prediction, reference = without_ignored(prediction, reference)
     n_slices = len(reference)
     offset = n_classes * torch.arange(n_slices, device=reference.device)[:, None, None]
 

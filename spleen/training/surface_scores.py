@@ -15,6 +15,7 @@ from spleen.evaluation.metrics.surface import (
     surface_distances,
 )
 from spleen.imaging.geometry import SHEARED_DEGREES
+from spleen.imaging.labels import IGNORED
 from spleen.records.surfaces import SurfaceScore
 from spleen.types import LabelPlanes
 
@@ -24,7 +25,7 @@ _MOST_VOXELS = 1 << 26
 
 
 class SurfaceAccumulator:
-    """Scores each case once all of its slices have been added, in order; `spleen evaluate` has no such limits.
+    """Scores each case once all of its labelled slices have been added, in order; `spleen evaluate` has no such limits.
 
     Nothing is scored for a volume that is split by slices, whose blocks have no whole surface, for cases whose slices
     are spread over processes, and on sheared grids. As soon as all cases together are expected to take longer than
@@ -59,7 +60,7 @@ class SurfaceAccumulator:
             self._prediction = np.zeros(shape, np.uint8)
         self._prediction[batch.slice_index.cpu().numpy()] = prediction.cpu().numpy()
         self._n_added += len(prediction)
-        if self._n_added == len(self._prediction):
+        if self._n_added == len(self._cases[self._case_index].labelled_slices):
             started = time.thread_time()
             self._score(self._cases[self._case_index])
             self._n_scored += 1
@@ -68,9 +69,10 @@ class SurfaceAccumulator:
             self._gave_up = max(expected, self._seconds) > _MOST_SECONDS
 
     def _score(self, case: StoredCase) -> None:
-        reference = case.reference[:]
+        reference, ignores = case.reference[:], case.ignored_volume_mm3 > 0
         for number, name in enumerate(self._class_names, start=1):
-            distances = surface_distances(self._prediction == number, reference == number, case.spacing_mm)
+            masks = self._prediction == number, reference == number
+            distances = surface_distances(*masks, case.spacing_mm, reference == IGNORED if ignores else None)
             self._scores.append(
                 SurfaceScore(
                     case.case_id,

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from spleen.data.augmentation.crop import crop_batch
+from spleen.imaging.labels import IGNORED
 
 
 def _generator(seed=0):
@@ -135,3 +136,10 @@ def test_windows_on_a_gpu_match_those_on_the_cpu():
     windows, labels = crop_batch(image.cuda(), label.cuda(), 16, 0.5, _generator())
     assert torch.equal(windows.cpu(), expected[0])
     assert torch.equal(labels.cpu(), expected[1])
+
+
+def test_a_foreground_window_holds_the_organ_and_not_just_ignored_pixels():
+    label = torch.full((50, 1, 12, 15), IGNORED, dtype=torch.uint8)
+    label[:, :, 9, 4] = 1
+    _, labels = crop_batch(_numbered(50, 12, 15), label, 4, 1.0, _generator())
+    assert (labels == 1).flatten(1).any(1).all()

@@ -139,9 +139,17 @@ def test_overlapping_regions_are_rejected_with_a_suggested_override(tmp_path: Pa
 
 
 @pytest.mark.parametrize("classes_from_file", [True, False])
-def test_an_ignore_label_is_rejected(tmp_path: Path, classes_from_file: bool) -> None:
-    with pytest.raises(InputError, match=r"unlabelled voxels \(ignore, value 2\)"):
-        read_nnunet(make_nnunet(tmp_path, *ONE_CASE, labels=LABELS | {"ignore": 2}), classes_from_file)
+def test_an_ignore_label_is_no_class(tmp_path: Path, classes_from_file: bool) -> None:
+    dataset = read_nnunet(make_nnunet(tmp_path, *ONE_CASE, labels=LABELS | {"ignore": 2}), classes_from_file)
+    assert dataset.ignore_value == 2
+    assert dataset.known_values == {1}
+    assert dataset.label_values == ({"spleen": (1,)} if classes_from_file else None)
+
+
+@pytest.mark.parametrize("entry", [0, [2, 3], "two"])
+def test_an_ignore_label_that_is_not_one_value_is_rejected(tmp_path: Path, entry: object) -> None:
+    with pytest.raises(InputError, match="ignore"):
+        read_nnunet(make_nnunet(tmp_path, *ONE_CASE, labels=LABELS | {"ignore": entry}))
 
 
 @pytest.mark.parametrize(

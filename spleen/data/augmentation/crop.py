@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Integer
 from torch import Generator, Tensor
 
+from spleen.imaging.labels import IGNORED
 from spleen.types import ImageBatch, LabelBatch
 
 # Much larger than any side or count, so that a remainder is practically uniform (bias below 2**-40).
@@ -58,7 +59,7 @@ def crop_batch(
 
     Args:
         image: slices (b, c, h, w), after the augmentation.
-        label: label maps (b, 1, h, w); 0 is the background.
+        label: label maps (b, 1, h, w); 0 is the background, and `IGNORED` neither that nor foreground.
         crop_size: side of a window in pixels, at least 1.
         foreground_fraction: probability from 0 to 1.
         random: source of all randomness: the same state gives the same windows on every device. A CPU generator
@@ -78,7 +79,7 @@ def crop_drawn(
     height, width = image.shape[-2:]
     window = window_size((height, width), crop_size)
     numbers = draws.numbers.to(label.device)
-    foreground = label[:, 0] > 0
+    foreground = (label[:, 0] > 0) & (label[:, 0] != IGNORED)
     around_pixel = draws.around_pixel.to(label.device) & foreground.any(2).any(1)
     pixel_row = _draw_by_count(foreground.sum(2), numbers[0])
     in_row = foreground[torch.arange(len(label), device=label.device), pixel_row]

@@ -57,6 +57,8 @@ class Dataset:
     """The modality from `modality_of` the channels."""
     known_values: frozenset[int] | None = None
     """All label values that a file defines, also those of classes that are not used; None if no file defines any."""
+    ignore_value: int | None = None
+    """The label value of voxels of unknown class, where a file defines one."""
 
 
 def _modality_of_one(name: str) -> Modality | None:

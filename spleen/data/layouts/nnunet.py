@@ -21,7 +21,7 @@ def read_nnunet(root: Path, classes_from_file: bool = True) -> Dataset:
     A class with several values, none shared with another class, is one merged class. `classes_from_file=False` ignores
     the file's classes, for users who define their own. Raises InputError if dataset.json is missing or of another kind,
     for files that are not NIfTI, for missing or surplus channels, images without a label, labels without an image,
-    overlapping classes, and an ignore label.
+    and overlapping classes.
     """
     path = root / DATASET_JSON
     content = read_dataset_json(root)
@@ -31,7 +31,7 @@ def read_nnunet(root: Path, classes_from_file: bool = True) -> Dataset:
             "data=decathlon"
         )
     channels = names_by_number(path, "channel_names", content.get("channel_names"))
-    labels = content.get("labels")
+    labels, ignore_value = _without_ignore(path, content.get("labels"))
     classes = nnunet_classes(path, labels) if classes_from_file else _classes(path, labels)
     ending = _file_ending(path, content.get("file_ending"))
     if "dataset" in content:
@@ -41,7 +41,8 @@ def read_nnunet(root: Path, classes_from_file: bool = True) -> Dataset:
         cases = _found_cases(root, ending, channels)
     dataset = make_dataset(path, cases, classes if classes_from_file else None, channels)
     warn_of_count(path, content, len(cases))
-    return replace(dataset, known_values=frozenset(value for values in classes.values() for value in values))
+    known_values = frozenset(value for values in classes.values() for value in values)
+    return replace(dataset, known_values=known_values, ignore_value=ignore_value)
 
 
 def _file_ending(path: Path, ending: object) -> str:
@@ -73,12 +74,19 @@ def _classes(path: Path, labels: object) -> dict[str, tuple[int, ...]]:
     classes = {name: _values(path, name, entry) for name, entry in labels.items()}
     if classes.pop("background", (0,)) != (0,):
         raise InputError(f'"labels" in {path}: the background must be 0; got {labels["background"]}')
-    if "ignore" in classes:
-        raise InputError(
-            f'"labels" in {path}: unlabelled voxels (ignore, value {labels["ignore"]}) are not supported, since they '
-            'cannot be excluded from training. If the label files contain none, remove "ignore"; else label them first'
-        )
+    if "ignore" in classes:  # no class: its voxels would be scored as background
+        raise InputError(f'"labels" in {path}: "ignore" (value {labels["ignore"]}) is not a class')
     return {name: values for name, values in classes.items() if values != (0,)}
+
+
+def _without_ignore(path: Path, labels: object) -> tuple[object, int | None]:
+    """The entry without nnU-Net's ignore label, and its value; None if there is none."""
+    if not isinstance(labels, dict) or "ignore" not in labels:
+        return labels, None
+    values = _values(path, "ignore", labels["ignore"])
+    if len(values) > 1 or values == (0,):
+        raise InputError(f'"labels" in {path}: "ignore" must be one value other than 0; got {labels["ignore"]!r:.200}')
+    return {name: entry for name, entry in labels.items() if name != "ignore"}, values[0]
 
 
 def _values(path: Path, name: str, entry: object) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from spleen.data.store.entry import StoredArray, StoredCase
 from spleen.errors import InputError
+from spleen.imaging.labels import IGNORED
 from spleen.imaging.slicing import context_indices
 from spleen.types import ImageBatch, LabelBatch
 
@@ -206,9 +207,12 @@ class ScoredSlices(Dataset[ScoredBatch]):
 def checked_classes(
     case: StoredCase, planes: StoredArray, index: Int64[np.ndarray, " b"] | slice
 ) -> UInt8[np.ndarray, "b h w"]:
-    """Planes of class indices; raises InputError for an index that stands for no class."""
+    """Planes of class indices and `IGNORED`; raises InputError for an index that stands for no class."""
     read = planes[index]
-    if (largest := int(read.max(initial=0))) > len(case.label_values):
+    largest = int(read.max(initial=0))
+    if largest == IGNORED and case.ignored_volume_mm3:
+        largest = int(read.max(initial=0, where=read != IGNORED))
+    if largest > len(case.label_values):
         raise InputError(f"{planes.path} is damaged: it holds the class index {largest}; verify=true rebuilds it")
     return read
 

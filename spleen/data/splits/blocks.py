@@ -1,6 +1,7 @@
 """Leakage-safe split of one volume: contiguous blocks of slices, separated by guard gaps."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,11 @@ class SliceSplit:
     val: tuple[int, ...]
     test: tuple[int, ...]
     guard: tuple[int, ...]
+
+    def without(self, ignored: Collection[int]) -> "SliceSplit":
+        """The split without these slices, which belong to no split then."""
+        parts = (self.train, self.val, self.test, self.guard)
+        return SliceSplit(*(tuple(index for index in part if index not in set(ignored)) for part in parts))
 
 
 def split_one_volume(

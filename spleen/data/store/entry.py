@@ -123,16 +123,16 @@ class StoredCase:
     images: StoredArray
     """Normalised intensities (n c h w), float16."""
     labels: StoredArray
-    """Class indices on the network's grid (n h w), uint8."""
+    """Class indices on the network's grid (n h w), uint8; `IGNORED` for voxels of unknown class."""
     reference: StoredArray
-    """Class indices on the native planes (n H W), uint8."""
+    """Class indices on the native planes (n H W), uint8; `IGNORED` for voxels of unknown class."""
     foreground: Bool[np.ndarray, " n"]
     label_values: tuple[tuple[int, ...], ...]
     """For each class, its values in the label file."""
     other_values: tuple[int, ...]
     """Values in the label file that belong to no class, without 0."""
     volumes_mm3: tuple[float, ...]
-    """Volume of each class in the reference, in mm³."""
+    """Volume of each class in the reference, in mm³; ignored voxels belong to none."""
     fingerprint: str
     """Hash of the image's voxels: identical for two files of the same image."""
     implausible_units: str | None = None
@@ -141,11 +141,20 @@ class StoredCase:
     """Largest departure of two voxel axes from the right angle."""
     group: str | None = None
     """The unit that must stay in one split, such as the patient."""
+    ignored_slices: tuple[int, ...] = ()
+    """Slices in which no voxel is labelled."""
+    ignored_volume_mm3: float = 0.0
+    """Volume of the voxels that are neither trained on nor scored."""
 
     @property
     def n_slices(self) -> int:
         """Number of slices along the axis."""
         return len(self.images)
+
+    @property
+    def labelled_slices(self) -> tuple[int, ...]:
+        """Slices with at least one labelled voxel."""
+        return tuple(sorted(set(range(self.n_slices)) - set(self.ignored_slices)))
 
     @property
     def n_channels(self) -> int:

@@ -33,7 +33,7 @@ from spleen.imaging.fingerprint import fingerprint
 from spleen.imaging.foreign import looks_like_label, swapped
 from spleen.imaging.geometry import check_same_grid, shear_degrees
 from spleen.imaging.intensity import fit_intensity, implausible_units
-from spleen.imaging.labels import resolve, to_class_indices
+from spleen.imaging.labels import IGNORED, resolve, to_class_indices
 from spleen.imaging.nifti import Channels, Volume, read_channels, read_image, read_label, read_shape
 from spleen.imaging.preprocessing import Preprocessing, map_chunks, network_planes
 from spleen.imaging.slicing import InPlaneGrid, resample_labels, slice_shape, slice_spacing_mm, to_slices
@@ -126,11 +126,14 @@ def _rebuild(
 
 
 def _key(case: Case, preprocessing: Preprocessing, cache: Path, allow_empty_label: bool) -> str:
+    settings = asdict(preprocessing)
+    if settings["ignore_value"] is None:  # entries made before there was this setting stay valid
+        del settings["ignore_value"]
     shaping = {
         "format": _FORMAT,
         "images": [_image_hash(image, cache / "hashes") for image in case.images],
         "label": content_hash(case.label, cache / "hashes"),
-        "settings": {**asdict(preprocessing), "may_be_empty": allow_empty_label},
+        "settings": {**settings, "may_be_empty": allow_empty_label},
     }
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -170,6 +173,8 @@ def _open(case: Case, entry: Path, axis: AxisName, rebuild: Callable[[], None], 
         implausible_units=facts["implausible_units"],
         shear_degrees=facts["shear_degrees"],
         group=case.group,
+        ignored_slices=tuple(facts.get("ignored_slices", ())),
+        ignored_volume_mm3=facts.get("ignored_volume_mm3", 0.0),
         **arrays,
     )
 
@@ -193,7 +198,7 @@ def _bytes_to_build(case: Case, preprocessing: Preprocessing) -> int:
 def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_label: bool) -> None:
     image, label, classes = _read_case(case, preprocessing, allow_empty_label)
     spacing = slice_spacing_mm(image.affine, preprocessing.axis)
-    indices = to_class_indices(label, classes)
+    indices = to_class_indices(label, classes, preprocessing.ignore_value)
     others = np.unique(label[(indices == 0) & (label != 0)]).tolist()
     reference = np.ascontiguousarray(to_slices(indices, preprocessing.axis))
     grid = preprocessing.plan(label.shape, image.affine)
@@ -224,15 +229,19 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         "axis": preprocessing.axis,
         "grid": asdict(grid),
         "spacing_mm": spacing,
-        "foreground": reference.any(axis=(1, 2)).tolist(),
+        "foreground": ((reference > 0) & (reference != IGNORED)).any(axis=(1, 2)).tolist(),
         "label_values": classes.values,
         "other_values": others,
         "voxel_volume_mm3": image.voxel_volume_mm3,
-        "volumes_mm3": [float(count * image.voxel_volume_mm3) for count in voxels[1:]],
+        "volumes_mm3": [float(count * image.voxel_volume_mm3) for count in voxels[1:n_classes]],
         "shear_degrees": shear_degrees(image.affine),
         "fingerprint": fingerprint(image.arrays),
         "implausible_units": implausible_units(image.arrays, preprocessing.intensity),
     }
+    if preprocessing.ignore_value is not None:
+        ignored = reference == IGNORED
+        facts["ignored_slices"] = np.flatnonzero(ignored.all(axis=(1, 2))).tolist()
+        facts["ignored_volume_mm3"] = float(np.count_nonzero(ignored) * image.voxel_volume_mm3)
     facts["checksum"] = _checksum(facts)
     (folder / "entry.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
@@ -245,7 +254,7 @@ def _read_case(
     case: Case, preprocessing: Preprocessing, allow_empty_label: bool
 ) -> tuple[Channels, LabelVolume, ClassMap]:
     image = read_channels(case.images, preprocessing.grid_tolerance_mm)
-    label = _read_label(case, image)
+    label = _read_label(case, image, preprocessing.ignore_value)
     if len(image.arrays) != preprocessing.n_channels:
         raise InputError(_wrong_channels(case.images[0], len(image.arrays), preprocessing.n_channels))
     check_same_grid(
@@ -255,15 +264,19 @@ def _read_case(
         (str(case.images[0]), str(case.label)),
     )
     try:
-        return image, label.array, resolve(label.array, preprocessing.classes, allow_empty_label)
+        classes = resolve(label.array, preprocessing.classes, allow_empty_label, preprocessing.ignore_value)
+        return image, label.array, classes
     except InputError as error:
         raise InputError(f"{case.label}: {error}") from error
 
 
-def _read_label(case: Case, image: Channels) -> Volume:
+def _read_label(case: Case, image: Channels, ignore_value: int | None) -> Volume:
     """Read the label; raises InputError if the image is the label, and the other way round."""
-    if looks_like_label(image.arrays[0]) and not looks_like_label(read_image(case.label).array):
-        raise InputError(swapped(case.images[0], case.label))
+    if looks_like_label(image.arrays[0]):
+        values = read_image(case.label).array
+        known = values if ignore_value is None else values[values != ignore_value]  # it may be negative
+        if known.size and not looks_like_label(known):
+            raise InputError(swapped(case.images[0], case.label))
     return read_label(case.label, image.affine)
 
 

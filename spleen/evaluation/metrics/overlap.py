@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
 
+from spleen.imaging.labels import IGNORED
+
+Labels = Integer[Tensor, "*voxels"]
 Score = Float64[Tensor, "case organ"]
 
 
@@ -23,21 +26,30 @@ class ConfusionCounts:
     true_negative: Int64[Tensor, "case organ"]
 
 
-def count_confusion(
-    prediction: Integer[Tensor, "*voxels"], reference: Integer[Tensor, "*voxels"], n_classes: int
-) -> Int64[Tensor, "organ 4"]:
-    """Counts (TP, FP, FN, TN) of each foreground class 1 … n_classes - 1 in two label maps of the same shape."""
-    joint = reference.flatten().long() * n_classes + prediction.flatten().long()
+def count_confusion(prediction: Labels, reference: Labels, n_classes: int) -> Int64[Tensor, "organ 4"]:
+    """Counts (TP, FP, FN, TN) of each foreground class 1 … n_classes - 1 in two label maps of the same shape.
+
+    Voxels whose reference is `IGNORED` are not counted.
+    """
+    # Each reference class has a row, and IGNORED, above all of them, the last one.
+    joint = reference.flatten().clamp_max(n_classes).long() * n_classes + prediction.flatten().long()
+    size = (n_classes + 1) * n_classes
     if joint.is_cuda:  # bincount would wait for the device
-        table = torch.zeros(n_classes**2, dtype=torch.int64, device=joint.device)
+        table = torch.zeros(size, dtype=torch.int64, device=joint.device)
         table.scatter_add_(0, joint, torch.ones_like(joint))
     else:
-        table = torch.bincount(joint, minlength=n_classes**2)
-    table = table.reshape(n_classes, n_classes)
+        table = torch.bincount(joint, minlength=size)
+    table = table.reshape(n_classes + 1, n_classes)[:-1]
     hits = table.diagonal()
     false_positive, false_negative = table.sum(0) - hits, table.sum(1) - hits
     true_negative = table.sum() - hits - false_positive - false_negative
     return torch.stack([hits, false_positive, false_negative, true_negative], dim=1)[1:]
+
+
+def without_ignored(prediction: Labels, reference: Labels) -> tuple[Labels, Labels]:
+    """Both label maps, with background where the reference is `IGNORED`."""
+    ignored = reference == IGNORED
+    return prediction.masked_fill(ignored, 0), reference.masked_fill(ignored, 0)
 
 
 def dice(counts: ConfusionCounts) -> Score:

@@ -42,20 +42,30 @@ class SurfaceDistances:
 
 
 def surface_distances(
-    prediction: MaskVolume, reference: MaskVolume, spacing_mm: SpacingMm | Float64[np.ndarray, "3 3"]
+    prediction: MaskVolume,
+    reference: MaskVolume,
+    spacing_mm: SpacingMm | Float64[np.ndarray, "3 3"],
+    ignored: MaskVolume | None = None,
 ) -> SurfaceDistances:
     """Measure once what all scores below need; `spacing_mm` runs along the array axes i, j, k.
 
     On a sheared grid it is the matrix from index differences to mm (the upper left 3 × 3 of the affine).
-    Only the box around both masks is looked at. Raises InputError for masks of different shapes, and for a spacing
-    that is not positive and finite.
+    `ignored` voxels belong to neither mask, and where a mask borders on them it has no surface: nobody knows whether it
+    ends there. Only the box around both masks is looked at. Raises InputError for masks of different shapes, and for a
+    spacing that is not positive and finite.
     """
     _check_input(prediction.shape, reference.shape, spacing_mm)
     axes_mm = np.diag(spacing_mm) if isinstance(spacing_mm, tuple) else spacing_mm
+    if ignored is not None:
+        prediction, reference = prediction & ~ignored, reference & ~ignored
     box = box_around(prediction, reference)
     if box is None:
         return SurfaceDistances(np.empty(0), np.empty(0))
-    predicted, expected = _surface(prediction[box]), _surface(reference[box])
+    if ignored is None:
+        predicted, expected = _surface(prediction[box]), _surface(reference[box])
+    else:
+        box = grown(box)
+        predicted, expected = (_surface(mask[box] | ignored[box]) & mask[box] for mask in (prediction, reference))
     return SurfaceDistances(
         _nearest_mm(predicted, expected, axes_mm),
         _nearest_mm(expected, predicted, axes_mm),
@@ -131,6 +141,12 @@ def box_around(prediction: MaskVolume, reference: MaskVolume) -> Box | None:
         return None
     extents = dict(zip(order, (first, _extent(_shadow(plane, (1,))), _extent(_shadow(plane, (0,)))), strict=True))
     return extents[0], extents[1], extents[2]
+
+
+def grown(box: Box) -> Box:
+    """The box with one more voxel on each side, as far as there are any."""
+    i, j, k = (slice(max(0, side.start - 1), side.stop + 1) for side in box)
+    return i, j, k
 
 
 def _shadow(mask: Bool[np.ndarray, "..."], axes: tuple[int, ...]) -> Bool[np.ndarray, "..."]:

@@ -24,6 +24,8 @@ from spleen.imaging.fingerprint import fingerprint
 from spleen.imaging.foreign import looks_like_label, swapped
 from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
 from spleen.imaging.nifti import Volume
+from spleen.imaging.slicing import AXES
+from spleen.types import MaskVolume
 
 _NO_LABEL = ReadFile(None, None, ())
 
@@ -58,15 +60,21 @@ class CaseFacts:
 
 
 def explore_case(
-    files: CaseFiles, organ: tuple[int, ...] = (), above: float | None = None, identifying: bool = False
+    files: CaseFiles,
+    organ: tuple[int, ...] = (),
+    above: float | None = None,
+    identifying: bool = False,
+    ignore_value: int | None = None,
 ) -> CaseFacts:
     """Read one case and collect its facts. Nothing wrong with its files raises: it becomes a finding.
 
     `organ` are the label values that make up the organ, by default all but 0; the voxels above `above` are looked for,
-    if it is given; `identifying` adds what identifies the patient in DICOM. Needs about 22 bytes per voxel.
+    if it is given; `identifying` adds what identifies the patient in DICOM. Voxels with `ignore_value` are no part of
+    any organ. Needs about 22 bytes per voxel.
     """
     image = read_image_file(files.image, identifying)
     label = read_label_file(files.label, image.volume) if files.label is not None else _NO_LABEL
+    label, unknown = _without_ignored(label, ignore_value)
     apart = _grids_apart(image.volume, label.volume, files)
     labels = label_facts(label.volume, organ, files.class_names) if label.volume is not None else None
     intensity = _intensity(image.volume, None if apart else label.volume, organ)
@@ -79,7 +87,7 @@ def explore_case(
         findings.append(Finding("error", "NaN or Inf", "every voxel of the image is NaN or Inf"))
     if labels is not None:
         findings += label_findings(labels, organ)
-        findings += unknown_value_findings(labels, files.class_names)
+        findings += [*unknown_value_findings(labels, files.class_names), *unknown]
     return CaseFacts(
         case_id=files.case_id,
         image=files.image,
@@ -93,6 +101,21 @@ def explore_case(
         findings=tuple(replace(finding, case_id=files.case_id) for finding in findings),
         above=above_facts(image.volume, above) if above is not None and image.volume is not None else None,
     )
+
+
+def _without_ignored(label: ReadFile, ignore_value: int | None) -> tuple[ReadFile, list[Finding]]:
+    """The label with background where it is ignored, and how much of it is left."""
+    if label.volume is None or ignore_value is None:
+        return label, []
+    ignored: MaskVolume = label.volume.array == ignore_value
+    array = np.where(ignored, 0, label.volume.array)
+    known = 100 * (1 - ignored.mean())
+    slices = [int(np.count_nonzero(~ignored.all(axis=axes))) for axes in ((1, 2), (0, 2), (0, 1))]
+    labelled = ", ".join(
+        f"{count} of {total} {axis}" for count, total, axis in zip(slices, ignored.shape, AXES, strict=True)
+    )
+    note = f"{known:.3g} % of the voxels are not {ignore_value}; slices with a label: {labelled}"
+    return replace(label, volume=replace(label.volume, array=array)), [Finding("note", "partly labelled", note)]
 
 
 def _swapped(image: ReadFile, label: ReadFile, files: CaseFiles) -> list[Finding]:

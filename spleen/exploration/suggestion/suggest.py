@@ -66,7 +66,9 @@ class _AxisChoice:
     """Index into _CONCESSIONS; None where the organ spans too few slices whatever is given up."""
 
 
-def suggest(cases: Sequence[CaseFacts], typical: CaseFacts, organ: tuple[int, ...]) -> Suggestion | None:
+def suggest(
+    cases: Sequence[CaseFacts], typical: CaseFacts, organ: tuple[int, ...], ignore_value: int | None = None
+) -> Suggestion | None:
     """Suggest settings for a training on all cases, or on `typical` alone where no layout serves just those.
 
     Axis and size are judged on `typical`, modality and label values on all cases without an error. None if the image of
@@ -85,6 +87,8 @@ def suggest(cases: Sequence[CaseFacts], typical: CaseFacts, organ: tuple[int, ..
         *_choose_labels(sound, typical, organ, data.class_names if data else ()),
         *(_choose_cases(cases) if data else []),
     ]
+    if ignore_value is not None:
+        settings.append(Setting(f"data.ignore_value={ignore_value}", "the value that was given as unknown"))
     files = data.overrides if data else _single_case(typical)
     overrides = (*files, *(setting.override for setting in settings if setting.override))
     return Suggestion(

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from spleen.data.loading.datamodule import SPLITS, SliceDataModule
 from spleen.data.store.entry import StoredCase
 from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
+from spleen.imaging.labels import IGNORED
 from spleen.records.folder import RunFolder
 from spleen.records.slices import SliceRow, write_slices
 from spleen.system.files import write_text
@@ -83,7 +84,8 @@ def _histogram(case: StoredCase, intensity: Intensity) -> Json:
     chosen = chosen[:: -(-len(chosen) // _MOST_PLANES)]
     height, width = case.grid.resampled
     image = case.images[chosen, 0, :height, :width].astype(np.float32)
-    organ = case.labels[chosen, :height, :width] > 0
+    labels = case.labels[chosen, :height, :width]
+    organ = (labels > 0) & (labels != IGNORED)
     limit, level, scale, unit = _window(intensity)
     return {
         "case_id": case.case_id,
