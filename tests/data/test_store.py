@@ -179,6 +179,7 @@ def test_every_setting_that_affects_the_arrays_creates_its_own_entry(case, cache
         "intensity": CtWindow(0.0, 201.0),
         "classes": ClassMap(("organ",), ((1, 2),)),
         "grid_tolerance_mm": 0.2,
+        "ignore_value": 2,
     }
     assert {*changes, "n_channels"} == asdict(SETTINGS).keys()  # another number of channels needs other files
     others = [{"intensity": MrPercentiles(0.0, 99.0)}, {"intensity": ZScore(3.0)}]
