@@ -17,7 +17,7 @@ from spleen.system.nested import flatten
 # Incremented when the same settings and data no longer give the same result, so that earlier results no longer count.
 FORMAT = 1
 # Keys that earlier jobs lack, with their defaults, which do not count: jobs finished before stay finished.
-_ADDED: Mapping[str, object] = {
+ADDED: Mapping[str, object] = {
     "data.background_values": None, "data.ignore_value": None, "freeze": None, "init_lr_factor": 1.0
 }  # fmt: skip
 
@@ -51,7 +51,7 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
         if has_effect(key) and key not in COUNTING_BY_CONTENT
     }
     del settings["trainer.num_nodes"]
-    for key, default in _ADDED.items():
+    for key, default in ADDED.items():
         if settings.get(key, ...) == default:  # jobs finished before there was this key stay finished
             del settings[key]
     if config.trainer.num_nodes > 1:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spleen.config.identity import ADDED
 from spleen.errors import InputError
 from spleen.inference.legacy import RECIPE_KEY, config_of_recipe
 from spleen.inference.loading import spec_of
@@ -82,7 +83,8 @@ def _settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> None:
     """Raise InputError if a setting that affects training has changed since the run was started."""
-    then, now = flatten(with_current_keys(unfinished.settings)), flatten(json.loads(json.dumps(config)))
+    then = {**ADDED, **flatten(with_current_keys(unfinished.settings))}
+    now = flatten(json.loads(json.dumps(config)))
     changed = [
         f"{key} was {_shown(then, key)} and is now {_shown(now, key)}"
         for key in dict.fromkeys([*then, *now])

@@ -10,6 +10,7 @@ import torch
 from scipy import ndimage
 
 from spleen.errors import InputError
+from spleen.inference.calibration.applies import NOT_CALIBRATED
 from spleen.inference.loading import load_ensemble, load_trained
 from spleen.inference.outputs import read_record
 from spleen.inference.predict import PredictionReport, PredictSettings, make_views, predict
@@ -205,7 +206,7 @@ def test_missing_runs_and_images_are_reported(ct: SmallCt, views: list[Path], tm
 def test_a_rerun_that_skips_every_image_still_returns_a_report(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     predict(views[0], ct.image, tmp_path / "mask.nii.gz")
     report = predict(views[0], ct.image, tmp_path / "mask.nii.gz", PredictSettings(skip_existing=True))
-    assert report == PredictionReport((), (), 1, 0, 0, report.seconds)
+    assert report == PredictionReport((), (), 1, 0, 0, report.seconds, NOT_CALIBRATED)
 
 
 def test_a_mask_keeps_the_name_of_its_image_including_dots(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_two_processes_train_the_same_network_as_one(two_processes: Path, one_pr
         torch.testing.assert_close(found[name], weights, rtol=0, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_run_folder_and_one_wandb_run(two_processes: Path, one_process: Path) -> None:
     def files(run_folder: Path) -> list[str]:
         return sorted(str(path.relative_to(run_folder)) for path in run_folder.rglob("*") if "wandb" not in path.parts)
@@ -94,6 +95,7 @@ def test_two_processes_write_one_run_folder_and_one_wandb_run(two_processes: Pat
     assert [path.name for path in two_processes.parent.iterdir()] == [two_processes.name]
 
 
+@pytest.mark.slow
 @quiet()
 def test_a_checkpoint_of_two_processes_gets_the_same_scores_in_one(
     ct: SmallCt, two_processes: Path, tmp_path: Path
@@ -152,6 +154,7 @@ class FailingLoss(DiceCrossEntropyLoss):
         return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [

@@ -173,6 +173,7 @@ def test_every_command_works_in_any_locale(scans: Path, tmp_path: Path, locale: 
     assert sorted(path.name for path in (tmp_path / "masks").glob("*.nii.gz")) == ["b.nii.gz", "c.nii.gz"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", LOCALES)
 def test_file_names_are_recorded_unchanged_in_any_locale(scans: Path, tmp_path: Path, locale: str) -> None:
     (tmp_path / "patient-é").mkdir()
