@@ -284,6 +284,7 @@ def test_an_untrusted_network_is_rejected_without_being_built(ct: SmallCt, views
     assert file_names(tmp_path) == {"evil.ckpt"}
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_finished_files_and_leaves_no_partial_ones(
     ct: SmallCt, views: list[Path], tmp_path: Path
 ) -> None:

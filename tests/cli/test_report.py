@@ -105,6 +105,7 @@ def test_wrong_input_is_told_in_words(masks, tmp_path, arguments, words) -> None
     assert not list(tmp_path.glob("*.html"))
 
 
+@pytest.mark.slow
 def test_a_folder_of_masks_becomes_an_overview_with_a_page_for_each_case(masks, ct, tmp_path) -> None:
     (tmp_path / "labels").mkdir()
     shutil.copy(tmp_path / "label.nii.gz", tmp_path / "labels" / "one.nii.gz")

@@ -38,6 +38,7 @@ def check(found: dict[str, str]) -> None:
     assert list(found.values()).count("refused") > len(found) / 3
 
 
+@pytest.mark.slow
 def test_some_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
     found = outcomes(tmp_path, 100)
     assert len(found) > 15

@@ -133,6 +133,7 @@ def test_the_best_checkpoint_contains_the_model_and_no_patient_or_machine_data(
     assert best.stat().st_size < 1.1 * weights + 100_000 < last.stat().st_size
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_read_without_hydra_and_lightning(run_folder: Path) -> None:
     program = f"""
 import sys

@@ -97,6 +97,7 @@ def run(folder: Path, *command: str, **environment: str) -> subprocess.Completed
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["explore"], ["evaluate"], ["predict"], ["results"], ["sync"]])
 def test_no_command_prints_control_characters_from_file_names(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / EVIL).mkdir()
@@ -110,6 +111,7 @@ def test_no_command_prints_control_characters_from_file_names(tmp_path: Path, co
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_train_errors_print_no_control_characters_from_arguments(tmp_path: Path) -> None:
     for arguments in (f"data.image='{EVIL}'", "data.label=x"), (f"axis='{EVIL}'",), (f"{EVIL}=1",), (f"resume={EVIL}",):
         done = run(tmp_path, *SPLEEN, "train", "data=nifti", *arguments, f"output_dir={tmp_path}")

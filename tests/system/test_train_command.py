@@ -272,6 +272,7 @@ def test_a_multirun_reports_each_invalid_case_and_trains_the_valid_one(tmp_path:
 # Whole runs ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_from_another_folder_with_relative_paths_and_without_wandb(tmp_path: Path) -> None:
     small_ct(tmp_path)
     done = run_train(

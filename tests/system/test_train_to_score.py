@@ -245,6 +245,7 @@ def test_resuming_a_broken_latest_is_an_error(tmp_path: Path, content: bytes) ->
         read_resumed([f"resume={latest}"])
 
 
+@pytest.mark.slow
 def test_a_cache_deleted_during_training_is_rebuilt(ct: SmallCt, tmp_path: Path) -> None:
     settings = (*ct.overrides, "data.label_values=[3,4]", "epochs=2", "loader.slices_per_epoch=8")
     expected = train(tmp_path / "expected", *settings)

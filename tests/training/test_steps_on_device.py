@@ -63,6 +63,7 @@ def test_on_a_cpu_every_number_is_that_of_the_trainers_own_steps(
     assert float(rows(folders[1] / "metrics.csv")[-1]["step"]) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("true", "true"), ("false", "true"), ("true", "false")])
 def test_a_run_is_resumed_exactly_by_either_way_of_making_steps(
     ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str
