@@ -259,6 +259,7 @@ def write(folder: Path, name: str, text: str) -> None:
     (folder / name / "study.yaml").write_text(text)
 
 
+@pytest.mark.slow
 def test_the_study_in_the_documentation_works_as_described(experiments: Path) -> None:
     (text,) = re.findall(
         r"```yaml\n(# Is a wider.*?)```", (REPOSITORY / "docs" / "how-to" / "studies.md").read_text(), re.S
