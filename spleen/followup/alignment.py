@@ -16,7 +16,7 @@ from spleen.registration.align import align
 from spleen.registration.grids import as_volume, grid_of
 from spleen.registration.resampling import resample_onto
 from spleen.registration.transforms import Motion, motion, write_transform
-from spleen.types import Affine, MaskVolume
+from spleen.types import Affine, MaskVolume, SpacingMm
 
 if TYPE_CHECKING:
     from SimpleITK import Transform
@@ -96,18 +96,23 @@ def _read(scan: Scan, masks: Mapping[Scan, Path]) -> tuple[Volume, Volume]:
     return as_volume(image.channels[0], image.affine), read_label(masks[scan], image.affine)
 
 
-def _near(label: Volume) -> MaskVolume | None:
-    """A box around the organ; None where nothing was found."""
-    if not label.array.any():
-        return None
-    inside = np.zeros(label.array.shape, dtype=bool)
+def box_around(mask: MaskVolume, spacing: SpacingMm, margin_mm: float) -> tuple[slice, slice, slice]:
+    """The voxels around a mask that is not empty."""
     box = []
     for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        places = np.flatnonzero(label.array.any(axis=others))
-        margin = round(_MARGIN_MM / label.spacing_mm[axis])
+        places = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        margin = round(margin_mm / spacing[axis])
         box.append(slice(max(0, int(places[0]) - margin), int(places[-1]) + margin + 1))
-    inside[tuple(box)] = True
+    return box[0], box[1], box[2]
+
+
+def _near(label: Volume) -> MaskVolume | None:
+    """A box around the organ; None where nothing was found."""
+    organ = label.array != 0
+    if not organ.any():
+        return None
+    inside = np.zeros(organ.shape, dtype=bool)
+    inside[box_around(organ, label.spacing_mm, _MARGIN_MM)] = True
     return inside
 
 

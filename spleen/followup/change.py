@@ -17,8 +17,8 @@ LEAST_PAIRS = 3
 """Test–retest pairs from which a limit is computed."""
 LEAST_CASES = 10
 """Calibrating cases from which a limit is computed."""
-_DAYS_PER_YEAR = 365.25
-_LEAST_DAYS = 30
+DAYS_PER_YEAR = 365.25
+LEAST_DAYS = 30
 """A shorter time is not extrapolated to a year."""
 
 
@@ -65,7 +65,7 @@ def limit_of_pairs(pairs: Sequence[tuple[float, float]], level: float = LEVEL) -
     if len(differences) < LEAST_PAIRS:
         return None
     return RepeatabilityLimit(
-        _t(len(pairs), level) * float(np.sqrt(np.mean(differences**2))), "test-retest", len(pairs)
+        student_t(len(pairs), level) * float(np.sqrt(np.mean(differences**2))), "test-retest", len(pairs)
     )
 
 
@@ -78,7 +78,9 @@ def limit_of_errors(log_errors: Float64[np.ndarray, " n"], level: float = LEVEL)
     if len(log_errors) < LEAST_CASES or not np.isfinite(log_errors).all():
         return None
     deviation = float(np.std(log_errors, ddof=1))
-    return RepeatabilityLimit(_t(len(log_errors) - 1, level) * math.sqrt(2) * deviation, "calibration", len(log_errors))
+    return RepeatabilityLimit(
+        student_t(len(log_errors) - 1, level) * math.sqrt(2) * deviation, "calibration", len(log_errors)
+    )
 
 
 def change_between(
@@ -91,7 +93,7 @@ def change_between(
     ratio = math.log(after / before)
     ends = None if limit is None else (ratio - limit.log_ratio, ratio + limit.log_ratio)
     days = (to_day - from_day).days
-    per_year = _DAYS_PER_YEAR / days if days >= _LEAST_DAYS else None
+    per_year = DAYS_PER_YEAR / days if days >= LEAST_DAYS else None
     return Change(
         from_day,
         to_day,
@@ -109,7 +111,8 @@ def _percents(ends: tuple[float, float]) -> tuple[float, float]:
     return 100 * math.expm1(ends[0]), 100 * math.expm1(ends[1])
 
 
-def _t(degrees_of_freedom: int, level: float) -> float:
+def student_t(degrees_of_freedom: int, level: float = LEVEL) -> float:
+    """The half width of the central interval of Student's distribution."""
     from scipy.stats import t
 
     return float(t.ppf((1 + level) / 2, degrees_of_freedom))

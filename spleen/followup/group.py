@@ -8,11 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from spleen.followup.change import DAYS_PER_YEAR, LEAST_DAYS, student_t
 from spleen.followup.course import Course
 
 LEAST_SUBJECTS = 3
-_DAYS_PER_YEAR = 365.25
-_LEAST_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def group_change(courses: Sequence[Course]) -> GroupChange | None:
     With statsmodels: log volume over years with a random intercept for each subject, fitted by REML (Laird and Ware
     1982, Biometrics 38:963). Otherwise the mean of the subjects' log ratios per year, with Student's t.
     """
-    usable = [course for course in courses if _years(course) * _DAYS_PER_YEAR >= _LEAST_DAYS]
+    usable = [course for course in courses if _years(course) * DAYS_PER_YEAR >= LEAST_DAYS]
     if len(usable) < LEAST_SUBJECTS:
         return None
     model = _mixed_effects(usable) if find_spec("statsmodels") else None
@@ -56,14 +55,14 @@ def group_change(courses: Sequence[Course]) -> GroupChange | None:
 
 def _years(course: Course) -> float:
     days = [point.scan.day for point in course.counted]
-    return (days[-1] - days[0]).days / _DAYS_PER_YEAR if days else 0.0
+    return (days[-1] - days[0]).days / DAYS_PER_YEAR if days else 0.0
 
 
 def _log_volumes(course: Course) -> list[tuple[float, float]]:
     """Years since the first counted scan, and log volume, of each."""
     start = course.counted[0].scan.day
     return [
-        ((point.scan.day - start).days / _DAYS_PER_YEAR, math.log(point.measured.volume_mm3))
+        ((point.scan.day - start).days / DAYS_PER_YEAR, math.log(point.measured.volume_mm3))
         for point in course.counted
         if point.measured is not None
     ]
@@ -71,14 +70,12 @@ def _log_volumes(course: Course) -> list[tuple[float, float]]:
 
 def _mean_of_subjects(courses: Sequence[Course]) -> tuple[float, float]:
     """Mean log ratio per year, and the half width of its 95 % interval."""
-    from scipy.stats import t
-
     rates = []
     for course in courses:
         (_, first), *_, (years, last) = _log_volumes(course)
         rates.append((last - first) / years)
     error = float(np.std(rates, ddof=1)) / math.sqrt(len(rates))
-    return float(np.mean(rates)), float(t.ppf(0.975, len(rates) - 1)) * error
+    return float(np.mean(rates)), student_t(len(rates) - 1) * error
 
 
 def _mixed_effects(courses: Sequence[Course]) -> tuple[float, float] | None:

@@ -1,19 +1,18 @@
 """Predict all scans, and read back what predictions.csv says of each; what was predicted before is kept."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from spleen.errors import InputError
 from spleen.evaluation.class_names import CSV_NAME
+from spleen.evaluation.scoring import RawSettings, score_pair
 from spleen.followup.course import Measured
 from spleen.followup.scans import Scan
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.files import ImageFiles
-from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
-from spleen.imaging.nifti import read_label
+from spleen.imaging.geometry import GRID_TOLERANCE_MM
 from spleen.inference.loading import TrainedModel
 from spleen.inference.outputs import Target, read_record
 from spleen.inference.predict import Advance, PredictSettings, predict_targets
@@ -67,18 +66,9 @@ def _against_reference(scan: Scan, mask: Path, classes: ClassMap) -> dict[str, t
     """Volume of the expert's mask in mm³, and Dice against it, by class; None without one."""
     if scan.reference is None:
         return dict.fromkeys(classes.names, (None, None))
-    predicted = read_label(mask)
-    reference = read_label(scan.reference, predicted.affine)
-    check_same_grid(
-        (predicted.array.shape, reference.array.shape),
-        (predicted.affine, reference.affine),
-        GRID_TOLERANCE_MM,
-        (str(scan.images[0]), str(scan.reference)),
-    )
-    scores: dict[str, tuple[float | None, float | None]] = {}
-    for name, values in zip(classes.names, classes.values, strict=True):
-        ours, theirs = predicted.array == values[0], np.isin(reference.array, values)
-        total = int(ours.sum()) + int(theirs.sum())
-        dice = 2 * int((ours & theirs).sum()) / total if total else None
-        scores[name] = int(theirs.sum()) * reference.voxel_volume_mm3, dice
-    return scores
+    values = dict(zip(classes.names, classes.values, strict=True))
+    settings = RawSettings(values, 0.0, None, surface=False, grid_tolerance_mm=GRID_TOLERANCE_MM)
+    return {
+        score.class_name: (score.volume_reference_mm3, None if math.isnan(score.dice) else score.dice)
+        for score in score_pair(scan.name, mask, scan.reference, settings).scores
+    }

@@ -7,11 +7,11 @@ from jaxtyping import UInt8
 
 from spleen.evaluation.scan.colours import ClassColours
 from spleen.evaluation.scan.pictures import Picture, fullest_slice, slice_picture
-from spleen.followup.alignment import LOSS, UNCHANGED, AlignedScan
+from spleen.followup.alignment import LOSS, UNCHANGED, AlignedScan, box_around
 from spleen.imaging.geometry import spacing_mm
 from spleen.registration.pictures import default_window
 from spleen.reporting.figures import OKABE_ITO
-from spleen.types import Affine, AxisName
+from spleen.types import Affine, AxisName, MaskVolume
 
 PLANES: tuple[AxisName, ...] = ("axial", "coronal")
 COLOURS = {"unchanged": OKABE_ITO["sky blue"], "gain": OKABE_ITO["bluish green"], "loss": OKABE_ITO["vermillion"]}
@@ -44,13 +44,8 @@ def _draw(before: UInt8[np.ndarray, "i j k"], scan: AlignedScan, name: str) -> t
     )
 
 
-def _box(organ: np.ndarray, affine: Affine) -> tuple[slice, slice, slice]:
+def _box(organ: MaskVolume, affine: Affine) -> tuple[slice, slice, slice]:
     """Around the organ with a margin; everything where there is none."""
     if not organ.any():
         return slice(None), slice(None), slice(None)
-    box = []
-    for axis, spacing in enumerate(spacing_mm(affine)):
-        places = np.flatnonzero(organ.any(axis=tuple(other for other in range(3) if other != axis)))
-        margin = round(_MARGIN_MM / spacing)
-        box.append(slice(max(0, int(places[0]) - margin), int(places[-1]) + margin + 1))
-    return box[0], box[1], box[2]
+    return box_around(organ, spacing_mm(affine), _MARGIN_MM)

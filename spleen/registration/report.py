@@ -47,11 +47,10 @@ def fold_warning(alignment: Alignment) -> str | None:
 
 def _motion_lines(alignment: Alignment, found: Motion) -> list[str]:
     right, anterior, superior = found.shift_mm
-    length = float(np.linalg.norm(found.shift_mm))
     part = "" if alignment.kind != "deformable" else ", before the deformation"
     lines = [
         f"from fixed to moving: turned by {found.rotation_degrees:.2f}°; the middle of the fixed image shifted by "
-        f"{length:.2f} mm (right {right:+.2f}, anterior {anterior:+.2f}, superior {superior:+.2f}){part}"
+        f"{found.distance_mm:.2f} mm (right {right:+.2f}, anterior {anterior:+.2f}, superior {superior:+.2f}){part}"
     ]
     if alignment.kind != "rigid":
         lines.append(

@@ -1,5 +1,6 @@
 """What a transform does to space, its inverse, and its file."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,11 @@ class Motion:
     """Of the middle: towards right, anterior and superior, from where it lies in the fixed image to the moving one."""
     scales: tuple[float, float, float]
     """Stretch along the three principal directions, in descending order; 1, 1, 1 of a rigid transform."""
+
+    @property
+    def distance_mm(self) -> float:
+        """Length of the shift."""
+        return math.hypot(*self.shift_mm)
 
 
 def map_points(transform: "Transform", points: Points) -> Points:

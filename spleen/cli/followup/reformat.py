@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from spleen.registration.reformat import Basis, Direction
     from spleen.types import AxisName, SpacingMm
 
-_PICTURES = (".png", ".pdf", ".svg")
 _NORMAL_HELP = "Direction perpendicular to the slices, towards right, anterior, superior, such as 0,0.5,1."
 
 
@@ -102,12 +101,15 @@ def reformat(
 
 
 def _is_picture(output: Path, window: str | None) -> bool:
-    if output.suffix.lower() in _PICTURES:
+    from spleen.imaging.files import SUFFIXES
+    from spleen.reporting.outputs import PICTURES
+
+    if output.suffix.lower() in PICTURES:
         return True
     if window is not None:
         raise InputError("--window is for pictures; let --output end in .png, or leave --window out")
-    if not output.name.lower().endswith((".nii.gz", ".nii")):
-        raise InputError(f"--output: {output} must end in one of .nii.gz, .nii, {', '.join(_PICTURES)}")
+    if not output.name.lower().endswith(SUFFIXES):
+        raise InputError(f"--output: {output} must end in one of {', '.join((*SUFFIXES, *PICTURES))}")
     return False
 
 

@@ -207,7 +207,6 @@ def _cautions(subject: Subject) -> Iterator[str]:
             yield f"{day} could not be aligned: {subject.not_aligned[scan]}"
         found = subject.voxelwise.get(scan)
         if found is not None and found.motion is not None:
-            shift = sum(each * each for each in found.motion.shift_mm) ** 0.5
             turned = f"{format_number(round(found.motion.rotation_degrees, 1))}°"
-            moved = f"shifted by {format_number(round(shift, 1))} mm and turned by {turned}"
+            moved = f"shifted by {format_number(round(found.motion.distance_mm, 1))} mm and turned by {turned}"
             yield f"{day} was {moved} to match the first scan"

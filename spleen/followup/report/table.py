@@ -85,7 +85,5 @@ def _voxelwise(subject: Subject, course: Course, point: TimePoint) -> list[Value
         told.append(f"not aligned: {subject.not_aligned[point.scan]}")
     if found is None or found.motion is None:
         return [None, None, None, None, "; ".join(told)]
-    x, y, z = found.motion.shift_mm
-    shift = float((x * x + y * y + z * z) ** 0.5)
     gain, loss = found.gain_ml[course.class_name], found.loss_ml[course.class_name]
-    return [gain, loss, found.motion.rotation_degrees, shift, "; ".join(told)]
+    return [gain, loss, found.motion.rotation_degrees, found.motion.distance_mm, "; ".join(told)]
