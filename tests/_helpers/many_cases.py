@@ -91,6 +91,14 @@ def quick(folder: Path, *overrides: str, name: str = "now") -> Path:
     return run_folder
 
 
+def coronal_folds(folder: Path, data: ManyCases) -> Path:
+    """A study of two coronal folds that find both classes; its folder."""
+    learns = ("epochs=3", "loader.slices_per_epoch=48", "model.network.width=4", "lr=3e-2", "precision=32")
+    for fold in range(2):
+        quick(folder, *data.decathlon, *learns, "axis=coronal", "split.folds=2", f"fold={fold}", name=f"coronal{fold}")
+    return folder / "outputs" / "study"
+
+
 def quick_config(folder: Path, *overrides: str) -> TrainConfig:
     """The configuration of such a run, checked and completed from the files."""
     config = compose_config(*quick_settings(folder, *overrides))

@@ -19,12 +19,10 @@ from spleen.inference.calibration.stored import read_calibration
 from spleen.inference.predict import PredictSettings
 from tests._helpers import dicom
 from tests._helpers.browser import opened, print_faults
-from tests._helpers.many_cases import VOXEL_MM3, ManyCases, many_cases, quick
+from tests._helpers.many_cases import VOXEL_MM3, ManyCases, coronal_folds, many_cases
 from tests._helpers.trained_runs import voxels
 
 pytest.importorskip("SimpleITK")
-# Learns the organs well enough that both classes are found.
-LEARNS = ("epochs=3", "loader.slices_per_epoch=48", "model.network.width=4", "lr=3e-2", "precision=32")
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ManyCases:
 @pytest.fixture(scope="module")
 def run(data: ManyCases, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A calibrated study of two folds."""
-    folder = tmp_path_factory.mktemp("runs")
-    for fold in range(2):
-        quick(folder, *data.decathlon, *LEARNS, "axis=coronal", "split.folds=2", f"fold={fold}", name=f"coronal{fold}")
-    study = folder / "outputs" / "study"
+    study = coronal_folds(tmp_path_factory.mktemp("runs"), data)
     calibrate(study, data.root / "imagesTr", data.root / "labelsTr", PredictSettings(held_out=True), min_dice=0.3)
     return study / "coronal0"
 

@@ -21,12 +21,10 @@ from spleen.inference.loading import load_ensemble
 from spleen.inference.outputs import read_record
 from spleen.inference.predict import PredictSettings, predict
 from spleen.inference.report.masks import recorded_estimates
-from tests._helpers.many_cases import VOXEL_MM3, ManyCases, many_cases, quick
+from tests._helpers.many_cases import VOXEL_MM3, ManyCases, coronal_folds, many_cases, quick
 from tests._helpers.trained_runs import voxels
 
 HELD_OUT = PredictSettings(held_out=True)
-# Learns the organs well enough that both classes are found.
-LEARNS = ("epochs=3", "loader.slices_per_epoch=48", "model.network.width=4", "lr=3e-2", "precision=32")
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ManyCases:
 @pytest.fixture(scope="module")
 def trained(data: ManyCases, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of two folds along the coronal axis."""
-    folder = tmp_path_factory.mktemp("runs")
-    folds = [
-        quick(folder, *data.decathlon, *LEARNS, "axis=coronal", "split.folds=2", f"fold={fold}", name=f"coronal{fold}")
-        for fold in range(2)
-    ]
-    return folds[0].parent
+    return coronal_folds(tmp_path_factory.mktemp("runs"), data)
 
 
 @pytest.fixture
