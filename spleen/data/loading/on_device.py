@@ -63,7 +63,7 @@ def gather(
 class StepNumbers(NamedTuple):
     """The slices of several steps, by number: a batch for the trainer, of which each step takes one array."""
 
-    steps: tuple[Int64[np.ndarray, " b"], ...]
+    steps: tuple[Int64[np.ndarray, " _"], ...]
 
     @property
     def n_slices(self) -> int:

@@ -13,7 +13,8 @@ from spleen.runs.results.arms import Arm
 
 _TICKS = (0, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
 
-Curve = Float[np.ndarray, "epoch 4"]
+# Curves of several arms are of different lengths, and a list of them is checked as one: the epochs are anonymous.
+Curve = Float[np.ndarray, "_ 4"]
 Scale = Num[np.ndarray, "..."]  # whatever shape matplotlib asks for
 
 
