@@ -2,7 +2,7 @@
 
 Letters: ``i j k`` are the voxel axes of a volume; ``n`` counts slices; ``b`` counts the samples of a batch; ``c``
 counts channels or classes; ``h w`` are the in-plane axes of a slice, rows first, on the network's grid, and ``H W`` on
-the native one. Class 0 is always the background.
+the native one; ``d`` counts the slices of a patch in 3D, 1 for a slice. Class 0 is always the background.
 """
 
 from typing import Literal
@@ -17,9 +17,12 @@ MaskVolume = Bool[np.ndarray, "i j k"]
 Affine = Float64[np.ndarray, "4 4"]
 
 ImageBatch = Float[Tensor, "b c h w"]
-LabelBatch = Integer[Tensor, "b 1 h w"]
+LabelBatch = Integer[Tensor, "b d h w"]
 LabelPlanes = Integer[Tensor, "b H W"]
 Logits = Float[Tensor, "b classes h w"]
+
+PatchBatch = Float[Tensor, "b c d h w"]
+PatchLogits = Float[Tensor, "b classes d h w"]
 
 AxisName = Literal["sagittal", "coronal", "axial"]
 SpacingMm = tuple[float, float, float]

@@ -41,13 +41,7 @@ def _top_level(config: TrainConfig) -> Iterator[str]:
     yield from one_of("precision", config.precision, ("auto", "32", "bf16", "16"))
     yield from between("lr", config.lr, 0, 10, low_included=False)
     yield from _img_size(config)
-    if config.crop_size is not None:
-        yield from between("crop_size", config.crop_size, _SIZES.start, _SIZES[-1], unit="pixels")
-        if config.crop_size % max(1, config.model.size_multiple):
-            yield (
-                f"crop_size must be a multiple of {config.model.size_multiple} (model.size_multiple), or each window "
-                f"is padded; got {config.crop_size}"
-            )
+    yield from _crop_size(config)
     yield from between("batch_size", config.batch_size, 1, 4096, unit="slices")
     yield from between("epochs", config.epochs, 1, 1_000_000)
     yield from between("seed", config.seed, 0, 2**32 - 1)
@@ -56,6 +50,33 @@ def _top_level(config: TrainConfig) -> Iterator[str]:
     yield from _warm_start(config)
     if config.study in ("", ".", "..") or "/" in config.study:
         yield f"study must be a folder name without '/'; got {config.study!r}"
+
+
+def _crop_size(config: TrainConfig) -> Iterator[str]:
+    size, multiple = config.crop_size, config.model.size_multiple
+    yield from one_of("model.dimensions", config.model.dimensions, (2, 3))
+    if size is None:
+        return
+    if config.model.dimensions == 3:
+        if not (isinstance(size, list) and len(size) == 3 and all(_is_whole(side) and side >= 1 for side in size)):
+            yield (
+                "crop_size of a 3D network must be three whole numbers [slices,height,width], such as [16,96,96], or "
+                f"null to choose them from the data; got {size}"
+            )
+    elif not _is_whole(size):
+        hint = "; patches of several slices need a 3D network, such as model=unet3d" if isinstance(size, list) else ""
+        yield f"crop_size must be a whole number of pixels, or null for whole slices; got {size}{hint}"
+    else:
+        yield from between("crop_size", size, _SIZES.start, _SIZES[-1], unit="pixels")
+        if size % max(1, multiple):
+            yield (
+                f"crop_size must be a multiple of {multiple} (model.size_multiple), or each window is padded; "
+                f"got {size}"
+            )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _warm_start(config: TrainConfig) -> Iterator[str]:
@@ -72,7 +93,7 @@ def _img_size(config: TrainConfig) -> Iterator[str]:
     if size == "native":
         if config.resize == "stretch":
             yield "img_size=native keeps the voxel grid, so resize=stretch has no effect; leave it at keep_aspect"
-    elif isinstance(size, bool) or not isinstance(size, int):
+    elif not _is_whole(size):
         yield f"img_size must be a whole number of pixels, or native to keep the voxel grid; got '{size}'"
     else:
         yield from between("img_size", size, _SIZES.start, _SIZES[-1], unit="pixels")
@@ -253,10 +274,10 @@ def _has_no_validation(config: TrainConfig) -> bool:
     return config.fold == "all" or config.split.val_fraction == 0
 
 
-def one_of(name: str, value: object, allowed: tuple[str, ...]) -> Iterator[str]:
+def one_of(name: str, value: object, allowed: tuple[object, ...]) -> Iterator[str]:
     """An error message unless the value is one of the allowed ones."""
     if value not in allowed:
-        yield f"{name} must be one of {', '.join(allowed)}; got '{value}'"
+        yield f"{name} must be one of {', '.join(map(str, allowed))}; got '{value}'"
 
 
 def between(

@@ -11,7 +11,7 @@ from torch import nn
 from spleen import __version__
 from spleen.config.preprocessing import build_classes, build_preprocessing
 from spleen.config.schema import TrainConfig, process_count
-from spleen.data.augmentation.crop import CropSettings
+from spleen.data.augmentation.crop import CropSettings, window_size
 from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.datamodule import LoaderSettings, SliceDataModule
 from spleen.data.splits.blocks import SliceSplitSettings
@@ -51,6 +51,7 @@ def build_loader_settings(config: TrainConfig) -> LoaderSettings:
         context_slices=config.context_slices,
         seed=config.seed,
         steps_at_once=_STEPS_AT_ONCE if steps_on_device(config) else None,
+        patch_depth=config.crop_size[0] if config.model.dimensions == 3 else None,
     )
 
 
@@ -61,6 +62,10 @@ def steps_on_device(config: TrainConfig) -> bool:
     """
     wanted = config.loader.on_device
     several, scaled = process_count(config.trainer) > 1, config.precision == "16"
+    if config.model.dimensions == 3:
+        if wanted is True:
+            raise InputError("loader.on_device=true serves slices, not the patches of a 3D network; leave it at auto")
+        return False
     if wanted is True and (several or scaled):
         what = f"trainer.devices={config.trainer.devices}" if several else "precision=16, whose losses are scaled"
         raise InputError(
@@ -100,7 +105,9 @@ def build_parts(config: TrainConfig) -> Parts:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     parts = Parts(spec, build_network(spec), build_loss(config), augment, swapped)
     side = config.crop_size if config.img_size == "native" else config.img_size
-    if side is not None:
+    if spec.patch_size is not None:
+        check_slice_size(config, parts, spec.patch_size[1:])
+    elif side is not None:
         check_slice_size(config, parts, (side, side))  # the longer side; the other one may be less
     return parts
 
@@ -120,29 +127,35 @@ def check_slice_size(
     config: TrainConfig, parts: Parts, size: tuple[int, int], training_slices: int | None = None
 ) -> None:
     """Raise InputError if slices of this height and width are too small for the network and the batch size."""
-    if config.crop_size is not None:
-        size = min(size[0], config.crop_size), min(size[1], config.crop_size)
+    sides: tuple[int, ...] = size
+    if parts.spec.patch_size is not None:
+        sides = parts.spec.patch_size
+    elif config.crop_size is not None:
+        sides = window_size(size, config.crop_size)
     batch_size = min(config.batch_size, config.loader.slices_per_epoch or training_slices or config.batch_size)
     if config.trainer.accelerator == "cpu":  # each process has its part; on GPUs batch normalisation is shared
         batch_size = max(1, batch_size // process_count(config.trainer))
-    check_input_size(parts.network, parts.spec.n_input_channels, size, batch_size)
+    check_input_size(parts.network, parts.spec.n_input_channels, sides, batch_size)
 
 
 def build_module(
     config: TrainConfig, parts: Parts, data: SliceDataModule, carried_over: Collection[str] = ()
 ) -> SegmentationModule:
     """The untrained module for these data; `carried_over` are the parameters that another run has trained."""
-    preprocessing = parts.spec.preprocessing
+    preprocessing, patch_size = parts.spec.preprocessing, parts.spec.patch_size
     names = preprocessing.classes.names
+    # A patch may be longer than its case: then it has slices without a label.
+    all_known = preprocessing.ignore_value is None and patch_size is None
+    window = patch_size[1:] if patch_size else config.crop_size
     return SegmentationModule(
         network=parts.network,
-        loss=parts.loss if preprocessing.ignore_value is None else LossOfKnown(parts.loss),
+        loss=parts.loss if all_known else LossOfKnown(parts.loss),
         optimiser=build_optimiser_settings(config, carried_over),
         augment=parts.augment,
         split_scores={split: SplitScores([part.case for part in data.slices(split)], names) for split in SCORED_SPLITS},
         axis=preprocessing.axis,
         seed=config.seed,
-        crop=CropSettings(config.crop_size, config.loader.foreground_fraction) if config.crop_size else None,
+        crop=CropSettings(window, config.loader.foreground_fraction) if window else None,
         swapped_classes=parts.swapped_classes,
         steps_on_device=steps_on_device(config),
         gradient_clip=config.optimiser.gradient_clip,
@@ -219,7 +232,7 @@ def build_spec(config: TrainConfig) -> ModelSpec:
         network={**model.network, **channels},
         preprocessing=preprocessing,
         context_slices=config.context_slices,
-        crop_size=config.crop_size,
+        crop_size=tuple(config.crop_size) if isinstance(config.crop_size, list) else config.crop_size,
         precision=config.precision,
         trained_flips=tuple(config.augment.get("flips", ())),
         spleen_version=__version__,

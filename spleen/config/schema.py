@@ -127,13 +127,14 @@ class AutoIntensity:
 
 @dataclass
 class ModelConfig:
-    """model: any network, by `_target_`."""
+    """model: any network, by `_target_`. Older records lack the key with a default."""
 
     name: str
     size_multiple: int
     in_channels_argument: str
     out_channels_argument: str
     network: dict[str, Any]
+    dimensions: int = 2
 
 
 @dataclass
@@ -221,7 +222,7 @@ class TrainConfig:
     trainer: TrainerConfig
     logger: LoggerConfig
     fold: Any = None  # None, a number from 0, or "all"
-    crop_size: int | None = None
+    crop_size: Any = None  # pixels, or in 3D [slices, height, width]
     verify: bool = False
     report: bool = True
     init_from: str | None = None

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from spleen.errors import InputError
@@ -15,7 +14,7 @@ from spleen.imaging.preprocessing import Preprocessing
 from spleen.inference.choice import Choice, choose_runs, find_checkpoints, run_name
 from spleen.inference.legacy import RECIPE_KEY, spec_of_recipe
 from spleen.models.checkpoint import SPEC_KEY, check_finite, network_weights, read_checkpoint
-from spleen.models.factory import build_network, check_weights_fit
+from spleen.models.factory import build_network, channels_last, check_weights_fit
 from spleen.models.spec import ModelSpec
 from spleen.models.trusted import check_network_setting
 from spleen.records.folder import BEST, CHECKPOINTS, RunFolder
@@ -31,7 +30,10 @@ class TrainedModel:
     name: str
     checkpoint: Path
     network: nn.Module
-    """Maps slices (b, n_channels * (2 * context_slices + 1), h, w) to logits (b, 1 + classes, h, w); in eval mode."""
+    """Maps slices (b, n_channels * (2 * context_slices + 1), h, w) to logits (b, 1 + classes, h, w); in eval mode.
+
+    A 3D network maps all slices of a volume, together.
+    """
     spec: ModelSpec
 
     @property
@@ -67,8 +69,7 @@ def load_trained(path: Path, allow_custom_code: bool = False) -> TrainedModel:
         network.load_state_dict(weights)
     except (InputError, RuntimeError, AttributeError, TypeError) as error:
         raise InputError(f"{checkpoint}: {error}") from error
-    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainedModel(run_name(checkpoint), checkpoint.resolve(), network, spec)
+    return TrainedModel(run_name(checkpoint), checkpoint.resolve(), channels_last(network.eval()), spec)
 
 
 def spec_of(content: Mapping[str, Any]) -> ModelSpec:

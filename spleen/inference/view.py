@@ -43,18 +43,31 @@ def view_probabilities(
     count, height, width = slice_shape(image.shape, settings.axis)
     grid = settings.plan(image.shape, image.affine)
     planes = _normalised(model, image, grid, name)
+    of_volume = None if model.spec.patch_size is None else _volume_logits(model, planes, variants, hardware)
     bytes_per_slice = 4 * len(variants) * (len(settings.classes.names) + 1) * height * width
     step = max(1, min(batch_size, _STEP_BYTES // bytes_per_slice))
     for start in range(0, count, step):
         index = np.arange(start, min(start + step, count))
-        # All channels of one slice, then of the next, in the same order as in training.
-        stacks = planes[context_indices(index, count, model.spec.context_slices)].reshape(len(index), -1, *grid.padded)
-        images = torch.from_numpy(stacks).to(hardware.device).float()
-        logits = [variant.undo(_run(model, variant.apply(images), hardware)) for variant in variants]
+        if of_volume is not None:
+            logits = [each[start : start + len(index)].to(hardware.device) for each in of_volume]
+        else:
+            # All channels of one slice, then of the next, in the same order as in training.
+            neighbours = context_indices(index, count, model.spec.context_slices)
+            stacks = planes[neighbours].reshape(len(index), -1, *grid.padded)
+            images = torch.from_numpy(stacks).to(hardware.device).float()
+            logits = [variant.undo(_run(model, variant.apply(images), hardware)) for variant in variants]
         yield (
             slice(start, start + len(index)),
             torch.stack([foreground_probabilities(of_variant, grid) for of_variant in logits]),
         )
+
+
+def _volume_logits(
+    model: TrainedModel, planes: Float16[np.ndarray, "n c h w"], variants: Sequence[Variant], hardware: Device
+) -> list[Float16[Tensor, "n classes h w"]]:
+    """Logits of all slices for each variant, by a 3D network; in half precision in main memory, since they are many."""
+    images = torch.from_numpy(planes).to(hardware.device).float()
+    return [variant.undo(_run(model, variant.apply(images), hardware)).half().cpu() for variant in variants]
 
 
 def _normalised(

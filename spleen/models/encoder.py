@@ -6,6 +6,7 @@ from torch import nn
 
 from spleen.errors import InputError
 from spleen.models.padding import PadToMultiple
+from spleen.models.patches import PatchWindows
 from spleen.models.windows import OverlappingWindows
 
 # By package and class, the names of the submodules on the way down, the deepest level included. MONAI nests the levels
@@ -14,6 +15,7 @@ _NESTED = r"model(\.1\.submodule)*\.0"
 _LEVEL_BELOW = re.compile(r"model(\.1\.submodule)+")
 _ENCODERS = {
     ("spleen", "UNet"): r"encoder",
+    ("spleen", "UNet3D"): r"encoder",
     ("monai", "BasicUNet"): r"conv_0|down_\d+",
     ("monai", "DynUNet"): r"input_block|downsamples|bottleneck",
     ("monai", "SegResNet"): r"convInit|down_layers",
@@ -27,7 +29,7 @@ _USUAL = r"encoder"
 def unwrapped(network: nn.Module) -> tuple[str, nn.Module]:
     """A network without the padding and the windows that `build_network` adds, and the prefix of its names in them."""
     prefix = ""
-    while isinstance(network, PadToMultiple | OverlappingWindows):
+    while isinstance(network, PadToMultiple | OverlappingWindows | PatchWindows):
         prefix, network = f"{prefix}network.", network.network
     return prefix, network
 

@@ -13,21 +13,35 @@ from torch import Tensor, nn
 
 from spleen.errors import InputError
 from spleen.models.padding import PadToMultiple
+from spleen.models.patches import PatchWindows
 from spleen.models.spec import ModelSpec
 from spleen.models.windows import OverlappingWindows
 
 # Packages that only some of the shipped configurations need.
 _OPTIONAL = {"monai": "monai>=1.5"}
+# By the number of dimensions of a convolution's weights.
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def build_network(spec: ModelSpec) -> nn.Module:
     """The untrained network, accepting slices of any size.
 
-    It maps (b, n_channels * (2 * context_slices + 1), h, w) to logits (b, 1 + classes, h, w).
+    It maps (b, n_channels * (2 * context_slices + 1), h, w) to logits (b, 1 + classes, h, w); a 3D network takes the
+    slices of one volume, or patches (b, n_channels, d, h, w).
     Raises InputError as `build_part` does.
     """
+    if spec.patch_size is not None:
+        return PatchWindows(build_part("model.network", spec.network), spec.patch_size)
     padded = PadToMultiple(build_part("model.network", spec.network), spec.preprocessing.size_multiple)
-    return padded if spec.crop_size is None else OverlappingWindows(padded, spec.crop_size)
+    return OverlappingWindows(padded, spec.crop_size) if isinstance(spec.crop_size, int) else padded
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network itself, with the weights of its convolutions in the memory format in which these are fastest."""
+    for weight in network.parameters():
+        if weight.ndim in _CHANNELS_LAST:
+            weight.data = weight.data.contiguous(memory_format=_CHANNELS_LAST[weight.ndim])
+    return network
 
 
 def check_weights_fit(spec: ModelSpec, weights: Mapping[str, Tensor]) -> None:

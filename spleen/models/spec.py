@@ -37,8 +37,8 @@ class ModelSpec:
     """Its classes contain the label values of the training, even if the configuration left them open."""
     context_slices: int
     """Neighbouring slices on either side that are stacked with a slice."""
-    crop_size: int | None
-    """Side in pixels of the training windows; None: whole slices."""
+    crop_size: int | tuple[int, int, int] | None
+    """Side in pixels of the training windows, or depth, height and width of 3D patches; None: whole slices."""
     precision: str
     """Of the training: auto, 32, bf16 or 16."""
     trained_flips: tuple[str, ...] = ()
@@ -49,6 +49,11 @@ class ModelSpec:
     """Fingerprints (`spleen.imaging.fingerprint`) of the train and val images, sorted; empty in older checkpoints."""
     spleen_version: str | None = None
     """The version of this package that trained it; None in older checkpoints."""
+
+    @property
+    def patch_size(self) -> tuple[int, int, int] | None:
+        """Depth in slices, height and width in pixels of the patches of a 3D network; None for a 2D one."""
+        return self.crop_size if isinstance(self.crop_size, tuple) else None
 
     @property
     def n_input_channels(self) -> int:
@@ -72,7 +77,7 @@ class ModelSpec:
             "img_size": preprocessing.img_size,
             "resize": preprocessing.resize,
             "size_multiple": preprocessing.size_multiple,
-            "crop_size": self.crop_size,
+            "crop_size": list(self.crop_size) if isinstance(self.crop_size, tuple) else self.crop_size,
             "grid_tolerance_mm": preprocessing.grid_tolerance_mm,
             "network": dict(self.network),
             "precision": self.precision,
@@ -113,7 +118,7 @@ class ModelSpec:
             network=_take(content, "network", _is_network, "a network whose _target_ is the name of its class"),
             preprocessing=_preprocessing(content, classes),
             context_slices=_take(content, "context_slices", _within(0, 32), "a whole number from 0 to 32"),
-            crop_size=_take(content, "crop_size", lambda size: size is None or _is_size(size), f"null or {_A_SIZE}"),
+            crop_size=_crop_size(content),
             precision=_take(content, "precision", *_one_of(PRECISIONS)),
             trained_flips=_texts(content, "trained_flips"),
             training_volumes_mm3=volumes,
@@ -138,6 +143,16 @@ def _preprocessing(content: Mapping[str, Any], classes: ClassMap) -> Preprocessi
         grid_tolerance_mm=float(_take(content, "grid_tolerance_mm", _between(0, 10), "from 0 to 10 mm")),
         n_channels=_take(content, "channels", _within(1, 1000), "a whole number from 1 to 1000"),
     )
+
+
+def _crop_size(content: Mapping[str, Any]) -> int | tuple[int, int, int] | None:
+    def is_valid(size: object) -> bool:
+        return (
+            size is None or _is_size(size) or (isinstance(size, list) and len(size) == 3 and all(map(_is_side, size)))
+        )
+
+    size = _take(content, "crop_size", is_valid, f"null, {_A_SIZE}, or the three sides of a 3D patch")
+    return tuple(size) if isinstance(size, list) else size
 
 
 def _intensity(content: Mapping[str, Any]) -> Intensity:
@@ -212,6 +227,7 @@ def _between(low: float, high: float) -> Callable[[Any], bool]:
 
 
 _is_size = _within(_SIZES.start, _SIZES[-1])
+_is_side = _within(1, _SIZES[-1])
 _A_SIZE = f"from {_SIZES.start} to {_SIZES[-1]} pixels"
 
 

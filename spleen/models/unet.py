@@ -83,7 +83,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(channels[d + 1], channels[d], 2, stride=2) for d in upwards)
         self.decoder = nn.ModuleList(_double_convolution(2 * channels[d], channels[d], norm, dropout) for d in upwards)
         self.head = nn.Conv2d(channels[0], out_channels * unshuffle**2, 1)
-        self._initialise(out_channels, foreground_prior)
+        prior = None if foreground_prior is None else prior_logits(out_channels, foreground_prior)
+        initialise(self, self.head, None if prior is None else prior.repeat_interleave(unshuffle**2))
 
     def forward(self, image: ImageBatch) -> Logits:
         """Logits (b, out_channels, h, w); h and w must be multiples of ``size_multiple``."""
@@ -106,28 +107,29 @@ class UNet(nn.Module):
         logits: Logits = self.head(features)
         return logits if self._unshuffle == 1 else F.pixel_shuffle(logits, self._unshuffle)
 
-    def _initialise(self, n_classes: int, foreground_prior: float | None) -> None:
-        """He et al. (2015) initialisation, which preserves the variance through rectified layers.
 
-        The head starts with full-size weights of both signs. With small initial weights, the many background pixels of
-        the first steps can turn all of them against the organ, and with non-negative features they never recover.
-        """
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
-            elif isinstance(layer, nn.ConvTranspose2d):
-                # Each output pixel gets one tap of the 2 × 2 kernel, so the fan-in is the number of input
-                # channels. No ReLU follows, hence the variance 1 / fan-in.
-                nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
-                _zero_bias(layer)
-        nn.init.normal_(self.head.weight, std=self.head.in_channels**-0.5)
-        _zero_bias(self.head)
-        if foreground_prior is not None:
-            prior = _prior_logits(n_classes, foreground_prior)
-            self.head.bias = nn.Parameter(prior.repeat_interleave(self._unshuffle**2))
+def initialise(network: nn.Module, head: nn.Conv2d | nn.Conv3d, bias: Tensor | None) -> None:
+    """He et al. (2015) initialisation, which preserves the variance through rectified layers.
+
+    The head starts with full-size weights of both signs, and with this bias, or zero. With small initial weights, the
+    many background pixels of the first steps can turn all of them against the organ, and with non-negative features
+    they never recover.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
+        elif isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d):
+            # Each output pixel gets one tap of the kernel, as large as the stride, so the fan-in is the number of input
+            # channels. No ReLU follows, hence the variance 1 / fan-in.
+            nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
+            _zero_bias(layer)
+    nn.init.normal_(head.weight, std=head.in_channels**-0.5)
+    _zero_bias(head)
+    if bias is not None:
+        head.bias = nn.Parameter(bias)
 
 
-def _prior_logits(n_classes: int, foreground_prior: float) -> Tensor:
+def prior_logits(n_classes: int, foreground_prior: float) -> Tensor:
     """Logits (classes,) with which all classes but the first have this probability together, each the same."""
     logits = torch.zeros(n_classes)
     if n_classes > 1:
@@ -135,7 +137,7 @@ def _prior_logits(n_classes: int, foreground_prior: float) -> Tensor:
     return logits
 
 
-def _zero_bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+def _zero_bias(layer: nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d) -> None:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 

@@ -67,7 +67,7 @@ def warm_start(
     """
     prefix, inner = unwrapped(network)
     fresh = inner.state_dict()
-    source_prefix = "network." * (1 if source_spec.crop_size is None else 2)
+    source_prefix = "network." * (2 if isinstance(source_spec.crop_size, int) else 1)
     old = {name.removeprefix(source_prefix): value for name, value in source.items()}
     fit = _Fit(spec, source_spec, _channel_dimensions(spec, arguments, fresh))
     state = {name: value.clone() for name, value in fresh.items()}

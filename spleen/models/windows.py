@@ -1,5 +1,6 @@
 """Sliding-window inference on large slices, for a network trained on windows."""
 
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -64,7 +65,7 @@ class OverlappingWindows(nn.Module):
         """The weighted mean over windows, accumulated in float32 whatever the network's precision."""
         size = image.shape[-2:]
         height, width = (min(side, self.crop_size) for side in size)
-        weights = gaussian_weights(height, width, image.device)
+        weights = gaussian_weights((height, width), image.device)
         sum_of_weights = torch.zeros(size, device=image.device)
         sum_of_logits: Tensor | None = None
         for top, left in product(
@@ -91,10 +92,10 @@ def window_starts(side: int, window: int, overlap: float) -> list[int]:
     return [*range(0, side - window, step), side - window]
 
 
-def gaussian_weights(height: int, width: int, device: torch.device) -> Float[Tensor, "h w"]:
-    """Pixel weights of a window: a Gaussian with maximum 1 at its centre, clipped below at 0.001."""
-    along = []
-    for side in (height, width):
+def gaussian_weights(sides: Sequence[int], device: torch.device) -> Float[Tensor, "*sides"]:
+    """Weights of a window's pixels or voxels: a Gaussian with maximum 1 at its centre, clipped below at 0.001."""
+    weights = torch.ones((), device=device)
+    for side in sides:
         distance = torch.arange(side, device=device) - (side - 1) / 2
-        along.append(torch.exp(-0.5 * (distance / (_SIGMA_FRACTION * side)) ** 2))
-    return torch.outer(*along).clamp_min(_SMALLEST_WEIGHT)
+        weights = weights.unsqueeze(-1) * torch.exp(-0.5 * (distance / (_SIGMA_FRACTION * side)) ** 2)
+    return weights.clamp_min(_SMALLEST_WEIGHT)

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from spleen.config.datasets import check_files_exist, complete, find_dataset
 from spleen.config.factory import Parts, build_fit_settings, build_module, build_parts, check_slice_size, complete_spec
 from spleen.config.identity import known_identity
+from spleen.config.patches import complete_patches
 from spleen.config.schema import TrainConfig
 from spleen.config.warm_start import begin_warm, check_held_out, with_seen
 from spleen.data.cases import Case
@@ -107,7 +108,7 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
     limit_threads(usable_cores())
     dataset = find_dataset(config)
     check_files_exist(config, dataset.cases)
-    config = complete(config, dataset)
+    config = complete_patches(complete(config, dataset), dataset.cases)
     settings = build_fit_settings(config)
     parts, wandb = build_parts(config), build_wandb_settings(config, run_folder)
     job = _Job(config, dataset.cases, dataset.known_values, settings, parts, wandb, run_folder, started)
@@ -218,9 +219,10 @@ def _report(
         record_data(job.run_folder, data, job.parts.spec.preprocessing.intensity)
     views: list[tuple[str, SliceView]] = []
     with _never_fatal("the figures could not be drawn"):
-        cases = [part.case for part in data.slices("test")]
+        parts, is_3d = data.slices("test"), job.parts.spec.patch_size is not None
         for name, score in choose(module.test_slices):
-            views.append((name, show(score, cases[score.case_index], job.config.context_slices, fitted.forward)))
+            part = parts[score.case_index]
+            views.append((name, show(score, part, job.config.context_slices, is_3d, fitted.forward)))
     with _never_fatal("the figures could not be drawn"):
         draw(files.figures, _title(job.config), fitted.rows, views, names, module.scores)
     return views

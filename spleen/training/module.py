@@ -20,6 +20,8 @@ from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.batches import ScoredBatch, SliceBatch
 from spleen.data.loading.on_device import StepNumbers, SteppedBatches, slices_for
 from spleen.evaluation.metrics.per_case import OVERLAP_SCORES, CaseScore, class_means, mean_scores
+from spleen.models.factory import channels_last
+from spleen.models.patches import PatchWindows
 from spleen.training.on_device.averaging import averaged_weights
 from spleen.training.on_device.counts import count_steps, share_step_counts, total_steps
 from spleen.training.on_device.steps import Steps, StepSettings
@@ -44,12 +46,14 @@ def seed_global_state(seed: int, epoch: int, rank: int = 0) -> None:
 
 
 class SegmentationModule(pl.LightningModule):
-    """Trains a network on slices and scores it per case on the native grid.
+    """Trains a network on slices, or on patches of slices, and scores it per case on the native grid.
 
-    `network` maps (b, c, h, w) to logits (b, 1 + classes, h, w); `loss` maps logits and class indices (b, 1, h, w) to a
-    scalar. With `crop`, training uses random windows of the slices. `swapped_classes` are the class indices after
-    mirroring along left_right; empty if none changes. With `steps_on_device` the module makes the optimiser steps, and
-    clips gradients to the norm `gradient_clip`; otherwise the trainer does both. `frozen` are submodules of the network
+    `network` maps (b, c, h, w) to logits (b, 1 + classes, h, w), and `PatchWindows` also patches; `loss` maps logits
+    and class indices (b, 1, h, w) to a scalar. With `crop`, training uses random windows of the slices.
+    `swapped_classes` are the class indices after mirroring along left_right; empty if none changes. With
+    `steps_on_device` the module
+    makes the optimiser steps, and clips gradients to the norm `gradient_clip`; otherwise the trainer does both.
+    `frozen` are submodules of the network
     that are not trained.
     """
 
@@ -91,7 +95,7 @@ class SegmentationModule(pl.LightningModule):
 
     def set_network(self, network: nn.Module) -> None:
         """Take this network in place of the present one."""
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = channels_last(network)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (b, classes, h, w) of slices (b, c, h, w)."""
@@ -145,7 +149,13 @@ class SegmentationModule(pl.LightningModule):
         return self._loss_of(image, label)
 
     def _loss_of(self, image: ImageBatch, label: LabelBatch) -> Tensor:
-        loss: Tensor = self.loss(self(image), label)
+        if isinstance(self.network, PatchWindows):
+            # The channels of an image are those of its slices; a loss sees the slices of a patch one below the other.
+            patch = image.unflatten(1, (label.shape[1], -1)).transpose(1, 2)
+            logits, label = self.network(patch).flatten(2, 3), label.flatten(1, 2).unsqueeze(1)
+        else:
+            logits = self(image)
+        loss: Tensor = self.loss(logits, label)
         return loss
 
     def _train_steps(self, batch: StepNumbers) -> dict[str, Any]:
@@ -231,6 +241,8 @@ class SegmentationModule(pl.LightningModule):
 
     def _score(self, batch: ScoredBatch, scores: SplitScores) -> LabelPlanes:
         logits = self(batch.image)
+        if batch.scored is not None:
+            logits = logits[batch.scored]
         return scores.add(logits, self.loss(logits, batch.label), batch)
 
     def _count_slices(self, split: ScoredSplit, prediction: LabelPlanes, batch: ScoredBatch) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spleen.data.loading.batches import load_images
-from spleen.data.store.entry import StoredCase
+from spleen.data.loading.batches import CaseSlices, load_images
+from spleen.data.loading.patches import runs
 from spleen.evaluation.metrics.overlap import without_ignored
 from spleen.imaging.probabilities import native_prediction
 from spleen.reporting.overlays import SliceView
@@ -41,14 +41,23 @@ def choose(scores: Sequence[SliceScore]) -> list[tuple[str, SliceScore]]:
     return [("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])]
 
 
-def show(score: SliceScore, case: StoredCase, context_slices: int, forward: Callable[[Tensor], Tensor]) -> SliceView:
-    """Predict one slice again for plotting, without ignored voxels; `forward` maps images (b, c, h, w) to logits."""
-    index = np.array([score.slice_index])
-    images = load_images(case, index, context_slices)
+def show(
+    score: SliceScore, part: CaseSlices, context_slices: int, is_3d: bool, forward: Callable[[Tensor], Tensor]
+) -> SliceView:
+    """Predict one slice again for plotting, without ignored voxels; `forward` maps images (b, c, h, w) to logits.
+
+    A 3D network predicts it with all slices among which it was scored.
+    """
+    case, index, place = part.case, np.array([score.slice_index]), 0
+    if is_3d:
+        run = next(run for run in runs(part) if run.start <= score.slice_index < run.stop)
+        index, place = np.arange(run.start, run.stop), score.slice_index - run.start
+    images = load_images(case, index, 0 if is_3d else context_slices)
     with torch.no_grad():
-        prediction = native_prediction(forward(torch.from_numpy(images)), case.grid)[0].cpu()
+        logits = forward(torch.from_numpy(images))[place : place + 1]
+        prediction = native_prediction(logits, case.grid)[0].cpu()
     height, width = case.grid.resampled
-    shown = images[0, context_slices * case.n_channels, :height, :width]
+    shown = images[place, 0 if is_3d else context_slices * case.n_channels, :height, :width]
     low, high = float(shown.min()), float(shown.max())
     prediction, expected = without_ignored(prediction, torch.from_numpy(case.reference[score.slice_index]))
     reference = expected.numpy()

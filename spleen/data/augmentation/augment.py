@@ -35,7 +35,7 @@ def augment_batch(
 
     Args:
         image: slices (b, c, h, w), normalised to about -1 to 1.
-        label: label maps (b, 1, h, w).
+        label: label maps (b, d, h, w): one for a slice, or d for a patch of d slices, which are moved alike.
         settings: strengths and probabilities.
         axis: the slicing axis, which determines the image dimension of a flip.
         generator: source of all randomness, on the CPU: decisions then do not wait for a GPU. Noise for a batch on a

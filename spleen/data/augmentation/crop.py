@@ -20,9 +20,9 @@ _DRAW_LIMIT = 2**62
 
 @dataclass(frozen=True)
 class CropSettings:
-    """Training windows: side in pixels, and the fraction drawn around the organ in slices that contain it."""
+    """Training windows: side, or height and width, in pixels; the fraction drawn around the organ if a slice has it."""
 
-    size: int
+    size: int | tuple[int, int]
     foreground_fraction: float
 
 
@@ -42,14 +42,19 @@ def draw_windows(count: int, foreground_fraction: float, random: Generator) -> W
     return WindowDraws(around_pixel, torch.randint(_DRAW_LIMIT, (4, count), generator=random))
 
 
-def window_size(size: tuple[int, int], crop_size: int) -> tuple[int, int]:
+def window_size(size: tuple[int, int], crop_size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width of the windows of slices of this size."""
-    return min(size[0], crop_size), min(size[1], crop_size)
+    height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+    return min(size[0], height), min(size[1], width)
 
 
 def crop_batch(
-    image: ImageBatch, label: LabelBatch, crop_size: int, foreground_fraction: float, random: Generator
-) -> tuple[Float[Tensor, "b c window_h window_w"], Integer[Tensor, "b 1 window_h window_w"]]:
+    image: ImageBatch,
+    label: LabelBatch,
+    crop_size: int | tuple[int, int],
+    foreground_fraction: float,
+    random: Generator,
+) -> tuple[Float[Tensor, "b c window_h window_w"], Integer[Tensor, "b d window_h window_w"]]:
     """A random window of each slice, at the same position in image and label; the input is never modified.
 
     A window is min(side, crop_size) pixels high and wide. A slice with foreground gets, with probability
@@ -59,8 +64,9 @@ def crop_batch(
 
     Args:
         image: slices (b, c, h, w), after the augmentation.
-        label: label maps (b, 1, h, w); 0 is the background, and `IGNORED` neither that nor foreground.
-        crop_size: side of a window in pixels, at least 1.
+        label: label maps (b, d, h, w), one for a slice or d for a patch of d slices, of which any may have the
+            foreground pixel; 0 is the background, and `IGNORED` neither that nor foreground.
+        crop_size: side of a window, or its height and width, in pixels, at least 1.
         foreground_fraction: probability from 0 to 1.
         random: source of all randomness: the same state gives the same windows on every device. A CPU generator
             is best even for a batch on a GPU, because nothing then waits for the GPU.
@@ -73,13 +79,13 @@ def crop_batch(
 
 @torch.no_grad()
 def crop_drawn(
-    image: ImageBatch, label: LabelBatch, crop_size: int, draws: WindowDraws
-) -> tuple[Float[Tensor, "b c window_h window_w"], Integer[Tensor, "b 1 window_h window_w"]]:
+    image: ImageBatch, label: LabelBatch, crop_size: int | tuple[int, int], draws: WindowDraws
+) -> tuple[Float[Tensor, "b c window_h window_w"], Integer[Tensor, "b d window_h window_w"]]:
     """The windows of `crop_batch` with random numbers that are drawn already."""
     height, width = image.shape[-2:]
     window = window_size((height, width), crop_size)
     numbers = draws.numbers.to(label.device)
-    foreground = (label[:, 0] > 0) & (label[:, 0] != IGNORED)
+    foreground = ((label > 0) & (label != IGNORED)).any(1)
     around_pixel = draws.around_pixel.to(label.device) & foreground.any(2).any(1)
     pixel_row = _draw_by_count(foreground.sum(2), numbers[0])
     in_row = foreground[torch.arange(len(label), device=label.device), pixel_row]

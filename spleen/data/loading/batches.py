@@ -20,7 +20,7 @@ from spleen.types import ImageBatch, LabelBatch
 
 
 class SliceBatch(NamedTuple):
-    """Slices on the network's grid, for a training step."""
+    """Slices, or patches of slices, on the network's grid, for a training step."""
 
     image: ImageBatch
     label: LabelBatch
@@ -29,7 +29,7 @@ class SliceBatch(NamedTuple):
 
     @property
     def n_slices(self) -> int:
-        """Number of slices."""
+        """Number of slices, or of patches."""
         return len(self.image)
 
     @property
@@ -41,11 +41,13 @@ class SliceBatch(NamedTuple):
 class ScoredBatch(NamedTuple):
     """Slices of one case with the reference on its native planes, for scoring."""
 
-    image: ImageBatch
+    image: Float[Tensor, "slices c h w"]
     label: LabelBatch
     reference: Integer[Tensor, "b H W"]
     case_index: int
     slice_index: Int64[Tensor, " b"]
+    scored: Int64[Tensor, " b"] | None = None
+    """Which of the images are scored, if these are all slices of a volume: those that the rest describes."""
 
 
 @dataclass(frozen=True)
@@ -138,18 +140,13 @@ class TrainingSlices(Dataset[SliceBatch]):
     """
 
     def __init__(self, parts: Sequence[CaseSlices], context_slices: int) -> None:
-        self._table = SliceTable(tuple(parts), context_slices)
+        self.table = SliceTable(tuple(parts), context_slices)
 
     def __len__(self) -> int:
-        return len(self._table.slice_of)
-
-    @property
-    def foreground(self) -> Bool[np.ndarray, " n"]:
-        """Which of the slices contain foreground."""
-        return self._table.foreground
+        return len(self.table.slice_of)
 
     def __getitem__(self, numbers: Int64[np.ndarray, " b"]) -> SliceBatch:
-        table = self._table
+        table = self.table
         numbers = table.sorted(numbers)
         case_of, slice_of = table.case_of[numbers], table.slice_of[numbers]
         of_batch, starts = np.unique(case_of, return_index=True)

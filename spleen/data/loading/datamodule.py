@@ -21,6 +21,7 @@ from spleen.data.loading.batches import (
     TrainingSlices,
 )
 from spleen.data.loading.on_device import CachedOnDevice, SteppedBatches, has_room
+from spleen.data.loading.patches import PatchBatches, ScoredVolumes, TrainingPatches
 from spleen.data.splits.blocks import SliceSplit
 from spleen.data.store.entry import StoredCase
 
@@ -40,6 +41,8 @@ class LoaderSettings:
     seed: int
     steps_at_once: int | None = None
     """Steps for which the trainer gets slice numbers, instead of slices; None: slices, step by step."""
+    patch_depth: int | None = None
+    """Slices of a patch, for a 3D network; None: slices."""
 
 
 class SliceDataModule(pl.LightningDataModule):
@@ -100,13 +103,21 @@ class SliceDataModule(pl.LightningDataModule):
         return SteppedBatches(table, self._sampler(table.foreground), self.settings.steps_at_once)
 
     def slice_batches(self) -> DataLoader[SliceBatch]:
-        """The training batches as slices, read from the store."""
-        dataset = TrainingSlices(self.slices("train"), self.settings.context_slices)
+        """The training batches as slices or patches, read from the store."""
+        parts, depth = self.slices("train"), self.settings.patch_depth
+        dataset: TrainingSlices | TrainingPatches
+        if depth is None:
+            dataset = TrainingSlices(parts, self.settings.context_slices)
+            sampler: BalancedBatches | PatchBatches = self._sampler(dataset.table.foreground)
+        else:
+            dataset = TrainingPatches(parts, depth)
+            sampler = PatchBatches(self._sampler(dataset.table.foreground), depth, self.settings.seed, self._place[0])
+            sampler.set_epoch(self._first_epoch)
         workers = self.settings.num_workers
         return DataLoader(
             dataset,
             batch_size=None,
-            sampler=self._sampler(dataset.foreground),
+            sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),
@@ -135,6 +146,9 @@ class SliceDataModule(pl.LightningDataModule):
         return self._scored("test")
 
     def _scored(self, split: Split) -> DataLoader[ScoredBatch]:
+        if self.settings.patch_depth is not None:
+            volumes = ScoredVolumes(self.slices(split), *self._place)
+            return DataLoader(volumes, batch_size=None, generator=torch.Generator())
         dataset = ScoredSlices(self.slices(split), self.settings.context_slices, self.settings.batch_size, *self._place)
         if self.settings.steps_at_once is None:
             return DataLoader(dataset, batch_size=None, generator=torch.Generator())

@@ -135,12 +135,12 @@ def _copy_slices(wandb_run: WandbRun, finished: RunContent) -> None:
         return
     names = finished.spec.preprocessing.classes.names
     wandb_run.log_overlays([overlay_of(name, view, names) for name, view in finished.views])
-    cases = finished.data.cases_in("test")
+    parts, spec = finished.data.slices("test"), finished.spec
     rows: list[Sequence[TableCell]] = []
     for score in worst_slices(finished.test_slices, _WORST_SLICES):
-        case = cases[score.case_index]
-        view = show(score, case, finished.spec.context_slices, finished.fitted.forward)
-        rows.append([case.case_id, case.axis, score.slice_index, score.dice, overlay_of("worst", view, names)])
+        part = parts[score.case_index]
+        view = show(score, part, spec.context_slices, spec.patch_size is not None, finished.fitted.forward)
+        rows.append([view.case_id, view.axis, score.slice_index, score.dice, overlay_of("worst", view, names)])
     if rows:
         wandb_run.log_table("test/worst_slices", ["case_id", "axis", "slice", "dice", "image"], rows)
 
