@@ -26,7 +26,7 @@ def export(
     from spleen.inference.export import export as export_run
 
     report = export_run(run, output, format, allow_custom_code or trust, overwrite)
-    sizes = ", ".join(f"{height} × {width}" for *_, height, width in report.shapes)
+    sizes = ", ".join(" × ".join(map(str, size)) for _, _, *size in report.shapes)
     print(
         f"{report.path} ({report.path.stat().st_size / 1e6:.1f} MB) and {report.metadata_path}\n"
         f"largest difference from PyTorch: {report.max_abs_difference:.2g} (random slices of {sizes} pixels)"

@@ -12,9 +12,10 @@ from spleen import __version__
 from spleen.errors import InputError
 from spleen.imaging.slicing import to_slices
 from spleen.inference.export_graph import (
-    INPUT,
     OUTPUT,
     ExportFormat,
+    Graph,
+    PatchProbabilities,
     SliceProbabilities,
     check_installed,
     largest_difference,
@@ -22,6 +23,7 @@ from spleen.inference.export_graph import (
 )
 from spleen.inference.loading import TrainedModel, load_trained
 from spleen.models.padding import PadToMultiple
+from spleen.models.patches import PatchWindows
 from spleen.models.windows import OverlappingWindows
 from spleen.system.files import temporary_sibling
 from spleen.types import AxisName
@@ -32,7 +34,7 @@ SUFFIXES: Mapping[ExportFormat, str] = {"onnx": ".onnx", "torchscript": ".pt"}
 # Raised whenever a key of the metadata changes its meaning; 2 added those of the model specification.
 _METADATA_VERSION = 2
 
-Shape = tuple[int, int, int, int]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class ExportReport:
     max_abs_difference: float
     """Largest difference between a probability of the file, when run, and PyTorch's."""
     shapes: tuple[Shape, ...]
-    """Shapes (b, c, h, w) of the random slices on which they were compared."""
+    """Shapes (b, c, h, w) of the random slices on which they were compared, or (b, c, d, h, w) of patches."""
 
 
 def export(
@@ -56,7 +58,8 @@ def export(
 ) -> ExportReport:
     """Write the network of a run folder or checkpoint as ONNX or TorchScript, and its metadata as OUTPUT.json.
 
-    The graph maps preprocessed slices, float32 (b, c, h, w) of any b, h and w, to probabilities (b, 1 + classes, h, w).
+    The graph maps preprocessed slices, float32 (b, c, h, w) of any b, h and w, to probabilities (b, 1 + classes, h, w);
+    that of a 3D network maps patches (b, c, d, h, w) of the size of the training.
     The metadata describe how a volume becomes such slices and probabilities become a mask; docs/how-to/export.md
     explains each key. The file is run and compared with PyTorch before it appears. The default `output` is model.onnx
     or model.pt in the current folder.
@@ -68,7 +71,7 @@ def export(
     _check_output(path, metadata_path, overwrite)
     check_installed(format)
     model = load_trained(run, allow_custom_code)
-    graph = SliceProbabilities(_without_windows(model)).eval()
+    graph = _graph(model)
     metadata = metadata_of(model)
     content = serialise(graph, model.spec.n_input_channels, format, json.dumps(metadata))
     shapes = _shapes_to_compare(model)
@@ -91,11 +94,16 @@ def export(
 
 def metadata_of(model: TrainedModel) -> dict[str, object]:
     """The metadata: the model specification, and the graph. docs/how-to/export.md explains each key."""
-    sizes = ["height", "width"]
+    patch = model.spec.patch_size
+    sizes: list[str | int] = ["height", "width"] if patch is None else list(patch)
     return {
         "metadata_version": _METADATA_VERSION,
         "run": model.name,
-        "input": {"name": INPUT, "shape": ["batch", model.spec.n_input_channels, *sizes], "rounded_to": "float16"},
+        "input": {
+            "name": _graph(model).input_name,
+            "shape": ["batch", model.spec.n_input_channels, *sizes],
+            "rounded_to": "float16",
+        },
         "output": {"name": OUTPUT, "shape": ["batch", 1 + len(model.classes.names), *sizes]},
         "slice_axes": _slice_axes(model.preprocessing.axis),
         **model.spec.to_content(),
@@ -116,13 +124,21 @@ def _without_windows(model: TrainedModel) -> PadToMultiple:
     return network
 
 
+def _graph(model: TrainedModel) -> Graph:
+    if isinstance(model.network, PatchWindows):
+        return PatchProbabilities(model.network).eval()
+    return SliceProbabilities(_without_windows(model)).eval()
+
+
 def _slice_axes(axis: AxisName) -> list[int]:
     """The axes of a RAS array in the order slice, row, column: the length of each identifies it."""
     return [size - 1 for size in to_slices(np.empty((1, 2, 3)), axis).shape]
 
 
 def _shapes_to_compare(model: TrainedModel) -> tuple[Shape, ...]:
-    """One slice of the training size, and batches of two other sizes, one of which needs padding."""
+    """One slice of the training size, and batches of two other sizes, one of which needs padding; patches have one."""
+    if model.spec.patch_size is not None:
+        return tuple((count, model.spec.n_input_channels, *model.spec.patch_size) for count in (1, 2))
     multiple, channels = model.preprocessing.size_multiple, model.spec.n_input_channels
     size = model.preprocessing.img_size
     whole = 4 * multiple if size == "native" else -(-size // multiple) * multiple
@@ -142,7 +158,7 @@ def _check_output(path: Path, metadata_path: Path, overwrite: bool) -> None:
 
 
 def _differs(model: TrainedModel, file_format: ExportFormat, difference: float) -> str:
-    name = type(_without_windows(model).network).__name__
+    name = type(_graph(model).network).__name__
     return (
         f"the {file_format} file of {name} was not kept: run on random slices, its probabilities differ from PyTorch's "
         f"by up to {difference:.3g}, more than {TOLERANCE:g}. The network probably branches on the size or values of "

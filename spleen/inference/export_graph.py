@@ -7,11 +7,11 @@ TorchScript is in maintenance mode in PyTorch; it is for programs that already l
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,12 +20,13 @@ from torch.nn import functional as F
 
 from spleen.errors import InputError
 from spleen.models.padding import PadToMultiple
-from spleen.types import ImageBatch
+from spleen.models.patches import PatchWindows
+from spleen.types import ImageBatch, PatchBatch
 
 ExportFormat = Literal["onnx", "torchscript"]
-Probabilities = Float[Tensor, "b classes h w"]
+Probabilities = Float[Tensor, "b classes *size"]
 
-INPUT, OUTPUT = "slices", "probabilities"
+OUTPUT = "probabilities"
 METADATA_KEY = "spleen"
 """Key of the JSON metadata: in metadata_props of an ONNX file; with the suffix .json in a TorchScript archive."""
 # Released in January 2023, so that current runtimes support it.
@@ -37,6 +38,9 @@ class SliceProbabilities(nn.Module):
 
     Pads and crops like `PadToMultiple`, but without branches, since the exporters trace a single path.
     """
+
+    input_name = "slices"
+    free_sizes: ClassVar[Mapping[int, str]] = {0: "batch", 2: "height", 3: "width"}
 
     def __init__(self, padded: PadToMultiple) -> None:
         super().__init__()
@@ -52,6 +56,33 @@ class SliceProbabilities(nn.Module):
         logits: Tensor = self.network(F.pad(slices, (0, right, 0, bottom), mode="replicate"))
         return torch.softmax(logits, dim=1).narrow(2, 0, height).narrow(3, 0, width)
 
+    def example(self, n_channels: int) -> ImageBatch:
+        """Slices of no special size, so that sizes stay symbolic: any size works, also one that is no multiple."""
+        return torch.zeros(2, n_channels, 5 * self.multiple + 1, 7 * self.multiple + 1)
+
+
+class PatchProbabilities(nn.Module):
+    """Maps patches of the size of the training to the probabilities of all classes."""
+
+    input_name = "patches"
+    free_sizes: ClassVar[Mapping[int, str]] = {0: "batch"}
+
+    def __init__(self, windows: PatchWindows) -> None:
+        super().__init__()
+        self.network = windows.network
+        self.patch_size = windows.patch_size
+
+    def forward(self, patches: PatchBatch) -> Probabilities:
+        """Probabilities (b, 1 + classes, d, h, w), background first; they add up to 1."""
+        return torch.softmax(self.network(patches), dim=1)
+
+    def example(self, n_channels: int) -> PatchBatch:
+        """Two empty patches."""
+        return torch.zeros(2, n_channels, *self.patch_size)
+
+
+Graph = SliceProbabilities | PatchProbabilities
+
 
 def check_installed(file_format: ExportFormat) -> None:
     """Raise InputError if a package that writes or runs this format is missing."""
@@ -65,17 +96,15 @@ def check_installed(file_format: ExportFormat) -> None:
             ) from error
 
 
-def serialise(graph: SliceProbabilities, n_channels: int, file_format: ExportFormat, metadata: str) -> bytes:
+def serialise(graph: Graph, n_channels: int, file_format: ExportFormat, metadata: str) -> bytes:
     """The content of the file, including the metadata.
 
     Raises InputError for a network that cannot be exported to this format.
     """
-    # Any size works, including one that is not a multiple: sizes stay symbolic.
-    example = torch.zeros(2, n_channels, 5 * graph.multiple + 1, 7 * graph.multiple + 1)
     write = {"onnx": _to_onnx, "torchscript": _to_torchscript}[file_format]
     try:
         with _silence(), torch.no_grad():
-            return write(graph, example, metadata)
+            return write(graph, graph.example(n_channels), metadata)
     except Exception as error:  # arbitrary code of a network, under an exporter
         name = type(graph.network).__name__
         raise InputError(
@@ -84,15 +113,15 @@ def serialise(graph: SliceProbabilities, n_channels: int, file_format: ExportFor
         ) from error
 
 
-def _to_onnx(graph: SliceProbabilities, example: ImageBatch, metadata: str) -> bytes:
+def _to_onnx(graph: Graph, example: Tensor, metadata: str) -> bytes:
     program = torch.onnx.export(
         graph,
         (example,),
-        input_names=[INPUT],
+        input_names=[graph.input_name],
         output_names=[OUTPUT],
         opset_version=_OPSET,
         dynamo=True,
-        dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+        dynamic_shapes=(dict(graph.free_sizes),),
         verbose=False,
     )
     assert program is not None
@@ -101,24 +130,22 @@ def _to_onnx(graph: SliceProbabilities, example: ImageBatch, metadata: str) -> b
     return content
 
 
-def _to_torchscript(graph: SliceProbabilities, example: ImageBatch, metadata: str) -> bytes:
+def _to_torchscript(graph: Graph, example: Tensor, metadata: str) -> bytes:
     content = io.BytesIO()
     traced = torch.jit.trace(graph, example, check_trace=False)
     torch.jit.save(traced, content, _extra_files={f"{METADATA_KEY}.json": metadata})
     return content.getvalue()
 
 
-def largest_difference(
-    path: Path, file_format: ExportFormat, graph: SliceProbabilities, shapes: Sequence[tuple[int, int, int, int]]
-) -> float:
-    """Run the file on random slices of each shape (b, c, h, w); the largest difference from PyTorch's probabilities.
+def largest_difference(path: Path, file_format: ExportFormat, graph: Graph, shapes: Sequence[tuple[int, ...]]) -> float:
+    """Run the file on random slices or patches of each shape; the largest difference from PyTorch's probabilities.
 
     Infinite if the file cannot run on a shape that the network accepts.
     """
     random = torch.Generator().manual_seed(0)
     largest = 0.0
     with _silence(), torch.inference_mode():
-        run = _open_onnx(path) if file_format == "onnx" else _open_torchscript(path)
+        run = _open_onnx(path, graph.input_name) if file_format == "onnx" else _open_torchscript(path)
         for shape in shapes:
             slices = 2 * torch.rand(shape, generator=random) - 1
             expected = graph(slices)
@@ -132,11 +159,11 @@ def largest_difference(
     return largest
 
 
-def _open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+def _open_onnx(path: Path, input_name: str) -> Callable[[Tensor], Tensor]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda slices: torch.from_numpy(session.run([OUTPUT], {INPUT: slices.numpy()})[0])
+    return lambda slices: torch.from_numpy(session.run([OUTPUT], {input_name: slices.numpy()})[0])
 
 
 def _open_torchscript(path: Path) -> Callable[[Tensor], Tensor]:

@@ -51,10 +51,8 @@ class SegmentationModule(pl.LightningModule):
     `network` maps (b, c, h, w) to logits (b, 1 + classes, h, w), and `PatchWindows` also patches; `loss` maps logits
     and class indices (b, 1, h, w) to a scalar. With `crop`, training uses random windows of the slices.
     `swapped_classes` are the class indices after mirroring along left_right; empty if none changes. With
-    `steps_on_device` the module
-    makes the optimiser steps, and clips gradients to the norm `gradient_clip`; otherwise the trainer does both.
-    `frozen` are submodules of the network
-    that are not trained.
+    `steps_on_device` the module makes the optimiser steps, and clips gradients to the norm `gradient_clip`; otherwise
+    the trainer does both. `frozen` are submodules of the network that are not trained.
     """
 
     def __init__(

@@ -82,7 +82,7 @@ def test_a_training_batch_contains_the_slices_with_their_context(tall):
     np.testing.assert_allclose(batch.image, expected, atol=2**-12)
     np.testing.assert_array_equal(batch.label[:, 0], _axial(label)[[11, 0, 4]])
     assert batch.origin.tolist() == [[0, 11], [0, 0], [0, 4]]
-    assert dataset.foreground.tolist() == [False, True, True, False]
+    assert dataset.table.foreground.tolist() == [False, True, True, False]
 
 
 def test_cases_of_different_sizes_are_batched_with_background_padding(tmp_path, tall):
