@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from spleen.config import factory as build
 from spleen.config import factory as build_model
 from spleen.config.checks import check
 from spleen.config.datasets import complete, find_dataset
+from spleen.config.patches import complete_patches
 from spleen.config.preprocessing import build_classes, build_preprocessing
 from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.datamodule import LoaderSettings
@@ -23,11 +24,13 @@ from spleen.imaging.intensity import CtWindow, MrPercentiles, ZScore
 from spleen.models.factory import build_network
 from spleen.runs.tracking.settings import build_wandb_settings
 from spleen.training.optimiser import OptimiserSettings
+from tests._helpers.many_cases import many_cases
 from tests._helpers.small_run import REPOSITORY, compose_config
 
 CONF = REPOSITORY / "conf"
 OPTIONS = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
 MODELS = [option for option in OPTIONS if option.startswith("model/")]
+MODELS_3D = [option for option in MODELS if option.endswith("3d")]
 # Required overrides of each data option.
 FILES = {
     "data/nifti": ("data.image=ct.nii.gz", "data.label=organ.nii.gz"),
@@ -45,6 +48,8 @@ def test_every_option_composes_passes_the_checks_and_builds(option: str) -> None
     check(config)
     if option == "intensity/auto":
         config = complete(config, find_dataset(config))
+    if option in MODELS_3D:
+        config = replace(config, crop_size=[8, 32, 32])  # otherwise read off the data
     classes = build_classes(config)
     build_preprocessing(config, classes)
     build.build_split_settings(config)
@@ -65,7 +70,7 @@ def test_every_loss_decreases_as_logits_approach_the_label(option: str) -> None:
     assert len(set(values)) == 4
 
 
-@pytest.mark.parametrize("option", MODELS)
+@pytest.mark.parametrize("option", sorted({*MODELS} - {*MODELS_3D}))
 def test_every_network_maps_slices_of_any_size_to_logits_and_propagates_gradients(option: str) -> None:
     torch.manual_seed(0)
     config = compose_config(
@@ -78,6 +83,23 @@ def test_every_network_maps_slices_of_any_size_to_logits_and_propagates_gradient
     logits.square().mean().backward()
     assert logits.shape == (2, 3, 33, 18)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("option", MODELS_3D)
+def test_every_3d_network_maps_patches_and_volumes_of_any_size_to_logits(option: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = many_cases(tmp_path / "cases", 2)  # of coarse slices: not all levels convolve or halve all axes
+    config = compose_config(*data.decathlon, "intensity=ct", "axis=axial", f"model={option.removeprefix('model/')}")
+    dataset = find_dataset(config)
+    config = complete_patches(complete(config, dataset), dataset.cases)
+    network = build_network(build_model.build_spec(config))
+    depth, height, width = config.crop_size
+    logits = network(torch.randn(2, 1, depth, height, width))
+    logits.square().mean().backward()
+    assert logits.shape == (2, 3, depth, height, width)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters() if p.requires_grad)
+    with torch.no_grad():
+        assert network(torch.randn(depth + 3, 1, height - 5, width)).shape == (depth + 3, 3, height - 5, width)
 
 
 def test_the_builders_pass_on_every_setting() -> None:

@@ -176,7 +176,7 @@ def test_every_missing_key_is_named(text: str) -> None:
         (("axis",), "oblique", "'axis' .* must be one of sagittal, coronal, axial; got 'oblique'"),
         (("channels",), True, "'channels' .* must be a whole number from 1"),
         (("context_slices",), -1, "'context_slices' .* must be a whole number from 0"),
-        (("crop_size",), "all", "'crop_size' .* must be null or from 16"),
+        (("crop_size",), "all", "'crop_size' .* must be null, from 16 to 4096 pixels, or the three sides"),
         (("precision",), "64", "'precision' .* must be one of auto, 32, bf16, 16"),
         (("grid_tolerance_mm",), math.nan, "'grid_tolerance_mm' .* must be from 0 to 10 mm"),
         (("network",), {"width": 3}, "'network' .* must be a network"),

@@ -10,7 +10,8 @@ from spleen.errors import InputError
 from spleen.models.padding import PadToMultiple, pad_to_multiple
 from spleen.models.unet import NORMS, UNet
 
-MODEL_FILES = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
+CONF = Path(__file__).parents[2] / "conf"
+MODEL_FILES = [file for file in sorted((CONF / "model").glob("*.yaml")) if not file.stem.endswith("3d")]
 
 
 def test_the_parameter_count_of_the_smallest_unet_matches_the_hand_computed_one():

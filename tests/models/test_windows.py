@@ -80,7 +80,7 @@ def test_windows_cover_a_side_and_the_last_one_ends_at_its_edge(side, window, ov
 
 
 def test_gaussian_weights_match_hand_computed_values():
-    weights = gaussian_weights(3, 16, torch.device("cpu"))
+    weights = gaussian_weights((3, 16), torch.device("cpu"))
     # Sigma is 3/8 of a pixel along h and 2 pixels along w; the centre along w lies between two pixels.
     assert weights[1, 8] == pytest.approx(exp(-0.5 * 0.25**2))
     assert weights[1, 14] == pytest.approx(exp(-0.5 * 3.25**2))
