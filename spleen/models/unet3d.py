@@ -91,8 +91,8 @@ def _double_convolution(in_channels: int, out_channels: int, kernel: Sides, drop
             layers.append(nn.Dropout3d(dropout))
         layers += [
             nn.Conv3d(c_in, out_channels, kernel, padding=padding, bias=False),
-            # Instance normalisation that preserves channels_last_3d: patches are large and batches of them small.
-            nn.GroupNorm(out_channels, out_channels),
+            # Of each patch by itself: patches are large and batches of them small.
+            nn.InstanceNorm3d(out_channels, affine=True),
             nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
         ]
     return nn.Sequential(*layers)
