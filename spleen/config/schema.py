@@ -221,6 +221,7 @@ class TrainConfig:
     trainer: TrainerConfig
     logger: LoggerConfig
     fold: Any = None  # None, a number from 0, or "all"
+    max_minutes: float | None = None
     crop_size: int | None = None
     verify: bool = False
     report: bool = True

@@ -24,6 +24,7 @@ from spleen.system.hardware import Accelerator, LightningPrecision
 from spleen.system.signals import StopRequest
 from spleen.training.callbacks import Clock, EpochRecord, EpochRow, SelfDescribing
 from spleen.training.checkpoints import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints, best_row
+from spleen.training.deadline import Deadline
 from spleen.training.module import SegmentationModule
 from spleen.training.on_device.averaging import AveragedWeights
 from spleen.training.progress import Progress
@@ -36,7 +37,10 @@ from spleen.training.strategy import lightning_strategy
 class FitSettings:
     """Duration and hardware of the fit."""
 
-    epochs: int
+    epochs: int | None
+    """None: until `max_seconds` are over."""
+    max_seconds: float | None
+    """Seconds that the whole run may take, from the start of its process to the end of its report."""
     val_every_epochs: int
     early_stopping_patience: int | None
     gradient_clip: float | None
@@ -141,6 +145,7 @@ def fit(
         bad_loss,
         SelfDescribing(spec, recorded_settings),
         *([Progress(epochs, clock, part.progress, settings.progress, settings.compile)] if first else []),
+        *_deadline(settings, clock, data),
         *_optional_callbacks(settings),
     ]
     callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, on_epoch, can_select), stop]
@@ -196,7 +201,7 @@ def make_trainer(
 ) -> pl.Trainer:
     """Lightning's trainer, without its own output on the terminal or on disk."""
     return pl.Trainer(
-        max_epochs=settings.epochs,
+        max_epochs=-1 if settings.epochs is None else settings.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
@@ -216,6 +221,13 @@ def make_trainer(
         use_distributed_sampler=False,
         benchmark=True,
     )
+
+
+def _deadline(settings: FitSettings, clock: Clock, data: SliceDataModule) -> list[Callback]:
+    if settings.max_seconds is None:
+        return []
+    n_val, n_test = (sum(len(part.indices) for part in data.slices(split)) for split in ("val", "test"))
+    return [Deadline(settings.max_seconds, lambda: clock.wall_seconds, n_val, n_test)]
 
 
 def _optional_callbacks(settings: FitSettings) -> list[Callback]:

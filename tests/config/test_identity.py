@@ -54,6 +54,7 @@ def test_equivalent_spellings_and_settings_without_effect_keep_the_identity(same
     [
         "lr=0.0020001",
         "seed=1",
+        "max_minutes=5",
         "split.seed=1",
         "img_size=129",
         "axis=axial",
