@@ -192,6 +192,7 @@ def build_fit_settings(config: TrainConfig) -> FitSettings:
     return FitSettings(
         epochs=config.epochs if config.max_minutes is None else None,
         max_seconds=None if config.max_minutes is None else 60 * config.max_minutes,
+        score_test=config.score_test,
         val_every_epochs=trainer.val_every_epochs,
         early_stopping_patience=trainer.early_stopping_patience,
         gradient_clip=optimiser.gradient_clip,

@@ -222,6 +222,7 @@ class TrainConfig:
     logger: LoggerConfig
     fold: Any = None  # None, a number from 0, or "all"
     max_minutes: float | None = None
+    score_test: bool = True
     crop_size: int | None = None
     verify: bool = False
     report: bool = True

@@ -16,8 +16,9 @@ from spleen.errors import InputError
 
 log = logging.getLogger(__name__)
 
-REPORT_SECONDS = 3.0
-"""For figures, tables and the page of a run: about twice what they take on a current processor."""
+_WARM_UP_BATCHES = 8
+REPORT_SECONDS = 6.0
+"""For figures, tables and the page of a run: two to three times what they take on a current processor."""
 TEST_COST = 2.0
 """Seconds of a test slice per second of a validation slice: the test also measures surface distances."""
 
@@ -44,8 +45,9 @@ class Deadline(Callback):
     """Ends the training in time for the run to take `seconds`, and says how much of it is over.
 
     `elapsed` gives the seconds of the run so far, including those of earlier processes. What follows the last step is
-    estimated from the longest validation, and before the first one from the training steps. With several processes, the
-    clock of rank 0 decides. Training makes at least one step; where no time is left for it, raises InputError.
+    estimated from the fastest validation, as others may have waited for other programs or for compilation, and before
+    the first one from the fastest training step. With several processes, the clock of rank 0 decides. Training makes at
+    least one step; where no time is left for it, raises InputError.
     """
 
     def __init__(self, seconds: float, elapsed: Callable[[], float], n_val: int, n_test: int) -> None:
@@ -53,12 +55,14 @@ class Deadline(Callback):
         self._n_val, self._n_test = n_val, n_test
         self._start: float | None = None
         self._progress = 0.0
+        self._is_over = False
         self._measured_at_step = -1
         self._validation: float | None = None
-        """Seconds of the longest validation."""
-        self._validation_since = 0.0
-        self._first_step_at: float | None = None
-        self._slices_after_first = 0
+        """Seconds of the fastest validation."""
+        self._since = 0.0
+        """Start of the present validation, or end of the last step."""
+        self._seconds_per_slice: list[float] = []
+        """Of the first training steps."""
 
     @property
     def state_key(self) -> str:
@@ -66,13 +70,18 @@ class Deadline(Callback):
         return "Deadline"
 
     def state_dict(self) -> dict[str, Any]:
-        """Start and progress of the training, and the longest validation."""
-        return {"start": self._start, "progress": self._progress, "validation": self._validation}
+        """Start and progress of the training, and the fastest validation."""
+        return {
+            "start": self._start,
+            "progress": self._progress,
+            "is_over": self._is_over,
+            "validation": self._validation,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with what remains."""
         self._start, self._progress = state_dict["start"], state_dict["progress"]
-        self._validation = state_dict["validation"]
+        self._is_over, self._validation = state_dict["is_over"], state_dict["validation"]
 
     def progress_at(self, step: int, trainer: pl.Trainer) -> float:
         """The progress at an optimiser step, 0 to 1; it never falls, even where the time reserved grows."""
@@ -98,6 +107,7 @@ class Deadline(Callback):
                 )
             if not self._n_val:
                 self._tell()
+        self._since = self._elapsed()
         self._stop_if_over(trainer)
 
     def on_train_batch_end(
@@ -109,20 +119,21 @@ class Deadline(Callback):
         batch_idx: int,
     ) -> None:
         """Stop after this step if the time for training is over."""
-        if self._first_step_at is None:  # it may have compiled the network
-            self._first_step_at = self._elapsed()
-        else:
-            self._slices_after_first += batch.n_slices
+        now = self._elapsed()
+        if self._validation is None:
+            self._seconds_per_slice.append((now - self._since) / batch.n_slices)
+        self._since = now
         self._stop_if_over(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start timing the validation."""
-        self._validation_since = self._elapsed()
+        self._since = self._elapsed()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reserve as much as the longest validation suggests; say so after the first."""
-        first = self._validation is None
-        self._validation = max(self._validation or 0.0, self._elapsed() - self._validation_since)
+        """Reserve as much as the fastest validation suggests; say so after the first."""
+        first, now = self._validation is None, self._elapsed()
+        self._validation = now - self._since if self._validation is None else min(self._validation, now - self._since)
+        self._since = now
         if first and trainer.is_global_zero:
             self._tell()
 
@@ -134,10 +145,12 @@ class Deadline(Callback):
     def _measure(self, trainer: pl.Trainer) -> None:
         assert self._start is not None
         now = training_progress(self._elapsed(), self._start, self._end())
-        self._progress = max(self._progress, _of_rank_0(now, trainer))
+        now = _of_rank_0(now, trainer)
+        self._is_over = now >= 1
+        self._progress = max(self._progress, now)
 
     def _stop_if_over(self, trainer: pl.Trainer) -> None:
-        if self._progress >= 1:
+        if self._is_over:
             trainer.should_stop = True
             trainer.check_val_every_n_epoch = 1  # the last epoch is validated, whichever it is
 
@@ -147,10 +160,9 @@ class Deadline(Callback):
     def _reserved(self) -> float:
         validation = self._validation
         if validation is None:
-            validation = 0.0
-            if self._first_step_at is not None and self._slices_after_first:  # a forward pass takes less than a step
-                seconds = self._elapsed() - self._first_step_at
-                validation = self._n_val * seconds / self._slices_after_first
+            known = len(self._seconds_per_slice) >= _WARM_UP_BATCHES
+            # A forward pass takes less than a step.
+            validation = self._n_val * min(self._seconds_per_slice) if known else 0.0
         return reserved_seconds(validation, self._n_val, self._n_test)
 
     def _tell(self) -> None:

@@ -41,6 +41,8 @@ class FitSettings:
     """None: until `max_seconds` are over."""
     max_seconds: float | None
     """Seconds that the whole run may take, from the start of its process to the end of its report."""
+    score_test: bool
+    """Whether the best checkpoint is scored on the test split, if there is one."""
     val_every_epochs: int
     early_stopping_patience: int | None
     gradient_clip: float | None
@@ -161,7 +163,7 @@ def fit(
         if data.slices("val"):
             load_best(module, spec, files.best_checkpoint, settings)
             scorer.validate(module, data, verbose=False)
-        if data.slices("test"):
+        if data.slices("test") and settings.score_test:
             load_best(module, spec, files.best_checkpoint, settings)
             scorer.test(module, data, verbose=False)
     load_best(module, spec, files.best_checkpoint, settings)
@@ -227,7 +229,8 @@ def _deadline(settings: FitSettings, clock: Clock, data: SliceDataModule) -> lis
     if settings.max_seconds is None:
         return []
     n_val, n_test = (sum(len(part.indices) for part in data.slices(split)) for split in ("val", "test"))
-    return [Deadline(settings.max_seconds, lambda: clock.wall_seconds, n_val, n_test)]
+    n_scored = n_test if settings.score_test else 0
+    return [Deadline(settings.max_seconds, lambda: clock.wall_seconds, n_val, n_scored)]
 
 
 def _optional_callbacks(settings: FitSettings) -> list[Callback]:
