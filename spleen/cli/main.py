@@ -15,6 +15,7 @@ import typer
 
 from spleen import __version__
 from spleen.cli import dicom
+from spleen.cli.auto import auto
 from spleen.cli.compare import compare
 from spleen.cli.evaluate import evaluate
 from spleen.cli.explore import explore
@@ -99,8 +100,9 @@ def _program(
     """Train a network, predict with it, score predictions, and explore images before training."""
 
 
-# Not guarded: a training reports its own errors.
-app.command(context_settings=VERBATIM, add_help_option=False)(train)
+# Not guarded: they report their own errors.
+for verbatim in (train, auto):
+    app.command(context_settings=VERBATIM, add_help_option=False)(verbatim)
 for subcommand in (
     predict, evaluate, compare, explore, report, export, results, watch, sync, dashboard, fetch,
     calibrate, register, reformat, followup, phantom

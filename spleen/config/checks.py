@@ -44,6 +44,8 @@ def _top_level(config: TrainConfig) -> Iterator[str]:
     yield from _crop_size(config)
     yield from between("batch_size", config.batch_size, 1, 4096, unit="slices")
     yield from between("epochs", config.epochs, 1, 1_000_000)
+    if config.max_minutes is not None:
+        yield from between("max_minutes", config.max_minutes, 0, 1_000_000, low_included=False, unit="minutes")
     yield from between("seed", config.seed, 0, 2**32 - 1)
     yield from between("context_slices", config.context_slices, 0, 32, unit="slices per side")
     yield from between("grid_tolerance_mm", config.grid_tolerance_mm, 0, 10, unit="mm")
@@ -142,7 +144,8 @@ def _training(config: TrainConfig) -> Iterator[str]:
     yield from between("schedule.power", schedule.power, 0, 10, low_included=False)
     yield from one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu", "mps"))
     yield from _processes(config)
-    yield from between("trainer.val_every_epochs", trainer.val_every_epochs, 1, max(1, config.epochs))
+    most_epochs = max(1, config.epochs) if config.max_minutes is None else 1_000_000
+    yield from between("trainer.val_every_epochs", trainer.val_every_epochs, 1, most_epochs)
     if trainer.early_stopping_patience is not None:
         yield from between("trainer.early_stopping_patience", trainer.early_stopping_patience, 1, 1_000_000)
 

@@ -203,7 +203,9 @@ def build_fit_settings(config: TrainConfig) -> FitSettings:
     if strategy == "fsdp" and accelerator != "gpu":
         raise InputError("trainer.strategy=fsdp needs CUDA GPUs, but none is available; use trainer=ddp")
     return FitSettings(
-        epochs=config.epochs,
+        epochs=config.epochs if config.max_minutes is None else None,
+        max_seconds=None if config.max_minutes is None else 60 * config.max_minutes,
+        score_test=config.score_test,
         val_every_epochs=trainer.val_every_epochs,
         early_stopping_patience=trainer.early_stopping_patience,
         gradient_clip=optimiser.gradient_clip,

@@ -18,7 +18,8 @@ from spleen.system.nested import flatten
 FORMAT = 1
 # Keys that earlier jobs lack, with their defaults, which do not count: jobs finished before stay finished.
 ADDED: Mapping[str, object] = {
-    "data.background_values": None, "data.ignore_value": None, "freeze": None, "init_lr_factor": 1.0
+    "data.background_values": None, "data.ignore_value": None, "freeze": None, "init_lr_factor": 1.0,
+    "max_minutes": None, "score_test": True,
 }  # fmt: skip
 
 

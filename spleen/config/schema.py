@@ -222,6 +222,8 @@ class TrainConfig:
     trainer: TrainerConfig
     logger: LoggerConfig
     fold: Any = None  # None, a number from 0, or "all"
+    max_minutes: float | None = None
+    score_test: bool = True
     crop_size: Any = None  # pixels, or in 3D [slices, height, width]
     verify: bool = False
     report: bool = True

@@ -171,7 +171,8 @@ def _not_finished(folder: Path, summary: Mapping[str, object] | None) -> OtherRu
         message = str((_read_json(failure) or {}).get("message") or f"{failure.name} contains no message")
         return OtherRun(folder, "failed", message.strip().splitlines()[0])
     epochs = 0 if written is None else _count_rows(metrics)
-    total = _read_settings(files.config).get("epochs")
+    settings = _read_settings(files.config)
+    total = settings.get("epochs") if settings.get("max_minutes") is None else None
     parts = [f"{epochs} of {total} epochs" if total else f"{epochs} epochs"]
     if summary is not None:
         parts.insert(0, f"status {summary.get('status')!r} in summary.json")

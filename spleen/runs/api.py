@@ -92,11 +92,15 @@ def train(*overrides: str, **settings: object) -> TrainedRun:
         config = compose_config(asks_for_custom_code(arguments)[1])
         folder = Path(config.output_dir) / config.study / run_stamp()
     if config is not None:
-        _run(config, folder)
+        run_here(config, folder)
     return TrainedRun(folder, read_summary(folder))
 
 
-def _run(config: TrainConfig, folder: Path) -> None:
+def run_here(config: TrainConfig, folder: Path) -> None:
+    """Run one training in this process, and leave its random number generators and environment as they were.
+
+    A failure is recorded in the folder and raised.
+    """
     try:
         with isolate_rng(), _same_environment():
             run(config, folder, time.time())

@@ -196,7 +196,8 @@ def _open_folder(
     """Say that the unfinished run in the folder is resumed; without one, prepare the folder for a new run."""
     files = RunFolder(run_folder)
     if unfinished is not None:
-        log.info("resuming %s: %d of %d epochs are saved", run_folder, unfinished.epochs, config.epochs)
+        of = "" if config.max_minutes is not None else f" of {config.epochs}"
+        log.info("resuming %s: %d%s epochs are saved", run_folder, unfinished.epochs, of)
         return
     if files.config.exists():
         log.info("starting from scratch in %s: it contains no unfinished run with a saved epoch", run_folder)

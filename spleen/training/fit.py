@@ -24,6 +24,7 @@ from spleen.system.hardware import Accelerator, LightningPrecision
 from spleen.system.signals import StopRequest
 from spleen.training.callbacks import Clock, EpochRecord, EpochRow, SelfDescribing
 from spleen.training.checkpoints import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints, best_row
+from spleen.training.deadline import Deadline
 from spleen.training.module import SegmentationModule
 from spleen.training.on_device.averaging import AveragedWeights
 from spleen.training.progress import Progress
@@ -36,7 +37,12 @@ from spleen.training.strategy import lightning_strategy
 class FitSettings:
     """Duration and hardware of the fit."""
 
-    epochs: int
+    epochs: int | None
+    """None: until `max_seconds` are over."""
+    max_seconds: float | None
+    """Seconds that the whole run may take, from the start of its process to the end of its report."""
+    score_test: bool
+    """Whether the best checkpoint is scored on the test split, if there is one."""
     val_every_epochs: int
     early_stopping_patience: int | None
     gradient_clip: float | None
@@ -141,6 +147,7 @@ def fit(
         bad_loss,
         SelfDescribing(spec, recorded_settings),
         *([Progress(epochs, clock, part.progress, settings.progress, settings.compile)] if first else []),
+        *_deadline(settings, clock, data),
         *_optional_callbacks(settings),
     ]
     callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, on_epoch, can_select), stop]
@@ -156,7 +163,7 @@ def fit(
         if data.slices("val"):
             load_best(module, spec, files.best_checkpoint, settings)
             scorer.validate(module, data, verbose=False)
-        if data.slices("test"):
+        if data.slices("test") and settings.score_test:
             load_best(module, spec, files.best_checkpoint, settings)
             scorer.test(module, data, verbose=False)
     load_best(module, spec, files.best_checkpoint, settings)
@@ -196,7 +203,7 @@ def make_trainer(
 ) -> pl.Trainer:
     """Lightning's trainer, without its own output on the terminal or on disk."""
     return pl.Trainer(
-        max_epochs=settings.epochs,
+        max_epochs=-1 if settings.epochs is None else settings.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
@@ -216,6 +223,14 @@ def make_trainer(
         use_distributed_sampler=False,
         benchmark=True,
     )
+
+
+def _deadline(settings: FitSettings, clock: Clock, data: SliceDataModule) -> list[Callback]:
+    if settings.max_seconds is None:
+        return []
+    n_val, n_test = (sum(len(part.indices) for part in data.slices(split)) for split in ("val", "test"))
+    n_scored = n_test if settings.score_test else 0
+    return [Deadline(settings.max_seconds, lambda: clock.wall_seconds, n_val, n_scored)]
 
 
 def _optional_callbacks(settings: FitSettings) -> list[Callback]:

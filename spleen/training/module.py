@@ -1,7 +1,7 @@
 """The LightningModule: network, loss, scores and optimiser, independent of the configuration."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -22,10 +22,11 @@ from spleen.data.loading.on_device import StepNumbers, SteppedBatches, slices_fo
 from spleen.evaluation.metrics.per_case import OVERLAP_SCORES, CaseScore, class_means, mean_scores
 from spleen.models.factory import channels_last
 from spleen.models.patches import PatchWindows
+from spleen.training.deadline import deadline_of
 from spleen.training.on_device.averaging import averaged_weights
 from spleen.training.on_device.counts import count_steps, share_step_counts, total_steps
 from spleen.training.on_device.steps import Steps, StepSettings
-from spleen.training.optimiser import OptimiserSettings, lr_factor, parameter_groups
+from spleen.training.optimiser import OptimiserSettings, lr_factor, lr_factor_by_time, parameter_groups
 from spleen.training.preview import SliceScore, slice_dice
 from spleen.training.scores import ScoredSplit, SplitScores
 from spleen.training.slice_counts import SliceCount, count_slices
@@ -196,7 +197,7 @@ class SegmentationModule(pl.LightningModule):
         self._log_scores("test", self._test)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; the learning rate follows the schedule step by step."""
+        """AdamW; the learning rate follows the schedule step by step, or with a deadline by the clock."""
         settings = self._optimiser
         optimiser = torch.optim.AdamW(
             parameter_groups(self.network, settings),
@@ -205,13 +206,19 @@ class SegmentationModule(pl.LightningModule):
             weight_decay=settings.weight_decay,
             fused=self._can_fuse_optimiser(),
         )
-        total = total_steps(self.trainer)
-        warmup = round(settings.warmup_fraction * total)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser,
-            lambda step: lr_factor(step, total, warmup, settings.schedule, settings.power, settings.final_factor),
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._lr_factors())
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _lr_factors(self) -> Callable[[int], float]:
+        """The factor of the learning rate at each optimiser step, by the step or, with a deadline, by the time."""
+        settings, trainer, deadline = self._optimiser, self.trainer, deadline_of(self.trainer)
+        shape = settings.schedule, settings.power, settings.final_factor
+        if deadline is not None:
+            return lambda step: lr_factor_by_time(deadline.progress_at(step, trainer), settings.warmup_fraction, *shape)
+        total = total_steps(trainer)
+        assert total is not None
+        warmup = round(settings.warmup_fraction * total)
+        return lambda step: lr_factor(step, total, warmup, *shape)
 
     def _can_fuse_optimiser(self) -> bool:
         """Whether one kernel may update all weights: not sharded ones, nor if it would unscale before clipping."""

@@ -13,6 +13,8 @@ ScheduleKind = Literal["cosine", "polynomial", "constant", "one_cycle"]
 
 # Initial factor of one_cycle, as in PyTorch's OneCycleLR.
 ONE_CYCLE_START = 1 / 25
+# Into so many steps the time of a training is divided.
+_MOMENTS = 100_000
 
 
 def lr_factor(
@@ -51,6 +53,17 @@ def lr_factor(
     if kind == "polynomial":
         return final_factor + (1 - final_factor) * pow(1 - progress, power)
     return _half_cosine(1.0, final_factor, progress)
+
+
+def lr_factor_by_time(
+    progress: float, warmup_fraction: float, kind: str, power: float = 0.9, final_factor: float = 0.01
+) -> float:
+    """Like `lr_factor`, at a fraction of the training's time, 0 to 1, instead of at a step.
+
+    The peak is at `warmup_fraction`, the final factor at 1.
+    """
+    warmup = round(warmup_fraction * _MOMENTS)
+    return lr_factor(round(progress * _MOMENTS), _MOMENTS + 1, warmup, kind, power, final_factor)
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:

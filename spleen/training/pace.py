@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pytorch_lightning as pl
+
 
 @dataclass(frozen=True)
 class EpochTime:
@@ -24,6 +26,11 @@ def seconds_left(times: Sequence[EpochTime], epochs: int, validations: int) -> f
         return None
     per_validation = sum(validated) / len(validated) if validations else 0.0
     return epochs * sum(time.training for time in times) / len(times) + validations * per_validation
+
+
+def epoch_text(trainer: pl.Trainer, of: str) -> str:
+    """The number of the current epoch from 1, and behind `of` how many there will be, where that is known."""
+    return f"{trainer.current_epoch + 1}{'' if trainer.max_epochs == -1 else f'{of}{trainer.max_epochs}'}"
 
 
 def without_warm_up(seconds: float, first_step: float, other_steps: Sequence[float]) -> float:

@@ -18,8 +18,9 @@ from spleen.reporting.sparkline import sparkline
 from spleen.system.progress import StatusLine
 from spleen.system.text import duration_text
 from spleen.training.callbacks import Clock, EpochRecord, EpochRow
+from spleen.training.deadline import Deadline, deadline_of
 from spleen.training.on_device.counts import total_steps
-from spleen.training.pace import EpochTime, seconds_left, without_warm_up
+from spleen.training.pace import EpochTime, epoch_text, seconds_left, without_warm_up
 
 _SECONDS_BETWEEN_LOSSES = 0.3
 _CURVE_WIDTH = 20
@@ -40,13 +41,14 @@ class Progress(Callback):
         self._line: StatusLine | None = None
         self._shown_at = 0.0
         self._loss = math.nan
-        self._steps = 0
+        self._steps: int | None = 0
         self._pace = _Pace()
+        self._deadline: Deadline | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and say what the first step may take long for."""
         self._line = StatusLine() if self._shown else None
-        self._pace, self._steps = _Pace(), total_steps(trainer)
+        self._pace, self._steps, self._deadline = _Pace(), total_steps(trainer), deadline_of(trainer)
         if self._compiles and self._shown:
             print("compiling the network: the first steps take longer …", flush=True)
         self._update(trainer, "compiling" if self._compiles else "training")
@@ -92,7 +94,7 @@ class Progress(Callback):
         if self._line is not None and self._line.is_visible:
             self._show(trainer)
         elif self._line is not None:
-            print(_epoch_text(trainer, row, self._best(), seconds, self._pace.seconds_left()), flush=True)
+            print(_epoch_text(trainer, row, self._best(), seconds, self._seconds_left()), flush=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the status line, also after an error."""
@@ -110,7 +112,10 @@ class Progress(Callback):
     def _update(self, trainer: pl.Trainer, doing: str) -> None:
         if self._file is not None:
             rate = self._clock.slices_per_second or None
-            self._file.update(doing, trainer.global_step, self._steps, rate, self._pace.seconds_left())
+            self._file.update(doing, trainer.global_step, self._steps, rate, self._seconds_left())
+
+    def _seconds_left(self) -> float | None:
+        return self._pace.seconds_left() if self._deadline is None else self._deadline.seconds_left()
 
     def _scores(self) -> list[float]:
         return [row.get("val/dice", math.nan) for row in self._epochs.rows]
@@ -123,11 +128,11 @@ class Progress(Callback):
         known = [score for score in self._scores() if not math.isnan(score)]
         self._line.show(
             status_texts(
-                epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
-                step=f"{trainer.global_step}/{self._steps}",
+                epoch=epoch_text(trainer, "/"),
+                step=f"{trainer.global_step}" if self._steps is None else f"{trainer.global_step}/{self._steps}",
                 doing=doing,
                 slices_per_second=self._clock.slices_per_second,
-                left=_left_text(trainer, self._pace.seconds_left()),
+                left=_left_text(trainer, self._seconds_left()),
                 loss=self._loss,
                 scores=known,
             )
@@ -158,7 +163,7 @@ def status_texts(
 
 
 def _epoch_text(trainer: pl.Trainer, row: EpochRow, best: float, seconds: float, left: float | None) -> str:
-    parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"loss {row['train/loss']:.4f}"]
+    parts = [f"epoch {epoch_text(trainer, '/')}", f"loss {row['train/loss']:.4f}"]
     if "val/dice" in row:
         parts.append(f"val dice {row['val/dice']:.4f}")
     if not math.isnan(best):
@@ -176,8 +181,10 @@ def _left_text(trainer: pl.Trainer, left: float | None) -> str:
 
 
 def _to_do(trainer: pl.Trainer, epochs_done: int) -> tuple[int, int]:
-    """The epochs and the validations that are still to come."""
+    """The epochs and the validations that are still to come; none where their number is not known."""
     assert trainer.max_epochs is not None
+    if trainer.max_epochs == -1:
+        return 0, 0
     every = trainer.check_val_every_n_epoch or 1
     validations = trainer.max_epochs // every - epochs_done // every if trainer.limit_val_batches else 0
     return trainer.max_epochs - epochs_done, validations

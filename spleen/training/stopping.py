@@ -20,6 +20,7 @@ from spleen.data.loading.batches import SliceBatch
 from spleen.data.loading.on_device import StepNumbers, SteppedBatches
 from spleen.errors import InputError
 from spleen.system.signals import StopRequest
+from spleen.training.pace import epoch_text
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -54,7 +55,7 @@ class StopOnSignal(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Update the position to this epoch."""
-        self._request.position = f"in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        self._request.position = f"in epoch {epoch_text(trainer, ' of ')}"
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Check for a stop after a step."""
@@ -62,7 +63,7 @@ class StopOnSignal(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Update the position: Lightning itself may exit on SIGTERM here, once the checkpoint is written."""
-        self._request.position = f"after epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        self._request.position = f"after epoch {epoch_text(trainer, ' of ')}"
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Check for a stop between validation batches; the epoch is then repeated on resume."""
@@ -157,7 +158,7 @@ class StopOnNonFiniteLoss(Callback):
         origin = batch.origin if isinstance(batch, SliceBatch) else _origin(trainer, batch, number)
         raise InputError(
             f"the loss became {float(steps.losses[number])} in step {step} "
-            f"(epoch {trainer.current_epoch + 1} of {trainer.max_epochs}) "
+            f"(epoch {epoch_text(trainer, ' of ')}) "
             f"on {self._slices(origin)}, so training was stopped. Try a lower lr (it was {steps.rates[number]:.3g}), "
             f"precision=32 (it was {trainer.precision}), or check these slices"
         )

@@ -54,6 +54,7 @@ def test_equivalent_spellings_and_settings_without_effect_keep_the_identity(same
     [
         "lr=0.0020001",
         "seed=1",
+        "max_minutes=5",
         "split.seed=1",
         "img_size=129",
         "axis=axial",
@@ -79,8 +80,9 @@ def test_every_setting_with_an_effect_changes_the_identity(other: str) -> None:
 
 
 def test_every_setting_counts_unless_listed_as_without_effect_with_a_reason() -> None:
-    warm = "init_from=run", "init_lr_factor=0.5", "freeze=encoder"  # without them, runs keep their earlier identity
-    config = compose_config("data=nifti", "data.image=ct.nii.gz", "data.label=organ.nii.gz", *warm)
+    warm = "init_from=run", "init_lr_factor=0.5", "freeze=encoder"
+    added = *warm, "max_minutes=5", "score_test=false"  # without them, runs keep their earlier identity
+    config = compose_config("data=nifti", "data.image=ct.nii.gz", "data.label=organ.nii.gz", *added)
     counted = settings_with_effect(config)
     assert {"lr", "split.guard_mm", "model.network.width", "augment.flips", "trainer.accelerator"} <= set(counted)
     groups = {key.split(".")[0] for key in counted}

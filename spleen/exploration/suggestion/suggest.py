@@ -17,7 +17,7 @@ from spleen.errors import InputError
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.header import GeometryFacts, PlaneFacts
 from spleen.exploration.facts.label import LabelFacts
-from spleen.exploration.suggestion.layout import hydra_override, training_data
+from spleen.exploration.suggestion.layout import TrainingData, hydra_override, training_data
 from spleen.exploration.suggestion.size import SAME_PIXEL, Setting, choose_size, native_grid, pixel_in_words
 from spleen.imaging.intensity import CT_PRESETS
 from spleen.imaging.slicing import AXES
@@ -67,9 +67,16 @@ class _AxisChoice:
 
 
 def suggest(
-    cases: Sequence[CaseFacts], typical: CaseFacts, organ: tuple[int, ...], ignore_value: int | None = None
+    cases: Sequence[CaseFacts],
+    typical: CaseFacts,
+    organ: tuple[int, ...],
+    ignore_value: int | None = None,
+    data: TrainingData | None = None,
 ) -> Suggestion | None:
     """Suggest settings for a training on all cases, or on `typical` alone where no layout serves just those.
+
+    `data` is where the training finds its cases, of which `cases` may then be a part; by default, the layout that
+    serves just the cases.
 
     Axis and size are judged on `typical`, modality and label values on all cases without an error. None if the image of
     `typical` has no three dimensions or cannot be read.
@@ -77,7 +84,7 @@ def suggest(
     geometry = typical.image_header.geometry if typical.image_header is not None else None
     if geometry is None or typical.intensity is None:
         return None
-    sound, data = [case for case in cases if case.is_sound], training_data(cases)
+    sound, data = [case for case in cases if case.is_sound], data or training_data(cases)
     chosen, settings = _choose_axis(geometry, typical.labels, whole_cases=data is not None)
     settings = [
         *settings,

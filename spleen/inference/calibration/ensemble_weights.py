@@ -59,18 +59,23 @@ def fit_weights(
     cases: Mapping[str, tuple[ImageFiles, Path]],
     batch_size: int,
     advance: Callable[[str, int, int], None],
+    *,
+    of_validation: bool = False,
 ) -> FittedWeights:
     """Find the weights with the highest mean Dice over `cases` (name → image, label).
 
     A grid search, whose ties go to the weights nearest to equal ones, then hill climbing that moves weight between two
-    views as long as the score rises. Memory: 4 bytes per voxel, view and class, one case at a time.
+    views as long as the score rises. A warning names cases that a view has seen, unless they are known to be the
+    validation split of every view, which chose no more than its epoch (`of_validation`). Memory: 4 bytes per voxel,
+    view and class, one case at a time.
     Raises InputError for fewer than two views, or an image and a label on different grids.
     """
     if len(views) < 2:
         raise InputError(f"fitting weights needs at least two runs; got {len(views)}")
     fitted_on = [_predict_case(views, name, *files, batch_size, advance) for name, files in cases.items()]
     seen = [name for name, case in zip(cases, fitted_on, strict=True) if case.is_seen]
-    warn_of_same_images(seen, len(cases), "Weights fitted on them favour the runs that were trained on them")
+    if not of_validation:
+        warn_of_same_images(seen, len(cases), "Weights fitted on them favour the runs that were trained on them")
     equal = np.full(len(views), 1 / len(views))
     dice_equal = _mean_dice(fitted_on, equal)
     weights, dice = _better(fitted_on, equal, dice_equal, _grid(len(views)))

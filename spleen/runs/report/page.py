@@ -2,6 +2,7 @@
 
 import base64
 import math
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def _about(record: RunRecord, identifying: bool) -> list[str]:
         f"{config.get('axis')} slices",
         size_text(size) if isinstance(size, int | str) else "",
         f"learning rate {learning_rate_text(config.get('lr'))}",
-        f"{config.get('epochs')} epochs",
+        _duration(config),
         f"seed {config.get('seed')}",
         f"study {config.get('study')}",
     ]
@@ -90,6 +91,11 @@ def _about(record: RunRecord, identifying: bool) -> list[str]:
     elif not any(key in record.folder.name for key in _PATH_KEYS):  # the folder of a sweep's job lists its overrides
         parts.append(record.folder.name)
     return list(filter(None, parts))
+
+
+def _duration(config: Mapping[str, Any]) -> str:
+    minutes = config.get("max_minutes")
+    return f"{config.get('epochs')} epochs" if minutes is None else f"{minutes:g} minutes"
 
 
 def _nested(tree: Any, *keys: str) -> Any:

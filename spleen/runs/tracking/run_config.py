@@ -36,6 +36,7 @@ def wandb_config(config: TrainConfig, data: SliceDataModule) -> dict[str, Any]:
         "seed": config.seed,
         "fold": config.fold,
         "epochs": config.epochs,
+        "max_minutes": config.max_minutes,
         "batch_size": config.batch_size,
         "context_slices": config.context_slices,
         "crop_size": config.crop_size,

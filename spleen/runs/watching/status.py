@@ -139,8 +139,9 @@ def _number(row: Mapping[str, str], name: str) -> float:
 
 def _epochs(config: Path) -> int | None:
     with suppress(BrokenRunError, OSError):
-        epochs = read_settings(config).get("epochs")
-        return epochs if isinstance(epochs, int) else None
+        settings = read_settings(config)
+        epochs = settings.get("epochs")
+        return epochs if isinstance(epochs, int) and settings.get("max_minutes") is None else None
     return None
 
 

@@ -98,7 +98,8 @@ def _table(runs: Sequence[WatchedRun], snapshot: Snapshot, width: int | None) ->
 
 
 def _one_run(run: WatchedRun, now: float) -> str:
-    step = f", at step {run.step} of {run.steps}" if run.step is not None else ""
+    step = f", at step {run.step}" if run.step is not None else ""
+    step += f" of {run.steps}" if run.steps is not None else ""
     entries = {
         "status": _status(run, now),
         "epochs": f"{_epochs(run)} done{step}",

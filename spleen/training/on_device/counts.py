@@ -8,8 +8,13 @@ _AUTOMATIC = "epoch_loop.automatic_optimization.optim_progress"
 _MANUAL = "epoch_loop.manual_optimization.optim_step_progress"
 
 
-def total_steps(trainer: pl.Trainer) -> int:
-    """Optimiser steps of the whole training; a batch of the trainer may be more than one."""
+def total_steps(trainer: pl.Trainer) -> int | None:
+    """Optimiser steps of the whole training; a batch of the trainer may be more than one.
+
+    None without a number of epochs.
+    """
+    if trainer.max_epochs == -1:
+        return None
     batches = trainer.estimated_stepping_batches  # sets up the loader
     sampler = getattr(trainer.train_dataloader, "sampler", None)
     return int(batches) if sampler is None or trainer.max_epochs is None else len(sampler) * trainer.max_epochs

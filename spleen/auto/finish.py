@@ -1,0 +1,116 @@
+"""What follows the final trainings of many cases: the weights of the views, their calibration, and the one test."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spleen.config.datasets import find_dataset
+from spleen.config.preprocessing import ignore_value
+from spleen.config.schema import TrainConfig
+from spleen.data.cases import Case
+from spleen.errors import InputError
+from spleen.evaluation.scoring import RawSettings, score_pairs
+from spleen.imaging.files import ImageFiles
+from spleen.inference.calibrate import calibrate
+from spleen.inference.calibration.conformal import fewest_cases
+from spleen.inference.calibration.ensemble_weights import FittedWeights, fit_weights
+from spleen.inference.ensemble import predict_volume, read_for
+from spleen.inference.loading import load_ensemble
+from spleen.inference.predict import PredictSettings, find_targets, make_views, predict
+from spleen.records.cases import mean_of_known
+from spleen.records.folder import RunFolder
+
+_LEVEL = 0.95
+_TIMED_CASES = 2
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The cases that the runs were not trained on."""
+
+    val: tuple[Case, ...]
+    test: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Whether the runs could be calibrated, in a sentence, and where the masks of the test cases are then."""
+
+    note: str
+    masks: Path | None
+
+
+def held_out_cases(config: TrainConfig, run: Path) -> HeldOut:
+    """The validation and the test cases of a run, which the other runs of a search share."""
+    split = json.loads(RunFolder(run).split.read_bytes())
+    case_of = {case.case_id: case for case in find_dataset(config).cases}
+    return HeldOut(*(tuple(case_of[case_id] for case_id in split[part]) for part in ("val", "test")))
+
+
+def seconds_per_case(run: Path, cases: Sequence[Case]) -> float:
+    """How long this machine takes to predict one case with one run; the faster of two, as the first may compile."""
+    views = make_views(load_ensemble([run], allow_custom_code=True), PredictSettings())
+    seconds = []
+    for case in cases[:_TIMED_CASES]:
+        since = time.monotonic()
+        image = read_for(views, ImageFiles(case.case_id, case.images), 0)
+        predict_volume(views, image, case.case_id, PredictSettings().batch_size, False, lambda _: None)
+        seconds.append(time.monotonic() - since)
+    return min(seconds)
+
+
+def weigh(runs: Sequence[Path], cases: Sequence[Case]) -> FittedWeights:
+    """The weights of the runs with the best mean Dice over the validation cases; a run that does not help gets 0."""
+    views = make_views(load_ensemble(runs, allow_custom_code=True), PredictSettings())
+    pairs = {case.case_id: (ImageFiles(case.case_id, case.images), case.label) for case in cases}
+    batch_size = PredictSettings().batch_size
+    return fit_weights(views, pairs, batch_size, lambda _name, _done, _total: None, of_validation=True)
+
+
+def calibrate_on(cases: Sequence[Case], views: Mapping[Path, float]) -> Calibrated:
+    """Calibrate the runs, with their weights, on the test cases if those are enough and lie in one folder."""
+    needed = fewest_cases(_LEVEL)
+    if len(cases) < needed:
+        return Calibrated(
+            f"not calibrated: {len(cases)} test cases are too few for intervals, which need {needed}", None
+        )
+    folders = {(case.images[0].parent, case.label.parent) for case in cases}
+    if len(folders) > 1:
+        return Calibrated("not calibrated: the test cases are in several folders; see spleen calibrate", None)
+    ((images, labels),) = folders
+    settings = PredictSettings(
+        weights=tuple(views.values()), held_out=True, overwrite=True, allow_custom_code=True
+    )  # fmt: skip
+    try:
+        report = calibrate(list(views), images, labels, settings)
+    except InputError as error:
+        return Calibrated(f"not calibrated: {error}", None)
+    shortages = [text for each in report.calibration.classes if (text := each.shortage())]
+    return Calibrated("; ".join([f"calibrated on the {len(cases)} test cases", *shortages]), report.predictions)
+
+
+def score_test(
+    config: TrainConfig, cases: Sequence[Case], views: Mapping[Path, float], masks: Path
+) -> dict[str, float | None]:
+    """Mean Dice of each class over the test cases, predicted by the weighted runs into `masks` unless they are there.
+
+    Of several classes, "mean" is over the classes. None where nothing could be scored.
+    """
+    models = load_ensemble(list(views), allow_custom_code=True)
+    settings = PredictSettings(weights=tuple(views.values()), skip_existing=True, allow_custom_code=True)
+    inputs = [path for case in cases for path in case.images]
+    predict(list(views), inputs, masks, settings)
+    label_of = {case.images[0]: case.label for case in cases}
+    targets = find_targets(inputs, masks, models[0].preprocessing.n_channels)
+    classes = models[0].classes
+    values = dict(zip(classes.names, classes.values, strict=True))
+    files = {target.case_id: (target.mask, label_of[target.image_path]) for target in targets}
+    raw = RawSettings(values, 0.0, None, False, config.grid_tolerance_mm, ignore_value(config))
+    scores = [score for case in score_pairs(files, raw)[0] for score in case.scores]
+    dice = {name: mean_of_known([each.dice for each in scores if each.class_name == name]) for name in values}
+    if len(dice) > 1:
+        dice["mean"] = mean_of_known(list(dice.values()))
+    return {name: None if math.isnan(value) else value for name, value in dice.items()}

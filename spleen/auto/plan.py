@@ -1,0 +1,49 @@
+"""How the minutes are spent: rounds of short trainings, the number of views, and the length of epochs."""
+
+import math
+from dataclasses import dataclass
+
+SEARCH_FRACTION = 0.3
+"""Of the time, what the rounds get that choose a recipe; the rest trains the chosen one."""
+PASSES_PER_VIEW = 10
+"""A view of an ensemble sees every training slice at least so often. On 200 brain MR cases, three views that had seen
+them 20 times were better than one that had seen them 60 times; with a few passes each they are not."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Trainings of the same length, of which the better half goes on."""
+
+    n_arms: int
+    minutes_each: float
+
+
+def halving_rounds(n_candidates: int, minutes: float, least_minutes: float) -> tuple[Round, ...]:
+    """Rounds of successive halving (Jamieson and Talwalkar 2016) that together take `minutes`.
+
+    Each round gets the same time and keeps the better half, rounded up, until one is left. As many of the candidates
+    take part as can train for `least_minutes` each; no round at all where that is fewer than two.
+    """
+    for n_arms in range(n_candidates, 1, -1):
+        counts = [n_arms]
+        while counts[-1] > 2:
+            counts.append(math.ceil(counts[-1] / 2))
+        if minutes / len(counts) / n_arms >= least_minutes:
+            return tuple(Round(count, minutes / len(counts) / count) for count in counts)
+    return ()
+
+
+def affordable_views(most: int, slices: float, n_training_slices: int) -> int:
+    """How many views to train, 1 to `most`, if all together see so many `slices`."""
+    return max(1, min(most, int(slices / (PASSES_PER_VIEW * n_training_slices))))
+
+
+def epoch_length(slices_per_second: float, minutes: float, validations: int, batch_size: int) -> int:
+    """Slices of an epoch of whole batches, so that a training of so many minutes has about so many validations."""
+    batches = slices_per_second * minutes * 60 / validations / batch_size
+    return batch_size * max(1, round(batches))
+
+
+def fitting_batch_size(side: int) -> int:
+    """Slices of `side` × `side` pixels that make a step of about 65,000 pixels: a power of 2, 4 to 32."""
+    return int(min(32, max(4, 2 ** round(math.log2(65_536 / side**2)))))

@@ -1,0 +1,194 @@
+"""Training that ends by the clock, so that the whole run with its scoring and report takes a given time."""
+# ruff: noqa: ARG002  (Lightning gives the hooks their arguments)
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+
+from spleen.data.loading.batches import SliceBatch
+from spleen.data.loading.on_device import StepNumbers
+from spleen.errors import InputError
+
+log = logging.getLogger(__name__)
+
+_WARM_UP_BATCHES = 8
+REPORT_SECONDS = 6.0
+"""For figures, tables and the page of a run: two to three times what they take on a current processor."""
+TEST_COST = 2.0
+"""Seconds of a test slice per second of a validation slice: the test also measures surface distances."""
+
+
+def reserved_seconds(validation: float, n_val: int, n_test: int) -> float:
+    """Seconds between the last training step and the end of the run.
+
+    `validation` are the seconds of one validation, of `n_val` slices. There is one more after the last step; then the
+    best checkpoint is scored on the `n_val` and the `n_test` slices, and the report is written.
+    """
+    per_slice = validation / n_val if n_val else 0.0
+    return validation + per_slice * (n_val + TEST_COST * n_test) + REPORT_SECONDS
+
+
+def training_progress(elapsed: float, start: float, end: float) -> float:
+    """How much of the time for training is over, 0 to 1, `elapsed` seconds after the start of the run.
+
+    Training lasts from second `start` to second `end`; where none is left between them, it is over.
+    """
+    return 1.0 if end <= start else min(1.0, max(0.0, (elapsed - start) / (end - start)))
+
+
+class Deadline(Callback):
+    """Ends the training in time for the run to take `seconds`, and says how much of it is over.
+
+    `elapsed` gives the seconds of the run so far, including those of earlier processes. What follows the last step is
+    estimated from the fastest validation, as others may have waited for other programs or for compilation, and before
+    the first one from the fastest training step. With several processes, the clock of rank 0 decides. Training makes at
+    least one step; where no time is left for it, raises InputError.
+    """
+
+    def __init__(self, seconds: float, elapsed: Callable[[], float], n_val: int, n_test: int) -> None:
+        self._seconds, self._elapsed = seconds, elapsed
+        self._n_val, self._n_test = n_val, n_test
+        self._start: float | None = None
+        self._progress = 0.0
+        self._is_over = False
+        self._measured_at_step = -1
+        self._validation: float | None = None
+        """Seconds of the fastest validation."""
+        self._since = 0.0
+        """Start of the present validation, or end of the last step."""
+        self._seconds_per_slice: list[float] = []
+        """Of the first training steps."""
+
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, whatever the class is called."""
+        return "Deadline"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Start and progress of the training, and the fastest validation."""
+        return {
+            "start": self._start,
+            "progress": self._progress,
+            "is_over": self._is_over,
+            "validation": self._validation,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with what remains."""
+        self._start, self._progress = state_dict["start"], state_dict["progress"]
+        self._is_over, self._validation = state_dict["is_over"], state_dict["validation"]
+
+    def progress_at(self, step: int, trainer: pl.Trainer) -> float:
+        """The progress at an optimiser step, 0 to 1; it never falls, even where the time reserved grows."""
+        if step != self._measured_at_step and self._start is not None:
+            self._measured_at_step = step
+            self._measure(trainer)
+        return self._progress
+
+    def seconds_left(self) -> float:
+        """Seconds until training ends, as far as it is known."""
+        return max(0.0, self._end() - self._elapsed())
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the schedule; go straight to the scoring if a resumed run has no time left."""
+        now = _of_rank_0(self._elapsed(), trainer)
+        if self._start is None:
+            self._start = now
+            if now >= self._end():
+                raise InputError(
+                    f"max_minutes={self._seconds / 60:g} leaves no time for training: it took {now:.0f} s to get the "
+                    f"data ready, and {self._reserved():.0f} s are needed at the end. "
+                    f"Use at least {_least_minutes(now + self._reserved()):g}"
+                )
+            if not self._n_val:
+                self._tell()
+        self._since = self._elapsed()
+        self._stop_if_over(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: SliceBatch | StepNumbers,
+        batch_idx: int,
+    ) -> None:
+        """Stop after this step if the time for training is over."""
+        now = self._elapsed()
+        if self._validation is None:
+            self._seconds_per_slice.append((now - self._since) / batch.n_slices)
+        self._since = now
+        self._stop_if_over(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start timing the validation."""
+        self._since = self._elapsed()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Reserve as much as the fastest validation suggests; say so after the first."""
+        first, now = self._validation is None, self._elapsed()
+        self._validation = now - self._since if self._validation is None else min(self._validation, now - self._since)
+        self._since = now
+        if first and trainer.is_global_zero:
+            self._tell()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin no further epoch if the validation has taken the rest of the time."""
+        self._measure(trainer)
+        self._stop_if_over(trainer)
+
+    def _measure(self, trainer: pl.Trainer) -> None:
+        assert self._start is not None
+        now = training_progress(self._elapsed(), self._start, self._end())
+        now = _of_rank_0(now, trainer)
+        self._is_over = now >= 1
+        self._progress = max(self._progress, now)
+
+    def _stop_if_over(self, trainer: pl.Trainer) -> None:
+        if self._is_over:
+            trainer.should_stop = True
+            trainer.check_val_every_n_epoch = 1  # the last epoch is validated, whichever it is
+
+    def _end(self) -> float:
+        return self._seconds - self._reserved()
+
+    def _reserved(self) -> float:
+        validation = self._validation
+        if validation is None:
+            known = len(self._seconds_per_slice) >= _WARM_UP_BATCHES
+            # A forward pass takes less than a step.
+            validation = self._n_val * min(self._seconds_per_slice) if known else 0.0
+        return reserved_seconds(validation, self._n_val, self._n_test)
+
+    def _tell(self) -> None:
+        log.info(
+            "max_minutes=%g: training ends by the clock, not by epochs; %.0f s at the end are reserved for the last "
+            "validation, scoring and the report",
+            self._seconds / 60,
+            self._reserved(),
+        )
+
+
+def deadline_of(trainer: pl.Trainer) -> Deadline | None:
+    """The deadline of a trainer, if it has one."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((each for each in callbacks if isinstance(each, Deadline)), None)
+
+
+def _least_minutes(seconds: float) -> float:
+    """Minutes, in tenths, with half as much again for the training."""
+    return max(1, -(-seconds * 1.5 // 6)) / 10
+
+
+def _of_rank_0(value: float, trainer: pl.Trainer) -> float:
+    """The value that rank 0 has, in every process."""
+    if trainer.world_size == 1:
+        return value
+    shared = torch.tensor([value], dtype=torch.float32, device=trainer.strategy.root_device)
+    torch.distributed.broadcast(shared, src=0)
+    return float(shared)

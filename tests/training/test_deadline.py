@@ -1,0 +1,143 @@
+"""Trainings that end by the clock: the schedule against hand-worked values, and real short trainings."""
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+
+from spleen.data.loading.on_device import StepNumbers
+from spleen.errors import InputError
+from spleen.training.deadline import Deadline, deadline_of, reserved_seconds, training_progress
+from spleen.training.optimiser import lr_factor_by_time
+from tests._helpers.small_run import SmallCt, rows, small_ct, summary, train
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
+    return small_ct(tmp_path_factory.mktemp("ct"))
+
+
+class Clock:
+    """Seconds of a run, set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def at_step(deadline: Deadline, clock: Clock, trainer: pl.Trainer, step: int, now: float) -> float:
+    clock.now = now
+    return deadline.progress_at(step, trainer)
+
+
+@pytest.fixture
+def trainer() -> pl.Trainer:
+    return pl.Trainer(accelerator="cpu", devices=1, max_epochs=-1, logger=False, enable_checkpointing=False)
+
+
+@pytest.mark.parametrize(("elapsed", "expected"), [(5, 0.0), (20, 0.0), (60, 0.25), (100, 0.5), (180, 1.0), (500, 1.0)])
+def test_progress_runs_from_the_first_step_to_the_end_of_training(elapsed: float, expected: float) -> None:
+    assert training_progress(elapsed, start=20, end=180) == expected
+
+
+def test_without_time_between_start_and_end_training_is_over() -> None:
+    assert training_progress(10, start=30, end=25) == 1.0
+
+
+def test_the_end_of_a_run_is_reserved_for_a_validation_the_scoring_and_the_report() -> None:
+    # 8 s for 40 slices are 0.2 s each: 8 + 0.2 · (40 + 2 · 100) + 6.
+    assert reserved_seconds(8.0, n_val=40, n_test=100) == pytest.approx(62.0)
+    assert reserved_seconds(0.0, n_val=0, n_test=100) == 6.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "progress", "expected"),
+    [
+        ("cosine", 0.05, 0.5),
+        ("cosine", 0.1, 1.0),
+        ("cosine", 0.55, 0.01 + 0.99 * 0.5),
+        ("cosine", 0.325, 0.01 + 0.99 * 0.85355339),
+        ("cosine", 1.0, 0.01),
+        ("polynomial", 0.55, 0.01 + 0.99 * 0.25),
+        ("polynomial", 1.0, 0.01),
+        ("constant", 0.7, 1.0),
+    ],
+)
+def test_the_schedule_follows_the_time(kind: str, progress: float, expected: float) -> None:
+    factor = lr_factor_by_time(progress, warmup_fraction=0.1, kind=kind, power=2.0, final_factor=0.01)
+    assert factor == pytest.approx(expected, abs=2e-4)
+
+
+def test_the_time_for_the_end_is_measured_and_progress_never_falls(trainer: pl.Trainer) -> None:
+    clock = Clock()
+    deadline = Deadline(206.0, clock, n_val=10, n_test=20)
+    module = pl.LightningModule()
+    clock.now = 20.0
+    deadline.on_train_start(trainer, module)
+    assert at_step(deadline, clock, trainer, 1, 110.0) == pytest.approx(0.5)  # training ends at 206 − 6 = 200
+    clock.now = 120.0
+    deadline.on_validation_start(trainer, module)
+    clock.now = 130.0
+    deadline.on_validation_end(trainer, module)
+    # 10 + 1 · (10 + 40) + 6 = 66 s are reserved: training ends at 140.
+    assert deadline.seconds_left() == pytest.approx(10.0)
+    assert at_step(deadline, clock, trainer, 2, 134.0) == pytest.approx(0.95)
+    deadline.on_train_epoch_end(trainer, module)
+    assert not trainer.should_stop
+    clock.now = 140.0
+    deadline.on_train_epoch_end(trainer, module)
+    assert trainer.should_stop
+
+
+def test_before_the_first_validation_its_time_is_estimated_from_the_fastest_step(trainer: pl.Trainer) -> None:
+    clock, module = Clock(), pl.LightningModule()
+    deadline = Deadline(506.0, clock, n_val=100, n_test=0)
+    deadline.on_train_start(trainer, module)
+    batch = StepNumbers((np.arange(4),))
+    for seconds in (20, 9, 2, 2, 2, 2, 2):  # the first steps of a network are slow
+        clock.now += seconds
+        deadline.on_train_batch_end(trainer, module, None, batch, 0)
+    assert deadline.seconds_left() == 500.0 - 39.0
+    clock.now += 2
+    deadline.on_train_batch_end(trainer, module, None, batch, 0)
+    # 2 s for 4 slices are 50 s for 100: once more for a validation and once for the scoring.
+    assert deadline.seconds_left() == 400.0 - 41.0
+
+
+def test_a_resumed_training_continues_with_what_remains(trainer: pl.Trainer) -> None:
+    clock = Clock()
+    first = Deadline(206.0, clock, n_val=10, n_test=20)
+    clock.now = 20.0
+    first.on_train_start(trainer, pl.LightningModule())
+    assert at_step(first, clock, trainer, 9, 110.0) == pytest.approx(0.5)
+    second = Deadline(206.0, clock, n_val=10, n_test=20)
+    second.load_state_dict(first.state_dict())
+    clock.now = 120.0  # 110 s until the checkpoint, and 10 s to start again
+    second.on_train_start(trainer, pl.LightningModule())
+    assert at_step(second, clock, trainer, 9, 128.0) == pytest.approx(0.6)
+
+
+def test_a_trainer_without_a_deadline_has_none(trainer: pl.Trainer) -> None:
+    assert deadline_of(trainer) is None
+
+
+def test_too_few_minutes_are_refused_with_the_least(tmp_path, ct: SmallCt) -> None:
+    with pytest.raises(InputError, match=r"max_minutes=0.001 leaves no time .* Use at least 0\.\d"):
+        train(tmp_path, *ct.overrides, "data.label_values=[3,4]", "max_minutes=0.001")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("optimiser.ema_decay=0.9", "loader.on_device=true")], ids=str)
+def test_a_run_ends_validated_with_its_schedule_complete_whatever_epochs_says(tmp_path, ct, options) -> None:
+    settings = (*ct.overrides, "data.label_values=[3,4]", "max_minutes=0.3", "epochs=1", "schedule=cosine")
+    run = train(tmp_path, *settings, "trainer.val_every_epochs=2", *options)
+    epochs = rows(run / "metrics.csv")
+    assert len(epochs) > 1
+    assert epochs[-1]["val/dice"]
+    assert float(epochs[-1]["lr"]) == pytest.approx(3e-4, rel=0.1)  # a hundredth of the peak
+    assert summary(run)["status"] == "finished"
+    (run / "summary.json").unlink()  # as if it had been killed in the report
+    train(tmp_path, *settings, "trainer.val_every_epochs=2", *options)
+    assert rows(run / "metrics.csv") == epochs
+    assert summary(run)["status"] == "finished"
