@@ -46,7 +46,7 @@ def test_a_patch_has_consecutive_slices_with_the_drawn_one_in_its_place(case: St
         np.testing.assert_array_equal(batch.image[row], case.images[start : start + 4][:, 0])
         np.testing.assert_array_equal(batch.label[row], case.labels[start : start + 4])
     assert batch.origin.tolist() == [[0, 5], [0, 5], [0, 0], [0, 11]]
-    assert (batch.n_slices, batch.n_steps) == (4, 1)
+    assert (batch.n_slices, batch.n_steps) == (16, 1)
 
 
 def test_a_patch_stays_within_its_run(case: StoredCase) -> None:

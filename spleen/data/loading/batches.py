@@ -29,8 +29,8 @@ class SliceBatch(NamedTuple):
 
     @property
     def n_slices(self) -> int:
-        """Number of slices, or of patches."""
-        return len(self.image)
+        """Number of slices, in patches those of each."""
+        return self.label.shape[0] * self.label.shape[1]
 
     @property
     def n_steps(self) -> int:
