@@ -103,7 +103,7 @@ def _with_batch_size(settings: Sequence[Setting], side: int, given: Collection[s
 def _side(config: TrainConfig, seen: Look) -> int:
     """The side of a training slice in pixels."""
     if config.crop_size is not None:
-        return config.crop_size
+        return int(max(config.crop_size)) if isinstance(config.crop_size, list) else int(config.crop_size)
     if config.img_size != "native":
         return int(config.img_size)
     return -(-seen.longest_side // _SIDE_STEP) * _SIDE_STEP
