@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spleen.data.loading.batches import load_images
 from spleen.data.store.entry import StoredCase
-from spleen.evaluation.metrics.overlap import without_ignored
+from spleen.evaluation.metrics.overlap import labelled_part, without_ignored
 from spleen.imaging.probabilities import native_prediction
 from spleen.reporting.overlays import SliceView
 
@@ -42,7 +42,7 @@ def choose(scores: Sequence[SliceScore]) -> list[tuple[str, SliceScore]]:
 
 
 def show(score: SliceScore, case: StoredCase, context_slices: int, forward: Callable[[Tensor], Tensor]) -> SliceView:
-    """Predict one slice again for plotting, without ignored voxels; `forward` maps images (b, c, h, w) to logits."""
+    """Predict a slice again for plotting, without what is not scored; `forward` maps images (b, c, h, w) to logits."""
     index = np.array([score.slice_index])
     images = load_images(case, index, context_slices)
     with torch.no_grad():
@@ -50,6 +50,7 @@ def show(score: SliceScore, case: StoredCase, context_slices: int, forward: Call
     height, width = case.grid.resampled
     shown = images[0, context_slices * case.n_channels, :height, :width]
     low, high = float(shown.min()), float(shown.max())
+    prediction = labelled_part(prediction, case.unlabelled)
     prediction, expected = without_ignored(prediction, torch.from_numpy(case.reference[score.slice_index]))
     reference = expected.numpy()
     return SliceView(
