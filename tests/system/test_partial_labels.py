@@ -10,6 +10,8 @@ import pytest
 from spleen.config.identity import settings_with_effect
 from spleen.errors import InputError
 from spleen.records.cases import read_cases
+from spleen.runs.report.record import read_record
+from spleen.runs.report.score_facts import case_table, class_table
 from tests._helpers.many_cases import ManyCases, many_cases, quick, quick_config, relabel
 from tests._helpers.small_run import compose_config, small, summary
 
@@ -54,6 +56,14 @@ def test_scores_leave_unlabelled_classes_out(
         np.mean([float(rows[case, "front"]["dice"]) for case in ("c0", "c2", "c8")])
     )
     assert len(read_cases(run)) == 2 * (4 + 2)
+    record = read_record(run)
+    assert not record.missing
+    table = class_table(record)
+    assert table is not None
+    headings, classes = table
+    of_test = {row[1]: row[headings.index("cases")] for row in classes if row[0] == "test"}
+    assert of_test == {"front": 3, "back": 2}
+    assert sum("not labelled" in row for row in case_table(record)[1] if row[0] == "test") == 3
     assert "could not be" not in caplog.text  # of pictures and tables
     with (run / "slices.csv").open(newline="") as file:
         assert unlabelled.isdisjoint((row["case_id"], row["class_name"]) for row in csv.DictReader(file))

@@ -47,6 +47,22 @@ def read_groups(path: Path) -> dict[str, str]:
     return {row["case_id"]: row["group"] for row in rows.values()}
 
 
+def read_labelled(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read the classes that each case labels from a CSV file with the columns labelled and case_id.
+
+    In place of case_id there may be image and label, as in a table of cases. Raises InputError with the line number for
+    empty cells and duplicate cases.
+    """
+    rows = read_rows(path, ("labelled",))
+    case_ids = {}
+    for line, row in rows.items():
+        if not row.get("case_id") and not (row.get("image") and row.get("label")):
+            raise InputError(f"{path}, line {line} does not say which case it is; give it a case_id")
+        case_ids[line] = row.get("case_id") or _case(path, line, row).case_id
+    _check_unique(path, case_ids)
+    return {case_ids[line]: _labelled(row) or () for line, row in rows.items()}
+
+
 def _case(path: Path, line: int, row: Row) -> Case:
     where = f"{path}, line {line}"
     texts = [text.strip() for text in row["image"].split(_SEPARATOR)]
