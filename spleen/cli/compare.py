@@ -41,6 +41,12 @@ def compare(
     ignore_value: Annotated[
         int | None, typer.Option(help="For predictions: label value of reference voxels that are not scored.")
     ] = None,
+    labelled: Annotated[
+        Path | None,
+        typer.Option(
+            help="For predictions: CSV file with the column labelled, the classes that each reference labels."
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row per metric, case and class.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the summaries and every case.")] = None,
 ) -> None:
@@ -70,6 +76,7 @@ def compare(
             grid_tolerance_mm=grid_tolerance_mm,
             only_predicted=only_predicted,
             ignore_value=ignore_value,
+            labelled=labelled,
             rename_classes=parse_renames(rename),
             progress=bar.name_case,
         )

@@ -47,6 +47,10 @@ def evaluate(
     ignore_value: Annotated[
         int | None, typer.Option(help="Label value of reference voxels that are not scored, such as 255 or -1.")
     ] = None,
+    labelled: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with the column labelled, as of data=table: classes that each reference labels."),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row per case and class.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write cases, means, intervals, medians, worst cases.")] = None,
     plot: Annotated[
@@ -79,6 +83,7 @@ def evaluate(
             grid_tolerance_mm=grid_tolerance_mm,
             only_predicted=only_predicted,
             ignore_value=ignore_value,
+            labelled=labelled,
             rename_classes=parse_renames(rename),
             progress=bar.name_case,
         )

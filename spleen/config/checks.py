@@ -233,8 +233,21 @@ def data_problems(config: TrainConfig) -> Iterator[str]:
             yield f"data.{name} is missing: data={data.kind} needs {_EXAMPLES[data.kind]}"
     if isinstance(data, CasesData) and data.channels is not None:
         yield from between("data.channels", data.channels, 1, 64)
+    if isinstance(data, CasesData) and not _is_mapping_of_lists(data.labelled_classes):
+        yield (
+            "data.labelled_classes must map patterns of case names to lists of classes, such as "
+            f"{{spleen_*: [spleen], amos_*: [spleen, liver]}}; got {data.labelled_classes}"
+        )
     yield from _split(config)
     yield from _fold(config)
+
+
+def _is_mapping_of_lists(setting: object) -> bool:
+    if setting is None:
+        return True
+    return isinstance(setting, Mapping) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in setting.values()
+    )
 
 
 def _split(config: TrainConfig) -> Iterator[str]:

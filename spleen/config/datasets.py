@@ -4,8 +4,9 @@ Imports nothing heavy at the top: the plan of a multirun uses this.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +35,7 @@ from spleen.errors import InputError
 from spleen.imaging.files import is_there
 from spleen.imaging.foreign import describe_folder
 from spleen.system.resources import conf_folder
+from spleen.system.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ def find_dataset(config: TrainConfig) -> Dataset:
         case = case_from_files(Path(str(data.image)), Path(str(data.label)))
         return Dataset(cases=(case,), label_values=None, channels=(), modality=None)
     assert isinstance(data, CasesData)
-    return _with_groups(_read_layout(data), data.groups)
+    return _with_labelled(_with_groups(_read_layout(data), data.groups), data.labelled_classes)
 
 
 def check_files_exist(config: TrainConfig, cases: Sequence[Case]) -> None:
@@ -97,6 +99,29 @@ def _with_groups(dataset: Dataset, path: str | None) -> Dataset:
     if lacking:
         raise InputError(f"{path} has no group for {len(lacking)} cases, for example {lacking[0]}")
     return replace(dataset, cases=tuple(replace(case, group=groups[case.case_id]) for case in dataset.cases))
+
+
+def _with_labelled(dataset: Dataset, labelled_classes: Mapping[str, Sequence[str]] | None) -> Dataset:
+    """The cases with the classes that they label; a case that no pattern matches labels all of them."""
+    if not labelled_classes:
+        return dataset
+    cases = []
+    for case in dataset.cases:
+        matching = [pattern for pattern in labelled_classes if fnmatchcase(case.case_id, pattern)]
+        if len(matching) > 1:
+            shown = " and ".join(f"'{pattern}'" for pattern in matching)
+            raise InputError(f"data.labelled_classes: {shown} both match case '{case.case_id}'; make one narrower")
+        if matching and case.labelled is not None:
+            raise InputError(
+                f"data.labelled_classes and the column labelled of the table both say what case '{case.case_id}' "
+                "labels; use one of them"
+            )
+        cases.append(replace(case, labelled=tuple(labelled_classes[matching[0]])) if matching else case)
+    for pattern in labelled_classes:
+        if not any(fnmatchcase(case.case_id, pattern) for case in cases):
+            known = shortened([case.case_id for case in cases], 5)
+            raise InputError(f"data.labelled_classes: '{pattern}' matches no case; the cases are {known}")
+    return replace(dataset, cases=tuple(cases))
 
 
 def complete(config: TrainConfig, dataset: Dataset) -> TrainConfig:

@@ -14,6 +14,7 @@ from spleen.config.schema import TrainConfig, process_count
 from spleen.data.augmentation.crop import CropSettings, window_size
 from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.datamodule import LoaderSettings, SliceDataModule
+from spleen.data.partial_labels import unlabelled_codes, with_mirrored
 from spleen.data.splits.blocks import SliceSplitSettings
 from spleen.data.store.entry import StoredCase
 from spleen.errors import InputError
@@ -144,19 +145,20 @@ def build_module(
     """The untrained module for these data; `carried_over` are the parameters that another run has trained."""
     preprocessing, patch_size = parts.spec.preprocessing, parts.spec.patch_size
     names = preprocessing.classes.names
+    unlabelled, swapped = with_mirrored(unlabelled_codes(data.cases), parts.swapped_classes)
     # A patch may be longer than its case: then it has slices without a label.
-    all_known = preprocessing.ignore_value is None and patch_size is None
-    window = patch_size[1:] if patch_size else config.crop_size
+    all_known = preprocessing.ignore_value is None and not unlabelled and patch_size is None
+    window, foreground_fraction = patch_size[1:] if patch_size else config.crop_size, config.loader.foreground_fraction
     return SegmentationModule(
         network=parts.network,
-        loss=parts.loss if all_known else LossOfKnown(parts.loss),
+        loss=parts.loss if all_known else LossOfKnown(parts.loss, unlabelled),
         optimiser=build_optimiser_settings(config, carried_over),
         augment=parts.augment,
         split_scores={split: SplitScores([part.case for part in data.slices(split)], names) for split in SCORED_SPLITS},
         axis=preprocessing.axis,
         seed=config.seed,
-        crop=CropSettings(window, config.loader.foreground_fraction) if window else None,
-        swapped_classes=parts.swapped_classes,
+        crop=CropSettings(window, foreground_fraction, len(names)) if window else None,
+        swapped_classes=swapped,
         steps_on_device=steps_on_device(config),
         gradient_clip=config.optimiser.gradient_clip,
         frozen=encoder_parts(parts.network) if config.freeze else (),
@@ -246,7 +248,10 @@ def complete_spec(spec: ModelSpec, training: Sequence[StoredCase], validation: S
     classes = ClassMap(spec.preprocessing.classes.names, training[0].label_values)
     # Of partly labelled cases only bounds are known: the labelled part, and all of the ignored voxels beside it.
     measured = [case for case in training if not case.ignored_volume_mm3] or training
-    by_class = zip(*(case.volumes_mm3 for case in measured), strict=True)
+    by_class = [
+        [case.volumes_mm3[number - 1] for case in measured if number not in case.unlabelled]
+        for number in range(1, 1 + len(classes.names))
+    ]
     unknown = max(case.ignored_volume_mm3 for case in measured)
     return replace(
         spec,

@@ -18,8 +18,8 @@ from spleen.system.nested import flatten
 FORMAT = 1
 # Keys that earlier jobs lack, with their defaults, which do not count: jobs finished before stay finished.
 ADDED: Mapping[str, object] = {
-    "data.background_values": None, "data.ignore_value": None, "freeze": None, "init_lr_factor": 1.0,
-    "max_minutes": None, "score_test": True,
+    "data.background_values": None, "data.ignore_value": None, "data.labelled_classes": None, "freeze": None,
+    "init_lr_factor": 1.0, "max_minutes": None, "score_test": True,
 }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def _file_hashes(config: TrainConfig, cases: Sequence[Case]) -> dict[str, str]:
         files = [content_hash(path, memory) for path in (*case.images, case.label)]
         # The name of a single volume does not matter; the names of many cases determine their order, and so the split.
         name = f"case {case.case_id}" if isinstance(config.data, CasesData) else "case"
-        hashes[name] = " ".join([*files, case.group or ""])
+        hashes[name] = " ".join([*files, case.group or "", *(["labelled:", *case.labelled] if case.labelled else [])])
     return hashes
 
 

@@ -44,6 +44,7 @@ class CasesData:
     skip_bad: bool
     background_values: Any = field(default=None, kw_only=True)  # older records lack it
     ignore_value: int | None = field(default=None, kw_only=True)  # as well
+    labelled_classes: Any = field(default=None, kw_only=True)  # as well
 
 
 @dataclass

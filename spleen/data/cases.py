@@ -19,6 +19,8 @@ class Case:
     label: Path
     group: str | None = None
     """The unit that must stay in one split, such as the patient; None: the case is its own group."""
+    labelled: tuple[str, ...] | None = None
+    """The classes that are labelled in this case; None: all of them."""
 
 
 def case_from_files(image: Path, label: Path) -> Case:

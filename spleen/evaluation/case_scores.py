@@ -68,7 +68,7 @@ class ScoreSettings:
 class ClassScore:
     """Every metric of one class in one case: docs/reference/metrics.md.
 
-    NaN is undefined, inf a surface without a partner.
+    NaN is undefined, inf a surface without a partner. All are NaN if the reference does not label the class.
     """
 
     case_id: str
@@ -98,6 +98,15 @@ class ClassScore:
     def value(self, metric: str) -> float:
         """A metric by its name in `spleen.evaluation.metrics.catalogue`."""
         return float(getattr(self, metric))
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the reference labels the class."""
+        return not math.isnan(self.volume_reference_mm3)
+
+    def unlabelled(self) -> "ClassScore":
+        """Of a class that the reference does not label: nothing is known."""
+        return ClassScore(self.case_id, self.class_name, **dict.fromkeys(METRIC_NAMES, math.nan))
 
     @property
     def is_empty(self) -> bool:

@@ -85,16 +85,17 @@ def compare(
     grid_tolerance_mm: float = GRID_TOLERANCE_MM,
     only_predicted: bool = False,
     ignore_value: int | None = None,
+    labelled: str | Path | Mapping[str, Sequence[str]] | None = None,
     rename_classes: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare B with A over the same cases: paired differences, their interval, Wilcoxon's test, wins and losses.
 
     With a `reference`, a and b are predictions, files or folders, and are scored as `evaluate` does with `classes`,
-    tolerances, `only_predicted` and `ignore_value`. Without, they are CSV files that the command wrote, or run folders,
-    whose cases.csv counts with the rows of `split`. `rename_classes` maps names of classes to new ones, for two sides
-    that call the same organ differently. Raises InputError for a wrong setting, a file that is missing or of another
-    kind, and cases that only one side has.
+    tolerances, `only_predicted`, `ignore_value` and `labelled`. Without, they are CSV files that the command wrote, or
+    run folders, whose cases.csv counts with the rows of `split`. `rename_classes` maps names of classes to new ones,
+    for two sides that call the same organ differently. Raises InputError for a wrong setting, a file that is missing or
+    of another kind, and cases that only one side has.
     """
     chosen = _checked_metrics(metrics)
     if reference is None:
@@ -110,7 +111,7 @@ def compare(
     else:
         surface = any(name in SURFACE_METRICS for name in chosen)
         counted = classes_to_score(classes, rename_classes, [Path(a), Path(b)], Path(reference))
-        settings = check_settings(counted, tolerance_mm, None, surface, grid_tolerance_mm, ignore_value)
+        settings = check_settings(counted, tolerance_mm, None, surface, grid_tolerance_mm, ignore_value, labelled)
         sides = _pair_both((Path(a), Path(b)), Path(reference), only_predicted)
         unpredicted = sides[0].unpredicted
         tables, failures = _score_both(sides, Path(reference).is_dir(), chosen, settings, progress)

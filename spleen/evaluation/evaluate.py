@@ -10,10 +10,11 @@ Cases are read one at a time, so that memory is bounded by the largest one: abou
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spleen.data.layouts.table import read_labelled
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import METRIC_NAMES, ClassScore, ScoreSettings
 from spleen.evaluation.class_names import classes_to_score
@@ -97,6 +98,7 @@ def evaluate(
     grid_tolerance_mm: float = GRID_TOLERANCE_MM,
     only_predicted: bool = False,
     ignore_value: int | None = None,
+    labelled: str | Path | Mapping[str, Sequence[str]] | None = None,
     rename_classes: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -110,6 +112,8 @@ def evaluate(
     for the post-test probabilities, by default each case's own share of organ voxels. `surface=False` saves the time of
     the surface metrics. Voxels of both files may lie up to `grid_tolerance_mm` apart; their orientation may differ.
     Voxels whose reference has `ignore_value` are not scored, and no surface is taken where a mask borders on them.
+    `labelled` names the classes that each reference labels, if not all do: a CSV file with the column labelled (spleen;
+    liver), as of data=table, or a mapping by case. The other classes are not scored there.
     With `only_predicted`, references without a prediction are left out and named in `unpredicted`, as where the masks
     are those of one fold.
 
@@ -117,7 +121,7 @@ def evaluate(
     In a folder, such a pair becomes one of the `failures`.
     """
     classes = classes_to_score(classes, rename_classes, [Path(prediction)], Path(reference))
-    settings = check_settings(classes, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignore_value)
+    settings = check_settings(classes, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignore_value, labelled)
     pairs = pair_files(Path(prediction), Path(reference), only_predicted)
     if Path(prediction).is_dir():
         cases, failures = score_pairs(pairs.files, settings, progress)
@@ -136,6 +140,7 @@ def check_settings(
     surface: bool,
     grid_tolerance_mm: float,
     ignore_value: int | None = None,
+    labelled: str | Path | Mapping[str, Sequence[str]] | None = None,
 ) -> RawSettings:
     """Check what does not need a file; raises InputError."""
     by_name: dict[str, tuple[int, ...]] = {}
@@ -157,7 +162,22 @@ def check_settings(
         raise InputError(f"the grid tolerance must be 0 mm or more, and finite; got {grid_tolerance_mm:g}")
     if prevalence is not None:
         check_prevalence(prevalence)
-    return RawSettings(by_name or None, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignore_value)
+    by_case = None if labelled is None else _checked_labelled(labelled, by_name)
+    return RawSettings(by_name or None, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignore_value, by_case)
+
+
+def _checked_labelled(
+    labelled: str | Path | Mapping[str, Sequence[str]], classes: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[str, ...]]:
+    if not classes:
+        raise InputError("which classes are labelled needs their names, such as --classes 1=spleen,2=liver")
+    by_case = read_labelled(Path(labelled)) if isinstance(labelled, str | Path) else labelled
+    for case_id, names in by_case.items():
+        if unknown := [name for name in names if name not in classes]:
+            raise InputError(
+                f"'{case_id}' is said to be labelled for '{unknown[0]}', but the classes are {_list(classes)}"
+            )
+    return {case_id: tuple(names) for case_id, names in by_case.items()}
 
 
 def _check_ignore_value(ignore_value: int, classes: Mapping[str, tuple[int, ...]]) -> None:

@@ -20,6 +20,7 @@ from spleen.imaging.files import case_name, match_by_name
 from spleen.imaging.geometry import check_same_grid
 from spleen.imaging.nifti import Volume, read_label
 from spleen.system.repeated_warnings import folded_warnings
+from spleen.system.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +63,36 @@ class RawSettings:
     grid_tolerance_mm: float
     ignore_value: int | None = None
     """The value of reference voxels that are not scored; None for none."""
+    labelled: Mapping[str, tuple[str, ...]] | None = None
+    """The names of the classes that each reference labels; None if all of them label all classes."""
 
     def resolve(self, classes: Mapping[str, tuple[int, ...]]) -> ScoreSettings:
         """The settings for these classes."""
         same = self.tolerance_mm
         tolerance_mm = dict(same) if isinstance(same, Mapping) else dict.fromkeys(classes, float(same))
         return ScoreSettings(classes, tolerance_mm, self.prevalence, self.surface, self.ignore_value)
+
+    def only_labelled(self, case_id: str, scores: Sequence[ClassScore]) -> list[ClassScore]:
+        """The scores of a case, undefined for classes that its reference does not label.
+
+        Raises InputError if it contains such a class, or nothing is said of the case.
+        """
+        if self.labelled is None:
+            return list(scores)
+        if case_id not in self.labelled:
+            raise InputError(
+                f"nothing says which classes are labelled in '{case_id}'; known are {shortened(self.labelled, 5)}"
+            )
+        kept = []
+        for score in scores:
+            is_labelled = score.class_name in self.labelled[case_id]
+            if not is_labelled and score.volume_reference_mm3:
+                raise InputError(
+                    f"the reference contains {score.class_name}, which is not said to be labelled in '{case_id}'; "
+                    "correct the reference, or which classes are labelled"
+                )
+            kept.append(score if is_labelled else score.unlabelled())
+        return kept
 
 
 @dataclass(frozen=True)
@@ -113,7 +138,8 @@ def score_pair(case_id: str, prediction: Path, reference: Path, settings: RawSet
     """Score two label files, each reoriented to RAS by its own affine.
 
     Raises InputError for a file that `read_label` refuses, for different grids, for a file with so many values that it
-    must be an image, and for a reference without a voxel to score.
+    must be an image, for a reference without a voxel to score, and for a class that is there but not said to be
+    labelled.
     """
     expected = read_label(reference)
     predicted = read_label(prediction, expected.affine)
@@ -132,6 +158,7 @@ def score_pair(case_id: str, prediction: Path, reference: Path, settings: RawSet
         raise InputError(f"{reference}: every voxel is {settings.ignore_value} and ignored; nothing is left to score")
     scores = score_case(case_id, predicted.array, expected.array, expected.affine, settings.resolve(classes))
     n_ignored = expected.array.size - n_scored
+    scores = settings.only_labelled(case_id, scores)
     return ScoredCase(case_id, tuple(scores), n_scored, expected.voxel_volume_mm3, n_ignored)
 
 

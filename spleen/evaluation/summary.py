@@ -37,6 +37,7 @@ class ClassSummary:
 
     class_name: str
     n_cases: int
+    """Those whose reference labels the class."""
     n_empty: int
     """Both masks are empty: not scored."""
     n_false_negative: int
@@ -98,6 +99,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _summarise_class(name: str, scores: Sequence[ClassScore], metrics: Sequence[str]) -> ClassSummary:
+    scores = [score for score in scores if score.is_labelled]
     return ClassSummary(
         class_name=name,
         n_cases=len({score.case_id for score in scores}),

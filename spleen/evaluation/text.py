@@ -208,6 +208,7 @@ def _notes(scores: Sequence[ClassScore], summaries: Sequence[ClassSummary]) -> s
 
 def _empty_notes(scores: Sequence[ClassScore]) -> list[str]:
     found = {
+        "not labelled in the reference, not scored": [s for s in scores if not s.is_labelled],
         "both masks empty, not scored": [s for s in scores if s.is_empty],
         "false negative: empty prediction (Dice 0, distances inf)": [s for s in scores if s.is_false_negative],
         "false positive: empty reference (Dice 0, distances inf)": [s for s in scores if s.is_false_positive],

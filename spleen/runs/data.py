@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from spleen.config.datasets import compute_phantom
 from spleen.config.schema import CasesData, TrainConfig
 from spleen.data.cases import Case
 from spleen.data.loading.datamodule import SPLITS, SliceDataModule
+from spleen.data.partial_labels import check_labelled, mark_unlabelled
 from spleen.data.splits.blocks import SliceSplit, split_one_volume
 from spleen.data.splits.cases import CaseSplit, CaseSplitSettings, SplitCase, make_folds, split_cases
 from spleen.data.splits.files import FoldCases, read_case_list, read_splits, write_splits
@@ -22,6 +23,7 @@ from spleen.errors import InputError
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.records.folder import RunFolder
 from spleen.records.writing import write_case_split, write_split
+from spleen.training.scores import SCORED_SPLITS
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,8 @@ def open_data(
     `known_values` are the label values that the dataset defines.
     Raises InputError if the files or the split are invalid.
     """
-    many = isinstance(config.data, CasesData)
+    many, names = isinstance(config.data, CasesData), preprocessing.classes.names
+    check_labelled(cases, names)
     compute_phantom(config)
     opened = open_cases(
         cases,
@@ -60,12 +63,14 @@ def open_data(
         restore=partial(compute_phantom, config),
     )
     _check_same_values(opened.cases)
+    opened = replace(opened, cases=mark_unlabelled(opened.cases, cases, names))
     _warn_of_nothing_ignored(opened.cases, preprocessing.ignore_value)
     splits, folds = _split_cases(config, opened) if many else ([_split_slices(config, opened.cases[0])], None)
     data = SliceDataModule(opened.cases, splits, build.build_loader_settings(config), opened.skipped)
     if many:
-        _check_classes(data, preprocessing.classes.names)
-    _warn_of_unvalidated(data, preprocessing.classes.names)
+        _check_classes(data, names)
+        _warn_of_unlabelled(data, names)
+    _warn_of_unvalidated(data, names)
     _describe(data, config)
     return RunData(data, folds)
 
@@ -87,8 +92,13 @@ def _warn_of_nothing_ignored(cases: tuple[StoredCase, ...], ignore_value: int | 
 
 
 def _check_classes(data: SliceDataModule, names: tuple[str, ...]) -> None:
-    """Single labels may be empty, but the training cases must contain foreground."""
+    """Single labels may be empty, but the training cases must contain foreground, and label every class."""
     training = data.cases_in("train")
+    if unlabelled := _labelled_nowhere(training, names):
+        raise InputError(
+            f"{', '.join(unlabelled)}: labelled in none of the {len(training)} training cases, so not to be told from "
+            "the background; choose another split, such as with split.seed, or leave the class out of data.label_values"
+        )
     absent = [
         name for name, *volumes in zip(names, *(case.volumes_mm3 for case in training), strict=True) if not any(volumes)
     ]
@@ -100,10 +110,22 @@ def _check_classes(data: SliceDataModule, names: tuple[str, ...]) -> None:
         log.warning("no label of the %d training cases contains %s, so it cannot be learned", len(training), shown)
 
 
+def _labelled_nowhere(cases: Sequence[StoredCase], names: tuple[str, ...]) -> list[str]:
+    return [name for number, name in enumerate(names, start=1) if all(number in case.unlabelled for case in cases)]
+
+
+def _warn_of_unlabelled(data: SliceDataModule, names: tuple[str, ...]) -> None:
+    """Warn of classes that no case of the validation or test split labels, which are not scored there."""
+    for split in SCORED_SPLITS:
+        cases = data.cases_in(split)
+        if cases and (unlabelled := _labelled_nowhere(cases, names)):
+            log.warning("no case of the %s split labels %s: not scored there", split, ", ".join(unlabelled))
+
+
 def _warn_of_unvalidated(data: SliceDataModule, names: tuple[str, ...]) -> None:
     """Warn of classes that the validation split does not contain: its scores say nothing about them."""
     parts = data.slices("val")
-    found: set[int] = set()
+    found = {names.index(name) + 1 for name in _labelled_nowhere(data.cases_in("val"), names)}  # said already
     for part in parts:
         if len(part.indices) == part.case.n_slices:
             found |= {index for index, volume in enumerate(part.case.volumes_mm3, start=1) if volume}
@@ -188,6 +210,8 @@ def record_split(run_folder: Path, data: RunData, config: TrainConfig) -> None:
 
 
 def _describe(data: SliceDataModule, config: TrainConfig) -> None:
+    if partly := [case for case in data.cases if case.unlabelled]:
+        log.info("%d of %d cases label only some of the classes", len(partly), len(data.cases))
     if n_ignored := sum(len(case.ignored_slices) for case in data.cases):
         n_slices = sum(case.n_slices for case in data.cases)
         log.info("%d of %d %s slices are labelled; only these are used", n_slices - n_ignored, n_slices, config.axis)

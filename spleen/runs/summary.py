@@ -35,9 +35,16 @@ class Timing:
 
 
 def write_cases(path: Path, scores: Scores) -> None:
-    """Write one row per split, case and class."""
-    rows = [{"split": split, **asdict(score)} for split, cases in scores.items() for score in cases]
-    write_text(path, to_csv_by_name(["split", *(field.name for field in fields(CaseScore))], rows))
+    """Write one row per split, case and class; if cases do not label every class, a last column says which they do."""
+    columns = ["split", *(field.name for field in fields(CaseScore))]
+    if any(not score.is_labelled for cases in scores.values() for score in cases):
+        columns.append("reference")
+    rows = [
+        {"split": split, **asdict(score), "reference": "labelled" if score.is_labelled else "not labelled"}
+        for split, cases in scores.items()
+        for score in cases
+    ]
+    write_text(path, to_csv_by_name(columns, rows))
 
 
 def build_summary(

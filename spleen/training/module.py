@@ -144,7 +144,8 @@ class SegmentationModule(pl.LightningModule):
             batch.image, batch.label, self._augment, self._axis, self._random, self._swapped_classes
         )
         if self._crop is not None:
-            image, label = crop_batch(image, label, self._crop.size, self._crop.foreground_fraction, self._random)
+            crop = self._crop
+            image, label = crop_batch(image, label, crop.size, crop.foreground_fraction, self._random, crop.n_classes)
         return self._loss_of(image, label)
 
     def _loss_of(self, image: ImageBatch, label: LabelBatch) -> Tensor:

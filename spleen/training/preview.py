@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spleen.data.loading.batches import CaseSlices, load_images
 from spleen.data.loading.patches import runs
-from spleen.evaluation.metrics.overlap import without_ignored
+from spleen.evaluation.metrics.overlap import labelled_part, without_ignored
 from spleen.imaging.probabilities import native_prediction
 from spleen.reporting.overlays import SliceView
 
@@ -44,7 +44,7 @@ def choose(scores: Sequence[SliceScore]) -> list[tuple[str, SliceScore]]:
 def show(
     score: SliceScore, part: CaseSlices, context_slices: int, is_3d: bool, forward: Callable[[Tensor], Tensor]
 ) -> SliceView:
-    """Predict one slice again for plotting, without ignored voxels; `forward` maps images (b, c, h, w) to logits.
+    """Predict a slice again for plotting, without what is not scored; `forward` maps images (b, c, h, w) to logits.
 
     A 3D network predicts it with all slices among which it was scored.
     """
@@ -59,6 +59,7 @@ def show(
     height, width = case.grid.resampled
     shown = images[place, 0 if is_3d else context_slices * case.n_channels, :height, :width]
     low, high = float(shown.min()), float(shown.max())
+    prediction = labelled_part(prediction, case.unlabelled)
     prediction, expected = without_ignored(prediction, torch.from_numpy(case.reference[score.slice_index]))
     reference = expected.numpy()
     return SliceView(

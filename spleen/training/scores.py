@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric, Metric
 
 from spleen.data.loading.batches import ScoredBatch
 from spleen.data.store.entry import StoredCase
-from spleen.evaluation.metrics.overlap import count_confusion
+from spleen.evaluation.metrics.overlap import count_confusion, labelled_part
 from spleen.evaluation.metrics.per_case import CaseScore, case_scores
 from spleen.imaging.probabilities import native_prediction
 from spleen.types import LabelPlanes, Logits
@@ -59,8 +59,9 @@ class SplitScores(nn.Module):
         self.counts = PerCaseCounts(len(self.cases), len(class_names) + 1)
 
     def add(self, logits: Logits, loss: Tensor, batch: ScoredBatch) -> LabelPlanes:
-        """Add one batch; returns its class indices on the native planes."""
-        prediction = native_prediction(logits, self.cases[batch.case_index].grid)
+        """Add one batch; returns its class indices on the native planes, those that the case labels."""
+        case = self.cases[batch.case_index]
+        prediction = labelled_part(native_prediction(logits, case.grid), case.unlabelled)
         self.counts.update(prediction, batch.reference, batch.case_index)
         self.loss.update(loss, len(logits))
         return prediction
@@ -73,6 +74,7 @@ class SplitScores(nn.Module):
             [case.case_id for case in self.cases],
             self.class_names,
             [case.voxel_volume_mm3 for case in self.cases],
+            [case.unlabelled for case in self.cases],
         )
         self.loss.reset()
         self.counts.reset()

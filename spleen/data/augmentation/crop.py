@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Integer
 from torch import Generator, Tensor
 
-from spleen.imaging.labels import IGNORED
+from spleen.imaging.classes import MOST_CLASSES
 from spleen.types import ImageBatch, LabelBatch
 
 # Much larger than any side or count, so that a remainder is practically uniform (bias below 2**-40).
@@ -24,6 +24,8 @@ class CropSettings:
 
     size: int | tuple[int, int]
     foreground_fraction: float
+    n_classes: int = MOST_CLASSES
+    """Larger values of a label map are neither background nor foreground."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def crop_batch(
     crop_size: int | tuple[int, int],
     foreground_fraction: float,
     random: Generator,
+    n_classes: int = MOST_CLASSES,
 ) -> tuple[Float[Tensor, "b c window_h window_w"], Integer[Tensor, "b d window_h window_w"]]:
     """A random window of each slice, at the same position in image and label; the input is never modified.
 
@@ -65,7 +68,7 @@ def crop_batch(
     Args:
         image: slices (b, c, h, w), after the augmentation.
         label: label maps (b, d, h, w), one for a slice or d for a patch of d slices, of which any may have the
-            foreground pixel; 0 is the background, and `IGNORED` neither that nor foreground.
+            foreground pixel; 0 is the background, 1 to `n_classes` the foreground, and what is above neither.
         crop_size: side of a window, or its height and width, in pixels, at least 1.
         foreground_fraction: probability from 0 to 1.
         random: source of all randomness: the same state gives the same windows on every device. A CPU generator
@@ -74,18 +77,22 @@ def crop_batch(
     size = (image.shape[-2], image.shape[-1])
     if window_size(size, crop_size) == size:
         return image, label
-    return crop_drawn(image, label, crop_size, draw_windows(len(image), foreground_fraction, random))
+    return crop_drawn(image, label, crop_size, draw_windows(len(image), foreground_fraction, random), n_classes)
 
 
 @torch.no_grad()
 def crop_drawn(
-    image: ImageBatch, label: LabelBatch, crop_size: int | tuple[int, int], draws: WindowDraws
+    image: ImageBatch,
+    label: LabelBatch,
+    crop_size: int | tuple[int, int],
+    draws: WindowDraws,
+    n_classes: int = MOST_CLASSES,
 ) -> tuple[Float[Tensor, "b c window_h window_w"], Integer[Tensor, "b d window_h window_w"]]:
     """The windows of `crop_batch` with random numbers that are drawn already."""
     height, width = image.shape[-2:]
     window = window_size((height, width), crop_size)
     numbers = draws.numbers.to(label.device)
-    foreground = ((label > 0) & (label != IGNORED)).any(1)
+    foreground = ((label > 0) & (label <= n_classes)).any(1)
     around_pixel = draws.around_pixel.to(label.device) & foreground.any(2).any(1)
     pixel_row = _draw_by_count(foreground.sum(2), numbers[0])
     in_row = foreground[torch.arange(len(label), device=label.device), pixel_row]

@@ -12,22 +12,24 @@ from spleen.imaging.files import case_name, split_channel
 from spleen.reporting.csv_text import from_cell
 from spleen.system.text import bullets, shortened
 
-_CHANNEL_SEPARATOR = ";"
+_SEPARATOR = ";"
 Row = Mapping[str, str]
 
 
 def read_table(path: Path) -> Dataset:
-    """Read cases from a CSV file with the columns image and label, and optionally case_id and group.
+    """Read cases from a CSV file with the columns image and label, and optionally case_id, group and labelled.
 
-    The paths of several channels in `image` are separated by semicolons. Paths are relative to the folder of the CSV
+    The paths of several channels in `image` are separated by semicolons, as the classes in `labelled`, which are those
+    that the case labels. Paths are relative to the folder of the CSV
     file. Without case_id, a case is named after its image file, or after its folder if the file is just called "image".
     Other columns are ignored. Raises InputError with the line number for empty cells, missing files, duplicate
-    case_ids, and an empty group if other lines have one.
+    case_ids, and an empty group or labelled if other lines have one.
     """
     rows = read_rows(path, ("image", "label"))
     cases = {line: _case(path, line, row) for line, row in rows.items()}
     _check_unique(path, {line: case.case_id for line, case in cases.items()})
     _check_groups(path, cases)
+    _check_labelled(path, cases)
     lines = {file: line for line, case in cases.items() for file in (*case.images, case.label)}
     if missing := missing_files(lines):
         shown = bullets([f"line {lines[file]}: {file}" for file in missing])
@@ -45,13 +47,34 @@ def read_groups(path: Path) -> dict[str, str]:
     return {row["case_id"]: row["group"] for row in rows.values()}
 
 
+def read_labelled(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read the classes that each case labels from a CSV file with the columns labelled and case_id.
+
+    In place of case_id there may be image and label, as in a table of cases. Raises InputError with the line number for
+    empty cells and duplicate cases.
+    """
+    rows = read_rows(path, ("labelled",))
+    case_ids = {}
+    for line, row in rows.items():
+        if not row.get("case_id") and not (row.get("image") and row.get("label")):
+            raise InputError(f"{path}, line {line} does not say which case it is; give it a case_id")
+        case_ids[line] = row.get("case_id") or _case(path, line, row).case_id
+    _check_unique(path, case_ids)
+    return {case_ids[line]: _labelled(row) or () for line, row in rows.items()}
+
+
 def _case(path: Path, line: int, row: Row) -> Case:
     where = f"{path}, line {line}"
-    texts = [text.strip() for text in row["image"].split(_CHANNEL_SEPARATOR)]
+    texts = [text.strip() for text in row["image"].split(_SEPARATOR)]
     images = tuple(file_path(path.parent, text, f"{where}, image") for text in texts)
     label = file_path(path.parent, row["label"], f"{where}, label")
     case_id = row.get("case_id") or _default_id(images, label)
-    return Case(case_id=case_id, images=images, label=label, group=row.get("group") or None)
+    return Case(case_id, images, label, group=row.get("group") or None, labelled=_labelled(row))
+
+
+def _labelled(row: Row) -> tuple[str, ...] | None:
+    names = [name.strip() for name in row.get("labelled", "").split(_SEPARATOR)]
+    return tuple(dict.fromkeys(name for name in names if name)) or None
 
 
 def _default_id(images: Sequence[Path], label: Path) -> str:
@@ -69,6 +92,16 @@ def _check_groups(path: Path, cases: Mapping[int, Case]) -> None:
         raise InputError(
             f"{path}: {len(empty)} line(s) have no group while others do (line {shortened(empty, 10)}); fill in the "
             "column for every case, using the case_id for a case without a group, or leave it empty for all"
+        )
+
+
+def _check_labelled(path: Path, cases: Mapping[int, Case]) -> None:
+    """A forgotten cell would teach that an organ which nobody has labelled is background."""
+    empty = [line for line, case in cases.items() if case.labelled is None]
+    if empty and len(empty) < len(cases):
+        raise InputError(
+            f"{path}: {len(empty)} line(s) do not say which classes are labelled while others do (line "
+            f"{shortened(empty, 10)}); fill in the column labelled for every case, with all classes where all are"
         )
 
 

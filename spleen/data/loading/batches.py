@@ -162,7 +162,7 @@ class TrainingSlices(Dataset[SliceBatch]):
             if [height, width] != sides:
                 image[rows] = planes.min()
             image[rows, :, :height, :width] = planes
-            label[rows, 0, :height, :width] = checked_classes(case, case.labels, index)
+            label[rows, 0, :height, :width] = training_labels(case, index)
         origin = np.stack([case_of, slice_of], axis=1)
         return SliceBatch(torch.from_numpy(image), torch.from_numpy(label), torch.from_numpy(origin))
 
@@ -194,17 +194,32 @@ class ScoredSlices(Dataset[ScoredBatch]):
         case = self._cases[case_index]
         return ScoredBatch(
             torch.from_numpy(load_images(case, index, self._context_slices)),
-            torch.from_numpy(checked_classes(case, case.labels, index)[:, None]),
-            torch.from_numpy(checked_classes(case, case.reference, index)),
+            torch.from_numpy(training_labels(case, index)[:, None]),
+            torch.from_numpy(native_reference(case, index)),
             case_index,
             torch.from_numpy(index),
         )
 
 
-def checked_classes(
+def training_labels(case: StoredCase, index: Int64[np.ndarray, " b"] | slice) -> UInt8[np.ndarray, "b h w"]:
+    """Label maps of the loss: class indices, `IGNORED`, and the code of a background with unlabelled classes.
+
+    Raises InputError as `native_reference` does.
+    """
+    labels = _checked(case, case.labels, index)
+    if case.background_code:
+        labels = np.where(labels == 0, np.uint8(case.background_code), labels)
+    return labels
+
+
+def native_reference(case: StoredCase, index: Int64[np.ndarray, " b"] | slice) -> UInt8[np.ndarray, "b H W"]:
+    """Native planes of class indices and `IGNORED`; raises InputError for an index that stands for no class."""
+    return _checked(case, case.reference, index)
+
+
+def _checked(
     case: StoredCase, planes: StoredArray, index: Int64[np.ndarray, " b"] | slice
 ) -> UInt8[np.ndarray, "b h w"]:
-    """Planes of class indices and `IGNORED`; raises InputError for an index that stands for no class."""
     read = planes[index]
     largest = int(read.max(initial=0))
     if largest == IGNORED and case.ignored_volume_mm3:

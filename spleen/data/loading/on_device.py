@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from spleen.data.loading.batches import BalancedBatches, ScoredBatch, ScoredSlices, SliceTable, checked_classes
+from spleen.data.loading.batches import BalancedBatches, ScoredBatch, ScoredSlices, SliceTable, training_labels
 from spleen.imaging.slicing import context_indices
 from spleen.types import ImageBatch, LabelBatch
 
@@ -110,7 +110,7 @@ class DeviceSlices:
         self.labels = torch.empty(int(self._label_start[-1]), dtype=torch.uint8, device=device)
         self._lowest: list[Float[np.ndarray, " n"]] = []
         for number, part in enumerate(table.parts):
-            images, classes = part.case.images[:], checked_classes(part.case, part.case.labels, slice(None))
+            images, classes = part.case.images[:], training_labels(part.case, slice(None))
             self._lowest.append(images.reshape(len(images), -1).min(axis=1))
             _copy(images.reshape(-1), self.pixels[self._pixel_start[number] :])
             _copy(classes.reshape(-1), self.labels[self._label_start[number] :])
@@ -154,7 +154,7 @@ class StagedSlices:
             planes = case.images[context_indices(slice_of[mine], case.n_slices, table.context_slices)]
             lowest[mine] = planes.min()
             images.append(planes.reshape(-1))
-            labels.append(checked_classes(case, case.labels, slice_of[mine]).reshape(-1))
+            labels.append(training_labels(case, slice_of[mine]).reshape(-1))
         _copy(np.concatenate(images), self.pixels)
         _copy(np.concatenate(labels), self.labels)
         side = table.sides[case_of]

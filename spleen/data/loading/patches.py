@@ -18,8 +18,9 @@ from spleen.data.loading.batches import (
     ScoredBatch,
     SliceBatch,
     SliceTable,
-    checked_classes,
     load_images,
+    native_reference,
+    training_labels,
 )
 from spleen.errors import InputError
 from spleen.imaging.labels import IGNORED
@@ -99,7 +100,7 @@ class TrainingPatches(Dataset[SliceBatch]):
             height, width = pixels.shape[2:]
             image[row] = pixels.min()
             image[row, :, :, :height, :width] = pixels
-            label[row, :, :height, :width] = checked_classes(case, case.labels, planes)
+            label[row, :, :height, :width] = training_labels(case, planes)
             label[row, run.stop - start :] = IGNORED
         origin = np.stack([case_of, slice_of], axis=1)
         return SliceBatch(
@@ -132,8 +133,8 @@ class ScoredVolumes(Dataset[ScoredBatch]):
         index = indices[(indices >= run.start) & (indices < run.stop)]
         return ScoredBatch(
             torch.from_numpy(load_images(case, np.arange(run.start, run.stop), context_slices=0)),
-            torch.from_numpy(checked_classes(case, case.labels, index)[:, None]),
-            torch.from_numpy(checked_classes(case, case.reference, index)),
+            torch.from_numpy(training_labels(case, index)[:, None]),
+            torch.from_numpy(native_reference(case, index)),
             case_index,
             torch.from_numpy(index),
             torch.from_numpy(index - run.start),

@@ -145,6 +145,10 @@ class StoredCase:
     """Slices in which no voxel is labelled."""
     ignored_volume_mm3: float = 0.0
     """Volume of the voxels that are neither trained on nor scored."""
+    unlabelled: frozenset[int] = frozenset()
+    """Class indices that this case does not label: what is background in its reference may be any of them."""
+    background_code: int = 0
+    """What the background is in the label maps of the loss, which tells these classes."""
 
     @property
     def n_slices(self) -> int:

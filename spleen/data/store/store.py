@@ -175,7 +175,9 @@ def _open(case: Case, entry: Path, axis: AxisName, rebuild: Callable[[], None], 
         group=case.group,
         ignored_slices=tuple(facts.get("ignored_slices", ())),
         ignored_volume_mm3=facts.get("ignored_volume_mm3", 0.0),
-        **arrays,
+        images=arrays["images"],
+        labels=arrays["labels"],
+        reference=arrays["reference"],
     )
 
 

@@ -4,6 +4,7 @@ Empty masks: both empty → NaN (excluded from means, counted as empty); only on
 Formulas: Taha & Hanbury 2015, "Metrics for evaluating 3D medical image segmentation", BMC Medical Imaging 15:29.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,15 @@ def without_ignored(prediction: Labels, reference: Labels) -> tuple[Labels, Labe
     """Both label maps, with background where the reference is `IGNORED`."""
     ignored = reference == IGNORED
     return prediction.masked_fill(ignored, 0), reference.masked_fill(ignored, 0)
+
+
+def labelled_part(prediction: Labels, unlabelled: Collection[int]) -> Labels:
+    """A label map with background in place of the classes that its reference does not label."""
+    if not unlabelled:
+        return prediction
+    kept = torch.arange(IGNORED + 1, dtype=prediction.dtype)
+    kept[list(unlabelled)] = 0
+    return kept.to(prediction.device)[prediction.long()]
 
 
 def dice(counts: ConfusionCounts) -> Score:

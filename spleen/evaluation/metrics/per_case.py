@@ -1,10 +1,11 @@
 """Per-case scores: a torchmetrics class that accumulates counts per case, and the score records."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -28,7 +29,7 @@ OVERLAP_SCORES = {
 
 @dataclass(frozen=True)
 class CaseScore:
-    """Scores of one class in one case; volumes in mm³."""
+    """Scores of one class in one case; volumes in mm³. All are NaN if the case does not label the class."""
 
     case_id: str
     class_name: str
@@ -40,25 +41,37 @@ class CaseScore:
     volume_prediction_mm3: float
     volume_reference_mm3: float
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the case labels the class."""
+        return not math.isnan(self.volume_reference_mm3)
+
 
 def case_scores(
     table: Int64[Tensor, "case organ 4"],
     case_ids: Sequence[str],
     class_names: Sequence[str],
     voxel_volumes_mm3: Sequence[float],
+    unlabelled: Sequence[Collection[int]] = (),
 ) -> list[CaseScore]:
-    """One record per case and foreground class, from the counts of `PerCaseCounts`."""
+    """One record per case and foreground class, from the counts of `PerCaseCounts`.
+
+    `unlabelled` are the class indices that each case does not label.
+    """
     counts = ConfusionCounts(*table.cpu().unbind(-1))
     scores = {name: score(counts) for name, score in OVERLAP_SCORES.items()}
     predicted = counts.true_positive + counts.false_positive
     expected = counts.true_positive + counts.false_negative
+    volumes = torch.tensor(voxel_volumes_mm3, dtype=torch.float64)[:, None]
+    values = {**scores, "volume_prediction_mm3": predicted * volumes, "volume_reference_mm3": expected * volumes}
+    for case, classes in enumerate(unlabelled):
+        for column in values.values():
+            column[case, [number - 1 for number in classes]] = math.nan
     return [
         CaseScore(
             case_id=case_id,
             class_name=class_name,
-            **{name: float(values[case, organ]) for name, values in scores.items()},
-            volume_prediction_mm3=int(predicted[case, organ]) * voxel_volumes_mm3[case],
-            volume_reference_mm3=int(expected[case, organ]) * voxel_volumes_mm3[case],
+            **{name: float(column[case, organ]) for name, column in values.items()},
         )
         for case, case_id in enumerate(case_ids)
         for organ, class_name in enumerate(class_names)
@@ -67,7 +80,11 @@ def case_scores(
 
 @dataclass(frozen=True)
 class MeanScores:
-    """Means over cases, NaN excluded; `n_empty`: both masks empty, `n_missed`: reference but no prediction."""
+    """Means over cases, NaN excluded.
+
+    `n_cases`: cases that label the class, or any class; `n_empty`: both masks empty; `n_missed`: reference but no
+    prediction.
+    """
 
     dice: float
     jaccard: float
@@ -81,6 +98,7 @@ class MeanScores:
 
 def mean_scores(scores: Sequence[CaseScore]) -> MeanScores:
     """Average each score over the classes of a case first, then over the cases."""
+    scores = [score for score in scores if score.is_labelled]
     by_case: dict[str, list[CaseScore]] = {}
     for score in scores:
         by_case.setdefault(score.case_id, []).append(score)

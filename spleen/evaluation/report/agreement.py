@@ -68,7 +68,10 @@ def _lowest(evaluation: Evaluation) -> list[str]:
 
 
 def _many_cases(evaluation: Evaluation, names: Sequence[str]) -> Figure:
-    drawn = {name: [s for s in evaluation.scores if s.class_name == name and not s.is_empty] for name in names}
+    drawn = {
+        name: [s for s in evaluation.scores if s.class_name == name and s.is_labelled and not s.is_empty]
+        for name in names
+    }
     heights = [panel_height(len(scores)) for scores in drawn.values()]
     figure = Figure(figsize=(10.5, sum(heights) + 0.5), dpi=DPI, facecolor="white", layout="constrained")
     title = f"Agreement with the reference: {len(evaluation.case_ids)} cases, from the worst to the best"
@@ -181,7 +184,7 @@ def _draw_dice(axes: Axes, scores: Sequence[ClassScore], summary: ClassSummary, 
 
 
 def _one_case(evaluation: Evaluation) -> Figure:
-    scores = [score for score in evaluation.scores if not score.is_empty]
+    scores = [score for score in evaluation.scores if score.is_labelled and not score.is_empty]
     figure = Figure(figsize=(10.5, max(2.4, 1.2 + 0.4 * len(scores))), dpi=DPI, facecolor="white", layout="constrained")
     figure.suptitle(evaluation.case_ids[0], fontsize=11)
     volumes, dice = figure.subplots(1, 2, sharey=True)

@@ -23,12 +23,19 @@ _STATISTICS: dict[str, Callable[[MetricSummary], object]] = {
 
 
 def to_csv(evaluation: Evaluation) -> str:
-    """One row per case and class; undefined is written nan and infinite inf."""
+    """One row per case and class; undefined is written nan and infinite inf.
+
+    If references do not label every class, a last column says which they do.
+    """
     header = ["case_id", "class_name", *evaluation.metrics]
     rows: list[list[str | float]] = [
         [score.case_id, score.class_name, *(score.value(name) for name in evaluation.metrics)]
         for score in evaluation.scores
     ]
+    if not all(score.is_labelled for score in evaluation.scores):
+        header.append("reference")
+        for row, score in zip(rows, evaluation.scores, strict=True):
+            row.append("labelled" if score.is_labelled else "not labelled")
     return csv_text(header, rows)
 
 

@@ -19,7 +19,7 @@ from spleen.reporting.csv_text import CsvReader
 
 T = TypeVar("T")
 
-_KEYS = ("split", "case_id", "class_name")
+_KEYS = ("split", "case_id", "class_name", "reference")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class ScoreRow:
     case_id: str
     class_name: str
     scores: Mapping[str, float]
+    is_labelled: bool = True
+    """Whether the case labels the class."""
 
     @property
     def dice(self) -> float:
@@ -155,6 +157,7 @@ def _read_rows(path: Path) -> list[ScoreRow]:
                 row["case_id"],
                 row["class_name"],
                 {name: float(value or "nan") for name, value in row.items() if name not in _KEYS},
+                row.get("reference") != "not labelled",
             )
             for row in rows
         ]

@@ -107,6 +107,7 @@ def class_table(record: RunRecord) -> Table | None:
 
 
 def _summary(rows: Sequence[ScoreRow]) -> list[Cell]:
+    rows = [row for row in rows if row.is_labelled]
     known = [row.dice for row in rows if not math.isnan(row.dice)]
     interval = bootstrap_mean_interval(known)
     return [
@@ -141,6 +142,8 @@ def case_table(record: RunRecord) -> Table:
 
 
 def _volumes(row: ScoreRow) -> list[Cell]:
+    if not row.is_labelled:
+        return ["not labelled", None, None, None]
     error = row.prediction_ml - row.reference_ml
     relative = 100 * error / row.reference_ml if row.reference_ml else math.nan
     return [_known(value) for value in (row.reference_ml, row.prediction_ml, error, relative)]

@@ -75,6 +75,7 @@ def _volumes_ml(case: CaseScore) -> tuple[float, float, float]:
 
 
 def _mean_volumes_ml(cases: Sequence[CaseScore]) -> dict[str, float]:
+    cases = [case for case in cases if case.is_labelled]
     n_cases = len({case.case_id for case in cases})
     if not n_cases:
         return {}

@@ -95,7 +95,7 @@ class Steps:
             image, label = apply_draws(image, label, draws, s.augment, s.axis, s.swapped_classes, everywhere)
             if s.crop is not None and "around_pixel" in inputs:
                 windows = WindowDraws(inputs["around_pixel"], inputs["window_numbers"])
-                image, label = crop_drawn(image, label, s.crop.size, windows)
+                image, label = crop_drawn(image, label, s.crop.size, windows, s.crop.n_classes)
             # The weights change from step to step, so no cast of them may be kept.
             with torch.autocast(self._device.type, torch.bfloat16, enabled=s.uses_bf16, cache_enabled=False):
                 loss = self._loss_of(image, label)
