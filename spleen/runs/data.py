@@ -108,7 +108,7 @@ def _warn_of_unvalidated(data: SliceDataModule, names: tuple[str, ...]) -> None:
         if len(part.indices) == part.case.n_slices:
             found |= {index for index, volume in enumerate(part.case.volumes_mm3, start=1) if volume}
         else:
-            found |= set(np.unique(part.case.reference[part.indices]).tolist())
+            found |= set(np.unique(part.case.reference[part.case.in_volume(part.indices)]).tolist())
     if absent := [name for index, name in enumerate(names, start=1) if parts and index not in found]:
         consequence = (
             "nothing can select an epoch, and the last one is kept"
@@ -177,8 +177,9 @@ def record_split(run_folder: Path, data: RunData, config: TrainConfig) -> None:
     """Write split.json with the slices or cases of train, val and test; with folds, also splits_final.json."""
     slices = data.slices
     if not isinstance(config.data, CasesData):
-        splits = {case.case_id: split for case, split in zip(slices.cases, slices.splits, strict=True)}
-        write_split(run_folder, splits, slices.cases[0].axis, build.build_split_settings(config))
+        (case,), (of_case,) = slices.cases, slices.splits
+        splits = {case.case_id: of_case.shifted(case.first_slice)}
+        write_split(run_folder, splits, case.axis, build.build_split_settings(config))
         return
     train, val, test = (tuple(case.case_id for case in slices.cases_in(split)) for split in SPLITS)
     split = CaseSplit(train=train, val=val, test=test)

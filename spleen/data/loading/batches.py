@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float16, Int64, Integer, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from spleen.data.store.entry import StoredArray, StoredCase
+from spleen.data.store.entry import PlaneIndex, StoredArray, StoredCase
 from spleen.errors import InputError
 from spleen.imaging.labels import IGNORED
 from spleen.imaging.slicing import context_indices
@@ -198,14 +198,14 @@ class ScoredSlices(Dataset[ScoredBatch]):
         return ScoredBatch(
             torch.from_numpy(load_images(case, index, self._context_slices)),
             torch.from_numpy(checked_classes(case, case.labels, index)[:, None]),
-            torch.from_numpy(checked_classes(case, case.reference, index)),
+            torch.from_numpy(checked_classes(case, case.reference, case.in_volume(index))),
             case_index,
             torch.from_numpy(index),
         )
 
 
 def checked_classes(
-    case: StoredCase, planes: StoredArray, index: Int64[np.ndarray, " b"] | slice
+    case: StoredCase, planes: StoredArray, index: PlaneIndex | tuple[PlaneIndex, slice, slice]
 ) -> UInt8[np.ndarray, "b h w"]:
     """Planes of class indices and `IGNORED`; raises InputError for an index that stands for no class."""
     read = planes[index]
