@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spleen.config import factory as build
+from spleen.config.cascade import Coarse, with_boxes
 from spleen.config.datasets import compute_phantom
 from spleen.config.schema import CasesData, TrainConfig
 from spleen.data.cases import Case
@@ -41,16 +42,18 @@ def open_data(
     preprocessing: Preprocessing,
     known_values: frozenset[int] | None = None,
     verify: bool = False,
+    coarse: Coarse | None = None,
 ) -> RunData:
     """Open the cases from the slice store (built if needed, checked with `verify`) and split them.
 
-    `known_values` are the label values that the dataset defines.
+    `known_values` are the label values that the dataset defines. With a `coarse` run, the slices show the box that it
+    finds in each case.
     Raises InputError if the files or the split are invalid.
     """
     many = isinstance(config.data, CasesData)
     compute_phantom(config)
     opened = open_cases(
-        cases,
+        cases if coarse is None else with_boxes(config, cases, coarse),
         preprocessing,
         Path(config.cache_dir),
         skip_bad=many and config.data.skip_bad,
