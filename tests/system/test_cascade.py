@@ -157,6 +157,10 @@ def test_a_cascade_is_averaged_with_a_run_of_the_whole_volume(
     np.testing.assert_allclose(both, (one + two) / 2, atol=2e-3)
 
 
+class Killed(BaseException):
+    """Stands for a kill of the process."""
+
+
 def test_a_stopped_cascade_resumes_without_the_coarse_run(
     data: ManyCases, coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,12 +174,12 @@ def test_a_stopped_cascade_resumes_without_the_coarse_run(
         nonlocal calls
         calls += 1
         if calls == 2:
-            raise KeyboardInterrupt
+            raise Killed
         save(self, *arguments, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(spleen.training.checkpoints.WholeCheckpoints, "save_checkpoint", stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             quick(tmp_path, *settings, name="stopped")
     shutil.rmtree(source)
     found = quick(tmp_path, *settings, name="stopped")
