@@ -18,6 +18,7 @@ from spleen.inference.loading import load_trained
 from spleen.inference.predict import PredictSettings, predict
 from spleen.system.hashing import file_sha256
 from spleen.training.checkpoints import WholeCheckpoints
+from tests._helpers.dicom import write
 from tests._helpers.many_cases import SHAPE, VOXEL_MM3, ManyCases, many_cases, quick, quick_config
 from tests._helpers.small_run import rows, small_ct, summary, train
 from tests._helpers.trained_runs import TWO_CLASSES, voxels
@@ -263,6 +264,37 @@ def test_a_case_in_which_nothing_is_found_is_used_whole(
     assert "the coarse run finds nothing in 8 of 8 cases (c0, c1, c2" in caplog.text
     assert set(boxes(run).values()) == {None}
     assert (run / "report.html").exists()
+
+
+def test_two_processes_train_in_the_same_boxes_as_one(data: ManyCases, coarse: Path, tmp_path: Path) -> None:
+    settings = *data.decathlon, f"roi_from={coarse}", "augment=none", "model.network.norm=instance"
+    one = quick(tmp_path, *settings, name="one")
+    two = quick(tmp_path, *settings, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", name="two")
+    assert boxes(one) == boxes(two)
+    assert load_trained(one).spec == load_trained(two).spec
+    for row, other in zip(rows(one / "cases.csv"), rows(two / "cases.csv"), strict=True):
+        assert row["volume_reference_mm3"] == other["volume_reference_mm3"]
+        assert float(row["specificity"]) == pytest.approx(float(other["specificity"]), abs=0.05)
+
+
+def test_a_series_has_the_box_of_its_nifti(tmp_path: Path) -> None:
+    ct = small_ct(tmp_path)
+    hu = np.rint(ct.hu).clip(-1000).astype(np.int16)
+    image, affine = tmp_path / "whole_hu.nii.gz", nib.load(ct.image).affine
+    nib.save(nib.Nifti1Image(hu, affine), image)
+    write(tmp_path / "series", hu, affine)
+    label = f"data.label={ct.label}"
+    coarse = train(tmp_path, f"data.image={image}", label, *TWO_CLASSES, name="coarse")
+    settings = label, *TWO_CLASSES, f"roi_from={coarse}", "roi_margin_mm=6", "allow_seen_test=true", "epochs=1"
+    runs = [train(tmp_path, f"data.image={each}", *settings, name=each.name) for each in (image, tmp_path / "series")]
+    first, second = ([(box["start"], box["stop"]) for box in boxes(run).values()] for run in runs)
+    assert first == second
+    assert summary(runs[0])["test"] == summary(runs[1])["test"]
+    for each in (image, tmp_path / "series"):
+        predict(runs[0], each, tmp_path / f"{each.name}.mask.nii.gz")
+    masks = (nib.load(tmp_path / f"{each}.mask.nii.gz") for each in ("whole_hu.nii.gz", "series"))
+    one, two = (np.asarray(nib.as_closest_canonical(mask).dataobj) for mask in masks)
+    np.testing.assert_array_equal(one, two)
 
 
 def test_one_volume_counts_slices_in_the_whole_volume(tmp_path: Path) -> None:
