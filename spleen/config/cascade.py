@@ -20,7 +20,7 @@ from spleen.errors import InputError
 from spleen.imaging.geometry import Box
 from spleen.imaging.native import read_native
 from spleen.imaging.slicing import in_slice_order
-from spleen.inference.choice import one_checkpoint
+from spleen.inference.choice import one_checkpoint, run_name
 from spleen.inference.ensemble import View, find_organ
 from spleen.inference.loading import TrainedModel, load_trained
 from spleen.inference.predict import PredictSettings, make_views
@@ -43,7 +43,7 @@ class Coarse:
     """The coarse run, and how the run uses it."""
 
     source: str
-    """As in `roi_from`."""
+    """The name of the run, or of the checkpoint outside of one."""
     model: TrainedModel
     settings: RoiSettings
 
@@ -63,7 +63,7 @@ def open_coarse(config: TrainConfig, run_folder: Path, resumed: bool) -> Coarse 
     except InputError as error:
         raise InputError(f"roi_from={config.roi_from}: {error}") from error
     settings = RoiSettings(file_sha256(path), config.roi_margin_mm, tuple(config.roi_classes or ()))
-    return Coarse(config.roi_from, model, settings)
+    return Coarse(Path(config.roi_from).name if resumed else run_name(path), model, settings)
 
 
 def _check(config: TrainConfig, model: TrainedModel) -> None:

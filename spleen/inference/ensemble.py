@@ -132,7 +132,8 @@ def read_for(views: Sequence[View], image: ImageFiles, bytes_per_voxel: int) -> 
         tolerance_mm=min(view.model.preprocessing.grid_tolerance_mm for view in views),
         bytes_per_voxel=_LARGEST_VOXEL_BYTES * n_channels + bytes_per_voxel,
     )
-    across = [view.model for view in views if view.model.preprocessing.axis != native.uneven_axis]
+    models = [view.model for each in views for view in (each, each.coarse) if view is not None]
+    across = [model for model in models if model.preprocessing.axis != native.uneven_axis]
     if native.uneven_axis is not None and across:
         raise InputError(
             f"{image.paths[0]}: its {native.uneven_axis} slices are unevenly spaced, and {across[0].name} would look "
@@ -213,8 +214,8 @@ def find_organ(
     the second of a pair of organs must stay in it.
     """
     mask = predict_volume([coarse], image, name, batch_size, False, advance).mask
-    wanted = [number for number, known in enumerate(coarse.model.classes.names, 1) if known in classes or not classes]
-    return box_around(without_specks(np.isin(mask, wanted), _SPECK_FRACTION))
+    is_wanted = np.array([False, *(not classes or known in classes for known in coarse.model.classes.names)])
+    return box_around(without_specks(is_wanted[mask], _SPECK_FRACTION))
 
 
 def _single(views: Sequence[View], image: NativeImage, slices: Slices, keep_probabilities: bool) -> VolumePrediction:

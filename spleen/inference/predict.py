@@ -303,7 +303,9 @@ def _predict_one(
     writer: ResultWriter,
 ) -> tuple[PredictedCase, int]:
     classes = views[0].model.classes
-    image = read_for(views, target.image, _bytes_per_voxel(len(views), len(classes.names), settings.probabilities))
+    has_box = any(view.coarse is not None for view in views)
+    needed = _bytes_per_voxel(len(views), len(classes.names), settings.probabilities, has_box)
+    image = read_for(views, target.image, needed)
     seen_by = views_that_saw(views, image)
     if settings.held_out:
         check_unseen(seen_by, target.image_path)
@@ -374,10 +376,10 @@ def _training_volumes(views: Sequence[View]) -> list[tuple[float, float]]:
     return [(min(low for low, _ in ranges), max(high for _, high in ranges)) for ranges in of_class]
 
 
-def _bytes_per_voxel(n_views: int, n_organs: int, probabilities: bool) -> int:
-    """Peak memory per voxel besides the image: the mask, and what fusing or keeping probabilities adds."""
+def _bytes_per_voxel(n_views: int, n_organs: int, probabilities: bool, has_box: bool) -> int:
+    """Peak memory per voxel besides the image: the masks, and what fusing or keeping probabilities adds."""
     fused = 5 * n_organs if n_views > 1 else 4 * n_organs * probabilities
-    return 2 + fused
+    return 2 + 3 * has_box + fused
 
 
 def listed(paths: Paths, what: str) -> list[Path]:

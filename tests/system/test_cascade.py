@@ -14,6 +14,7 @@ import spleen.training.checkpoints
 from spleen.config.datasets import find_dataset
 from spleen.config.identity import identity
 from spleen.errors import InputError
+from spleen.inference.export import export
 from spleen.inference.loading import load_trained
 from spleen.inference.predict import PredictSettings, predict
 from spleen.system.hashing import file_sha256
@@ -146,6 +147,15 @@ def test_the_run_folder_needs_no_other_one_but_the_checkpoint_its_coarse_network
     shutil.copy(alone, tmp_path / "roi.ckpt")
     with pytest.raises(InputError, match=r"roi\.ckpt is not the first network of the cascade"):
         load_trained(alone)
+
+
+def test_an_exported_cascade_says_what_its_input_is(
+    fine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = export(fine, tmp_path / "net.pt", "torchscript")
+    metadata = json.loads(report.metadata_path.read_text())
+    assert (metadata["spec_version"], metadata["roi"]["margin_mm"], metadata["roi"]["classes"]) == (2, 3.0, [])
+    assert "fine is the second network of a cascade: the file expects the box around the organ" in caplog.text
 
 
 def test_a_cascade_is_averaged_with_a_run_of_the_whole_volume(
