@@ -12,15 +12,14 @@ of the paired differences over the seeds with its 95 % t-interval.
 """
 
 import argparse
-import math
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import numpy as np
-from scipy.stats import t as student_t
 
+from benchmarks.differences import interval
 from benchmarks.header import header
 from benchmarks.jobs import FinishedJob, quoted, train
 from spleen.data.layouts.dataset import Dataset
@@ -66,7 +65,7 @@ def main() -> None:
         seconds = (mean(job.summary["train"]["seconds"] for job in jobs) for jobs in (scratch, warm))
         print(
             f"| {size} | {arguments.seeds} | {mean(_dice(job, 'test') for job in scratch):.4f} "
-            f"| {mean(_dice(job, 'test') for job in warm):.4f} | {_interval(differences)} "
+            f"| {mean(_dice(job, 'test') for job in warm):.4f} | {interval(differences)} "
             f"| {' / '.join(f'{each:.0f}' for each in seconds)} |",
             flush=True,
         )
@@ -80,15 +79,6 @@ def _best_of_rates(overrides: list[str], rates: Sequence[float], folder: Path) -
 
 def _dice(job: FinishedJob, split: str) -> float:
     return float(job.summary[split]["dice"] or 0.0)  # null where nothing could be scored
-
-
-def _interval(differences: Sequence[float]) -> str:
-    """Mean and its t-interval; differences of few seeds are not many enough for a bootstrap."""
-    n = len(differences)
-    if n < 2:
-        return f"{mean(differences):+.4f}"
-    half = float(student_t.ppf(0.975, n - 1)) * stdev(differences) / math.sqrt(n)
-    return f"{mean(differences):+.4f} ({mean(differences) - half:+.4f} to {mean(differences) + half:+.4f})"
 
 
 def _source_data(dataset: Dataset, cases: Sequence[int], folder: Path) -> list[str]:

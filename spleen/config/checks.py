@@ -50,6 +50,7 @@ def _top_level(config: TrainConfig) -> Iterator[str]:
     yield from between("context_slices", config.context_slices, 0, 32, unit="slices per side")
     yield from between("grid_tolerance_mm", config.grid_tolerance_mm, 0, 10, unit="mm")
     yield from _warm_start(config)
+    yield from _roi(config)
     if config.study in ("", ".", "..") or "/" in config.study:
         yield f"study must be a folder name without '/'; got {config.study!r}"
 
@@ -88,6 +89,17 @@ def _warm_start(config: TrainConfig) -> Iterator[str]:
     without_effect = {"freeze": config.freeze is not None, "init_lr_factor": config.init_lr_factor != 1}
     for name in [name for name, is_set in without_effect.items() if is_set and config.init_from is None]:
         yield f"{name}={getattr(config, name)} needs the weights of another run: set init_from=RUN"
+
+
+def _roi(config: TrainConfig) -> Iterator[str]:
+    yield from between("roi_margin_mm", config.roi_margin_mm, 0, 1000, unit="mm")
+    classes = config.roi_classes
+    if classes is None:
+        return
+    if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
+        yield f"roi_classes must be a list of classes of the coarse run, such as [pancreas], or null; got '{classes}'"
+    elif config.roi_from is None:
+        yield f"roi_classes={classes} needs a coarse run: set roi_from=RUN"
 
 
 def _img_size(config: TrainConfig) -> Iterator[str]:

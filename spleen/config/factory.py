@@ -13,6 +13,7 @@ from spleen.config.preprocessing import build_classes, build_preprocessing
 from spleen.config.schema import TrainConfig, process_count
 from spleen.data.augmentation.crop import CropSettings, window_size
 from spleen.data.augmentation.settings import AugmentSettings
+from spleen.data.loading.batches import CaseSlices
 from spleen.data.loading.datamodule import LoaderSettings, SliceDataModule
 from spleen.data.partial_labels import unlabelled_codes, with_mirrored
 from spleen.data.splits.blocks import SliceSplitSettings
@@ -30,7 +31,7 @@ from spleen.system.hardware import choose_accelerator, choose_precision
 from spleen.training.fit import FitSettings
 from spleen.training.module import SegmentationModule
 from spleen.training.optimiser import OptimiserSettings
-from spleen.training.scores import SCORED_SPLITS, SplitScores
+from spleen.training.scores import SCORED_SPLITS, SplitScores, counts_outside
 
 _STEPS_AT_ONCE = 16
 """Steps between two returns to the trainer: its own cost is a hundredth of theirs, and a signal waits for no more."""
@@ -154,7 +155,7 @@ def build_module(
         loss=parts.loss if all_known else LossOfKnown(parts.loss, unlabelled),
         optimiser=build_optimiser_settings(config, carried_over),
         augment=parts.augment,
-        split_scores={split: SplitScores([part.case for part in data.slices(split)], names) for split in SCORED_SPLITS},
+        split_scores={split: _split_scores(data.slices(split), names) for split in SCORED_SPLITS},
         axis=preprocessing.axis,
         seed=config.seed,
         crop=CropSettings(window, foreground_fraction, len(names)) if window else None,
@@ -163,6 +164,10 @@ def build_module(
         gradient_clip=config.optimiser.gradient_clip,
         frozen=encoder_parts(parts.network) if config.freeze else (),
     )
+
+
+def _split_scores(parts: Sequence[CaseSlices], names: tuple[str, ...]) -> SplitScores:
+    return SplitScores([part.case for part in parts], names, counts_outside(parts, len(names)))
 
 
 def build_optimiser_settings(config: TrainConfig, carried_over: Collection[str] = ()) -> OptimiserSettings:

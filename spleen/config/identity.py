@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from spleen.config.schema import CasesData, PhantomData, TrainConfig, process_count
 from spleen.data.cases import Case
-from spleen.inference.choice import find_checkpoints
+from spleen.errors import InputError
+from spleen.inference.choice import one_checkpoint
 from spleen.records.effect import COUNTING_BY_CONTENT, has_effect
 from spleen.records.renamed_keys import EARLIER_KEYS, EARLIER_TARGETS
 from spleen.system.hashing import content_hash
@@ -19,7 +21,7 @@ FORMAT = 1
 # Keys that earlier jobs lack, with their defaults, which do not count: jobs finished before stay finished.
 ADDED: Mapping[str, object] = {
     "data.background_values": None, "data.ignore_value": None, "data.labelled_classes": None, "freeze": None,
-    "init_lr_factor": 1.0, "max_minutes": None, "score_test": True,
+    "init_lr_factor": 1.0, "max_minutes": None, "score_test": True, "roi_margin_mm": 20.0, "roi_classes": None,
 }  # fmt: skip
 
 
@@ -61,13 +63,15 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
 
 
 def _file_hashes(config: TrainConfig, cases: Sequence[Case]) -> dict[str, str]:
-    """Hashes of the data files and of the checkpoint of `init_from`; the phantom is determined by its settings."""
+    """Hashes of the data files and of the checkpoints of other runs; the phantom is determined by its settings."""
     memory = Path(config.cache_dir) / "hashes"
     hashes = {}
-    if config.init_from:
-        # A folder without a single checkpoint is told when the run begins.
-        checkpoints = find_checkpoints(Path(config.init_from))
-        hashes["init_from"] = content_hash(checkpoints[0] if checkpoints else Path(config.init_from), memory)
+    for key, run, fold in (("init_from", config.init_from, None), ("roi_from", config.roi_from, config.fold)):
+        if run:
+            path = Path(run)
+            with suppress(InputError):  # a folder without a single checkpoint is told when the run begins
+                path = one_checkpoint(key, path, fold)
+            hashes[key] = content_hash(path, memory)
     if isinstance(config.data, PhantomData):
         return hashes
     named = {"splits_file": config.split.splits_file, "test_cases": config.split.test_cases}

@@ -14,6 +14,7 @@ _PATH_KEYS = {
     "output_dir",
     "cache_dir",
     "init_from",
+    "roi_from",
     "split.splits_file",
     "split.test_cases",
     *(f"data.{key}" for key in DATA_PATHS),

@@ -50,8 +50,9 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
         for key in keys:
             if path := getattr(part, key, None):
                 setattr(part, key, _absolute(path))
-    if config.init_from:  # resolved, as outputs/latest soon means another run
-        config.init_from = str(Path(config.init_from).expanduser().resolve())
+    for key in ("init_from", "roi_from"):  # resolved, as outputs/latest soon means another run
+        if run := getattr(config, key):
+            setattr(config, key, str(Path(run).expanduser().resolve()))
     return config
 
 

@@ -232,6 +232,9 @@ class TrainConfig:
     init_lr_factor: float = 1.0
     freeze: str | None = None
     allow_seen_test: bool = False
+    roi_from: str | None = None
+    roi_margin_mm: float = 20.0
+    roi_classes: Any = None  # None for all, or a list of names
 
 
 DATA: dict[str, type] = {

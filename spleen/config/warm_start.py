@@ -1,7 +1,7 @@
 """init_from, init_lr_factor and freeze: a run that begins with the weights of another one."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from spleen.config.factory import Parts
 from spleen.config.schema import TrainConfig
 from spleen.data.store.entry import StoredCase
 from spleen.errors import InputError
-from spleen.inference.choice import find_checkpoints, run_name
+from spleen.inference.choice import one_checkpoint, run_name
 from spleen.inference.loading import spec_of
 from spleen.models.checkpoint import check_finite, network_weights, read_checkpoint
 from spleen.models.encoder import encoder_parts, unwrapped
@@ -45,7 +45,7 @@ def begin_warm(config: TrainConfig, parts: Parts, run_folder: Path, resumed: boo
 
 def _carry_over(config: TrainConfig, parts: Parts) -> WarmStartRecord:
     assert config.init_from is not None
-    checkpoint = source_checkpoint(Path(config.init_from))
+    checkpoint = one_checkpoint("init_from", Path(config.init_from))
     content = read_checkpoint(checkpoint)
     arguments = ChannelArguments(config.model.in_channels_argument, config.model.out_channels_argument)
     try:
@@ -65,18 +65,6 @@ def _carry_over(config: TrainConfig, parts: Parts) -> WarmStartRecord:
         carried_over=_parameters(parts.network, start),
         seen_images=source_spec.seen_images,
     )
-
-
-def source_checkpoint(path: Path) -> Path:
-    """The checkpoint of `init_from`, a run folder or a checkpoint; raises InputError if there is not exactly one."""
-    found = find_checkpoints(path)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = shortened(checkpoint.parents[1].name for checkpoint in found)
-        raise InputError(f"init_from={path}: this folder contains {len(found)} runs ({names}); give one of them")
-    what = "it is not a run with a checkpoints/best.ckpt, or a .ckpt file" if path.exists() else "no such run folder"
-    raise InputError(f"init_from={path}: {what}; give the folder of a finished run, or a checkpoint (.ckpt)")
 
 
 def _parameters(network: nn.Module, start: WarmStart) -> tuple[str, ...]:
@@ -121,32 +109,38 @@ def with_seen(spec: ModelSpec, record: WarmStartRecord | None) -> ModelSpec:
 
 
 def check_held_out(
-    record: WarmStartRecord, validation: Sequence[StoredCase], test: Sequence[StoredCase], allow_seen_test: bool
+    key: str,
+    source: str,
+    seen_images: Collection[str],
+    validation: Sequence[StoredCase],
+    test: Sequence[StoredCase],
+    allow_seen_test: bool,
 ) -> None:
-    """Raise InputError if the source was trained on test images of this run, unless `allow_seen_test`.
+    """Raise InputError if the source of a setting was trained on test images of this run, unless `allow_seen_test`.
 
-    Test scores are what is published, and they would be of images that the weights have seen; validation images only
-    choose the epoch, and those of a source with the same split are among them, so they are a warning.
+    `key` is the setting, init_from or roi_from. Test scores are what is published, and they would be of images that a
+    network has seen; validation images only choose the epoch, and those of a source with the same split are among them,
+    so they are a warning.
     """
-    if not record.seen_images:
-        log.warning("init_from: %s does not record its images, so it may have seen the test images", record.source)
-    seen = set(record.seen_images)
+    if not seen_images:
+        log.warning("%s: %s does not record its images, so it may have seen the test images", key, source)
+    seen = set(seen_images)
     in_val = [case.case_id for case in validation if case.fingerprint in seen]
     in_test = [case.case_id for case in test if case.fingerprint in seen]
     if in_val:
         log.warning(
             "%d of %d val images were train or val images of %s (%s): val scores and the chosen epoch are optimistic",
-            len(in_val), len(validation), record.source, shortened(in_val, 3),
+            len(in_val), len(validation), source, shortened(in_val, 3),
         )  # fmt: skip
     if not in_test:
         return
     what = (
-        f"{len(in_test)} of {len(test)} test images were train or val images of {record.source} "
+        f"{len(in_test)} of {len(test)} test images were train or val images of {source} "
         f"({shortened(in_test, 3)}), so the test scores would not be of unseen images"
     )
     if not allow_seen_test:
         raise InputError(
-            f"init_from: {what}. Start from a run that held them out (the same fold), choose other test cases, or add "
+            f"{key}: {what}. Give a run that held them out (the same fold), choose other test cases, or add "
             "allow_seen_test=true, for example for one volume whose test slices the source held out as well"
         )
     log.warning("%s (allow_seen_test=true)", what)

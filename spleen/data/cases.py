@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spleen.imaging.files import case_name
+from spleen.imaging.geometry import Box
 
 _NAMELESS = {"image", "img", "ct", "mr", "mri", "scan", "volume", "imaging"}
 
@@ -21,6 +22,8 @@ class Case:
     """The unit that must stay in one split, such as the patient; None: the case is its own group."""
     labelled: tuple[str, ...] | None = None
     """The classes that are labelled in this case; None: all of them."""
+    box: Box | None = None
+    """The part of its RAS grid that is trained on and predicted; None: all of it."""
 
 
 def case_from_files(image: Path, label: Path) -> Case:

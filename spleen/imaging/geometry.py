@@ -4,6 +4,8 @@ Anatomical names always come from the affine, never from array positions. RAS: t
 patient's Right, Anterior and Superior.
 """
 
+import math
+from dataclasses import dataclass
 from itertools import product
 
 import nibabel as nib
@@ -11,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 from spleen.errors import InputError
-from spleen.types import Affine, SpacingMm
+from spleen.types import Affine, MaskVolume, SpacingMm
 
 GRID_TOLERANCE_MM = 0.1
 """By how much the voxels of an image and its label may lie apart by default."""
@@ -21,11 +23,58 @@ SHEARED_DEGREES = 0.5
 # Axes closer to perpendicular than this count as such: float32 affines are rounded.
 _RIGHT_ANGLE_DEGREES = 0.01
 
+# A margin of exactly 4 voxels is 4, although float32 spacings are rounded.
+_ROUNDING_VOXELS = 1e-4
+
 # Beyond this, products of lengths are no longer precise; micrometres and kilometres are far below.
 _LARGEST_MM = 1e12
 
 Grid3D = Shaped[np.ndarray, "i j k"]
 RasGrid = Shaped[np.ndarray, "r a s"]
+Indices = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Box:
+    """The voxels of a grid from `start` up to, but without, `stop`, along i, j, k."""
+
+    start: Indices
+    stop: Indices
+
+    @property
+    def shape(self) -> Indices:
+        """Voxels along i, j, k."""
+        i, j, k = (stop - start for start, stop in zip(self.start, self.stop, strict=True))
+        return i, j, k
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """The index of an array on the grid that gives the box."""
+        i, j, k = map(slice, self.start, self.stop)
+        return i, j, k
+
+    def grown(self, margin_mm: float, affine: Affine, shape: Indices) -> "Box":
+        """The box with a margin on all six sides, rounded up to whole voxels, as far as the grid of `shape` reaches.
+
+        On a sheared grid the margin is perpendicular to the sides.
+        """
+        planes_mm = plane_distances_mm(affine)
+        by = [math.ceil(margin_mm / plane_mm - _ROUNDING_VOXELS) for plane_mm in planes_mm]
+        i, j, k = (max(0, start - more) for start, more in zip(self.start, by, strict=True))
+        i_stop, j_stop, k_stop = (min(end, stop + more) for stop, more, end in zip(self.stop, by, shape, strict=True))
+        return Box((i, j, k), (i_stop, j_stop, k_stop))
+
+
+def box_around(mask: MaskVolume) -> Box | None:
+    """The smallest box that contains a mask; None for an empty one."""
+    ends = []
+    for axis in range(3):
+        found = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        if not len(found):
+            return None
+        ends.append((int(found[0]), int(found[-1]) + 1))
+    (i, i_stop), (j, j_stop), (k, k_stop) = ends
+    return Box((i, j, k), (i_stop, j_stop, k_stop))
 
 
 def spacing_mm(affine: Affine) -> SpacingMm:

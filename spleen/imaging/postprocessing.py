@@ -73,6 +73,20 @@ def components(mask: MaskVolume) -> list[int]:
     return sorted(counts[1:].tolist(), reverse=True)
 
 
+def without_specks(mask: MaskVolume, fraction: float) -> MaskVolume:
+    """A mask without the components that are smaller than this fraction of the largest one."""
+    box = _bounding_boxes(mask.view(np.uint8)).get(1)
+    if box is None:
+        return mask
+    regions, n_regions = _label(mask[box], _CORNERS_JOIN)
+    counts = _voxel_counts(regions, n_regions)
+    keep = counts >= fraction * counts[1:].max()
+    keep[0] = False
+    kept = np.zeros_like(mask)
+    kept[box] = keep[regions]
+    return kept
+
+
 def _drop_components(labels: UInt8[np.ndarray, "i j k"], class_index: int, min_voxels: int, only_largest: bool) -> None:
     """Set components of one class to background, in place."""
     regions, n_regions = _label(labels == class_index, _CORNERS_JOIN)

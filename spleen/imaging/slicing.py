@@ -8,7 +8,7 @@ sagittal: h = inferior→superior, w = posterior→anterior.
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
@@ -21,6 +21,8 @@ from spleen.types import Affine, AxisName, SpacingMm
 
 AXES: tuple[AxisName, ...] = ("sagittal", "coronal", "axial")
 
+
+_T = TypeVar("_T")
 
 Resize = Literal["keep_aspect", "stretch"]
 
@@ -50,8 +52,13 @@ def slice_spacing_mm(affine: Affine, axis: AxisName) -> SpacingMm:
 
 def slice_shape(shape: tuple[int, ...], axis: AxisName) -> tuple[int, int, int]:
     """Number of slices, and their height and width in voxels, for a RAS volume of shape (i, j, k)."""
+    return in_slice_order((shape[0], shape[1], shape[2]), axis)
+
+
+def in_slice_order(along: tuple[_T, _T, _T], axis: AxisName) -> tuple[_T, _T, _T]:
+    """What belongs to the array axes i, j, k of a RAS volume, in the order (slice, h, w)."""
     n, h, w = _ORDER[axis]
-    return shape[n], shape[h], shape[w]
+    return along[n], along[h], along[w]
 
 
 @dataclass(frozen=True)

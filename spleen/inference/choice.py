@@ -10,7 +10,7 @@ from typing import Literal
 from spleen.errors import InputError
 from spleen.records.cases import case_means, mean_of_known, read_cases
 from spleen.records.folder import RunFolder, is_finished, run_folder_of
-from spleen.records.reading import BrokenRunError, FinishedRun, OtherRun, read_run
+from spleen.records.reading import BrokenRunError, FinishedRun, OtherRun, Setting, read_run
 from spleen.records.settings import (
     Settings,
     differing_keys,
@@ -93,6 +93,30 @@ def find_checkpoints(path: Path) -> list[Path]:
             f"{path} contains the runs of {len(with_runs)} sweeps; give one of them: {', '.join(map(str, with_runs))}"
         )
     return sweeps[with_runs[0]] if with_runs else []
+
+
+def one_checkpoint(key: str, path: Path, fold: Setting = None) -> Path:
+    """The checkpoint that the setting `key` names by a run folder or a file, or by a folder with a run of each fold.
+
+    Raises InputError if there is not exactly one, of several that of the `fold`.
+    """
+    found = find_checkpoints(path)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        records = {checkpoint: read_run(checkpoint.parents[1]) for checkpoint in found} if fold is not None else {}
+        same = [
+            checkpoint
+            for checkpoint, record in records.items()
+            if isinstance(record, FinishedRun) and fold_of(record.settings) == fold
+        ]
+        if len(same) == 1:
+            return same[0]
+        which = "" if fold is None else f", {len(same) or 'none'} of them of fold {fold}"
+        names = shortened(checkpoint.parents[1].name for checkpoint in found)
+        raise InputError(f"{key}={path}: this folder contains {len(found)} runs ({names}){which}; give one of them")
+    what = "it is not a run with a checkpoints/best.ckpt, or a .ckpt file" if path.exists() else "no such run folder"
+    raise InputError(f"{key}={path}: {what}; give the folder of a finished run, or a checkpoint (.ckpt)")
 
 
 def _finished_runs(folder: Path) -> list[Path]:

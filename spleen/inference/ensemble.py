@@ -1,6 +1,7 @@
 """Fusion of several views of one volume on its native grid, with their agreement."""
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +11,23 @@ from torch import Tensor
 
 from spleen.errors import InputError
 from spleen.imaging.files import ImageFiles
+from spleen.imaging.geometry import Box, box_around
 from spleen.imaging.native import NativeImage, read_native
+from spleen.imaging.postprocessing import without_specks
 from spleen.imaging.probabilities import most_probable_class
-from spleen.imaging.slicing import to_slices
+from spleen.imaging.slicing import in_slice_order, to_slices
 from spleen.inference.loading import TrainedModel
 from spleen.inference.tta import Variant
-from spleen.inference.view import view_probabilities
+from spleen.inference.view import n_slices, view_probabilities
 from spleen.system.hardware import Device
 from spleen.types import AxisName
 
+log = logging.getLogger(__name__)
+
 # Probabilities below this are noise; summed over a whole volume they would outweigh the organ.
 _NOISE_FLOOR = 0.05
+# Of the largest component of a coarse mask.
+_SPECK_FRACTION = 0.1
 # Largest voxel of an image as `read_native` returns it, per channel.
 _LARGEST_VOXEL_BYTES = 4
 
@@ -52,10 +59,14 @@ class View:
     """Its weight in the average; the weights of all views add up to 1."""
     variants: tuple[Variant, ...]
     hardware: Device
+    coarse: "View | None" = None
+    """Finds the box in which the model predicts (`model.spec.roi`); None: it predicts the whole volume."""
 
 
-Slices = Iterator[tuple[View, slice, Float[Tensor, "variant b organ H W"]]]
-"""Foreground probabilities of a range of slices, predicted by a view."""
+Place = tuple[slice, slice, slice]
+"""A part of a stack of slices (n, H, W) of the whole volume."""
+Slices = Iterator[tuple[View, Place, Float[Tensor, "variant b organ H W"]]]
+"""Foreground probabilities of a range of slices, or of the part of them in a box, predicted by a view."""
 
 
 class _Tally:
@@ -121,7 +132,8 @@ def read_for(views: Sequence[View], image: ImageFiles, bytes_per_voxel: int) -> 
         tolerance_mm=min(view.model.preprocessing.grid_tolerance_mm for view in views),
         bytes_per_voxel=_LARGEST_VOXEL_BYTES * n_channels + bytes_per_voxel,
     )
-    across = [view.model for view in views if view.model.preprocessing.axis != native.uneven_axis]
+    models = [view.model for each in views for view in (each, each.coarse) if view is not None]
+    across = [model for model in models if model.preprocessing.axis != native.uneven_axis]
     if native.uneven_axis is not None and across:
         raise InputError(
             f"{image.paths[0]}: its {native.uneven_axis} slices are unevenly spaced, and {across[0].name} would look "
@@ -140,6 +152,8 @@ def predict_volume(
 ) -> VolumePrediction:
     """Average the probabilities of the views and decide on the native grid.
 
+    A view of a cascade predicts in the box of its coarse view, and background beyond it. Where the coarse view finds
+    nothing, the whole volume is predicted, with a warning.
     Memory: 1 byte per voxel for a single view, which is decided slice by slice; several views need 5 more per voxel
     and class, kept probabilities 4. `name` is used in messages; `advance` receives the number of slices just done.
     """
@@ -150,11 +164,58 @@ def predict_volume(
 def _slices(
     views: Sequence[View], image: NativeImage, name: str, batch_size: int, advance: Callable[[int], None]
 ) -> Slices:
+    found: dict[tuple[str, tuple[str, ...]], Box | None] = {}
     for view in views:
+        box = _box(view, image, name, batch_size, advance, found) or Box((0, 0, 0), image.shape)
+        first, rows, columns = in_slice_order(box.slices, view.model.preprocessing.axis)
         view.model.network.to(view.hardware.device)
-        for part, planes in view_probabilities(view.model, image, name, view.variants, view.hardware, batch_size):
-            yield view, part, planes
+        if beyond := n_slices(view.model, image) - (first.stop - first.start):
+            advance(beyond)
+        predicted = view_probabilities(view.model, image, name, view.variants, view.hardware, batch_size, box)
+        for part, planes in predicted:
+            yield view, (slice(first.start + part.start, first.start + part.stop), rows, columns), planes
             advance(part.stop - part.start)
+
+
+def _box(
+    view: View,
+    image: NativeImage,
+    name: str,
+    batch_size: int,
+    advance: Callable[[int], None],
+    found: dict[tuple[str, tuple[str, ...]], Box | None],
+) -> Box | None:
+    """Where the view predicts; None: everywhere. `found` keeps what each coarse network has found."""
+    roi = view.model.spec.roi
+    if roi is None or view.coarse is None:
+        return None
+    key = roi.checkpoint_sha256, roi.classes
+    if key not in found:
+        found[key] = find_organ(view.coarse, roi.classes, image, name, batch_size, advance)
+        if found[key] is None:
+            log.warning(
+                "%s: the coarse run of %s finds nothing, so the whole volume is predicted", name, view.model.name
+            )
+    box = found[key]
+    return None if box is None else box.grown(roi.margin_mm, image.affine, image.shape)
+
+
+def find_organ(
+    coarse: View,
+    classes: Collection[str],
+    image: NativeImage,
+    name: str,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> Box | None:
+    """The box around these classes, or around all if there are none, in the mask of a view; None without a voxel.
+
+    Components of less than a tenth of the largest one are left out: a speck far away would make the box useless, while
+    the second of a pair of organs must stay in it.
+    """
+    mask = predict_volume([coarse], image, name, batch_size, False, advance).mask
+    is_wanted = np.array([False, *(not classes or known in classes for known in coarse.model.classes.names)])
+    return box_around(without_specks(is_wanted[mask], _SPECK_FRACTION))
 
 
 def _single(views: Sequence[View], image: NativeImage, slices: Slices, keep_probabilities: bool) -> VolumePrediction:
@@ -163,15 +224,15 @@ def _single(views: Sequence[View], image: NativeImage, slices: Slices, keep_prob
     mask = _zeros(image, np.uint8)
     kept = _zeros(image, np.float32, n_organs) if keep_probabilities else None
     tally = _Tally(n_organs)
-    for _, part, planes in slices:
+    for _, place, planes in slices:
         foreground = planes.mean(0)
         decision = most_probable_class(foreground)
         tally.add_decision(foreground, decision)
         if len(view.variants) > 1:
             tally.add_votes(_votes(planes))
-        to_slices(mask, axis)[part] = decision.cpu().numpy()
+        to_slices(mask, axis)[place] = decision.cpu().numpy()
         if kept is not None:
-            _add(kept, foreground, axis, part)
+            _add(kept, foreground, axis, place)
     return VolumePrediction(
         mask,
         kept,
@@ -188,10 +249,10 @@ def _fused(views: Sequence[View], image: NativeImage, slices: Slices, keep_proba
     fused = _zeros(image, np.float32, n_organs)
     votes = _zeros(image, np.uint8 if n_votes < 256 else np.uint16, n_organs)
     own = {id(view): np.zeros(n_organs) for view in views}
-    for view, part, planes in slices:
+    for view, place, planes in slices:
         of_view, of_variants = planes.mean(0), _votes(planes)
-        _add(fused, of_view * view.weight, view.model.preprocessing.axis, part)
-        _add(votes, of_variants, view.model.preprocessing.axis, part)
+        _add(fused, of_view * view.weight, view.model.preprocessing.axis, place)
+        _add(votes, of_variants, view.model.preprocessing.axis, place)
         chosen = of_variants if len(planes) == 1 else _votes(of_view[None])
         own[id(view)] += chosen.sum((0, 2, 3)).cpu().numpy()
     mask, tally = _zeros(image, np.uint8), _Tally(n_organs)
@@ -221,9 +282,9 @@ def _zeros(image: NativeImage, dtype: type[np.number], n_organs: int | None = No
     return np.zeros((n_organs, *reversed_shape), dtype).transpose(0, 3, 2, 1)
 
 
-def _add(volumes: np.ndarray, planes: Num[Tensor, "b organ H W"], axis: AxisName, part: slice) -> None:
+def _add(volumes: np.ndarray, planes: Num[Tensor, "b organ H W"], axis: AxisName, place: Place) -> None:
     for volume, of_class in zip(volumes, planes.unbind(1), strict=True):
-        to_slices(volume, axis)[part] += of_class.cpu().numpy()
+        to_slices(volume, axis)[place] += of_class.cpu().numpy()
 
 
 def _votes(planes: Float[Tensor, "variant b organ H W"]) -> UInt8[Tensor, "b organ H W"]:

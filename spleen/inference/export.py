@@ -1,6 +1,7 @@
 """Export of a trained run to a file that runs without this package: `from spleen.inference.export import export`."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from spleen.models.patches import PatchWindows
 from spleen.models.windows import OverlappingWindows
 from spleen.system.files import temporary_sibling
 from spleen.types import AxisName
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
 """Largest difference allowed between a probability of the exported file and PyTorch's."""
@@ -71,6 +74,12 @@ def export(
     _check_output(path, metadata_path, overwrite)
     check_installed(format)
     model = load_trained(run, allow_custom_code)
+    if model.spec.roi is not None:
+        log.warning(
+            "%s is the second network of a cascade: the file expects the box around the organ, cut out as its metadata "
+            "say (roi). Export the coarse run too",
+            model.name,
+        )
     graph = _graph(model)
     metadata = metadata_of(model)
     content = serialise(graph, model.spec.n_input_channels, format, json.dumps(metadata))

@@ -15,9 +15,10 @@ from spleen.inference.choice import Choice, choose_runs, find_checkpoints, run_n
 from spleen.inference.legacy import RECIPE_KEY, spec_of_recipe
 from spleen.models.checkpoint import SPEC_KEY, check_finite, network_weights, read_checkpoint
 from spleen.models.factory import build_network, channels_last, check_weights_fit
-from spleen.models.spec import ModelSpec
+from spleen.models.spec import ModelSpec, RoiSettings
 from spleen.models.trusted import check_network_setting
-from spleen.records.folder import BEST, CHECKPOINTS, RunFolder
+from spleen.records.folder import BEST, CHECKPOINTS, ROI, RunFolder
+from spleen.system.hashing import file_sha256
 from spleen.system.text import shortened
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ class TrainedModel:
     A 3D network maps all slices of a volume, together.
     """
     spec: ModelSpec
+    coarse: "TrainedModel | None" = None
+    """The network that finds the box in which this one predicts (`spec.roi`); None: it predicts the whole volume."""
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -51,8 +54,10 @@ def load_trained(path: Path, allow_custom_code: bool = False) -> TrainedModel:
     """Load a run folder or a checkpoint, on the CPU.
 
     The weights are read as plain tensors (weights_only), and the network must be a class of a package in
-    `TRUSTED_PACKAGES`; `allow_custom_code` allows any importable class.
-    Raises InputError for anything but a checkpoint of `spleen train`, and for a network of another class.
+    `TRUSTED_PACKAGES`; `allow_custom_code` allows any importable class. The second network of a cascade comes with its
+    coarse one, whose checkpoint roi.ckpt lies beside it.
+    Raises InputError for anything but a checkpoint of `spleen train`, for a network of another class, and for a missing
+    or other roi.ckpt.
     """
     checkpoints = find_checkpoints(path)
     if len(checkpoints) != 1:
@@ -69,7 +74,22 @@ def load_trained(path: Path, allow_custom_code: bool = False) -> TrainedModel:
         network.load_state_dict(weights)
     except (InputError, RuntimeError, AttributeError, TypeError) as error:
         raise InputError(f"{checkpoint}: {error}") from error
-    return TrainedModel(run_name(checkpoint), checkpoint.resolve(), channels_last(network.eval()), spec)
+    coarse = None if spec.roi is None else _load_coarse(checkpoint.resolve(), spec.roi, allow_custom_code)
+    return TrainedModel(run_name(checkpoint), checkpoint.resolve(), channels_last(network.eval()), spec, coarse)
+
+
+def _load_coarse(checkpoint: Path, roi: RoiSettings, allow_custom_code: bool) -> TrainedModel:
+    path = checkpoint.with_name(ROI)
+    if not path.is_file():
+        raise InputError(
+            f"{checkpoint} is the second network of a cascade, and the first one, {ROI}, is not beside it; copy it "
+            "there from the checkpoints/ of its run folder"
+        )
+    if file_sha256(path) != roi.checkpoint_sha256:
+        raise InputError(
+            f"{path} is not the first network of the cascade of {checkpoint}; copy both from one run folder"
+        )
+    return load_trained(path, allow_custom_code)
 
 
 def spec_of(content: Mapping[str, Any]) -> ModelSpec:

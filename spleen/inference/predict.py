@@ -43,7 +43,7 @@ from spleen.inference.outputs import (
 )
 from spleen.inference.tta import Variant, variants
 from spleen.inference.view import n_slices
-from spleen.system.hardware import DeviceName, choose_hardware
+from spleen.system.hardware import Device, DeviceName, choose_hardware
 from spleen.system.repeated_warnings import folded_warnings
 from spleen.system.text import first_problem
 
@@ -229,9 +229,20 @@ def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> lis
     """
     weights = _normalised(settings.weights, len(models))
     return [
-        View(model, weight, _variants(model, settings), choose_hardware(settings.device, _precision(model, settings)))
+        View(model, weight, _variants(model, settings), _hardware(model, settings), _coarse(model, settings))
         for model, weight in zip(models, weights, strict=True)
     ]
+
+
+def _coarse(model: TrainedModel, settings: PredictSettings) -> View | None:
+    """The view that finds the box of a cascade: without augmentation, as in the training of the second network."""
+    if model.coarse is None:
+        return None
+    return View(model.coarse, 1.0, (Variant(),), _hardware(model.coarse, settings))
+
+
+def _hardware(model: TrainedModel, settings: PredictSettings) -> Device:
+    return choose_hardware(settings.device, _precision(model, settings))
 
 
 def _variants(model: TrainedModel, settings: PredictSettings) -> tuple[Variant, ...]:
@@ -292,12 +303,14 @@ def _predict_one(
     writer: ResultWriter,
 ) -> tuple[PredictedCase, int]:
     classes = views[0].model.classes
-    image = read_for(views, target.image, _bytes_per_voxel(len(views), len(classes.names), settings.probabilities))
+    has_box = any(view.coarse is not None for view in views)
+    needed = _bytes_per_voxel(len(views), len(classes.names), settings.probabilities, has_box)
+    image = read_for(views, target.image, needed)
     seen_by = views_that_saw(views, image)
     if settings.held_out:
         check_unseen(seen_by, target.image_path)
     writer.check_image(target, image, settings.probabilities)
-    slices = sum(n_slices(view.model, image) for view in views)
+    slices = sum(n_slices(model, image) for model in _networks(views))
     predicted = predict_image(
         views,
         image,
@@ -320,6 +333,16 @@ def _predict_one(
         bool(seen_by),
     )
     return case, slices
+
+
+def _networks(views: Sequence[View]) -> list[TrainedModel]:
+    """Those that predict an image: of the views, and of each of their boxes."""
+    coarse = {
+        (view.model.spec.roi.checkpoint_sha256, view.model.spec.roi.classes): view.coarse.model
+        for view in views
+        if view.model.spec.roi is not None and view.coarse is not None
+    }
+    return [*(view.model for view in views), *coarse.values()]
 
 
 def predict_image(
@@ -353,10 +376,10 @@ def _training_volumes(views: Sequence[View]) -> list[tuple[float, float]]:
     return [(min(low for low, _ in ranges), max(high for _, high in ranges)) for ranges in of_class]
 
 
-def _bytes_per_voxel(n_views: int, n_organs: int, probabilities: bool) -> int:
-    """Peak memory per voxel besides the image: the mask, and what fusing or keeping probabilities adds."""
+def _bytes_per_voxel(n_views: int, n_organs: int, probabilities: bool, has_box: bool) -> int:
+    """Peak memory per voxel besides the image: the masks, and what fusing or keeping probabilities adds."""
     fused = 5 * n_organs if n_views > 1 else 4 * n_organs * probabilities
-    return 2 + fused
+    return 2 + 3 * has_box + fused
 
 
 def listed(paths: Paths, what: str) -> list[Path]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Float16
 from torch import Tensor
 
+from spleen.imaging.geometry import Box
 from spleen.imaging.intensity import fit_intensity
 from spleen.imaging.native import NativeImage
 from spleen.imaging.preprocessing import network_planes
@@ -33,16 +34,19 @@ def view_probabilities(
     variants: Sequence[Variant],
     hardware: Device,
     batch_size: int,
+    box: Box | None = None,
 ) -> Iterator[tuple[slice, Float[Tensor, "variant b organ H W"]]]:
     """Foreground probabilities of all slices in order, on the native grid, for each variant.
 
-    Each item starts with its range of slices along the axis of the model. `name` is used in messages.
+    Each item starts with its range of slices along the axis of the model. With a `box`, the slices are those of the
+    box, and count from its first one. `name` is used in messages.
     Raises InputError for an image that cannot be normalised.
     """
     settings = model.preprocessing
-    count, height, width = slice_shape(image.shape, settings.axis)
-    grid = settings.plan(image.shape, image.affine)
-    planes = _normalised(model, image, grid, name)
+    shape = image.shape if box is None else box.shape
+    count, height, width = slice_shape(shape, settings.axis)
+    grid = settings.plan(shape, image.affine)
+    planes = _normalised(model, image, grid, name, box)
     of_volume = None if model.spec.patch_size is None else _volume_logits(model, planes, variants, hardware)
     bytes_per_slice = 4 * len(variants) * (len(settings.classes.names) + 1) * height * width
     step = max(1, min(batch_size, _STEP_BYTES // bytes_per_slice))
@@ -71,15 +75,17 @@ def _volume_logits(
 
 
 def _normalised(
-    model: TrainedModel, image: NativeImage, grid: InPlaneGrid, name: str
+    model: TrainedModel, image: NativeImage, grid: InPlaneGrid, name: str, box: Box | None
 ) -> Float16[np.ndarray, "n c h w"]:
-    """All slices on the network's grid, each channel normalised separately."""
+    """All slices on the network's grid, each channel normalised separately, as the whole image requires."""
     settings = model.preprocessing
+    shown = slice(None) if box is None else box.slices
     several = len(image.channels) > 1
     planes: np.ndarray | None = None
     for number, channel in enumerate(image.channels):
         named = f"{name}, channel {number}" if several else name
-        of_channel = network_planes(channel, settings.axis, grid, fit_intensity(channel, settings.intensity, named))
+        intensity = fit_intensity(channel, settings.intensity, named)
+        of_channel = network_planes(channel[shown], settings.axis, grid, intensity)
         if not several:
             return of_channel[:, None]
         if planes is None:

@@ -18,6 +18,8 @@ from spleen.types import AxisName
 
 SPEC_VERSION = 1
 """Raised whenever a key changes its meaning, or a required key is added."""
+_ROI_SPEC_VERSION = 2
+"""That of a specification with `roi`, which earlier versions of the package would not notice."""
 INTENSITY_KINDS: Mapping[str, type[CtWindow | MrPercentiles | ZScore]] = {
     "ct": CtWindow,
     "mr": MrPercentiles,
@@ -25,6 +27,18 @@ INTENSITY_KINDS: Mapping[str, type[CtWindow | MrPercentiles | ZScore]] = {
 }
 PRECISIONS = "auto", "32", "bf16", "16"
 _SIZES = range(16, 4097)
+
+
+@dataclass(frozen=True)
+class RoiSettings:
+    """The region of interest of the second network of a cascade: a box around what a coarse network finds."""
+
+    checkpoint_sha256: str
+    """Of the coarse network's checkpoint, which lies beside that of the network."""
+    margin_mm: float
+    """On all six sides of the box."""
+    classes: tuple[str, ...] = ()
+    """The classes of the coarse network that the box surrounds; empty for all."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,8 @@ class ModelSpec:
     """Fingerprints (`spleen.imaging.fingerprint`) of the train and val images, sorted; empty in older checkpoints."""
     spleen_version: str | None = None
     """The version of this package that trained it; None in older checkpoints."""
+    roi: RoiSettings | None = None
+    """The part of a volume that the network sees; None: all of it."""
 
     @property
     def patch_size(self) -> tuple[int, int, int] | None:
@@ -64,8 +80,9 @@ class ModelSpec:
         """As plain values; docs/how-to/export.md explains each key."""
         preprocessing = self.preprocessing
         classes = zip(preprocessing.classes.names, preprocessing.classes.values, self.training_volumes_mm3, strict=True)
+        roi = {} if self.roi is None else {"roi": {**asdict(self.roi), "classes": list(self.roi.classes)}}
         return {
-            "spec_version": SPEC_VERSION,
+            "spec_version": _ROI_SPEC_VERSION if roi else SPEC_VERSION,
             "classes": [
                 {"index": index, "name": name, "label_values": list(values), "training_volumes_mm3": list(volumes)}
                 for index, (name, values, volumes) in enumerate(classes, start=1)
@@ -84,6 +101,7 @@ class ModelSpec:
             "trained_flips": list(self.trained_flips),
             "seen_images": list(self.seen_images),
             "spleen_version": self.spleen_version,
+            **roi,
         }
 
     def to_json(self) -> str:
@@ -108,10 +126,10 @@ class ModelSpec:
     def from_content(content: Mapping[str, Any]) -> "ModelSpec":
         """The inverse of `to_content`; raises InputError as `from_json` does."""
         version = _take(content, "spec_version", _is_whole, "a whole number")
-        if version != SPEC_VERSION:
+        if version not in (SPEC_VERSION, _ROI_SPEC_VERSION):
             raise InputError(
-                f"its model specification has version {version}, and this version of spleen reads version "
-                f"{SPEC_VERSION}; update spleen"
+                f"its model specification has version {version}, and this version of spleen reads versions "
+                f"{SPEC_VERSION} and {_ROI_SPEC_VERSION}; update spleen"
             )
         classes, volumes = _classes(_take(content, "classes", _is_filled_list, "a list of one or more classes"))
         return ModelSpec(
@@ -124,6 +142,7 @@ class ModelSpec:
             training_volumes_mm3=volumes,
             seen_images=_texts(content, "seen_images"),
             spleen_version=_take(content, "spleen_version", lambda v: v is None or isinstance(v, str), "null or text"),
+            roi=_roi(content) if version == _ROI_SPEC_VERSION else None,
         )
 
 
@@ -170,6 +189,15 @@ def _intensity(content: Mapping[str, Any]) -> Intensity:
     return ZScore(number("clip", 1e-9, 1000))
 
 
+def _roi(content: Mapping[str, Any]) -> RoiSettings:
+    roi = _take(content, "roi", lambda value: isinstance(value, dict), "an object")
+    return RoiSettings(
+        checkpoint_sha256=_take(roi, "checkpoint_sha256", lambda value: isinstance(value, str), "text", "roi."),
+        margin_mm=float(_take(roi, "margin_mm", _between(0, 1000), "from 0 to 1000 mm", "roi.")),
+        classes=_texts(roi, "classes", "roi."),
+    )
+
+
 def _classes(content: list[object]) -> tuple[ClassMap, tuple[tuple[float, float], ...]]:
     names: list[str] = []
     values: list[tuple[int, ...]] = []
@@ -202,11 +230,11 @@ def _take(content: Mapping[str, Any], key: str, valid: Callable[[Any], object], 
     return value
 
 
-def _texts(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _texts(content: Mapping[str, Any], key: str, where: str = "") -> tuple[str, ...]:
     def are_texts(value: object) -> bool:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
-    return tuple(_take(content, key, are_texts, "a list of text"))
+    return tuple(_take(content, key, are_texts, "a list of text", where))
 
 
 def _one_of(allowed: object) -> tuple[Callable[[Any], bool], str]:

@@ -10,7 +10,7 @@ WITHOUT_EFFECT = {
     "verify": "checks of the preprocessed slices",
     "report": "a page made from the finished run",
     "study": "name of a folder",
-    "allow_seen_test": "a check of init_from",
+    "allow_seen_test": "a check of init_from and roi_from",
     "debug": "how errors are shown",
     "search": "the trial of a search; a pruned run never counts as finished",
     "logger": "copies the run to a dashboard",
@@ -24,7 +24,9 @@ DATA_PATHS = ("image", "label", "root", "images", "labels", "table", "groups")
 """The keys of data.* that are paths."""
 
 # Compared by the content of the files where it is available, otherwise by path.
-COUNTING_BY_CONTENT = ("init_from", "split.splits_file", "split.test_cases", *(f"data.{key}" for key in DATA_PATHS))
+COUNTING_BY_CONTENT = (
+    "init_from", "roi_from", "split.splits_file", "split.test_cases", *(f"data.{key}" for key in DATA_PATHS)
+)  # fmt: skip
 
 
 def has_effect(key: str) -> bool:

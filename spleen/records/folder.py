@@ -8,7 +8,7 @@ from spleen.system.locks import is_claimed
 
 State = Literal["finished", "pruned", "failed", "unfinished", "running", "new"]
 
-CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
+CHECKPOINTS, BEST, LAST, ROI = "checkpoints", "best.ckpt", "last.ckpt", "roi.ckpt"
 CASES, WANDB = "cases.csv", "wandb"
 _CONFIG, _SUMMARY, _FAILURE = "config.yaml", "summary.json", "failed.json"
 MARKERS = (_CONFIG, _SUMMARY, _FAILURE)
@@ -24,6 +24,7 @@ class RunFolder:
         self.folds = path / "splits_final.json"  # the folds of a cross-validation, in nnU-Net's form
         self.progress = path / "progress.json"  # what the running process is doing; removed at its end
         self.warm_start = path / "warm_start.json"  # what a run with init_from began with
+        self.roi = path / "roi.json"  # the boxes of a run with roi_from
         self.metrics = path / "metrics.csv"  # one row per epoch
         self.cases = path / CASES  # the scores of each case
         self.slices = path / "slices.csv"  # voxel counts of each scored slice
@@ -37,6 +38,7 @@ class RunFolder:
         self.checkpoints = path / CHECKPOINTS
         self.best_checkpoint = self.checkpoints / BEST  # of the epoch with the best validation score
         self.last_checkpoint = self.checkpoints / LAST  # what an interrupted run resumes from
+        self.roi_checkpoint = self.checkpoints / ROI  # of the coarse run of roi_from
         self.wandb = path / WANDB
         self.wandb_id = self.wandb / "id"  # of the run in wandb, which all parts of a resumed run share
 
@@ -47,9 +49,9 @@ class RunFolder:
 
     def drop_results(self) -> None:
         """Remove the results of an earlier run, so that they are not mistaken for those of a new one."""
-        checkpoints = self.last_checkpoint, self.best_checkpoint
+        checkpoints = self.last_checkpoint, self.best_checkpoint, self.roi_checkpoint
         tables = self.metrics, self.cases, self.slices, self.surfaces
-        for path in (self.summary, *checkpoints, *tables, self.data, self.report, self.warm_start):
+        for path in (self.summary, *checkpoints, *tables, self.data, self.report, self.warm_start, self.roi):
             path.unlink(missing_ok=True)
 
 

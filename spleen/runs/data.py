@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spleen.config import factory as build
+from spleen.config.cascade import Coarse, with_boxes
 from spleen.config.datasets import compute_phantom
 from spleen.config.schema import CasesData, TrainConfig
 from spleen.data.cases import Case
@@ -43,17 +44,19 @@ def open_data(
     preprocessing: Preprocessing,
     known_values: frozenset[int] | None = None,
     verify: bool = False,
+    coarse: Coarse | None = None,
 ) -> RunData:
     """Open the cases from the slice store (built if needed, checked with `verify`) and split them.
 
-    `known_values` are the label values that the dataset defines.
+    `known_values` are the label values that the dataset defines. With a `coarse` run, the slices show the box that it
+    finds in each case.
     Raises InputError if the files or the split are invalid.
     """
     many, names = isinstance(config.data, CasesData), preprocessing.classes.names
     check_labelled(cases, names)
     compute_phantom(config)
     opened = open_cases(
-        cases,
+        cases if coarse is None else with_boxes(config, cases, coarse),
         preprocessing,
         Path(config.cache_dir),
         skip_bad=many and config.data.skip_bad,
@@ -130,7 +133,7 @@ def _warn_of_unvalidated(data: SliceDataModule, names: tuple[str, ...]) -> None:
         if len(part.indices) == part.case.n_slices:
             found |= {index for index, volume in enumerate(part.case.volumes_mm3, start=1) if volume}
         else:
-            found |= set(np.unique(part.case.reference[part.indices]).tolist())
+            found |= set(np.unique(part.case.reference[part.case.in_volume(part.indices)]).tolist())
     if absent := [name for index, name in enumerate(names, start=1) if parts and index not in found]:
         consequence = (
             "nothing can select an epoch, and the last one is kept"
@@ -199,8 +202,9 @@ def record_split(run_folder: Path, data: RunData, config: TrainConfig) -> None:
     """Write split.json with the slices or cases of train, val and test; with folds, also splits_final.json."""
     slices = data.slices
     if not isinstance(config.data, CasesData):
-        splits = {case.case_id: split for case, split in zip(slices.cases, slices.splits, strict=True)}
-        write_split(run_folder, splits, slices.cases[0].axis, build.build_split_settings(config))
+        (case,), (of_case,) = slices.cases, slices.splits
+        splits = {case.case_id: of_case.shifted(case.first_slice)}
+        write_split(run_folder, splits, case.axis, build.build_split_settings(config))
         return
     train, val, test = (tuple(case.case_id for case in slices.cases_in(split)) for split in SPLITS)
     split = CaseSplit(train=train, val=val, test=test)

@@ -16,10 +16,11 @@ def slices_prepared_meanwhile(config: TrainConfig) -> Iterator[None]:
     """Prepare the slices of a single volume in a forked process while the block runs, and wait for it at the end.
 
     The run then finds them in the store. If anything goes wrong there, it prepares them itself and says what it was.
-    Many cases are left to the run, which shows its progress; so is everything where there is only one core, no safe
-    fork, or a launcher that starts several processes.
+    Many cases are left to the run, which shows its progress; so is a volume whose box is still to be found, and
+    everything where there is only one core, no safe fork, or a launcher that starts several processes.
     """
-    child = None if isinstance(config.data, CasesData) or not _may_fork() else _fork(config)
+    unready = isinstance(config.data, CasesData) or config.roi_from is not None
+    child = None if unready or not _may_fork() else _fork(config)
     try:
         yield
     finally:

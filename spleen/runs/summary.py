@@ -9,17 +9,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
 
+from spleen.data.loading.datamodule import SliceDataModule
 from spleen.evaluation.metrics.per_case import CaseScore, class_means, mean_scores
 from spleen.reporting.csv_text import to_csv_by_name
 from spleen.system.files import write_text
 from spleen.system.hardware import Hardware
 from spleen.system.nested import Json
 from spleen.system.resources import checkout
-from spleen.training.scores import SCORED_SPLITS, ScoredSplit
+from spleen.training.scores import SCORED_SPLITS, ScoredSplit, counts_outside
 
 Scores = Mapping[ScoredSplit, Sequence[CaseScore]]
 
 
+_OUTSIDE = "volume_outside_box_mm3"
 _PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "nibabel", "numpy", "wandb", "monai")
 
 
@@ -34,16 +36,41 @@ class Timing:
     peak_memory_mb: float
 
 
-def write_cases(path: Path, scores: Scores) -> None:
-    """Write one row per split, case and class; if cases do not label every class, a last column says which they do."""
+Outside = Mapping[tuple[ScoredSplit, str, str], float]
+"""By split, case and class: the volume of the reference in mm³ that lies beyond the box of the case."""
+
+
+def outside_mm3(data: SliceDataModule, class_names: Sequence[str]) -> Outside:
+    """What the boxes leave out of each case; empty without boxes."""
+    return {
+        (split, part.case.case_id, name): float(counts[2]) * part.case.voxel_volume_mm3
+        for split in SCORED_SPLITS
+        if any(part.case.box for part in data.slices(split))
+        for part, of_case in zip(
+            data.slices(split), counts_outside(data.slices(split), len(class_names)).tolist(), strict=True
+        )
+        for name, counts in zip(class_names, of_case, strict=True)
+    }
+
+
+def write_cases(path: Path, scores: Scores, outside: Outside | None = None) -> None:
+    """Write one row per split, case and class.
+
+    With boxes, a column has the reference's volume beyond them; if cases do not label every class, one says which they
+    do.
+    """
+    partly = any(not score.is_labelled for cases in scores.values() for score in cases)
     columns = ["split", *(field.name for field in fields(CaseScore))]
-    if any(not score.is_labelled for cases in scores.values() for score in cases):
-        columns.append("reference")
-    rows = [
-        {"split": split, **asdict(score), "reference": "labelled" if score.is_labelled else "not labelled"}
-        for split, cases in scores.items()
-        for score in cases
-    ]
+    columns += [*([_OUTSIDE] if outside else []), *(["reference"] if partly else [])]
+    rows: list[dict[str, object]] = []
+    for split, cases in scores.items():
+        for score in cases:
+            row: dict[str, object] = {"split": split, **asdict(score)}
+            if outside:
+                row[_OUTSIDE] = outside.get((split, score.case_id, score.class_name), 0.0)
+            if partly:
+                row["reference"] = "labelled" if score.is_labelled else "not labelled"
+            rows.append(row)
     write_text(path, to_csv_by_name(columns, rows))
 
 

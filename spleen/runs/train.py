@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from omegaconf import OmegaConf
 
+from spleen.config.cascade import Coarse, check_coarse_held_out, keep_coarse, open_coarse, record_of, with_roi
 from spleen.config.datasets import check_files_exist, complete, find_dataset
 from spleen.config.factory import Parts, build_fit_settings, build_module, build_parts, check_slice_size, complete_spec
 from spleen.config.identity import known_identity
@@ -20,11 +21,12 @@ from spleen.config.patches import complete_patches
 from spleen.config.schema import TrainConfig
 from spleen.config.warm_start import begin_warm, check_held_out, with_seen
 from spleen.data.cases import Case
-from spleen.data.loading.datamodule import SliceDataModule
+from spleen.data.loading.datamodule import SPLITS, SliceDataModule
 from spleen.errors import Interrupted, Pruned
 from spleen.evaluation.metrics.per_case import mean_scores
 from spleen.records.folder import RunFolder, is_finished
 from spleen.records.progress import ProgressFile
+from spleen.records.roi import write_roi
 from spleen.records.surfaces import write_surfaces
 from spleen.records.warm_start import WarmStartRecord, write_warm_start
 from spleen.records.writing import write_summary
@@ -45,7 +47,7 @@ from spleen.runs.resume import (
     disk_errors_explained,
     find_unfinished,
 )
-from spleen.runs.summary import Timing, build_summary, write_cases
+from spleen.runs.summary import Timing, build_summary, outside_mm3, write_cases
 from spleen.runs.tracking.content import RunContent, mirror
 from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
 from spleen.runs.tracking.run_config import wandb_config
@@ -137,18 +139,25 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
     start = begin_warm(
         config, job.parts, run_folder, resumed=unfinished is not None
     )  # refused before anything is written
+    coarse = open_coarse(config, run_folder, resumed=unfinished is not None)
     _open_folder(config, run_folder, unfinished, start)
     progress.begin("preparing")
-    opened = open_data(config, job.cases, job.parts.spec.preprocessing, job.known_values, verify=unfinished is not None)
+    verify = unfinished is not None
+    opened = open_data(config, job.cases, job.parts.spec.preprocessing, job.known_values, verify, coarse)
     data = opened.slices
     for size in {case.grid.padded for case in data.cases}:
         check_slice_size(config, job.parts, size, sum(len(part.indices) for part in data.slices("train")))
     record_split(run_folder, opened, config)
-    spec = with_seen(complete_spec(job.parts.spec, data.cases_in("train"), data.cases_in("val")), start)
+    spec = with_roi(
+        with_seen(complete_spec(job.parts.spec, data.cases_in("train"), data.cases_in("val")), start), coarse
+    )
     if unfinished is not None:
         check_same_data(unfinished, spec)
-    elif start is not None:
-        check_held_out(start, data.cases_in("val"), data.cases_in("test"), config.allow_seen_test)
+    else:
+        _check_sources(config, data, start, coarse)
+        if coarse is not None:
+            keep_coarse(coarse, run_folder)
+            write_roi(run_folder, record_of(coarse, data.cases))
     module = build_module(config, job.parts, data, start.carried_over if start else ())
     checkpoint = unfinished.checkpoint if unfinished else None
     part = Attempt(run_folder, job.started, checkpoint, stop, progress=progress)
@@ -208,12 +217,23 @@ def _open_folder(
         write_warm_start(run_folder, start)
 
 
+def _check_sources(
+    config: TrainConfig, data: SliceDataModule, start: WarmStartRecord | None, coarse: Coarse | None
+) -> None:
+    """Raise InputError if a run that this one builds upon has seen its test images."""
+    train, val, test = (data.cases_in(split) for split in SPLITS)
+    if start is not None:
+        check_held_out("init_from", start.source, start.seen_images, val, test, config.allow_seen_test)
+    if coarse is not None:
+        check_coarse_held_out(coarse, train, val, test, config.allow_seen_test)
+
+
 def _report(
     job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDataModule
 ) -> list[tuple[str, SliceView]]:
     """Write cases.csv and the figures; returns the slices that are shown."""
     files, names = RunFolder(job.run_folder), job.parts.spec.preprocessing.classes.names
-    write_cases(files.cases, module.scores)
+    write_cases(files.cases, module.scores, outside_mm3(data, names))
     with _never_fatal("surface.csv, slices.csv and data.json could not be written"):
         write_surfaces(files.surfaces, module.test_surfaces.scores)
         record_slices(job.run_folder, data, module.slice_counts, names)

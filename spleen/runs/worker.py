@@ -12,6 +12,7 @@ from dataclasses import asdict
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from spleen.config import factory as build
+from spleen.config.cascade import open_coarse, with_roi
 from spleen.config.datasets import find_dataset
 from spleen.config.factory import complete_spec
 from spleen.config.warm_start import begin_warm, with_seen
@@ -51,8 +52,9 @@ def _train(store: Store, process_rank: ProcessRank, count: int, stop: StopReques
     parts = build.build_parts(config)
     start = begin_warm(config, parts, order.run_folder, resumed=order.checkpoint is not None)
     dataset = find_dataset(config)
-    data = open_data(config, dataset.cases, parts.spec.preprocessing, dataset.known_values).slices
-    spec = with_seen(complete_spec(parts.spec, data.cases_in("train"), data.cases_in("val")), start)
+    coarse = open_coarse(config, order.run_folder, resumed=True)  # rank 0 has put it there
+    data = open_data(config, dataset.cases, parts.spec.preprocessing, dataset.known_values, coarse=coarse).slices
+    spec = with_roi(with_seen(complete_spec(parts.spec, data.cases_in("train"), data.cases_in("val")), start), coarse)
     module = build.build_module(config, parts, data, start.carried_over if start else ())
     report_ready(store, process_rank)
     join(store, process_rank, count, settings.accelerator)

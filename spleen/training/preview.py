@@ -60,12 +60,13 @@ def show(
     shown = images[place, 0 if is_3d else context_slices * case.n_channels, :height, :width]
     low, high = float(shown.min()), float(shown.max())
     prediction = labelled_part(prediction, case.unlabelled)
-    prediction, expected = without_ignored(prediction, torch.from_numpy(case.reference[score.slice_index]))
+    expected = torch.from_numpy(case.reference[case.in_volume(score.slice_index)])
+    prediction, expected = without_ignored(prediction, expected)
     reference = expected.numpy()
     return SliceView(
         case_id=case.case_id,
         axis=case.axis,
-        slice_index=score.slice_index,
+        slice_index=score.slice_index + case.first_slice,
         image=(shown - low) / max(high - low, 1e-6),
         prediction=prediction.numpy(),
         reference=reference,

@@ -8,7 +8,7 @@ from jaxtyping import Int64, Integer
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from spleen.data.loading.batches import ScoredBatch
+from spleen.data.loading.batches import CaseSlices, ScoredBatch
 from spleen.data.store.entry import StoredCase
 from spleen.evaluation.metrics.overlap import count_confusion, labelled_part
 from spleen.evaluation.metrics.per_case import CaseScore, case_scores
@@ -48,15 +48,38 @@ ScoredSplit = Literal["val", "test"]
 SCORED_SPLITS: tuple[ScoredSplit, ...] = ("val", "test")
 
 
-class SplitScores(nn.Module):
-    """Accumulates loss and per-case counts of one split; `cases` are in the order of the batches' case_index."""
+def counts_outside(parts: Sequence[CaseSlices], n_organs: int) -> Int64[Tensor, "case organ 4"]:
+    """The counts beyond the boxes in the slices of a split: false negatives of the organ, and true negatives."""
+    counts = torch.zeros(len(parts), n_organs, 4, dtype=torch.int64)
+    for case_index, part in enumerate(parts):
+        if (outside := part.case.outside_of(part.indices)) is not None:
+            missed = torch.from_numpy(outside.sum(axis=0))
+            counts[case_index, :, 2] = missed[1:]
+            counts[case_index, :, 3] = missed.sum() - missed[1:]
+    return counts
 
-    def __init__(self, cases: Sequence[StoredCase], class_names: tuple[str, ...]) -> None:
+
+class SplitScores(nn.Module):
+    """Accumulates loss and per-case counts of one split; `cases` are in the order of the batches' case_index.
+
+    `outside` are the counts beyond the boxes of the cases (`counts_outside`), where nothing is predicted.
+    """
+
+    outside: Tensor
+
+    def __init__(
+        self,
+        cases: Sequence[StoredCase],
+        class_names: tuple[str, ...],
+        outside: Int64[Tensor, "case organ 4"] | None = None,
+    ) -> None:
         super().__init__()
         self.cases = tuple(cases)
         self.class_names = class_names
         self.loss = MeanMetric(nan_strategy="disable")  # a check would wait for the device at every batch
         self.counts = PerCaseCounts(len(self.cases), len(class_names) + 1)
+        nothing = torch.zeros(len(self.cases), len(class_names), 4, dtype=torch.int64)
+        self.register_buffer("outside", nothing if outside is None else outside, persistent=False)
 
     def add(self, logits: Logits, loss: Tensor, batch: ScoredBatch) -> LabelPlanes:
         """Add one batch; returns its class indices on the native planes, those that the case labels."""
@@ -70,7 +93,7 @@ class SplitScores(nn.Module):
         """Mean loss and the scores of every case and class; resets the accumulators."""
         loss, counts = self.loss.compute(), self.counts.compute()
         scores = case_scores(
-            counts.clone(),
+            counts + self.outside.to(counts.device),
             [case.case_id for case in self.cases],
             self.class_names,
             [case.voxel_volume_mm3 for case in self.cases],

@@ -58,7 +58,8 @@ class SurfaceAccumulator:
                 return
             self._case_index, self._n_added = batch.case_index, 0
             self._prediction = np.zeros(shape, np.uint8)
-        self._prediction[batch.slice_index.cpu().numpy()] = prediction.cpu().numpy()
+        place = self._cases[self._case_index].in_volume(batch.slice_index.cpu().numpy())
+        self._prediction[place] = prediction.cpu().numpy()
         self._n_added += len(prediction)
         if self._n_added == len(self._cases[self._case_index].labelled_slices):
             started = time.thread_time()

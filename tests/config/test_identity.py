@@ -81,14 +81,15 @@ def test_every_setting_with_an_effect_changes_the_identity(other: str) -> None:
 
 def test_every_setting_counts_unless_listed_as_without_effect_with_a_reason() -> None:
     warm = "init_from=run", "init_lr_factor=0.5", "freeze=encoder"
-    added = *warm, "max_minutes=5", "score_test=false"  # without them, runs keep their earlier identity
+    cascade = "roi_from=run", "roi_margin_mm=10", "roi_classes=[organ]"
+    added = *warm, *cascade, "max_minutes=5", "score_test=false"  # without them, runs keep their earlier identity
     config = compose_config("data=nifti", "data.image=ct.nii.gz", "data.label=organ.nii.gz", *added)
     counted = settings_with_effect(config)
     assert {"lr", "split.guard_mm", "model.network.width", "augment.flips", "trainer.accelerator"} <= set(counted)
     groups = {key.split(".")[0] for key in counted}
     left_out = {key for key in WITHOUT_EFFECT if "." not in key}
     assert {"output_dir", "cache_dir", "study", "debug", "logger"} <= left_out
-    assert groups | {"init_from"} == set(vars(config)) - left_out  # init_from counts by its content
+    assert groups | {"init_from", "roi_from"} == set(vars(config)) - left_out  # these two count by their content
     assert all(not has_effect(key) and reason for key, reason in WITHOUT_EFFECT.items())
     assert has_effect("logger_of_mine")  # only shares a prefix with a group
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -19,7 +20,7 @@ from spleen import __version__
 from spleen.errors import InputError
 from spleen.imaging.intensity import CtWindow
 from spleen.models.checkpoint import SPEC_KEY
-from spleen.models.spec import ModelSpec
+from spleen.models.spec import ModelSpec, RoiSettings
 from tests._helpers.nifti import ras_affine, save_stored_as
 from tests._helpers.small_run import REPOSITORY, SPACING_MM, train
 from tests._helpers.trained_runs import TWO_CLASSES, scan, trained
@@ -157,8 +158,25 @@ def test_text_that_is_not_a_specification_is_rejected(text: str) -> None:
 
 
 def test_a_newer_version_is_rejected_naming_the_supported_one(text: str) -> None:
-    with pytest.raises(InputError, match="has version 2, and this version of spleen reads version 1; update spleen"):
-        ModelSpec.from_json(changed(text, ("spec_version",), 2))
+    with pytest.raises(
+        InputError, match="has version 3, and this version of spleen reads versions 1 and 2; update spleen"
+    ):
+        ModelSpec.from_json(changed(text, ("spec_version",), 3))
+
+
+def test_a_box_makes_a_version_that_packages_which_would_ignore_it_refuse(text: str) -> None:
+    spec = replace(ModelSpec.from_json(text), roi=RoiSettings("ab" * 32, 20.0, ("dark",)))
+    content = json.loads(spec.to_json())
+    assert (content["spec_version"], content["roi"]["margin_mm"]) == (2, 20.0)
+    assert ModelSpec.from_json(spec.to_json()) == spec
+    assert (json.loads(text)["spec_version"], "roi" in json.loads(text)) == (1, False)
+
+
+@pytest.mark.parametrize(("key", "value"), [("margin_mm", -1), ("margin_mm", "wide"), ("classes", "dark")])
+def test_an_invalid_box_is_refused(text: str, key: str, value: object) -> None:
+    spec = replace(ModelSpec.from_json(text), roi=RoiSettings("ab" * 32, 20.0))
+    with pytest.raises(InputError, match=f"'roi.{key}' in its model specification must be"):
+        ModelSpec.from_json(changed(spec.to_json(), ("roi", key), value))
 
 
 def test_every_missing_key_is_named(text: str) -> None:

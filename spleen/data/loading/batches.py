@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float16, Int64, Integer, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from spleen.data.store.entry import StoredArray, StoredCase
+from spleen.data.store.entry import PlaneIndex, StoredArray, StoredCase
 from spleen.errors import InputError
 from spleen.imaging.labels import IGNORED
 from spleen.imaging.slicing import context_indices
@@ -212,13 +212,13 @@ def training_labels(case: StoredCase, index: Int64[np.ndarray, " b"] | slice) ->
     return labels
 
 
-def native_reference(case: StoredCase, index: Int64[np.ndarray, " b"] | slice) -> UInt8[np.ndarray, "b H W"]:
+def native_reference(case: StoredCase, index: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b H W"]:
     """Native planes of class indices and `IGNORED`; raises InputError for an index that stands for no class."""
-    return _checked(case, case.reference, index)
+    return _checked(case, case.reference, case.in_volume(index))
 
 
 def _checked(
-    case: StoredCase, planes: StoredArray, index: Int64[np.ndarray, " b"] | slice
+    case: StoredCase, planes: StoredArray, index: PlaneIndex | tuple[PlaneIndex, slice, slice]
 ) -> UInt8[np.ndarray, "b h w"]:
     read = planes[index]
     largest = int(read.max(initial=0))

@@ -37,6 +37,11 @@ class SliceSplit:
         parts = (self.train, self.val, self.test, self.guard)
         return SliceSplit(*(tuple(index for index in part if index not in set(ignored)) for part in parts))
 
+    def shifted(self, by: int) -> "SliceSplit":
+        """The split with the numbers of its slices in a stack that begins so many slices earlier."""
+        parts = (self.train, self.val, self.test, self.guard)
+        return SliceSplit(*(tuple(index + by for index in part) for part in parts))
+
 
 def split_one_volume(
     foreground: Bool[np.ndarray, " n"], slice_spacing_mm: float, context_slices: int, settings: SliceSplitSettings

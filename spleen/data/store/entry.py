@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
-from spleen.imaging.slicing import InPlaneGrid
+from spleen.imaging.geometry import Box
+from spleen.imaging.slicing import InPlaneGrid, in_slice_order
 from spleen.types import AxisName
 
 _BLOCK_BYTES = 1 << 22
@@ -111,7 +112,7 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class StoredCase:
-    """One opened entry of the store."""
+    """One opened entry of the store. With a box, the slices are those of the box."""
 
     case_id: str
     axis: AxisName
@@ -125,7 +126,7 @@ class StoredCase:
     labels: StoredArray
     """Class indices on the network's grid (n h w), uint8; `IGNORED` for voxels of unknown class."""
     reference: StoredArray
-    """Class indices on the native planes (n H W), uint8; `IGNORED` for voxels of unknown class."""
+    """Class indices of the whole volume on the native planes (N H W), uint8; `IGNORED` for voxels of unknown class."""
     foreground: Bool[np.ndarray, " n"]
     label_values: tuple[tuple[int, ...], ...]
     """For each class, its values in the label file."""
@@ -149,11 +150,43 @@ class StoredCase:
     """Class indices that this case does not label: what is background in its reference may be any of them."""
     background_code: int = 0
     """What the background is in the label maps of the loss, which tells these classes."""
+    box: Box | None = None
+    """The part of the RAS grid that the slices show; None: all of it."""
+    outside: Int64[np.ndarray, "N classes"] | None = None
+    """In each slice of the whole volume, the voxels beyond the box by their class in the reference, 0 first; without
+    ignored ones. None without a box."""
 
     @property
     def n_slices(self) -> int:
         """Number of slices along the axis."""
         return len(self.images)
+
+    @property
+    def first_slice(self) -> int:
+        """Number of the first slice in the whole volume."""
+        return 0 if self.box is None else in_slice_order(self.box.start, self.axis)[0]
+
+    def in_volume(self, index: int | Int64[np.ndarray, " b"]) -> tuple[PlaneIndex, slice, slice]:
+        """The place of slices in an array of the whole volume (N H W), such as `reference`."""
+        if self.box is None:
+            return index, slice(None), slice(None)
+        _, rows, columns = in_slice_order(self.box.slices, self.axis)
+        return index + self.first_slice, rows, columns
+
+    def outside_of(self, slices: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, "N classes"] | None:
+        """The rows of `outside` that belong to these slices, the other ones 0; None without a box.
+
+        A slice of the whole volume that is not one of the labelled slices of the box belongs to the nearest of them, so
+        that no voxel is left unscored where the slices of a volume are split.
+        """
+        if self.outside is None:
+            return None
+        labelled = np.array(self.labelled_slices, np.int64)
+        if not len(labelled):
+            return np.zeros_like(self.outside)
+        numbers = np.arange(len(self.outside)) - self.first_slice
+        nearest = labelled[np.abs(numbers[:, None] - labelled).argmin(axis=1)]
+        return np.where(np.isin(nearest, slices)[:, None], self.outside, 0)
 
     @property
     def labelled_slices(self) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
 """The slice store: a cache of preprocessed cases as arrays on disk.
 
 An entry is a folder named by the hash of the content of both files and of every setting that affects the arrays. It
-contains images.npy (n c h w, float16), labels.npy (n h w, uint8), reference.npy (n H W, uint8, the label on the native
-planes) and entry.json, with the checksum of each array. It is renamed into place when complete, so a half-written entry
-is never read.
+contains images.npy (n c h w, float16), labels.npy (n h w, uint8), reference.npy (N H W, uint8, the label on the native
+planes, also beyond the box of a case) and entry.json, with the checksum of each array. It is renamed into place when
+complete, so a half-written entry is never read.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from spleen.imaging.dicom.series import read_series
 from spleen.imaging.files import is_there
 from spleen.imaging.fingerprint import fingerprint
 from spleen.imaging.foreign import looks_like_label, swapped
-from spleen.imaging.geometry import check_same_grid, shear_degrees
+from spleen.imaging.geometry import Box, check_same_grid, shear_degrees
 from spleen.imaging.intensity import fit_intensity, implausible_units
 from spleen.imaging.labels import IGNORED, resolve, to_class_indices
 from spleen.imaging.nifti import Channels, Volume, read_channels, read_image, read_label, read_shape
@@ -131,14 +131,16 @@ def _key(case: Case, preprocessing: Preprocessing, cache: Path, allow_empty_labe
         del settings["ignore_value"]
     shaping = {
         "format": _FORMAT,
-        "images": [_image_hash(image, cache / "hashes") for image in case.images],
+        "images": [image_hash(image, cache / "hashes") for image in case.images],
         "label": content_hash(case.label, cache / "hashes"),
         "settings": {**settings, "may_be_empty": allow_empty_label},
     }
+    if case.box is not None:
+        shaping["box"] = asdict(case.box)
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _image_hash(image: Path, memory: Path) -> str:
+def image_hash(image: Path, memory: Path) -> str:
     """A hash of the content of an image's file, or of all files of its DICOM series in their order."""
     if not is_series(image):
         return content_hash(image, memory)
@@ -175,6 +177,8 @@ def _open(case: Case, entry: Path, axis: AxisName, rebuild: Callable[[], None], 
         group=case.group,
         ignored_slices=tuple(facts.get("ignored_slices", ())),
         ignored_volume_mm3=facts.get("ignored_volume_mm3", 0.0),
+        box=case.box,
+        outside=None if case.box is None else np.array(facts["outside"], dtype=np.int64),
         images=arrays["images"],
         labels=arrays["labels"],
         reference=arrays["reference"],
@@ -188,10 +192,11 @@ def _bytes_to_build(case: Case, preprocessing: Preprocessing) -> int:
     """
     try:
         shape, affine = read_shape(case.images[0])
-        grid = preprocessing.plan(shape, affine)
+        shown = shape if case.box is None else case.box.shape
+        grid = preprocessing.plan(shown, affine)
     except InputError:
         return 0
-    n_slices = slice_shape(shape, preprocessing.axis)[0]
+    n_slices = slice_shape(shown, preprocessing.axis)[0]
     read = math.prod(shape) * (16 + 6 * preprocessing.n_channels)
     written = n_slices * math.prod(grid.padded) * (2 + 2 * preprocessing.n_channels)
     return read + written
@@ -203,14 +208,16 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
     indices = to_class_indices(label, classes, preprocessing.ignore_value)
     others = np.unique(label[(indices == 0) & (label != 0)]).tolist()
     reference = np.ascontiguousarray(to_slices(indices, preprocessing.axis))
-    grid = preprocessing.plan(label.shape, image.affine)
+    box = _box_of(case, label.shape)
+    shown = to_slices(indices[box.slices], preprocessing.axis)
+    grid = preprocessing.plan(box.shape, image.affine)
     n_classes = len(classes.names) + 1
-    images = np.empty((len(reference), preprocessing.n_channels, *grid.padded), np.float16)
+    images = np.empty((len(shown), preprocessing.n_channels, *grid.padded), np.float16)
     for number, channel in enumerate(image.arrays):
         name = case.images[0] if len(image.arrays) == 1 else f"{case.images[0]}, channel {number}"
         intensity = fit_intensity(channel, preprocessing.intensity, str(name))
-        images[:, number] = network_planes(channel, preprocessing.axis, grid, intensity)
-    labels = map_chunks(reference, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_classes).numpy())
+        images[:, number] = network_planes(channel[box.slices], preprocessing.axis, grid, intensity)
+    labels = map_chunks(shown, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_classes).numpy())
     checks = {}
     for name, array in zip(_ARRAYS, (images, labels, reference), strict=True):
         path = folder / f"{name}.npy"
@@ -231,7 +238,7 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         "axis": preprocessing.axis,
         "grid": asdict(grid),
         "spacing_mm": spacing,
-        "foreground": ((reference > 0) & (reference != IGNORED)).any(axis=(1, 2)).tolist(),
+        "foreground": ((shown > 0) & (shown != IGNORED)).any(axis=(1, 2)).tolist(),
         "label_values": classes.values,
         "other_values": others,
         "voxel_volume_mm3": image.voxel_volume_mm3,
@@ -241,11 +248,24 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         "implausible_units": implausible_units(image.arrays, preprocessing.intensity),
     }
     if preprocessing.ignore_value is not None:
-        ignored = reference == IGNORED
-        facts["ignored_slices"] = np.flatnonzero(ignored.all(axis=(1, 2))).tolist()
-        facts["ignored_volume_mm3"] = float(np.count_nonzero(ignored) * image.voxel_volume_mm3)
+        facts["ignored_slices"] = np.flatnonzero((shown == IGNORED).all(axis=(1, 2))).tolist()
+        facts["ignored_volume_mm3"] = float(np.count_nonzero(reference == IGNORED) * image.voxel_volume_mm3)
+    if case.box is not None:
+        inside = np.zeros(indices.shape, dtype=bool)
+        inside[box.slices] = True
+        beyond = np.where(to_slices(inside, preprocessing.axis), IGNORED, reference)
+        facts["outside"] = [np.bincount(plane.ravel(), minlength=n_classes)[:n_classes].tolist() for plane in beyond]
     facts["checksum"] = _checksum(facts)
     (folder / "entry.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _box_of(case: Case, shape: tuple[int, ...]) -> Box:
+    """The box of a case, or all of its grid; raises InputError for a box that reaches beyond the grid."""
+    i, j, k = shape
+    box = case.box or Box((0, 0, 0), (i, j, k))
+    if any(not 0 <= start < stop <= end for start, stop, end in zip(box.start, box.stop, shape, strict=True)):
+        raise InputError(f"{case.images[0]}: the box from {box.start} to {box.stop} is not part of a grid of {shape}")
+    return box
 
 
 def _checksum(facts: Mapping[str, object]) -> str:

@@ -1,12 +1,14 @@
 """What a run records for its page: slices.csv, and data.json with geometry and a histogram."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from spleen.data.loading.batches import CaseSlices
 from spleen.data.loading.datamodule import SPLITS, SliceDataModule
 from spleen.data.store.entry import StoredCase
 from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
@@ -38,17 +40,38 @@ def _slice_rows(
     data: SliceDataModule, counts: Mapping[ScoredSplit, list[SliceCount]], class_names: tuple[str, ...]
 ) -> Iterator[SliceRow]:
     for split in SCORED_SPLITS:
-        case_ids = [case.case_id for case in data.cases_in(split)]
-        for count in counts.get(split, ()):
+        cases = data.cases_in(split)
+        for count in _with_outside(data.slices(split), counts.get(split, ())):
             yield SliceRow(
                 split,
-                case_ids[count.case_index],
+                cases[count.case_index].case_id,
                 class_names[count.class_index - 1],
                 count.slice_index,
                 count.reference_voxels,
                 count.prediction_voxels,
                 count.overlap_voxels,
             )
+
+
+def _with_outside(parts: Sequence[CaseSlices], counts: Sequence[SliceCount]) -> Iterator[SliceCount]:
+    """The counts by the slices of the whole volumes, with the organ beyond the boxes of the cases, which is missed."""
+    if all(part.case.box is None for part in parts):
+        yield from counts
+        return
+    of_place: dict[tuple[int, int, int], SliceCount] = {}
+    for count in counts:
+        slice_index = count.slice_index + parts[count.case_index].case.first_slice
+        of_place[count.case_index, slice_index, count.class_index] = replace(count, slice_index=slice_index)
+    for case_index, part in enumerate(parts):
+        outside = part.case.outside_of(part.indices)
+        if outside is None:
+            continue
+        for slice_index, organ in np.argwhere(outside[:, 1:]).tolist():
+            place = case_index, slice_index, organ + 1
+            count = of_place.get(place, SliceCount(*place, 0, 0, 0))
+            missed = int(outside[slice_index, organ + 1])
+            of_place[place] = replace(count, reference_voxels=count.reference_voxels + missed)
+    yield from sorted(of_place.values())
 
 
 def record_data(run_folder: Path, data: SliceDataModule, intensity: Intensity) -> None:
@@ -66,7 +89,7 @@ def _geometry(data: SliceDataModule, number: int) -> Json:
     return {
         "case_id": case.case_id,
         "axis": case.axis,
-        "slices": case.n_slices,
+        "slices": len(case.reference),
         "plane_voxels": [height, width],
         "spacing_mm": [float(f"{each:.7g}") for each in case.spacing_mm],  # between slices, rows, columns
         "network_pixels": list(case.grid.padded),

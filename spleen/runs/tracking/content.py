@@ -111,7 +111,7 @@ def _copy_tables(wandb_run: WandbRun, finished: RunContent, surfaces: SurfacesBy
     rows = [
         row
         for case, split in zip(data.cases, data.splits, strict=True)
-        for row in _split_rows(case.case_id, case.group, split)
+        for row in _split_rows(case.case_id, case.group, split.shifted(case.first_slice))
     ]
     wandb_run.log_table("split/cases", ["case_id", "group", "split", "slices", "slice_indices"], rows)
 
@@ -140,7 +140,7 @@ def _copy_slices(wandb_run: WandbRun, finished: RunContent) -> None:
     for score in worst_slices(finished.test_slices, _WORST_SLICES):
         part = parts[score.case_index]
         view = show(score, part, spec.context_slices, spec.patch_size is not None, finished.fitted.forward)
-        rows.append([view.case_id, view.axis, score.slice_index, score.dice, overlay_of("worst", view, names)])
+        rows.append([view.case_id, view.axis, view.slice_index, score.dice, overlay_of("worst", view, names)])
     if rows:
         wandb_run.log_table("test/worst_slices", ["case_id", "axis", "slice", "dice", "image"], rows)
 

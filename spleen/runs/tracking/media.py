@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from spleen.records.folder import ROI
+
 if TYPE_CHECKING:
     import wandb
 
@@ -58,10 +60,12 @@ def wandb_page(path: Path) -> "wandb.Html":
 def log_checkpoint(
     run: "wandb.Run", path: Path, aliases: Sequence[str], description: str, metadata: Mapping[str, object]
 ) -> None:
-    """Log a checkpoint as a version of the run's model artifact."""
+    """Log a checkpoint as a version of the run's model artifact; that of a cascade with its coarse network."""
     import wandb
 
     artifact = wandb.Artifact(name=f"model-{run.id}", type="model", description=description, metadata=dict(metadata))
     # Immutable: uploaded in place, without a copy.
     artifact.add_file(str(path), policy="immutable")
+    if (coarse := path.with_name(ROI)).is_file():
+        artifact.add_file(str(coarse), policy="immutable")
     run.log_artifact(artifact, aliases=list(aliases))
