@@ -88,7 +88,7 @@ def complete_patches(config: TrainConfig, cases: Sequence[Case]) -> TrainConfig:
     """The configuration with the size of the patches, and the kernels, strides and filters that are `auto`.
 
     They are computed from the median grid and spacing of the cases. A 2D network is left as it is. Raises InputError
-    for a patch that cannot be halved as often as the network does.
+    for a patch that cannot be halved as often as the network does, and for pixels that are not known yet.
     """
     if config.model.dimensions != 3:
         return config
@@ -97,6 +97,11 @@ def complete_patches(config: TrainConfig, cases: Sequence[Case]) -> TrainConfig:
     open_keys = [key for key, value in network.items() if value == _AUTO]
     if config.crop_size is not None and not open_keys:
         return replace(config, crop_size=list(config.crop_size))
+    if config.roi_from is not None and config.img_size != "native":
+        raise InputError(
+            "the pixels of a 3D network in the box of roi_from are not known before its cases are predicted: use "
+            f"img_size=native, or give crop_size and {', '.join(f'model.network.{key}' for key in open_keys)}"
+        )
     compute_phantom(config)
     grid, spacing_mm = _median_grid(config, cases)
     _advise_axis(config, spacing_mm)
