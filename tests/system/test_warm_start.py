@@ -147,7 +147,7 @@ def test_a_run_is_resumed_exactly_and_without_its_source(
         patch.setattr(spleen.training.checkpoints.WholeCheckpoints, "save_checkpoint", killed)
         with pytest.raises(Killed):
             quick(tmp_path, *settings)
-    with pytest.raises(InputError, match=r"other settings: init_from was .*alone\.ckpt.* and is now not set"):
+    with pytest.raises(InputError, match=r"other settings: .*init_from was .*alone\.ckpt.* and is now not set"):
         quick(tmp_path, *settings, "init_from=null", "init_lr_factor=1", "freeze=null")
     alone.unlink()
     found = quick(tmp_path, *settings)
