@@ -87,7 +87,7 @@ def _least_minutes(record: AutoRecord) -> float:
 
 
 def _check_enough(session: Session, least_minutes: float) -> None:
-    left = session.seconds_left() / 60
+    left = max(0.0, session.seconds_left()) / 60
     if left < least_minutes:
         needed = session.record.minutes - left + 2 * least_minutes
         raise InputError(
