@@ -19,8 +19,6 @@ from spleen.models.windows import OverlappingWindows
 
 # Packages that only some of the shipped configurations need.
 _OPTIONAL = {"monai": "monai>=1.5"}
-# By the number of dimensions of a convolution's weights.
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def build_network(spec: ModelSpec) -> nn.Module:
@@ -38,9 +36,11 @@ def build_network(spec: ModelSpec) -> nn.Module:
 
 def channels_last(network: nn.Module) -> nn.Module:
     """The network itself, with the weights of its convolutions in the memory format in which these are fastest."""
-    for weight in network.parameters():
-        if weight.ndim in _CHANNELS_LAST:
-            weight.data = weight.data.contiguous(memory_format=_CHANNELS_LAST[weight.ndim])
+    volumetric = [weight for weight in network.parameters() if weight.ndim == 5]
+    if not volumetric:
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    for weight in volumetric:  # a network may have 2D parts, too, which `to` would refuse
+        weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
     return network
 
 

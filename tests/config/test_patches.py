@@ -87,7 +87,7 @@ def test_a_patch_that_cannot_be_halved_is_refused_with_one_that_can(cases) -> No
 
 def test_pixels_in_a_box_that_is_not_known_yet_are_asked_for(cases) -> None:
     given = ("model=unet3d", "roi_from=coarse", "img_size=32", "crop_size=[8,16,16]")
-    with pytest.raises(InputError, match="use img_size=native, or give crop_size and model.network.kernel_size, "):
+    with pytest.raises(InputError, match=r"use img_size=native, or give crop_size and model\.network\.kernel_size, "):
         _completed(cases, *given)
     levels = "model.network.kernel_size=[[3,3,3]]", "model.network.strides=[1]", "model.network.filters=[4]"
     assert _completed(cases, *given, *levels).crop_size == [8, 16, 16]
