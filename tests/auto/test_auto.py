@@ -94,7 +94,7 @@ def test_a_search_on_many_cases_fuses_what_it_trained_and_tests_it_once(tmp_path
     folder = auto([f"data.root={data.root}", "split.val_fraction=0.25", *QUICK, *folders(tmp_path)], minutes=1.8)
     record = json.loads((folder / "auto.json").read_text())
     assert set(record["views"]) <= {f"final/{axis}" for axis in record["axes"]}
-    assert sum(record["views"].values()) == pytest.approx(1)
+    assert sum(record["views"].values()) == pytest.approx(1, abs=1e-5)
     assert record["test_dice"]
     assert any("not calibrated" in note for note in record["notes"])  # a handful of test cases
     report = predict([folder / name for name in record["views"]], data.image("c0"), tmp_path / "masks")
