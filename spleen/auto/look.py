@@ -93,12 +93,6 @@ def _suggested(
     if typical is None:
         errors = [finding.message for case in found for finding in case.findings if finding.severity == "error"]
         raise InputError(f"no case can be trained on: {errors[0]}")
-    if not any(case.organ_volume_mm3 for case in found):
-        raise InputError(
-            f"the labels of {len(found)} case(s) show nothing of the organ"
-            + (f" (label values {', '.join(map(str, organ))})" if organ else "")
-            + "; check the labels with `spleen explore`, and data.label_values"
-        )
     data = None
     if isinstance(config.data, CasesData):
         data = TrainingData((), tuple(dataset.label_values or ()), dataset.modality)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from spleen.config.overrides import key_of
-from spleen.errors import InputError, Interrupted
+from spleen.errors import FolderInUse, InputError, Interrupted
 from spleen.system.terminal import readable_output
 from spleen.system.text import on_own_line
 
@@ -47,9 +47,15 @@ def main(arguments: list[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return _WRONG_INPUT
-    except (Interrupted, KeyboardInterrupt) as interrupt:
+    except Interrupted as interrupt:
         print(on_own_line(f"interrupted: {interrupt}"), file=sys.stderr)
-        return interrupt.exit_code if isinstance(interrupt, Interrupted) else _INTERRUPTED
+        return interrupt.exit_code
+    except KeyboardInterrupt:
+        print(on_own_line("interrupted"), file=sys.stderr)
+        return _INTERRUPTED
+    except OSError as error:
+        print(f"error: {error}; choose a writable folder with output_dir=…", file=sys.stderr)
+        return _WRONG_INPUT
     except Exception as error:
         traceback.print_exc()
         print(f"error: {type(error).__name__}: {error}\nThis is a bug in spleen", file=sys.stderr)
@@ -58,8 +64,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str], started: float) -> None:
+    from spleen.config.untrusted import asks_for_custom_code
     from spleen.runs.messages import check_arguments
 
+    if flags := [argument for argument in arguments if argument.startswith("-")]:
+        raise InputError(f"{flags[0]}: spleen auto takes no flags, only settings such as minutes=30 and axis=axial")
+    arguments = asks_for_custom_code(arguments)[1]  # for files of somebody else; on the command line, it is yours
     check_arguments(arguments)
     own = {key: _values(arguments, key) for key in ("minutes", "resume")}
     others = [argument for argument in arguments if key_of(argument) not in own]
@@ -95,6 +105,7 @@ def auto(
     from spleen.runs.main import as_understood
     from spleen.runs.naming import run_stamp
     from spleen.runs.resume_command import log_as_hydra_does
+    from spleen.system.files import missing_folders, remove_empty
     from spleen.system.hardware import limit_threads
     from spleen.system.locks import folder_lock
     from spleen.system.process import usable_cores
@@ -109,7 +120,7 @@ def auto(
         given = with_layout(as_understood(list(overrides)))
         record = AutoRecord(_checked_minutes(minutes), given)
         folder = Path(compose_config(given).output_dir) / "auto" / run_stamp()
-    session = Session(folder, record, started)
+    session, new_folders = Session(folder, record, started), missing_folders(folder)
     try:
         with stop_on_signals(), folder_lock(folder):
             prepare(session)
@@ -117,21 +128,24 @@ def auto(
             train = train_views if session.has_many_cases() else train_on_one_volume
             train(session)
             write_pages(session)
-    except Interrupted as interrupt:
-        command = f"spleen auto {shlex.quote(f'resume={folder}')}"
-        raise Interrupted(f"{interrupt}; go on with: {command}", interrupt.exit_code) from None
-    except InputError:
-        if not record.seconds:  # refused before anything was found out
-            _remove_empty(folder)
-        raise
+    except (Interrupted, KeyboardInterrupt) as interrupt:  # the latter from a training that Ctrl-C has stopped
+        exit_code = interrupt.exit_code if isinstance(interrupt, Interrupted) else _INTERRUPTED
+        where = str(interrupt).partition(";")[0]  # without how to resume the training alone
+        raise Interrupted(f"{where}; {_how_to_go_on(folder)}", exit_code) from None
+    except InputError as error:
+        if isinstance(error, FolderInUse) or not record.seconds:
+            raise
+        raise InputError(f"{error}\nWhat is done stays; {_how_to_go_on(folder)}") from error
+    finally:
+        remove_empty(new_folders)
     print(to_text(session))
     return folder
 
 
-def _remove_empty(folder: Path) -> None:
-    from spleen.system.files import remove_empty
-
-    remove_empty([folder, folder.parent])
+def _how_to_go_on(folder: Path) -> str:
+    if not (folder / "auto.json").exists():
+        return "nothing is kept yet"
+    return f"go on with: spleen auto {shlex.quote(f'resume={folder}')}"
 
 
 def _values(arguments: Sequence[str], key: str) -> list[str]:

@@ -15,7 +15,6 @@ import typer
 
 from spleen import __version__
 from spleen.cli import dicom
-from spleen.cli.auto import auto
 from spleen.cli.compare import compare
 from spleen.cli.evaluate import evaluate
 from spleen.cli.explore import explore
@@ -31,7 +30,7 @@ from spleen.cli.report import report
 from spleen.cli.results import results
 from spleen.cli.tracking.dashboard import dashboard
 from spleen.cli.tracking.sync import sync
-from spleen.cli.train import VERBATIM, train
+from spleen.cli.train import VERBATIM, auto, train
 from spleen.cli.watch import watch
 from spleen.errors import InputError, Interrupted
 from spleen.system.terminal import readable_output, unencodable

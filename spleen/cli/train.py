@@ -1,4 +1,4 @@
-"""`spleen train`: passes its arguments on to Hydra."""
+"""`spleen train` and `spleen auto`: pass their arguments on, which are those of Hydra."""
 
 import typer
 
@@ -12,5 +12,15 @@ def train(context: typer.Context) -> None:
     `spleen train --help` explains every value.
     """
     from spleen.runs.main import main
+
+    raise typer.Exit(main(context.args))
+
+
+def auto(context: typer.Context) -> None:
+    """Find and train the best model in a given time: spleen auto data.root=Task09_Spleen minutes=60.
+
+    `spleen auto --help` explains it; it takes the settings of `spleen train`.
+    """
+    from spleen.auto.main import main
 
     raise typer.Exit(main(context.args))

@@ -143,7 +143,7 @@ def compose_config(overrides: Sequence[str]) -> TrainConfig:
         config = parse(tree)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if "--multirun" in str(error):
-            raise InputError(f"{str(error).splitlines()[0]}: train() is one run; call it once per value") from error
+            raise InputError(f"{str(error).splitlines()[0]}: this is one run, which takes one value of each") from error
         raise InputError(in_words(error)) from error
     finally:
         Singleton.set_state(before)

@@ -24,13 +24,13 @@ from spleen.system.hardware import Accelerator, LightningPrecision
 from spleen.system.signals import StopRequest
 from spleen.training.callbacks import Clock, EpochRecord, EpochRow, SelfDescribing
 from spleen.training.checkpoints import SELECTING_SCORE, EpochCheckpoints, WholeCheckpoints, best_row
-from spleen.training.deadline import Deadline
 from spleen.training.module import SegmentationModule
 from spleen.training.on_device.averaging import AveragedWeights
 from spleen.training.progress import Progress
 from spleen.training.ranks import FIRST, ProcessRank
 from spleen.training.stopping import ResumableEarlyStopping, StopOnNonFiniteLoss, StopOnSignal
 from spleen.training.strategy import lightning_strategy
+from spleen.training.timing.deadline import Deadline
 
 
 @dataclass(frozen=True)

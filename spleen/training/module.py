@@ -22,7 +22,6 @@ from spleen.data.loading.on_device import StepNumbers, SteppedBatches, slices_fo
 from spleen.evaluation.metrics.per_case import OVERLAP_SCORES, CaseScore, class_means, mean_scores
 from spleen.models.factory import channels_last
 from spleen.models.patches import PatchWindows
-from spleen.training.deadline import deadline_of
 from spleen.training.on_device.averaging import averaged_weights
 from spleen.training.on_device.counts import count_steps, share_step_counts, total_steps
 from spleen.training.on_device.steps import Steps, StepSettings
@@ -32,6 +31,7 @@ from spleen.training.scores import ScoredSplit, SplitScores
 from spleen.training.slice_counts import SliceCount, count_slices
 from spleen.training.strategy import all_gather
 from spleen.training.surface_scores import SurfaceAccumulator
+from spleen.training.timing.deadline import deadline_of
 from spleen.types import AxisName, ImageBatch, LabelBatch, LabelPlanes
 
 # Larger than any seed of rank 0.

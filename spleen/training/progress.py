@@ -18,9 +18,9 @@ from spleen.reporting.sparkline import sparkline
 from spleen.system.progress import StatusLine
 from spleen.system.text import duration_text
 from spleen.training.callbacks import Clock, EpochRecord, EpochRow
-from spleen.training.deadline import Deadline, deadline_of
 from spleen.training.on_device.counts import total_steps
-from spleen.training.pace import EpochTime, epoch_text, seconds_left, without_warm_up
+from spleen.training.timing.deadline import Deadline, deadline_of
+from spleen.training.timing.pace import EpochTime, epoch_text, seconds_left, without_warm_up
 
 _SECONDS_BETWEEN_LOSSES = 0.3
 _CURVE_WIDTH = 20

@@ -20,7 +20,7 @@ from spleen.data.loading.batches import SliceBatch
 from spleen.data.loading.on_device import StepNumbers, SteppedBatches
 from spleen.errors import InputError
 from spleen.system.signals import StopRequest
-from spleen.training.pace import epoch_text
+from spleen.training.timing.pace import epoch_text
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 

@@ -82,7 +82,7 @@ def test_train_gives_the_same_run_as_the_command(ct: SmallCt, tmp_path: Path) ->
         ((), {"loader": {"num_worker": 1}}, "unknown key 'loader.num_worker'; did you mean loader.num_workers"),
         ((), {"experiment": "tune"}, "a study is several runs; run it by its command"),
         ((), {"hydra": {"job": {"chdir": True}}}, "settings of Hydra are for the command"),
-        (("axis=axial,coronal",), {}, r"train\(\) is one run"),
+        (("axis=axial,coronal",), {}, r"this is one run"),
         (("-m",), {}, "an override is a string such as 'axis=axial'; got '-m'"),
         (("axis",), {}, "an override is a string"),
         ((), {"epochs": object()}, "a setting is a string, number"),

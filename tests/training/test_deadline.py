@@ -6,8 +6,8 @@ import pytorch_lightning as pl
 
 from spleen.data.loading.on_device import StepNumbers
 from spleen.errors import InputError
-from spleen.training.deadline import Deadline, deadline_of, reserved_seconds, training_progress
 from spleen.training.optimiser import lr_factor_by_time
+from spleen.training.timing.deadline import Deadline, deadline_of, reserved_seconds, training_progress
 from tests._helpers.small_run import SmallCt, rows, small_ct, summary, train
 
 

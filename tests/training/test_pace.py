@@ -2,7 +2,7 @@
 
 import pytest
 
-from spleen.training.pace import EpochTime, seconds_left, without_warm_up
+from spleen.training.timing.pace import EpochTime, seconds_left, without_warm_up
 
 
 def test_before_the_first_epoch_nothing_is_known() -> None:

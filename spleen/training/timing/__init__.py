@@ -1,0 +1,1 @@
+"""How long a training takes, and when it ends by the clock."""
