@@ -19,7 +19,7 @@ FORMAT = 1
 # Keys that earlier jobs lack, with their defaults, which do not count: jobs finished before stay finished.
 ADDED: Mapping[str, object] = {
     "data.background_values": None, "data.ignore_value": None, "data.labelled_classes": None, "freeze": None,
-    "init_lr_factor": 1.0
+    "init_lr_factor": 1.0, "data.regions_class_order": None,
 }  # fmt: skip
 
 

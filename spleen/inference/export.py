@@ -68,7 +68,7 @@ def export(
     _check_output(path, metadata_path, overwrite)
     check_installed(format)
     model = load_trained(run, allow_custom_code)
-    graph = SliceProbabilities(_without_windows(model)).eval()
+    graph = SliceProbabilities(_without_windows(model), model.classes.regions).eval()
     metadata = metadata_of(model)
     content = serialise(graph, model.spec.n_input_channels, format, json.dumps(metadata))
     shapes = _shapes_to_compare(model)
@@ -96,11 +96,19 @@ def metadata_of(model: TrainedModel) -> dict[str, object]:
         "metadata_version": _METADATA_VERSION,
         "run": model.name,
         "input": {"name": INPUT, "shape": ["batch", model.spec.n_input_channels, *sizes], "rounded_to": "float16"},
-        "output": {"name": OUTPUT, "shape": ["batch", 1 + len(model.classes.names), *sizes]},
+        "output": {"name": OUTPUT, "shape": ["batch", 1 + len(model.classes.names), *sizes], **_rule(model)},
         "slice_axes": _slice_axes(model.preprocessing.axis),
         **model.spec.to_content(),
         "written_with": {"spleen": __version__, "torch": torch.__version__},
     }
+
+
+def _rule(model: TrainedModel) -> dict[str, object]:
+    """How overlapping classes become a mask; nothing for others, which become one by their largest probability."""
+    if model.classes.regions is None:
+        return {}
+    order = [values[0] for values in model.classes.values]
+    return {"activation": "sigmoid", "threshold": 0.5, "regions_class_order": order}
 
 
 def _to_text(metadata: Mapping[str, object]) -> str:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spleen.errors import InputError
+from spleen.imaging.classes import Regions
+from spleen.imaging.probabilities import probabilities
 from spleen.models.padding import PadToMultiple
 from spleen.types import ImageBatch
 
@@ -38,19 +40,20 @@ class SliceProbabilities(nn.Module):
     Pads and crops like `PadToMultiple`, but without branches, since the exporters trace a single path.
     """
 
-    def __init__(self, padded: PadToMultiple) -> None:
+    def __init__(self, padded: PadToMultiple, regions: Regions | None = None) -> None:
         super().__init__()
+        self.regions = regions
         self.network = padded.network
         self.multiple = padded.multiple
 
     def forward(self, slices: ImageBatch) -> Probabilities:
-        """Probabilities (b, 1 + classes, h, w), background first; they add up to 1."""
+        """Probabilities (b, 1 + classes, h, w), background first; as `spleen.imaging.probabilities`."""
         height, width = slices.shape[-2:]
         # Rounded up like this, a size is provably divisible by `multiple` even when it is symbolic.
         rows, columns = ((size + self.multiple - 1) // self.multiple * self.multiple for size in (height, width))
         right, bottom = columns - width, rows - height
         logits: Tensor = self.network(F.pad(slices, (0, right, 0, bottom), mode="replicate"))
-        return torch.softmax(logits, dim=1).narrow(2, 0, height).narrow(3, 0, width)
+        return probabilities(logits, self.regions).narrow(2, 0, height).narrow(3, 0, width)
 
 
 def check_installed(file_format: ExportFormat) -> None:

@@ -39,7 +39,7 @@ def view_probabilities(
     Each item starts with its range of slices along the axis of the model. `name` is used in messages.
     Raises InputError for an image that cannot be normalised.
     """
-    settings = model.preprocessing
+    settings, regions = model.preprocessing, model.preprocessing.classes.regions
     count, height, width = slice_shape(image.shape, settings.axis)
     grid = settings.plan(image.shape, image.affine)
     planes = _normalised(model, image, grid, name)
@@ -53,7 +53,7 @@ def view_probabilities(
         logits = [variant.undo(_run(model, variant.apply(images), hardware)) for variant in variants]
         yield (
             slice(start, start + len(index)),
-            torch.stack([foreground_probabilities(of_variant, grid) for of_variant in logits]),
+            torch.stack([foreground_probabilities(of_variant, grid, regions) for of_variant in logits]),
         )
 
 

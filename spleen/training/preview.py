@@ -11,7 +11,7 @@ from torch import Tensor
 from spleen.data.loading.batches import load_images
 from spleen.data.store.entry import StoredCase
 from spleen.evaluation.metrics.overlap import labelled_part, without_ignored
-from spleen.imaging.probabilities import native_prediction
+from spleen.imaging.probabilities import native_prediction, with_regions_on_top
 from spleen.reporting.overlays import SliceView
 
 
@@ -46,12 +46,13 @@ def show(score: SliceScore, case: StoredCase, context_slices: int, forward: Call
     index = np.array([score.slice_index])
     images = load_images(case, index, context_slices)
     with torch.no_grad():
-        prediction = native_prediction(forward(torch.from_numpy(images)), case.grid)[0].cpu()
+        prediction = native_prediction(forward(torch.from_numpy(images)), case.grid, case.regions)[0].cpu()
     height, width = case.grid.resampled
     shown = images[0, context_slices * case.n_channels, :height, :width]
     low, high = float(shown.min()), float(shown.max())
     prediction = labelled_part(prediction, case.unlabelled)
-    prediction, expected = without_ignored(prediction, torch.from_numpy(case.reference[score.slice_index]))
+    expected = with_regions_on_top(torch.from_numpy(case.reference[score.slice_index][None]), case.regions)[0]
+    prediction, expected = without_ignored(prediction, expected)
     reference = expected.numpy()
     return SliceView(
         case_id=case.case_id,

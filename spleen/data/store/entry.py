@@ -5,6 +5,7 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import FileIO
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
+from spleen.imaging.classes import Regions, count_indices, regions_of
 from spleen.imaging.slicing import InPlaneGrid
 from spleen.types import AxisName
 
@@ -149,6 +151,16 @@ class StoredCase:
     """Class indices that this case does not label: what is background in its reference may be any of them."""
     background_code: int = 0
     """What the background is in the label maps of the loss, which tells these classes."""
+
+    @cached_property
+    def regions(self) -> Regions | None:
+        """How the classes overlap; None if they do not."""
+        return regions_of(self.label_values)
+
+    @cached_property
+    def n_indices(self) -> int:
+        """The largest class index in the reference, besides `IGNORED`."""
+        return count_indices(self.label_values)
 
     @property
     def n_slices(self) -> int:

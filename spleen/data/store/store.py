@@ -204,13 +204,13 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
     others = np.unique(label[(indices == 0) & (label != 0)]).tolist()
     reference = np.ascontiguousarray(to_slices(indices, preprocessing.axis))
     grid = preprocessing.plan(label.shape, image.affine)
-    n_classes = len(classes.names) + 1
+    n_indices = classes.n_indices + 1
     images = np.empty((len(reference), preprocessing.n_channels, *grid.padded), np.float16)
     for number, channel in enumerate(image.arrays):
         name = case.images[0] if len(image.arrays) == 1 else f"{case.images[0]}, channel {number}"
         intensity = fit_intensity(channel, preprocessing.intensity, str(name))
         images[:, number] = network_planes(channel, preprocessing.axis, grid, intensity)
-    labels = map_chunks(reference, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_classes).numpy())
+    labels = map_chunks(reference, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_indices).numpy())
     checks = {}
     for name, array in zip(_ARRAYS, (images, labels, reference), strict=True):
         path = folder / f"{name}.npy"
@@ -222,7 +222,11 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
             "crc32": zlib.crc32(array.reshape(-1).view(np.uint8).data),
             "written_ns": path.stat().st_mtime_ns,
         }
-    voxels = np.bincount(reference.ravel(), minlength=n_classes)
+    voxels = np.bincount(reference.ravel(), minlength=n_indices)
+    in_classes = [
+        voxels[number] if classes.regions is None else voxels[[*classes.regions.indices(number)]].sum()
+        for number in range(1, 1 + len(classes.names))
+    ]
     facts = {
         "case_id": case.case_id,
         "arrays": checks,
@@ -235,7 +239,7 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         "label_values": classes.values,
         "other_values": others,
         "voxel_volume_mm3": image.voxel_volume_mm3,
-        "volumes_mm3": [float(count * image.voxel_volume_mm3) for count in voxels[1:n_classes]],
+        "volumes_mm3": [float(count * image.voxel_volume_mm3) for count in in_classes],
         "shear_degrees": shear_degrees(image.affine),
         "fingerprint": fingerprint(image.arrays),
         "implausible_units": implausible_units(image.arrays, preprocessing.intensity),
