@@ -54,21 +54,30 @@ def parse_renames(options: Sequence[str] | None) -> dict[str, str]:
     return new_names
 
 
-def parse_classes(text: str | None) -> dict[int, str] | None:
+def parse_classes(text: str | None) -> dict[int, str] | dict[str, tuple[int, ...]] | None:
     """Label values and their names from "1=spleen,2=liver"; a value without a name is its own name.
 
-    Raises InputError for anything else, and for a repeated value.
+    A value with several names, as in "1=whole,2=whole,2=core", makes classes that overlap, by their names. Raises
+    InputError for anything else, and for a repeated pair.
     """
     if text is None:
         return None
-    classes: dict[int, str] = {}
+    wrong = InputError(
+        f"--classes must be unique label values with their names, such as 1=spleen,2=liver; got '{text}'"
+    )
+    pairs: list[tuple[int, str]] = []
     for part in text.split(","):
         value, _, name = (word.strip() for word in part.partition("="))
-        if not value.removeprefix("-").isdecimal() or ("=" in part and not name) or int(value) in classes:
-            raise InputError(
-                f"--classes must be unique label values with their names, such as 1=spleen,2=liver; got '{text}'"
-            )
-        classes[int(value)] = name or value
+        is_valid = value.removeprefix("-").isdecimal() and not ("=" in part and not name)
+        if not is_valid or (int(value), name or value) in pairs:
+            raise wrong
+        pairs.append((int(value), name or value))
+    names = dict(pairs)
+    if len(names) == len(pairs):
+        return names
+    classes = {name: tuple(value for value, other in pairs if other == name) for _, name in pairs}
+    if len({frozenset(values) for values in classes.values()}) < len(classes):
+        raise wrong
     return classes
 
 

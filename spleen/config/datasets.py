@@ -137,12 +137,15 @@ def complete(config: TrainConfig, dataset: Dataset) -> TrainConfig:
             log.info("intensity=%s, since the data's files say %s", intensity.kind, ", ".join(dataset.channels))
     if not isinstance(data, CasesData):
         return replace(config, intensity=intensity)
-    label_values = data.label_values
+    label_values, order = data.label_values, data.regions_class_order
     if label_values is None and dataset.label_values is not None:
         label_values = {name: list(values) for name, values in dataset.label_values.items()}
+        if order is None and dataset.regions_class_order is not None:
+            order = list(dataset.regions_class_order)
     channels = data.channels or _count_channels(dataset)
     ignore_value = dataset.ignore_value if data.ignore_value is None else data.ignore_value
     data = replace(data, label_values=label_values, channels=channels, ignore_value=ignore_value)
+    data = replace(data, regions_class_order=order)
     return replace(config, data=data, intensity=intensity)
 
 

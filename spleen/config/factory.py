@@ -24,7 +24,7 @@ from spleen.imaging.preprocessing import Preprocessing
 from spleen.imaging.slicing import flips_in_plane
 from spleen.models.encoder import encoder_parts
 from spleen.models.factory import build_network, build_part, check_arguments
-from spleen.models.losses import LossOfKnown
+from spleen.models.losses import LossOfKnown, LossOfRegions
 from spleen.models.spec import ModelSpec
 from spleen.models.trial import check_input_size
 from spleen.system.hardware import choose_accelerator, choose_precision
@@ -118,7 +118,10 @@ def _swapped_classes(augment: AugmentSettings, preprocessing: Preprocessing) -> 
     """The class indices after mirroring; raises InputError for a class with a side but without a partner."""
     flips = flips_in_plane(preprocessing.axis, augment.flips) if augment.flip_probability else ()
     try:
-        return swapped_classes(preprocessing.classes.names, flips)
+        swapped = swapped_classes(preprocessing.classes.names, flips)
+        if swapped and preprocessing.classes.regions is not None:
+            raise InputError("left_right exchanges classes with a side, which is not possible if classes overlap")
+        return swapped
     except InputError as error:
         raise InputError(
             f"augment.flips: {error}. Leave this direction out, or give the class a name without a side"
@@ -149,16 +152,18 @@ def build_module(
     unlabelled, swapped = with_mirrored(unlabelled_codes(data.cases), parts.swapped_classes)
     # A patch may be longer than its case: then it has slices without a label.
     all_known = preprocessing.ignore_value is None and not unlabelled and patch_size is None
+    loss = parts.loss if all_known else LossOfKnown(parts.loss, unlabelled)
+    regions, n_indices = preprocessing.classes.regions, preprocessing.classes.n_indices
     window, foreground_fraction = patch_size[1:] if patch_size else config.crop_size, config.loader.foreground_fraction
     return SegmentationModule(
         network=parts.network,
-        loss=parts.loss if all_known else LossOfKnown(parts.loss, unlabelled),
+        loss=loss if regions is None else LossOfRegions(loss, regions),
         optimiser=build_optimiser_settings(config, carried_over),
         augment=parts.augment,
         split_scores={split: _split_scores(data.slices(split), names) for split in SCORED_SPLITS},
         axis=preprocessing.axis,
         seed=config.seed,
-        crop=CropSettings(window, foreground_fraction, len(names)) if window else None,
+        crop=CropSettings(window, foreground_fraction, n_indices) if window else None,
         swapped_classes=swapped,
         steps_on_device=steps_on_device(config),
         gradient_clip=config.optimiser.gradient_clip,

@@ -22,6 +22,7 @@ FORMAT = 1
 ADDED: Mapping[str, object] = {
     "data.background_values": None, "data.ignore_value": None, "data.labelled_classes": None, "freeze": None,
     "init_lr_factor": 1.0, "max_minutes": None, "score_test": True, "roi_margin_mm": 20.0, "roi_classes": None,
+    "data.regions_class_order": None,
 }  # fmt: skip
 
 

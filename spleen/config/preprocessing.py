@@ -13,7 +13,8 @@ from spleen.types import AxisName
 
 def build_classes(config: TrainConfig) -> ClassMap:
     """The foreground classes."""
-    return parse_label_values(config.data.label_values, config.data.organ)
+    order = getattr(config.data, "regions_class_order", None)  # the phantom's organs do not overlap
+    return parse_label_values(config.data.label_values, config.data.organ, order)
 
 
 def ignore_value(config: TrainConfig) -> int | None:

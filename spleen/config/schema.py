@@ -30,6 +30,7 @@ class NiftiData:
     image: str | None
     label: str | None
     ignore_value: int | None = None  # older records lack it
+    regions_class_order: Any = None  # as well
 
 
 @dataclass
@@ -45,6 +46,7 @@ class CasesData:
     background_values: Any = field(default=None, kw_only=True)  # older records lack it
     ignore_value: int | None = field(default=None, kw_only=True)  # as well
     labelled_classes: Any = field(default=None, kw_only=True)  # as well
+    regions_class_order: Any = field(default=None, kw_only=True)  # as well
 
 
 @dataclass

@@ -33,6 +33,15 @@ _RESULTS = ("SEG", "SR", "")
 _LAST = (0x7FE00010, 0x0040A730)
 
 
+def check_no_overlap(classes: ClassMap) -> None:
+    """Raise InputError for overlapping classes, of which no segmentation is written."""
+    if classes.regions is not None:
+        raise InputError(
+            f"the classes {', '.join(classes.names)} overlap, and DICOM segmentations are written of classes that do "
+            "not; use --format nifti"
+        )
+
+
 @dataclass(frozen=True)
 class DicomResults:
     """Each mask as a DICOM Segmentation, CASE.dcm, with a structured report of its volumes, CASE_report.dcm."""
@@ -60,6 +69,7 @@ class DicomResults:
                 f"a DICOM segmentation refers to the slices of a DICOM series, and {len(others)} input(s) are none: "
                 f"{shortened(others)}; give DICOM folders, or --format nifti"
             )
+        check_no_overlap(classes)
         codes_of(classes.names, self.codes)
         for path in (path for target in targets for path in (target.mask, *self.companions(target)) if path.exists()):
             if _modality(path) not in _RESULTS:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from spleen.evaluation.metrics.surface import (
     surface_dice,
     surface_distances,
 )
+from spleen.imaging.classes import regions_of
 from spleen.imaging.geometry import distance_axes_mm, voxel_volume_mm3
 from spleen.types import Affine, LabelVolume, MaskVolume
 
@@ -147,9 +148,12 @@ def score_case(
     """
     if not settings.classes:
         return []
+    values = list(settings.classes.values())
+    if regions_of(values) is not None:  # a voxel may be of several classes
+        each = [replace(settings, classes={name: of_class}) for name, of_class in settings.classes.items()]
+        return [score for one in each for score in score_case(case_id, prediction, reference, affine, one)]
     n_voxels = count_scored(reference, settings.ignore_value)
     labelled = _box_around_labels(prediction, reference)
-    values = list(settings.classes.values())
     predicted, expected = _class_indices(prediction[labelled], values), _class_indices(reference[labelled], values)
     ignored = None if settings.ignore_value is None else reference[labelled] == settings.ignore_value
     if ignored is not None:

@@ -2,10 +2,11 @@
 
 import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from spleen.data.layouts.registry import classes_beside
+from spleen.data.layouts.registry import label_values_beside
+from spleen.errors import InputError
 from spleen.imaging.classes import check_renamed
 from spleen.reporting.csv_text import CsvReader
 from spleen.system.files import as_utf8
@@ -16,53 +17,91 @@ VALUE_SEPARATOR = ";"
 _WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 
 
+ClassValues = dict[str, tuple[int, ...]]
+"""The label values of each class by its name; classes may share values."""
+
+
 def recorded_classes(predictions: Path) -> dict[int, str] | None:
     """The label values and names of the classes of a mask, or of a folder of masks.
 
     None where nothing is told of these masks, or they have different classes.
     """
-    return _agreed(_classes_by_mask(predictions))
+    classes = _agreed(_classes_by_mask(predictions))
+    return None if classes is None else names_by_value(classes)
 
 
-def _classes_by_mask(predictions: Path) -> list[dict[int, str]]:
+def names_by_value(classes: Mapping[str, Sequence[int]]) -> dict[int, str]:
+    """The name of each label value; of classes that share it, the last, which covers the others in a mask."""
+    return {value: name for name, values in classes.items() for value in values}
+
+
+def _classes_by_mask(predictions: Path) -> list[ClassValues]:
     folder, mask = (predictions, None) if predictions.is_dir() else (predictions.parent, as_utf8(predictions.name))
-    by_mask: dict[str, dict[int, str]] = {}
+    by_mask: dict[str, ClassValues] = {}
     try:
         with (folder / CSV_NAME).open(newline="", encoding="utf-8") as file:
             for row in CsvReader(file):
                 values = row["label_values"].split(VALUE_SEPARATOR)
                 if mask in (None, row["prediction"]) and all(map(_WHOLE_NUMBER.fullmatch, values)):
-                    by_mask.setdefault(row["prediction"], {}).update(dict.fromkeys(map(int, values), row["class_name"]))
+                    by_mask.setdefault(row["prediction"], {})[row["class_name"]] = tuple(map(int, values))
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError):  # no such file, or something else
         return []
     return list(by_mask.values())
 
 
 def classes_to_score(
-    given: Mapping[int, str] | None, new_names: Mapping[str, str] | None, predictions: Iterable[Path], reference: Path
-) -> dict[int, str] | None:
-    """The label values and names of the classes to score, under their `new_names` (old name to new one).
+    given: Mapping[int, str] | Mapping[str, Sequence[int]] | None,
+    new_names: Mapping[str, str] | None,
+    predictions: Iterable[Path],
+    reference: Path,
+) -> ClassValues | None:
+    """The label values of the classes to score, by their names under `new_names` (old name to new one).
 
-    Those that are `given`, else those that predictions.csv tells of all the predictions, else those of the dataset.json
-    beside the reference's folder; None where neither tells any. Raises InputError for an old name that none has.
+    Those that are `given`, as names of values or as values of names, which may overlap; else those that predictions.csv
+    tells of all the predictions, else those of the dataset.json beside the reference's folder; None where neither tells
+    any. Raises InputError for an old name that none has.
     """
     new_names = new_names or {}
     if given is not None:
-        check_renamed(new_names, given.values())
-        return _renamed(given, new_names)
+        classes = _by_name(given)
+        check_renamed(new_names, classes)
+        return _renamed(classes, new_names)
     masks = [_classes_by_mask(path) for path in predictions]
-    beside = classes_beside(reference)
+    beside = label_values_beside(reference)
     told = [*(classes for of_path in masks for classes in of_path), *([] if beside is None else [beside])]
-    check_renamed(new_names, (name for classes in told for name in classes.values()))
+    check_renamed(new_names, (name for classes in told for name in classes))
     agreed = _agreed(_agreed(_renamed(classes, new_names) for classes in of_path) for of_path in masks)
     return agreed or (None if beside is None else _renamed(beside, new_names))
 
 
-def _renamed(classes: Mapping[int, str], new_names: Mapping[str, str]) -> dict[int, str]:
-    return {value: new_names.get(name, name) for value, name in classes.items()}
+def _by_name(given: Mapping[int, str] | Mapping[str, Sequence[int]]) -> ClassValues:
+    classes: ClassValues = {}
+    for key, entry in given.items():
+        if isinstance(key, str) and not isinstance(entry, str):
+            classes[key] = tuple(entry)
+        elif isinstance(entry, str) and not isinstance(key, str):
+            classes[entry] = (*classes.get(entry, ()), key)
+        else:
+            raise InputError(
+                f"classes must be names of label values, {{1: 'spleen'}}, or label values of names, "
+                f"{{'spleen': [1]}}; got {key!r}: {entry!r}"
+            )
+    return classes
 
 
-def _agreed(told: Iterable[dict[int, str] | None]) -> dict[int, str] | None:
+def _renamed(classes: Mapping[str, tuple[int, ...]], new_names: Mapping[str, str]) -> ClassValues:
+    renamed: ClassValues = {}
+    for name, values in classes.items():
+        new_name = new_names.get(name, name)
+        renamed[new_name] = tuple(dict.fromkeys((*renamed.get(new_name, ()), *values)))
+    return renamed
+
+
+def _agreed(told: Iterable[ClassValues | None]) -> ClassValues | None:
     """The classes that all who tell any agree on; None where nobody does, or they contradict each other."""
     known = [classes for classes in told if classes is not None]
-    return known[0] if known and all(other == known[0] for other in known) else None
+    return known[0] if known and all(_as_sets(other) == _as_sets(known[0]) for other in known) else None
+
+
+def _as_sets(classes: ClassValues) -> dict[str, frozenset[int]]:
+    return {name: frozenset(values) for name, values in classes.items()}

@@ -80,7 +80,7 @@ def compare(
     metrics: Sequence[str] = ("dice",),
     *,
     split: str = "test",
-    classes: Mapping[int, str] | None = None,
+    classes: Mapping[int, str] | Mapping[str, Sequence[int]] | None = None,
     tolerance_mm: float | Mapping[str, float] = TOLERANCE_MM,
     grid_tolerance_mm: float = GRID_TOLERANCE_MM,
     only_predicted: bool = False,

@@ -90,7 +90,7 @@ def metric_names(surface: bool) -> tuple[str, ...]:
 def evaluate(
     prediction: str | Path,
     reference: str | Path,
-    classes: Mapping[int, str] | None = None,
+    classes: Mapping[int, str] | Mapping[str, Sequence[int]] | None = None,
     *,
     tolerance_mm: float | Mapping[str, float] = TOLERANCE_MM,
     prevalence: float | None = None,
@@ -104,7 +104,8 @@ def evaluate(
 ) -> Evaluation:
     """Score one prediction against one reference, or two folders paired by file name.
 
-    `classes` names the label values that count; values of the same name are one class. By default they are those that
+    `classes` names the label values that count; values of the same name are one class, and classes given as values of
+    names, {"whole": [1, 2], "core": [2]}, may overlap. By default they are those that
     predictions.csv beside the predictions tells, as `spleen predict` writes it, else those that the dataset.json beside
     the folder of the reference names; without either, every value other than 0 in any of the files is a class.
     `rename_classes` maps names of classes to new ones; classes of the same new name become one.
@@ -120,8 +121,8 @@ def evaluate(
     Raises InputError for a wrong setting, for files without a partner, and for a single pair that cannot be scored.
     In a folder, such a pair becomes one of the `failures`.
     """
-    classes = classes_to_score(classes, rename_classes, [Path(prediction)], Path(reference))
-    settings = check_settings(classes, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignore_value, labelled)
+    counted = classes_to_score(classes, rename_classes, [Path(prediction)], Path(reference))
+    settings = check_settings(counted, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignore_value, labelled)
     pairs = pair_files(Path(prediction), Path(reference), only_predicted)
     if Path(prediction).is_dir():
         cases, failures = score_pairs(pairs.files, settings, progress)
@@ -134,7 +135,7 @@ def evaluate(
 
 
 def check_settings(
-    classes: Mapping[int, str] | None,
+    classes: Mapping[str, tuple[int, ...]] | None,
     tolerance_mm: float | Mapping[str, float],
     prevalence: float | None,
     surface: bool,
@@ -143,11 +144,11 @@ def check_settings(
     labelled: str | Path | Mapping[str, Sequence[str]] | None = None,
 ) -> RawSettings:
     """Check what does not need a file; raises InputError."""
-    by_name: dict[str, tuple[int, ...]] = {}
-    for value, name in (classes or {}).items():
-        if value == 0 or not name or name == ALL_CLASSES:
-            raise InputError(f"a class needs a label value other than 0 and a name; got {value}={name or '(nothing)'}")
-        by_name[name] = (*by_name.get(name, ()), value)
+    by_name = dict(classes or {})
+    for name, values in by_name.items():
+        if not values or 0 in values or not name or name == ALL_CLASSES:
+            shown = values[0] if values else "(no value)"
+            raise InputError(f"a class needs a label value other than 0 and a name; got {shown}={name or '(nothing)'}")
     if ignore_value is not None:
         _check_ignore_value(ignore_value, by_name)
     if isinstance(tolerance_mm, Mapping) and set(tolerance_mm) != set(by_name):

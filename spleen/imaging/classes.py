@@ -6,6 +6,7 @@ Imports nothing heavy, because planning the jobs of a study uses it.
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from spleen.errors import InputError
 
@@ -25,6 +26,8 @@ _RESERVED = {
 MOST_CLASSES = 254
 """Class indices are stored as bytes; 0 is the background, and 255 marks voxels that are ignored."""
 
+Labels = TypeVar("Labels", bound=Any)
+
 # Unlike left and right, these halves are not alike: mirrored, one does not look like the other.
 _HALVES = {
     "anterior_posterior": {"anterior", "posterior"},
@@ -41,18 +44,74 @@ _NEW_WORD = re.compile(
 class ClassMap:
     """Foreground classes in order (class index 1, 2, …) and the label values of each.
 
-    An empty tuple of values means the single non-zero value in the file.
+    An empty tuple of values means the single non-zero value in the file. Classes that share values are regions, such as
+    a whole tumour and its core: each is predicted by itself, and in a mask a later one covers an earlier one. The first
+    value of each is then the one that a mask has where the region is on top.
     """
 
     names: tuple[str, ...]
     values: tuple[tuple[int, ...], ...]
 
+    @property
+    def regions(self) -> "Regions | None":
+        """How the classes overlap; None if they do not."""
+        return regions_of(self.values)
 
-def parse_label_values(label_values: object, organ: str) -> ClassMap:
+    @property
+    def n_indices(self) -> int:
+        """The largest index in a label map of these classes."""
+        return count_indices(self.values)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Overlapping classes: the classes to which each index of a label map belongs, from index 1.
+
+    Index r is that of the first value of class r, and larger ones are those of other values in another set of classes.
+    """
+
+    of_index: tuple[frozenset[int], ...]
+
+    def indices(self, number: int) -> tuple[int, ...]:
+        """The indices of a label map that belong to the class with this number, from 1."""
+        return tuple(index for index, classes in enumerate(self.of_index, start=1) if number in classes)
+
+
+def regions_of(values: Sequence[Sequence[int]]) -> Regions | None:
+    """How classes with these label values overlap; None if they do not."""
+    flat = [value for of_class in values for value in of_class]
+    if len(set(flat)) == len(flat):
+        return None
+
+    def classes_of(value: int) -> frozenset[int]:
+        return frozenset(number for number, of_class in enumerate(values, start=1) if value in of_class)
+
+    on_top = [classes_of(of_class[0]) for of_class in values]
+    others = dict.fromkeys(classes_of(value) for value in flat)
+    return Regions((*on_top, *(classes for classes in others if classes not in on_top)))
+
+
+def count_indices(values: Sequence[Sequence[int]]) -> int:
+    """The largest index in a label map of classes with these label values."""
+    regions = regions_of(values)
+    return len(values) if regions is None else len(regions.of_index)
+
+
+def in_class(label_map: Labels, number: int, regions: Regions | None = None) -> Labels:
+    """Where the indices of a label map, an array or a tensor, belong to the class with this number, from 1."""
+    first, *others = (number,) if regions is None else regions.indices(number)
+    mask: Labels = label_map == first
+    for index in others:
+        mask = mask | (label_map == index)
+    return mask
+
+
+def parse_label_values(label_values: object, organ: str, regions_class_order: object = None) -> ClassMap:
     """Parse the setting `data.label_values` into a ClassMap.
 
     None: the file's only non-zero value is the organ. ``[1]`` or ``[3, 4]``: these values together are the organ.
-    ``{left: 1, right: [2, 5]}``: several classes. Raises InputError for anything else.
+    ``{left: 1, right: [2, 5]}``: several classes, which may share values if `regions_class_order` names the value of
+    each in a mask. Raises InputError for anything else.
     """
     if label_values is None:
         return ClassMap(_checked_names((organ,)), ((),))
@@ -64,11 +123,49 @@ def parse_label_values(label_values: object, organ: str) -> ClassMap:
     else:
         raise _wrong(label_values)
     flat = [value for group in values for value in group]
-    if not flat or any(not group for group in values) or 0 in flat or len(set(flat)) < len(flat):
+    alike = len({frozenset(group) for group in values}) < len(values)
+    if not flat or 0 in flat or alike or any(not group or len(set(group)) < len(group) for group in values):
         raise _wrong(label_values)
+    if regions_class_order is not None or len(set(flat)) < len(flat):
+        values = _ordered(names, values, regions_class_order)
     if len(names) > MOST_CLASSES:
         raise InputError(f"data.label_values must have at most {MOST_CLASSES} classes; got {len(names)}")
+    if (count := count_indices(values)) > MOST_CLASSES:
+        raise InputError(f"data.label_values must have at most {MOST_CLASSES} combinations of classes; got {count}")
     return ClassMap(_checked_names(names), values)
+
+
+def _ordered(
+    names: tuple[str, ...], values: tuple[tuple[int, ...], ...], regions_class_order: object
+) -> tuple[tuple[int, ...], ...]:
+    """The values of overlapping classes, for each first the one that it has in a mask."""
+    shared = sorted({value for group in values for value in group if sum(value in other for other in values) > 1})
+    if not shared:
+        raise InputError(
+            f"data.regions_class_order={regions_class_order} is for classes that share label values, and these "
+            "(data.label_values) share none; leave it out"
+        )
+    if regions_class_order is None:
+        both = [name for name, group in zip(names, values, strict=True) if set(group) & set(shared)]
+        raise InputError(
+            f"the classes {', '.join(both)} share the label values {', '.join(map(str, shared))}, so they overlap. Say "
+            "which value each class has in a mask where no later class covers it: "
+            f"data.regions_class_order=[{','.join(str(group[0]) for group in values)}], or make the values disjoint"
+        )
+    given = regions_class_order if isinstance(regions_class_order, list | tuple) else ()
+    order = tuple(value for value in given if isinstance(value, int) and not isinstance(value, bool))
+    if len(order) != len(names) or len(set(order)) < len(order):
+        raise InputError(
+            f"data.regions_class_order must be a list of {len(names)} different label values, one for each of "
+            f"{', '.join(names)}; got {regions_class_order}"
+        )
+    for name, value, group in zip(names, order, values, strict=True):
+        if value not in group:
+            raise InputError(
+                f"data.regions_class_order gives '{name}' the value {value}, which is not one of its own "
+                f"({', '.join(map(str, group))})"
+            )
+    return tuple((first, *(v for v in group if v != first)) for first, group in zip(order, values, strict=True))
 
 
 def renamed(names: Sequence[str], new_names: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """From the values in a label file to the classes of the model."""
 
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import UInt8
@@ -59,11 +60,23 @@ def to_class_indices(
 ) -> UInt8[np.ndarray, "i j k"]:
     """Map label values to class indices: 0 background, then 1, 2, … in the order of the resolved `classes`.
 
-    `ignore_value` becomes `IGNORED`.
+    Of overlapping classes they are those of `Regions`. `ignore_value` becomes `IGNORED`.
     """
     indices = np.zeros(label.shape, dtype=np.uint8)
     if ignore_value is not None:
         indices[label == ignore_value] = IGNORED
-    for index, values in enumerate(classes.values, start=1):
+    for index, values in _values_of_index(classes):
         indices[np.isin(label, values)] = index
     return indices
+
+
+def _values_of_index(classes: ClassMap) -> Iterator[tuple[int, tuple[int, ...]]]:
+    if classes.regions is None:
+        yield from enumerate(classes.values, start=1)
+        return
+    first_of = {members: index for index, members in reversed([*enumerate(classes.regions.of_index, start=1)])}
+    on_top = [values[0] for values in classes.values]
+    yield from ((index, (value,)) for index, value in enumerate(on_top, start=1))
+    for value in {value for values in classes.values for value in values} - {*on_top}:
+        members = frozenset(number for number, values in enumerate(classes.values, start=1) if value in values)
+        yield first_of[members], (value,)

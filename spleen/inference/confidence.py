@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from spleen.imaging.classes import Regions, in_class
 from spleen.imaging.postprocessing import components
 from spleen.inference.calibration.calibration import Calibration, ClassCalibration
 from spleen.inference.ensemble import VolumePrediction
@@ -66,15 +67,17 @@ def confidence_scores(
     training_volumes_mm3: Sequence[tuple[float, float]],
     volume_mm3: VolumeOf,
     calibration: Calibration | None = None,
+    regions: Regions | None = None,
 ) -> tuple[ClassConfidence, ...]:
     """Score each class of one prediction.
 
     `training_volumes_mm3` contains the smallest and largest volume of each; `volume_mm3` gives the volume of a mask.
-    A `calibration` adds intervals, and decides by its gate what needs a review.
+    A `calibration` adds intervals, and decides by its gate what needs a review. With `regions`, the classes
+    overlap.
     """
     scores = []
     for index, name in enumerate(class_names):
-        mask = prediction.mask == index + 1
+        mask = in_class(prediction.mask, index + 1, regions)
         calibrated = None if calibration is None else calibration.of(name)
         signs = prediction.soft_dice_confidence[index], prediction.agreement[index]
         gated = calibrated if calibration is not None and calibration.has_scores else None

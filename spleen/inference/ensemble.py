@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Float64, Integer, Num, UInt8
 from torch import Tensor
 
 from spleen.errors import InputError
+from spleen.imaging.classes import Regions, in_class
 from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import Box, box_around
 from spleen.imaging.native import NativeImage, read_native
@@ -72,7 +73,8 @@ Slices = Iterator[tuple[View, Place, Float[Tensor, "variant b organ H W"]]]
 class _Tally:
     """Sums per class from which agreement, soft-Dice confidence and soft volume are computed."""
 
-    def __init__(self, n_organs: int) -> None:
+    def __init__(self, n_organs: int, regions: Regions | None) -> None:
+        self._regions = regions
         self._votes = np.zeros(n_organs)
         self._pairs = np.zeros(n_organs)
         self._inside = np.zeros(n_organs)
@@ -94,7 +96,7 @@ class _Tally:
     ) -> None:
         """Add probabilities and the classes decided from them."""
         for organ, probability in enumerate(foreground.unbind(1)):
-            chosen = decision == organ + 1
+            chosen = in_class(decision, organ + 1, self._regions)
             self._inside[organ] += float((probability * chosen).sum())
             above = torch.where(probability > _NOISE_FLOOR, probability, 0)
             self._soft[organ] += float(above.sum())
@@ -221,15 +223,16 @@ def find_organ(
 def _single(views: Sequence[View], image: NativeImage, slices: Slices, keep_probabilities: bool) -> VolumePrediction:
     (view,) = views
     axis, n_organs = view.model.preprocessing.axis, len(view.model.classes.names)
+    regions = view.model.classes.regions
     mask = _zeros(image, np.uint8)
     kept = _zeros(image, np.float32, n_organs) if keep_probabilities else None
-    tally = _Tally(n_organs)
+    tally = _Tally(n_organs, regions)
     for _, place, planes in slices:
         foreground = planes.mean(0)
-        decision = most_probable_class(foreground)
+        decision = most_probable_class(foreground, regions)
         tally.add_decision(foreground, decision)
         if len(view.variants) > 1:
-            tally.add_votes(_votes(planes))
+            tally.add_votes(_votes(planes, regions))
         to_slices(mask, axis)[place] = decision.cpu().numpy()
         if kept is not None:
             _add(kept, foreground, axis, place)
@@ -244,21 +247,21 @@ def _single(views: Sequence[View], image: NativeImage, slices: Slices, keep_prob
 
 
 def _fused(views: Sequence[View], image: NativeImage, slices: Slices, keep_probabilities: bool) -> VolumePrediction:
-    n_organs = len(views[0].model.classes.names)
+    n_organs, regions = len(views[0].model.classes.names), views[0].model.classes.regions
     n_votes = sum(len(view.variants) for view in views)
     fused = _zeros(image, np.float32, n_organs)
     votes = _zeros(image, np.uint8 if n_votes < 256 else np.uint16, n_organs)
     own = {id(view): np.zeros(n_organs) for view in views}
     for view, place, planes in slices:
-        of_view, of_variants = planes.mean(0), _votes(planes)
+        of_view, of_variants = planes.mean(0), _votes(planes, regions)
         _add(fused, of_view * view.weight, view.model.preprocessing.axis, place)
         _add(votes, of_variants, view.model.preprocessing.axis, place)
-        chosen = of_variants if len(planes) == 1 else _votes(of_view[None])
+        chosen = of_variants if len(planes) == 1 else _votes(of_view[None], regions)
         own[id(view)] += chosen.sum((0, 2, 3)).cpu().numpy()
-    mask, tally = _zeros(image, np.uint8), _Tally(n_organs)
+    mask, tally = _zeros(image, np.uint8), _Tally(n_organs, regions)
     for k in range(mask.shape[2]):
         foreground = torch.from_numpy(fused[None, ..., k])
-        decision = most_probable_class(foreground)
+        decision = most_probable_class(foreground, regions)
         tally.add_decision(foreground, decision)
         tally.add_votes(torch.from_numpy(votes[None, ..., k]))
         mask[..., k] = decision[0].numpy()
@@ -287,7 +290,8 @@ def _add(volumes: np.ndarray, planes: Num[Tensor, "b organ H W"], axis: AxisName
         to_slices(volume, axis)[place] += of_class.cpu().numpy()
 
 
-def _votes(planes: Float[Tensor, "variant b organ H W"]) -> UInt8[Tensor, "b organ H W"]:
+def _votes(planes: Float[Tensor, "variant b organ H W"], regions: Regions | None) -> UInt8[Tensor, "b organ H W"]:
     """Number of variants that chose each class."""
-    decision = most_probable_class(planes.flatten(0, 1)).unflatten(0, planes.shape[:2])
-    return torch.stack([(decision == organ + 1).sum(0) for organ in range(planes.shape[2])], dim=1).to(torch.uint8)
+    decision = most_probable_class(planes.flatten(0, 1), regions).unflatten(0, planes.shape[:2])
+    numbers = range(1, 1 + planes.shape[2])
+    return torch.stack([in_class(decision, number, regions).sum(0) for number in numbers], dim=1).to(torch.uint8)

@@ -113,11 +113,19 @@ def metadata_of(model: TrainedModel) -> dict[str, object]:
             "shape": ["batch", model.spec.n_input_channels, *sizes],
             "rounded_to": "float16",
         },
-        "output": {"name": OUTPUT, "shape": ["batch", 1 + len(model.classes.names), *sizes]},
+        "output": {"name": OUTPUT, "shape": ["batch", 1 + len(model.classes.names), *sizes], **_rule(model)},
         "slice_axes": _slice_axes(model.preprocessing.axis),
         **model.spec.to_content(),
         "written_with": {"spleen": __version__, "torch": torch.__version__},
     }
+
+
+def _rule(model: TrainedModel) -> dict[str, object]:
+    """How overlapping classes become a mask; nothing for others, which become one by their largest probability."""
+    if model.classes.regions is None:
+        return {}
+    order = [values[0] for values in model.classes.values]
+    return {"activation": "sigmoid", "threshold": 0.5, "regions_class_order": order}
 
 
 def _to_text(metadata: Mapping[str, object]) -> str:
@@ -135,8 +143,8 @@ def _without_windows(model: TrainedModel) -> PadToMultiple:
 
 def _graph(model: TrainedModel) -> Graph:
     if isinstance(model.network, PatchWindows):
-        return PatchProbabilities(model.network).eval()
-    return SliceProbabilities(_without_windows(model)).eval()
+        return PatchProbabilities(model.network, model.classes.regions).eval()
+    return SliceProbabilities(_without_windows(model), model.classes.regions).eval()
 
 
 def _slice_axes(axis: AxisName) -> list[int]:

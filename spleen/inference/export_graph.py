@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spleen.errors import InputError
+from spleen.imaging.classes import Regions
+from spleen.imaging.probabilities import probabilities
 from spleen.models.padding import PadToMultiple
 from spleen.models.patches import PatchWindows
 from spleen.types import ImageBatch, PatchBatch
@@ -42,19 +44,20 @@ class SliceProbabilities(nn.Module):
     input_name = "slices"
     free_sizes: ClassVar[Mapping[int, str]] = {0: "batch", 2: "height", 3: "width"}
 
-    def __init__(self, padded: PadToMultiple) -> None:
+    def __init__(self, padded: PadToMultiple, regions: Regions | None = None) -> None:
         super().__init__()
+        self.regions = regions
         self.network = padded.network
         self.multiple = padded.multiple
 
     def forward(self, slices: ImageBatch) -> Probabilities:
-        """Probabilities (b, 1 + classes, h, w), background first; they add up to 1."""
+        """Probabilities (b, 1 + classes, h, w), background first; as `spleen.imaging.probabilities`."""
         height, width = slices.shape[-2:]
         # Rounded up like this, a size is provably divisible by `multiple` even when it is symbolic.
         rows, columns = ((size + self.multiple - 1) // self.multiple * self.multiple for size in (height, width))
         right, bottom = columns - width, rows - height
         logits: Tensor = self.network(F.pad(slices, (0, right, 0, bottom), mode="replicate"))
-        return torch.softmax(logits, dim=1).narrow(2, 0, height).narrow(3, 0, width)
+        return probabilities(logits, self.regions).narrow(2, 0, height).narrow(3, 0, width)
 
     def example(self, n_channels: int) -> ImageBatch:
         """Slices of no special size, so that sizes stay symbolic: any size works, also one that is no multiple."""
@@ -67,14 +70,15 @@ class PatchProbabilities(nn.Module):
     input_name = "patches"
     free_sizes: ClassVar[Mapping[int, str]] = {0: "batch"}
 
-    def __init__(self, windows: PatchWindows) -> None:
+    def __init__(self, windows: PatchWindows, regions: Regions | None = None) -> None:
         super().__init__()
+        self.regions = regions
         self.network = windows.network
         self.patch_size = windows.patch_size
 
     def forward(self, patches: PatchBatch) -> Probabilities:
         """Probabilities (b, 1 + classes, d, h, w), background first; they add up to 1."""
-        return torch.softmax(self.network(patches), dim=1)
+        return probabilities(self.network(patches), self.regions)
 
     def example(self, n_channels: int) -> PatchBatch:
         """Two empty patches."""

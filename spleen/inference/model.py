@@ -10,6 +10,7 @@ from jaxtyping import Float32, Integer, Num
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike
 
+from spleen.imaging.classes import in_class
 from spleen.imaging.geometry import restore_orientation
 from spleen.imaging.native import NativeImage, image_in_memory
 from spleen.inference.calibration.applies import find_calibration
@@ -38,7 +39,7 @@ class Prediction:
     """A segmented volume, on the grid and in the orientation of the array that was given."""
 
     mask: Integer[np.ndarray, "i j k"]
-    """Label values of the training; 0 is background."""
+    """Label values of the training; 0 is background. Of overlapping classes, the one on top."""
     probabilities: Float32[np.ndarray, "organ i j k"] | None
     """Foreground probabilities, one volume per class in the order of `class_names`; None if they were not requested."""
     affine: Affine
@@ -139,7 +140,8 @@ class Model:
         return self._prediction(predicted, native, np.array(own_affine, np.float64))
 
     def _prediction(self, predicted: PredictedImage, native: NativeImage, affine: Affine) -> Prediction:
-        volumes_mm3 = [native.volume_mm3(predicted.mask == index) for index in range(1, 1 + len(self.class_names))]
+        numbers, regions = range(1, 1 + len(self.class_names)), self.networks[0].classes.regions
+        volumes_mm3 = [native.volume_mm3(in_class(predicted.mask, number, regions)) for number in numbers]
         mask, maps = to_label_values(predicted.mask, self.networks[0].classes), predicted.probabilities
         return Prediction(
             mask=np.ascontiguousarray(restore_orientation(mask, native.file_affine)),

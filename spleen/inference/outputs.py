@@ -136,7 +136,7 @@ class NiftiResults:
 def to_label_values(mask: UInt8[np.ndarray, "i j k"], classes: ClassMap) -> Integer[np.ndarray, "i j k"]:
     """Map class indices to the label values of the training files, in the smallest type that represents them.
 
-    A class merged from several values gets the first of them.
+    A class merged from several values gets the first of them, as does each of several overlapping classes.
     """
     values = [0, *(of_class[0] for of_class in classes.values)]
     if values == list(range(len(values))):

@@ -286,6 +286,11 @@ def postprocess_settings(classes: ClassMap, settings: PredictSettings) -> Postpr
     unknown = [name for name in kept if name not in known]
     if unknown:
         raise InputError(f"keep-largest: no class '{unknown[0]}'; the run has {', '.join(known)}, or give all")
+    if classes.regions is not None and (kept or settings.fill_holes or settings.min_volume_mm3):
+        raise InputError(
+            "keep-largest, fill-holes and min-volume-mm3 clean up classes that do not overlap; those of this run, "
+            f"{', '.join(classes.names)}, do"
+        )
     if not settings.min_volume_mm3 >= 0:
         raise InputError(f"min-volume-mm3 must be 0 or more; got {settings.min_volume_mm3:g}")
     if settings.batch_size < 1:
@@ -359,8 +364,8 @@ def predict_image(
     `calibration` is that of `find_calibration` for these views and settings.
     """
     prediction = predict_volume(views, image, name, settings.batch_size, settings.probabilities, advance)
-    names = views[0].model.classes.names
-    confidence = confidence_scores(prediction, names, _training_volumes(views), image.volume_mm3, calibration)
+    classes, ranges = views[0].model.classes, _training_volumes(views)
+    confidence = confidence_scores(prediction, classes.names, ranges, image.volume_mm3, calibration, classes.regions)
     mask = postprocess(prediction.mask, image.voxel_volume_mm3, cleanup)
     return PredictedImage(mask, prediction.probabilities, confidence, _intensity_doubt(views, image))
 

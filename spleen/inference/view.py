@@ -42,7 +42,7 @@ def view_probabilities(
     box, and count from its first one. `name` is used in messages.
     Raises InputError for an image that cannot be normalised.
     """
-    settings = model.preprocessing
+    settings, regions = model.preprocessing, model.preprocessing.classes.regions
     shape = image.shape if box is None else box.shape
     count, height, width = slice_shape(shape, settings.axis)
     grid = settings.plan(shape, image.affine)
@@ -62,7 +62,7 @@ def view_probabilities(
             logits = [variant.undo(_run(model, variant.apply(images), hardware)) for variant in variants]
         yield (
             slice(start, start + len(index)),
-            torch.stack([foreground_probabilities(of_variant, grid) for of_variant in logits]),
+            torch.stack([foreground_probabilities(of_variant, grid, regions) for of_variant in logits]),
         )
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from spleen.errors import InputError
+from spleen.imaging.classes import Regions
 from spleen.imaging.labels import IGNORED
 from spleen.types import LabelBatch, Logits
 
@@ -168,3 +169,32 @@ class LossOfKnown(nn.Module):
         if isinstance(self.loss, DiceCrossEntropyLoss):
             return self.loss(logits, label_map, absorbed)  # type: ignore[no-any-return]
         return self.loss(logits, label_map)  # type: ignore[no-any-return]
+
+
+class LossOfRegions(nn.Module):
+    """The mean over overlapping classes of any loss, each of the class against the background alone.
+
+    Under a softmax of two that is the sigmoid of their difference: with cross-entropy it is the binary cross-entropy of
+    each region, with Dice the Dice of each. The label map has the indices of `Regions`, and may have `IGNORED`.
+    """
+
+    _in_class: Tensor
+
+    def __init__(self, loss: nn.Module, regions: Regions) -> None:
+        super().__init__()
+        self.loss = loss
+        n_classes = len(frozenset().union(*regions.of_index))
+        table = torch.zeros(n_classes, IGNORED + 1, dtype=torch.uint8)
+        for number in range(1, 1 + n_classes):
+            table[number - 1, list(regions.indices(number))] = 1
+        table[:, IGNORED] = IGNORED
+        self.register_buffer("_in_class", table, persistent=False)
+
+    def forward(self, logits: Logits, label_map: LabelBatch) -> Float[Tensor, ""]:
+        """The loss of a batch."""
+        label_map = label_map.long()
+        losses = [
+            self.loss(torch.cat([logits[:, :1], logits[:, number : number + 1]], 1), in_class[label_map])
+            for number, in_class in enumerate(self._in_class, start=1)
+        ]
+        return torch.stack(losses).mean()

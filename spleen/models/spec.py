@@ -211,9 +211,9 @@ def _classes(content: list[object]) -> tuple[ClassMap, tuple[tuple[float, float]
         values.append(tuple(_take(entry, "label_values", _are_label_values, "non-zero whole numbers", where)))
         low, high = _take(entry, "training_volumes_mm3", _is_range, "two numbers in ascending order, at least 0", where)
         volumes.append((float(low), float(high)))
-    flat = [value for of_class in values for value in of_class]
-    if len(set(flat)) < len(flat) or len(set(names)) < len(names):
-        raise InputError("two classes in its model specification share a name or a label value")
+    on_top = [of_class[0] for of_class in values]
+    if len(set(on_top)) < len(on_top) or len(set(names)) < len(names):
+        raise InputError("two classes in its model specification share a name or a label value of a mask")
     return ClassMap(tuple(names), tuple(values)), tuple(volumes)
 
 

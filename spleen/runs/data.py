@@ -21,6 +21,7 @@ from spleen.data.splits.files import FoldCases, read_case_list, read_splits, wri
 from spleen.data.store.build import ExpectedValues, LoadedCases, open_cases
 from spleen.data.store.entry import StoredCase
 from spleen.errors import InputError
+from spleen.imaging.classes import in_class
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.records.folder import RunFolder
 from spleen.records.writing import write_case_split, write_split
@@ -54,6 +55,11 @@ def open_data(
     """
     many, names = isinstance(config.data, CasesData), preprocessing.classes.names
     check_labelled(cases, names)
+    if preprocessing.classes.regions is not None and any(case.labelled is not None for case in cases):
+        raise InputError(
+            "classes that share label values (data.regions_class_order) need cases that label all of them; leave "
+            "data.labelled_classes or the column labelled out"
+        )
     compute_phantom(config)
     opened = open_cases(
         cases if coarse is None else with_boxes(config, cases, coarse),
@@ -133,7 +139,9 @@ def _warn_of_unvalidated(data: SliceDataModule, names: tuple[str, ...]) -> None:
         if len(part.indices) == part.case.n_slices:
             found |= {index for index, volume in enumerate(part.case.volumes_mm3, start=1) if volume}
         else:
-            found |= set(np.unique(part.case.reference[part.case.in_volume(part.indices)]).tolist())
+            reference = part.case.reference[part.case.in_volume(part.indices)]
+            numbers = range(1, 1 + len(names))
+            found |= {number for number in numbers if in_class(reference, number, part.case.regions).any()}
     if absent := [name for index, name in enumerate(names, start=1) if parts and index not in found]:
         consequence = (
             "nothing can select an epoch, and the last one is kept"
@@ -144,7 +152,9 @@ def _warn_of_unvalidated(data: SliceDataModule, names: tuple[str, ...]) -> None:
 
 
 def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:
-    """One volume: split into blocks of slices."""
+    """One volume: split into blocks of slices, or with fold=all trained on as a whole."""
+    if config.fold == "all":
+        return SliceSplit(train=case.labelled_slices, val=(), test=(), guard=())
     settings = build.build_split_settings(config)
     try:
         return split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, settings).without(

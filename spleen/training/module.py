@@ -20,6 +20,7 @@ from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.batches import ScoredBatch, SliceBatch
 from spleen.data.loading.on_device import StepNumbers, SteppedBatches, slices_for
 from spleen.evaluation.metrics.per_case import OVERLAP_SCORES, CaseScore, class_means, mean_scores
+from spleen.imaging.probabilities import with_regions_on_top
 from spleen.models.factory import channels_last
 from spleen.models.patches import PatchWindows
 from spleen.training.on_device.averaging import averaged_weights
@@ -181,9 +182,10 @@ class SegmentationModule(pl.LightningModule):
         prediction = self._score(batch, self._test)
         self._count_slices("test", prediction, batch)
         self.test_surfaces.add(prediction, batch)
+        reference = with_regions_on_top(batch.reference, self._test.cases[batch.case_index].regions)
         self.test_slices += [
             SliceScore(batch.case_index, int(index), dice)
-            for index, dice in zip(batch.slice_index, slice_dice(prediction, batch.reference), strict=True)
+            for index, dice in zip(batch.slice_index, slice_dice(prediction, reference), strict=True)
         ]
 
     def on_validation_epoch_end(self) -> None:
@@ -253,7 +255,9 @@ class SegmentationModule(pl.LightningModule):
 
     def _count_slices(self, split: ScoredSplit, prediction: LabelPlanes, batch: ScoredBatch) -> None:
         n_classes = 1 + len(self._test.class_names)
-        counts = count_slices(prediction, batch.reference, n_classes, batch.case_index, batch.slice_index)
+        scored = self._val if split == "val" else self._test
+        regions = scored.cases[batch.case_index].regions
+        counts = count_slices(prediction, batch.reference, n_classes, batch.case_index, batch.slice_index, regions)
         self.slice_counts.setdefault(split, []).extend(counts)
 
     def _gather_slice_counts(self, split: ScoredSplit) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from spleen.data.loading.batches import CaseSlices, load_images
 from spleen.data.loading.patches import runs
 from spleen.evaluation.metrics.overlap import labelled_part, without_ignored
-from spleen.imaging.probabilities import native_prediction
+from spleen.imaging.probabilities import native_prediction, with_regions_on_top
 from spleen.reporting.overlays import SliceView
 
 
@@ -55,21 +55,22 @@ def show(
     images = load_images(case, index, 0 if is_3d else context_slices)
     with torch.no_grad():
         logits = forward(torch.from_numpy(images))[place : place + 1]
-        prediction = native_prediction(logits, case.grid)[0].cpu()
+        prediction = native_prediction(logits, case.grid, case.regions)[0].cpu()
     height, width = case.grid.resampled
     shown = images[place, 0 if is_3d else context_slices * case.n_channels, :height, :width]
     low, high = float(shown.min()), float(shown.max())
     prediction = labelled_part(prediction, case.unlabelled)
-    expected = torch.from_numpy(case.reference[case.in_volume(score.slice_index)])
+    reference = torch.from_numpy(case.reference[case.in_volume(score.slice_index)])
+    expected = with_regions_on_top(reference[None], case.regions)[0]
     prediction, expected = without_ignored(prediction, expected)
-    reference = expected.numpy()
+    shown_reference = expected.numpy()
     return SliceView(
         case_id=case.case_id,
         axis=case.axis,
         slice_index=score.slice_index + case.first_slice,
         image=(shown - low) / max(high - low, 1e-6),
         prediction=prediction.numpy(),
-        reference=reference,
-        size_mm=(reference.shape[0] * case.spacing_mm[1], reference.shape[1] * case.spacing_mm[2]),
+        reference=shown_reference,
+        size_mm=(expected.shape[0] * case.spacing_mm[1], expected.shape[1] * case.spacing_mm[2]),
         dice=score.dice,
     )

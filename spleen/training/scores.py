@@ -12,6 +12,7 @@ from spleen.data.loading.batches import CaseSlices, ScoredBatch
 from spleen.data.store.entry import StoredCase
 from spleen.evaluation.metrics.overlap import count_confusion, labelled_part
 from spleen.evaluation.metrics.per_case import CaseScore, case_scores
+from spleen.imaging.classes import Regions
 from spleen.imaging.probabilities import native_prediction
 from spleen.types import LabelPlanes, Logits
 
@@ -32,10 +33,14 @@ class PerCaseCounts(Metric):
         self.add_state("counts", torch.zeros(n_cases, n_classes - 1, 4, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(
-        self, prediction: Integer[Tensor, "b H W"], reference: Integer[Tensor, "b H W"], case_index: int
+        self,
+        prediction: Integer[Tensor, "b H W"],
+        reference: Integer[Tensor, "b H W"],
+        case_index: int,
+        regions: Regions | None = None,
     ) -> None:
-        """Add slices of one case, both on the native grid."""
-        self.counts[case_index] += count_confusion(prediction, reference, self.n_classes)
+        """Add slices of one case, both on the native grid; with `regions`, the classes overlap."""
+        self.counts[case_index] += count_confusion(prediction, reference, self.n_classes, regions)
 
     def compute(self) -> Int64[Tensor, "case organ 4"]:
         """The counts of all processes: true positive, false positive, false negative, true negative."""
@@ -55,7 +60,7 @@ def counts_outside(parts: Sequence[CaseSlices], n_organs: int) -> Int64[Tensor, 
         if (outside := part.case.outside_of(part.indices)) is not None:
             missed = torch.from_numpy(outside.sum(axis=0))
             counts[case_index, :, 2] = missed[1:]
-            counts[case_index, :, 3] = missed.sum() - missed[1:]
+            counts[case_index, :, 3] = missed[0] - missed[1:]
     return counts
 
 
@@ -84,8 +89,8 @@ class SplitScores(nn.Module):
     def add(self, logits: Logits, loss: Tensor, batch: ScoredBatch) -> LabelPlanes:
         """Add one batch; returns its class indices on the native planes, those that the case labels."""
         case = self.cases[batch.case_index]
-        prediction = labelled_part(native_prediction(logits, case.grid), case.unlabelled)
-        self.counts.update(prediction, batch.reference, batch.case_index)
+        prediction = labelled_part(native_prediction(logits, case.grid, case.regions), case.unlabelled)
+        self.counts.update(prediction, batch.reference, batch.case_index, case.regions)
         self.loss.update(loss, len(logits))
         return prediction
 

@@ -14,6 +14,7 @@ from spleen.evaluation.metrics.surface import (
     surface_dice,
     surface_distances,
 )
+from spleen.imaging.classes import in_class
 from spleen.imaging.geometry import SHEARED_DEGREES
 from spleen.imaging.labels import IGNORED
 from spleen.records.surfaces import SurfaceScore
@@ -72,7 +73,7 @@ class SurfaceAccumulator:
     def _score(self, case: StoredCase) -> None:
         reference, ignores = case.reference[:], case.ignored_volume_mm3 > 0
         for number, name in enumerate(self._class_names, start=1):
-            masks = self._prediction == number, reference == number
+            masks = in_class(self._prediction, number, case.regions), in_class(reference, number, case.regions)
             distances = surface_distances(*masks, case.spacing_mm, reference == IGNORED if ignores else None)
             self._scores.append(
                 SurfaceScore(

@@ -127,13 +127,38 @@ def test_a_list_of_label_values_is_merged_into_one_class(tmp_path: Path) -> None
     assert list((dataset.label_values or {}).items()) == [("liver", (1,)), ("kidneys", (2, 3)), ("spleen", (9,))]
 
 
-def test_overlapping_regions_are_rejected_with_a_suggested_override(tmp_path: Path) -> None:
-    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "cyst": 4}
-    root = make_nnunet(tmp_path, *ONE_CASE, labels=labels, regions_class_order=[1, 2, 3, 4])
+REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "cyst": 4}
+
+
+def test_overlapping_regions_are_read_with_the_order_of_their_values(tmp_path: Path) -> None:
+    dataset = read_nnunet(make_nnunet(tmp_path, *ONE_CASE, labels=REGIONS, regions_class_order=[1, 2, 3, 4]))
+    assert list((dataset.label_values or {}).items()) == [
+        ("whole", (1, 2, 3)), ("core", (2, 3)), ("enhancing", (3,)), ("cyst", (4,))
+    ]  # fmt: skip
+    assert dataset.regions_class_order == (1, 2, 3, 4)
+    assert dataset.known_values == {1, 2, 3, 4}
+
+
+def test_an_order_without_overlap_means_merged_classes_as_before(tmp_path: Path) -> None:
+    labels = {"background": 0, "kidneys": [2, 3], "liver": 1}
+    dataset = read_nnunet(make_nnunet(tmp_path, *ONE_CASE, labels=labels, regions_class_order=[2, 1]))
+    assert dataset.label_values == {"liver": (1,), "kidneys": (2, 3)}
+    assert dataset.regions_class_order is None
+
+
+@pytest.mark.parametrize("order", [[1, 2], [1, 1, 3, 4], [1, 2, 4, 3], [1, 2, 3, "four"], "1, 2, 3, 4"])
+def test_a_wrong_order_of_regions_is_an_error(tmp_path: Path, order: object) -> None:
+    with pytest.raises(InputError, match="regions_class_order"):
+        read_nnunet(make_nnunet(tmp_path, *ONE_CASE, labels=REGIONS, regions_class_order=order))
+
+
+def test_overlapping_regions_without_an_order_are_rejected_with_suggested_settings(tmp_path: Path) -> None:
+    root = make_nnunet(tmp_path, *ONE_CASE, labels=REGIONS)
     with pytest.raises(InputError) as raised:
         read_nnunet(root)
     message = str(raised.value)
     assert "'whole', 'core', 'enhancing' overlap (they share the values 2, 3)" in message
+    assert '"regions_class_order": [1, 2, 3, 4]' in message
     assert "'data.label_values={class_1: 1, class_2: 2, class_3: 3, class_4: 4}'" in message
     assert read_nnunet(root, classes_from_file=False).label_values is None
 

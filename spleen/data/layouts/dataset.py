@@ -59,6 +59,8 @@ class Dataset:
     """All label values that a file defines, also those of classes that are not used; None if no file defines any."""
     ignore_value: int | None = None
     """The label value of voxels of unknown class, where a file defines one."""
+    regions_class_order: tuple[int, ...] | None = None
+    """Of overlapping classes, the value of each in a mask; the classes then are in the file's own order."""
 
 
 def _modality_of_one(name: str) -> Modality | None:
@@ -73,6 +75,7 @@ def make_dataset(
     cases: Iterable[Case],
     label_values: Mapping[str, Sequence[int]] | None = None,
     channels: tuple[str, ...] = (),
+    regions_class_order: Sequence[int] | None = None,
 ) -> Dataset:
     """Sort and check the cases listed by `source`, a file or folder, without checking that their files exist.
 
@@ -84,8 +87,9 @@ def make_dataset(
         raise InputError(f"{source} contains no cases: no image with a label")
     _check_ids(source, ordered)
     _check_files(source, ordered, len(channels))
-    classes = None if label_values is None else checked_classes(source, label_values)
-    return Dataset(ordered, classes, channels, modality_of(channels))
+    classes = None if label_values is None else checked_classes(source, label_values, regions_class_order)
+    order = None if regions_class_order is None or classes is None else tuple(regions_class_order)
+    return Dataset(ordered, classes, channels, modality_of(channels), regions_class_order=order)
 
 
 def _check_ids(source: Path, cases: Sequence[Case]) -> None:
@@ -142,8 +146,10 @@ def _check_files(source: Path, cases: Sequence[Case], n_channels: int) -> None:
         raise InputError(f"{source} names {n_channels} channels, but its cases have {count} images each")
 
 
-def checked_classes(source: Path, label_values: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
-    """The foreground classes defined by `source`, in order of value.
+def checked_classes(
+    source: Path, label_values: Mapping[str, Sequence[int]], regions_class_order: Sequence[int] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The foreground classes defined by `source`, in order of value; with `regions_class_order`, as they come.
 
     Raises InputError if there are none, and for classes that `parse_label_values` rejects.
     """
@@ -151,12 +157,12 @@ def checked_classes(source: Path, label_values: Mapping[str, Sequence[int]]) -> 
     if not classes:
         raise InputError(f'the "labels" of {source} define no class besides the background')
     try:
-        parse_label_values({name: list(values) for name, values in classes.items()}, "")
+        parse_label_values({name: list(values) for name, values in classes.items()}, "", regions_class_order)
     except InputError as error:
         raise InputError(
             f'the "labels" of {source}: {error}. Rename the class there, or set classes with data.label_values={{…}}'
         ) from error
-    return dict(sorted(classes.items(), key=lambda item: item[1]))
+    return classes if regions_class_order is not None else dict(sorted(classes.items(), key=lambda item: item[1]))
 
 
 _WINDOWS = re.compile(r"^[A-Za-z]:|\\")

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,11 @@ _LABELS_EXAMPLE = 'such as {"background": 0, "spleen": 1, "kidneys": [2, 3]}'
 def read_nnunet(root: Path, classes_from_file: bool = True) -> Dataset:
     """Read the training cases of a raw nnU-Net dataset, from its folders or from the "dataset" of dataset.json.
 
-    A class with several values, none shared with another class, is one merged class. `classes_from_file=False` ignores
+    A class with several values, none shared with another class, is one merged class; classes that share values are
+    regions, in the order of the file, with its "regions_class_order". `classes_from_file=False` ignores
     the file's classes, for users who define their own. Raises InputError if dataset.json is missing or of another kind,
     for files that are not NIfTI, for missing or surplus channels, images without a label, labels without an image,
-    and overlapping classes.
+    and overlapping classes without "regions_class_order".
     """
     path = root / DATASET_JSON
     content = read_dataset_json(root)
@@ -32,14 +34,15 @@ def read_nnunet(root: Path, classes_from_file: bool = True) -> Dataset:
         )
     channels = names_by_number(path, "channel_names", content.get("channel_names"))
     labels, ignore_value = _without_ignore(path, content.get("labels"))
-    classes = nnunet_classes(path, labels) if classes_from_file else _classes(path, labels)
+    classes = nnunet_classes(path, labels)
+    order = regions_class_order(path, classes, content.get("regions_class_order")) if classes_from_file else None
     ending = _file_ending(path, content.get("file_ending"))
     if "dataset" in content:
         cases = _listed_cases(root, path, content["dataset"], len(channels))
         check_files_exist(path, cases)
     else:
         cases = _found_cases(root, ending, channels)
-    dataset = make_dataset(path, cases, classes if classes_from_file else None, channels)
+    dataset = make_dataset(path, cases, classes if classes_from_file else None, channels, order)
     warn_of_count(path, content, len(cases))
     known_values = frozenset(value for values in classes.values() for value in values)
     return replace(dataset, known_values=known_values, ignore_value=ignore_value)
@@ -58,17 +61,10 @@ def _file_ending(path: Path, ending: object) -> str:
 
 
 def nnunet_classes(path: Path, labels: object) -> dict[str, tuple[int, ...]]:
-    """The foreground classes and their values, from the "labels" of the dataset.json at `path`.
+    """The foreground classes and their values, which may overlap, from the "labels" of the dataset.json at `path`.
 
-    Raises InputError if "labels" has another form, overlapping classes, or an ignore label.
+    Raises InputError if "labels" has another form, or an ignore label.
     """
-    classes = _classes(path, labels)
-    _check_disjoint(path, classes)
-    return classes
-
-
-def _classes(path: Path, labels: object) -> dict[str, tuple[int, ...]]:
-    """The foreground classes with their values, which may overlap."""
     if not isinstance(labels, dict):
         raise InputError(f'"labels" in {path} must map class names to values, {_LABELS_EXAMPLE}; got {labels!r:.200}')
     classes = {name: _values(path, name, entry) for name, entry in labels.items()}
@@ -100,17 +96,32 @@ def _values(path: Path, name: str, entry: object) -> tuple[int, ...]:
     return tuple(sorted(set(values)))
 
 
-def _check_disjoint(path: Path, classes: dict[str, tuple[int, ...]]) -> None:
+def _shared_values(classes: Mapping[str, Sequence[int]]) -> list[int]:
     count = Counter(value for values in classes.values() for value in values)
-    shared = sorted(value for value, n_classes in count.items() if n_classes > 1)
-    if shared:
-        names = [name for name, values in classes.items() if set(values) & set(shared)]
-        example = ", ".join(f"class_{value}: {value}" for value in sorted(count))
-        raise InputError(
-            f'"labels" in {path}: {", ".join(repr(name) for name in names)} overlap (they share the values '
-            f"{', '.join(str(value) for value in shared)}); overlapping regions are not supported, each voxel has one "
-            f"class. Define classes without overlap, for example 'data.label_values={{{example}}}'"
-        )
+    return sorted(value for value, n_classes in count.items() if n_classes > 1)
+
+
+def regions_class_order(path: Path, classes: Mapping[str, Sequence[int]], order: object) -> tuple[int, ...] | None:
+    """The value of each overlapping class in a mask; None if the classes do not overlap, whatever the file says.
+
+    Raises InputError if `order`, the entry of the file, is missing or no list of values.
+    """
+    shared = _shared_values(classes)
+    if not shared:
+        return None
+    if isinstance(order, list) and all(isinstance(value, int) and not isinstance(value, bool) for value in order):
+        return tuple(order)
+    names = [name for name, values in classes.items() if set(values) & set(shared)]
+    example = ", ".join(str(values[0]) for values in classes.values())
+    disjoint = ", ".join(
+        f"class_{value}: {value}" for value in sorted({v for values in classes.values() for v in values})
+    )
+    raise InputError(
+        f'"labels" in {path}: {", ".join(repr(name) for name in names)} overlap (they share the values '
+        f'{", ".join(map(str, shared))}), so "regions_class_order" must list the value of each class in a mask '
+        f'where no later one covers it, such as "regions_class_order": [{example}]; got {order!r:.200}. Or define '
+        f"classes without overlap, for example 'data.label_values={{{disjoint}}}'"
+    )
 
 
 # Cases --------------------------------------------------------------------------------------------------------------

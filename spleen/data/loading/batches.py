@@ -224,7 +224,7 @@ def _checked(
     largest = int(read.max(initial=0))
     if largest == IGNORED and case.ignored_volume_mm3:
         largest = int(read.max(initial=0, where=read != IGNORED))
-    if largest > len(case.label_values):
+    if largest > case.n_indices:
         raise InputError(f"{planes.path} is damaged: it holds the class index {largest}; verify=true rebuilds it")
     return read
 

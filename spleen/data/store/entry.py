@@ -5,6 +5,7 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import FileIO
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
+from spleen.imaging.classes import Regions, count_indices, regions_of
 from spleen.imaging.geometry import Box
 from spleen.imaging.slicing import InPlaneGrid, in_slice_order
 from spleen.types import AxisName
@@ -153,8 +155,18 @@ class StoredCase:
     box: Box | None = None
     """The part of the RAS grid that the slices show; None: all of it."""
     outside: Int64[np.ndarray, "N classes"] | None = None
-    """In each slice of the whole volume, the voxels beyond the box by their class in the reference, 0 first; without
-    ignored ones. None without a box."""
+    """In each slice of the whole volume, the voxels beyond the box: all that are not ignored, then those of each class
+    in the reference. None without a box."""
+
+    @cached_property
+    def regions(self) -> Regions | None:
+        """How the classes overlap; None if they do not."""
+        return regions_of(self.label_values)
+
+    @cached_property
+    def n_indices(self) -> int:
+        """The largest class index in the reference, besides `IGNORED`."""
+        return count_indices(self.label_values)
 
     @property
     def n_slices(self) -> int:

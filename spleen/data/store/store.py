@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from spleen.data.cases import Case
 from spleen.data.store.entry import StoredArray, StoredCase
@@ -211,13 +212,13 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
     box = _box_of(case, label.shape)
     shown = to_slices(indices[box.slices], preprocessing.axis)
     grid = preprocessing.plan(box.shape, image.affine)
-    n_classes = len(classes.names) + 1
+    n_indices = classes.n_indices + 1
     images = np.empty((len(shown), preprocessing.n_channels, *grid.padded), np.float16)
     for number, channel in enumerate(image.arrays):
         name = case.images[0] if len(image.arrays) == 1 else f"{case.images[0]}, channel {number}"
         intensity = fit_intensity(channel, preprocessing.intensity, str(name))
         images[:, number] = network_planes(channel[box.slices], preprocessing.axis, grid, intensity)
-    labels = map_chunks(shown, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_classes).numpy())
+    labels = map_chunks(shown, lambda planes: resample_labels(torch.from_numpy(planes), grid, n_indices).numpy())
     checks = {}
     for name, array in zip(_ARRAYS, (images, labels, reference), strict=True):
         path = folder / f"{name}.npy"
@@ -229,7 +230,6 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
             "crc32": zlib.crc32(array.reshape(-1).view(np.uint8).data),
             "written_ns": path.stat().st_mtime_ns,
         }
-    voxels = np.bincount(reference.ravel(), minlength=n_classes)
     facts = {
         "case_id": case.case_id,
         "arrays": checks,
@@ -242,7 +242,7 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         "label_values": classes.values,
         "other_values": others,
         "voxel_volume_mm3": image.voxel_volume_mm3,
-        "volumes_mm3": [float(count * image.voxel_volume_mm3) for count in voxels[1:n_classes]],
+        "volumes_mm3": [float(count * image.voxel_volume_mm3) for count in _count_voxels(reference, classes)[1:]],
         "shear_degrees": shear_degrees(image.affine),
         "fingerprint": fingerprint(image.arrays),
         "implausible_units": implausible_units(image.arrays, preprocessing.intensity),
@@ -254,7 +254,7 @@ def _build(case: Case, preprocessing: Preprocessing, folder: Path, allow_empty_l
         inside = np.zeros(indices.shape, dtype=bool)
         inside[box.slices] = True
         beyond = np.where(to_slices(inside, preprocessing.axis), IGNORED, reference)
-        facts["outside"] = [np.bincount(plane.ravel(), minlength=n_classes)[:n_classes].tolist() for plane in beyond]
+        facts["outside"] = [_count_voxels(plane, classes) for plane in beyond]
     facts["checksum"] = _checksum(facts)
     (folder / "entry.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
@@ -266,6 +266,14 @@ def _box_of(case: Case, shape: tuple[int, ...]) -> Box:
     if any(not 0 <= start < stop <= end for start, stop, end in zip(box.start, box.stop, shape, strict=True)):
         raise InputError(f"{case.images[0]}: the box from {box.start} to {box.stop} is not part of a grid of {shape}")
     return box
+
+
+def _count_voxels(indices: UInt8[np.ndarray, "..."], classes: ClassMap) -> list[int]:
+    """Voxels that are not ignored, then those of each class; classes may overlap."""
+    of_index = np.bincount(indices.ravel(), minlength=classes.n_indices + 1)[: classes.n_indices + 1]
+    numbers, regions = range(1, 1 + len(classes.names)), classes.regions
+    members = [(number,) if regions is None else regions.indices(number) for number in numbers]
+    return [int(of_index.sum()), *(int(of_index[[*each]].sum()) for each in members)]
 
 
 def _checksum(facts: Mapping[str, object]) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64, Int64, Integer
+from jaxtyping import Bool, Float64, Int64, Integer
 from torch import Tensor
 
+from spleen.imaging.classes import Regions, in_class
 from spleen.imaging.labels import IGNORED
 
 Labels = Integer[Tensor, "*voxels"]
@@ -27,11 +28,16 @@ class ConfusionCounts:
     true_negative: Int64[Tensor, "case organ"]
 
 
-def count_confusion(prediction: Labels, reference: Labels, n_classes: int) -> Int64[Tensor, "organ 4"]:
+def count_confusion(
+    prediction: Labels, reference: Labels, n_classes: int, regions: Regions | None = None
+) -> Int64[Tensor, "organ 4"]:
     """Counts (TP, FP, FN, TN) of each foreground class 1 … n_classes - 1 in two label maps of the same shape.
 
-    Voxels whose reference is `IGNORED` are not counted.
+    Voxels whose reference is `IGNORED` are not counted. With `regions`, the classes overlap.
     """
+    if regions is not None:
+        known = reference != IGNORED
+        return torch.stack([_count_region(prediction, reference, known, n, regions) for n in range(1, n_classes)])
     # Each reference class has a row, and IGNORED, above all of them, the last one.
     joint = reference.flatten().clamp_max(n_classes).long() * n_classes + prediction.flatten().long()
     size = (n_classes + 1) * n_classes
@@ -45,6 +51,15 @@ def count_confusion(prediction: Labels, reference: Labels, n_classes: int) -> In
     false_positive, false_negative = table.sum(0) - hits, table.sum(1) - hits
     true_negative = table.sum() - hits - false_positive - false_negative
     return torch.stack([hits, false_positive, false_negative, true_negative], dim=1)[1:]
+
+
+def _count_region(
+    prediction: Labels, reference: Labels, known: Bool[Tensor, "*voxels"], number: int, regions: Regions
+) -> Int64[Tensor, "4"]:
+    predicted, expected = in_class(prediction, number, regions) & known, in_class(reference, number, regions)
+    hits, n_predicted, n_expected = (predicted & expected).sum(), predicted.sum(), expected.sum()
+    others = known.sum() - n_predicted - n_expected + hits
+    return torch.stack([hits, n_predicted - hits, n_expected - hits, others])
 
 
 def without_ignored(prediction: Labels, reference: Labels) -> tuple[Labels, Labels]:

@@ -11,7 +11,7 @@ from jaxtyping import Num, UInt8
 from spleen.data.modality import guess_modality
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import label_values
-from spleen.evaluation.class_names import classes_to_score
+from spleen.evaluation.class_names import classes_to_score, names_by_value
 from spleen.imaging.dicom.location import is_series
 from spleen.imaging.files import case_name, split_channel
 from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
@@ -69,7 +69,8 @@ def read_scan(
             read[name] = _read_mask(path, image, Volume(array, affine, affine))
     if class_names is None and read:
         told = [] if prediction is None else [prediction]
-        class_names = classes_to_score(None, None, told, label or prediction or image)
+        told_classes = classes_to_score(None, None, told, label or prediction or image)
+        class_names = None if told_classes is None else names_by_value(told_classes)
     classes, numbered = number_classes(read, class_names or {})
     return Scan(
         case_id=case_id or _case_id(image),

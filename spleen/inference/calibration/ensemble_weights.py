@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 
 from spleen.errors import InputError
-from spleen.imaging.classes import ClassMap
+from spleen.imaging.classes import ClassMap, Regions, in_class
 from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
 from spleen.imaging.labels import to_class_indices
@@ -52,6 +52,8 @@ class _Case:
     """Counts of the other voxels: true positives, predicted, expected."""
     is_seen: bool
     """Whether a view was trained on the image, which makes it look better than it is."""
+    regions: Regions | None = None
+    """How the classes overlap; None if they do not."""
 
 
 def fit_weights(
@@ -142,13 +144,15 @@ def _predict_case(
         masks.append(alone.mask)
         advance(name, 1, len(views))
     differ = np.any([mask != masks[0] for mask in masks[1:]], axis=0)
-    predicted, expected = masks[0][~differ], reference[~differ]
+    predicted, expected, regions = masks[0][~differ], reference[~differ], classes.regions
     agreed = [
-        [np.sum((predicted == organ) & (expected == organ)), np.sum(predicted == organ), np.sum(expected == organ)]
+        _counts(in_class(predicted, organ, regions), in_class(expected, organ, regions))
         for organ in range(1, len(classes.names) + 1)
     ]
     disputed = np.stack([of_view[:, differ] for of_view in probabilities])
-    return _Case(disputed, reference[differ], np.array(agreed, dtype=np.float64), bool(views_that_saw(views, image)))
+    return _Case(
+        disputed, reference[differ], np.array(agreed, dtype=np.float64), bool(views_that_saw(views, image)), regions
+    )
 
 
 def _reference(
@@ -168,12 +172,19 @@ def _mean_dice(cases: Sequence[_Case], weights: Float64[np.ndarray, " view"]) ->
     return float(np.nanmean(scores))
 
 
+def _counts(predicted: Bool[np.ndarray, " n"], expected: Bool[np.ndarray, " n"]) -> list[int]:
+    """Voxels of both masks, of the prediction and of the reference."""
+    return [int(np.count_nonzero(mask)) for mask in (predicted & expected, predicted, expected)]
+
+
 def _dice(case: _Case, weights: Float64[np.ndarray, " view"]) -> Float64[np.ndarray, " organ"]:
     fused = np.tensordot(weights.astype(np.float32), case.probabilities, axes=1)
-    decision = most_probable_class(torch.from_numpy(fused)[None])[0].numpy()
-    organs = np.arange(1, len(case.agreed) + 1)[:, None]
-    predicted, expected = decision == organs, case.reference == organs
-    counts = case.agreed + np.stack([(predicted & expected).sum(1), predicted.sum(1), expected.sum(1)], axis=1)
+    decision = most_probable_class(torch.from_numpy(fused)[None], case.regions)[0].numpy()
+    disputed = [
+        _counts(in_class(decision, organ, case.regions), in_class(case.reference, organ, case.regions))
+        for organ in range(1, len(case.agreed) + 1)
+    ]
+    counts = case.agreed + np.array(disputed)
     with np.errstate(invalid="ignore"):
         dice: Float64[np.ndarray, " organ"] = 2 * counts[:, 0] / (counts[:, 1] + counts[:, 2])
     return dice
