@@ -73,7 +73,7 @@ def test_batches_hold_the_ignored_voxels(case: Case, tmp_path: Path) -> None:
 def test_the_ignored_index_is_damage_in_a_case_without_ignored_voxels(case: Case, tmp_path: Path) -> None:
     stored = open_case(case, SETTINGS, tmp_path / "cache")
     with pytest.raises(InputError, match="class index 255"):
-        native_reference(replace(stored, ignored_volume_mm3=0.0), slice(0, 1))
+        native_reference(replace(stored, ignored_volume_mm3=0.0), np.arange(1))
 
 
 def test_another_ignored_value_is_another_entry_and_none_is_the_entry_of_before(case: Case, tmp_path: Path) -> None:
