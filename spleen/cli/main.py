@@ -15,6 +15,7 @@ import typer
 
 from spleen import __version__
 from spleen.cli import dicom
+from spleen.cli.annotation.suggest_slices import suggest_slices
 from spleen.cli.compare import compare
 from spleen.cli.evaluate import evaluate
 from spleen.cli.explore import explore
@@ -103,7 +104,8 @@ def _program(
 app.command(context_settings=VERBATIM, add_help_option=False)(train)
 for subcommand in (
     predict, evaluate, compare, explore, report, export, results, watch, sync, dashboard, fetch,
-    calibrate, register, reformat, followup, phantom
+    calibrate, register, reformat, followup, phantom,
+    suggest_slices
 ):  # fmt: skip
     app.command()(_guarded(subcommand))
 

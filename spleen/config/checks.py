@@ -232,9 +232,13 @@ def _split(config: TrainConfig) -> Iterator[str]:
 def _fold(config: TrainConfig) -> Iterator[str]:
     fold, split = config.fold, config.split
     if not isinstance(config.data, CasesData):
-        given = {"fold": fold, "split.splits_file": split.splits_file, "split.test_cases": split.test_cases}
+        number = None if fold == "all" else fold
+        given = {"fold": number, "split.splits_file": split.splits_file, "split.test_cases": split.test_cases}
         for name in [name for name, value in given.items() if value is not None]:
-            yield f"{name} needs many cases; data={config.data.kind} is a single volume, split into blocks"
+            yield (
+                f"{name} needs many cases; data={config.data.kind} is a single volume, split into blocks, or with "
+                "fold=all trained on as a whole"
+            )
     elif fold is not None and fold != "all":
         if isinstance(fold, bool) or not isinstance(fold, int) or fold < 0:
             yield f"fold must be a number from 0, all, or null for one split by fraction; got '{fold}'"

@@ -119,7 +119,9 @@ def _warn_of_unvalidated(data: SliceDataModule, names: tuple[str, ...]) -> None:
 
 
 def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:
-    """One volume: split into blocks of slices."""
+    """One volume: split into blocks of slices, or with fold=all trained on as a whole."""
+    if config.fold == "all":
+        return SliceSplit(train=case.labelled_slices, val=(), test=(), guard=())
     settings = build.build_split_settings(config)
     try:
         return split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, settings).without(
