@@ -18,7 +18,7 @@ from spleen.imaging.geometry import plane_distances_mm
 from spleen.imaging.native import NativeImage, read_native, write_like
 from spleen.imaging.slicing import AXES
 from spleen.reporting.csv_text import to_csv_by_name
-from spleen.reporting.tables import Column, render_table
+from spleen.reporting.tables import Cell, Column, render_table
 from spleen.types import AxisName
 
 _COLUMNS = ("slice_index", "position_mm", "distance_mm", "entropy_mm2", "reason")
@@ -55,20 +55,10 @@ class SliceSuggestion:
 
     def to_text(self) -> str:
         """A table for the terminal."""
-        columns = [
-            Column("slice"), Column("mm", ".1f"), Column("distance mm", ".1f"), Column("entropy mm²", ".1f"),
-            Column("why"),
-        ]  # fmt: skip
-        rows = [
-            [each.slice_index, each.position_mm, each.distance_mm, each.entropy_mm2, each.reason]
-            for each in self.slices
-        ]
-        if all(each.entropy_mm2 is None for each in self.slices):
-            columns, rows = [*columns[:3], columns[4]], [[*row[:3], row[4]] for row in rows]
         title = f"{self.axis} slices of {self.numbered_by.name} to label next"
         listed = ",".join(str(each.slice_index) for each in sorted(self.slices, key=lambda each: each.slice_index))
         return (
-            f"{render_table(title, columns, rows)}\n"
+            f"{suggestion_table(title, self.slices)}\n"
             f"slices count from 0 along axis {self.array_axis} of the file's array; {len(self.labelled)} of "
             f"{self.n_slices} are labelled\nin their order: {listed}"
         )
@@ -81,6 +71,19 @@ class SliceSuggestion:
         """All fields."""
         content = {**asdict(self), "numbered_by": str(self.numbered_by)}
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def suggestion_table(title: str, slices: Sequence[SuggestedSlice]) -> str:
+    """The slices as a table for the terminal, with their entropy where a run has given it."""
+    has_entropy = any(each.entropy_mm2 is not None for each in slices)
+    columns = [Column("slice"), Column("mm", ".1f"), Column("distance mm", ".1f")]
+    rows: list[list[Cell]] = []
+    for each in slices:
+        entropy: list[Cell] = [each.entropy_mm2] if has_entropy else []
+        rows.append([each.slice_index, each.position_mm, each.distance_mm, *entropy, each.reason])
+    if has_entropy:
+        columns.append(Column("entropy mm²", ".1f"))
+    return render_table(title, [*columns, Column("why")], rows)
 
 
 def suggest_slices(
@@ -124,7 +127,7 @@ def suggest_slices(
     if runs:
         predicted = predict_slices([Path(run) for run in runs], image_path, advance)
         entropy = slice_entropy_mm2(predicted.probabilities, native.affine, numbering.axis)
-        found = _by_uncertainty(np.asarray(entropy), numbering, n_slices, labelled)
+        found = by_uncertainty(np.asarray(entropy), numbering, n_slices, labelled)
     else:
         found = _by_spread(native, sparse, numbering, n_slices)
     return SliceSuggestion(
@@ -143,22 +146,6 @@ def read_scan(path: Path) -> NativeImage:
     if image.series is not None:
         check_even(image.series, path)
     return image
-
-
-def _by_uncertainty(
-    entropy_mm2: np.ndarray, numbering: SliceNumbering, n_slices: int, labelled: Sequence[int]
-) -> list[SuggestedSlice]:
-    step_mm = _step_mm(numbering)
-    return [
-        SuggestedSlice(
-            numbering.file_index(each.index),
-            round(numbering.position_mm(each.index), 2),
-            round(each.distance * step_mm, 2) if math.isfinite(each.distance) else None,
-            round(each.entropy_mm2, 2),
-            "uncertain and far from labelled slices" if each.entropy_mm2 > 0 else "far from labelled slices",
-        )
-        for each in uncertain_slices(entropy_mm2, n_slices, labelled)
-    ]
 
 
 def _by_spread(
@@ -194,6 +181,23 @@ def _spans(
 
 def _step_mm(numbering: SliceNumbering) -> float:
     return plane_distances_mm(numbering.affine)[AXES.index(numbering.axis)]
+
+
+def by_uncertainty(
+    entropy_mm2: np.ndarray, numbering: SliceNumbering, n_slices: int, labelled: Sequence[int]
+) -> list[SuggestedSlice]:
+    """The next slices by the entropy of each, given on the RAS grid; `labelled` are numbered on it too."""
+    step_mm = _step_mm(numbering)
+    return [
+        SuggestedSlice(
+            numbering.file_index(each.index),
+            round(numbering.position_mm(each.index), 2),
+            round(each.distance * step_mm, 2) if math.isfinite(each.distance) else None,
+            round(each.entropy_mm2, 2),
+            "uncertain and far from labelled slices" if each.entropy_mm2 > 0 else "far from labelled slices",
+        )
+        for each in uncertain_slices(entropy_mm2, n_slices, labelled)
+    ]
 
 
 def write_template(path: Path, image: str | Path, ignore_value: int = UNKNOWN_VALUE) -> None:

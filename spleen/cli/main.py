@@ -15,6 +15,7 @@ import typer
 
 from spleen import __version__
 from spleen.cli import dicom
+from spleen.cli.annotation.propagate import propagate
 from spleen.cli.annotation.suggest_slices import suggest_slices
 from spleen.cli.compare import compare
 from spleen.cli.evaluate import evaluate
@@ -105,7 +106,7 @@ app.command(context_settings=VERBATIM, add_help_option=False)(train)
 for subcommand in (
     predict, evaluate, compare, explore, report, export, results, watch, sync, dashboard, fetch,
     calibrate, register, reformat, followup, phantom,
-    suggest_slices
+    suggest_slices, propagate
 ):  # fmt: skip
     app.command()(_guarded(subcommand))
 
