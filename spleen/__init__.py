@@ -14,6 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spleen.annotation.propagate import propagate as propagate
+    from spleen.annotation.suggest import suggest_slices as suggest_slices
     from spleen.data.download.fetch import fetch as fetch
     from spleen.errors import InputError as InputError
     from spleen.evaluation.compare import Comparison as Comparison
@@ -58,7 +60,9 @@ _MODULE_OF = {
     "follow_up": "followup.followup",
     "load_model": "inference.model",
     "predict": "inference.predict",
+    "propagate": "annotation.propagate",
     "results": "runs.results.results",
+    "suggest_slices": "annotation.suggest",
     "train": "runs.api",
 }
 

@@ -10,7 +10,7 @@ import spleen
 NAMES = [
     "Comparison", "Evaluation", "Exploration", "FollowUp", "InputError", "Model", "PredictSettings", "Prediction",
     "StudyResults", "TrainedRun", "calibrate", "compare", "evaluate", "explore", "export", "fetch", "follow_up",
-    "load_model", "predict", "results", "train",
+    "load_model", "predict", "propagate", "results", "suggest_slices", "train",
 ]  # fmt: skip
 
 

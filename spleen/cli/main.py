@@ -15,6 +15,8 @@ import typer
 
 from spleen import __version__
 from spleen.cli import dicom
+from spleen.cli.annotation.propagate import propagate
+from spleen.cli.annotation.suggest_slices import suggest_slices
 from spleen.cli.compare import compare
 from spleen.cli.evaluate import evaluate
 from spleen.cli.explore import explore
@@ -104,7 +106,8 @@ for verbatim in (train, auto):
     app.command(context_settings=VERBATIM, add_help_option=False)(verbatim)
 for subcommand in (
     predict, evaluate, compare, explore, report, export, results, watch, sync, dashboard, fetch,
-    calibrate, register, reformat, followup, phantom
+    calibrate, register, reformat, followup, phantom,
+    suggest_slices, propagate
 ):  # fmt: skip
     app.command()(_guarded(subcommand))
 

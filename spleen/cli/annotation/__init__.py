@@ -1,0 +1,1 @@
+"""The commands for labels of which only a part is drawn."""
