@@ -7,6 +7,7 @@ import typer
 
 from spleen.cli.annotation.options import DrawnSlices, IgnoreValue, parse_slices
 from spleen.cli.options import parse_classes
+from spleen.errors import InputError
 
 
 def propagate(
@@ -66,9 +67,17 @@ def propagate(
         ignore_value=ignore_value,
         axis=axis,
         drawn=slices,
-        classes=parse_classes(classes),
+        classes=_separate(parse_classes(classes)),
         run=run,
         n_next=n_next,
     )
     print(f"\n{to_text(result)}\n\nwrote {result.output}")
     write_outputs({"the table": table}, {"the table": text_writer(lambda: to_csv_text(result))})
+
+
+def _separate(classes: dict[int, str] | dict[str, tuple[int, ...]] | None) -> dict[int, str] | None:
+    """Names by label value; raises InputError for classes that overlap."""
+    names = {value: name for value, name in (classes or {}).items() if isinstance(value, int) and isinstance(name, str)}
+    if len(names) < len(classes or {}):
+        raise InputError("--classes: classes that share label values cannot be propagated; give each value one name")
+    return names or None
