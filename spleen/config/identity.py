@@ -60,13 +60,15 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
 
 
 def _file_hashes(config: TrainConfig, cases: Sequence[Case]) -> dict[str, str]:
-    """Hashes of the data files and of the checkpoint of `init_from`; the phantom is determined by its settings."""
+    """Hashes of the data files and of those of the first weights; the phantom is determined by its settings."""
     memory = Path(config.cache_dir) / "hashes"
     hashes = {}
     if config.init_from:
         # A folder without a single checkpoint is told when the run begins.
         checkpoints = find_checkpoints(Path(config.init_from))
         hashes["init_from"] = content_hash(checkpoints[0] if checkpoints else Path(config.init_from), memory)
+    if config.model.encoder_weights_file:
+        hashes["encoder_weights_file"] = content_hash(Path(config.model.encoder_weights_file), memory)
     if isinstance(config.data, PhantomData):
         return hashes
     named = {"splits_file": config.split.splits_file, "test_cases": config.split.test_cases}

@@ -14,6 +14,7 @@ _PATH_KEYS = {
     "output_dir",
     "cache_dir",
     "init_from",
+    "model.encoder_weights_file",
     "split.splits_file",
     "split.test_cases",
     *(f"data.{key}" for key in DATA_PATHS),

@@ -50,6 +50,8 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
         for key in keys:
             if path := getattr(part, key, None):
                 setattr(part, key, _absolute(path))
+    if config.model.encoder_weights_file:
+        config.model.encoder_weights_file = _absolute(config.model.encoder_weights_file)
     if config.init_from:  # resolved, as outputs/latest soon means another run
         config.init_from = str(Path(config.init_from).expanduser().resolve())
     return config

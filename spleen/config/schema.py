@@ -134,6 +134,7 @@ class ModelConfig:
     in_channels_argument: str
     out_channels_argument: str
     network: dict[str, Any]
+    encoder_weights_file: str | None = None  # older records lack it
 
 
 @dataclass

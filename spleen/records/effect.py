@@ -24,7 +24,10 @@ DATA_PATHS = ("image", "label", "root", "images", "labels", "table", "groups")
 """The keys of data.* that are paths."""
 
 # Compared by the content of the files where it is available, otherwise by path.
-COUNTING_BY_CONTENT = ("init_from", "split.splits_file", "split.test_cases", *(f"data.{key}" for key in DATA_PATHS))
+COUNTING_BY_CONTENT = (
+    "init_from", "model.encoder_weights_file", "split.splits_file", "split.test_cases",
+    *(f"data.{key}" for key in DATA_PATHS),
+)  # fmt: skip
 
 
 def has_effect(key: str) -> bool:

@@ -146,7 +146,7 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
     spec = with_seen(complete_spec(job.parts.spec, data.cases_in("train"), data.cases_in("val")), start)
     if unfinished is not None:
         check_same_data(unfinished, spec)
-    elif start is not None:
+    elif start is not None and config.init_from is not None:
         check_held_out(start, data.cases_in("val"), data.cases_in("test"), config.allow_seen_test)
     module = build_module(config, job.parts, data, start.carried_over if start else ())
     checkpoint = unfinished.checkpoint if unfinished else None

@@ -24,6 +24,7 @@ from spleen.models.factory import build_network
 from spleen.runs.tracking.settings import build_wandb_settings
 from spleen.training.optimiser import OptimiserSettings
 from tests._helpers.small_run import REPOSITORY, compose_config
+from tests._helpers.smp import models
 
 CONF = REPOSITORY / "conf"
 OPTIONS = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
@@ -65,7 +66,7 @@ def test_every_loss_decreases_as_logits_approach_the_label(option: str) -> None:
     assert len(set(values)) == 4
 
 
-@pytest.mark.parametrize("option", MODELS)
+@pytest.mark.parametrize("option", models(MODELS))
 def test_every_network_maps_slices_of_any_size_to_logits_and_propagates_gradients(option: str) -> None:
     torch.manual_seed(0)
     config = compose_config(
