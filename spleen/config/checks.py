@@ -87,8 +87,16 @@ def _warm_start(config: TrainConfig) -> Iterator[str]:
     if config.freeze is not None:
         yield from one_of("freeze", config.freeze, ("encoder",))
     without_effect = {"freeze": config.freeze is not None, "init_lr_factor": config.init_lr_factor != 1}
-    for name in [name for name, is_set in without_effect.items() if is_set and config.init_from is None]:
+    given = [name for name in (config.init_from, config.model.encoder_weights_file) if name is not None]
+    for name in [name for name, is_set in without_effect.items() if is_set and not given]:
         yield f"{name}={getattr(config, name)} needs the weights of another run: set init_from=RUN"
+    if len(given) == 2:
+        yield "init_from has the weights of an encoder already; use it without model.encoder_weights_file"
+    if config.model.network.get("encoder_weights") is not None:
+        yield (
+            f"model.network.encoder_weights must be null, as nothing is downloaded; got "
+            f"'{config.model.network['encoder_weights']}'. Give a local file: model.encoder_weights_file=FILE"
+        )
 
 
 def _roi(config: TrainConfig) -> Iterator[str]:

@@ -22,7 +22,7 @@ FORMAT = 1
 ADDED: Mapping[str, object] = {
     "data.background_values": None, "data.ignore_value": None, "data.labelled_classes": None, "freeze": None,
     "init_lr_factor": 1.0, "max_minutes": None, "score_test": True, "roi_margin_mm": 20.0, "roi_classes": None,
-    "data.regions_class_order": None,
+    "data.regions_class_order": None, "model.dimensions": 2, "model.encoder_weights_file": None,
 }  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def settings_with_effect(config: TrainConfig) -> dict[str, object]:
 
 
 def _file_hashes(config: TrainConfig, cases: Sequence[Case]) -> dict[str, str]:
-    """Hashes of the data files and of the checkpoints of other runs; the phantom is determined by its settings."""
+    """Hashes of the data files, the first weights and the coarse run; the phantom is determined by its settings."""
     memory = Path(config.cache_dir) / "hashes"
     hashes = {}
     for key, run, fold in (("init_from", config.init_from, None), ("roi_from", config.roi_from, config.fold)):
@@ -73,6 +73,8 @@ def _file_hashes(config: TrainConfig, cases: Sequence[Case]) -> dict[str, str]:
             with suppress(InputError):  # a folder without a single checkpoint is told when the run begins
                 path = one_checkpoint(key, path, fold)
             hashes[key] = content_hash(path, memory)
+    if config.model.encoder_weights_file:
+        hashes["encoder_weights_file"] = content_hash(Path(config.model.encoder_weights_file), memory)
     if isinstance(config.data, PhantomData):
         return hashes
     named = {"splits_file": config.split.splits_file, "test_cases": config.split.test_cases}

@@ -15,6 +15,7 @@ _PATH_KEYS = {
     "cache_dir",
     "init_from",
     "roi_from",
+    "model.encoder_weights_file",
     "split.splits_file",
     "split.test_cases",
     *(f"data.{key}" for key in DATA_PATHS),

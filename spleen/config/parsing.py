@@ -53,6 +53,8 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     for key in ("init_from", "roi_from"):  # resolved, as outputs/latest soon means another run
         if run := getattr(config, key):
             setattr(config, key, str(Path(run).expanduser().resolve()))
+    if config.model.encoder_weights_file:
+        config.model.encoder_weights_file = _absolute(config.model.encoder_weights_file)
     return config
 
 

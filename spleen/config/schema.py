@@ -138,6 +138,7 @@ class ModelConfig:
     out_channels_argument: str
     network: dict[str, Any]
     dimensions: int = 2
+    encoder_weights_file: str | None = None
 
 
 @dataclass

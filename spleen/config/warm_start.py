@@ -1,4 +1,4 @@
-"""init_from, init_lr_factor and freeze: a run that begins with the weights of another one."""
+"""Runs that begin with given weights: those of another run, or those of an encoder from a file."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -15,8 +15,9 @@ from spleen.inference.choice import one_checkpoint, run_name
 from spleen.inference.loading import spec_of
 from spleen.models.checkpoint import check_finite, network_weights, read_checkpoint
 from spleen.models.encoder import encoder_parts, unwrapped
+from spleen.models.encoder_weights import read_encoder_weights, start_encoder
 from spleen.models.spec import ModelSpec
-from spleen.models.warm_start import ChannelArguments, LayerStart, WarmStart, folded, warm_start
+from spleen.models.warm_start import CARRIED_OVER, ChannelArguments, LayerStart, WarmStart, folded, warm_start
 from spleen.records.warm_start import WarmStartRecord, read_warm_start
 from spleen.system.hashing import content_hash
 from spleen.system.text import bullets, shortened
@@ -28,15 +29,18 @@ _MOST_LINES = 20
 
 
 def begin_warm(config: TrainConfig, parts: Parts, run_folder: Path, resumed: bool) -> WarmStartRecord | None:
-    """Give the untrained network of `parts` the weights of `init_from`, and freeze what `freeze` says.
+    """Give the untrained network of `parts` its first weights, and freeze what `freeze` says.
 
-    Returns what was carried over; None without `init_from`. A resumed run has its weights already, so the source is not
-    read again. Raises InputError for a source that cannot be read, whose shapes do not fit, and for a frozen encoder
-    that is not carried over as a whole.
+    They come from `init_from` or `model.encoder_weights_file`. Returns what was carried over; None without these. A
+    resumed run has its weights already, so the source is not read again. Raises InputError for a source that cannot be
+    read, whose shapes do not fit, and for a frozen encoder that is not carried over as a whole.
     """
-    if config.init_from is None:
+    if config.init_from is None and config.model.encoder_weights_file is None:
         return None
-    record = read_warm_start(run_folder) if resumed else _carry_over(config, parts)
+    if resumed:
+        record = read_warm_start(run_folder)
+    else:
+        record = _carry_over(config, parts) if config.init_from is not None else _encoder_from_file(config, parts)
     if config.freeze is not None:
         for part in encoder_parts(parts.network):
             parts.network.get_submodule(part).requires_grad_(False)
@@ -64,6 +68,37 @@ def _carry_over(config: TrainConfig, parts: Parts) -> WarmStartRecord:
         layers={layer.layer: layer.origin for layer in start.layers},
         carried_over=_parameters(parts.network, start),
         seen_images=source_spec.seen_images,
+    )
+
+
+def _encoder_from_file(config: TrainConfig, parts: Parts) -> WarmStartRecord:
+    assert config.model.encoder_weights_file is not None
+    path, spec = Path(config.model.encoder_weights_file), parts.spec
+    name = config.model.network.get("encoder_name", type(unwrapped(parts.network)[1]).__name__)
+    weights = read_encoder_weights(path)
+    (part, *others) = encoder_parts(parts.network)
+    if others:
+        raise InputError(f"model.encoder_weights_file needs a network whose encoder is one module; {name} has several")
+    encoder = parts.network.get_submodule(part)
+    try:
+        start = start_encoder(encoder, weights, spec.n_input_channels, spec.preprocessing.intensity)
+    except InputError as error:
+        raise InputError(
+            f"model.encoder_weights_file={path} does not fit the encoder {name}: {error}. Give weights of the same "
+            "architecture, or choose model.network.encoder_name accordingly"
+        ) from error
+    encoder.load_state_dict(dict(start.state))
+    adapted = f"adapted from 3 colours to {spec.n_input_channels} input channels"
+    unused = f"; not used: {shortened(start.unused, 3)}" if start.unused else ""
+    log.info("encoder %s starts from %s: %s %s%s", name, path, start.first_layer, adapted, unused)
+    layers = dict.fromkeys((f"{part}.{key.rpartition('.')[0]}" for key in start.state), CARRIED_OVER)
+    layers[f"{part}.{start.first_layer.rpartition('.')[0]}"] = adapted
+    return WarmStartRecord(
+        source=path.name,
+        checkpoint_sha256=content_hash(path, Path(config.cache_dir) / "hashes"),
+        layers=layers,
+        carried_over=tuple(f"{part}.{key}" for key, _ in encoder.named_parameters()),
+        seen_images=(),
     )
 
 

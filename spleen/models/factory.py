@@ -18,7 +18,7 @@ from spleen.models.spec import ModelSpec
 from spleen.models.windows import OverlappingWindows
 
 # Packages that only some of the shipped configurations need.
-_OPTIONAL = {"monai": "monai>=1.5"}
+_OPTIONAL = {"monai": "monai>=1.5", "segmentation_models_pytorch": "segmentation-models-pytorch>=0.5"}
 
 
 def build_network(spec: ModelSpec) -> nn.Module:
@@ -91,10 +91,7 @@ def check_arguments(name: str, target: Callable[..., object], values: Mapping[st
 
     A wrong one would often be noticed by the first training step only. `name` is the setting's, for the message.
     """
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # of a class written in C
-        return
+    parameters = _arguments(target)
     for key in values.keys() & parameters.keys():
         value, parameter = values[key], parameters[key]
         annotation = getattr(parameter.annotation, "__name__", parameter.annotation)
@@ -103,6 +100,17 @@ def check_arguments(name: str, target: Callable[..., object], values: Mapping[st
         words, accepted = _PLAIN_TYPES[annotation]
         if not accepted(value):
             raise InputError(f"{name}.{key} must be {words}; got '{value}'")
+
+
+def _is_of_smp(target: object) -> bool:
+    return str(getattr(target, "__module__", "")).startswith("segmentation_models_pytorch.")
+
+
+def _arguments(target: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(target).parameters
+    except (TypeError, ValueError):  # of a class written in C
+        return {}
 
 
 def _is_number(value: object) -> bool:
@@ -128,5 +136,7 @@ def _instantiate(name: str, setting: Any) -> Any:
     target = pkgutil.resolve_name(values.pop("_target_"))
     check_arguments(name, target, values)
     values.pop("_convert_", None)  # Hydra's flag for plain containers, which these already are
+    if _is_of_smp(target) and "encoder_weights" in _arguments(target):
+        values["encoder_weights"] = None  # its default is a download
     positional, partial = values.pop("_args_", ()), values.pop("_partial_", False)
     return functools.partial(target, *positional, **values) if partial else target(*positional, **values)

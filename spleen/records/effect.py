@@ -25,7 +25,8 @@ DATA_PATHS = ("image", "label", "root", "images", "labels", "table", "groups")
 
 # Compared by the content of the files where it is available, otherwise by path.
 COUNTING_BY_CONTENT = (
-    "init_from", "roi_from", "split.splits_file", "split.test_cases", *(f"data.{key}" for key in DATA_PATHS)
+    "init_from", "roi_from", "model.encoder_weights_file", "split.splits_file", "split.test_cases",
+    *(f"data.{key}" for key in DATA_PATHS),
 )  # fmt: skip
 
 

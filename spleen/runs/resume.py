@@ -27,8 +27,9 @@ from spleen.training.checkpoints import CHECKPOINTS_KEY, best_row, keep_best
 # A run may be resumed with other settings that do not affect training, and on other hardware, where the results differ
 # in their last digits from those of an uninterrupted run.
 _HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes")
-# Their content is compared when they are read; the checkpoints of other runs are not read again.
-_CHECKED_BY_CONTENT = tuple(key for key in COUNTING_BY_CONTENT if key not in ("init_from", "roi_from"))
+# Their content is compared when they are read; a resumed run does not read the files of its first weights again.
+_FIRST_WEIGHTS = ("init_from", "roi_from", "model.encoder_weights_file")
+_CHECKED_BY_CONTENT = tuple(key for key in COUNTING_BY_CONTENT if key not in _FIRST_WEIGHTS)
 _UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
     errno.EEXIST,

@@ -222,7 +222,7 @@ def _check_sources(
 ) -> None:
     """Raise InputError if a run that this one builds upon has seen its test images."""
     train, val, test = (data.cases_in(split) for split in SPLITS)
-    if start is not None:
+    if start is not None and config.init_from is not None:  # weights of a file may know no medical image
         check_held_out("init_from", start.source, start.seen_images, val, test, config.allow_seen_test)
     if coarse is not None:
         check_coarse_held_out(coarse, train, val, test, config.allow_seen_test)

@@ -26,6 +26,7 @@ from spleen.runs.tracking.settings import build_wandb_settings
 from spleen.training.optimiser import OptimiserSettings
 from tests._helpers.many_cases import many_cases
 from tests._helpers.small_run import REPOSITORY, compose_config
+from tests._helpers.smp import models
 
 CONF = REPOSITORY / "conf"
 OPTIONS = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
@@ -70,7 +71,7 @@ def test_every_loss_decreases_as_logits_approach_the_label(option: str) -> None:
     assert len(set(values)) == 4
 
 
-@pytest.mark.parametrize("option", sorted({*MODELS} - {*MODELS_3D}))
+@pytest.mark.parametrize("option", models(sorted({*MODELS} - {*MODELS_3D})))
 def test_every_network_maps_slices_of_any_size_to_logits_and_propagates_gradients(option: str) -> None:
     torch.manual_seed(0)
     config = compose_config(

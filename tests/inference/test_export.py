@@ -30,6 +30,7 @@ from spleen.models.factory import build_network
 from spleen.models.padding import PadToMultiple
 from spleen.models.unet import UNet
 from tests._helpers.small_run import REPOSITORY, SmallCt, compose_config, small_ct, train
+from tests._helpers.smp import models
 
 # TorchScript gets no new features from PyTorch, as docs/how-to/export.md explains.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
@@ -132,7 +133,7 @@ def test_a_monai_network_is_exported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", models(MODELS))
 def test_every_shipped_network_is_exported(model: str, file_format: str, tmp_path: Path) -> None:
     assert _difference(model, file_format, tmp_path) < 1e-5
 

@@ -11,11 +11,12 @@ from torch import nn
 
 from spleen.errors import InputError
 from spleen.models.trusted import check_network_setting
+from tests._helpers.smp import models
 
 MODELS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", models(MODELS), ids=lambda path: path.stem)
 def test_every_shipped_network_is_trusted(path: Path) -> None:
     check_network_setting(yaml.safe_load(path.read_text())["network"], allow_custom_code=False)
 

@@ -9,6 +9,7 @@ from torch import nn
 from spleen.errors import InputError
 from spleen.models.padding import PadToMultiple, pad_to_multiple
 from spleen.models.unet import NORMS, UNet
+from tests._helpers.smp import models
 
 CONF = Path(__file__).parents[2] / "conf"
 MODEL_FILES = [file for file in sorted((CONF / "model").glob("*.yaml")) if not file.stem.endswith("3d")]
@@ -143,7 +144,7 @@ def test_a_network_that_does_not_return_logits_of_the_input_size_is_rejected(net
         PadToMultiple(network, 4)(torch.zeros(1, 1, 3, 7))
 
 
-@pytest.mark.parametrize("file", MODEL_FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", models(MODEL_FILES), ids=lambda file: file.stem)
 def test_every_shipped_network_accepts_odd_sizes_and_context_slices_and_has_gradients(file):
     torch.manual_seed(0)
     config = OmegaConf.load(file)
