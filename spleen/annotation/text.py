@@ -25,11 +25,8 @@ def to_text(result: Propagation) -> str:
         f"{len(predicted)} filled, {sum(any(each.organ_mm2) for each in predicted)} of these with an organ"
     ]
     if least:
-        columns = [
-            Column("slice"),
-            Column("mm", ".1f"),
-            *(Column(f"{name} mm²", ",.0f") for name in result.class_names),
-        ]
+        areas = [Column(f"{name} mm²", ",.0f") for name in result.class_names]
+        columns = [Column("slice"), Column("mm", ".1f"), *areas, Column("confidence", ".3f")]
         rows = [[each.slice_index, each.position_mm, *each.organ_mm2, each.confidence] for each in least]
         parts.append(render_table("The least sure slices", columns, rows))
     parts.append(_NOT_CALIBRATED)

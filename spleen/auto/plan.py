@@ -41,7 +41,7 @@ def affordable_views(most: int, slices: float, n_training_slices: int) -> int:
 def epoch_length(slices_per_second: float, minutes: float, validations: int, batch_size: int) -> int:
     """Slices of an epoch of whole batches, so that a training of so many minutes has about so many validations."""
     batches = slices_per_second * minutes * 60 / validations / batch_size
-    return batch_size * max(1, round(batches))
+    return batch_size * max(1, int(batches))
 
 
 def fitting_batch_size(side: int) -> int:

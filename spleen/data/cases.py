@@ -3,9 +3,12 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spleen.imaging.files import case_name
-from spleen.imaging.geometry import Box
+
+if TYPE_CHECKING:  # it imports PyTorch, and the plan of a sweep must be instant
+    from spleen.imaging.geometry import Box
 
 _NAMELESS = {"image", "img", "ct", "mr", "mri", "scan", "volume", "imaging"}
 
@@ -22,7 +25,7 @@ class Case:
     """The unit that must stay in one split, such as the patient; None: the case is its own group."""
     labelled: tuple[str, ...] | None = None
     """The classes that are labelled in this case; None: all of them."""
-    box: Box | None = None
+    box: "Box | None" = None
     """The part of its RAS grid that is trained on and predicted; None: all of it."""
 
 

@@ -22,6 +22,8 @@ from tests._helpers.browser import opened, print_faults
 from tests._helpers.many_cases import VOXEL_MM3, ManyCases, coronal_folds, many_cases
 from tests._helpers.trained_runs import voxels
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("SimpleITK")
 
 

@@ -14,6 +14,8 @@ from spleen.inference.predict import PredictSettings, predict
 from tests._helpers.many_cases import ManyCases, many_cases, quick
 from tests._helpers.trained_runs import voxels
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> ManyCases:

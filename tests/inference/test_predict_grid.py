@@ -15,6 +15,8 @@ from tests._helpers.nifti import ORIENTATIONS, ras_affine, save, save_stored_as,
 from tests._helpers.small_run import SPACING_MM, SmallCt, rows
 from tests._helpers.trained_runs import TWO_CLASSES, scan, three_views, trained, voxels
 
+pytestmark = pytest.mark.slow
+
 # Rotated by 11°, -9° and 17°.
 OBLIQUE = ras_affine(SPACING_MM) @ nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.15, 0.3), [3, -2, 1])
 AFFINES = {"axis-aligned": ras_affine(SPACING_MM), "oblique": OBLIQUE}

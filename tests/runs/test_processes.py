@@ -33,6 +33,8 @@ from spleen.training.ranks import ProcessRank
 from tests._helpers.small_run import REPOSITORY, SmallCt, compose_config, rows, small, small_ct, train
 from tests.config.test_parsing_and_checks import refusal
 
+pytestmark = pytest.mark.slow
+
 # Nothing depends on which slices share a batch, so two processes compute the same as one, up to rounding.
 SETTINGS = (
     "data.label_values=[3,4]", "epochs=2", "augment=none", "model.network.norm=instance", "loss.dice_weight=0",

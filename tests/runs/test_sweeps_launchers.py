@@ -68,6 +68,7 @@ def test_a_study_runs_without_the_multirun_flag_and_skips_finished_jobs_when_rep
     assert not imported(third) & (set(HEAVY) - {"matplotlib"})
 
 
+@pytest.mark.slow
 def test_invalid_studies_are_reported_before_anything_runs(tmp_path: Path, settings: tuple[str, ...]) -> None:
     for arguments, message in (
         (("experiment=size_and_rat",), "Did you mean size_and_rate?"),

@@ -37,6 +37,7 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
     return small_ct(tmp_path_factory.mktemp("ct"))
 
 
+@pytest.mark.slow
 def test_a_run_without_logger_needs_neither_wandb_nor_monai(ct: SmallCt, tmp_path: Path) -> None:
     run_folder = tmp_path / "run"
     folders = f"output_dir={tmp_path}", f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={run_folder}"

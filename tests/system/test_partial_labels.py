@@ -39,6 +39,7 @@ def scored_on(folder: Path, *case_ids: str) -> str:
     return f"split.test_cases={path}"
 
 
+@pytest.mark.slow
 def test_scores_leave_unlabelled_classes_out(
     cases: ManyCases, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -69,6 +70,7 @@ def test_scores_leave_unlabelled_classes_out(
         assert unlabelled.isdisjoint((row["case_id"], row["class_name"]) for row in csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_split_without_a_labelled_case_of_a_class_is_a_warning(
     cases: ManyCases, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

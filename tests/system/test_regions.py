@@ -17,6 +17,8 @@ from spleen.records.cases import read_cases
 from tests._helpers.many_cases import ManyCases, many_cases, quick
 from tests._helpers.small_run import summary
 
+pytestmark = pytest.mark.slow
+
 VALUES = {"whole": [1, 2], "back": [2]}
 SETTING = "data.label_values={whole:[1,2],back:[2]}"
 ORDER = "data.regions_class_order=[1,2]"

@@ -74,6 +74,7 @@ def test_resume_uses_the_recorded_settings_and_reports_a_finished_run(
     assert not imported(finished) & set(HEAVY)
 
 
+@pytest.mark.slow
 def test_invalid_resume_commands_are_errors_with_a_message(tmp_path: Path, settings: tuple[str, ...]) -> None:
     run = tmp_path / "study" / "run"
     run.mkdir(parents=True)

@@ -175,6 +175,7 @@ def test_a_refused_command_creates_no_folder_and_does_not_move_latest(tmp_path: 
     assert (tmp_path / "out" / "latest").resolve() == good  # which has a checkpoint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("debug", ["debug=true", "debug=True"])
 def test_debug_shows_the_traceback(tmp_path: Path, debug: str) -> None:
     for wrong in ("lr=-1", "imgsize=64"):  # found by our own checks, and by Hydra

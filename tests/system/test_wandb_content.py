@@ -74,7 +74,8 @@ def test_hyperparameters_are_flat_and_everything_else_is_beneath(records: list[d
     assert top == {
         "lr": 0.03, "img_size": 16, "axis": "axial", "model": "unet", "loss": "dice_ce (ce_weight=0)",
         "augment": "light", "schedule": "constant", "intensity": "ct", "seed": 0, "fold": None,
-        "epochs": 2, "batch_size": 4, "context_slices": 0, "crop_size": None, "study": "study", "organ": "organ",
+        "epochs": 2, "max_minutes": None, "batch_size": 4, "context_slices": 0, "crop_size": None,
+        "study": "study", "organ": "organ",
         "git_commit": summary(run_folder)["git_commit"],
     }  # fmt: skip
     assert config["settings"]["augment"]["rotation_deg"] == 10

@@ -101,6 +101,7 @@ def test_import_spleen_is_light_and_gives_the_version(environment: Path, tmp_pat
         assert _run([*map(str, command), "--version"], tmp_path).stdout == f"spleen {__version__}\n"
 
 
+@pytest.mark.slow
 def test_the_installed_command_behaves_like_train_py(environment: Path, tmp_path: Path) -> None:
     command = str(environment / "spleen")
     own = tmp_path / "experiments" / "mine"

@@ -118,6 +118,7 @@ def test_a_signal_before_the_first_saved_epoch_reports_that_the_run_would_start_
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_with_a_message_and_keeps_the_last_checkpoint(
     ct: SmallCt, tmp_path: Path, processes: list[subprocess.Popen[str]]
 ) -> None:
