@@ -181,6 +181,7 @@ def test_what_ended_is_shown_once_on_terminals_of_any_size(tmp_path: Path) -> No
         assert "seed=9" in terminal.seen.replace("\r\n", "")  # the last one, though the terminal is lower
 
 
+@pytest.mark.slow
 def test_wrong_inputs_are_refused_with_what_is_expected(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")

@@ -28,6 +28,7 @@ def _centre_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return nib.affines.apply_affine(affine, np.argwhere(mask)).mean(axis=0)
 
 
+@pytest.mark.slow
 def test_the_spleen_changes_as_asked_and_the_table_says_what_the_labels_hold(tmp_path: Path) -> None:
     table = write_phantoms(tmp_path, PhantomSettings((3,), (-0.25, 0.0, 0.4), 64, 60), _quiet)
     rows = list(csv.DictReader(table.open()))
@@ -80,6 +81,7 @@ def test_an_impossible_change_is_refused(change: float) -> None:
         later_visit(0, 1, change)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table_that_trains_and_never_replaces_one_unasked(tmp_path: Path) -> None:
     def run(*options: str) -> tuple[int, str]:
         result = CliRunner().invoke(app, ["phantom", str(tmp_path / "p"), "--matrix=32", "--n-slices=16", *options])

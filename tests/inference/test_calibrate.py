@@ -24,6 +24,8 @@ from spleen.inference.report.masks import recorded_estimates
 from tests._helpers.many_cases import VOXEL_MM3, ManyCases, coronal_folds, many_cases, quick
 from tests._helpers.trained_runs import voxels
 
+pytestmark = pytest.mark.slow
+
 HELD_OUT = PredictSettings(held_out=True)
 
 

@@ -213,6 +213,7 @@ def test_an_unwritable_output_is_an_error_before_anything_is_read(ct, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_printed_text_and_no_partial_file(ct, tmp_path):
     script = (
         "import resource, sys\n"

@@ -220,6 +220,7 @@ def test_fold_all_scores_nothing_and_keeps_the_last_epoch(data: ManyCases, home:
     assert nib.load(tmp_path / "mask.nii.gz").shape == (24, 20, 8)
 
 
+@pytest.mark.slow
 def test_listed_test_cases_are_never_trained_on(data: ManyCases, home: Path, tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("c2\nc6\n")
     listed = (*data.decathlon, f"split.test_cases={tmp_path / 'test.txt'}", f"cache_dir={home / 'cache'}")

@@ -140,6 +140,7 @@ def test_a_wandb_that_hangs_is_disabled_and_does_not_block(tmp_path: Path) -> No
     assert "Traceback" not in warnings
 
 
+@pytest.mark.slow
 def test_finishing_waits_for_an_unreachable_server_only_until_the_timeout(tmp_path: Path) -> None:
     with WandbServer().serving() as server:
         online = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
