@@ -17,7 +17,7 @@ def slices_per_second(config: TrainConfig, side: int, most_seconds: float) -> fl
     """Training slices of `side` × `side` pixels per second, without loading and augmentation; None without the memory.
 
     The fastest of a few steps. They begin with two of few slices, of which the first may compile or wait; where whole
-    batches would take longer than `most_seconds`, those are all.
+    batches would take longer than `most_seconds`, all of them have few.
     """
     fit = build_fit_settings(config)
     device = {"gpu": "cuda", "mps": "mps", "cpu": "cpu"}[fit.accelerator]
@@ -48,10 +48,11 @@ def slices_per_second(config: TrainConfig, side: int, most_seconds: float) -> fl
         seconds_of_step(few)
         rates.append(few / seconds_of_step(few))
         while len(rates) <= _STEPS:
-            left = most_seconds - (time.perf_counter() - began)
-            if config.batch_size / max(rates) > left:
+            slices_left = max(rates) * (most_seconds - (time.perf_counter() - began))
+            if slices_left < few:
                 break
-            rates.append(config.batch_size / seconds_of_step(config.batch_size))
+            n_slices = config.batch_size if slices_left >= config.batch_size else few
+            rates.append(n_slices / seconds_of_step(n_slices))
     except (MemoryError, torch.OutOfMemoryError):
         return None
     return max(rates)
