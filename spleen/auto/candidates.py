@@ -16,6 +16,8 @@ _FEWEST_PASSES = 3
 _SMALLEST_SIDE = 96
 _SIDE_STEP = 16
 _TIMINGS = 4
+_LEAST_COST_OF_WIDTH = 2
+"""Twice the channels take at least twice the time: where that is too much, it need not be measured."""
 _DEFAULTS = {"model": "unet", "augment": "light"}
 _ALTERNATIVES = {"model": "unet_wide", "augment": "strong"}
 
@@ -60,7 +62,8 @@ def find_candidates(
         settings = _with_batch_size([*others, (f"img_size={side}", reason)], side, given)
         config = compose(settings)
         fastest = speed(config)
-    is_wide_affordable = "model" not in given and speed(compose(settings, "model=unet_wide")) >= needed
+    may_be_wide = "model" not in given and fastest >= _LEAST_COST_OF_WIDTH * needed
+    is_wide_affordable = may_be_wide and speed(compose(settings, "model=unet_wide")) >= needed
     competing_axes = seen.axes[:1] if isinstance(config.data, CasesData) else seen.axes
     return Candidates(
         settings=tuple(settings),

@@ -20,6 +20,8 @@ from spleen.system.text import on_own_line
 
 _WRONG_INPUT, _FAULT, _INTERRUPTED = 2, 1, 130
 _MOST_MINUTES = 100_000
+_DECIDED = {"max_minutes": "minutes= is for all its runs together", "study": "its runs are in outputs/auto"}
+"""Settings of a run that a search decides, and why."""
 
 USAGE = """\
 Find and train the best model in a given time: looks at the data, lets recipes compete by validation Dice in short
@@ -73,6 +75,8 @@ def _run(arguments: list[str], started: float) -> None:
     check_arguments(arguments)
     own = {key: _values(arguments, key) for key in ("minutes", "resume")}
     others = [argument for argument in arguments if key_of(argument) not in own]
+    if decided := [key for key in map(key_of, others) if key in _DECIDED]:
+        raise InputError(f"{decided[0]}= is no setting of a search: {_DECIDED[decided[0]]}")
     if own["resume"]:
         if others or own["minutes"]:
             raise InputError("resume= goes on with the search as it was begun; give it alone")

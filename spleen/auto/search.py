@@ -3,6 +3,8 @@
 Nothing here sees the test split: recipes are chosen by validation Dice.
 """
 
+import time
+
 from spleen.auto.candidates import find_candidates
 from spleen.auto.look import look
 from spleen.auto.plan import SEARCH_FRACTION, halving_rounds
@@ -36,8 +38,10 @@ def prepare(session: Session) -> None:
         given = {*map(key_of, record.overrides)}
         given |= {group for group in ("model", "augment") if any(key.startswith(f"{group}.") for key in given)}
         total = record.minutes * 60
+        began = time.monotonic()
         seen = look(config, given, _LOOKING_FRACTION * total)
-        training_seconds, timing_seconds = (1 - SEARCH_FRACTION) * total, _TIMING_FRACTION * total
+        timing_seconds = (_LOOKING_FRACTION + _TIMING_FRACTION) * total - (time.monotonic() - began)
+        training_seconds = (1 - SEARCH_FRACTION) * total
         candidates = find_candidates(record.overrides, given, seen, training_seconds, timing_seconds)
         record.settings = [list(setting) for setting in candidates.settings]
         record.axes, record.candidates = list(seen.axes), candidates.by_name

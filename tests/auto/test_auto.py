@@ -45,11 +45,17 @@ def folders(tmp_path: Path) -> list[str]:
         (["data=phantom", "minutes=3", "imgsize=64"], "unknown key 'imgsize'; did you mean img_size"),
         (["data=phantom", "minutes=3", "lr=1,2"], "one value of each"),
         (["data=phantom", "minutes=3", "axis=axail"], "axis must be one of sagittal, coronal, axial; got 'axail'"),
+        (["data=phantom", "minutes=3", "max_minutes=2"], "minutes= is for all its runs together"),
+        (["data=phantom", "minutes=3", "-m"], "-m: spleen auto takes no flags"),
+        (["data=phantom", "minutes"], "'minutes' is not of the form key=value"),
+        (["data=phantom", "minutes=3", "experiment=tune"], "a study is several runs"),
+        (["data=phantom", "minutes=3", f"output_dir={__file__}"], "choose a writable folder with output_dir="),
+        (["data=phantom", "minutes=3", "model=unett"], "model=unett: no such option; available are"),
         (["data.root=/nowhere", "minutes=3"], "none of the layouts"),
         (["resume=/nowhere"], "has no auto.json"),
         (["resume=/nowhere", "lr=1"], "give it alone"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "message",
 )
 def test_wrong_arguments_are_refused_in_words(arguments, message, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
@@ -59,7 +65,14 @@ def test_wrong_arguments_are_refused_in_words(arguments, message, capsys: pytest
 def test_labels_without_the_organ_are_refused_and_leave_no_folder(tmp_path, ct: SmallCt) -> None:
     with pytest.raises(InputError, match="no voxel has the value 9; the label holds 3, 4, 7"):
         auto([*ct.overrides, "data.label_values=[9]", *QUICK, *folders(tmp_path)], minutes=5)
-    assert not (tmp_path / "outputs").exists() or not any((tmp_path / "outputs").rglob("*.json"))
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_search_without_a_validation_split_is_refused(tmp_path: Path) -> None:
+    data = many_cases(tmp_path / "Task77", 4)
+    with pytest.raises(InputError, match="chooses by validation Dice"):
+        auto([f"data.root={data.root}", "split.val_fraction=0", *QUICK, *folders(tmp_path)], minutes=5)
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_too_few_minutes_are_refused_with_the_least(tmp_path, ct: SmallCt) -> None:

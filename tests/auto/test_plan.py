@@ -32,7 +32,7 @@ def test_a_view_needs_fifteen_passes_over_the_training_slices() -> None:
 
 
 def test_an_epoch_is_whole_batches_between_two_validations() -> None:
-    assert epoch_length(slices_per_second=10, minutes=2, validations=8, batch_size=4) == 148  # 150 is 37.5 batches
+    assert epoch_length(slices_per_second=10, minutes=2.1, validations=8, batch_size=4) == 156  # 157.5 is 39.4 batches
     assert epoch_length(slices_per_second=0.01, minutes=1, validations=8, batch_size=4) == 4
 
 

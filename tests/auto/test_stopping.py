@@ -1,0 +1,103 @@
+"""Searches that are stopped and go on, and their record."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spleen.auto.main import auto, main
+from spleen.auto.record import AutoRecord, read_record
+from spleen.auto.session import Session
+from spleen.errors import FolderInUse, InputError
+from spleen.records.folder import is_finished
+from spleen.system.locks import folder_lock
+from tests._helpers.small_run import SmallCt, rows, small_ct
+from tests.auto.test_auto import QUICK, folders
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
+    return small_ct(tmp_path_factory.mktemp("ct"))
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    record = AutoRecord(
+        minutes=3.0, overrides=["data=phantom"], seconds={"look": 2.5}, rounds=[[4, 0.2]], views={"final": 1.0}
+    )
+    record.write(tmp_path)
+    assert read_record(tmp_path) == record
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"version": 1, "minutes": 3}', "is damaged"),
+        ('{"version": 2}', "was written by another version of spleen"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_refused_in_words(tmp_path, content, message, capsys) -> None:
+    (tmp_path / "auto.json").write_text(content)
+    assert main([f"resume={tmp_path}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_finished_stage_is_not_done_again_and_an_unfinished_one_is(tmp_path: Path) -> None:
+    record = AutoRecord(minutes=3.0, overrides=["data=phantom"], seconds={"look": 2.5})
+    session = Session(tmp_path, record, started=0.0)
+    with session.stage("look") as to_do:
+        assert not to_do
+    assert record.seconds == {"look": 2.5}
+    with pytest.raises(InputError), session.stage("views"):
+        raise InputError("the data have gone")
+    assert record.seconds == {"look": 2.5}
+    with session.stage("views") as to_do:
+        assert to_do
+    assert set(read_record(tmp_path).seconds) == {"look", "views"}
+
+
+@pytest.mark.slow
+def test_a_search_in_use_is_left_alone(tmp_path: Path) -> None:
+    AutoRecord(minutes=3.0, overrides=["data=phantom"]).write(tmp_path)
+    before = (tmp_path / "auto.json").read_bytes()
+    with folder_lock(tmp_path), pytest.raises(FolderInUse):
+        auto(resume=tmp_path)
+    assert (tmp_path / "auto.json").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_search_goes_on_with_what_it_had(tmp_path: Path, ct: SmallCt, number, exit_code: int) -> None:
+    settings = [*ct.overrides, "data.label_values=[3,4]", *QUICK, *folders(tmp_path), "minutes=1.5"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spleen", "auto", *settings],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    is_final = False
+    for line in process.stdout:  # until the final training has saved an epoch
+        is_final |= "the final training" in line
+        if is_final and line.startswith("epoch 2"):
+            break
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == exit_code
+    (record,) = (tmp_path / "outputs" / "auto").glob("*/auto.json")
+    folder = record.parent
+    assert f"go on with: spleen auto resume={folder}" in errors
+    assert "spleen train" not in errors
+    seconds = json.loads(record.read_text())["seconds"]
+    kept = rows(folder / "final" / "metrics.csv")
+    assert main([f"resume={folder}"]) == 0
+    after = json.loads(record.read_text())["seconds"]
+    assert {name: after[name] for name in seconds} == seconds
+    assert is_finished(folder / "final")
+    assert rows(folder / "final" / "metrics.csv")[: len(kept)] == kept
+    assert json.loads((folder / "final" / "summary.json").read_text())["resumed"] == 1
+    assert (folder / "auto.html").exists()
