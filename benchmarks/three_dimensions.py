@@ -4,19 +4,24 @@ Run it from the repository, on an otherwise idle machine with a core for each jo
 
     python -m benchmarks.three_dimensions --root Task04_Hippocampus --folds 1 2 3 4 --minutes 15
 
-On each fold, the three views are trained for a third of the minutes each and the 3D network for all of them, two jobs
-of one thread at a time; then the fold's held-out cases are predicted by the views, by the 3D network and by both, in
-which the views together weigh as much as the 3D network. Every case is scored once, on its native grid. The intervals
-are over cases: of the mean (bootstrap), and of the paired differences from the fused views.
+First, a view and the 3D network are timed side by side for a minute, each with one thread; from this follow the numbers
+of slices and patches that take a third of the minutes for each of the three views, and all of them for the 3D network.
+So the runs are defined by what they see, and a busy machine changes nothing but their wall time. Then each fold's
+held-out cases are predicted by the views, by the 3D network and by both, in which the views together weigh as much as
+the 3D network. Every case is scored once, on its native grid. The intervals are over cases: of the mean (bootstrap),
+and of the paired differences from the fused views.
 """
 
 import argparse
+import json
 import os
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
+
+from omegaconf import OmegaConf
 
 from benchmarks.header import header
 from benchmarks.jobs import quoted, train_command
@@ -29,6 +34,7 @@ from spleen.records.cases import read_known_cases
 from spleen.records.folder import RunFolder
 from spleen.system.resources import work_folder
 
+_EPOCHS = 10
 ARMS = {"three 2D views": (1.0, 1.0, 1.0, 0.0), "3D": (0.0, 0.0, 0.0, 1.0), "both": (1.0, 1.0, 1.0, 3.0)}
 
 
@@ -39,12 +45,14 @@ def main() -> None:
     print(header())
     common = [
         "data=decathlon", f"data.root={quoted(arguments.root)}", "img_size=native", "intensity=auto", "logger=none",
-        "report=false", "trainer.progress=false", *arguments.overrides,
+        "report=false", "trainer.progress=false", "split.val_fraction=0", *arguments.overrides,
     ]  # fmt: skip
+    slices, patches = _per_minute(arguments, folder / "timing", common)
+    print(f"of {arguments.minutes:g} minutes: {slices:.0f} slices, {patches:.0f} patches a minute\n")
     jobs = [
         (folder / f"fold{fold}" / name, [*common, f"fold={fold}", *settings])
         for fold in arguments.folds
-        for name, settings in _runs(arguments).items()
+        for name, settings in _runs(arguments, slices, patches).items()
     ]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lambda job: _train(*job), jobs))
@@ -58,11 +66,32 @@ def main() -> None:
         print(f"| {name} | {' | '.join([*cells, *gains])} |")
 
 
-def _runs(arguments: argparse.Namespace) -> dict[str, list[str]]:
+def _settings(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
+    return list(arguments.in_2d), ["model=unet3d", "batch_size=2", *arguments.in_3d]
+
+
+def _per_minute(arguments: argparse.Namespace, folder: Path, common: Sequence[str]) -> tuple[float, float]:
+    """Slices of a view and patches of the 3D network that one thread trains on in a minute."""
+    timed = [*common, f"fold={arguments.folds[0]}", "score_test=false", f"max_minutes={arguments.timing_minutes}"]
+    names = ("2d", "3d")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda n, own: _train(folder / n, [*timed, *own]), names, _settings(arguments)))
+    slices, deep = (json.loads(RunFolder(folder / name).summary.read_text())["train"] for name in names)
+    depth = OmegaConf.load(folder / "3d" / "config.yaml").crop_size[0]
+    return 60 * slices["slices_per_second"], 60 * deep["slices_per_second"] / depth
+
+
+def _runs(arguments: argparse.Namespace, slices: float, patches: float) -> dict[str, list[str]]:
     """The name and settings of each run of a fold; the longest one first, so that the others fit beside it."""
-    deep = ["model=unet3d", "batch_size=2", f"max_minutes={arguments.minutes}", *arguments.in_3d]
-    flat = [f"max_minutes={arguments.minutes / 3:.4g}", *arguments.in_2d]
-    return {"3d": deep, **{axis: [f"axis={axis}", *flat] for axis in AXES}}
+    flat, deep = _settings(arguments)
+
+    def lasting(minutes: float, per_minute: float) -> list[str]:
+        return [f"epochs={_EPOCHS}", f"loader.slices_per_epoch={round(minutes * per_minute / _EPOCHS)}"]
+
+    views: dict[str, list[str]] = {
+        axis: [f"axis={axis}", *flat, *lasting(arguments.minutes / 3, slices)] for axis in AXES
+    }
+    return {"3d": [*deep, *lasting(arguments.minutes, patches)], **views}
 
 
 def _train(run_folder: Path, overrides: list[str]) -> None:
@@ -104,6 +133,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, required=True, help="dataset in the Decathlon layout")
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3, 4], help="folds to train and score")
     parser.add_argument("--minutes", type=float, default=15.0, help="of the 3D network, and of the views together")
+    parser.add_argument("--timing-minutes", type=float, default=1.5, help="of the two runs that are timed first")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
     parser.add_argument("--in-2d", nargs="*", default=[], help="settings of the views only, such as batch_size=8")
     parser.add_argument("--in-3d", nargs="*", default=[], help="settings of the 3D run, such as crop_size=[24,40,32]")
