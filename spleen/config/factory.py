@@ -103,7 +103,7 @@ def build_parts(config: TrainConfig) -> Parts:
     Nothing else may use the seeded generators before training, which continues with their state.
     """
     augment, spec = build_augment_settings(config), build_spec(config)
-    swapped = _swapped_classes(augment, spec.preprocessing)
+    swapped = _swapped_classes(augment, spec.preprocessing, spec.patch_size is not None)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     parts = Parts(spec, build_network(spec), build_loss(config), augment, swapped)
     side = config.crop_size if config.img_size == "native" else config.img_size
@@ -114,9 +114,10 @@ def build_parts(config: TrainConfig) -> Parts:
     return parts
 
 
-def _swapped_classes(augment: AugmentSettings, preprocessing: Preprocessing) -> tuple[int, ...]:
+def _swapped_classes(augment: AugmentSettings, preprocessing: Preprocessing, is_3d: bool) -> tuple[int, ...]:
     """The class indices after mirroring; raises InputError for a class with a side but without a partner."""
-    flips = flips_in_plane(preprocessing.axis, augment.flips) if augment.flip_probability else ()
+    in_plane = flips_in_plane(preprocessing.axis, augment.flips)
+    flips = (augment.flips if is_3d else in_plane) if augment.flip_probability else ()
     try:
         swapped = swapped_classes(preprocessing.classes.names, flips)
         if swapped and preprocessing.classes.regions is not None:
@@ -200,6 +201,8 @@ def build_augment_settings(config: TrainConfig) -> AugmentSettings:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in config.augment.items()
     }
+    if values.get("voxel_depth") == "auto":  # only patches have one
+        values["voxel_depth"] = None
     flips = values.get("flips", ())
     if not isinstance(flips, tuple) or not all(isinstance(direction, str) for direction in flips):
         raise InputError(f"augment.flips must be a list of directions, such as [left_right]; got '{flips}'")

@@ -23,6 +23,7 @@ ADDED: Mapping[str, object] = {
     "data.background_values": None, "data.ignore_value": None, "data.labelled_classes": None, "freeze": None,
     "init_lr_factor": 1.0, "max_minutes": None, "score_test": True, "roi_margin_mm": 20.0, "roi_classes": None,
     "data.regions_class_order": None, "model.dimensions": 2, "model.encoder_weights_file": None,
+    "augment.voxel_depth": "auto",
 }  # fmt: skip
 
 

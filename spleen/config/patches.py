@@ -85,7 +85,7 @@ def plan_patch(grid: Sides, spacing_mm: Spacing, most_voxels: int = _PATCH_VOXEL
 
 
 def complete_patches(config: TrainConfig, cases: Sequence[Case]) -> TrainConfig:
-    """The configuration with the size of the patches, and the kernels, strides and filters that are `auto`.
+    """The configuration with the size of the patches, and what is `auto`: kernels, strides, filters and voxel depth.
 
     They are computed from the median grid and spacing of the cases. A 2D network is left as it is. Raises InputError
     for a patch that cannot be halved as often as the network does, and for pixels that are not known yet.
@@ -95,15 +95,23 @@ def complete_patches(config: TrainConfig, cases: Sequence[Case]) -> TrainConfig:
     config = replace(config, context_slices=0)  # a patch is its own context
     network = dict(config.model.network)
     open_keys = [key for key, value in network.items() if value == _AUTO]
-    if config.crop_size is not None and not open_keys:
-        return replace(config, crop_size=list(config.crop_size))
+    if config.crop_size is not None:
+        config = replace(config, crop_size=list(config.crop_size))
+    patches_are_given = config.crop_size is not None and not open_keys
     if config.roi_from is not None and config.img_size != "native":
-        raise InputError(
-            "the pixels of a 3D network in the box of roi_from are not known before its cases are predicted: use "
-            f"img_size=native, or give crop_size and {', '.join(f'model.network.{key}' for key in open_keys)}"
-        )
+        if not patches_are_given:
+            raise InputError(
+                "the pixels of a 3D network in the box of roi_from are not known before its cases are predicted: use "
+                f"img_size=native, or give crop_size and {', '.join(f'model.network.{key}' for key in open_keys)}"
+            )
+        return _with_voxel_depth(config, None)
+    if patches_are_given and config.augment.get("voxel_depth") != _AUTO:
+        return config
     compute_phantom(config)
     grid, spacing_mm = _median_grid(config, cases)
+    config = _with_voxel_depth(config, 2 * spacing_mm[0] / (spacing_mm[1] + spacing_mm[2]))
+    if patches_are_given:
+        return config
     _advise_axis(config, spacing_mm)
     patch = _sides(config.crop_size) if config.crop_size is not None else plan_patch(grid, spacing_mm)
     levels = plan_levels(spacing_mm, patch)
@@ -121,6 +129,14 @@ def complete_patches(config: TrainConfig, cases: Sequence[Case]) -> TrainConfig:
         *patch, " × ".join(f"{mm:.3g}" for mm in spacing_mm), len(levels.strides),
     )  # fmt: skip
     return replace(config, crop_size=list(patch), model=replace(config.model, network=network))
+
+
+def _with_voxel_depth(config: TrainConfig, voxel_depth: float | None) -> TrainConfig:
+    """The configuration with this length of a voxel across the slices, in pixels, if that is `auto`."""
+    if config.augment.get("voxel_depth") != _AUTO:
+        return config
+    rounded = None if voxel_depth is None else round(voxel_depth, 4)
+    return replace(config, augment={**config.augment, "voxel_depth": rounded})
 
 
 def _arguments(levels: Levels) -> dict[str, Any]:

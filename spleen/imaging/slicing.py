@@ -151,6 +151,13 @@ IN_PLANE_DIRECTIONS: dict[str, tuple[str, str]] = {
 }
 
 
+THROUGH_PLANE_DIRECTION: dict[str, str] = {
+    "axial": "superior_inferior",
+    "coronal": "anterior_posterior",
+    "sagittal": "left_right",
+}
+
+
 FLIP_DIRECTIONS = ("left_right", "anterior_posterior", "superior_inferior")
 
 

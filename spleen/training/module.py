@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from spleen.data.augmentation.augment import augment_batch
 from spleen.data.augmentation.crop import CropSettings, crop_batch
+from spleen.data.augmentation.patches import augment_patches
 from spleen.data.augmentation.settings import AugmentSettings
 from spleen.data.loading.batches import ScoredBatch, SliceBatch
 from spleen.data.loading.on_device import StepNumbers, SteppedBatches, slices_for
@@ -141,9 +142,8 @@ class SegmentationModule(pl.LightningModule):
         """One step on augmented slices; of numbers of slices, as many steps as they are for."""
         if isinstance(batch, StepNumbers):
             return self._train_steps(batch)
-        image, label = augment_batch(
-            batch.image, batch.label, self._augment, self._axis, self._random, self._swapped_classes
-        )
+        augment = augment_patches if isinstance(self.network, PatchWindows) else augment_batch
+        image, label = augment(batch.image, batch.label, self._augment, self._axis, self._random, self._swapped_classes)
         if self._crop is not None:
             crop = self._crop
             image, label = crop_batch(image, label, crop.size, crop.foreground_fraction, self._random, crop.n_classes)

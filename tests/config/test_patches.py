@@ -65,6 +65,7 @@ def test_what_is_left_open_is_written_into_the_configuration(cases) -> None:
     assert network["filters"] == [16, 32, 64]
     assert config.crop_size == [8, 20, 24]
     assert config.context_slices == 0
+    assert config.augment["voxel_depth"] == pytest.approx(3 / 1.375, abs=1e-4)  # pixels of 1.25 × 1.5 mm
     assert complete_patches(config, ()) == config  # as read from a record, without looking at the files again
 
 

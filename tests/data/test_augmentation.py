@@ -25,7 +25,7 @@ def _generator(seed=0):
 def _preset(name):
     [file] = [file for file in AUGMENT_FILES if file.stem == name]
     values = OmegaConf.to_container(OmegaConf.load(file))
-    return values | {"flips": tuple(values["flips"])}
+    return values | {"flips": tuple(values["flips"]), "voxel_depth": None}
 
 
 def _bar(count, height, width, half_length, half_breadth):
@@ -45,7 +45,7 @@ def _moments(label):
 
 @pytest.mark.parametrize("file", AUGMENT_FILES, ids=lambda file: file.stem)
 def test_every_shipped_preset_sets_every_field_and_runs(file):
-    values = _preset(file.stem)
+    values = _preset(file.stem) | {"voxel_depth": 1.0}  # auto follows from the data
     assert list(values) == [field.name for field in fields(AugmentSettings)]
     image, label = _bar(4, 20, 32, 9, 4)
     changed, labels = augment_batch(image, label, AugmentSettings(**values), "coronal", _generator())

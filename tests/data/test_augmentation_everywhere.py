@@ -17,7 +17,7 @@ PRESETS = sorted((Path(__file__).parents[2] / "conf" / "augment").glob("*.yaml")
 
 def _settings(preset):
     values = OmegaConf.to_container(OmegaConf.load(preset))
-    return AugmentSettings(**values | {"flips": ("left_right", "superior_inferior")})
+    return AugmentSettings(**values | {"flips": ("left_right", "superior_inferior"), "voxel_depth": None})
 
 
 def _batch():

@@ -97,7 +97,7 @@ def test_a_killed_3d_run_ends_like_an_uninterrupted_one(
     cases: ManyCases, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        kill_at_call(patch, spleen.training.module, "augment_batch", 40)  # in the third epoch
+        kill_at_call(patch, spleen.training.module, "augment_patches", 40)  # in the third epoch
         with pytest.raises(Killed):
             train(tmp_path, *cases.decathlon, *IN_3D)
     assert_same(train(tmp_path, *cases.decathlon, *IN_3D), run)

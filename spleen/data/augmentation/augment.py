@@ -71,18 +71,38 @@ def apply_draws(
     d = draws
     # A deformation or a blur in bf16 would be too coarse.
     with torch.autocast(image.device.type, enabled=False):
-        for dim, direction, chosen in zip((2, 3), IN_PLANE_DIRECTIONS[axis], (d.mirrored_h, d.mirrored_w), strict=True):
-            if chosen is not None:
-                exchanged = swapped if direction == "left_right" else ()
-                image, label = mirror(image, label, chosen, dim, exchanged, everywhere)
+        image, label = mirror_in_plane(image, label, draws, axis, swapped, everywhere)
         if d.deformed is not None and d.matrix is not None and d.shift is not None:
             spacing = settings.elastic_spacing
             image, label = deform(image, label, d.deformed, d.matrix, d.shift, d.control_points, spacing, everywhere)
-        if d.coarse is not None and d.coarse_size is not None:
-            image = simulate_low_resolution(image, d.coarse, d.coarse_size, everywhere)
-        if d.noisy is not None and d.noise_std is not None:
-            image = add_noise(image, d.noisy, d.noise_std, d.noise, everywhere)
-        image = change_brightness_and_contrast(image, d.brightness, d.contrast, everywhere)
-        if d.curved is not None and d.exponent is not None:
-            image = change_gamma(image, d.curved, d.exponent, everywhere)
+        return change_intensity(image, draws, everywhere), label
+
+
+def mirror_in_plane(
+    image: ImageBatch,
+    label: LabelBatch,
+    draws: Draws,
+    axis: AxisName,
+    swapped: Sequence[int],
+    everywhere: bool = False,
+) -> tuple[ImageBatch, LabelBatch]:
+    """The slices mirrored along height and width as drawn."""
+    mirrored = draws.mirrored_h, draws.mirrored_w
+    for dim, direction, chosen in zip((2, 3), IN_PLANE_DIRECTIONS[axis], mirrored, strict=True):
+        if chosen is not None:
+            exchanged = swapped if direction == "left_right" else ()
+            image, label = mirror(image, label, chosen, dim, exchanged, everywhere)
     return image, label
+
+
+def change_intensity(image: ImageBatch, draws: Draws, everywhere: bool = False) -> ImageBatch:
+    """The slices in lower resolution, with noise, and with other brightness, contrast and gamma, as drawn."""
+    d = draws
+    if d.coarse is not None and d.coarse_size is not None:
+        image = simulate_low_resolution(image, d.coarse, d.coarse_size, everywhere)
+    if d.noisy is not None and d.noise_std is not None:
+        image = add_noise(image, d.noisy, d.noise_std, d.noise, everywhere)
+    image = change_brightness_and_contrast(image, d.brightness, d.contrast, everywhere)
+    if d.curved is not None and d.exponent is not None:
+        image = change_gamma(image, d.curved, d.exponent, everywhere)
+    return image

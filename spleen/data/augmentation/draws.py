@@ -75,19 +75,19 @@ def draw_augmentation(
     count, _, height, width = shape
     s = settings
     mirrored_h, mirrored_w = (
-        _chosen(count, s.flip_probability, generator) if direction in s.flips else None
+        draw_chosen(count, s.flip_probability, generator) if direction in s.flips else None
         for direction in IN_PLANE_DIRECTIONS[axis]
     )
     deformed, matrix, shift, control_points = _draw_deformation(count, (height, width), s, generator)
-    coarse = _chosen(count, s.low_resolution_probability, generator)
+    coarse = draw_chosen(count, s.low_resolution_probability, generator)
     coarse_size = noise_std = noise = exponent = None
     if coarse is not None:
         coarse_size = _draw_coarse_size(coarse, (height, width), s, generator)
-    if (noisy := _chosen(count, s.noise_probability, generator)) is not None:
+    if (noisy := draw_chosen(count, s.noise_probability, generator)) is not None:
         noise_std = _scattered(noisy, uniform(int(noisy.sum()), 0.0, s.noise_std, generator), 0.0)
         noise = torch.randn(int(noisy.sum()), *shape[1:], generator=generator) if with_noise else None
     brightness, contrast = _draw_brightness_and_contrast(count, s, generator)
-    if (curved := _chosen(count, s.gamma_probability, generator)) is not None:
+    if (curved := draw_chosen(count, s.gamma_probability, generator)) is not None:
         exponent = _scattered(curved, symmetric_factor(int(curved.sum()), s.gamma, generator), 1.0)
     return Draws(
         mirrored_h, mirrored_w, deformed, matrix, shift, control_points, coarse, coarse_size, noisy, noise_std, noise,
@@ -98,8 +98,8 @@ def draw_augmentation(
 def _draw_deformation(
     count: int, size: tuple[int, int], settings: AugmentSettings, generator: Generator
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    affine = _chosen(count, settings.affine_probability, generator)
-    elastic = _chosen(count, settings.elastic_probability, generator)
+    affine = draw_chosen(count, settings.affine_probability, generator)
+    elastic = draw_chosen(count, settings.elastic_probability, generator)
     if affine is None and elastic is None:
         return None, None, None, None
     nowhere = torch.zeros(count, dtype=torch.bool)
@@ -154,8 +154,8 @@ def _draw_coarse_size(
 def _draw_brightness_and_contrast(
     count: int, settings: AugmentSettings, generator: Generator
 ) -> tuple[Tensor | None, Tensor | None]:
-    brighter = _chosen(count, settings.brightness_probability, generator)
-    stretched = _chosen(count, settings.contrast_probability, generator)
+    brighter = draw_chosen(count, settings.brightness_probability, generator)
+    stretched = draw_chosen(count, settings.contrast_probability, generator)
     brightness = contrast = None
     if brighter is not None:
         drawn = uniform(int(brighter.sum()), -settings.brightness, settings.brightness, generator)
@@ -165,7 +165,7 @@ def _draw_brightness_and_contrast(
     return brightness, contrast
 
 
-def _chosen(count: int, probability: float, generator: Generator) -> Bool[Tensor, " n"] | None:
+def draw_chosen(count: int, probability: float, generator: Generator) -> Bool[Tensor, " n"] | None:
     """Which of ``count`` slices are chosen, each with the given probability; None if none ever is."""
     if probability <= 0:
         return None

@@ -16,7 +16,7 @@ class AugmentSettings:
 
     Spatial transforms, of image and label together:
         flips: anatomical directions that may be mirrored: left_right, anterior_posterior, superior_inferior.
-            A direction perpendicular to the slice is ignored.
+            A direction perpendicular to the slice is ignored, but for patches.
         flip_probability: of each of those directions.
         affine_probability: of rotation, scale, translation and shear together.
         rotation_deg: largest angle in either direction, in degrees.
@@ -27,6 +27,7 @@ class AugmentSettings:
         elastic_amplitude: largest shift of a control point along either side, as a fraction of the longer
             side; pixels move by about a third of it.
         elastic_spacing: distance between control points, as a fraction of the longer side.
+        voxel_depth: of patches, the length of a voxel across the slices, in pixels; None moves all slices alike.
 
     Intensity transforms, of the image only (normalised to about -1 to 1):
         low_resolution_probability, low_resolution_factor: largest downsampling factor, at least 1.
@@ -49,6 +50,7 @@ class AugmentSettings:
     elastic_probability: float = 0.0
     elastic_amplitude: float = 0.0
     elastic_spacing: float = 0.25
+    voxel_depth: float | None = None
     low_resolution_probability: float = 0.0
     low_resolution_factor: float = 1.0
     noise_probability: float = 0.0
@@ -67,8 +69,13 @@ class AugmentSettings:
         for name, value in vars(self).items():
             if name.endswith("probability") and not 0 <= value <= 1:
                 raise InputError(f"augment.{name} must be between 0 and 1; got {value}")
-            if name != "flips" and not value >= 0:
+            if name not in ("flips", "voxel_depth") and not value >= 0:
                 raise InputError(f"augment.{name} must be at least 0; got {value}")
+        if self.voxel_depth is not None and not self.voxel_depth > 0:
+            raise InputError(
+                f"augment.voxel_depth must be above 0, null (patches are moved in the plane only) or auto; got "
+                f"{self.voxel_depth}"
+            )
         if self.low_resolution_factor < 1:
             raise InputError(f"augment.low_resolution_factor must be at least 1; got {self.low_resolution_factor}")
         if self.elastic_spacing <= 0 or self.elastic_amplitude > LARGEST_FOLD_FREE_SHARE * self.elastic_spacing:

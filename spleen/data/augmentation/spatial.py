@@ -12,14 +12,14 @@ from spleen.types import ImageBatch, LabelBatch
 
 
 def mirror(
-    image: ImageBatch,
+    image: Float[Tensor, "b ... h w"],
     label: LabelBatch,
     chosen: Bool[Tensor, " n"],
     dim: int,
     swapped: Sequence[int],
     everywhere: bool,
-) -> tuple[ImageBatch, LabelBatch]:
-    """The chosen slices mirrored along a dimension, their classes exchanged by `swapped` if there are any."""
+) -> tuple[Float[Tensor, "b ... h w"], LabelBatch]:
+    """The chosen slices mirrored along a dimension of both, their classes exchanged by `swapped` if there are any."""
 
     rows = choose(chosen, image, everywhere)
     if rows.are_none:
