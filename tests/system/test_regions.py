@@ -7,6 +7,7 @@ import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 from typer.testing import CliRunner
 
 from spleen.cli.main import app
@@ -133,10 +134,24 @@ def test_a_dicom_segmentation_holds_each_region_as_a_whole(
     np.testing.assert_array_equal(back.transpose(2, 1, 0), mask == 2)
 
 
-def test_clean_up_of_overlapping_classes_is_refused(trained: tuple[Path, ManyCases], tmp_path: Path) -> None:
+def largest(mask: np.ndarray) -> np.ndarray:
+    parts, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    return np.asarray(parts == 1 + np.bincount(parts.ravel())[1:].argmax())
+
+
+def test_clean_up_keeps_the_largest_component_of_each_region(trained: tuple[Path, ManyCases], tmp_path: Path) -> None:
+    """Beside the organ there is a small second one, of both classes."""
     run, cases = trained
-    with pytest.raises(InputError, match="clean up classes that do not overlap"):
-        predict(run, cases.image("c0"), tmp_path / "m", PredictSettings(keep_largest=("whole",)))
+    array = np.asarray(nib.load(cases.image("c5")).dataobj).copy()
+    array[17:20, 8:11, 1:5], array[20:23, 8:11, 1:5] = 180, -60
+    image = save(tmp_path / "two.nii.gz", array, ras_affine(SPACING_MM))
+    predict(run, image, tmp_path / "raw.nii.gz")
+    predict(run, image, tmp_path / "clean.nii.gz", PredictSettings(keep_largest=("all",)))
+    raw, clean = (np.asarray(nib.load(tmp_path / f"{name}.nii.gz").dataobj) for name in ("raw", "clean"))
+    whole = largest(raw > 0)
+    assert ((raw > 0) & ~whole).sum() > 10
+    expected = np.where(largest((raw == 2) & whole), 2, np.where(whole, 1, 0))
+    np.testing.assert_array_equal(clean, expected)
 
 
 def test_partial_labels_of_regions_are_refused(tmp_path: Path) -> None:
