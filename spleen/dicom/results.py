@@ -13,7 +13,7 @@ from spleen.dicom.segmentation import Algorithm, Segment, build_segmentation, le
 from spleen.dicom.uids import uid_maker
 from spleen.dicom.volume_report import build_report
 from spleen.errors import InputError
-from spleen.imaging.classes import ClassMap
+from spleen.imaging.classes import ClassMap, in_class
 from spleen.imaging.dicom.header import read_header, read_whole, text
 from spleen.imaging.dicom.location import is_series
 from spleen.imaging.files import case_name
@@ -31,15 +31,6 @@ REPORT_SUFFIX = "_report"
 _RESULTS = ("SEG", "SR", "")
 # Pixel Data of a segmentation, Content Sequence of a report.
 _LAST = (0x7FE00010, 0x0040A730)
-
-
-def check_no_overlap(classes: ClassMap) -> None:
-    """Raise InputError for overlapping classes, of which no segmentation is written."""
-    if classes.regions is not None:
-        raise InputError(
-            f"the classes {', '.join(classes.names)} overlap, and DICOM segmentations are written of classes that do "
-            "not; use --format nifti"
-        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,6 @@ class DicomResults:
                 f"a DICOM segmentation refers to the slices of a DICOM series, and {len(others)} input(s) are none: "
                 f"{shortened(others)}; give DICOM folders, or --format nifti"
             )
-        check_no_overlap(classes)
         codes_of(classes.names, self.codes)
         for path in (path for target in targets for path in (target.mask, *self.companions(target)) if path.exists()):
             if _modality(path) not in _RESULTS:
@@ -101,17 +91,20 @@ class DicomResults:
         """The segmentation and its report in memory."""
         series = image.series
         assert series is not None  # by `check`
-        names = views[0].model.classes.names
+        names, regions = views[0].model.classes.names, views[0].model.classes.regions
         segments = [Segment(*each) for each in zip(names, codes_of(names, self.codes), strict=True)]
         algorithm = Algorithm(tuple(view.model.name for view in views))
         first = series.frames[0]
         make_uid = uid_maker(self.seed, series.uid, first.instance.sop_instance_uid, str(first.index))
         for_review = any(each.review for each in predicted.confidence)
         mask = restore_orientation(predicted.mask, image.file_affine)
-        segmentation = build_segmentation(series, mask, segments, algorithm, make_uid, for_review=for_review)
+        segmentation = build_segmentation(
+            series, mask, segments, algorithm, make_uid, regions=regions, for_review=for_review
+        )
         if not self.report:
             return segmentation, None
-        volumes = {name: image.volume_mm3(predicted.mask == number) for number, name in enumerate(names, start=1)}
+        numbered = enumerate(names, start=1)
+        volumes = {name: image.volume_mm3(in_class(predicted.mask, number, regions)) for number, name in numbered}
         confidence = {each.class_name: each for each in predicted.confidence}
         report = build_report(
             series, segmentation, segments, volumes, confidence, algorithm, make_uid, for_review=for_review

@@ -17,6 +17,7 @@ from spleen import __version__
 from spleen.dicom.codes import Concept, SegmentCode
 from spleen.dicom.source import frame_headers, instances, refer_to_frames
 from spleen.dicom.uids import MakeUid, uid_of
+from spleen.imaging.classes import Regions, in_class
 from spleen.imaging.dicom.series import Series
 
 if TYPE_CHECKING:
@@ -56,10 +57,12 @@ def build_segmentation(
     algorithm: Algorithm,
     make_uid: MakeUid,
     *,
+    regions: Regions | None = None,
     for_review: bool = False,
 ) -> "Dataset":
     """A BINARY Segmentation of a mask whose values 1, 2, … are the `segments` and whose grid is that of the series.
 
+    With `regions`, the segments overlap: each holds all voxels of its class, also those where another one is on top.
     Slices may be tilted or unevenly spaced: each frame lies where its own slice lies, and refers to it.
     `for_review` marks it in its series description. Raises InputError as `frame_headers` does.
     """
@@ -68,7 +71,7 @@ def build_segmentation(
     with lenient():
         dataset: Dataset = Segmentation(
             source_images=frame_headers(series),
-            pixel_array=np.ascontiguousarray(mask.transpose(2, 1, 0)),
+            pixel_array=_pixels(mask, len(segments), regions),
             segmentation_type="BINARY",
             omit_empty_frames=bool(mask.any()),
             segment_descriptions=[
@@ -132,6 +135,19 @@ def lenient() -> Iterator[None]:
     with disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _pixels(
+    mask: UInt8[np.ndarray, "columns rows frames"], n_segments: int, regions: Regions | None
+) -> UInt8[np.ndarray, "frames rows columns *segments"]:
+    """The mask as highdicom takes it: segment numbers, or of overlapping segments a plane for each."""
+    numbers = np.ascontiguousarray(mask.transpose(2, 1, 0))
+    if regions is None:
+        return numbers
+    planes = np.empty((*numbers.shape, n_segments), np.uint8)
+    for number in range(1, 1 + n_segments):
+        planes[..., number - 1] = in_class(numbers, number, regions)
+    return planes
 
 
 def _description(number: int, segment: Segment, algorithm: Algorithm, make_uid: MakeUid) -> Any:

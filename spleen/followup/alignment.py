@@ -52,12 +52,12 @@ class Failed:
 
 
 def aligned_scans(
-    scans: Sequence[Scan], masks: Mapping[Scan, Path], values: Mapping[str, int], folder: Path
+    scans: Sequence[Scan], masks: Mapping[Scan, Path], values: Mapping[str, Sequence[int]], folder: Path
 ) -> Iterator[AlignedScan | Failed]:
     """The scans that have a mask, each rigidly aligned to the first of them in one interpolation.
 
-    `values` are the label values of the classes in the masks. Writes changes/NAME_CLASS.nii.gz and transforms/NAME.tfm
-    into the folder; the image of the first scan and one other are in memory at a time.
+    `values` are the label values of each class, which overlapping classes share. Writes changes/NAME_CLASS.nii.gz and
+    transforms/NAME.tfm into the folder; the image of the first scan and one other are in memory at a time.
     """
     usable = [scan for scan in scans if scan in masks]
     if not usable:
@@ -128,12 +128,14 @@ def _compared(
     scan: Scan,
     image: Num[np.ndarray, "i j k"],
     labels: tuple[Volume, Num[np.ndarray, "i j k"]],
-    values: Mapping[str, int],
+    values: Mapping[str, Sequence[int]],
     moves: Motion | None,
     folder: Path,
 ) -> AlignedScan:
     first, after = labels
-    changes = {name: change_map(first.array == value, after == value) for name, value in values.items()}
+    changes = {
+        name: change_map(np.isin(first.array, of_class), np.isin(after, of_class)) for name, of_class in values.items()
+    }
     if moves is not None:
         (folder / "changes").mkdir(parents=True, exist_ok=True)
         for name, changed in changes.items():

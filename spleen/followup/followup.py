@@ -131,7 +131,7 @@ def _subject(
         )
         for each in plan.classes.names
     )
-    values = {each: values[0] for each, values in zip(plan.classes.names, plan.classes.values, strict=True)}
+    values = dict(zip(plan.classes.names, plan.classes.values, strict=True))
     voxelwise: dict[Scan, Voxelwise] = {}
     not_aligned: dict[Scan, str] = {}
     first: AlignedScan | None = None

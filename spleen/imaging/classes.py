@@ -76,6 +76,29 @@ class Regions:
         """The indices of a label map that belong to the class with this number, from 1."""
         return tuple(index for index, classes in enumerate(self.of_index, start=1) if number in classes)
 
+    def remaining(self, number: int) -> tuple[frozenset[int], ...]:
+        """The classes that voxels of each index of a mask, from 0, keep where they leave the class with this number.
+
+        They leave the classes inside it as well, which no mask has without it.
+        """
+        in_mask = self._in_mask()
+        outside = frozenset[int]().union(*(classes for classes in in_mask if number not in classes))
+        return tuple(classes & outside if number in classes else classes for classes in in_mask)
+
+    def index_of(self, classes: frozenset[int]) -> int | None:
+        """The index of a mask, from 0, whose voxels are of these classes and no other; None if there is none."""
+        in_mask = self._in_mask()
+        return in_mask.index(classes) if classes in in_mask else None
+
+    def outermost_first(self) -> list[int]:
+        """The numbers of the classes, each before those inside it."""
+        in_mask = self._in_mask()
+        return sorted(range(1, len(in_mask)), key=lambda number: -sum(number in classes for classes in in_mask))
+
+    def _in_mask(self) -> tuple[frozenset[int], ...]:
+        """The classes of each index that a prediction can have: the background, and each class on top."""
+        return (frozenset(), *self.of_index[: len(frozenset().union(*self.of_index))])
+
 
 def regions_of(values: Sequence[Sequence[int]]) -> Regions | None:
     """How classes with these label values overlap; None if they do not."""

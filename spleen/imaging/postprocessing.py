@@ -6,7 +6,7 @@ the organ, not of the volume.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int64, Integer, Shaped, UInt8
 from scipy import ndimage
 
 from spleen.errors import InputError
+from spleen.imaging.classes import ClassMap, Regions, in_class
 from spleen.types import MaskVolume
 
 _CORNERS_JOIN, _FACES_JOIN = (ndimage.generate_binary_structure(3, neighbours) for neighbours in (3, 1))
@@ -34,12 +35,32 @@ class PostprocessSettings:
     fill_holes: bool = False
     min_volume_mm3: float = 0.0
     """Components smaller than this are removed."""
+    regions: Regions | None = None
+    """How the classes overlap, if they do."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_volume_mm3 < math.inf:
             raise InputError(f"min_volume_mm3 must be at least 0 mm³ and finite; got {self.min_volume_mm3:g}")
         if any(index < 1 for index in self.keep_largest):
             raise InputError(f"keep_largest takes class indices, which start at 1; got {list(self.keep_largest)}")
+
+
+def check_removable(classes: ClassMap, numbers: Iterable[int]) -> None:
+    """Raise InputError if voxels that leave one of these classes, from 1, would be of classes without a common value.
+
+    This can only be where classes overlap in part and their intersection is a class too.
+    """
+    if (regions := classes.regions) is None:
+        return
+    for number in numbers:
+        for left in regions.remaining(number):
+            if regions.index_of(left) is None:
+                others = " and ".join(classes.names[other - 1] for other in sorted(left))
+                raise InputError(
+                    f"keep-largest and min-volume-mm3: voxels taken out of '{classes.names[number - 1]}' would be of "
+                    f"{others}, and no value of a mask means these alone; use keep-largest for "
+                    "other classes only"
+                )
 
 
 def postprocess(
@@ -52,15 +73,17 @@ def postprocess(
     A hole is a region fully enclosed by one class. Its background voxels become that class, and other classes in it are
     unchanged; a voxel enclosed by several classes goes to the innermost one. A region that reaches the border of the
     volume is not a hole, because what is beyond the border is unknown.
+    Of overlapping classes, components and holes are those of all voxels of a class, and outer classes come before those
+    inside: what leaves a class leaves the ones inside it too, and stays in the ones around it.
     """
-    cleaned = mask.copy(order="K")
+    cleaned, regions = mask.copy(order="K"), settings.regions
     min_voxels = math.ceil(settings.min_volume_mm3 / voxel_volume_mm3 * (1 - _ROUNDING))
-    for class_index, box in _bounding_boxes(mask).items():
+    for class_index, box in _class_boxes(mask, regions):
         only_largest = class_index in settings.keep_largest
         if only_largest or min_voxels > 1:
-            _drop_components(cleaned[box], class_index, min_voxels, only_largest)
+            _drop_components(cleaned[box], class_index, min_voxels, only_largest, regions)
     if settings.fill_holes:
-        _fill_holes(cleaned)
+        _fill_holes(cleaned, regions)
     return cleaned
 
 
@@ -87,16 +110,50 @@ def without_specks(mask: MaskVolume, fraction: float) -> MaskVolume:
     return kept
 
 
-def _drop_components(labels: UInt8[np.ndarray, "i j k"], class_index: int, min_voxels: int, only_largest: bool) -> None:
-    """Set components of one class to background, in place."""
-    regions, n_regions = _label(labels == class_index, _CORNERS_JOIN)
-    counts = _voxel_counts(regions, n_regions)
+def _class_boxes(labels: UInt8[np.ndarray, "i j k"], regions: Regions | None) -> list[tuple[int, _Box]]:
+    """The classes in a label map, outer ones before those inside, each with a box around its voxels."""
+    boxes = _bounding_boxes(labels)
+    if regions is None:
+        return list(boxes.items())
+    found = {
+        number: [boxes[index] for index in regions.indices(number) if index in boxes]
+        for number in regions.outermost_first()
+    }
+    return [(number, _around(parts)) for number, parts in found.items() if parts]
+
+
+def _around(boxes: Sequence[_Box]) -> _Box:
+    i, j, k = (
+        slice(min(side.start for side in sides), max(side.stop for side in sides)) for sides in zip(*boxes, strict=True)
+    )
+    return i, j, k
+
+
+def _drop_components(
+    labels: UInt8[np.ndarray, "i j k"], class_index: int, min_voxels: int, only_largest: bool, regions: Regions | None
+) -> None:
+    """Take components out of one class, in place."""
+    found, n_found = _label(in_class(labels, class_index, regions), _CORNERS_JOIN)
+    if not n_found:
+        return  # gone with the class around it
+    counts = _voxel_counts(found, n_found)
     keep = counts >= min_voxels
     if only_largest:
-        keep &= np.arange(n_regions + 1) == _largest(regions, counts)
+        keep &= np.arange(n_found + 1) == _largest(found, counts)
     keep[0] = True  # everything that is not of this class
-    for planes, region in _in_parts(labels, regions):
-        planes[~keep[region]] = 0
+    after = _after_leaving(class_index, regions)
+    for planes, component in _in_parts(labels, found):
+        dropped = ~keep[component]
+        planes[dropped] = after[planes[dropped]]
+
+
+def _after_leaving(class_index: int, regions: Regions | None) -> UInt8[np.ndarray, " indices"]:
+    """What each index becomes where a voxel leaves the class: background, or the class around it."""
+    if regions is None:
+        return np.zeros(1 + class_index, np.uint8)
+    left = [regions.index_of(classes) for classes in regions.remaining(class_index)]
+    assert None not in left  # by `check_removable`
+    return np.array(left, np.uint8)
 
 
 def _largest(regions: Integer[np.ndarray, "i j k"], counts: Int64[np.ndarray, " regions"]) -> int:
@@ -118,28 +175,30 @@ class _Hole:
     inside: Bool[np.ndarray, "i j k"]
 
 
-def _fill_holes(labels: UInt8[np.ndarray, "i j k"]) -> None:
+def _fill_holes(labels: UInt8[np.ndarray, "i j k"], regions: Regions | None) -> None:
     """Fill the holes of every class, in place.
 
-    Holes that share a voxel are nested, so filling them in order of size fills the innermost first.
+    Holes that share a voxel are nested, so filling them in order of size fills the innermost first. Where overlapping
+    classes have the same hole, it is filled as the inner one.
     """
-    holes = [hole for class_index, box in _bounding_boxes(labels).items() for hole in _holes(labels, class_index, box)]
+    inner_first = reversed(_class_boxes(labels, regions))
+    holes = [hole for class_index, box in inner_first for hole in _holes(labels, class_index, box, regions)]
     for hole in sorted(holes, key=lambda hole: hole.n_voxels):
         part = labels[hole.box]
         part[hole.inside & (part == 0)] = hole.class_index
 
 
-def _holes(labels: UInt8[np.ndarray, "i j k"], class_index: int, box: _Box) -> Iterator[_Hole]:
-    """The holes of one class. The class does not extend beyond its bounding box, so regions at a face are open."""
-    regions, n_regions = _label(labels[box] != class_index, _FACES_JOIN)
-    is_open = np.zeros(n_regions + 1, dtype=bool)
+def _holes(labels: UInt8[np.ndarray, "i j k"], class_index: int, box: _Box, regions: Regions | None) -> Iterator[_Hole]:
+    """The holes of one class. The class does not extend beyond its box, so what reaches a face is open."""
+    found, n_found = _label(~in_class(labels[box], class_index, regions), _FACES_JOIN)
+    is_open = np.zeros(n_found + 1, dtype=bool)
     for axis in range(3):
         for end in (0, -1):
-            is_open[regions.take(end, axis)] = True
-    counts = _voxel_counts(regions, n_regions)
-    for region, part in _bounding_boxes(regions).items():
-        if not is_open[region]:
-            yield _Hole(int(counts[region]), class_index, _inside(box, part), regions[part] == region)
+            is_open[found.take(end, axis)] = True
+    counts = _voxel_counts(found, n_found)
+    for number, part in _bounding_boxes(found).items():
+        if not is_open[number]:
+            yield _Hole(int(counts[number]), class_index, _inside(box, part), found[part] == number)
 
 
 def _inside(box: _Box, part: _Box) -> _Box:

@@ -14,7 +14,7 @@ from spleen.imaging.files import find_volumes, group_channels
 from spleen.imaging.geometry import SHEARED_DEGREES, shear_degrees, shear_note
 from spleen.imaging.intensity import implausible_units
 from spleen.imaging.native import NativeImage
-from spleen.imaging.postprocessing import PostprocessSettings, postprocess
+from spleen.imaging.postprocessing import PostprocessSettings, check_removable, postprocess
 from spleen.imaging.slicing import flips_in_plane
 from spleen.inference.calibration.applies import find_calibration
 from spleen.inference.calibration.calibration import Calibration
@@ -286,16 +286,13 @@ def postprocess_settings(classes: ClassMap, settings: PredictSettings) -> Postpr
     unknown = [name for name in kept if name not in known]
     if unknown:
         raise InputError(f"keep-largest: no class '{unknown[0]}'; the run has {', '.join(known)}, or give all")
-    if classes.regions is not None and (kept or settings.fill_holes or settings.min_volume_mm3):
-        raise InputError(
-            "keep-largest, fill-holes and min-volume-mm3 clean up classes that do not overlap; those of this run, "
-            f"{', '.join(classes.names)}, do"
-        )
+    numbers = tuple(known[name] for name in kept)
+    check_removable(classes, known.values() if settings.min_volume_mm3 else numbers)
     if not settings.min_volume_mm3 >= 0:
         raise InputError(f"min-volume-mm3 must be 0 or more; got {settings.min_volume_mm3:g}")
     if settings.batch_size < 1:
         raise InputError(f"batch-size must be at least 1 slice; got {settings.batch_size}")
-    return PostprocessSettings(tuple(known[name] for name in kept), settings.fill_holes, settings.min_volume_mm3)
+    return PostprocessSettings(numbers, settings.fill_holes, settings.min_volume_mm3, classes.regions)
 
 
 def _predict_one(

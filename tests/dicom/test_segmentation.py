@@ -17,8 +17,9 @@ from spleen.dicom.results import write_dataset
 from spleen.dicom.segmentation import Algorithm, Segment, build_segmentation, series_number
 from spleen.dicom.uids import uid_maker
 from spleen.dicom.write_series import write_series
+from spleen.imaging.classes import Regions, parse_label_values
 from spleen.imaging.dicom.series import Series, read_series
-from tests._helpers.dicom_results import errors_of_dciodvfy
+from tests._helpers.dicom_results import errors_of_dciodvfy, sop_uids
 from tests._helpers.nifti import SHAPE, counting, ras_affine, stored_as
 
 ROTATED = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.15, 0.3), [3, -2, 1])
@@ -36,8 +37,15 @@ def a_mask(series: Series) -> np.ndarray:
     return mask
 
 
-def written(series: Series, mask: np.ndarray, path: Path, segments: list[Segment] = SEGMENTS) -> Path:
-    write_dataset(path, build_segmentation(series, mask, segments, Algorithm(("fold0",)), uid_maker(None)))
+def written(
+    series: Series,
+    mask: np.ndarray,
+    path: Path,
+    segments: list[Segment] = SEGMENTS,
+    regions: Regions | None = None,
+) -> Path:
+    algorithm = Algorithm(("fold0",))
+    write_dataset(path, build_segmentation(series, mask, segments, algorithm, uid_maker(None), regions=regions))
     return path
 
 
@@ -77,6 +85,40 @@ def test_each_frame_holds_the_pixels_of_its_segment_and_slice(tmp_path: Path) ->
     categories = [each.SegmentedPropertyCategoryCodeSequence[0].CodeMeaning for each in read.SegmentSequence]
     assert categories == ["Anatomical Structure", "Morphologically Abnormal Structure"]
     assert errors_of_dciodvfy(tmp_path / "seg.dcm") == []
+
+
+def test_a_voxel_of_several_regions_is_in_the_segment_of_each(tmp_path: Path) -> None:
+    """The liver with its tumours, the tumours, and a cyst, which is in the liver but no tumour."""
+    files = write_series(tmp_path / "case", counting(dtype=np.int16), ras_affine())
+    series = read_series(tmp_path / "case")
+    regions = parse_label_values({"liver": [1, 2, 3], "tumour": [2], "cyst": [3]}, "", [1, 2, 3]).regions
+    mask = a_mask(series)
+    mask[3, 3, 1] = mask[2, 5, 2] = 3
+    codes = codes_of(("liver", "tumour", "cyst"), read_codes())
+    segments = [Segment(name, code) for name, code in zip(("liver", "tumour", "cyst"), codes, strict=True)]
+    read = highdicom.seg.segread(written(series, mask, tmp_path / "seg.dcm", segments, regions))
+    pixels = read.get_pixels_by_source_instance(
+        sop_uids(files), assert_missing_frames_are_empty=True, ignore_spatial_locations=True
+    )  # (slice, row, column, segment)
+    found = [
+        sorted(map(tuple, np.argwhere(segment.transpose(2, 1, 0)).tolist())) for segment in np.moveaxis(pixels, -1, 0)
+    ]
+    tumour, cyst = [(1, 1, 1)], [(2, 5, 2), (3, 3, 1)]
+    rest = [(0, 1, 0), (1, 2, 1), (1, 3, 1), (2, 2, 1)]
+    assert found == [sorted([*rest, *tumour, *cyst]), tumour, cyst]
+    assert (read.SegmentationType, read.SegmentsOverlap) == ("BINARY", "YES")
+    assert errors_of_dciodvfy(tmp_path / "seg.dcm") == []
+
+
+def test_an_empty_mask_of_regions_is_a_valid_segmentation(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "case", counting(dtype=np.int16), ras_affine())
+    series = read_series(tmp_path / "case")
+    regions = parse_label_values({"liver": [1, 2], "tumour": [2]}, "", [1, 2]).regions
+    path = written(series, np.zeros(series.shape, np.uint8), tmp_path / "seg.dcm", regions=regions)
+    pixels = highdicom.seg.segread(path).get_pixels_by_source_instance(sop_uids(files), ignore_spatial_locations=True)
+    assert pixels.shape == (3, *SHAPE[1::-1], 2)
+    assert not pixels.any()
+    assert errors_of_dciodvfy(path) == []
 
 
 def test_one_volume_of_several_refers_to_its_own_frames_only(tmp_path: Path) -> None:

@@ -26,7 +26,12 @@ def confidence(name: str, score: float, reasons: str = "") -> ClassConfidence:
 
 @pytest.fixture
 def written(tmp_path: Path) -> tuple[Path, Path]:
-    """A segmentation of 6 spleen voxels and 2 of the right kidney, and its report.
+    """A segmentation of 6 spleen voxels and 2 of the right kidney, and its report."""
+    return written_of(tmp_path, ((1,), (2,)))
+
+
+def written_of(tmp_path: Path, values: tuple[tuple[int, ...], ...]) -> tuple[Path, Path]:
+    """The same with these label values of both.
 
     Voxels of 0.8 × 0.8 mm; slices at 0, 5 and 20 mm, which stand for 5, 10 and 15 mm of the patient.
     """
@@ -38,7 +43,7 @@ def written(tmp_path: Path) -> tuple[Path, Path]:
     names = ("Spleen", "kidney right")
     scores = confidence("Spleen", 0.93), confidence("kidney right", 0.4, "fragmented mask (0.40)")
     trained = view(Places(), "axial", 8)
-    object.__setattr__(trained.model.spec.preprocessing, "classes", ClassMap(names, ((1,), (2,))))
+    object.__setattr__(trained.model.spec.preprocessing, "classes", ClassMap(names, values))
     target = Target(ImageFiles("case", (tmp_path / "case",)), tmp_path / "seg.dcm")
     DicomResults().write(target, image, PredictedImage(mask, None, scores, None), [trained])
     return target.mask, report_path(target.mask)
@@ -75,6 +80,14 @@ def test_volumes_scores_and_reviews_are_in_the_report(written: tuple[Path, Path]
         "COMPLETE", "UNVERIFIED", "PRELIMINARY",
     )  # fmt: skip
     assert report.StudyInstanceUID == segmentation.StudyInstanceUID
+
+
+def test_the_volume_of_a_region_counts_all_its_voxels(tmp_path: Path) -> None:
+    """As if the kidney were a part of the spleen, which then has its 19.2 mm³ besides its own 32."""
+    _, report = written_of(tmp_path, ((1, 2), (2,)))
+    spleen, kidney = highdicom.sr.srread(report).content.get_volumetric_roi_measurement_groups()
+    assert values(spleen)["Volume"] == (0.0512, "mL")
+    assert values(kidney)["Volume"] == (0.0192, "mL")
 
 
 def values(group: highdicom.sr.VolumetricROIMeasurementsAndQualitativeEvaluations) -> dict[str, tuple[float, str]]:

@@ -44,7 +44,7 @@ def test_a_moved_patient_has_not_changed_and_a_bitten_organ_has(tmp_path: Path) 
             save(tmp_path, "2024-03-01", moved, bitten),
         ]
     )
-    first, same, shrunk = aligned_scans(list(scans), scans, {"organ": 1}, tmp_path)
+    first, same, shrunk = aligned_scans(list(scans), scans, {"organ": (1,)}, tmp_path)
     assert isinstance(first, AlignedScan)
     assert isinstance(same, AlignedScan)
     assert isinstance(shrunk, AlignedScan)
@@ -63,6 +63,20 @@ def test_a_moved_patient_has_not_changed_and_a_bitten_organ_has(tmp_path: Path) 
     assert [picture.title.split()[0] for picture in pictures] == ["axial", "coronal"]
 
 
+def test_what_a_class_gains_counts_all_of_its_label_values(tmp_path: Path) -> None:
+    """A core appears in the organ, whose value it covers: the organ loses nothing."""
+    image, label = body()
+    whole = label.astype(bool)
+    core = label.copy()
+    core[whole & (np.indices(label.shape)[2] % 2 == 0)] = 2
+    scans = dict([save(tmp_path, "2024-01-01", image, label), save(tmp_path, "2024-02-01", image, core)])
+    _, second = aligned_scans(list(scans), scans, {"whole": (1, 2), "core": (2,)}, tmp_path)
+    assert isinstance(second, AlignedScan)
+    assert (second.gain_ml["whole"], second.loss_ml["whole"]) == (0, 0)
+    assert second.gain_ml["core"] == pytest.approx((core == 2).sum() * VOXEL_ML)
+    assert second.loss_ml["core"] == 0
+
+
 def test_a_scan_that_cannot_be_aligned_leaves_the_others(tmp_path: Path) -> None:
     image, label = body()
     flat = np.full_like(image, 40)
@@ -73,7 +87,7 @@ def test_a_scan_that_cannot_be_aligned_leaves_the_others(tmp_path: Path) -> None
             save(tmp_path, "2024-03-01", image, label),
         ]
     )
-    results = list(aligned_scans(list(scans), scans, {"organ": 1}, tmp_path))
+    results = list(aligned_scans(list(scans), scans, {"organ": (1,)}, tmp_path))
     assert [type(result) for result in results] == [AlignedScan, Failed, AlignedScan]
 
 

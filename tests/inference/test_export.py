@@ -263,6 +263,21 @@ def test_the_documented_program_follows_the_metadata(
     assert_same_mask(program, tmp_path / "changed.onnx", ct.image, tmp_path)
 
 
+@pytest.mark.slow
+def test_the_documented_program_paints_overlapping_classes_as_predict_does(
+    ct: SmallCt, program: Path, tmp_path: Path
+) -> None:
+    """Both organs, and the upper half of the bright one; for each class also its own voxels in onnxruntime's output."""
+    overlap = "data.label_values={both: [3, 4, 7], upper: [4]}", "data.regions_class_order=[3,4]"
+    run = train(tmp_path / "regions", *ct.overrides, *overlap, "axis=coronal", "epochs=6")
+    path = export(run, tmp_path / "model.onnx").path
+    predict(run, ct.image, tmp_path / "expected.nii.gz", PredictSettings(precision="32", device="cpu"))
+    assert set(np.unique(np.asarray(nib.load(tmp_path / "expected.nii.gz").dataobj))) == {0, 3, 4}
+    assert_same_mask(program, path, ct.image, tmp_path)
+    probabilities = run_onnx(path, np.random.default_rng(1).uniform(-1, 1, (3, 1, 20, 32)).astype(np.float32))
+    np.testing.assert_allclose(probabilities[:, 0], 1 - probabilities[:, 1:].max(axis=1), atol=1e-6)
+
+
 def write_prediction(model: TrainedModel, image_path: Path, output: Path) -> None:
     views = make_views([model], PredictSettings(precision="32", device="cpu"))
     image = read_native(image_path)

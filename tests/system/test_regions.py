@@ -3,10 +3,16 @@
 import json
 from pathlib import Path
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
+from typer.testing import CliRunner
 
+from spleen.cli.main import app
+from spleen.dicom.node.prediction import LoadRuns
+from spleen.dicom.write_series import write_series
 from spleen.errors import InputError
 from spleen.evaluation.evaluate import evaluate
 from spleen.inference.export import export
@@ -14,7 +20,9 @@ from spleen.inference.loading import load_trained
 from spleen.inference.model import load_model
 from spleen.inference.predict import PredictSettings, predict
 from spleen.records.cases import read_cases
-from tests._helpers.many_cases import ManyCases, many_cases, quick
+from tests._helpers.dicom_results import sop_uids
+from tests._helpers.many_cases import SPACING_MM, ManyCases, many_cases, quick
+from tests._helpers.nifti import ras_affine, save
 from tests._helpers.small_run import summary
 
 pytestmark = pytest.mark.slow
@@ -92,10 +100,58 @@ def test_the_exported_graph_ends_in_sigmoids(trained: tuple[Path, ManyCases], tm
     assert load_trained(run).classes.values == ((1, 2), (2,))
 
 
-def test_clean_up_of_overlapping_classes_is_refused(trained: tuple[Path, ManyCases], tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_node", [False, True], ids=["predict", "node"])
+def test_a_dicom_segmentation_holds_each_region_as_a_whole(
+    trained: tuple[Path, ManyCases], tmp_path: Path, by_node: bool
+) -> None:
+    """The voxels of a segment are those of the NIfTI mask with any of the values of its class."""
     run, cases = trained
-    with pytest.raises(InputError, match="clean up classes that do not overlap"):
-        predict(run, cases.image("c0"), tmp_path / "m", PredictSettings(keep_largest=("whole",)))
+    stored = np.rint(np.asarray(nib.load(cases.image("c5")).dataobj)).astype(np.int16)
+    files = write_series(tmp_path / "series", stored, ras_affine(SPACING_MM))
+    codes = tmp_path / "codes.yaml"
+    codes.write_text('whole: {code: "1", meaning: Whole, scheme: 99X}\nback: {code: "2", meaning: Back, scheme: 99X}\n')
+    if by_node:
+        (tmp_path / "out").mkdir()
+        path, _ = LoadRuns((run,), "cpu", codes)()(tmp_path / "series", tmp_path / "out").files
+    else:
+        path = tmp_path / "out" / "seg.dcm"
+        done = CliRunner().invoke(
+            app, ["predict", str(run), str(files[0].parent), "-o", str(path), "--codes", str(codes)]
+        )
+        assert done.exit_code == 0, done.output
+    predict(run, save(tmp_path / "c5.nii", stored, ras_affine(SPACING_MM)), tmp_path / "mask.nii.gz")
+    mask = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj)
+    read = highdicom.seg.segread(path)
+    assert [segment.SegmentLabel for segment in read.SegmentSequence] == ["whole", "back"]
+    whole, back = np.moveaxis(
+        read.get_pixels_by_source_instance(
+            sop_uids(files), assert_missing_frames_are_empty=True, ignore_spatial_locations=True
+        ),
+        -1, 0,
+    )  # fmt: skip
+    assert set(np.unique(mask)) == {0, 1, 2}
+    np.testing.assert_array_equal(whole.transpose(2, 1, 0), mask > 0)
+    np.testing.assert_array_equal(back.transpose(2, 1, 0), mask == 2)
+
+
+def largest(mask: np.ndarray) -> np.ndarray:
+    parts, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    return np.asarray(parts == 1 + np.bincount(parts.ravel())[1:].argmax())
+
+
+def test_clean_up_keeps_the_largest_component_of_each_region(trained: tuple[Path, ManyCases], tmp_path: Path) -> None:
+    """Beside the organ there is a small second one, of both classes."""
+    run, cases = trained
+    array = np.asarray(nib.load(cases.image("c5")).dataobj).copy()
+    array[17:20, 8:11, 1:5], array[20:23, 8:11, 1:5] = 180, -60
+    image = save(tmp_path / "two.nii.gz", array, ras_affine(SPACING_MM))
+    predict(run, image, tmp_path / "raw.nii.gz")
+    predict(run, image, tmp_path / "clean.nii.gz", PredictSettings(keep_largest=("all",)))
+    raw, clean = (np.asarray(nib.load(tmp_path / f"{name}.nii.gz").dataobj) for name in ("raw", "clean"))
+    whole = largest(raw > 0)
+    assert ((raw > 0) & ~whole).sum() > 10
+    expected = np.where(largest((raw == 2) & whole), 2, np.where(whole, 1, 0))
+    np.testing.assert_array_equal(clean, expected)
 
 
 def test_partial_labels_of_regions_are_refused(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class LoadRuns:
     def __call__(self) -> Segment:
         """Raises InputError for runs that cannot be used, and for classes without a code."""
         from spleen.dicom.codes import codes_of, read_codes
-        from spleen.dicom.results import DicomResults, check_no_overlap
+        from spleen.dicom.results import DicomResults
         from spleen.imaging.dicom.series import candidates
         from spleen.imaging.files import ImageFiles
         from spleen.inference.calibration.applies import find_calibration
@@ -78,7 +78,6 @@ class LoadRuns:
         cleanup = postprocess_settings(models[0].classes, settings)
         calibration = find_calibration(models, settings).calibration
         codes = read_codes(self.codes)
-        check_no_overlap(models[0].classes)
         codes_of(models[0].classes.names, codes)
         runs = hashlib.sha256(b"".join(_digest(model.checkpoint) for model in models)).hexdigest()
 
