@@ -142,8 +142,8 @@ def test_without_an_output_the_mask_is_written_to_the_current_folder(
 def test_predicted_volumes_are_compared_with_the_training_volumes(
     ct: SmallCt, views: list[Path], tmp_path: Path
 ) -> None:
-    """The whole organ has 2,797 voxels; the part in the first 6 slices is much less than half of it."""
-    part = save(tmp_path / "part.nii", np.where(np.indices(ct.hu.shape)[2] < 6, ct.hu, -1000), AFFINE)
+    """The whole organ has 2,797 voxels; the first 3 slices have far less than half of it, whatever a network adds."""
+    part = save(tmp_path / "part.nii", np.where(np.indices(ct.hu.shape)[2] < 3, ct.hu, -1000), AFFINE)
     (whole,), (partial,) = (predict(views[0], image, tmp_path / "mask.nii.gz", PredictSettings(overwrite=True)).cases
                          for image in (ct.image, part))  # fmt: skip
     organ_mm3 = np.isin(ct.values, [3, 4]).sum() * math.prod(SPACING_MM)
