@@ -82,7 +82,8 @@ class ClassCalibration:
 
         Without cases that are labelled in part: what is labelled is not the volume of the organ.
         """
-        return self._log_errors[self._is_whole]
+        errors: Float64[np.ndarray, " n"] = self._log_errors[self._is_whole]
+        return errors
 
     def volume_factor(self, level: float = LEVEL) -> float:
         """The true volume is from 1/factor to factor times the predicted one; inf for too few cases.
@@ -138,8 +139,9 @@ class ClassCalibration:
         """`log_errors` of the cases that pass the gate; of all without a gate."""
         if self.gate is None:
             return self.log_errors
-        passing: Float64[np.ndarray, " n"] = self._values("confidence_score") > self.gate
-        return self._log_errors[self._is_whole & passing]
+        passes = self._values("confidence_score") > self.gate
+        passing: Float64[np.ndarray, " n"] = self._log_errors[self._is_whole & passes]
+        return passing
 
     def shortage(self, level: float = LEVEL) -> str | None:
         """What cannot be said with so few cases, in words; None if everything can."""
