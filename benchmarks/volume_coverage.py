@@ -99,7 +99,7 @@ def _test(
         else:
             dice = calibration.expected_dice(case.confidence_score, level)
             interval, truth, unit = None if dice is None else (dice.low, dice.high), case.dice, 1.0
-        if interval is not None:
+        if interval is not None and truth is not None:
             found.append(Tested(interval[0] <= truth <= interval[1], (interval[1] - interval[0]) / unit))
     return found
 

@@ -150,7 +150,7 @@ def check_settings(
             shown = values[0] if values else "(no value)"
             raise InputError(f"a class needs a label value other than 0 and a name; got {shown}={name or '(nothing)'}")
     if ignore_value is not None:
-        _check_ignore_value(ignore_value, by_name)
+        check_ignore_value(ignore_value, by_name)
     if isinstance(tolerance_mm, Mapping) and set(tolerance_mm) != set(by_name):
         raise InputError(
             f"tolerances for {_list(tolerance_mm)} do not match the classes {_list(by_name)}: name every class once "
@@ -181,7 +181,8 @@ def _checked_labelled(
     return {case_id: tuple(names) for case_id, names in by_case.items()}
 
 
-def _check_ignore_value(ignore_value: int, classes: Mapping[str, tuple[int, ...]]) -> None:
+def check_ignore_value(ignore_value: int, classes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise InputError if the value is that of a class or of the background."""
     taken = {value: f"the class {name}" for name, values in classes.items() for value in values} | {0: "the background"}
     if ignore_value in taken:
         raise InputError(

@@ -15,7 +15,7 @@ import numpy as np
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
-from spleen.evaluation.scoring import RawSettings, score_pairs
+from spleen.evaluation.scoring import RawSettings, score_pairs, warn_if_nothing_ignored
 from spleen.imaging.files import ImageFiles, group_channels, pair_images
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
 from spleen.inference.calibration.applies import conditions_of
@@ -27,6 +27,7 @@ from spleen.inference.calibration.calibration import (
     ClassCalibration,
     Conditions,
 )
+from spleen.inference.calibration.ignored import ignored_value
 from spleen.inference.calibration.stored import calibration_path, write_calibration
 from spleen.inference.ensemble import View, read_for
 from spleen.inference.leakage import named_like_training_cases, views_that_held_out, views_that_saw
@@ -69,6 +70,7 @@ def calibrate(
     *,
     min_dice: float = MIN_DICE,
     error_rate: float = ERROR_RATE,
+    ignore_value: int | None = None,
     advance: Advance | None = None,
 ) -> CalibrationReport:
     """Calibrate the volumes and confidence scores of runs on labelled cases that they were not trained on.
@@ -79,8 +81,11 @@ def calibrate(
     and passes is at most `error_rate`. With `settings.held_out`, each case is predicted by the runs of a
     cross-validation that held it out, and other images are skipped. `settings.overwrite` replaces a calibration.
 
-    Raises InputError, before anything is predicted, for wrong settings, an image that a run was trained on, or an
-    existing calibration.
+    Voxels whose label is `ignore_value`, by default the one that the runs were trained with, do not count. A case that
+    has any counts for the Dice and the gate, as far as it is labelled; its volume is not known and calibrates nothing.
+
+    Raises InputError, before anything is predicted, for wrong settings, an image that a run was trained on, an existing
+    calibration, or runs that ignore different values.
     """
     settings = settings or PredictSettings()
     for name, value in (("min-dice", min_dice), ("error-rate", error_rate)):
@@ -91,6 +96,7 @@ def calibrate(
     existing = [path for path in files if path.exists()]
     if existing and not settings.overwrite:
         raise InputError(f"these runs are calibrated already ({shortened(existing, 2)}); add --overwrite to replace it")
+    ignored = ignored_value(models, ignore_value)
     views = make_views(models, settings)
     pairs = _pairs(Path(images), Path(labels), models[0].preprocessing.n_channels)
     chosen, conditions = _chosen(views, pairs, settings)
@@ -99,7 +105,9 @@ def calibrate(
     report = predict([model.checkpoint for model in models], inputs, folder, _kept(settings), advance)
     failed = {each.image: each.reason for each in report.failures}
     scored = {name: pair for name, pair in chosen.items() if pair[0].paths[0] not in failed}
-    classes, unscored = _classes(models[0], folder, scored, min_dice, error_rate)
+    values = dict(zip(models[0].classes.names, models[0].classes.values, strict=True))
+    cases, unscored = _cases(values, folder, scored, ignored, warn=ignore_value is not None)
+    classes = tuple(ClassCalibration(name, values[name], cases[name], min_dice, error_rate) for name in values)
     failures = (*(f"{image}: {reason}" for image, reason in failed.items()), *unscored)
     if not any(each.cases for each in classes):
         raise InputError(f"none of the {len(chosen)} cases could be predicted and scored: {failures[0]}")
@@ -181,27 +189,36 @@ def _folder_of(models: Sequence[TrainedModel], conditions: Conditions, images: P
     return place / "calibration" / key
 
 
-def _classes(
-    model: TrainedModel, folder: Path, pairs: Pairs, min_dice: float, error_rate: float
-) -> tuple[tuple[ClassCalibration, ...], list[str]]:
-    """The calibrating cases of each class, and the cases that could not be scored, with the reason."""
-    values = dict(zip(model.classes.names, model.classes.values, strict=True))
+def _cases(
+    values: Mapping[str, tuple[int, ...]], folder: Path, pairs: Pairs, ignored: int | None, warn: bool
+) -> tuple[dict[str, tuple[CalibratingCase, ...]], list[str]]:
+    """The calibrating cases of each class, and the cases that could not be scored, with the reason.
+
+    With `warn`, a warning if no reference contains the ignored value.
+    """
     files = {name: (folder / f"{image.case_id}.nii.gz", label) for name, (image, label) in pairs.items()}
-    settings = RawSettings(values, 0.0, None, surface=False, grid_tolerance_mm=GRID_TOLERANCE_MM)
+    settings = RawSettings(
+        values, 0.0, None, surface=False, grid_tolerance_mm=GRID_TOLERANCE_MM, ignore_value=ignored
+    )  # fmt: skip
     scored, failed = score_pairs(files, settings)
+    if warn:
+        warn_if_nothing_ignored(settings, scored)
     rows = {(row["prediction"], row["label_values"]): row for row in read_record(folder / CSV_NAME)}
     cases: dict[str, list[CalibratingCase]] = {name: [] for name in values}
     for case in scored:
         mask = as_utf8(files[case.case_id][0].name)
         for score in case.scores:
             row = rows[mask, VALUE_SEPARATOR.join(map(str, values[score.class_name]))]
-            cases[score.class_name].append(_calibrating_case(score, float(row["confidence_score"])))
-    classes = tuple(ClassCalibration(name, values[name], tuple(cases[name]), min_dice, error_rate) for name in values)
-    return classes, [f"{each.case_id}: {each.reason}" for each in failed]
+            cases[score.class_name].append(_calibrating_case(score, row, is_whole=not case.n_ignored))
+    reasons = [f"{each.case_id}: {each.reason}" for each in failed]
+    return {name: tuple(of_class) for name, of_class in cases.items()}, reasons
 
 
-def _calibrating_case(score: ClassScore, confidence_score: float) -> CalibratingCase:
-    return CalibratingCase(score.volume_prediction_mm3, score.volume_reference_mm3, confidence_score, score.dice)
+def _calibrating_case(score: ClassScore, row: Mapping[str, str], is_whole: bool) -> CalibratingCase:
+    """From the scores and the row of predictions.csv; the scores of a partly labelled case know a part of its mask."""
+    predicted = score.volume_prediction_mm3 if is_whole else float(row["volume_mm3"])
+    reference = score.volume_reference_mm3 if is_whole else None
+    return CalibratingCase(predicted, reference, float(row["confidence_score"]), score.dice)
 
 
 def to_text(report: CalibrationReport) -> str:
@@ -222,6 +239,11 @@ def to_text(report: CalibrationReport) -> str:
         f"above the gate; at most {first.error_rate:.1%} of all masks pass with a Dice below {first.min_dice:g}.",
     ]
     lines += [text for text in (each.shortage() for each in classes) if text]
+    if n_partial := max(each.n_partial for each in classes):
+        lines.append(
+            f"{n_partial} of {max(len(each.cases) for each in classes)} cases are labelled in part: they count for the "
+            "Dice and the gate, as far as they are\nlabelled, and not for the volume, which is not known of them"
+        )
     if report.left_out:
         lines.append(f"{report.left_out} images left out that no run held out")
     lines.append(f"wrote {shortened(report.files, 2)}; predictions are kept in {report.predictions}")

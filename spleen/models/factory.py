@@ -70,20 +70,26 @@ def build_part(name: str, setting: Mapping[str, Any]) -> nn.Module:
         raise InputError(f"{name}._target_ must be the dotted name of a class, such as torch.nn.Conv2d; got '{target}'")
     package = target.partition(".")[0]
     if importlib.util.find_spec(package) is None:
-        install = f"; install it with: pip install '{_OPTIONAL[package]}'" if package in _OPTIONAL else ""
-        raise InputError(
-            f"{name}: {setting['_target_']} needs the package '{package}', which is not installed{install}"
-        )
+        raise InputError(_missing(name, target, package))
     try:
         built = _instantiate(name, setting)
     except InputError:
         raise
+    except ModuleNotFoundError as error:
+        if error.name not in _OPTIONAL:
+            raise InputError(f"{name} cannot be built: {target}: {error}") from error
+        raise InputError(_missing(name, target, error.name)) from error
     except Exception as error:  # arbitrary code of a network, with arguments that may not fit
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name} cannot be built: {setting['_target_']}: {reason}") from error
     if not isinstance(built, nn.Module):
         raise InputError(f"{name}: {setting['_target_']} gives {type(built).__name__}, not a torch.nn.Module")
     return built
+
+
+def _missing(name: str, target: str, package: str) -> str:
+    install = f"; install it with: pip install '{_OPTIONAL[package]}'" if package in _OPTIONAL else ""
+    return f"{name}: {target} needs the package '{package}', which is not installed{install}"
 
 
 def check_arguments(name: str, target: Callable[..., object], values: Mapping[str, Any]) -> None:

@@ -1,10 +1,12 @@
-"""The default loss. Any other loss with the signature (logits, label_map), such as MONAI's, needs only a YAML file.
+"""The losses. Any other one with the signature (logits, label_map), such as MONAI's, needs only a YAML file.
 
 The convention is MONAI's: ``loss(logits, label_map)`` with logits (b, classes, h, w), background as class 0,
-and an integer label map (b, 1, h, w).
+and an integer label map (b, 1, h, w). A loss that also takes ``absorbed`` is told which pixels nobody has labelled.
 """
 
+import inspect
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +86,11 @@ class DiceCrossEntropyLoss(nn.Module):
         if self.batch_dice:
             overlap, total = overlap.sum(0), total.sum(0)
         dice = (2 * overlap + self.smooth) / (total + self.smooth)
-        return self.dice_weight * (1 - dice.mean()) + self.ce_weight * cross_entropy
+        if absorbed is None or self.batch_dice:
+            dice_loss = 1 - dice.mean()
+        else:
+            dice_loss = _mean_of_known(1 - dice, _known(absorbed).flatten(1).any(1, keepdim=True))
+        return self.dice_weight * dice_loss + self.ce_weight * cross_entropy
 
     # Both return the mean cross-entropy, and probabilities and one-hot labels of the foreground classes.
 
@@ -98,7 +104,7 @@ class DiceCrossEntropyLoss(nn.Module):
         if absorbed is None:
             return F.binary_cross_entropy_with_logits(difference, smoothed), probability, reference
         of_pixels = F.binary_cross_entropy_with_logits(difference, smoothed, reduction="none")
-        return _mean_of_known(of_pixels, absorbed), probability, reference
+        return _mean_of_known(of_pixels, _known(absorbed)), probability, reference
 
     def _multi_class(self, logits: Tensor, label_map: Tensor, absorbed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         # F.cross_entropy is avoided: on images it has no deterministic CUDA kernel.
@@ -112,7 +118,7 @@ class DiceCrossEntropyLoss(nn.Module):
             smoothed = smoothed.masked_fill(absorbed, 0)
             smoothed[:, :1] += share * absorbed.sum(1, keepdim=True)
         of_pixels = -(smoothed * log_probability).sum(1, keepdim=True)
-        cross_entropy = of_pixels.mean() if absorbed is None else _mean_of_known(of_pixels, absorbed)
+        cross_entropy = of_pixels.mean() if absorbed is None else _mean_of_known(of_pixels, _known(absorbed))
         return cross_entropy, log_probability[:, 1:].exp(), reference[:, 1:]
 
     def _smooth_labels(self, reference: Tensor, classes: int) -> Tensor:
@@ -121,10 +127,67 @@ class DiceCrossEntropyLoss(nn.Module):
         return reference * (1 - self.label_smoothing) + self.label_smoothing / classes
 
 
-def _mean_of_known(values: Float[Tensor, "b 1 h w"], absorbed: Absorbed) -> Float[Tensor, ""]:
-    """The mean over the pixels whose background does not stand for all classes; 0 if there are none."""
-    known = ~absorbed[:, 1:].all(1, keepdim=True)
-    return (values * known).sum() / known.sum().clamp_min(1)
+class DiceFocalLoss(nn.Module):
+    """MONAI's DiceFocalLoss, whose means are those of what is known; of known pixels alone it is bit by bit MONAI's.
+
+    The focal loss (Lin et al. 2017) has a sigmoid for each class, and the Dice the softmax. The arguments are those of
+    ``monai.losses.DiceFocalLoss``.
+
+    Raises:
+        InputError: a reduction other than the mean.
+    """
+
+    def __init__(
+        self,
+        include_background: bool = True,
+        to_onehot_y: bool = False,
+        softmax: bool = False,
+        batch: bool = False,
+        gamma: float = 2.0,
+        lambda_dice: float = 1.0,
+        lambda_focal: float = 1.0,
+        smooth_nr: float = 1e-5,
+        smooth_dr: float = 1e-5,
+        reduction: str = "mean",
+        **others: Any,
+    ) -> None:
+        from monai import losses  # an extra, and slow to import
+
+        super().__init__()
+        if reduction != "mean":
+            raise InputError(f"reduction must be mean, since a training minimises one number; got {reduction}")
+        of_monai = losses.DiceFocalLoss(
+            include_background=include_background, softmax=softmax, batch=batch, gamma=gamma, lambda_dice=lambda_dice,
+            lambda_focal=lambda_focal, smooth_nr=smooth_nr, smooth_dr=smooth_dr, reduction="none", **others,
+        )  # fmt: skip
+        self.dice, self.focal = of_monai.dice, of_monai.focal
+        self.lambda_dice, self.lambda_focal = lambda_dice, lambda_focal
+        self.to_onehot_y, self.batch = to_onehot_y, batch
+
+    def forward(self, logits: Logits, label_map: LabelBatch, absorbed: Absorbed | None = None) -> Float[Tensor, ""]:
+        """The loss of a batch, with `absorbed` as in `DiceCrossEntropyLoss`."""
+        from monai.networks import one_hot
+
+        reference = one_hot(label_map, num_classes=logits.shape[1]) if self.to_onehot_y else label_map
+        dice, focal = self.dice(logits, reference), self.focal(logits, reference)
+        if absorbed is None:
+            dice_loss, focal_loss = dice.mean(), focal.mean()
+        else:
+            known = _known(absorbed)
+            focal_loss = _mean_of_known(focal, known)
+            dice_loss = dice.mean() if self.batch else _mean_of_known(dice, known.any(3, True).any(2, True))
+        loss: Tensor = self.lambda_dice * dice_loss + self.lambda_focal * focal_loss
+        return loss
+
+
+def _known(absorbed: Absorbed) -> Bool[Tensor, "b 1 h w"]:
+    """The pixels whose background does not stand for all classes."""
+    return ~absorbed[:, 1:].all(1, keepdim=True)
+
+
+def _mean_of_known(values: Float[Tensor, "b ..."], known: Bool[Tensor, "b ..."]) -> Float[Tensor, ""]:
+    """The mean over the known values; 0 if there are none. `known` is broadcast to the values."""
+    return (values * known).sum() / known.expand_as(values).sum().clamp_min(1)
 
 
 def absorb(logits: Logits, absorbed: Absorbed) -> Logits:
@@ -146,8 +209,9 @@ class LossOfKnown(nn.Module):
 
     `unlabelled` are the classes that the background may also be, by the code of such a background in the label map; in
     pixels whose label is `IGNORED` it may be any. These classes are absorbed by the background (see `absorb`). To sums
-    of probabilities, as in Dice and Tversky, they then add nothing; `DiceCrossEntropyLoss` leaves ignored pixels out.
-    In any other loss that is a mean over all pixels, as the focal term, unknown pixels count as solved.
+    of probabilities, as in Dice and Tversky, they then add nothing. A loss whose `forward` takes `absorbed` is told of
+    them, and leaves ignored pixels out of its means, as `DiceCrossEntropyLoss` and `DiceFocalLoss` do. In any other
+    loss that is a mean over all pixels, unknown pixels count as solved.
     """
 
     _absorbed: Tensor
@@ -155,6 +219,7 @@ class LossOfKnown(nn.Module):
     def __init__(self, loss: nn.Module, unlabelled: Mapping[int, Collection[int]] | None = None) -> None:
         super().__init__()
         self.loss = loss
+        self._is_told = "absorbed" in inspect.signature(loss.forward).parameters
         table = torch.zeros(IGNORED + 1, IGNORED + 1, dtype=torch.bool)
         table[IGNORED, 1:] = True
         for code, classes in (unlabelled or {}).items():
@@ -166,7 +231,7 @@ class LossOfKnown(nn.Module):
         """The loss of a batch."""
         absorbed = self._absorbed[:, : logits.shape[1]][label_map[:, 0].long()].movedim(-1, 1)
         logits, label_map = absorb(logits, absorbed), label_map.masked_fill(label_map >= self._lowest_code, 0)
-        if isinstance(self.loss, DiceCrossEntropyLoss):
+        if self._is_told:
             return self.loss(logits, label_map, absorbed)  # type: ignore[no-any-return]
         return self.loss(logits, label_map)  # type: ignore[no-any-return]
 

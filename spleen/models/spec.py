@@ -81,6 +81,7 @@ class ModelSpec:
         preprocessing = self.preprocessing
         classes = zip(preprocessing.classes.names, preprocessing.classes.values, self.training_volumes_mm3, strict=True)
         roi = {} if self.roi is None else {"roi": {**asdict(self.roi), "classes": list(self.roi.classes)}}
+        ignored = {} if preprocessing.ignore_value is None else {"ignore_value": preprocessing.ignore_value}
         return {
             "spec_version": _ROI_SPEC_VERSION if roi else SPEC_VERSION,
             "classes": [
@@ -101,6 +102,7 @@ class ModelSpec:
             "trained_flips": list(self.trained_flips),
             "seen_images": list(self.seen_images),
             "spleen_version": self.spleen_version,
+            **ignored,
             **roi,
         }
 
@@ -161,7 +163,18 @@ def _preprocessing(content: Mapping[str, Any], classes: ClassMap) -> Preprocessi
         classes=classes,
         grid_tolerance_mm=float(_take(content, "grid_tolerance_mm", _between(0, 10), "from 0 to 10 mm")),
         n_channels=_take(content, "channels", _within(1, 1000), "a whole number from 1 to 1000"),
+        ignore_value=_ignore_value(content, classes),
     )
+
+
+def _ignore_value(content: Mapping[str, Any], classes: ClassMap) -> int | None:
+    """None where the key is missing: nothing was ignored, or an older version did not record it."""
+    if "ignore_value" not in content:
+        return None
+    taken = {0, *(value for values in classes.values for value in values)}
+    allowed = "a whole number that is neither 0 nor a value of a class"
+    value: int = _take(content, "ignore_value", lambda value: _is_whole(value) and value not in taken, allowed)
+    return value
 
 
 def _crop_size(content: Mapping[str, Any]) -> int | tuple[int, int, int] | None:

@@ -21,10 +21,14 @@ EARLIER_KEYS = {current: earlier for earlier, current in RENAMED_KEYS.items()}
 RENAMED_TARGETS = {
     "spleen.losses.DiceCrossEntropyLoss": "spleen.models.losses.DiceCrossEntropyLoss",
     "spleen.models.UNet": "spleen.models.unet.UNet",
+    "monai.losses.DiceFocalLoss": "spleen.models.losses.DiceFocalLoss",
 }
 """Earlier → current dotted name of a class that a configuration names as `_target_`."""
 
-EARLIER_TARGETS = {"spleen.models.losses.DiceCrossEntropyLoss": "spleen.losses.DiceCrossEntropyLoss"}
+EARLIER_TARGETS = {
+    "spleen.models.losses.DiceCrossEntropyLoss": "spleen.losses.DiceCrossEntropyLoss",
+    "spleen.models.losses.DiceFocalLoss": "monai.losses.DiceFocalLoss",
+}
 """Current → earlier name, under which the identity of a job counts it."""
 
 

@@ -157,8 +157,8 @@ def _split_slices(config: TrainConfig, case: StoredCase) -> SliceSplit:
         return SliceSplit(train=case.labelled_slices, val=(), test=(), guard=())
     settings = build.build_split_settings(config)
     try:
-        return split_one_volume(case.foreground, case.spacing_mm[0], config.context_slices, settings).without(
-            case.ignored_slices
+        return split_one_volume(
+            case.foreground, case.spacing_mm[0], config.context_slices, settings, case.ignored_slices
         )
     except InputError as error:
         raise InputError(f"{case.case_id}, {case.axis} slices: {error}") from error

@@ -111,6 +111,13 @@ def test_identity_survives_a_round_trip_through_the_recorded_configuration() -> 
     assert identity_with_files(parse(OmegaConf.create(text))) == identity_with_files(config)
 
 
+def test_jobs_with_the_loss_that_was_monais_keep_their_identity() -> None:
+    settings = settings_with_effect(compose_config("loss=dice_focal"))
+    assert settings["loss._target_"] == "monai.losses.DiceFocalLoss"
+    named = compose_config("loss=dice_focal", "loss._target_=monai.losses.DiceFocalLoss")
+    assert settings_with_effect(named) == settings
+
+
 def test_identity_depends_on_file_content_but_not_on_path_or_mtime(ct: SmallCt, tmp_path: Path) -> None:
     def of(image: Path, label: Path) -> str:
         return identity_of(

@@ -113,6 +113,62 @@ def test_an_organ_on_too_few_slices_is_reported_with_a_suggestion(n_organ):
     assert len(split.val) == len(split.test) == 1
 
 
+def _drawn(every_mm, n_drawn):
+    """A volume of 1 mm slices of which one in `every_mm` is labelled and shows the organ; foreground and the others."""
+    foreground = np.zeros(every_mm * n_drawn, dtype=bool)
+    foreground[::every_mm] = True
+    return foreground, np.flatnonzero(~foreground).tolist()
+
+
+@pytest.mark.parametrize(
+    ("guard_mm", "context", "nearest_mm", "n_guard"), [(5.0, 0, 10, 0), (15.0, 0, 20, 4), (0.0, 12, 20, 4)]
+)
+def test_a_guard_reaches_through_unlabelled_slices(guard_mm, context, nearest_mm, n_guard):
+    """12 labelled slices, 10 mm apart; 15 mm, or 12 slices of context, reach one of them on either side of a block."""
+    foreground, ignored = _drawn(10, 12)
+    split = split_one_volume(foreground, 1.0, context, _settings(guard_mm=guard_mm, test_fraction=0.1), ignored)
+    assert (len(split.val), len(split.test), len(split.guard)) == (2, 1, n_guard)
+    assert sorted([*split.train, *split.val, *split.test, *split.guard]) == list(range(0, 120, 10))
+    held_out = [*split.val, *split.test]
+    assert min(abs(one - other) for one in split.train for other in held_out) == nearest_mm
+    assert not np.isin(context_indices(np.array(split.train), 120, context), held_out).any()
+
+
+def test_too_few_labelled_slices_are_reported_with_how_far_a_guard_reaches():
+    """25 mm reach two slices: 2 val, 1 test, four guards of two, three training blocks of one: 14 slices."""
+    foreground, ignored = _drawn(10, 12)
+    wide = _settings(guard_mm=25.0, test_fraction=0.1)
+    with pytest.raises(InputError, match=r"visible on 12 labelled slices; .* guard gaps of 2 .* need 14\. "):
+        split_one_volume(foreground, 1.0, 0, wide, ignored)
+    split = split_one_volume(*_drawn(10, 14)[:1], 1.0, 0, wide, _drawn(10, 14)[1])
+    assert len(split.train) == 14 - 2 - 1 - 8
+
+
+@given(
+    labelled=st.lists(st.booleans(), min_size=20, max_size=150),
+    spacing_mm=st.floats(0.3, 6),
+    context=st.integers(0, 3),
+    guard_mm=st.floats(0, 12),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=120, deadline=None, derandomize=True)
+def test_no_unlabelled_slice_is_used_and_none_narrows_a_guard(labelled, spacing_mm, context, guard_mm, seed):
+    foreground = np.array(labelled)
+    foreground[:5] = False  # labelled, or not, without the organ
+    ignored = np.flatnonzero(~np.array(labelled)).tolist()
+    try:
+        split = split_one_volume(foreground, spacing_mm, context, _settings(seed, guard_mm, test_blocks=2), ignored)
+    except InputError:
+        return
+    held_out = np.array([*split.val, *split.test])
+    assert not {*split.train, *split.val, *split.test, *split.guard} & set(ignored)
+    assert foreground[held_out].all()
+    assert foreground[list(split.train)].sum() >= 3
+    apart = np.abs(np.subtract.outer(np.array(split.train), held_out)).min()
+    assert apart > context
+    assert apart * spacing_mm > guard_mm - 1e-6 * spacing_mm
+
+
 def test_wide_context_widens_the_guard():
     split = split_one_volume(_organ(90, 10, 79), 5.0, 4, _settings(guard_mm=0.0))
     assert len(split.guard) == 4 * 4

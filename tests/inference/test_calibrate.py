@@ -21,7 +21,7 @@ from spleen.inference.loading import load_ensemble
 from spleen.inference.outputs import read_record
 from spleen.inference.predict import PredictSettings, predict
 from spleen.inference.report.masks import recorded_estimates
-from tests._helpers.many_cases import VOXEL_MM3, ManyCases, coronal_folds, many_cases, quick
+from tests._helpers.many_cases import VOXEL_MM3, ManyCases, coronal_folds, many_cases, quick, relabel
 from tests._helpers.trained_runs import voxels
 
 pytestmark = pytest.mark.slow
@@ -166,6 +166,46 @@ def test_a_case_that_fails_is_listed_and_the_others_calibrate(data: ManyCases, s
     assert "c2.nii.gz" in output
     assert "failed: c7: " in output
     assert len(read_calibration(study / "coronal1" / "calibration.json").of("front").cases) == 22
+
+
+def test_partly_labelled_cases_count_as_far_as_they_are_labelled(data: ManyCases, study: Path, tmp_path: Path) -> None:
+    """Of c4 two axial slices are labelled, of c9 one half; in the unlabelled part the reference would be wrong."""
+    root = shutil.copytree(data.root, tmp_path / "data")
+    partly = ManyCases(root, dict(data.labels))
+    relabel(partly, "c4", lambda label: np.where(np.arange(8) < 2, label, 255).astype(np.uint8))
+    relabel(partly, "c9", lambda label: np.where(np.arange(24)[:, None, None] < 12, label, 255).astype(np.uint8))
+    arguments = study, "--images", root / "imagesTr", "--labels", root / "labelsTr", "--held-out"
+    output = spleen_calibrate(*arguments, "--ignore-value", "255")
+    assert output.startswith("0: "), output
+    assert "2 of 24 cases are labelled in part: they count for the Dice and the gate, as far" in output
+    calibration = read_calibration(study / "coronal0" / "calibration.json").of("front")
+    assert (calibration.n_partial, len(calibration.log_errors)) == (2, 22)
+    (predictions,) = (study / "calibration").iterdir()
+    expected = []
+    for case_id in ("c4", "c9"):
+        mask, label = voxels(predictions / f"{case_id}.nii.gz"), partly.labels[case_id]
+        mine, reference = (mask == 1) & (label != 255), label == 1
+        dice = 2 * (mine & reference).sum() / (mine.sum() + reference.sum())
+        expected.append(((mask == 1).sum() * VOXEL_MM3, dice))
+    found = [(case.predicted_mm3, case.dice) for case in calibration.cases if case.reference_mm3 is None]
+    np.testing.assert_allclose(sorted(found), sorted(expected), rtol=1e-5)
+    assert "1 cannot be ignored: it is the class front" in spleen_calibrate(
+        *arguments, "--overwrite", "--ignore-value", "1"
+    )
+
+
+def test_the_ignored_value_is_that_of_the_training(data: ManyCases, tmp_path: Path) -> None:
+    """Every case is labelled in part: no volume is known, which the command says."""
+    partly = ManyCases(shutil.copytree(data.root, tmp_path / "data"), dict(data.labels))
+    for case_id in data.labels:
+        relabel(partly, case_id, lambda label: np.where(np.arange(8) < 5, label, 200).astype(np.uint8))
+    settings = "axis=coronal", "split.folds=2", "fold=0", "data.ignore_value=200"
+    run = quick(tmp_path / "runs", *partly.decathlon, *settings)
+    assert load_ensemble([run])[0].preprocessing.ignore_value == 200
+    report = calibrate(run, partly.root / "imagesTr", partly.root / "labelsTr", HELD_OUT)
+    front = report.calibration.of("front")
+    assert (front.n_partial, len(front.cases)) == (12, 12)
+    assert "12 of 12 cases are labelled in part" in str(report)
 
 
 def test_nothing_is_written_if_every_case_fails(data: ManyCases, study: Path, tmp_path: Path) -> None:

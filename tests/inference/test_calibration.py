@@ -93,6 +93,25 @@ def test_too_few_cases_say_so() -> None:
     assert math.isnan(none.passing_fraction)
 
 
+def test_a_partly_labelled_case_has_a_dice_and_no_volume() -> None:
+    """20 partly labelled cases of score 0.9 and Dice 0.5, one with nothing in its labelled part, 20 whole ones."""
+    partly = tuple(replace(case, reference_mm3=None, dice=0.5, confidence_score=0.9) for case in calibrated().cases)
+    unseen = CalibratingCase(1000.0, None, 0.9, math.nan)  # nothing in the labelled part
+    calibration = replace(calibrated(), cases=(*partly, *calibrated().cases, unseen))
+    assert (calibration.n_partial, calibration.n_empty, len(calibration.log_errors)) == (21, 1, 20)
+    assert calibration.volume_interval(500.0) == calibrated().volume_interval(500.0)
+    assert calibration.expected_dice(0.9) != calibrated().expected_dice(0.9)
+    # (1 + 1) / 41 ≤ 5 % of bad masks may pass: of 20 + 6 with a Dice below 0.8, the second highest score is 0.9.
+    assert calibration.gate == 0.9
+    assert len(calibration.passing_log_errors) == 4  # scores 0.925 to 1
+    assert calibration.shortage() is None
+    fewer = replace(calibration, cases=(*partly, *calibrated().cases[:7]))
+    assert fewer.volume_interval(500.0) is None
+    assert fewer.shortage() == (
+        "spleen: 27 cases: no 95% interval of the volume (19 fully labelled cases needed, and 7 are)"
+    )
+
+
 def test_the_gate_follows_from_the_bad_cases() -> None:
     """A Dice below 0.79 is a score below 0.68: cases 1 to 7 of 20; with (0 + 1) / 21 ≤ 5 %, none of them may pass."""
     calibration = replace(calibrated(), min_dice=0.79)
@@ -152,6 +171,14 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
         assert {str(case) for case in after.cases} == {str(case) for case in before.cases}  # NaN is not NaN
         assert after.volume_interval(10.0) == before.volume_interval(10.0)
         assert after.expected_dice(0.8) == pytest.approx(before.expected_dice(0.8))
+    assert to_json(read) == to_json(calibration)
+
+
+def test_partly_labelled_cases_are_read_as_they_were_written() -> None:
+    cases = (CalibratingCase(5.0, None, 0.5, 0.7), CalibratingCase(5.0, None, 0.5, math.nan), *calibrated().cases)
+    calibration = Calibration(CONDITIONS, (replace(calibrated(), cases=cases),))
+    read = from_json(to_json(calibration))
+    assert {str(case) for case in read.classes[0].cases} == {str(case) for case in cases}
     assert to_json(read) == to_json(calibration)
 
 

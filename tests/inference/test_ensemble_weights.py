@@ -1,6 +1,7 @@
 """Fitted ensemble weights, compared with a grid search."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -97,6 +98,33 @@ def test_cases_without_any_class_are_left_out(tmp_path: Path) -> None:
     assert fit(views, {"a": good, "b": empty}).dice == fit(views, {"a": good}).dice == 1.0
     with pytest.raises(InputError, match="no case contains any class"):
         fit(views, {"b": empty})
+
+
+def test_ignored_voxels_do_not_count(tmp_path: Path) -> None:
+    """Two of five slices have a label that contradicts the others; ignored, the weights are those of the others."""
+    image = intensities(SHAPE)
+    organ = (image > 0.25).astype(np.uint8)
+    organ[:, :, 3:] = image[:, :, 3:] <= 0.25
+    partly = organ.copy()
+    partly[:, :, 3:] = 255
+    opposite, perfect = Pointwise([-16.0], [4.0]), Pointwise([8.0], [-2.06])
+    views = [view(opposite, "axial", 9), view(perfect, "coronal", 9)]
+    ignoring = [ignoring_value(each, 255) for each in views]
+    found = fit(ignoring, {"a": write_case(tmp_path, "a", image, partly)})
+    assert found.dice == 1.0
+    assert 0.79 < found.weights[1] < 0.9  # as without these slices
+    kept, probabilities = organ[:, :, :3] > 0, [expit(-16 * image + 4), expit(8 * image - 2.06)]
+    assert found.dice_equal == pytest.approx(mean_dice([0.5, 0.5], [(np.stack(probabilities)[..., :3], kept)]))
+    assert fit(views, {"a": write_case(tmp_path, "b", image, organ)}).dice < 0.9
+    other = ignoring_value(views[0], -1)
+    with pytest.raises(InputError, match=r"ignore different label values, -1 \(axial\), 255 \(coronal\)"):
+        fit([other, ignoring[1]], {})
+
+
+def ignoring_value(each: View, value: int) -> View:
+    """The view, as if its run had been trained with this ignore value."""
+    preprocessing = replace(each.model.preprocessing, ignore_value=value)
+    return replace(each, model=replace(each.model, spec=replace(each.model.spec, preprocessing=preprocessing)))
 
 
 def test_fitting_weights_for_a_single_view_is_refused(tmp_path: Path) -> None:

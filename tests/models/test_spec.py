@@ -106,6 +106,16 @@ def test_a_checkpoint_contains_label_values_that_the_settings_left_open(
     assert ModelSpec.from_json(content[SPEC_KEY]).preprocessing.classes.values == ((7,),)
 
 
+def test_an_ignored_value_is_recorded_only_where_there_is_one(text: str) -> None:
+    spec = ModelSpec.from_json(text)
+    assert "ignore_value" not in json.loads(text)
+    ignoring = replace(spec, preprocessing=replace(spec.preprocessing, ignore_value=-1))
+    assert ModelSpec.from_json(ignoring.to_json()) == ignoring
+    for value in (0, 7, None, "255"):
+        with pytest.raises(InputError, match="'ignore_value' in its model specification must be a whole number that"):
+            ModelSpec.from_json(changed(text, ("ignore_value",), value))
+
+
 def test_a_specification_survives_a_json_round_trip(text: str) -> None:
     assert ModelSpec.from_json(text).to_json() == text
 

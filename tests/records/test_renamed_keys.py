@@ -34,6 +34,11 @@ def test_other_class_paths_are_unchanged() -> None:
     assert with_current_keys(mine) == mine
 
 
+def test_the_loss_that_was_monais_is_the_one_that_knows_ignored_pixels() -> None:
+    earlier = {"loss": {"_target_": "monai.losses.DiceFocalLoss", "gamma": 2.0}}
+    assert with_current_keys(earlier)["loss"]["_target_"] == "spleen.models.losses.DiceFocalLoss"
+
+
 def test_a_setting_given_under_both_names_is_rejected() -> None:
     with pytest.raises(InputError, match=r"split\.val_share and split\.val_fraction are the same setting"):
         with_current_keys({"split": {"val_share": 0.15, "val_fraction": 0.2}})

@@ -43,6 +43,14 @@ def calibrate(
     error_rate: Annotated[
         float, typer.Option(help="Probability that a mask is bad and passes without a review, at most.")
     ] = 0.05,
+    ignore_value: Annotated[
+        int | None,
+        typer.Option(
+            metavar="V",
+            help="Voxels with this value in the references do not count; nobody has labelled them.",
+            show_default="as the RUNs were trained",
+        ),
+    ] = None,
     batch_size: BatchSize = 8,
     device: Device = "auto",
     precision: Precision = None,
@@ -78,7 +86,14 @@ def calibrate(
     )
     with stop_on_signals() as stop, ProgressBar("slice", check=stop.check) as bar:
         report = calibrate_runs(
-            runs, images, labels, settings, min_dice=min_dice, error_rate=error_rate, advance=bar.advance
+            runs,
+            images,
+            labels,
+            settings,
+            min_dice=min_dice,
+            error_rate=error_rate,
+            ignore_value=ignore_value,
+            advance=bar.advance,
         )
     print(report)
     print_failures(report.failures)

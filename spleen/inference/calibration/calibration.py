@@ -31,15 +31,17 @@ class CalibratingCase:
     """One class of one labelled case that the predicting runs were not trained on."""
 
     predicted_mm3: float
-    reference_mm3: float
+    """Of the whole mask."""
+    reference_mm3: float | None
+    """None where only part of the case is labelled, so that the volume is not known."""
     confidence_score: float
     dice: float
-    """NaN where neither mask has a voxel."""
+    """Of the labelled voxels; NaN where neither mask has one of them."""
 
     @property
     def is_empty(self) -> bool:
-        """Neither mask has a voxel."""
-        return self.predicted_mm3 == 0 == self.reference_mm3
+        """Neither mask has a voxel, as far as the case is labelled."""
+        return math.isnan(self.dice)
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,18 @@ class ClassCalibration:
         """Cases left out, since neither mask has a voxel."""
         return len(self.cases) - len(self._counted)
 
+    @property
+    def n_partial(self) -> int:
+        """Cases of which only part is labelled: they count for the Dice and the gate, not for the volume."""
+        return sum(case.reference_mm3 is None for case in self.cases)
+
     @cached_property
     def log_errors(self) -> Float64[np.ndarray, " n"]:
-        """log(reference volume / predicted volume) of each case that is not empty; ±inf where one mask is."""
-        with np.errstate(divide="ignore"):
-            reference, predicted = (np.log(self._values(name)) for name in ("reference_mm3", "predicted_mm3"))
-        errors: Float64[np.ndarray, " n"] = reference - predicted
+        """log(reference volume / predicted volume) of each case that is not empty; ±inf where one mask is.
+
+        Without cases that are labelled in part: what is labelled is not the volume of the organ.
+        """
+        errors: Float64[np.ndarray, " n"] = self._log_errors[self._is_whole]
         return errors
 
     def volume_factor(self, level: float = LEVEL) -> float:
@@ -131,7 +139,8 @@ class ClassCalibration:
         """`log_errors` of the cases that pass the gate; of all without a gate."""
         if self.gate is None:
             return self.log_errors
-        passing: Float64[np.ndarray, " n"] = self.log_errors[self._values("confidence_score") > self.gate]
+        passes = self._values("confidence_score") > self.gate
+        passing: Float64[np.ndarray, " n"] = self._log_errors[self._is_whole & passes]
         return passing
 
     def shortage(self, level: float = LEVEL) -> str | None:
@@ -140,6 +149,10 @@ class ClassCalibration:
         missing = []
         if n < (needed := fewest_cases(level)):
             missing.append(f"no {level:.0%} interval ({needed} cases needed)")
+        elif (n_whole := len(self.log_errors)) < needed:
+            missing.append(
+                f"no {level:.0%} interval of the volume ({needed} fully labelled cases needed, and {n_whole} are)"
+            )
         elif math.isinf(self.volume_factor(level)):
             missing.append(f"no {level:.0%} interval of the volume (too many masks are empty, or their references)")
         if self.gate is None:
@@ -151,13 +164,25 @@ class ClassCalibration:
     def _counted(self) -> tuple[CalibratingCase, ...]:
         return tuple(case for case in self.cases if not case.is_empty)
 
+    @cached_property
+    def _log_errors(self) -> Float64[np.ndarray, " n"]:
+        """Of each counted case; NaN where the volume is not known."""
+        with np.errstate(divide="ignore"):
+            reference, predicted = (np.log(self._values(name)) for name in ("reference_mm3", "predicted_mm3"))
+        errors: Float64[np.ndarray, " n"] = reference - predicted
+        return errors
+
+    @cached_property
+    def _is_whole(self) -> Bool[np.ndarray, " n"]:
+        return np.array([case.reference_mm3 is not None for case in self._counted], dtype=bool)
+
     @property
     def _is_bad(self) -> Bool[np.ndarray, " n"]:
         bad: Bool[np.ndarray, " n"] = self._values("dice") < self.min_dice
         return bad
 
     def _values(self, name: str) -> Float64[np.ndarray, " n"]:
-        return np.array([getattr(case, name) for case in self._counted], dtype=np.float64)
+        return np.array([getattr(case, name) for case in self._counted], dtype=np.float64)  # None becomes NaN
 
 
 # A wider interval says nothing: some masks, or their references, are empty.

@@ -14,9 +14,10 @@ from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap, Regions, in_class
 from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
-from spleen.imaging.labels import to_class_indices
+from spleen.imaging.labels import IGNORED, to_class_indices
 from spleen.imaging.nifti import read_label
 from spleen.imaging.probabilities import most_probable_class
+from spleen.inference.calibration.ignored import ignored_value
 from spleen.inference.ensemble import View, predict_volume, read_for
 from spleen.inference.leakage import views_that_saw, warn_of_same_images
 
@@ -41,7 +42,7 @@ class FittedWeights:
 
 @dataclass(frozen=True)
 class _Case:
-    """One case: the voxels on which the views disagree, and counts of all others.
+    """One case: the voxels on which the views disagree, and counts of all others, without those that are ignored.
 
     Where all views choose the same class, so does every weighted average of them.
     """
@@ -70,11 +71,14 @@ def fit_weights(
     views as long as the score rises. A warning names cases that a view has seen, unless they are known to be the
     validation split of every view, which chose no more than its epoch (`of_validation`). Memory: 4 bytes per voxel,
     view and class, one case at a time.
-    Raises InputError for fewer than two views, or an image and a label on different grids.
+    Voxels whose label has the runs' ignore value do not count.
+    Raises InputError for fewer than two views, an image and a label on different grids, or runs that ignore different
+    values.
     """
     if len(views) < 2:
         raise InputError(f"fitting weights needs at least two runs; got {len(views)}")
-    fitted_on = [_predict_case(views, name, *files, batch_size, advance) for name, files in cases.items()]
+    ignored = ignored_value([view.model for view in views])
+    fitted_on = [_predict_case(views, name, *files, ignored, batch_size, advance) for name, files in cases.items()]
     seen = [name for name, case in zip(cases, fitted_on, strict=True) if case.is_seen]
     if not of_validation:
         warn_of_same_images(seen, len(cases), "Weights fitted on them favour the runs that were trained on them")
@@ -130,12 +134,13 @@ def _predict_case(
     name: str,
     files: ImageFiles,
     label_path: Path,
+    ignored: int | None,
     batch_size: int,
     advance: Callable[[str, int, int], None],
 ) -> _Case:
     classes = views[0].model.classes
     image, image_path = read_for(views, files, len(views) * (4 * len(classes.names) + 1)), files.paths[0]
-    reference = _reference(label_path, image_path, image.shape, image.affine, classes)
+    reference = _reference(label_path, image_path, image.shape, image.affine, classes, ignored)
     probabilities, masks = [], []
     for view in views:
         alone = predict_volume([replace(view, weight=1.0)], image, str(image_path), batch_size, True, lambda _: None)
@@ -143,8 +148,9 @@ def _predict_case(
         probabilities.append(alone.probabilities)
         masks.append(alone.mask)
         advance(name, 1, len(views))
-    differ = np.any([mask != masks[0] for mask in masks[1:]], axis=0)
-    predicted, expected, regions = masks[0][~differ], reference[~differ], classes.regions
+    differ, known = np.any([mask != masks[0] for mask in masks[1:]], axis=0), reference != IGNORED
+    agree, differ, regions = ~differ & known, differ & known, classes.regions
+    predicted, expected = masks[0][agree], reference[agree]
     agreed = [
         _counts(in_class(predicted, organ, regions), in_class(expected, organ, regions))
         for organ in range(1, len(classes.names) + 1)
@@ -156,12 +162,17 @@ def _predict_case(
 
 
 def _reference(
-    label_path: Path, image_path: Path, shape: tuple[int, ...], affine: np.ndarray, classes: ClassMap
+    label_path: Path,
+    image_path: Path,
+    shape: tuple[int, ...],
+    affine: np.ndarray,
+    classes: ClassMap,
+    ignored: int | None,
 ) -> UInt8[np.ndarray, "i j k"]:
     label = read_label(label_path, affine)
     names = str(image_path), str(label_path)
     check_same_grid((shape, label.array.shape), (affine, label.affine), GRID_TOLERANCE_MM, names)
-    return to_class_indices(label.array, classes)
+    return to_class_indices(label.array, classes, ignored)
 
 
 def _mean_dice(cases: Sequence[_Case], weights: Float64[np.ndarray, " view"]) -> float:

@@ -32,12 +32,16 @@ def to_json(calibration: Calibration) -> str:
     """The text of the file. The cases of each class are sorted by volume, so that they tell nothing of each other."""
     classes = []
     for each in calibration.classes:
-        cases = sorted(each.cases, key=lambda case: (case.predicted_mm3, case.reference_mm3, case.confidence_score))
+        cases = sorted(each.cases, key=_volumes_and_score)
         rows = [{**asdict(case), "dice": None if math.isnan(case.dice) else case.dice} for case in cases]
         classes.append({"class_name": each.class_name, "label_values": each.label_values, "cases": rows})
     gate = {"min_dice": calibration.classes[0].min_dice, "error_rate": calibration.classes[0].error_rate}
     content = {"version": _VERSION, **asdict(calibration.conditions), **gate, "classes": classes}
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _volumes_and_score(case: CalibratingCase) -> tuple[float, float, float]:
+    return case.predicted_mm3, -1.0 if case.reference_mm3 is None else case.reference_mm3, case.confidence_score
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -80,10 +84,17 @@ def _class(fields: "_Fields", min_dice: float, error_rate: float) -> ClassCalibr
 
 def _case(content: Any) -> CalibratingCase:
     fields = _Fields(content, "a case")
-    volumes = [float(fields.get(name, _is_amount)) for name in ("predicted_mm3", "reference_mm3")]
-    is_empty = not any(volumes)
-    dice = math.nan if is_empty else float(fields.get("dice", _is_fraction))
-    return CalibratingCase(volumes[0], volumes[1], float(fields.get("confidence_score", _is_fraction)), dice)
+    predicted = float(fields.get("predicted_mm3", _is_amount))
+    reference = fields.get("reference_mm3", lambda value: value is None or _is_amount(value))
+    dice = fields.get("dice", lambda value: value is None or _is_fraction(value))
+    if reference is not None and (dice is None) != (predicted == 0 == reference):
+        raise InputError("dice of a case is missing or not valid")
+    return CalibratingCase(
+        predicted,
+        None if reference is None else float(reference),
+        float(fields.get("confidence_score", _is_fraction)),
+        math.nan if dice is None else float(dice),
+    )
 
 
 class _Fields:

@@ -1,0 +1,28 @@
+"""The value of reference voxels that do not count, as the runs know it."""
+
+from collections.abc import Sequence
+
+from spleen.errors import InputError
+from spleen.evaluation.evaluate import check_ignore_value
+from spleen.inference.loading import TrainedModel
+
+
+def ignored_value(models: Sequence[TrainedModel], given: int | None = None) -> int | None:
+    """The label value of voxels that nobody has labelled: the given one, or that of the runs' trainings.
+
+    None if no run ignores any. Raises InputError if runs ignore different values and none is given, and for a given one
+    that is the background or a value of a class.
+    """
+    if given is not None:
+        classes = models[0].classes
+        check_ignore_value(given, dict(zip(classes.names, classes.values, strict=True)))
+        return given
+    names = {model.preprocessing.ignore_value: model.name for model in models}
+    names.pop(None, None)
+    if len(names) > 1:
+        told = ", ".join(f"{value} ({name})" for value, name in names.items())
+        raise InputError(
+            f"the runs ignore different label values, {told}; use runs that agree, or for spleen calibrate say which "
+            "one the labels have with --ignore-value"
+        )
+    return next(iter(names), None)
