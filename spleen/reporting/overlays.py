@@ -4,16 +4,18 @@ A picture follows the radiological convention: the patient's right is on its lef
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.typing import LineStyleType
 from scipy.ndimage import map_coordinates
@@ -34,6 +36,8 @@ from spleen.types import AxisName
 
 _SINGLE = (OKABE_ITO["sky blue"], OKABE_ITO["orange"])
 """Reference and prediction of the only class. With several, a hue belongs to a class and the dashes tell."""
+_VEIL_COLOUR, _VEIL_OPACITY, _HATCH, _HATCH_COLOUR = "#8a8f98", 0.35, "////", "#d9dce1"
+"""Of pixels that nobody has labelled."""
 _TINT = 0.4  # saturation of the prediction's colour beside that of the reference
 
 # Layout of the overlays, in inches.
@@ -52,7 +56,8 @@ class SliceView:
     Axial: rows go from posterior to anterior, columns from left to right. Coronal: inferior to superior, left
     to right. Sagittal: inferior to superior, posterior to anterior. ``image`` holds display intensities from
     0 to 1 and covers the same plane as the label maps, on a grid that may be coarser. ``size_mm`` is the
-    (height, width) of the plane. ``dice`` is NaN where both label maps are empty.
+    (height, width) of the plane. ``dice`` is NaN where both label maps are empty. ``unlabelled`` are the pixels
+    of unknown class, which are background in both label maps; None if there are none.
     """
 
     case_id: str
@@ -63,6 +68,7 @@ class SliceView:
     reference: UInt8[np.ndarray, "H W"]
     size_mm: tuple[float, float]
     dice: float
+    unlabelled: Bool[np.ndarray, "H W"] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,11 +126,13 @@ def overlay_figure(views: list[tuple[str, SliceView]], class_names: tuple[str, .
     """
     if not views:
         raise ValueError("draw_overlays needs at least one view")
-    handles = _legend_handles([view for _, view in views], class_names)
+    handles: list[Artist] = [*_legend_handles([view for _, view in views], class_names)]
     windows = [_zoom_window(view) for _, view in views]
     full_height = _row_height([view.size_mm for _, view in views])
     zoom_height = _row_height([(window.height, window.width) for window in windows if window])
     width = len(views) * (_PANEL_WIDTH + _GAP) + _GAP
+    if any(view.unlabelled is not None for _, view in views):
+        handles.append(Patch(facecolor=_VEIL_COLOUR, edgecolor=_HATCH_COLOUR, hatch=_HATCH, label="not labelled"))
     columns = _legend_columns(handles, width)
     if len(handles) > columns:  # then reference and prediction of a class stay one below the other
         handles += [Line2D([], [], linestyle="none", label="") for _ in range(-len(handles) % (2 * columns))]
@@ -182,13 +190,13 @@ def _legend_handles(views: list[SliceView], class_names: tuple[str, ...]) -> lis
     ]
 
 
-def _legend_columns(handles: list[Line2D], width: float) -> int:
+def _legend_columns(handles: Sequence[Artist], width: float) -> int:
     """One row where it fits the width in inches, else columns of whole pairs, and no more than fill their rows."""
     entry = 0.75 + 0.07 * max(len(str(handle.get_label())) for handle in handles)
     fitting = max(1, int(width / entry))
     if len(handles) <= fitting:
         return len(handles)
-    n_pairs = len(handles) // 2
+    n_pairs = math.ceil(len(handles) / 2)
     return math.ceil(n_pairs / math.ceil(n_pairs / fitting))
 
 
@@ -223,9 +231,20 @@ def _draw_plane(axes: Axes, view: SliceView, n_classes: int, line_width: float) 
     axes.imshow(image, "gray", vmin=0.0, vmax=1.0, extent=extent, interpolation="bicubic", aspect="equal")
     axes.set(xticks=[], yticks=[], facecolor="black")
     axes.spines[:].set_visible(False)
+    if view.unlabelled is not None:
+        _veil(axes, to_display(view.unlabelled), view.size_mm)
     for label in range(1, n_classes + 1):
         for labels, look in zip((view.reference, view.prediction), _looks(label, n_classes), strict=True):
             _outline(axes, to_display(labels == label), view.size_mm, *look, line_width)
+
+
+def _veil(axes: Axes, region: Bool[np.ndarray, "h w"], size_mm: tuple[float, float]) -> None:
+    """A hatched grey veil: neither an outline nor the plain image, which would be background."""
+    place = *padded_region(region, size_mm), [0.5, 1.5]
+    axes.contourf(*place, colors=[_VEIL_COLOUR], alpha=_VEIL_OPACITY)
+    hatched = axes.contourf(*place, colors="none", hatches=[_HATCH])
+    hatched.set_edgecolor(_HATCH_COLOUR)
+    hatched.set_linewidth(0)
 
 
 def _outline(
