@@ -122,6 +122,16 @@ def value_to_ignore(
     return IgnoredValue(value, DATASET_JSON)
 
 
+def check_ignore_value(ignore_value: int, classes: Mapping[str, Sequence[int]]) -> None:
+    """Raise InputError for a value that is 0 or belongs to a class."""
+    taken = {value: f"the class {name}" for name, values in classes.items() for value in values} | {0: "the background"}
+    if ignore_value in taken:
+        raise InputError(
+            f"{ignore_value} cannot be ignored: it is {taken[ignore_value]}; choose a value that only marks voxels of "
+            "unknown class, such as 255 or -1"
+        )
+
+
 def _by_name(given: Mapping[int, str] | Mapping[str, Sequence[int]]) -> ClassValues:
     classes: ClassValues = {}
     for key, entry in given.items():

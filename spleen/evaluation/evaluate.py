@@ -17,7 +17,7 @@ from pathlib import Path
 from spleen.data.layouts.table import read_labelled
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import METRIC_NAMES, ClassScore, ScoreSettings
-from spleen.evaluation.class_names import IgnoredValue, classes_to_score, value_to_ignore
+from spleen.evaluation.class_names import IgnoredValue, check_ignore_value, classes_to_score, value_to_ignore
 from spleen.evaluation.metrics.catalogue import SURFACE_METRICS
 from spleen.evaluation.metrics.diagnostic import check_prevalence
 from spleen.evaluation.scoring import (
@@ -152,7 +152,7 @@ def check_settings(
             shown = values[0] if values else "(no value)"
             raise InputError(f"a class needs a label value other than 0 and a name; got {shown}={name or '(nothing)'}")
     if ignored.value is not None:
-        _check_ignore_value(ignored.value, by_name)
+        check_ignore_value(ignored.value, by_name)
     if isinstance(tolerance_mm, Mapping) and set(tolerance_mm) != set(by_name):
         raise InputError(
             f"tolerances for {_list(tolerance_mm)} do not match the classes {_list(by_name)}: name every class once "
@@ -190,15 +190,6 @@ def _checked_labelled(
                 f"'{case_id}' is said to be labelled for '{unknown[0]}', but the classes are {_list(classes)}"
             )
     return {case_id: tuple(names) for case_id, names in by_case.items()}
-
-
-def _check_ignore_value(ignore_value: int, classes: Mapping[str, tuple[int, ...]]) -> None:
-    taken = {value: f"the class {name}" for name, values in classes.items() for value in values} | {0: "the background"}
-    if ignore_value in taken:
-        raise InputError(
-            f"{ignore_value} cannot be ignored: it is {taken[ignore_value]}; choose a value that only marks voxels of "
-            "unknown class, such as 255 or -1"
-        )
 
 
 def _list(names: Mapping[str, object]) -> str:

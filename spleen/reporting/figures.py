@@ -36,6 +36,8 @@ LABEL_COLOURS = tuple(
 """For the outlines of label values: those that stand out on a grey image."""
 DASHES: LineStyleType = (0.0, (2.6, 1.6))
 GREY = "#666666"
+VEIL_COLOUR, VEIL_OPACITY, HATCH_COLOUR = "#8a8f98", 0.35, "#d9dce1"
+"""Of pixels that nobody has labelled; the pages have the same in page.css and viewer.js."""
 
 EDGES: dict[AxisName, str] = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 """What lies at the left, right, top and bottom edge of a picture in radiological orientation."""

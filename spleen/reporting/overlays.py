@@ -24,8 +24,11 @@ from spleen.reporting.figures import (
     DASHES,
     DPI,
     HALO,
+    HATCH_COLOUR,
     LABEL_COLOURS,
     OKABE_ITO,
+    VEIL_COLOUR,
+    VEIL_OPACITY,
     draw_scale_bar,
     label_edges,
     padded_region,
@@ -36,8 +39,7 @@ from spleen.types import AxisName
 
 _SINGLE = (OKABE_ITO["sky blue"], OKABE_ITO["orange"])
 """Reference and prediction of the only class. With several, a hue belongs to a class and the dashes tell."""
-_VEIL_COLOUR, _VEIL_OPACITY, _HATCH, _HATCH_COLOUR = "#8a8f98", 0.35, "////", "#d9dce1"
-"""Of pixels that nobody has labelled."""
+_HATCH = "////"  # of pixels that nobody has labelled
 _TINT = 0.4  # saturation of the prediction's colour beside that of the reference
 
 # Layout of the overlays, in inches.
@@ -132,7 +134,7 @@ def overlay_figure(views: list[tuple[str, SliceView]], class_names: tuple[str, .
     zoom_height = _row_height([(window.height, window.width) for window in windows if window])
     width = len(views) * (_PANEL_WIDTH + _GAP) + _GAP
     if any(view.unlabelled is not None for _, view in views):
-        handles.append(Patch(facecolor=_VEIL_COLOUR, edgecolor=_HATCH_COLOUR, hatch=_HATCH, label="not labelled"))
+        handles.append(Patch(facecolor=VEIL_COLOUR, edgecolor=HATCH_COLOUR, hatch=_HATCH, label="not labelled"))
     columns = _legend_columns(handles, width)
     if len(handles) > columns:  # then reference and prediction of a class stay one below the other
         handles += [Line2D([], [], linestyle="none", label="") for _ in range(-len(handles) % (2 * columns))]
@@ -241,9 +243,9 @@ def _draw_plane(axes: Axes, view: SliceView, n_classes: int, line_width: float) 
 def _veil(axes: Axes, region: Bool[np.ndarray, "h w"], size_mm: tuple[float, float]) -> None:
     """A hatched grey veil: neither an outline nor the plain image, which would be background."""
     place = *padded_region(region, size_mm), [0.5, 1.5]
-    axes.contourf(*place, colors=[_VEIL_COLOUR], alpha=_VEIL_OPACITY)
+    axes.contourf(*place, colors=[VEIL_COLOUR], alpha=VEIL_OPACITY)
     hatched = axes.contourf(*place, colors="none", hatches=[_HATCH])
-    hatched.set_edgecolor(_HATCH_COLOUR)
+    hatched.set_edgecolor(HATCH_COLOUR)
     hatched.set_linewidth(0)
 
 
