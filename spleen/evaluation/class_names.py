@@ -122,6 +122,20 @@ def value_to_ignore(
     return IgnoredValue(value, DATASET_JSON)
 
 
+def value_unlabelled(
+    given: int | None, of_run: int | None, classes: Mapping[str, Sequence[int]], reference: Path
+) -> int | None:
+    """The value of unlabelled voxels in a reference of a run's classes: the one given, the file's, or the run's.
+
+    The file's is the ignore label of the dataset.json beside it. Raises InputError for a given value that is 0 or of a
+    class, and for an ignore label that is not one value other than 0.
+    """
+    if given is not None:
+        check_ignore_value(given, classes)
+    told = value_to_ignore(given, classes, True, reference).value
+    return of_run if told is None else told
+
+
 def check_ignore_value(ignore_value: int, classes: Mapping[str, Sequence[int]]) -> None:
     """Raise InputError for a value that is 0 or belongs to a class."""
     taken = {value: f"the class {name}" for name, values in classes.items() for value in values} | {0: "the background"}

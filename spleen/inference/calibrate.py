@@ -14,8 +14,8 @@ import numpy as np
 
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore
-from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
-from spleen.evaluation.scoring import RawSettings, score_pairs
+from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR, value_unlabelled
+from spleen.evaluation.scoring import FailedPair, RawSettings, score_pairs
 from spleen.imaging.files import ImageFiles, group_channels, pair_images
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
 from spleen.inference.calibration.applies import conditions_of
@@ -61,6 +61,9 @@ class CalibrationReport:
         return to_text(self)
 
 
+_PARTLY = "its label is incomplete (voxels of value {} are not labelled), so the organ's volume is unknown"
+
+
 def calibrate(
     runs: Paths,
     images: str | Path,
@@ -69,6 +72,7 @@ def calibrate(
     *,
     min_dice: float = MIN_DICE,
     error_rate: float = ERROR_RATE,
+    ignore_value: int | None = None,
     advance: Advance | None = None,
 ) -> CalibrationReport:
     """Calibrate the volumes and confidence scores of runs on labelled cases that they were not trained on.
@@ -78,9 +82,11 @@ def calibrate(
     volume and Dice, and decide by a gate what needs a review: the probability that a mask has a Dice below `min_dice`
     and passes is at most `error_rate`. With `settings.held_out`, each case is predicted by the runs of a
     cross-validation that held it out, and other images are skipped. `settings.overwrite` replaces a calibration.
+    Labels with `ignore_value` are labelled in part, so that they tell no volume: such cases fail. By default it is the
+    ignore label of a dataset.json beside the labels, or the value that the runs were trained with.
 
-    Raises InputError, before anything is predicted, for wrong settings, an image that a run was trained on, or an
-    existing calibration.
+    Raises InputError, before anything is predicted, for wrong settings, an image that a run was trained on, an
+    ignored value that is a class, or an existing calibration.
     """
     settings = settings or PredictSettings()
     for name, value in (("min-dice", min_dice), ("error-rate", error_rate)):
@@ -93,13 +99,14 @@ def calibrate(
         raise InputError(f"these runs are calibrated already ({shortened(existing, 2)}); add --overwrite to replace it")
     views = make_views(models, settings)
     pairs = _pairs(Path(images), Path(labels), models[0].preprocessing.n_channels)
+    unlabelled = value_unlabelled(ignore_value, models[0].preprocessing.ignore_value, _values(models[0]), Path(labels))
     chosen, conditions = _chosen(views, pairs, settings)
     folder = _folder_of(models, conditions, Path(images))
     inputs = [path for image, _ in chosen.values() for path in image.paths]
     report = predict([model.checkpoint for model in models], inputs, folder, _kept(settings), advance)
     failed = {each.image: each.reason for each in report.failures}
     scored = {name: pair for name, pair in chosen.items() if pair[0].paths[0] not in failed}
-    classes, unscored = _classes(models[0], folder, scored, min_dice, error_rate)
+    classes, unscored = _classes(models[0], folder, scored, min_dice, error_rate, unlabelled)
     failures = (*(f"{image}: {reason}" for image, reason in failed.items()), *unscored)
     if not any(each.cases for each in classes):
         raise InputError(f"none of the {len(chosen)} cases could be predicted and scored: {failures[0]}")
@@ -182,22 +189,27 @@ def _folder_of(models: Sequence[TrainedModel], conditions: Conditions, images: P
 
 
 def _classes(
-    model: TrainedModel, folder: Path, pairs: Pairs, min_dice: float, error_rate: float
+    model: TrainedModel, folder: Path, pairs: Pairs, min_dice: float, error_rate: float, unlabelled: int | None
 ) -> tuple[tuple[ClassCalibration, ...], list[str]]:
     """The calibrating cases of each class, and the cases that could not be scored, with the reason."""
-    values = dict(zip(model.classes.names, model.classes.values, strict=True))
+    values = _values(model)
     files = {name: (folder / f"{image.case_id}.nii.gz", label) for name, (image, label) in pairs.items()}
-    settings = RawSettings(values, 0.0, None, surface=False, grid_tolerance_mm=GRID_TOLERANCE_MM)
+    settings = RawSettings(values, 0.0, None, False, GRID_TOLERANCE_MM, unlabelled)
     scored, failed = score_pairs(files, settings)
+    failed += [FailedPair(case.case_id, _PARTLY.format(unlabelled)) for case in scored if case.n_ignored]
     rows = {(row["prediction"], row["label_values"]): row for row in read_record(folder / CSV_NAME)}
     cases: dict[str, list[CalibratingCase]] = {name: [] for name in values}
-    for case in scored:
+    for case in (each for each in scored if not each.n_ignored):
         mask = as_utf8(files[case.case_id][0].name)
         for score in case.scores:
             row = rows[mask, VALUE_SEPARATOR.join(map(str, values[score.class_name]))]
             cases[score.class_name].append(_calibrating_case(score, float(row["confidence_score"])))
     classes = tuple(ClassCalibration(name, values[name], tuple(cases[name]), min_dice, error_rate) for name in values)
     return classes, [f"{each.case_id}: {each.reason}" for each in failed]
+
+
+def _values(model: TrainedModel) -> dict[str, tuple[int, ...]]:
+    return dict(zip(model.classes.names, model.classes.values, strict=True))
 
 
 def _calibrating_case(score: ClassScore, confidence_score: float) -> CalibratingCase:

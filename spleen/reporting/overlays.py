@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.typing import LineStyleType
 from scipy.ndimage import map_coordinates
@@ -24,22 +24,20 @@ from spleen.reporting.figures import (
     DASHES,
     DPI,
     HALO,
-    HATCH_COLOUR,
     LABEL_COLOURS,
     OKABE_ITO,
-    VEIL_COLOUR,
-    VEIL_OPACITY,
     draw_scale_bar,
+    draw_veil,
     label_edges,
     padded_region,
     save_figure,
     to_display,
+    veil_handle,
 )
 from spleen.types import AxisName
 
 _SINGLE = (OKABE_ITO["sky blue"], OKABE_ITO["orange"])
 """Reference and prediction of the only class. With several, a hue belongs to a class and the dashes tell."""
-_HATCH = "////"  # of pixels that nobody has labelled
 _TINT = 0.4  # saturation of the prediction's colour beside that of the reference
 
 # Layout of the overlays, in inches.
@@ -134,7 +132,7 @@ def overlay_figure(views: list[tuple[str, SliceView]], class_names: tuple[str, .
     zoom_height = _row_height([(window.height, window.width) for window in windows if window])
     width = len(views) * (_PANEL_WIDTH + _GAP) + _GAP
     if any(view.unlabelled is not None for _, view in views):
-        handles.append(Patch(facecolor=VEIL_COLOUR, edgecolor=HATCH_COLOUR, hatch=_HATCH, label="not labelled"))
+        handles.append(veil_handle())
     columns = _legend_columns(handles, width)
     if len(handles) > columns:  # then reference and prediction of a class stay one below the other
         handles += [Line2D([], [], linestyle="none", label="") for _ in range(-len(handles) % (2 * columns))]
@@ -234,19 +232,10 @@ def _draw_plane(axes: Axes, view: SliceView, n_classes: int, line_width: float) 
     axes.set(xticks=[], yticks=[], facecolor="black")
     axes.spines[:].set_visible(False)
     if view.unlabelled is not None:
-        _veil(axes, to_display(view.unlabelled), view.size_mm)
+        draw_veil(axes, to_display(view.unlabelled), view.size_mm)
     for label in range(1, n_classes + 1):
         for labels, look in zip((view.reference, view.prediction), _looks(label, n_classes), strict=True):
             _outline(axes, to_display(labels == label), view.size_mm, *look, line_width)
-
-
-def _veil(axes: Axes, region: Bool[np.ndarray, "h w"], size_mm: tuple[float, float]) -> None:
-    """A hatched grey veil: neither an outline nor the plain image, which would be background."""
-    place = *padded_region(region, size_mm), [0.5, 1.5]
-    axes.contourf(*place, colors=[VEIL_COLOUR], alpha=VEIL_OPACITY)
-    hatched = axes.contourf(*place, colors="none", hatches=[_HATCH])
-    hatched.set_edgecolor(HATCH_COLOUR)
-    hatched.set_linewidth(0)
 
 
 def _outline(

@@ -31,6 +31,14 @@ def calibrate(
         bool,
         typer.Option("--held-out", help="Of a cross-validation: each case by the RUNs that held it out."),
     ] = False,
+    ignore_value: Annotated[
+        int | None,
+        typer.Option(
+            metavar="V",
+            help="Label value where nobody has labelled; such labels tell no volume and are left out.",
+            show_default="ignore in a dataset.json beside them, or as the run was trained",
+        ),
+    ] = None,
     best: Best = False,
     every: Every = False,
     weights: Weights = None,
@@ -78,7 +86,14 @@ def calibrate(
     )
     with stop_on_signals() as stop, ProgressBar("slice", check=stop.check) as bar:
         report = calibrate_runs(
-            runs, images, labels, settings, min_dice=min_dice, error_rate=error_rate, advance=bar.advance
+            runs,
+            images,
+            labels,
+            settings,
+            min_dice=min_dice,
+            error_rate=error_rate,
+            ignore_value=ignore_value,
+            advance=bar.advance,
         )
     print(report)
     print_failures(report.failures)
