@@ -21,7 +21,8 @@ from spleen.inference.loading import load_ensemble
 from spleen.inference.outputs import read_record
 from spleen.inference.predict import PredictSettings, predict
 from spleen.inference.report.masks import recorded_estimates
-from tests._helpers.many_cases import VOXEL_MM3, ManyCases, coronal_folds, many_cases, quick
+from tests._helpers.many_cases import SPACING_MM, VOXEL_MM3, ManyCases, coronal_folds, many_cases, quick
+from tests._helpers.nifti import ras_affine, save
 from tests._helpers.trained_runs import voxels
 
 pytestmark = pytest.mark.slow
@@ -88,6 +89,19 @@ def test_a_cross_validation_calibrates_every_run_with_every_case(data: ManyCases
     text = (study / "coronal0" / "calibration.json").read_text()
     assert not any(f'"{case_id}' in text for case_id in data.labels)
     assert str(data.root) not in text
+
+
+def test_cases_whose_label_is_incomplete_calibrate_nothing(data: ManyCases, study: Path, tmp_path: Path) -> None:
+    """Of c3, whose organ has 5 slices, those from 2 on are unlabelled: its volume is unknown."""
+    labels = shutil.copytree(data.root / "labelsTr", tmp_path / "labels")
+    label = data.labels["c3"].copy()
+    label[:, :, 2:] = 255
+    save(labels / "c3.nii.gz", label, ras_affine(SPACING_MM))
+    images = data.root / "imagesTr"
+    output = spleen_calibrate(study, "--images", images, "--labels", labels, "--held-out", "--ignore-value", "255")
+    assert output.startswith("1: "), output
+    assert "c3: its label is incomplete (voxels of value 255 are not labelled)" in output.replace("\n", " ")
+    assert len(read_calibration(study / "coronal0" / "calibration.json").of("front").cases) == 23
 
 
 def test_a_second_call_needs_overwrite_and_computes_nothing_again(data: ManyCases, study: Path) -> None:
