@@ -89,7 +89,9 @@ def calibrate_on(cases: Sequence[Case], views: Mapping[Path, float]) -> Calibrat
     except InputError as error:
         return Calibrated(f"not calibrated: {error}", None)
     shortages = [text for each in report.calibration.classes if (text := each.shortage())]
-    return Calibrated("; ".join([f"calibrated on the {len(cases)} test cases", *shortages]), report.predictions)
+    n_failed = len(report.failures)
+    counted = f"{len(cases) - n_failed} of the {len(cases)}" if n_failed else f"the {len(cases)}"
+    return Calibrated("; ".join([f"calibrated on {counted} test cases", *shortages]), report.predictions)
 
 
 def score_test(

@@ -39,7 +39,11 @@ def compare(
         bool, typer.Option("--only-predicted", help="For predictions: skip references without one.")
     ] = False,
     ignore_value: Annotated[
-        int | None, typer.Option(help="For predictions: label value of reference voxels that are not scored.")
+        int | None,
+        typer.Option(
+            help="For predictions: label value of reference voxels that are not scored.",
+            show_default="ignore in nnU-Net's dataset.json, if any",
+        ),
     ] = None,
     labelled: Annotated[
         Path | None,

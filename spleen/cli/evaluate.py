@@ -45,7 +45,11 @@ def evaluate(
         typer.Option("--only-predicted", help="Skip references without a prediction, such as those of other folds."),
     ] = False,
     ignore_value: Annotated[
-        int | None, typer.Option(help="Label value of reference voxels that are not scored, such as 255 or -1.")
+        int | None,
+        typer.Option(
+            help="Label value of reference voxels that are not scored, such as 255 or -1.",
+            show_default="ignore in nnU-Net's dataset.json, if any",
+        ),
     ] = None,
     labelled: Annotated[
         Path | None,

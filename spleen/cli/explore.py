@@ -43,7 +43,12 @@ def explore(
         bool, typer.Option("--identifying", help="Of DICOM, also show what identifies the patient.")
     ] = False,
     ignore_value: Annotated[
-        int | None, typer.Option(metavar="VALUE", help="Label value of voxels of unknown class, such as 255 or -1.")
+        int | None,
+        typer.Option(
+            metavar="VALUE",
+            help="Label value of voxels of unknown class, such as 255 or -1.",
+            show_default="ignore in nnU-Net's dataset.json, if any",
+        ),
     ] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per case.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything, nested.")] = None,

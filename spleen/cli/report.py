@@ -21,12 +21,18 @@ class _Request:
     output: Path | None
     mesh: Path | None
     identifying: bool
+    ignore_value: int | None
 
     def refuse(self, what: str, *options: str) -> None:
         """Raise InputError for options that mean nothing for what the path is."""
         for option in options:
-            if getattr(self, option) is not None:
+            if getattr(self, option.replace("-", "_")) is not None:
                 raise InputError(f"--{option} is not for {what} ({self.path}); leave it out")
+
+    def check_ignore_value(self) -> None:
+        """Raise InputError for an ignored value without a reference."""
+        if self.ignore_value is not None and self.label is None:
+            raise InputError("--ignore-value says where nobody has labelled; add the reference with --label")
 
 
 def report(
@@ -53,6 +59,14 @@ def report(
     mesh: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the surfaces of the masks: .stl or .glb.")
     ] = None,
+    ignore_value: Annotated[
+        int | None,
+        typer.Option(
+            metavar="V",
+            help="Value of LABEL where nobody has labelled; hatched and not scored.",
+            show_default="ignore in nnU-Net's dataset.json, if any",
+        ),
+    ] = None,
     identifying: Annotated[
         bool, typer.Option("--identifying", help="Show file paths and header texts, which may name the patient.")
     ] = False,
@@ -62,7 +76,7 @@ def report(
     A scan is shown in three linked planes, with its surfaces; masks get an overview, with a page for each case.
     Exit code 1 if the page of a case failed, 2 for invalid input.
     """
-    request = _Request(path, label, prediction, images, output, mesh, identifying)
+    request = _Request(path, label, prediction, images, output, mesh, identifying, ignore_value)
     from spleen.imaging.dicom.location import is_series
     from spleen.imaging.foreign import describe_folder
 
@@ -98,10 +112,11 @@ def _report_scan(request: _Request) -> None:
         check_mesh_name(request.mesh)
         if request.label is None and request.prediction is None:
             raise InputError("--mesh needs a mask whose surface to write; add --label or --prediction")
+    request.check_ignore_value()
     outputs = {"--output": output, "--mesh": request.mesh}
     check_outputs(outputs)
     with stop_on_signals():
-        scan = read_scan(request.path, request.label, request.prediction)
+        scan = read_scan(request.path, request.label, request.prediction, ignore_value=request.ignore_value)
         notes = [] if request.prediction is None else recorded_estimates(request.prediction)
         write_outputs(
             outputs,
@@ -120,9 +135,10 @@ def _report_masks(request: _Request) -> None:
     from spleen.system.signals import stop_on_signals
 
     request.refuse("a folder of masks", "prediction", "mesh")
+    request.check_ignore_value()
     output = _page_name(request.output) or request.path / "report.html"
     check_outputs({"--output": output})
-    cases = read_masks_folder(request.path, request.images, request.label)
+    cases = read_masks_folder(request.path, request.images, request.label, request.ignore_value)
     with stop_on_signals() as stop, ProgressBar("case", check=stop.check) as bar:
         failures = write_overview(request.path, cases, output, request.identifying, bar.name_case)
     print(f"wrote {output}, with pages of {len(cases) - len(failures)} cases in {output.with_suffix('')}")
@@ -152,7 +168,7 @@ def _report_study(request: _Request) -> None:
 def _write_page(what: str, request: _Request, output: Path, make_page: Callable[[], str]) -> None:
     from spleen.reporting.outputs import check_outputs, text_writer, write_outputs
 
-    request.refuse(what, "label", "prediction", "images", "mesh")
+    request.refuse(what, "label", "prediction", "images", "mesh", "ignore-value")
     outputs = {"--output": output}
     check_outputs(outputs)
     write_outputs(outputs, {"--output": text_writer(make_page)})

@@ -63,6 +63,8 @@ class ScoreSettings:
     """False leaves the surface metrics NaN."""
     ignore_value: int | None = None
     """The value of reference voxels that are not scored; None for none."""
+    ignore_told_by: str | None = None
+    """The name of the file that `ignore_value` comes from; None if the user gave it."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spleen.errors import InputError
-from spleen.evaluation.class_names import classes_to_score
+from spleen.evaluation.class_names import NOTHING_IGNORED, IgnoredValue, classes_to_score, value_to_ignore
 from spleen.evaluation.differences import PairedCase, PairedSummary, moved_most, pair_scores, summarise_pairs
 from spleen.evaluation.evaluate import TOLERANCE_MM, check_settings
 from spleen.evaluation.metrics.catalogue import BY_NAME, SURFACE_METRICS
@@ -55,6 +55,8 @@ class Comparison:
     failures: tuple[FailedPair, ...]
     unpredicted: tuple[str, ...]
     """The cases that were left out because their reference has no prediction, in A or in B."""
+    ignored: IgnoredValue = NOTHING_IGNORED
+    """The reference voxels that were not scored; those of tables of scores are unknown."""
 
     def moved_most(self, metric: str, count: int = 10) -> list[PairedCase]:
         """The cases with the largest difference, whether better or worse."""
@@ -63,7 +65,7 @@ class Comparison:
     def __str__(self) -> str:
         from spleen.evaluation.comparison_text import to_text
 
-        return to_text((self.name_a, self.name_b), self.pairs, self.summaries, self.unpredicted)
+        return to_text((self.name_a, self.name_b), self.pairs, self.summaries, self.unpredicted, self.ignored)
 
     def __repr__(self) -> str:
         n_cases = len({pair.case_id for pair in self.pairs})
@@ -108,18 +110,19 @@ def compare(
             tables = rename_in_tables(tables, rename_classes)
         failures: list[FailedPair] = []
         unpredicted: tuple[str, ...] = ()
+        ignored = NOTHING_IGNORED
     else:
         surface = any(name in SURFACE_METRICS for name in chosen)
         counted = classes_to_score(classes, rename_classes, [Path(a), Path(b)], Path(reference))
-        settings = check_settings(counted, tolerance_mm, None, surface, grid_tolerance_mm, ignore_value, labelled)
+        ignored = value_to_ignore(ignore_value, counted, classes is not None, Path(reference))
+        settings = check_settings(counted, tolerance_mm, None, surface, grid_tolerance_mm, ignored, labelled)
         sides = _pair_both((Path(a), Path(b)), Path(reference), only_predicted)
         unpredicted = sides[0].unpredicted
         tables, failures = _score_both(sides, Path(reference).is_dir(), chosen, settings, progress)
     check_same_cases((str(a), str(b)), tables)
     pairs = tuple(pair_scores(*tables, chosen))
-    return Comparison(
-        str(a), str(b), chosen, pairs, tuple(summarise_pairs(pairs, chosen)), tuple(failures), unpredicted
-    )
+    summaries = tuple(summarise_pairs(pairs, chosen))
+    return Comparison(str(a), str(b), chosen, pairs, summaries, tuple(failures), unpredicted, ignored)
 
 
 def _checked_metrics(metrics: Sequence[str]) -> tuple[str, ...]:

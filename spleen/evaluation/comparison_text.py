@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from textwrap import fill
 
+from spleen.evaluation.class_names import NOTHING_IGNORED, IgnoredValue
 from spleen.evaluation.differences import PairedCase, PairedSummary, moved_most
 from spleen.evaluation.metrics.catalogue import BY_NAME, Metric
 from spleen.evaluation.metrics.statistics import FEWEST_PAIRS
@@ -20,16 +21,19 @@ def to_text(
     pairs: Sequence[PairedCase],
     summaries: Sequence[PairedSummary],
     unpredicted: Sequence[str] = (),
+    ignored: IgnoredValue = NOTHING_IGNORED,
 ) -> str:
     """A summary and the cases that moved most, for each metric, in lines of at most 100 characters.
 
-    `names` are those of A and B; `unpredicted` are the cases left out.
+    `names` are those of A and B; `unpredicted` are the cases left out, `ignored` the voxels that are not scored.
     """
     if not pairs:
         return "no case could be compared"
     parts = [f"A: {names[0]}\nB: {names[1]}"]
     if unpredicted:
         parts.append(left_out(unpredicted))
+    if ignored.words:
+        parts.append(ignored.words)
     metrics = list(dict.fromkeys(summary.metric for summary in summaries))
     for name in metrics:
         parts += [_summary(summaries, BY_NAME[name]), _moved(pairs, BY_NAME[name])]

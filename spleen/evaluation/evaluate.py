@@ -17,7 +17,7 @@ from pathlib import Path
 from spleen.data.layouts.table import read_labelled
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import METRIC_NAMES, ClassScore, ScoreSettings
-from spleen.evaluation.class_names import classes_to_score
+from spleen.evaluation.class_names import IgnoredValue, check_ignore_value, classes_to_score, value_to_ignore
 from spleen.evaluation.metrics.catalogue import SURFACE_METRICS
 from spleen.evaluation.metrics.diagnostic import check_prevalence
 from spleen.evaluation.scoring import (
@@ -106,13 +106,14 @@ def evaluate(
 
     `classes` names the label values that count; values of the same name are one class, and classes given as values of
     names, {"whole": [1, 2], "core": [2]}, may overlap. By default they are those that
-    predictions.csv beside the predictions tells, as `spleen predict` writes it, else those that the dataset.json beside
-    the folder of the reference names; without either, every value other than 0 in any of the files is a class.
+    predictions.csv beside the predictions tells, as `spleen predict` writes it, else those that the dataset.json in or
+    beside the folder of the reference names; without either, every value other than 0 in any of the files is a class.
     `rename_classes` maps names of classes to new ones; classes of the same new name become one.
     `tolerance_mm` is that of the surface Dice, one for all classes or one each. `prevalence` is the prior probability
     for the post-test probabilities, by default each case's own share of organ voxels. `surface=False` saves the time of
     the surface metrics. Voxels of both files may lie up to `grid_tolerance_mm` apart; their orientation may differ.
-    Voxels whose reference has `ignore_value` are not scored, and no surface is taken where a mask borders on them.
+    Voxels whose reference has `ignore_value` are not scored, and no surface is taken where a mask borders on them; by
+    default it is the ignore label of an nnU-Net dataset.json in or beside the folder of the reference.
     `labelled` names the classes that each reference labels, if not all do: a CSV file with the column labelled (spleen;
     liver), as of data=table, or a mapping by case. The other classes are not scored there.
     With `only_predicted`, references without a prediction are left out and named in `unpredicted`, as where the masks
@@ -122,7 +123,8 @@ def evaluate(
     In a folder, such a pair becomes one of the `failures`.
     """
     counted = classes_to_score(classes, rename_classes, [Path(prediction)], Path(reference))
-    settings = check_settings(counted, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignore_value, labelled)
+    ignored = value_to_ignore(ignore_value, counted, classes is not None, Path(reference))
+    settings = check_settings(counted, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignored, labelled)
     pairs = pair_files(Path(prediction), Path(reference), only_predicted)
     if Path(prediction).is_dir():
         cases, failures = score_pairs(pairs.files, settings, progress)
@@ -140,7 +142,7 @@ def check_settings(
     prevalence: float | None,
     surface: bool,
     grid_tolerance_mm: float,
-    ignore_value: int | None = None,
+    ignored: IgnoredValue,
     labelled: str | Path | Mapping[str, Sequence[str]] | None = None,
 ) -> RawSettings:
     """Check what does not need a file; raises InputError."""
@@ -149,8 +151,8 @@ def check_settings(
         if not values or 0 in values or not name or name == ALL_CLASSES:
             shown = values[0] if values else "(no value)"
             raise InputError(f"a class needs a label value other than 0 and a name; got {shown}={name or '(nothing)'}")
-    if ignore_value is not None:
-        check_ignore_value(ignore_value, by_name)
+    if ignored.value is not None:
+        check_ignore_value(ignored.value, by_name)
     if isinstance(tolerance_mm, Mapping) and set(tolerance_mm) != set(by_name):
         raise InputError(
             f"tolerances for {_list(tolerance_mm)} do not match the classes {_list(by_name)}: name every class once "
@@ -164,7 +166,16 @@ def check_settings(
     if prevalence is not None:
         check_prevalence(prevalence)
     by_case = None if labelled is None else _checked_labelled(labelled, by_name)
-    return RawSettings(by_name or None, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignore_value, by_case)
+    return RawSettings(
+        by_name or None,
+        tolerance_mm,
+        prevalence,
+        surface,
+        grid_tolerance_mm,
+        ignored.value,
+        by_case,
+        ignore_told_by=ignored.told_by,
+    )
 
 
 def _checked_labelled(
@@ -179,16 +190,6 @@ def _checked_labelled(
                 f"'{case_id}' is said to be labelled for '{unknown[0]}', but the classes are {_list(classes)}"
             )
     return {case_id: tuple(names) for case_id, names in by_case.items()}
-
-
-def check_ignore_value(ignore_value: int, classes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise InputError if the value is that of a class or of the background."""
-    taken = {value: f"the class {name}" for name, values in classes.items() for value in values} | {0: "the background"}
-    if ignore_value in taken:
-        raise InputError(
-            f"{ignore_value} cannot be ignored: it is {taken[ignore_value]}; choose a value that only marks voxels of "
-            "unknown class, such as 255 or -1"
-        )
 
 
 def _list(names: Mapping[str, object]) -> str:

@@ -65,12 +65,16 @@ class RawSettings:
     """The value of reference voxels that are not scored; None for none."""
     labelled: Mapping[str, tuple[str, ...]] | None = None
     """The names of the classes that each reference labels; None if all of them label all classes."""
+    ignore_told_by: str | None = None
+    """The name of the file that `ignore_value` comes from; None if the user gave it."""
 
     def resolve(self, classes: Mapping[str, tuple[int, ...]]) -> ScoreSettings:
         """The settings for these classes."""
         same = self.tolerance_mm
         tolerance_mm = dict(same) if isinstance(same, Mapping) else dict.fromkeys(classes, float(same))
-        return ScoreSettings(classes, tolerance_mm, self.prevalence, self.surface, self.ignore_value)
+        return ScoreSettings(
+            classes, tolerance_mm, self.prevalence, self.surface, self.ignore_value, self.ignore_told_by
+        )
 
     def only_labelled(self, case_id: str, scores: Sequence[ClassScore]) -> list[ClassScore]:
         """The scores of a case, undefined for classes that its reference does not label.
@@ -201,8 +205,9 @@ def resolve_classes(settings: RawSettings, cases: Sequence[ScoredCase]) -> Score
 
 
 def warn_if_nothing_ignored(settings: RawSettings, cases: Sequence[ScoredCase]) -> None:
-    """Warn if no reference of the cases contains the value to ignore."""
-    if settings.ignore_value is not None and cases and not any(case.n_ignored for case in cases):
+    """Warn if no reference of the cases contains the value that the user wants ignored."""
+    given = settings.ignore_value is not None and settings.ignore_told_by is None
+    if given and cases and not any(case.n_ignored for case in cases):
         log.warning("no reference contains the ignored value %d; is it right?", settings.ignore_value)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from textwrap import fill
 
 from spleen.evaluation.case_scores import ClassScore, ScoreSettings
+from spleen.evaluation.class_names import IgnoredValue
 from spleen.evaluation.metrics.catalogue import BY_NAME, Metric
 from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, MetricSummary, class_words, left_out
 from spleen.reporting.tables import Cell, Column, render_table
@@ -91,7 +92,7 @@ def _settings_line(n_cases: int, settings: ScoreSettings, unpredicted: Sequence[
     else:
         words.append(f"prevalence {settings.prevalence:g}")
     if settings.ignore_value is not None:
-        words.append(f"without voxels of value {settings.ignore_value} in the reference")
+        words.append(IgnoredValue(settings.ignore_value, settings.ignore_told_by).words)
     return "; ".join(words)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from spleen.errors import InputError
 from spleen.exploration.facts.case import CaseFacts, explore_case
 from spleen.exploration.facts.reading import NOT_CHOSEN
-from spleen.exploration.inputs import find_cases
+from spleen.exploration.inputs import find_cases, with_ignore_labels
 from spleen.exploration.outliers import Distribution, Duplicates, Outlier, distributions, duplicates, outliers
 from spleen.exploration.suggestion.suggest import Suggestion, suggest, typical_case
 from spleen.exploration.verdict import Verdict, judge
@@ -66,24 +66,32 @@ def explore(
     `organ` are the label values that make up the organ, by default all but 0. `progress` is called before each case
     with its number from 0, the number of cases, and its name. With `above`, the voxels above that value are counted and
     located. With `identifying`, facts of DICOM series include what identifies the patient. `ignore_value` marks voxels
-    of unknown class, which belong to no organ. A file that cannot be read becomes an error of the verdict, the others
-    are still explored. Raises InputError for a path that names nothing, for files without a partner, for a single DICOM
-    folder that holds several series, and for an ignored value that is the background or part of the organ.
+    of unknown class, which belong to no organ; by default it is the ignore label of an nnU-Net dataset.json in or
+    beside the folder of the labels, unless that is part of the `organ`. A file that cannot be read becomes an error of
+    the verdict, the others are still explored. Raises InputError for a path that names nothing, for files without a
+    partner, for a single DICOM folder that holds several series, and for an ignored value that is the background or
+    part of the organ.
     """
     files = find_cases(_paths(images), _paths(labels))
     wanted = tuple(organ)
     if ignore_value is not None and ignore_value in (0, *wanted):
         raise InputError(f"{ignore_value} cannot be ignored: it is the background or a value of the organ")
+    if ignore_value is None:
+        files = with_ignore_labels(files)
     found = []
     for number, case in enumerate(files):
         if progress is not None:
             progress(number, len(files), case.case_id)
-        found.append(explore_case(case, wanted, above, identifying, ignore_value))
+        told = None if case.ignore_value in wanted else case.ignore_value
+        found.append(explore_case(case, wanted, above, identifying, told if ignore_value is None else ignore_value))
     if len(found) == 1 and (several := [each for each in found[0].findings if each.topic == NOT_CHOSEN]):
         raise InputError(several[0].message)
     outlying, copies = outliers(found), duplicates(found)
     typical = typical_case(found, {outlier.case_id for outlier in outlying})
-    suggestion = suggest(found, typical, wanted, ignore_value) if typical is not None else None
+    suggestion = None
+    if typical is not None:
+        reason = "the ignore label of dataset.json" if ignore_value is None else "the value that was given as unknown"
+        suggestion = suggest(found, typical, wanted, typical.ignore_value, ignore_reason=reason)
     return Exploration(
         cases=tuple(found),
         organ=wanted,

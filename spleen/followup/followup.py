@@ -36,6 +36,7 @@ def follow_up(
     *,
     test_retest: Path | None = None,
     identifying: bool = False,
+    ignore_value: int | None = None,
     advance: Advance | None = None,
 ) -> FollowUp:
     """Predict scans of one or many subjects, compare them over time, and write a table and a page into `output`.
@@ -43,6 +44,8 @@ def follow_up(
     `scans` are those of `read_scans`, `runs` those of `predict`. Masks, transforms and maps of gain and loss are in
     masks/, transforms/ and changes/; masks that are there already are kept, unless `overwrite` is set. `test_retest` is
     a table of pairs of scans between which nothing changed; without it the calibration of the runs says what repeats.
+    Labels of scans may have `ignore_value` where nobody has labelled: their Dice is that of the rest, their volume left
+    out; by default it is the ignore label of a dataset.json beside them, or the value that the runs were trained with.
     A scan that fails does not stop the others. Raises InputError, before anything is computed, for invalid input.
     """
     require_simpleitk()
@@ -56,7 +59,7 @@ def follow_up(
     models = load_ensemble(listed(runs, "run"), settings.allow_custom_code, settings.choose, settings.rename_classes)
     found = find_calibration(models, settings)
     plan = _Plan(models, settings, found.calibration, folder, advance)
-    measured = measure(read, models, settings, folder / "masks", advance)
+    measured = measure(read, models, settings, folder / "masks", advance, ignore_value)
     limits = _limits(plan, pairs)
     subjects = tuple(
         _subject(name, of_subject, measured, limits, plan) for name, of_subject in by_subject(read).items()

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spleen.errors import InputError
-from spleen.evaluation.class_names import CSV_NAME
+from spleen.evaluation.class_names import CSV_NAME, check_ignore_value, value_unlabelled
 from spleen.evaluation.scoring import RawSettings, score_pair
 from spleen.followup.course import Measured
 from spleen.followup.scans import Scan
-from spleen.imaging.classes import ClassMap
 from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
 from spleen.inference.loading import TrainedModel
@@ -34,12 +33,18 @@ def measure(
     settings: PredictSettings,
     folder: Path,
     advance: Advance | None = None,
+    ignore_value: int | None = None,
 ) -> Measurements:
-    """Predict the scans into a folder, and score those with a reference.
+    """Predict the scans into a folder, and score those with a reference, but where that has `ignore_value`.
+
+    By default it is the ignore label of a dataset.json beside the reference, or the value that the run was trained
+    with. The volume of a reference that is labelled in part is unknown.
 
     Raises InputError, before anything is computed, for invalid settings and outputs; a scan that fails does not stop
     the others.
     """
+    if ignore_value is not None:
+        check_ignore_value(ignore_value, dict(zip(models[0].classes.names, models[0].classes.values, strict=True)))
     targets = {scan: Target(ImageFiles(scan.name, scan.images), folder / f"{scan.name}.nii.gz") for scan in scans}
     report = predict_targets(models, list(targets.values()), settings, advance)
     reasons = {failed.image: failed.reason for failed in report.failures}
@@ -52,7 +57,7 @@ def measure(
             failures[scan] = reasons[target.image_path]
             continue
         try:
-            scores = _against_reference(scan, target.mask, classes)
+            scores = _against_reference(scan, target.mask, models[0], ignore_value)
         except (InputError, OSError) as error:
             failures[scan] = f"its label: {error}"
             continue
@@ -62,13 +67,24 @@ def measure(
     return Measurements(of_class, failures, {scan: targets[scan].mask for scan in scans if scan not in failures})
 
 
-def _against_reference(scan: Scan, mask: Path, classes: ClassMap) -> dict[str, tuple[float | None, float | None]]:
-    """Volume of the expert's mask in mm³, and Dice against it, by class; None without one."""
+def _against_reference(
+    scan: Scan, mask: Path, model: TrainedModel, ignore_value: int | None
+) -> dict[str, tuple[float | None, float | None]]:
+    """Volume of the expert's mask in mm³, and Dice against it, by class; None without one.
+
+    Of a mask that is labelled in part, the Dice is that of the labelled part, and the volume unknown.
+    """
+    classes = model.classes
     if scan.reference is None:
         return dict.fromkeys(classes.names, (None, None))
     values = dict(zip(classes.names, classes.values, strict=True))
-    settings = RawSettings(values, 0.0, None, surface=False, grid_tolerance_mm=GRID_TOLERANCE_MM)
+    unlabelled = value_unlabelled(ignore_value, model.preprocessing.ignore_value, values, scan.reference)
+    settings = RawSettings(values, 0.0, None, False, GRID_TOLERANCE_MM, unlabelled)
+    case = score_pair(scan.name, mask, scan.reference, settings)
     return {
-        score.class_name: (score.volume_reference_mm3, None if math.isnan(score.dice) else score.dice)
-        for score in score_pair(scan.name, mask, scan.reference, settings).scores
+        score.class_name: (
+            None if case.n_ignored else score.volume_reference_mm3,
+            None if math.isnan(score.dice) else score.dice,
+        )
+        for score in case.scores
     }

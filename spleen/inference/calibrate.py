@@ -14,7 +14,7 @@ import numpy as np
 
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore
-from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
+from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR, value_unlabelled
 from spleen.evaluation.scoring import RawSettings, score_pairs, warn_if_nothing_ignored
 from spleen.imaging.files import ImageFiles, group_channels, pair_images
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
@@ -81,11 +81,12 @@ def calibrate(
     and passes is at most `error_rate`. With `settings.held_out`, each case is predicted by the runs of a
     cross-validation that held it out, and other images are skipped. `settings.overwrite` replaces a calibration.
 
-    Voxels whose label is `ignore_value`, by default the one that the runs were trained with, do not count. A case that
-    has any counts for the Dice and the gate, as far as it is labelled; its volume is not known and calibrates nothing.
+    Voxels whose label is `ignore_value` do not count; by default it is the ignore label of a dataset.json beside the
+    labels, or the value that the runs were trained with. A case that has any counts for the Dice and the gate, as far
+    as it is labelled; its volume is not known and calibrates nothing.
 
     Raises InputError, before anything is predicted, for wrong settings, an image that a run was trained on, an existing
-    calibration, or runs that ignore different values.
+    calibration, an ignored value that is a class, or runs that ignore different values.
     """
     settings = settings or PredictSettings()
     for name, value in (("min-dice", min_dice), ("error-rate", error_rate)):
@@ -96,7 +97,9 @@ def calibrate(
     existing = [path for path in files if path.exists()]
     if existing and not settings.overwrite:
         raise InputError(f"these runs are calibrated already ({shortened(existing, 2)}); add --overwrite to replace it")
-    ignored = ignored_value(models, ignore_value)
+    values = dict(zip(models[0].classes.names, models[0].classes.values, strict=True))
+    trained = ignored_value(models) if ignore_value is None else None
+    unlabelled = value_unlabelled(ignore_value, trained, values, Path(labels))
     views = make_views(models, settings)
     pairs = _pairs(Path(images), Path(labels), models[0].preprocessing.n_channels)
     chosen, conditions = _chosen(views, pairs, settings)
@@ -105,8 +108,7 @@ def calibrate(
     report = predict([model.checkpoint for model in models], inputs, folder, _kept(settings), advance)
     failed = {each.image: each.reason for each in report.failures}
     scored = {name: pair for name, pair in chosen.items() if pair[0].paths[0] not in failed}
-    values = dict(zip(models[0].classes.names, models[0].classes.values, strict=True))
-    cases, unscored = _cases(values, folder, scored, ignored, warn=ignore_value is not None)
+    cases, unscored = _cases(values, folder, scored, unlabelled, warn=ignore_value is not None)
     classes = tuple(ClassCalibration(name, values[name], cases[name], min_dice, error_rate) for name in values)
     failures = (*(f"{image}: {reason}" for image, reason in failed.items()), *unscored)
     if not any(each.cases for each in classes):

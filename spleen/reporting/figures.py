@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.typing import LineStyleType
@@ -36,6 +37,9 @@ LABEL_COLOURS = tuple(
 """For the outlines of label values: those that stand out on a grey image."""
 DASHES: LineStyleType = (0.0, (2.6, 1.6))
 GREY = "#666666"
+VEIL_COLOUR, VEIL_OPACITY, HATCH_COLOUR = "#8a8f98", 0.35, "#d9dce1"
+"""Of pixels that nobody has labelled; the pages have the same in page.css, viewer.js and drawings.html.jinja."""
+_HATCH = "////"
 
 EDGES: dict[AxisName, str] = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 """What lies at the left, right, top and bottom edge of a picture in radiological orientation."""
@@ -57,6 +61,22 @@ def padded_region(
     """
     y, x = ((np.arange(n + 2) - 0.5) * size / n for n, size in zip(region.shape, size_mm, strict=True))
     return x, y, np.pad(region, 1).astype(np.float64)
+
+
+def draw_veil(axes: Axes, region: Bool[np.ndarray, "h w"], size_mm: tuple[float, float]) -> None:
+    """Hatch the pixels that nobody has labelled: the plain image would be background; axes in mm downwards."""
+    if not region.any():
+        return  # Matplotlib warns about a contour that does not exist.
+    place = *padded_region(region, size_mm), [0.5, 1.5]
+    axes.contourf(*place, colors=[VEIL_COLOUR], alpha=VEIL_OPACITY)
+    hatched = axes.contourf(*place, colors="none", hatches=[_HATCH])
+    hatched.set_edgecolor(HATCH_COLOUR)
+    hatched.set_linewidth(0)
+
+
+def veil_handle() -> Patch:
+    """What a legend shows of the pixels that nobody has labelled."""
+    return Patch(facecolor=VEIL_COLOUR, edgecolor=HATCH_COLOUR, hatch=_HATCH, label="not labelled")
 
 
 def scale_bar_mm(width_mm: float) -> float:

@@ -4,11 +4,13 @@ A picture follows the radiological convention: the patient's right is on its lef
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -25,10 +27,12 @@ from spleen.reporting.figures import (
     LABEL_COLOURS,
     OKABE_ITO,
     draw_scale_bar,
+    draw_veil,
     label_edges,
     padded_region,
     save_figure,
     to_display,
+    veil_handle,
 )
 from spleen.types import AxisName
 
@@ -52,7 +56,8 @@ class SliceView:
     Axial: rows go from posterior to anterior, columns from left to right. Coronal: inferior to superior, left
     to right. Sagittal: inferior to superior, posterior to anterior. ``image`` holds display intensities from
     0 to 1 and covers the same plane as the label maps, on a grid that may be coarser. ``size_mm`` is the
-    (height, width) of the plane. ``dice`` is NaN where both label maps are empty.
+    (height, width) of the plane. ``dice`` is NaN where both label maps are empty. ``unlabelled`` are the pixels
+    of unknown class, which are background in both label maps; None if there are none.
     """
 
     case_id: str
@@ -63,6 +68,7 @@ class SliceView:
     reference: UInt8[np.ndarray, "H W"]
     size_mm: tuple[float, float]
     dice: float
+    unlabelled: Bool[np.ndarray, "H W"] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,11 +126,13 @@ def overlay_figure(views: list[tuple[str, SliceView]], class_names: tuple[str, .
     """
     if not views:
         raise ValueError("draw_overlays needs at least one view")
-    handles = _legend_handles([view for _, view in views], class_names)
+    handles: list[Artist] = [*_legend_handles([view for _, view in views], class_names)]
     windows = [_zoom_window(view) for _, view in views]
     full_height = _row_height([view.size_mm for _, view in views])
     zoom_height = _row_height([(window.height, window.width) for window in windows if window])
     width = len(views) * (_PANEL_WIDTH + _GAP) + _GAP
+    if any(view.unlabelled is not None for _, view in views):
+        handles.append(veil_handle())
     columns = _legend_columns(handles, width)
     if len(handles) > columns:  # then reference and prediction of a class stay one below the other
         handles += [Line2D([], [], linestyle="none", label="") for _ in range(-len(handles) % (2 * columns))]
@@ -182,13 +190,13 @@ def _legend_handles(views: list[SliceView], class_names: tuple[str, ...]) -> lis
     ]
 
 
-def _legend_columns(handles: list[Line2D], width: float) -> int:
+def _legend_columns(handles: Sequence[Artist], width: float) -> int:
     """One row where it fits the width in inches, else columns of whole pairs, and no more than fill their rows."""
     entry = 0.75 + 0.07 * max(len(str(handle.get_label())) for handle in handles)
     fitting = max(1, int(width / entry))
     if len(handles) <= fitting:
         return len(handles)
-    n_pairs = len(handles) // 2
+    n_pairs = math.ceil(len(handles) / 2)
     return math.ceil(n_pairs / math.ceil(n_pairs / fitting))
 
 
@@ -223,6 +231,8 @@ def _draw_plane(axes: Axes, view: SliceView, n_classes: int, line_width: float) 
     axes.imshow(image, "gray", vmin=0.0, vmax=1.0, extent=extent, interpolation="bicubic", aspect="equal")
     axes.set(xticks=[], yticks=[], facecolor="black")
     axes.spines[:].set_visible(False)
+    if view.unlabelled is not None:
+        draw_veil(axes, to_display(view.unlabelled), view.size_mm)
     for label in range(1, n_classes + 1):
         for labels, look in zip((view.reference, view.prediction), _looks(label, n_classes), strict=True):
             _outline(axes, to_display(labels == label), view.size_mm, *look, line_width)

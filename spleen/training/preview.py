@@ -11,6 +11,7 @@ from torch import Tensor
 from spleen.data.loading.batches import CaseSlices, load_images
 from spleen.data.loading.patches import runs
 from spleen.evaluation.metrics.overlap import labelled_part, without_ignored
+from spleen.imaging.labels import IGNORED
 from spleen.imaging.probabilities import native_prediction, with_regions_on_top
 from spleen.reporting.overlays import SliceView
 
@@ -62,15 +63,16 @@ def show(
     prediction = labelled_part(prediction, case.unlabelled)
     reference = torch.from_numpy(case.reference[case.in_volume(score.slice_index)])
     expected = with_regions_on_top(reference[None], case.regions)[0]
+    unlabelled = expected.numpy() == IGNORED
     prediction, expected = without_ignored(prediction, expected)
-    shown_reference = expected.numpy()
     return SliceView(
         case_id=case.case_id,
         axis=case.axis,
         slice_index=score.slice_index + case.first_slice,
         image=(shown - low) / max(high - low, 1e-6),
         prediction=prediction.numpy(),
-        reference=shown_reference,
+        reference=expected.numpy(),
         size_mm=(expected.shape[0] * case.spacing_mm[1], expected.shape[1] * case.spacing_mm[2]),
         dice=score.dice,
+        unlabelled=unlabelled if unlabelled.any() else None,
     )

@@ -168,3 +168,25 @@ def test_options_of_scans_are_rejected_for_runs(tmp_path, tmp_path_factory, opti
     done = run(folder, option, "x.nii.gz")
     assert done.exit_code == 2
     assert f"{option} is not for a run" in done.output
+
+
+def test_unlabelled_voxels_of_the_reference_are_not_scored(ct, masks, tmp_path) -> None:
+    label = box(SHAPE, (6, 6, 3), (12, 12, 8)).astype(np.uint8)
+    label[12:] = 255  # with all voxels that the mask has beyond the label
+    (tmp_path / "labels").mkdir()
+    save(tmp_path / "labels" / "one.nii.gz", label, AFFINE)
+    done = run(ct, "--label", "labels/one.nii.gz", "--prediction", "mask.nii.gz", "--ignore-value", "255")
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "ct.html").read_text()
+    assert "Hatched: 50 % of the voxels are not labelled in the reference (value 255)" in page
+    assert "label 255" not in page
+    assert run(masks, "--label", "labels", "--ignore-value", "255").exit_code == 1  # the image of one case has gone
+    overview = (masks / "report.html").read_text()
+    assert "not labelled in the reference, and not scored" in overview
+    assert 'data-value="1.0">1<' in overview  # the Dice
+
+
+def test_an_ignored_value_without_a_reference_is_an_error(ct) -> None:
+    done = run(ct, "--ignore-value", "255")
+    assert done.exit_code == 2
+    assert "add the reference with --label" in done.output

@@ -1,5 +1,6 @@
 """Voxels that are ignored are not scored, in training and by `evaluate`."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from spleen.evaluation.compare import compare
 from spleen.evaluation.evaluate import evaluate
 from spleen.evaluation.metrics.overlap import ConfusionCounts, count_confusion, dice, specificity
 from spleen.evaluation.metrics.surface import surface_distances
+from spleen.evaluation.report.files import comparison_to_json, to_json
 from spleen.imaging.labels import IGNORED
 from spleen.training.preview import slice_dice
 from spleen.training.slice_counts import SliceCount, count_slices
 from tests._helpers.nifti import ras_affine, save
+from tests.evaluation.test_class_names import write_record
 
 SHAPE = (9, 8, 6)
 SPACING_MM = (0.8, 0.5, 5.0)
@@ -126,3 +129,110 @@ def test_compare_leaves_ignored_voxels_out(tmp_path: Path) -> None:
     known = expected != -1
     dice_before = f1_score(expected[known] == 1, prediction[known] == 1)
     assert [(each.a, each.b) for each in comparison.pairs] == [(pytest.approx(dice_before), 1.0)]
+
+
+# nnU-Net's ignore label ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nnunet(tmp_path: Path) -> tuple[Path, Path]:
+    """A prediction, and its reference in labelsTr of a dataset whose ignore label is 2: ten voxels along one line.
+
+    Among the eight known ones, the class 1 has 4 in the reference and 3 in the prediction, of which 2 are shared.
+    """
+    reference, prediction = np.zeros((12, 3, 2), np.uint8), np.zeros((12, 3, 2), np.uint8)
+    reference[:10, 1, 1] = [1, 1, 1, 1, 0, 0, 0, 0, 2, 2]
+    prediction[:10, 1, 1] = [1, 1, 0, 0, 1, 0, 0, 0, 1, 1]
+    for name, array in (("masks", prediction), ("labelsTr", reference)):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name / "c1.nii.gz", array, ras_affine(SPACING_MM))
+    write_dataset(tmp_path)
+    return tmp_path / "masks", tmp_path / "labelsTr"
+
+
+def write_dataset(folder: Path, **labels: object) -> None:
+    names = labels or {"background": 0, "spleen": 1, "ignore": 2}
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": names}))
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_the_ignore_label_of_the_dataset_of_the_reference_is_not_scored(
+    nnunet: tuple[Path, Path], single: bool
+) -> None:
+    masks, labels = nnunet
+    evaluation = evaluate(masks / "c1.nii.gz", labels / "c1.nii.gz") if single else evaluate(masks, labels)
+    (score,) = evaluation.scores
+    assert (score.class_name, score.dice) == ("spleen", pytest.approx(2 * 2 / (4 + 3)))
+    assert "without voxels of value 2 in the reference (ignore in dataset.json)" in str(evaluation)
+    assert json.loads(to_json(evaluation))["settings"]["ignore_value"] == 2
+
+
+def test_the_dataset_may_lie_in_the_folder_of_the_references(nnunet: tuple[Path, Path]) -> None:
+    masks, labels = nnunet
+    write_dataset(labels.parent, background=0, liver=1)
+    write_dataset(labels)
+    (score,) = evaluate(masks, labels).scores
+    assert (score.class_name, score.dice) == ("spleen", pytest.approx(2 * 2 / (4 + 3)))
+
+
+def test_an_explicit_ignored_value_takes_precedence_over_the_dataset(nnunet: tuple[Path, Path]) -> None:
+    masks, labels = nnunet
+    write_dataset(labels.parent, background=0, spleen=1, ignore=255)
+    (score,) = evaluate(masks, labels, ignore_value=2).scores
+    assert score.dice == pytest.approx(2 * 2 / (4 + 3))
+    (score,) = evaluate(masks, labels).scores  # nothing is 255, so the two predicted voxels are wrong
+    assert score.dice == pytest.approx(2 * 2 / (4 + 5))
+    assert "(ignore in" not in str(evaluate(masks, labels, ignore_value=2))
+
+
+def test_a_class_that_was_asked_for_is_scored_though_the_dataset_ignores_its_value(nnunet: tuple[Path, Path]) -> None:
+    evaluation = evaluate(*nnunet, {1: "spleen", 2: "unsure"})
+    assert [(score.class_name, score.volume_reference_mm3) for score in evaluation.scores] == [
+        ("spleen", pytest.approx(4 * 2.0)),
+        ("unsure", pytest.approx(2 * 2.0)),
+    ]
+    assert "without voxels" not in str(evaluation)
+
+
+def test_a_dataset_that_only_declares_an_ignore_label_leaves_every_other_value_a_class(
+    nnunet: tuple[Path, Path],
+) -> None:
+    write_dataset(nnunet[1].parent, background=0, ignore=2)
+    assert evaluate(*nnunet).class_names == ["1"]
+
+
+def test_an_unclear_ignore_label_of_the_dataset_is_rejected_unless_a_value_is_given(nnunet: tuple[Path, Path]) -> None:
+    write_dataset(nnunet[1].parent, background=0, spleen=1, ignore=[2, 3])
+    with pytest.raises(InputError, match=r'"ignore" must be one value .*--ignore-value'):
+        evaluate(*nnunet)
+    assert evaluate(*nnunet, ignore_value=2).class_names == ["spleen"]
+
+
+def test_an_ignore_label_that_this_reference_does_not_use_is_no_warning(
+    nnunet: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    masks, labels = nnunet
+    save(labels / "c1.nii.gz", np.ones((12, 3, 2), np.uint8), ras_affine(SPACING_MM))
+    evaluate(masks, labels)
+    assert caplog.text == ""
+
+
+def test_compare_takes_the_ignore_label_of_the_dataset(nnunet: tuple[Path, Path], tmp_path: Path) -> None:
+    masks, labels = nnunet
+    (tmp_path / "perfect").mkdir()
+    perfect = np.zeros((12, 3, 2), np.uint8)
+    perfect[:4, 1, 1] = 1
+    save(tmp_path / "perfect" / "c1.nii.gz", perfect, ras_affine(SPACING_MM))
+    comparison = compare(masks, tmp_path / "perfect", labels)
+    assert [(each.class_name, each.a, each.b) for each in comparison.pairs] == [("spleen", pytest.approx(4 / 7), 1.0)]
+    assert "without voxels of value 2 in the reference (ignore in dataset.json)" in str(comparison)
+    assert json.loads(comparison_to_json(comparison))["ignore_value"] == 2
+    explicit = compare(masks, tmp_path / "perfect", labels, ignore_value=2)
+    assert "without voxels of value 2 in the reference\n" in str(explicit)
+
+
+def test_a_class_of_the_predictions_that_the_dataset_ignores_is_a_contradiction(nnunet: tuple[Path, Path]) -> None:
+    write_record(nnunet[0] / "c1.nii.gz", ("spleen", (1,)), ("unsure", (2,)))
+    with pytest.raises(InputError, match=r"2 is both the ignore label .* the class unsure; say .* --classes"):
+        evaluate(*nnunet)
+    assert len(evaluate(*nnunet, ignore_value=255).scores) == 2

@@ -19,7 +19,8 @@ from spleen.inference.calibration.stored import read_calibration
 from spleen.inference.predict import PredictSettings
 from tests._helpers import dicom
 from tests._helpers.browser import opened, print_faults
-from tests._helpers.many_cases import VOXEL_MM3, ManyCases, coronal_folds, many_cases
+from tests._helpers.many_cases import SPACING_MM, VOXEL_MM3, ManyCases, coronal_folds, many_cases
+from tests._helpers.nifti import ras_affine, save
 from tests._helpers.trained_runs import voxels
 
 pytestmark = pytest.mark.slow
@@ -142,6 +143,32 @@ def test_pairs_of_unchanged_scans_give_the_limit(run: Path, table: Path, data: M
     expected = 2.7764451 * np.sqrt(np.mean(differences**2))  # t with 4 degrees of freedom
     row = rows_of(tmp_path / "report")["anna", "2025-01-01", "front"]
     assert float(row["limit_percent_high"]) == pytest.approx(100 * math.expm1(expected), rel=1e-4)
+
+
+def test_of_a_label_that_is_incomplete_the_rest_is_scored_and_the_volume_left_out(
+    run: Path, data: ManyCases, tmp_path: Path
+) -> None:
+    """Of c5, slices from 4 on are unlabelled; a label without unlabelled voxels keeps its volume."""
+    label = data.labels["c5"].copy()
+    label[:, :, 4:] = 255
+    reference = save(tmp_path / "partly.nii.gz", label, ras_affine(SPACING_MM))
+    scans = tmp_path / "scans.csv"
+    scans.write_text(
+        f"subject,date,image,label\nx,2024-01-01,{data.image('c1')},{data.label('c1')}\n"
+        f"x,2025-01-01,{data.image('c5')},{reference}"
+    )
+    folder = tmp_path / "report"
+    output = spleen_followup(scans, "--run", run, "-o", folder, "--ignore-value", "255")
+    assert output.startswith("0: "), output
+    rows = rows_of(folder)
+    mask, known = voxels(folder / "masks" / "x_2025-01-01.nii.gz")[:, :, :4] == 1, label[:, :, :4] == 1
+    row = rows["x", "2025-01-01", "front"]
+    assert row["reference_ml"] == ""
+    assert float(row["dice"]) == pytest.approx(2 * (mask & known).sum() / (mask.sum() + known.sum()), rel=1e-4)
+    assert float(rows["x", "2024-01-01", "front"]["reference_ml"]) == pytest.approx(24 * 3 * VOXEL_MM3 / 1000)
+    refused = spleen_followup(scans, "--run", run, "-o", tmp_path / "other", "--ignore-value", "2")
+    assert refused.startswith("2: ")
+    assert "2 cannot be ignored: it is the class back" in refused.replace("\n", " ")
 
 
 def test_a_damaged_scan_does_not_stop_the_others(run: Path, table: Path, data: ManyCases, tmp_path: Path) -> None:

@@ -189,3 +189,30 @@ def test_in_a_legend_of_several_rows_a_prediction_stands_below_its_reference(n_c
         assert above.x0 == pytest.approx(below.x0)
         assert above.y0 > below.y1
     assert legend.get_window_extent().y1 < min(axes.get_window_extent().y0 for axes in figure.axes)
+
+
+def test_pixels_that_nobody_has_labelled_are_hatched_and_named_in_the_legend():
+    """The image is black, and unlabelled is the patient's right: the left of the picture."""
+    organ, unlabelled = disc(1, (60, 40), 20), np.zeros((120, 150), bool)
+    unlabelled[:, 100:] = True
+    shown = replace(view(organ, organ, (120.0, 150.0)), image=np.zeros((120, 150), np.float32), unlabelled=unlabelled)
+    figure = overlay_figure([("best", shown)], ("spleen",))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+    box = figure.axes[0].get_window_extent()
+    left, width = round(box.x0), round(box.width)
+    rows = slice(len(picture) - round(box.y1) + 40, len(picture) - round(box.y0) - 60)  # without letters and scale bar
+    veiled = picture[rows, left + width // 10 : left + width // 4]
+    plain = picture[rows, left + 2 * width // 5 : left + width // 2]
+    assert not plain.any()
+    assert veiled.min() > 30  # the veil
+    assert 0.05 < (veiled.min(axis=-1) > 150).mean() < 0.5  # the stripes
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts() if text.get_text()][-1] == "not labelled"
+
+
+def test_where_all_is_labelled_the_legend_says_nothing_of_it():
+    organ = disc(1, (60, 40), 20)
+    (legend,) = overlay_figure([("best", view(organ, organ, (120.0, 150.0)))], ("spleen",)).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["spleen, reference", "spleen, prediction"]

@@ -83,3 +83,15 @@ def test_an_image_is_enlarged_to_256_pixels_and_keeps_its_labels() -> None:
     assert n_pixels == np.count_nonzero(overlay.prediction == 2) == pytest.approx(40 * (256 / 36) ** 2, rel=0.05)
     assert overlay.class_names == {1: "liver", 2: "spleen"}
     assert overlay.caption == "worst: a, axial slice 7, Dice n/a"
+
+
+def test_pixels_that_nobody_has_labelled_are_a_layer_of_their_own_in_the_reference() -> None:
+    labels, unlabelled = np.zeros((36, 36), np.uint8), np.zeros((36, 36), bool)
+    labels[10:20, 5:9], unlabelled[30:] = 1, True
+    view = SliceView("a", "axial", 7, np.zeros((36, 36), np.float32), labels, labels, (36.0, 36.0), NAN, unlabelled)
+    overlay = overlay_of("worst", view, ["liver"])
+    # The last 6 rows of 36 are anterior: the upper sixth of the picture.
+    assert (overlay.reference == 255).mean() == pytest.approx(6 / 36, abs=0.01)
+    assert (overlay.reference[:40] == 255).all()
+    assert not (overlay.prediction == 255).any()
+    assert overlay.class_names == {1: "liver", 255: "not labelled"}

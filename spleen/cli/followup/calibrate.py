@@ -48,7 +48,7 @@ def calibrate(
         typer.Option(
             metavar="V",
             help="Voxels with this value in the references do not count; nobody has labelled them.",
-            show_default="as the RUNs were trained",
+            show_default="ignore in a dataset.json beside them, or as the RUNs were trained",
         ),
     ] = None,
     batch_size: BatchSize = 8,

@@ -23,6 +23,14 @@ def followup(
         Path | None,
         typer.Option(metavar="PAIRS.csv", help="Pairs of scans between which nothing changed, as SCANS.csv."),
     ] = None,
+    ignore_value: Annotated[
+        int | None,
+        typer.Option(
+            metavar="V",
+            help="Value where nobody has labelled, in labels of the table; their Dice is that of the rest.",
+            show_default="ignore in a dataset.json beside them, or as the run was trained",
+        ),
+    ] = None,
     best: Best = False,
     every: Every = False,
     weights: Weights = None,
@@ -60,7 +68,14 @@ def followup(
     )
     with stop_on_signals() as stop, ProgressBar("slice", check=stop.check) as bar:
         result = follow_up(
-            scans, run, output, settings, test_retest=test_retest, identifying=identifying, advance=bar.advance
+            scans,
+            run,
+            output,
+            settings,
+            test_retest=test_retest,
+            identifying=identifying,
+            ignore_value=ignore_value,
+            advance=bar.advance,
         )
     print(result)
     print(f"wrote {output / 'followup.html'} and {output / 'followup.csv'}")

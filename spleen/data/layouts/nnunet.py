@@ -33,7 +33,7 @@ def read_nnunet(root: Path, classes_from_file: bool = True) -> Dataset:
             "data=decathlon"
         )
     channels = names_by_number(path, "channel_names", content.get("channel_names"))
-    labels, ignore_value = _without_ignore(path, content.get("labels"))
+    labels, ignore_value = without_ignore(path, content.get("labels"))
     classes = nnunet_classes(path, labels)
     order = regions_class_order(path, classes, content.get("regions_class_order")) if classes_from_file else None
     ending = _file_ending(path, content.get("file_ending"))
@@ -63,20 +63,21 @@ def _file_ending(path: Path, ending: object) -> str:
 def nnunet_classes(path: Path, labels: object) -> dict[str, tuple[int, ...]]:
     """The foreground classes and their values, which may overlap, from the "labels" of the dataset.json at `path`.
 
-    Raises InputError if "labels" has another form, or an ignore label.
+    `labels` is without the ignore label. Raises InputError if it has another form.
     """
     if not isinstance(labels, dict):
         raise InputError(f'"labels" in {path} must map class names to values, {_LABELS_EXAMPLE}; got {labels!r:.200}')
     classes = {name: _values(path, name, entry) for name, entry in labels.items()}
     if classes.pop("background", (0,)) != (0,):
         raise InputError(f'"labels" in {path}: the background must be 0; got {labels["background"]}')
-    if "ignore" in classes:  # no class: its voxels would be scored as background
-        raise InputError(f'"labels" in {path}: "ignore" (value {labels["ignore"]}) is not a class')
     return {name: values for name, values in classes.items() if values != (0,)}
 
 
-def _without_ignore(path: Path, labels: object) -> tuple[object, int | None]:
-    """The entry without nnU-Net's ignore label, and its value; None if there is none."""
+def without_ignore(path: Path, labels: object) -> tuple[object, int | None]:
+    """The "labels" of a dataset.json without nnU-Net's ignore label, and its value; None if there is none.
+
+    Raises InputError if it is not one value other than 0.
+    """
     if not isinstance(labels, dict) or "ignore" not in labels:
         return labels, None
     values = _values(path, "ignore", labels["ignore"])

@@ -110,6 +110,7 @@ def comparison_to_json(comparison: Comparison) -> str:
     record = {
         "a": comparison.name_a,
         "b": comparison.name_b,
+        **({} if comparison.ignored.value is None else {"ignore_value": comparison.ignored.value}),
         "summary": summaries,
         "cases": cases,
         "unpredicted": list(comparison.unpredicted),

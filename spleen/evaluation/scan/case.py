@@ -6,12 +6,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Bool, Num, UInt8
 
 from spleen.data.modality import guess_modality
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import label_values
-from spleen.evaluation.class_names import classes_to_score, names_by_value
+from spleen.evaluation.class_names import check_ignore_value, classes_to_score, names_by_value, value_to_ignore
 from spleen.imaging.dicom.location import is_series
 from spleen.imaging.files import case_name, split_channel
 from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
@@ -20,6 +20,8 @@ from spleen.types import Affine, LabelVolume
 
 # A mask is stored with 8 bits; with more values, or with negative ones, the file is an image.
 _MOST_CLASSES = 255
+UNKNOWN = -1
+"""The value of unlabelled voxels in `Scan.scored_reference`: one that no class has."""
 _VOXELS_LOOKED_AT = 1_000_000
 _HEADER_TEXTS = ("descrip", "aux_file", "intent_name")
 
@@ -38,8 +40,26 @@ class Scan:
     prediction: UInt8[np.ndarray, "i j k"] | None = None
     n_channels: int = 1
     """Of the image's file; the first is shown."""
+    unlabelled: Bool[np.ndarray, "i j k"] | None = None
+    """Voxels of unknown class in the reference, which is 0 there; None if there are none."""
+    unlabelled_value: int | None = None
+    """What marks them in the reference's file."""
     origin: tuple[tuple[str, str], ...] = ()
     """Paths and header texts, which may tell who the patient is: names and values."""
+
+    @property
+    def scored_reference(self) -> LabelVolume | None:
+        """The reference with `UNKNOWN` where it is unlabelled."""
+        if self.reference is None or self.unlabelled is None:
+            return self.reference
+        return np.where(self.unlabelled, UNKNOWN, self.reference.astype(np.int16))
+
+    @property
+    def scored_prediction(self) -> UInt8[np.ndarray, "i j k"] | None:
+        """The prediction without what lies where the reference is unlabelled."""
+        if self.prediction is None or self.unlabelled is None:
+            return self.prediction
+        return np.where(self.unlabelled, np.uint8(0), self.prediction)
 
     @property
     def masks(self) -> dict[str, UInt8[np.ndarray, "i j k"]]:
@@ -54,12 +74,15 @@ def read_scan(
     prediction: Path | None = None,
     class_names: Mapping[int, str] | None = None,
     case_id: str | None = None,
+    ignore_value: int | None = None,
 ) -> Scan:
     """Read an image with its reference and its prediction, each reoriented to RAS by its own affine.
 
     `class_names` are those of label values; by default those that predictions.csv beside the prediction or a
-    dataset.json beside the label's folder tells. The case is called like the image's file.
-    Raises InputError for a file that cannot be read, for different grids, and for a mask that is an image.
+    dataset.json beside the label's folder tells. The case is called like the image's file. `ignore_value` marks
+    voxels of the label whose class is unknown; by default it is the ignore label of that dataset.json.
+    Raises InputError for a file that cannot be read, for different grids, for a mask that is an image, and for an
+    ignored value that is 0 or a class.
     """
     channels = read_channels([image], GRID_TOLERANCE_MM)
     array, affine = channels.arrays[0], channels.affine
@@ -71,6 +94,11 @@ def read_scan(
         told = [] if prediction is None else [prediction]
         told_classes = classes_to_score(None, None, told, label or prediction or image)
         class_names = None if told_classes is None else names_by_value(told_classes)
+    ignored = None if label is None else _value_to_ignore(ignore_value, class_names or {}, label)
+    unlabelled = None
+    if ignored is not None:
+        unlabelled = read["reference"] == ignored
+        read["reference"] = np.where(unlabelled, 0, read["reference"])
     classes, numbered = number_classes(read, class_names or {})
     return Scan(
         case_id=case_id or _case_id(image),
@@ -82,7 +110,17 @@ def read_scan(
         prediction=numbered.get("prediction"),
         n_channels=len(channels.arrays),
         origin=_origin({"image": image, "label": label, "prediction": prediction}),
+        unlabelled=unlabelled if unlabelled is not None and unlabelled.any() else None,
+        unlabelled_value=ignored,
     )
+
+
+def _value_to_ignore(given: int | None, names: Mapping[int, str], label: Path) -> int | None:
+    classes = {name: (value,) for value, name in names.items()}
+    ignored = value_to_ignore(given, classes, False, label).value
+    if ignored is not None:
+        check_ignore_value(ignored, classes)
+    return ignored
 
 
 def is_hounsfield(array: Num[np.ndarray, "i j k"]) -> bool:

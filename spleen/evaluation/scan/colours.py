@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 
 from spleen.evaluation.scan.surface import Mesh
-from spleen.reporting.figures import LABEL_COLOURS, OKABE_ITO
+from spleen.reporting.figures import LABEL_COLOURS, OKABE_ITO, VEIL_COLOUR
 
 # As in the overlays of a run: a pair of hues for each of the first classes; with more, one hue for a class.
 _PAIRS = (("sky blue", "orange"), ("bluish green", "reddish purple"), ("yellow", "vermillion"))
@@ -46,11 +46,15 @@ def largest_shown_mm(meshes: Sequence[Mesh]) -> float | None:
 
 
 def vertex_colours(mesh: Mesh, colour: str, largest_mm: float | None) -> UInt8[np.ndarray, "n 3"]:
-    """The distance of each vertex as its colour, or the colour of the class where there is no distance."""
+    """The distance of each vertex as its colour, or the colour of the class where there is no distance.
+
+    Vertices whose distance is unknown (NaN) are grey.
+    """
     if mesh.distance_mm is None or largest_mm is None:
         rgb = np.tile(np.array(to_rgb(colour)), (len(mesh.vertices_mm), 1))
     else:
         rgb = colormaps[_COLOUR_MAP](np.minimum(mesh.distance_mm, largest_mm) / largest_mm)[:, :3]
+        rgb[np.isnan(mesh.distance_mm)] = to_rgb(VEIL_COLOUR)
     return _bytes(rgb)
 
 

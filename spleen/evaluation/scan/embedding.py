@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Num, Shaped, UInt8, UInt16
+from jaxtyping import Bool, Num, Shaped, UInt8, UInt16
 
 from spleen.errors import InputError
 from spleen.evaluation.scan.case import Scan
@@ -47,6 +47,8 @@ class EmbeddedScan:
     """Intensity per level."""
     packed: str
     masks: dict[str, UInt8[np.ndarray, "i j k"]]
+    unlabelled: Bool[np.ndarray, "i j k"] | None = None
+    """Voxels of unknown class."""
 
     @property
     def spacing_mm(self) -> SpacingMm:
@@ -81,7 +83,8 @@ def embed(scan: Scan, most_bytes: int = MOST_BYTES) -> EmbeddedScan:
     )
     masks = {name: np.ascontiguousarray(mask[centre]) for name, mask in scan.masks.items()}
     packed = base64.b64encode(compressed).decode()
-    return EmbeddedScan(box, factors, scan.affine @ to_native, levels, low, step, packed, masks)
+    unlabelled = None if scan.unlabelled is None else np.ascontiguousarray(scan.unlabelled[centre])
+    return EmbeddedScan(box, factors, scan.affine @ to_native, levels, low, step, packed, masks, unlabelled)
 
 
 def pack(array: Shaped[np.ndarray, "..."]) -> str:

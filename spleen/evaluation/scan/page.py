@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from spleen.evaluation.case_scores import ScoreSettings, score_case
 from spleen.evaluation.scan.case import Scan
 from spleen.evaluation.scan.embedding import MOST_BYTES
+from spleen.evaluation.scan.scores import scan_scores
 from spleen.evaluation.scan.viewer import make_viewer, times, viewer_scripts
 from spleen.imaging.geometry import SHEARED_DEGREES, shear_degrees, shear_note, spacing_mm, voxel_volume_mm3
 from spleen.reporting.html import render_page
@@ -57,10 +57,6 @@ def _scores(scan: Scan) -> Table | None:
         return ["class", "volume (ml)", "voxels"], [
             [name, _digits(count * ml), count] for name, count in zip(scan.classes, counts, strict=True)
         ]
-    settings = ScoreSettings(
-        {name: (number,) for number, name in enumerate(scan.classes, start=1)},
-        dict.fromkeys(scan.classes, _TOLERANCE_MM),
-    )
     rows: list[list[Cell]] = [
         [
             score.class_name,
@@ -71,7 +67,7 @@ def _scores(scan: Scan) -> Table | None:
             _digits(score.volume_reference_ml),
             _digits(score.volume_prediction_ml),
         ]
-        for score in score_case(scan.case_id, scan.prediction, scan.reference, scan.affine, settings)
+        for score in scan_scores(scan, _TOLERANCE_MM)
     ]
     columns = ["class", "Dice", "HD95 (mm)", "mean surface distance (mm)", f"surface Dice at {_TOLERANCE_MM:g} mm"]
     return [*columns, "reference (ml)", "prediction (ml)"], rows

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from jaxtyping import Bool, Num, UInt8
+from jaxtyping import Bool, Float32, Num, UInt8
 from matplotlib.colors import to_rgb
 from PIL import Image
 
 from spleen.evaluation.scan.colours import ClassColours
 from spleen.imaging.slicing import AXES, slice_spacing_mm, to_slices
-from spleen.reporting.figures import to_display
+from spleen.reporting.figures import HATCH_COLOUR, VEIL_COLOUR, VEIL_OPACITY, to_display
 from spleen.types import Affine, AxisName
 
 _FILLED = 0.25  # opacity of a mask within its outline
+_STRIPE_APART, _STRIPE_WIDTH = 9, 2  # of unlabelled pixels, in pixels across
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ def slice_picture(
     window: tuple[float, float],
     colours: Sequence[ClassColours],
     most_pixels: int = 512,
+    unlabelled: Bool[np.ndarray, "i j k"] | None = None,
 ) -> Picture:
     """One slice in radiological orientation, on square pixels, with the masks in the colours of their classes.
 
-    `window` is the intensity shown black and the one shown white.
+    `window` is the intensity shown black and the one shown white. What is `unlabelled` lies under a hatched veil.
     """
     axis, index = place
     low, high = window
@@ -48,6 +50,7 @@ def slice_picture(
     height, width = _size(plane.shape, affine, axis, most_pixels)
     shown = Image.fromarray(np.rint(255 * grey).astype(np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
     rgb = np.repeat(np.asarray(shown, dtype=np.float32)[..., None], 3, axis=2)
+    hatched = unlabelled is not None and _veil(rgb, to_display(to_slices(unlabelled, axis)[index]))
     present: list[str] = []
     for name, label in labels.items():
         large = np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
@@ -61,7 +64,19 @@ def slice_picture(
     Image.fromarray(np.rint(rgb).astype(np.uint8)).save(buffer, "PNG")
     title = f"{axis} slice {index}"
     alternative = f"{title}, {' and '.join(present) + ' in colour' if present else 'no mask here'}"
+    alternative += ", hatched where nobody has labelled" if hatched else ""
     return Picture(title, alternative, f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}")
+
+
+def _veil(rgb: Float32[np.ndarray, "h w 3"], unlabelled: Bool[np.ndarray, "H W"]) -> bool:
+    """Hatch the unlabelled pixels of a picture in place; whether there are any."""
+    height, width = rgb.shape[:2]
+    region = np.asarray(Image.fromarray(unlabelled).resize((width, height), Image.Resampling.NEAREST))
+    rows, columns = np.indices((height, width))
+    stripes = (rows + columns) % _STRIPE_APART < _STRIPE_WIDTH
+    for part, colour, opacity in ((region, VEIL_COLOUR, VEIL_OPACITY), (region & stripes, HATCH_COLOUR, 1.0)):
+        rgb[part] += opacity * (255 * np.array(to_rgb(colour), np.float32) - rgb[part])
+    return bool(region.any())
 
 
 def fullest_slice(mask: UInt8[np.ndarray, "i j k"] | None, shape: tuple[int, ...], axis: AxisName) -> int:

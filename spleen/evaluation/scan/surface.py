@@ -28,7 +28,8 @@ class Mesh:
     """In RAS."""
     faces: Int64[np.ndarray, "m 3"]
     distance_mm: Float64[np.ndarray, " n"] | None = None
-    """Of each vertex to the surface of the other mask, inf where that is empty; None where there is no other."""
+    """Of each vertex to the surface of the other mask, inf where that is empty, NaN where the reference is unknown;
+    None where there is no other."""
 
 
 def surface_meshes(
@@ -63,6 +64,23 @@ def surface_meshes(
         else:
             meshes += of_mask.values()
     return tuple(meshes)
+
+
+def labelled_distances(
+    meshes: tuple[Mesh, ...], unlabelled: Bool[np.ndarray, "i j k"] | None, affine: Affine
+) -> tuple[Mesh, ...]:
+    """The meshes with distances only where the reference is labelled; elsewhere there is no surface to compare with."""
+    if unlabelled is None:
+        return meshes
+    to_voxels, last = np.linalg.inv(affine), np.array(unlabelled.shape) - 1
+    known = []
+    for mesh in meshes:
+        if mesh.distance_mm is not None:
+            places = np.rint(mesh.vertices_mm @ to_voxels[:3, :3].T + to_voxels[:3, 3]).astype(int)
+            is_unknown = unlabelled[tuple(np.clip(places, 0, last).T)]
+            mesh = replace(mesh, distance_mm=np.where(is_unknown, np.nan, mesh.distance_mm))
+        known.append(mesh)
+    return tuple(known)
 
 
 def _distance_mm(mesh: Mesh, other: Mesh | None, affine: Affine) -> Float64[np.ndarray, " n"]:

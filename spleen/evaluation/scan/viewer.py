@@ -18,7 +18,7 @@ from spleen.evaluation.scan.embedding import MOST_BYTES, EmbeddedScan, embed, pa
 from spleen.evaluation.scan.errors import WorstSlice, worst_slices
 from spleen.evaluation.scan.mesh_files import write_mesh
 from spleen.evaluation.scan.pictures import Picture, fullest_slice, slice_picture
-from spleen.evaluation.scan.surface import Mesh, surface_meshes
+from spleen.evaluation.scan.surface import Mesh, labelled_distances, surface_meshes
 from spleen.imaging.geometry import spacing_mm
 from spleen.imaging.intensity import CT_PRESETS, DisplayWindow
 from spleen.imaging.slicing import AXES
@@ -51,6 +51,7 @@ class Viewer:
     largest_mm: float | None
     """The end of the colour bar of the distances."""
     bar: str
+    has_unlabelled: bool
     notes: tuple[str, ...]
     """What the page holds of the image, and what it does not."""
 
@@ -60,11 +61,11 @@ def make_viewer(scan: Scan, most_bytes: int = MOST_BYTES) -> Viewer:
     embedded = embed(scan, most_bytes)
     windows = _windows(scan)
     colours = class_colours(len(scan.classes), both_masks=len(scan.masks) == 2)
-    meshes = surface_meshes(scan.masks, scan.classes, scan.affine, _FACES_ON_A_PAGE)
+    meshes = _meshes(scan, _FACES_ON_A_PAGE)
     largest_mm = largest_shown_mm(meshes)
     worst: tuple[WorstSlice, ...] = ()
-    if scan.reference is not None and scan.prediction is not None:
-        worst = worst_slices(scan.prediction, scan.reference, scan.affine)
+    if scan.reference is not None and scan.scored_prediction is not None:
+        worst = worst_slices(scan.scored_prediction, scan.reference, scan.affine)
     start = _start(scan)
     data: dict[str, object] = {
         "shape": embedded.levels.shape,
@@ -77,6 +78,7 @@ def make_viewer(scan: Scan, most_bytes: int = MOST_BYTES) -> Viewer:
         "step": embedded.step,
         "image": embedded.packed,
         "masks": {name: pack(mask) for name, mask in embedded.masks.items()},
+        "unlabelled": None if embedded.unlabelled is None else pack(embedded.unlabelled.astype(np.uint8)),
         "classes": [{"name": name, **vars(colour)} for name, colour in zip(scan.classes, colours, strict=True)],
         "windows": [vars(window) for window in windows],
         "start": embedded.from_native(start),
@@ -93,17 +95,23 @@ def make_viewer(scan: Scan, most_bytes: int = MOST_BYTES) -> Viewer:
         has_surface=bool(meshes),
         largest_mm=largest_mm,
         bar=colour_bar(),
+        has_unlabelled=embedded.unlabelled is not None,
         notes=tuple(_notes(scan, embedded)),
     )
 
 
 def write_scan_mesh(path: Path, scan: Scan) -> None:
     """Write the surfaces of the masks at full resolution; raises InputError as `write_mesh` does."""
-    meshes = surface_meshes(scan.masks, scan.classes, scan.affine, None)
+    meshes = _meshes(scan, None)
     colours = class_colours(len(scan.classes), both_masks=len(scan.masks) == 2)
     largest_mm = largest_shown_mm(meshes)
     of_mesh = [_colour(mesh, colours[scan.classes.index(mesh.name)]) for mesh in meshes]
     write_mesh(path, meshes, [vertex_colours(m, c, largest_mm) for m, c in zip(meshes, of_mesh, strict=True)])
+
+
+def _meshes(scan: Scan, most_faces: int | None) -> tuple[Mesh, ...]:
+    meshes = surface_meshes(scan.masks, scan.classes, scan.affine, most_faces)
+    return labelled_distances(meshes, scan.unlabelled, scan.affine)
 
 
 def viewer_scripts() -> tuple[str, ...]:
@@ -145,7 +153,15 @@ def _pictures(
 ) -> tuple[Picture, ...]:
     places = dict(zip(AXES, start, strict=True))
     return tuple(
-        slice_picture(scan.image, scan.masks, scan.affine, (axis, places[axis]), window.ends, colours)
+        slice_picture(
+            scan.image,
+            scan.masks,
+            scan.affine,
+            (axis, places[axis]),
+            window.ends,
+            colours,
+            unlabelled=scan.unlabelled,
+        )
         for axis in reversed(AXES)
     )
 
@@ -155,7 +171,14 @@ def thumbnail(scan: Scan, most_pixels: int) -> Picture:
     colours = class_colours(len(scan.classes), both_masks=len(scan.masks) == 2)
     place = _start(scan)[AXES.index("axial")]
     return slice_picture(
-        scan.image, scan.masks, scan.affine, ("axial", place), _windows(scan)[0].ends, colours, most_pixels
+        scan.image,
+        scan.masks,
+        scan.affine,
+        ("axial", place),
+        _windows(scan)[0].ends,
+        colours,
+        most_pixels,
+        scan.unlabelled,
     )
 
 
@@ -209,6 +232,13 @@ def _notes(scan: Scan, embedded: EmbeddedScan) -> list[str]:
         notes.append(f"Of the image's {scan.n_channels} channels the first is shown.")
     if scan.masks:
         notes.append("Scores and slices of largest error are measured on the image's own grid.")
+    if scan.unlabelled is not None:
+        marked = "" if scan.unlabelled_value is None else f" (value {scan.unlabelled_value})"
+        scored = ", and neither scored nor counted as errors" if scan.prediction is not None else ""
+        percent = f"{100 * scan.unlabelled.mean():.3g}"
+        notes.append(f"Hatched: {percent} % of the voxels are not labelled in the reference{marked}{scored}.")
+        if scored:
+            notes.append("Surfaces are grey there.")
     return notes
 
 

@@ -47,6 +47,8 @@ class CaseFacts:
     findings: tuple[Finding, ...]
     above: AboveFacts | None = None
     """The voxels above a value, where one was asked for."""
+    ignore_value: int | None = None
+    """The label value of voxels that nobody has labelled; None for none."""
 
     @property
     def is_sound(self) -> bool:
@@ -100,6 +102,7 @@ def explore_case(
         label_fingerprint=_fingerprint(label.volume, np.int32),
         findings=tuple(replace(finding, case_id=files.case_id) for finding in findings),
         above=above_facts(image.volume, above) if above is not None and image.volume is not None else None,
+        ignore_value=ignore_value,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec, SubplotSpec
@@ -32,10 +33,12 @@ from spleen.reporting.figures import (
     LABEL_COLOURS,
     OKABE_ITO,
     draw_scale_bar,
+    draw_veil,
     label_edges,
     padded_region,
     save_figure,
     to_display,
+    veil_handle,
 )
 
 Row = Callable[[Figure, SubplotSpec], None]
@@ -88,7 +91,7 @@ def _rows(exploration: Exploration, window: DisplayWindow | None) -> Iterator[tu
     views = middle_slices(case, exploration.organ, window) if case is not None else []
     if views:
         tallest = max(view.size_mm[0] / view.size_mm[1] for view in views) * _WIDTH / len(views)
-        legend = math.ceil(len(views[0].values) / _LEGEND_COLUMNS) * _LINE
+        legend = math.ceil(len(_legend(views)) / _LEGEND_COLUMNS) * _LINE
         height = min(_SLICES, tallest)
         yield height + legend, lambda figure, place: _draw_slices(figure, place, views, whose, legend / height)
     strips = [each for each in exploration.distributions if each.minimum < each.maximum]
@@ -159,10 +162,7 @@ def _draw_slices(
         axes = figure.add_subplot(thirds[number], anchor="N")
         _draw_slice(axes, view, f"{case_id}, " if case_id and number == 0 else "")
     axes.set_title(views[0].shown, fontsize=9, loc="right", color=GREY)
-    labels = [
-        Line2D([], [], color=LABEL_COLOURS[number % len(LABEL_COLOURS)], linewidth=2, label=_short(value.title))
-        for number, value in enumerate(views[0].values)
-    ]
+    labels = _legend(views)
     if labels:
         below = (0.5, rows[0].get_position(figure).y0)
         figure.legend(
@@ -176,6 +176,14 @@ def _draw_slices(
         )
 
 
+def _legend(views: Sequence[MiddleSlice]) -> list[Artist]:
+    handles: list[Artist] = [
+        Line2D([], [], color=LABEL_COLOURS[number % len(LABEL_COLOURS)], linewidth=2, label=_short(value.title))
+        for number, value in enumerate(views[0].values)
+    ]
+    return [*handles, veil_handle()] if any(view.unlabelled is not None for view in views) else handles
+
+
 def _short(title: str) -> str:
     return title if len(title) <= _LEGEND_LETTERS else f"{title[: _LEGEND_LETTERS - 1]}…"
 
@@ -185,6 +193,8 @@ def _draw_slice(axes: Axes, view: MiddleSlice, whose: str) -> None:
     height, width = view.size_mm
     extent = (0.0, width, height, 0.0)
     axes.imshow(to_display(view.image), "gray", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+    if view.unlabelled is not None:
+        draw_veil(axes, to_display(view.unlabelled), view.size_mm)
     for number in range(1, len(view.values) + 1):
         region = to_display(view.labels == number)
         if region.any():  # Matplotlib warns about a contour that does not exist

@@ -78,6 +78,7 @@ class _CaseView:
     above: str
     highest: Table | None
     labels: Table | None
+    has_unlabelled: bool
 
 
 def to_page(exploration: Exploration, window: DisplayWindow | None = None) -> str:
@@ -151,6 +152,7 @@ def _view(case: CaseFacts, organ: tuple[int, ...], most_pixels: int, window: Dis
         above=above_title(above) if above is not None else "",
         highest=highest_voxels(above) if above is not None and above.highest else None,
         labels=_labels(case),
+        has_unlabelled=any(view.unlabelled is not None for view in views),
     )
 
 
@@ -159,12 +161,21 @@ def _viewer(case: CaseFacts, organ: tuple[int, ...]) -> Viewer | None:
     image = read_image_file(case.image).volume
     if image is None or case.intensity is None:
         return None
-    values, numbered = numbered_labels(case, organ, image)
+    labels = numbered_labels(case, organ, image)
     low, high = case.intensity.whole.minimum, case.intensity.whole.maximum
     array = np.nan_to_num(image.array, nan=low, neginf=low, posinf=high)
-    names = tuple(value.title for value in values)
-    reference = numbered if values else None
-    return make_viewer(Scan(case.case_id, array, image.affine, is_hounsfield(array), names, reference))
+    return make_viewer(
+        Scan(
+            case.case_id,
+            array,
+            image.affine,
+            is_hounsfield(array),
+            classes=tuple(value.title for value in labels.values),
+            reference=labels.numbers if labels.values or labels.unlabelled is not None else None,
+            unlabelled=labels.unlabelled,
+            unlabelled_value=case.ignore_value,
+        )
+    )
 
 
 def _planes(case: CaseFacts) -> Table | None:

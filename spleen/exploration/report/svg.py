@@ -38,6 +38,8 @@ class SliceDrawing:
     """The image as a data URL."""
     outlines: tuple[tuple[str, str], ...]
     """Colour and SVG path."""
+    unlabelled: str = ""
+    """SVG path around what nobody has labelled."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def slice_drawing(view: MiddleSlice, most_pixels: int) -> SliceDrawing:
             for number, region in regions.items()
             if region.any()
         ),
+        unlabelled="" if view.unlabelled is None else outline_path(to_display(view.unlabelled), view.size_mm),
     )
 
 

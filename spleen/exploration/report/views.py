@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from spleen.exploration.facts.case import CaseFacts
 from spleen.exploration.facts.label import ValueFacts, middle_slice
@@ -33,6 +33,20 @@ class MiddleSlice:
     """Height and width."""
     shown: str
     """The window, in words."""
+    unlabelled: Bool[np.ndarray, "h w"] | None = None
+    """Pixels that nobody has labelled; None where the whole label is known."""
+
+
+@dataclass(frozen=True)
+class NumberedLabels:
+    """A label on the image's grid."""
+
+    values: tuple[ValueFacts, ...]
+    """The label values that are shown."""
+    numbers: UInt8[np.ndarray, "i j k"]
+    """1, 2, … in the place of those values."""
+    unlabelled: Bool[np.ndarray, "i j k"] | None = None
+    """Voxels that nobody has labelled; None if there are none."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,7 @@ def middle_slices(case: CaseFacts, organ: tuple[int, ...], window: DisplayWindow
     image = read_image_file(case.image).volume
     if image is None or case.intensity is None:
         return []
-    values, numbered = numbered_labels(case, organ, image)
+    labels = numbered_labels(case, organ, image)
     shown = display_range(case, window)
     low, high = shown.low, shown.high
     slices = []
@@ -66,7 +80,9 @@ def middle_slices(case: CaseFacts, organ: tuple[int, ...], window: DisplayWindow
         plane = np.clip((np.nan_to_num(planes[index], nan=low) - low) / (high - low), 0.0, 1.0).astype(np.float32)
         rows, columns = plane.shape
         size_mm = (rows * height_mm, columns * width_mm)
-        slices.append(MiddleSlice(axis, index, plane, to_slices(numbered, axis)[index], values, size_mm, shown.words))
+        unlabelled = None if labels.unlabelled is None else to_slices(labels.unlabelled, axis)[index]
+        numbers = to_slices(labels.numbers, axis)[index]
+        slices.append(MiddleSlice(axis, index, plane, numbers, labels.values, size_mm, shown.words, unlabelled))
     return slices
 
 
@@ -96,16 +112,16 @@ def _in_words(low: float, high: float, is_ct: bool, preset: str | None) -> str:
     return f"{name}level {format_number((low + high) / 2)}, width {format_number(high - low)}{unit}"
 
 
-def numbered_labels(
-    case: CaseFacts, organ: tuple[int, ...], image: Volume
-) -> tuple[tuple[ValueFacts, ...], UInt8[np.ndarray, "i j k"]]:
-    """The label values that are shown, and the label with 1, 2, … in their place."""
+def numbered_labels(case: CaseFacts, organ: tuple[int, ...], image: Volume) -> NumberedLabels:
+    """The label of a case, which is read again; without any value where its grid is not the image's."""
     shape = image.array.shape
     numbered = np.zeros(shape, dtype=np.uint8)
     volume = read_label_file(case.label, image).volume if case.label is not None else None
     if volume is None or volume.array.shape != shape or case.labels is None:
-        return (), numbered
+        return NumberedLabels((), numbered)
     present = [value for value in case.labels.values if not organ or value.value in organ]
     for number, value in enumerate(present[:_MOST_VALUES], start=1):
         numbered[volume.array == value.value] = number
-    return tuple(present[:_MOST_VALUES]), numbered
+    unlabelled = None if case.ignore_value is None else volume.array == case.ignore_value
+    has_any = unlabelled is not None and bool(unlabelled.any())
+    return NumberedLabels(tuple(present[:_MOST_VALUES]), numbered, unlabelled if has_any else None)

@@ -72,6 +72,7 @@ def suggest(
     organ: tuple[int, ...],
     ignore_value: int | None = None,
     data: TrainingData | None = None,
+    ignore_reason: str = "the value that was given as unknown",
 ) -> Suggestion | None:
     """Suggest settings for a training on all cases, or on `typical` alone where no layout serves just those.
 
@@ -95,7 +96,7 @@ def suggest(
         *(_choose_cases(cases) if data else []),
     ]
     if ignore_value is not None:
-        settings.append(Setting(f"data.ignore_value={ignore_value}", "the value that was given as unknown"))
+        settings.append(Setting(f"data.ignore_value={ignore_value}", ignore_reason))
     files = data.overrides if data else _single_case(typical)
     overrides = (*files, *(setting.override for setting in settings if setting.override))
     return Suggestion(

@@ -3,20 +3,14 @@
 from collections.abc import Sequence
 
 from spleen.errors import InputError
-from spleen.evaluation.evaluate import check_ignore_value
 from spleen.inference.loading import TrainedModel
 
 
-def ignored_value(models: Sequence[TrainedModel], given: int | None = None) -> int | None:
-    """The label value of voxels that nobody has labelled: the given one, or that of the runs' trainings.
+def ignored_value(models: Sequence[TrainedModel]) -> int | None:
+    """The label value of voxels that nobody has labelled, in the runs' trainings; None if no run ignores any.
 
-    None if no run ignores any. Raises InputError if runs ignore different values and none is given, and for a given one
-    that is the background or a value of a class.
+    Raises InputError if runs ignore different values.
     """
-    if given is not None:
-        classes = models[0].classes
-        check_ignore_value(given, dict(zip(classes.names, classes.values, strict=True)))
-        return given
     names = {model.preprocessing.ignore_value: model.name for model in models}
     names.pop(None, None)
     if len(names) > 1:

@@ -7,11 +7,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from spleen.errors import InputError
-from spleen.evaluation.case_scores import ScoreSettings, score_case
 from spleen.evaluation.class_names import CSV_NAME
 from spleen.evaluation.scan.case import Scan, read_scan
 from spleen.evaluation.scan.page import to_page
 from spleen.evaluation.scan.pictures import Picture
+from spleen.evaluation.scan.scores import scan_scores
 from spleen.evaluation.scan.viewer import thumbnail
 from spleen.imaging.files import case_name, volumes_by_name
 from spleen.inference.outputs import CHANNEL_SEPARATOR, read_record
@@ -38,6 +38,8 @@ class MaskFiles:
     """The first channel; None where it has gone."""
     reference: Path | None
     rows: tuple[dict[str, str], ...]
+    ignore_value: int | None = None
+    """The value of unlabelled voxels in the reference; None for the ignore label of a dataset.json beside it."""
 
 
 @dataclass
@@ -48,14 +50,18 @@ class _Shown:
     link: str | None = None
     picture: Picture | None = None
     dice: dict[str, float] = field(default_factory=dict)
+    has_unlabelled: bool = False
     problem: str | None = None
 
 
-def read_masks_folder(folder: Path, images: Path | None = None, labels: Path | None = None) -> list[MaskFiles]:
+def read_masks_folder(
+    folder: Path, images: Path | None = None, labels: Path | None = None, ignore_value: int | None = None
+) -> list[MaskFiles]:
     """The cases of a folder's predictions.csv whose masks are there, in its order.
 
     Images are those that predictions.csv tells, or of the same name in `images`; references are those of the same name
-    in `labels`. Raises InputError for a folder without such a file, and for `images` or `labels` without volumes.
+    in `labels`, with `ignore_value` where nobody has labelled. Raises InputError for a folder without such a file, and
+    for `images` or `labels` without volumes.
     """
     named_images = {} if images is None else _by_short_name(images)
     references = {} if labels is None else volumes_by_name(labels)
@@ -69,7 +75,8 @@ def read_masks_folder(folder: Path, images: Path | None = None, labels: Path | N
             recorded = Path(rows[0]["image"].split(CHANNEL_SEPARATOR)[0])
             case_id = rows[0]["case_id"]
             image = named_images.get(case_id, recorded if recorded.exists() else None)
-            cases.append(MaskFiles(case_id, masks[name], image, references.get(case_id), tuple(rows)))
+            reference = references.get(case_id)
+            cases.append(MaskFiles(case_id, masks[name], image, reference, tuple(rows), ignore_value))
     if not cases:
         raise InputError(
             f"{folder / CSV_NAME} names no mask that is in {folder}; predict again, or give another folder"
@@ -118,6 +125,7 @@ def write_overview(
         try:
             scan = _read(case)
             entry.dice = _dice(scan)
+            entry.has_unlabelled = scan.unlabelled is not None
             entry.picture = thumbnail(scan, _THUMBNAIL_PIXELS)
             back = f"../{quote(output.name)}"
             write_text(page, to_page(scan, identifying, back, notes=_estimates(case.rows)))
@@ -146,7 +154,7 @@ def _estimates(rows: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
 def _read(case: MaskFiles) -> Scan:
     if case.image is None:
         raise InputError("its image is no longer where predictions.csv says; give its folder with --images")
-    return read_scan(case.image, case.reference, case.mask, case_id=case.case_id)
+    return read_scan(case.image, case.reference, case.mask, case_id=case.case_id, ignore_value=case.ignore_value)
 
 
 def _in_words(error: Exception) -> str:
@@ -154,12 +162,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _dice(scan: Scan) -> dict[str, float]:
-    if scan.reference is None or scan.prediction is None:
-        return {}
-    classes = {name: (number,) for number, name in enumerate(scan.classes, start=1)}
-    settings = ScoreSettings(classes, dict.fromkeys(classes, 0.0), surface=False)
-    scores = score_case(scan.case_id, scan.prediction, scan.reference, scan.affine, settings)
-    return {score.class_name: score.dice for score in scores}
+    return {score.class_name: score.dice for score in scan_scores(scan, 0.0, surface=False)}
 
 
 def _overview(folder: Path, shown: Sequence[_Shown], identifying: bool) -> str:
@@ -176,6 +179,7 @@ def _overview(folder: Path, shown: Sequence[_Shown], identifying: bool) -> str:
         title=f"{len(shown)} predicted cases",
         about=f"{n_review} masks need a review" if n_review else "No mask needs a review by its confidence score",
         cases=[(each.files.case_id, each.link, each.picture) for each in shown],
+        has_unlabelled=any(each.has_unlabelled for each in shown),
         columns=[*columns, *["Dice"] * has_dice, "review"],
         rows=[(each.link, _row(each, row, has_dice, is_calibrated)) for each in shown for row in each.files.rows],
         missing=None if is_calibrated else f"95 % intervals: {_UNCALIBRATED}",

@@ -23,11 +23,12 @@
     return values;
   }
 
-  let volume;
+  let volume, unlabelled = null;
   const masks = {};
   try {
     volume = await unpack16(data.image);
     for (const [name, text] of Object.entries(data.masks)) masks[name] = await unpack(text);
+    if (data.unlabelled) unlabelled = await unpack(data.unlabelled);
   } catch (error) {
     find('hint').textContent = 'This browser cannot unpack the scan; the pictures above are all it can show.';
     return;
@@ -57,9 +58,10 @@
     {axis: 'coronal', n: 1, u: 0, v: 2, edges: 'RLSI'},
     {axis: 'sagittal', n: 0, u: 1, v: 2, edges: 'APSI'},
   ];
+  const layers = [...Object.keys(masks), ...(unlabelled ? ['unlabelled'] : [])];  // that can be switched off
   const state = {
     voxel: inside(data.start), centre: inside(data.start), zoom: 1, level: data.windows[0].level, width: data.windows[0].width,
-    opacity: 0.5, shown: Object.fromEntries(Object.keys(masks).map(name => [name, true])), axis: 'axial', drag: 'crosshair',
+    opacity: 0.5, shown: Object.fromEntries(layers.map(name => [name, true])), axis: 'axial', drag: 'crosshair',
     pitch: 0, roll: 0,
   };
   const middle = () => state.zoom === 1 ? size.map(n => (n - 1) / 2) : state.centre;
@@ -81,6 +83,7 @@
       canvas.width = width; canvas.height = height;
       panel.image = panel.context.createImageData(width, height);
       panel.labels = Object.fromEntries(Object.keys(masks).map(name => [name, new Uint8Array(width * height)]));
+      panel.unlabelled = unlabelled && new Uint8Array(width * height);
     }
     panel.ratio = ratio;
   }
@@ -125,6 +128,7 @@
         const value = outside ? 0 : grey[(upper * (1 - wv) + lower * wv + 0.5) | 0];
         pixels[4 * p] = pixels[4 * p + 1] = pixels[4 * p + 2] = value; pixels[4 * p + 3] = 255;
         for (const name of visible) panel.labels[name][p] = outside ? 0 : masks[name][base + row + column];
+        if (unlabelled) panel.unlabelled[p] = outside ? 0 : unlabelled[base + row + column];
       }
     }
   }
@@ -160,7 +164,11 @@
         value = grey[(face(at) * (1 - wk) + face(at + dk) * wk + 0.5) | 0];
         const near = Math.min(nx - 1, Math.round(i)) + Math.min(ny - 1, Math.round(j)) * sy + Math.min(nz - 1, Math.round(k)) * sz;
         for (const name of visible) panel.labels[name][p] = masks[name][Math.max(0, near)];
-      } else for (const name of visible) panel.labels[name][p] = 0;
+        if (unlabelled) panel.unlabelled[p] = unlabelled[Math.max(0, near)];
+      } else {
+        for (const name of visible) panel.labels[name][p] = 0;
+        if (unlabelled) panel.unlabelled[p] = 0;
+      }
       pixels[4 * p] = pixels[4 * p + 1] = pixels[4 * p + 2] = value; pixels[4 * p + 3] = 255;
     }
     panel.edges = [across.map(each => -each), across, down.map(each => -each), down].map(direction =>
@@ -171,8 +179,18 @@
     drawCrosshair(panel, width / 2, height / 2);
   }
 
+  function veil(panel) {  // a hatched veil where nobody has labelled; it does not fade with the masks
+    const {width} = panel.canvas, pixels = panel.image.data, apart = Math.round(9 * panel.ratio), line = Math.round(2 * panel.ratio);
+    for (let p = 0; p < panel.unlabelled.length; p++) {
+      if (!panel.unlabelled[p]) continue;
+      const stripe = (p % width + (p / width | 0)) % apart < line, colour = stripe ? [217, 220, 225] : [138, 143, 152];
+      for (let k = 0; k < 3; k++) pixels[4 * p + k] += (stripe ? 1 : 0.35) * (colour[k] - pixels[4 * p + k]);
+    }
+  }
+
   function blend(panel) {
     const {width, height} = panel.canvas, pixels = panel.image.data;
+    if (unlabelled && state.shown.unlabelled) veil(panel);
     for (const name of Object.keys(masks)) {
       if (!state.shown[name] || !state.opacity) continue;
       const labels = panel.labels[name], fill = 0.4 * state.opacity, line = Math.min(1, 2 * state.opacity);
@@ -249,7 +267,7 @@
       const each = data.windows[button.dataset.window];
       button.ariaPressed = each.level === state.level && each.width === state.width;
     }
-    for (const name of Object.keys(masks)) find(`show-${name}`).checked = state.shown[name];
+    for (const name of layers) find(`show-${name}`).checked = state.shown[name];
     if (find('opacity')) find('opacity').value = state.opacity;
     find('zoom').textContent = `${Math.round(100 * state.zoom)} %`;
     find('pitch-text').textContent = `${state.pitch}°`; find('roll-text').textContent = `${state.roll}°`;
@@ -340,7 +358,7 @@
 
   for (const button of root.querySelectorAll('[data-window]')) button.onclick = () => { const {level, width} = data.windows[button.dataset.window]; setWindow(level, width); };
   for (const name of ['level', 'width']) find(name).onchange = () => setWindow(find('level').valueAsNumber, find('width').valueAsNumber);
-  for (const name of Object.keys(masks)) find(`show-${name}`).onchange = () => toggle(name);
+  for (const name of layers) find(`show-${name}`).onchange = () => toggle(name);
   if (find('opacity')) find('opacity').oninput = () => { state.opacity = find('opacity').valueAsNumber; schedule(); };
   if (find('error')) find('error').onclick = showLargestError;
   for (const each of root.querySelectorAll('[name="drag"]')) each.onchange = () => { state.drag = each.value; };

@@ -2,7 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
+
+from spleen.imaging.labels import IGNORED
 from spleen.reporting.overlays import SliceView, display_overlay
 from spleen.runs.tracking.media import Overlay
 from spleen.training.preview import SliceScore
@@ -12,6 +16,10 @@ _LEAST_PIXELS = 256  # of the longer side: wandb shows pixels as they are
 
 def overlay_of(name: str, view: SliceView, class_names: Sequence[str]) -> Overlay:
     """A slice in radiological orientation, on square pixels, large enough to be seen."""
+    names = dict(enumerate(class_names, start=1))
+    if view.unlabelled is not None:
+        view = replace(view, reference=np.where(view.unlabelled, np.uint8(IGNORED), view.reference))
+        names[IGNORED] = "not labelled"
     image, prediction, reference = display_overlay(view, _LEAST_PIXELS)
     dice = "n/a" if math.isnan(view.dice) else f"{view.dice:.4f}"
     return Overlay(
@@ -19,7 +27,7 @@ def overlay_of(name: str, view: SliceView, class_names: Sequence[str]) -> Overla
         image=image,
         prediction=prediction,
         reference=reference,
-        class_names=dict(enumerate(class_names, start=1)),
+        class_names=names,
     )
 
 

@@ -1,0 +1,21 @@
+"""The scores of a scan whose reference and prediction are there."""
+
+from spleen.evaluation.case_scores import ClassScore, ScoreSettings, score_case
+from spleen.evaluation.scan.case import UNKNOWN, Scan
+
+
+def scan_scores(scan: Scan, tolerance_mm: float, surface: bool = True) -> list[ClassScore]:
+    """The scores of each class, without unlabelled voxels; none unless there are both masks.
+
+    `tolerance_mm` is that of the surface Dice; `surface=False` saves the time of the surface metrics.
+    """
+    reference = scan.scored_reference
+    if reference is None or scan.prediction is None:
+        return []
+    settings = ScoreSettings(
+        {name: (number,) for number, name in enumerate(scan.classes, start=1)},
+        dict.fromkeys(scan.classes, tolerance_mm),
+        surface=surface,
+        ignore_value=None if scan.unlabelled is None else UNKNOWN,
+    )
+    return score_case(scan.case_id, scan.prediction, reference, scan.affine, settings)
