@@ -32,7 +32,8 @@ from spleen.imaging.nifti import read_label
 from spleen.imaging.slicing import AXES
 from spleen.inference.confidence import ClassConfidence
 from spleen.inference.loading import load_trained
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from spleen.system.resources import work_folder
 
 INDICATORS = ("soft_dice_confidence", "agreement", "largest_component_fraction", "confidence_score")

@@ -29,7 +29,8 @@ from benchmarks.header import header
 from spleen.data.phantom.case import phantom_case
 from spleen.dicom.results import DicomResults
 from spleen.dicom.write_series import write_series
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from spleen.system.resources import work_folder
 
 _LINE = re.compile(r"^(\S+ \S+) INFO: series \S+ (.*)$")

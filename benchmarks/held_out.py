@@ -34,7 +34,8 @@ from spleen.data.layouts.decathlon import read_decathlon
 from spleen.evaluation.evaluate import evaluate
 from spleen.imaging.files import match_by_name
 from spleen.imaging.nifti import read_label
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from spleen.types import LabelVolume
 
 Mask = Bool[np.ndarray, "i j k"]

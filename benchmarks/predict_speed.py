@@ -28,7 +28,8 @@ from spleen.imaging.native import read_native
 from spleen.imaging.preprocessing import network_planes
 from spleen.imaging.slicing import context_indices
 from spleen.inference.loading import TrainedModel, load_trained
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from spleen.system.hardware import choose_hardware
 from spleen.system.resources import work_folder
 

@@ -29,7 +29,8 @@ from spleen.data.layouts.decathlon import read_decathlon
 from spleen.evaluation.evaluate import evaluate
 from spleen.evaluation.metrics.statistics import bootstrap_mean_interval
 from spleen.imaging.slicing import AXES
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from spleen.records.cases import read_known_cases
 from spleen.records.folder import RunFolder
 from spleen.system.resources import work_folder

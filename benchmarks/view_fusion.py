@@ -26,7 +26,8 @@ from benchmarks.jobs import quoted, train
 from spleen.evaluation.metrics.overlap import ConfusionCounts, count_confusion, dice
 from spleen.imaging.nifti import read_image, read_label, write_volume
 from spleen.imaging.slicing import AXES
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from spleen.system.resources import work_folder
 from spleen.types import LabelVolume
 

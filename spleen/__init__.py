@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from spleen.inference.model import Model as Model
     from spleen.inference.model import Prediction as Prediction
     from spleen.inference.model import load_model as load_model
-    from spleen.inference.predict import PredictSettings as PredictSettings
     from spleen.inference.predict import predict as predict
+    from spleen.inference.settings import PredictSettings as PredictSettings
     from spleen.runs.api import TrainedRun as TrainedRun
     from spleen.runs.api import train as train
     from spleen.runs.results.results import StudyResults as StudyResults

@@ -14,7 +14,8 @@ from spleen.imaging.native import NativeImage
 from spleen.imaging.slicing import AXES, to_slices
 from spleen.inference.ensemble import predict_volume, read_for
 from spleen.inference.loading import load_ensemble
-from spleen.inference.predict import PredictSettings, make_views
+from spleen.inference.settings import PredictSettings
+from spleen.inference.views.build import make_views
 from spleen.types import Affine, AxisName
 
 # Probabilities below this are noise; summed over a whole slice they would outweigh the organ.

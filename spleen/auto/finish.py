@@ -19,7 +19,9 @@ from spleen.inference.calibration.conformal import fewest_cases
 from spleen.inference.calibration.ensemble_weights import FittedWeights, fit_weights
 from spleen.inference.ensemble import predict_volume, read_for
 from spleen.inference.loading import load_ensemble
-from spleen.inference.predict import PredictSettings, find_targets, make_views, predict
+from spleen.inference.predict import find_targets, predict
+from spleen.inference.settings import PredictSettings
+from spleen.inference.views.build import make_views
 from spleen.records.cases import mean_of_known
 from spleen.records.folder import RunFolder
 

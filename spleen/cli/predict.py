@@ -28,7 +28,8 @@ from spleen.errors import InputError
 if TYPE_CHECKING:
     from spleen.inference.choice import Choice
     from spleen.inference.outputs import ResultWriter
-    from spleen.inference.predict import Advance, PredictionReport, PredictSettings
+    from spleen.inference.predict import Advance, PredictionReport
+    from spleen.inference.settings import PredictSettings
 
 
 def predict(
@@ -104,8 +105,8 @@ def predict(
     """
     from spleen.imaging.files import with_series
     from spleen.inference.outputs import NiftiResults
-    from spleen.inference.predict import PredictSettings
     from spleen.inference.predict import predict as predict_files
+    from spleen.inference.settings import PredictSettings
     from spleen.system.hardware import limit_threads
     from spleen.system.process import usable_cores
     from spleen.system.progress import ProgressBar
@@ -216,7 +217,8 @@ def _fit(
     from spleen.imaging.files import pair_images
     from spleen.inference.calibration.ensemble_weights import fit_weights
     from spleen.inference.loading import load_ensemble
-    from spleen.inference.predict import find_targets, make_views, to_compute
+    from spleen.inference.predict import find_targets, to_compute
+    from spleen.inference.views.build import make_views
 
     if settings.weights is not None:
         raise InputError("give either --weights or --fit-weights, not both")

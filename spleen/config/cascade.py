@@ -21,9 +21,11 @@ from spleen.imaging.geometry import Box
 from spleen.imaging.native import read_native
 from spleen.imaging.slicing import in_slice_order
 from spleen.inference.choice import one_checkpoint, run_name
-from spleen.inference.ensemble import View, find_organ
+from spleen.inference.ensemble import find_organ
 from spleen.inference.loading import TrainedModel, load_trained
-from spleen.inference.predict import PredictSettings, make_views
+from spleen.inference.settings import PredictSettings
+from spleen.inference.views.build import make_views
+from spleen.inference.views.view import View
 from spleen.models.spec import ModelSpec, RoiSettings
 from spleen.records.folder import RunFolder
 from spleen.records.roi import CaseBox, RoiRecord

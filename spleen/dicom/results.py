@@ -19,8 +19,8 @@ from spleen.imaging.dicom.location import is_series
 from spleen.imaging.files import case_name
 from spleen.imaging.geometry import restore_orientation
 from spleen.imaging.native import NativeImage, is_whole, write_channels_like
-from spleen.inference.ensemble import View
 from spleen.inference.outputs import PredictedImage, Target
+from spleen.inference.views.view import View
 from spleen.system.files import write_bytes
 from spleen.system.text import shortened
 

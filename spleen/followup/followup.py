@@ -23,7 +23,8 @@ from spleen.imaging.classes import ClassMap
 from spleen.inference.calibration.applies import find_calibration
 from spleen.inference.calibration.calibration import Calibration, ClassCalibration
 from spleen.inference.loading import TrainedModel, load_ensemble
-from spleen.inference.predict import Advance, Paths, PredictSettings, listed
+from spleen.inference.predict import Advance, Paths, listed
+from spleen.inference.settings import PredictSettings
 from spleen.registration.grids import require_simpleitk
 from spleen.system.files import write_text
 

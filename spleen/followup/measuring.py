@@ -14,7 +14,8 @@ from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
 from spleen.inference.loading import TrainedModel
 from spleen.inference.outputs import Target, read_record
-from spleen.inference.predict import Advance, PredictSettings, predict_targets
+from spleen.inference.predict import Advance, predict_targets
+from spleen.inference.settings import PredictSettings
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,14 @@ from spleen.inference.calibration.calibration import (
 )
 from spleen.inference.calibration.ignored import ignored_value
 from spleen.inference.calibration.stored import calibration_path, write_calibration
-from spleen.inference.ensemble import View, read_for
+from spleen.inference.ensemble import read_for
 from spleen.inference.leakage import named_like_training_cases, views_that_held_out, views_that_saw
 from spleen.inference.loading import TrainedModel, load_ensemble
 from spleen.inference.outputs import read_record
-from spleen.inference.predict import Advance, Paths, PredictSettings, listed, make_views, predict
+from spleen.inference.predict import Advance, Paths, listed, predict
+from spleen.inference.settings import PredictSettings
+from spleen.inference.views.build import make_views
+from spleen.inference.views.view import View
 from spleen.records.folder import run_folder_of
 from spleen.reporting.tables import Cell, Column, render_table
 from spleen.system.files import as_utf8

@@ -17,10 +17,8 @@ from spleen.imaging.native import NativeImage, read_native
 from spleen.imaging.postprocessing import without_specks
 from spleen.imaging.probabilities import most_probable_class
 from spleen.imaging.slicing import in_slice_order, to_slices
-from spleen.inference.loading import TrainedModel
-from spleen.inference.tta import Variant
-from spleen.inference.view import n_slices, view_probabilities
-from spleen.system.hardware import Device
+from spleen.inference.views.probabilities import n_slices, view_probabilities
+from spleen.inference.views.view import View
 from spleen.types import AxisName
 
 log = logging.getLogger(__name__)
@@ -49,19 +47,6 @@ class VolumePrediction:
     """For each class, the sum of its probabilities above the noise times the volume of a (mean) voxel."""
     view_volumes_mm3: tuple[tuple[float, ...], ...]
     """For each view, the volume of each class in its own mask; empty with a single view."""
-
-
-@dataclass(frozen=True)
-class View:
-    """One model of a fused prediction."""
-
-    model: TrainedModel
-    weight: float
-    """Its weight in the average; the weights of all views add up to 1."""
-    variants: tuple[Variant, ...]
-    hardware: Device
-    coarse: "View | None" = None
-    """Finds the box in which the model predicts (`model.spec.roi`); None: it predicts the whole volume."""
 
 
 Place = tuple[slice, slice, slice]

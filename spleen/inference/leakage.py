@@ -8,8 +8,8 @@ from pathlib import Path
 from spleen.errors import InputError
 from spleen.imaging.fingerprint import fingerprint
 from spleen.imaging.native import NativeImage
-from spleen.inference.ensemble import View
 from spleen.inference.loading import TrainedModel
+from spleen.inference.views.view import View
 from spleen.records.cases import KnownCases, read_known_cases
 from spleen.records.folder import run_folder_of
 from spleen.system.text import shortened

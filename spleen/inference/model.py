@@ -18,15 +18,10 @@ from spleen.inference.choice import Choice
 from spleen.inference.confidence import ClassConfidence
 from spleen.inference.loading import TrainedModel, load_ensemble
 from spleen.inference.outputs import PredictedImage, to_label_values
-from spleen.inference.predict import (
-    Paths,
-    PredictSettings,
-    listed,
-    make_views,
-    postprocess_settings,
-    predict_image,
-)
+from spleen.inference.predict import Paths, listed, predict_image
 from spleen.inference.report.estimates import dice_text, row_of, volume_text
+from spleen.inference.settings import PredictSettings, postprocess_settings
+from spleen.inference.views.build import make_views
 from spleen.reporting.tables import Cell, to_html
 from spleen.system.hardware import DeviceName
 from spleen.types import Affine

@@ -18,7 +18,7 @@ from spleen.imaging.dicom.volume import check_even
 from spleen.imaging.files import PROBABILITIES_SUFFIX, SUFFIXES, ImageFiles, case_name, told_apart
 from spleen.imaging.native import NativeImage, is_whole, write_channels_like, write_like
 from spleen.inference.confidence import ClassConfidence
-from spleen.inference.ensemble import View
+from spleen.inference.views.view import View
 from spleen.reporting.csv_text import CsvReader, to_csv_by_name
 from spleen.system.files import as_utf8, create_text, temporary_sibling, write_text
 from spleen.system.locks import file_lock

@@ -2,25 +2,20 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from spleen.errors import InputError
-from spleen.imaging.classes import ClassMap, swapped_classes
 from spleen.imaging.files import find_volumes, group_channels
 from spleen.imaging.geometry import SHEARED_DEGREES, shear_degrees, shear_note
 from spleen.imaging.intensity import implausible_units
 from spleen.imaging.native import NativeImage
-from spleen.imaging.postprocessing import PostprocessSettings, check_removable, postprocess
-from spleen.imaging.slicing import flips_in_plane
+from spleen.imaging.postprocessing import PostprocessSettings, postprocess
 from spleen.inference.calibration.applies import find_calibration
 from spleen.inference.calibration.calibration import Calibration
-from spleen.inference.choice import Choice
 from spleen.inference.confidence import ClassConfidence, confidence_scores
-from spleen.inference.ensemble import View, predict_volume, read_for
+from spleen.inference.ensemble import predict_volume, read_for
 from spleen.inference.leakage import (
     check_unseen,
     named_like_training_cases,
@@ -41,9 +36,10 @@ from spleen.inference.outputs import (
     plan_targets,
     record,
 )
-from spleen.inference.tta import Variant, variants
-from spleen.inference.view import n_slices
-from spleen.system.hardware import Device, DeviceName, choose_hardware
+from spleen.inference.settings import PredictSettings, postprocess_settings
+from spleen.inference.views.build import make_views
+from spleen.inference.views.probabilities import n_slices
+from spleen.inference.views.view import View
 from spleen.system.repeated_warnings import folded_warnings
 from spleen.system.text import first_problem
 
@@ -52,37 +48,6 @@ log = logging.getLogger(__name__)
 Paths = str | Path | Sequence[str | Path]
 Advance = Callable[[str, int, int], None]
 """Called with the case_id, the slices just done, and all slices of the case over all views."""
-
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """How to predict; the defaults are those of `spleen predict`."""
-
-    weights: tuple[float, ...] | None = None
-    """Weight of each run in the average, in their order; None: equal weights."""
-    tta: bool = False
-    """Test-time augmentation: small shifts, and the flips that a run was trained with."""
-    flips: tuple[str, ...] = ()
-    """Further anatomical directions to mirror along, even if the training did not."""
-    probabilities: bool = False
-    keep_largest: tuple[str, ...] = ()
-    """Classes of which only the largest component is kept; "all" for every class."""
-    fill_holes: bool = False
-    min_volume_mm3: float = 0.0
-    batch_size: int = 8
-    device: DeviceName = "auto"
-    precision: str | None = None
-    """auto, 32, bf16 or 16; None: that of each run's training."""
-    choose: Choice | None = None
-    """Of a folder of runs that is a sweep of settings: "best" for the best arm by validation Dice, or "all"."""
-    rename_classes: Mapping[str, str] = field(default_factory=dict)
-    """Old names of classes and their new ones, to fuse runs that call the same label values differently."""
-    allow_custom_code: bool = False
-    """Build networks of any class that a checkpoint names, which runs the code of that class."""
-    overwrite: bool = False
-    skip_existing: bool = False
-    held_out: bool = False
-    """Predict only cases that runs held out, each with those runs only: a cross-validation without leakage."""
 
 
 @dataclass(frozen=True)
@@ -220,79 +185,6 @@ def to_compute(
 ) -> list[Target]:
     """The targets that `predict` computes; raises InputError as `missing_targets` does."""
     return missing_targets(targets, settings.probabilities, settings.overwrite, settings.skip_existing, writer)
-
-
-def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> list[View]:
-    """Give each model its weight, its variants and its hardware.
-
-    Raises InputError for invalid weights, or hardware that is not available.
-    """
-    weights = _normalised(settings.weights, len(models))
-    return [
-        View(model, weight, _variants(model, settings), _hardware(model, settings), _coarse(model, settings))
-        for model, weight in zip(models, weights, strict=True)
-    ]
-
-
-def _coarse(model: TrainedModel, settings: PredictSettings) -> View | None:
-    """The view that finds the box of a cascade: without augmentation, as in the training of the second network."""
-    if model.coarse is None:
-        return None
-    return View(model.coarse, 1.0, (Variant(),), _hardware(model.coarse, settings))
-
-
-def _hardware(model: TrainedModel, settings: PredictSettings) -> Device:
-    return choose_hardware(settings.device, _precision(model, settings))
-
-
-def _variants(model: TrainedModel, settings: PredictSettings) -> tuple[Variant, ...]:
-    if not settings.tta:
-        return (Variant(),)
-    axis, flips = model.preprocessing.axis, (*model.spec.trained_flips, *settings.flips)
-    return variants(axis, flips, _swapped(model, flips_in_plane(axis, flips)))
-
-
-def _swapped(model: TrainedModel, flips: Collection[str]) -> tuple[int, ...]:
-    try:
-        return swapped_classes(model.classes.names, flips)
-    except InputError as error:
-        if all(direction in model.spec.trained_flips for direction in flips):
-            return ()  # an earlier version trained it like this, with the labels as they were
-        raise InputError(f"{model.name} cannot be mirrored: {error}; leave the flip out") from error
-
-
-def _precision(model: TrainedModel, settings: PredictSettings) -> str:
-    """The requested precision, or that of the training; auto if that is 16, which needs a GPU, and there is none."""
-    if settings.precision is not None:
-        return settings.precision
-    on_gpu = choose_hardware(settings.device, "32").device.type == "cuda"
-    return "auto" if model.spec.precision == "16" and not on_gpu else model.spec.precision
-
-
-def _normalised(weights: Sequence[float] | None, count: int) -> list[float]:
-    if weights is None:
-        return [1 / count] * count
-    if len(weights) != count:
-        raise InputError(f"{len(weights)} weights were given for {count} runs; give one for each, in their order")
-    if not all(0 <= weight < np.inf for weight in weights) or not sum(weights) > 0:
-        raise InputError(f"weights must be 0 or more and not all 0; got {', '.join(f'{w:g}' for w in weights)}")
-    return [weight / sum(weights) for weight in weights]
-
-
-def postprocess_settings(classes: ClassMap, settings: PredictSettings) -> PostprocessSettings:
-    """How masks are cleaned up; raises InputError for an unknown class and for invalid numbers."""
-    known = {name: index for index, name in enumerate(classes.names, start=1)}
-    kept = tuple(known) if "all" in settings.keep_largest else settings.keep_largest
-    unknown = [name for name in kept if name not in known]
-    if unknown:
-        raise InputError(f"keep-largest: no class '{unknown[0]}'; the run has {', '.join(known)}, or give all")
-    numbers = tuple(known[name] for name in kept)
-    check_removable(classes, known.values() if settings.min_volume_mm3 else numbers)
-    if not settings.min_volume_mm3 >= 0:
-        raise InputError(f"min-volume-mm3 must be 0 or more; got {settings.min_volume_mm3:g}")
-    if settings.batch_size < 1:
-        raise InputError(f"batch-size must be at least 1 slice; got {settings.batch_size}")
-    return PostprocessSettings(numbers, settings.fill_holes, settings.min_volume_mm3, classes.regions)
 
 
 def _predict_one(

@@ -12,9 +12,9 @@ from spleen.imaging.classes import ClassMap
 from spleen.imaging.intensity import CtWindow
 from spleen.imaging.native import NativeImage, read_native
 from spleen.imaging.preprocessing import Preprocessing
-from spleen.inference.ensemble import View
 from spleen.inference.loading import TrainedModel
-from spleen.inference.tta import Variant
+from spleen.inference.views.tta import Variant
+from spleen.inference.views.view import View
 from spleen.models.spec import ModelSpec
 from spleen.system.hardware import Device
 from tests._helpers.nifti import save

@@ -16,7 +16,7 @@ from spleen.cli.main import app
 from spleen.followup.change import limit_of_errors
 from spleen.followup.scans import read_scans
 from spleen.inference.calibration.stored import read_calibration
-from spleen.inference.predict import PredictSettings
+from spleen.inference.settings import PredictSettings
 from tests._helpers import dicom
 from tests._helpers.browser import opened, print_faults
 from tests._helpers.many_cases import SPACING_MM, VOXEL_MM3, ManyCases, coronal_folds, many_cases

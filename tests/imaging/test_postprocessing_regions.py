@@ -7,7 +7,7 @@ import SimpleITK
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap, in_class, parse_label_values
 from spleen.imaging.postprocessing import PostprocessSettings, postprocess
-from spleen.inference.predict import PredictSettings, postprocess_settings
+from spleen.inference.settings import PredictSettings, postprocess_settings
 
 VOXEL_MM3 = 3.2
 TUMOUR = parse_label_values({"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}, "", [1, 2, 3])

@@ -9,7 +9,8 @@ import pytest
 
 from spleen.imaging.geometry import Box
 from spleen.imaging.native import NativeImage, read_native
-from spleen.inference.ensemble import View, find_organ, predict_volume
+from spleen.inference.ensemble import find_organ, predict_volume
+from spleen.inference.views.view import View
 from spleen.models.spec import RoiSettings
 from tests._helpers.handmade import Pointwise, model, nothing, probability, view
 from tests._helpers.nifti import save

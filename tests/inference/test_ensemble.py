@@ -9,8 +9,9 @@ import pytest
 from scipy.special import logit
 
 from spleen.imaging.slicing import FLIP_DIRECTIONS, to_slices
-from spleen.inference.ensemble import View, VolumePrediction, predict_volume
-from spleen.inference.tta import variants
+from spleen.inference.ensemble import VolumePrediction, predict_volume
+from spleen.inference.views.tta import variants
+from spleen.inference.views.view import View
 from tests._helpers.handmade import (
     CPU,
     PLAIN,

@@ -12,7 +12,7 @@ from scipy.special import expit
 from spleen.errors import InputError
 from spleen.imaging.files import ImageFiles
 from spleen.inference.calibration.ensemble_weights import FittedWeights, fit_weights
-from spleen.inference.ensemble import View
+from spleen.inference.views.view import View
 from tests._helpers.handmade import Pointwise, intensities, view
 from tests._helpers.nifti import save
 

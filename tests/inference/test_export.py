@@ -25,7 +25,9 @@ from spleen.inference.export import ExportReport, export, metadata_of
 from spleen.inference.export_graph import PatchProbabilities, SliceProbabilities, largest_difference, serialise
 from spleen.inference.loading import TrainedModel, load_trained
 from spleen.inference.outputs import to_label_values
-from spleen.inference.predict import PredictSettings, make_views, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
+from spleen.inference.views.build import make_views
 from spleen.models.factory import build_network
 from spleen.models.padding import PadToMultiple
 from spleen.models.unet import UNet

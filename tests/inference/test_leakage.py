@@ -12,7 +12,9 @@ import pytest
 from spleen.imaging.files import pair_images
 from spleen.inference.calibration.ensemble_weights import fit_weights
 from spleen.inference.loading import load_ensemble
-from spleen.inference.predict import PredictSettings, make_views, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
+from spleen.inference.views.build import make_views
 from tests._helpers.forged_checkpoints import forge_spec
 from tests._helpers.many_cases import SPACING_MM, ManyCases, many_cases, quick
 from tests._helpers.nifti import ras_affine, save_stored_as

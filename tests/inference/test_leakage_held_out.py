@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from spleen.cli.main import app
 from spleen.errors import InputError
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from tests._helpers.many_cases import ManyCases, many_cases, quick
 from tests._helpers.trained_runs import voxels
 

@@ -18,7 +18,8 @@ from spleen.errors import InputError
 from spleen.imaging.intensity import CtWindow
 from spleen.inference.legacy import RECIPE_KEY, spec_of_recipe
 from spleen.inference.loading import load_trained
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from tests._helpers.small_run import REPOSITORY, SmallCt, rows, small_ct, summary, train
 from tests._helpers.trained_runs import voxels
 

@@ -9,7 +9,8 @@ import pytest
 
 from spleen.errors import InputError
 from spleen.inference.model import Model, load_model
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from tests._helpers.nifti import ras_affine, save, stored_as
 from tests._helpers.small_run import SPACING_MM, SmallCt
 from tests._helpers.trained_runs import TWO_CLASSES, scan, trained, voxels

@@ -13,8 +13,10 @@ from spleen.errors import InputError
 from spleen.inference.calibration.applies import NOT_CALIBRATED
 from spleen.inference.loading import load_ensemble, load_trained
 from spleen.inference.outputs import read_record
-from spleen.inference.predict import PredictionReport, PredictSettings, make_views, predict
-from spleen.inference.tta import Variant
+from spleen.inference.predict import PredictionReport, predict
+from spleen.inference.settings import PredictSettings
+from spleen.inference.views.build import make_views
+from spleen.inference.views.tta import Variant
 from spleen.system.hardware import choose_hardware
 from tests._helpers.forged_checkpoints import forge_spec
 from tests._helpers.nifti import ras_affine, save, save_stored_as

@@ -21,8 +21,9 @@ from spleen.inference.calibration.ensemble_weights import fit_weights
 from spleen.inference.export import export
 from spleen.inference.loading import TrainedModel, load_ensemble
 from spleen.inference.outputs import read_record
-from spleen.inference.predict import PredictSettings, predict
-from spleen.inference.view import view_probabilities
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
+from spleen.inference.views.probabilities import view_probabilities
 from tests._helpers.handmade import CPU, PLAIN, Pointwise, intensities, model, probability, view
 from tests._helpers.nifti import ras_affine, save, save_stored_as
 from tests._helpers.small_run import rows, train

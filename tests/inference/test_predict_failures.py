@@ -10,7 +10,8 @@ import pytest
 
 from spleen.errors import InputError
 from spleen.inference.outputs import read_record
-from spleen.inference.predict import FailedImage, PredictSettings, predict
+from spleen.inference.predict import FailedImage, predict
+from spleen.inference.settings import PredictSettings
 from tests._helpers.forged_checkpoints import forge, forge_network
 from tests._helpers.nifti import counting, ras_affine, save
 from tests._helpers.small_run import SPACING_MM, SmallCt

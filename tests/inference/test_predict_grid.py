@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from tests._helpers.forged_checkpoints import forge_spec
 from tests._helpers.nifti import ORIENTATIONS, ras_affine, save, save_stored_as, stored_as
 from tests._helpers.small_run import SPACING_MM, SmallCt, rows

@@ -16,7 +16,8 @@ from spleen.config.identity import identity
 from spleen.errors import InputError
 from spleen.inference.export import export
 from spleen.inference.loading import load_trained
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from spleen.system.hashing import file_sha256
 from spleen.training.checkpoints import WholeCheckpoints
 from tests._helpers.dicom import write

@@ -24,7 +24,8 @@ import spleen.models.unet
 import spleen.runs.data
 from spleen.cli.main import app
 from spleen.errors import InputError
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from spleen.runs.results.files import as_csv, as_latex, as_markdown
 from spleen.runs.results.results import results
 from spleen.runs.sweeps.report import print_jobs

@@ -12,7 +12,8 @@ import spleen.training.module
 from spleen.errors import InputError
 from spleen.inference.export import export
 from spleen.inference.loading import load_trained
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from tests._helpers.many_cases import SHAPE, ManyCases, many_cases
 from tests._helpers.small_run import rows, train
 from tests._helpers.trained_runs import voxels

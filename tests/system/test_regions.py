@@ -18,7 +18,8 @@ from spleen.evaluation.evaluate import evaluate
 from spleen.inference.export import export
 from spleen.inference.loading import load_trained
 from spleen.inference.model import load_model
-from spleen.inference.predict import PredictSettings, predict
+from spleen.inference.predict import predict
+from spleen.inference.settings import PredictSettings
 from spleen.records.cases import read_cases
 from tests._helpers.dicom_results import sop_uids
 from tests._helpers.many_cases import SPACING_MM, ManyCases, many_cases, quick

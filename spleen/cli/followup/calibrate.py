@@ -63,7 +63,7 @@ def calibrate(
     Interrupted, it continues where it was. Exit code 1 if a case failed, 2 for invalid input.
     """
     from spleen.inference.calibrate import calibrate as calibrate_runs
-    from spleen.inference.predict import PredictSettings
+    from spleen.inference.settings import PredictSettings
     from spleen.system.hardware import limit_threads
     from spleen.system.process import usable_cores
     from spleen.system.progress import ProgressBar

@@ -50,7 +50,7 @@ def followup(
     --test-retest, for intervals. Exit code 1 if a scan failed, 2 for invalid input.
     """
     from spleen.followup.followup import follow_up
-    from spleen.inference.predict import PredictSettings
+    from spleen.inference.settings import PredictSettings
     from spleen.system.hardware import limit_threads
     from spleen.system.process import usable_cores
     from spleen.system.progress import ProgressBar

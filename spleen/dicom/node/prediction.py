@@ -63,7 +63,9 @@ class LoadRuns:
         from spleen.inference.ensemble import read_for
         from spleen.inference.loading import load_ensemble
         from spleen.inference.outputs import Target
-        from spleen.inference.predict import PredictSettings, make_views, postprocess_settings, predict_image
+        from spleen.inference.predict import predict_image
+        from spleen.inference.settings import PredictSettings, postprocess_settings
+        from spleen.inference.views.build import make_views
         from spleen.system.hardware import limit_threads
         from spleen.system.process import usable_cores
 

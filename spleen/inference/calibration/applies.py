@@ -14,7 +14,7 @@ from spleen.inference.loading import TrainedModel
 from spleen.system.hashing import file_sha256
 
 if TYPE_CHECKING:
-    from spleen.inference.predict import PredictSettings
+    from spleen.inference.settings import PredictSettings
 
 _WEIGHT_TOLERANCE = 1e-4
 NOT_CALIBRATED = (

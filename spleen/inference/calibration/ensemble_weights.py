@@ -18,8 +18,9 @@ from spleen.imaging.labels import IGNORED, to_class_indices
 from spleen.imaging.nifti import read_label
 from spleen.imaging.probabilities import most_probable_class
 from spleen.inference.calibration.ignored import ignored_value
-from spleen.inference.ensemble import View, predict_volume, read_for
+from spleen.inference.ensemble import predict_volume, read_for
 from spleen.inference.leakage import views_that_saw, warn_of_same_images
+from spleen.inference.views.view import View
 
 # Grid search over weights in steps of 1/n, with the first n that needs at most _MOST_TRIALS trials: steps of 0.05 for
 # two or three views, 0.1 for four.

@@ -14,7 +14,7 @@ from spleen.imaging.preprocessing import network_planes
 from spleen.imaging.probabilities import foreground_probabilities
 from spleen.imaging.slicing import InPlaneGrid, context_indices, slice_shape
 from spleen.inference.loading import TrainedModel
-from spleen.inference.tta import Variant
+from spleen.inference.views.tta import Variant
 from spleen.system.hardware import Device
 from spleen.types import ImageBatch
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from spleen.errors import InputError
 from spleen.imaging.slicing import FLIP_DIRECTIONS, to_slices
-from spleen.inference import view as inference
-from spleen.inference.predict import PredictSettings, make_views
-from spleen.inference.tta import Variant, variants
-from spleen.inference.view import n_slices, view_probabilities
+from spleen.inference.settings import PredictSettings
+from spleen.inference.views import probabilities as inference
+from spleen.inference.views.build import make_views
+from spleen.inference.views.probabilities import n_slices, view_probabilities
+from spleen.inference.views.tta import Variant, variants
 from spleen.system.hardware import choose_hardware
 from tests._helpers.handmade import CPU, PLAIN, Places, Pointwise, image_of, intensities, model, probability
 
