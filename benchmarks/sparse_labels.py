@@ -37,6 +37,7 @@ from spleen.annotation.uncertainty import SlicedPrediction, predict_slices, slic
 from spleen.config.override_values import as_overrides
 from spleen.data.layouts.decathlon import read_decathlon
 from spleen.evaluation.case_scores import ScoreSettings, score_case
+from spleen.evaluation.ignored import IgnoredValue
 from spleen.imaging.native import read_native
 from spleen.imaging.nifti import Volume, read_label, write_volume
 from spleen.imaging.slicing import AXES, to_slices
@@ -227,7 +228,7 @@ def _only(case: _Case, slices: Sequence[int], array: LabelVolume) -> LabelVolume
 def _dice(case: _Case, predicted: SlicedPrediction) -> float:
     """Mean over the classes of the Dice of all scored slices together."""
     values = np.array([0, *(of_class[0] for of_class in predicted.label_values)], np.int32)
-    settings = ScoreSettings(case.task.classes, {}, surface=False, ignore_value=_UNKNOWN)
+    settings = ScoreSettings(case.task.classes, {}, surface=False, ignored=IgnoredValue(_UNKNOWN))
     reference = _only(case, case.scored, case.label.array)
     scores = score_case("", values[predicted.mask], reference, case.label.affine, settings)
     return float(np.nanmean([score.dice for score in scores]))

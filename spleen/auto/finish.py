@@ -12,6 +12,7 @@ from spleen.config.preprocessing import ignore_value
 from spleen.config.schema import TrainConfig
 from spleen.data.cases import Case
 from spleen.errors import InputError
+from spleen.evaluation.ignored import IgnoredValue
 from spleen.evaluation.scoring import RawSettings, score_pairs
 from spleen.imaging.files import ImageFiles
 from spleen.inference.calibrate import calibrate
@@ -112,7 +113,7 @@ def score_test(
     classes = models[0].classes
     values = dict(zip(classes.names, classes.values, strict=True))
     files = {target.case_id: (target.mask, label_of[target.image_path]) for target in targets}
-    raw = RawSettings(values, 0.0, None, False, config.grid_tolerance_mm, ignore_value(config))
+    raw = RawSettings(values, 0.0, None, False, config.grid_tolerance_mm, IgnoredValue(ignore_value(config)))
     scores = [score for case in score_pairs(files, raw)[0] for score in case.scores]
     dice = {name: mean_of_known([each.dice for each in scores if each.class_name == name]) for name in values}
     if len(dice) > 1:

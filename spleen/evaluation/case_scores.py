@@ -9,6 +9,7 @@ import torch
 from jaxtyping import UInt16
 from scipy.ndimage import find_objects
 
+from spleen.evaluation.ignored import NOTHING_IGNORED, IgnoredValue
 from spleen.evaluation.metrics.diagnostic import (
     accuracy,
     likelihood_ratio_negative,
@@ -61,10 +62,8 @@ class ScoreSettings:
     """The prior fraction of organ voxels; None for that of each case."""
     surface: bool = True
     """False leaves the surface metrics NaN."""
-    ignore_value: int | None = None
-    """The value of reference voxels that are not scored; None for none."""
-    ignore_told_by: str | None = None
-    """The name of the file that `ignore_value` comes from; None if the user gave it."""
+    ignored: IgnoredValue = NOTHING_IGNORED
+    """The value of reference voxels that are not scored."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def score_case(
     """Score two label maps on one grid with this affine, one record for each class in the order of the settings.
 
     Only the box around the voxels that either map labels is looked at; what lies outside adds true negatives. Voxels
-    whose reference has `ignore_value` are left out of counts and volumes, and no surface is taken where a mask borders
+    whose reference is `ignored` are left out of counts and volumes, and no surface is taken where a mask borders
     on them.
     """
     if not settings.classes:
@@ -154,10 +153,10 @@ def score_case(
     if regions_of(values) is not None:  # a voxel may be of several classes
         each = [replace(settings, classes={name: of_class}) for name, of_class in settings.classes.items()]
         return [score for one in each for score in score_case(case_id, prediction, reference, affine, one)]
-    n_voxels = count_scored(reference, settings.ignore_value)
+    n_voxels = count_scored(reference, settings.ignored.value)
     labelled = _box_around_labels(prediction, reference)
     predicted, expected = _class_indices(prediction[labelled], values), _class_indices(reference[labelled], values)
-    ignored = None if settings.ignore_value is None else reference[labelled] == settings.ignore_value
+    ignored = None if settings.ignored.value is None else reference[labelled] == settings.ignored.value
     if ignored is not None:
         predicted[ignored] = 0
     boxes = zip(find_objects(predicted, len(values)), find_objects(expected, len(values)), strict=True)

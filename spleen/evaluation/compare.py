@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spleen.errors import InputError
-from spleen.evaluation.class_names import NOTHING_IGNORED, IgnoredValue, classes_to_score, value_to_ignore
+from spleen.evaluation.class_names import classes_to_score
 from spleen.evaluation.differences import PairedCase, PairedSummary, moved_most, pair_scores, summarise_pairs
 from spleen.evaluation.evaluate import TOLERANCE_MM, check_settings
+from spleen.evaluation.ignored import NOTHING_IGNORED, IgnoredValue, value_to_ignore
 from spleen.evaluation.metrics.catalogue import BY_NAME, SURFACE_METRICS
 from spleen.evaluation.score_tables import (
     ScoreTable,

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from textwrap import fill
 
-from spleen.evaluation.class_names import NOTHING_IGNORED, IgnoredValue
 from spleen.evaluation.differences import PairedCase, PairedSummary, moved_most
+from spleen.evaluation.ignored import NOTHING_IGNORED, IgnoredValue
 from spleen.evaluation.metrics.catalogue import BY_NAME, Metric
 from spleen.evaluation.metrics.statistics import FEWEST_PAIRS
 from spleen.evaluation.summary import class_words, left_out

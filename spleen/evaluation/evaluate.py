@@ -17,7 +17,8 @@ from pathlib import Path
 from spleen.data.layouts.table import read_labelled
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import METRIC_NAMES, ClassScore, ScoreSettings
-from spleen.evaluation.class_names import IgnoredValue, check_ignore_value, classes_to_score, value_to_ignore
+from spleen.evaluation.class_names import classes_to_score
+from spleen.evaluation.ignored import IgnoredValue, value_to_ignore
 from spleen.evaluation.metrics.catalogue import SURFACE_METRICS
 from spleen.evaluation.metrics.diagnostic import check_prevalence
 from spleen.evaluation.scoring import (
@@ -151,8 +152,6 @@ def check_settings(
         if not values or 0 in values or not name or name == ALL_CLASSES:
             shown = values[0] if values else "(no value)"
             raise InputError(f"a class needs a label value other than 0 and a name; got {shown}={name or '(nothing)'}")
-    if ignored.value is not None:
-        check_ignore_value(ignored.value, by_name)
     if isinstance(tolerance_mm, Mapping) and set(tolerance_mm) != set(by_name):
         raise InputError(
             f"tolerances for {_list(tolerance_mm)} do not match the classes {_list(by_name)}: name every class once "
@@ -166,16 +165,7 @@ def check_settings(
     if prevalence is not None:
         check_prevalence(prevalence)
     by_case = None if labelled is None else _checked_labelled(labelled, by_name)
-    return RawSettings(
-        by_name or None,
-        tolerance_mm,
-        prevalence,
-        surface,
-        grid_tolerance_mm,
-        ignored.value,
-        by_case,
-        ignore_told_by=ignored.told_by,
-    )
+    return RawSettings(by_name or None, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignored, by_case)
 
 
 def _checked_labelled(

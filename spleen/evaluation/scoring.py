@@ -16,6 +16,7 @@ from spleen.evaluation.case_scores import (
     score_absent,
     score_case,
 )
+from spleen.evaluation.ignored import NOTHING_IGNORED, IgnoredValue
 from spleen.imaging.files import case_name, match_by_name
 from spleen.imaging.geometry import check_same_grid
 from spleen.imaging.nifti import Volume, read_label
@@ -49,7 +50,7 @@ class ScoredCase:
     """Those that are scored."""
     voxel_volume_mm3: float
     n_ignored: int = 0
-    """Voxels with `ignore_value` in the reference."""
+    """Voxels with the ignored value in the reference."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,16 @@ class RawSettings:
     prevalence: float | None
     surface: bool
     grid_tolerance_mm: float
-    ignore_value: int | None = None
-    """The value of reference voxels that are not scored; None for none."""
+    ignored: IgnoredValue = NOTHING_IGNORED
+    """The value of reference voxels that are not scored."""
     labelled: Mapping[str, tuple[str, ...]] | None = None
     """The names of the classes that each reference labels; None if all of them label all classes."""
-    ignore_told_by: str | None = None
-    """The name of the file that `ignore_value` comes from; None if the user gave it."""
 
     def resolve(self, classes: Mapping[str, tuple[int, ...]]) -> ScoreSettings:
         """The settings for these classes."""
         same = self.tolerance_mm
         tolerance_mm = dict(same) if isinstance(same, Mapping) else dict.fromkeys(classes, float(same))
-        return ScoreSettings(
-            classes, tolerance_mm, self.prevalence, self.surface, self.ignore_value, self.ignore_told_by
-        )
+        return ScoreSettings(classes, tolerance_mm, self.prevalence, self.surface, self.ignored)
 
     def only_labelled(self, case_id: str, scores: Sequence[ClassScore]) -> list[ClassScore]:
         """The scores of a case, undefined for classes that its reference does not label.
@@ -155,11 +152,11 @@ def score_pair(case_id: str, prediction: Path, reference: Path, settings: RawSet
     classes = settings.classes
     if classes is None:
         labels = (prediction, predicted), (reference, expected)
-        values = sorted({value for label in labels for value in _values(*label, settings.ignore_value)})
+        values = sorted({value for label in labels for value in _values(*label, settings.ignored.value)})
         classes = {str(value): (value,) for value in values}
-    n_scored = count_scored(expected.array, settings.ignore_value)
+    n_scored = count_scored(expected.array, settings.ignored.value)
     if n_scored == 0:
-        raise InputError(f"{reference}: every voxel is {settings.ignore_value} and ignored; nothing is left to score")
+        raise InputError(f"{reference}: every voxel is {settings.ignored.value} and ignored; nothing is left to score")
     scores = score_case(case_id, predicted.array, expected.array, expected.affine, settings.resolve(classes))
     n_ignored = expected.array.size - n_scored
     scores = settings.only_labelled(case_id, scores)
@@ -206,9 +203,9 @@ def resolve_classes(settings: RawSettings, cases: Sequence[ScoredCase]) -> Score
 
 def warn_if_nothing_ignored(settings: RawSettings, cases: Sequence[ScoredCase]) -> None:
     """Warn if no reference of the cases contains the value that the user wants ignored."""
-    given = settings.ignore_value is not None and settings.ignore_told_by is None
+    given = settings.ignored.value is not None and settings.ignored.told_by is None
     if given and cases and not any(case.n_ignored for case in cases):
-        log.warning("no reference contains the ignored value %d; is it right?", settings.ignore_value)
+        log.warning("no reference contains the ignored value %d; is it right?", settings.ignored.value)
 
 
 def fill_in(case: ScoredCase, settings: ScoreSettings) -> ScoredCase:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from textwrap import fill
 
 from spleen.evaluation.case_scores import ClassScore, ScoreSettings
-from spleen.evaluation.class_names import IgnoredValue
 from spleen.evaluation.metrics.catalogue import BY_NAME, Metric
 from spleen.evaluation.summary import ALL_CLASSES, ClassSummary, MetricSummary, class_words, left_out
 from spleen.reporting.tables import Cell, Column, render_table
@@ -91,8 +90,8 @@ def _settings_line(n_cases: int, settings: ScoreSettings, unpredicted: Sequence[
         words.append("prevalence: of each case")
     else:
         words.append(f"prevalence {settings.prevalence:g}")
-    if settings.ignore_value is not None:
-        words.append(IgnoredValue(settings.ignore_value, settings.ignore_told_by).words)
+    if settings.ignored.words:
+        words.append(settings.ignored.words)
     return "; ".join(words)
 
 

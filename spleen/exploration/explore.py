@@ -16,7 +16,7 @@ from pathlib import Path
 from spleen.errors import InputError
 from spleen.exploration.facts.case import CaseFacts, explore_case
 from spleen.exploration.facts.reading import NOT_CHOSEN
-from spleen.exploration.inputs import find_cases, with_ignore_labels
+from spleen.exploration.inputs import find_cases, with_ignore_values
 from spleen.exploration.outliers import Distribution, Duplicates, Outlier, distributions, duplicates, outliers
 from spleen.exploration.suggestion.suggest import Suggestion, suggest, typical_case
 from spleen.exploration.verdict import Verdict, judge
@@ -76,14 +76,12 @@ def explore(
     wanted = tuple(organ)
     if ignore_value is not None and ignore_value in (0, *wanted):
         raise InputError(f"{ignore_value} cannot be ignored: it is the background or a value of the organ")
-    if ignore_value is None:
-        files = with_ignore_labels(files)
+    files = with_ignore_values(files, ignore_value, wanted)
     found = []
     for number, case in enumerate(files):
         if progress is not None:
             progress(number, len(files), case.case_id)
-        told = None if case.ignore_value in wanted else case.ignore_value
-        found.append(explore_case(case, wanted, above, identifying, told if ignore_value is None else ignore_value))
+        found.append(explore_case(case, wanted, above, identifying, case.ignore_value))
     if len(found) == 1 and (several := [each for each in found[0].findings if each.topic == NOT_CHOSEN]):
         raise InputError(several[0].message)
     outlying, copies = outliers(found), duplicates(found)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spleen.data.cases import case_from_files
-from spleen.data.layouts.registry import classes_beside, ignore_value_beside
+from spleen.data.layouts.registry import classes_beside
 from spleen.errors import InputError
+from spleen.evaluation.ignored import value_to_ignore
 from spleen.imaging.files import case_name, find_volumes, pair_by_name
 from spleen.system.text import bullets
 
@@ -25,7 +26,7 @@ class CaseFiles:
     class_names: Mapping[int, str] = field(default_factory=dict)
     """Of label values, as the dataset.json beside the labels' folder tells them."""
     ignore_value: int | None = None
-    """The label value of voxels that nobody has labelled, as that dataset.json tells it; None for none."""
+    """The label value of voxels that nobody has labelled; None for none."""
 
 
 def find_cases(images: Sequence[Path], labels: Sequence[Path]) -> list[CaseFiles]:
@@ -43,17 +44,15 @@ def find_cases(images: Sequence[Path], labels: Sequence[Path]) -> list[CaseFiles
     return [replace(case, class_names=names[case.label.parent]) if case.label is not None else case for case in cases]
 
 
-def with_ignore_labels(cases: Sequence[CaseFiles]) -> list[CaseFiles]:
-    """The cases with the ignore label of an nnU-Net dataset.json in or beside the folder of their labels.
+def with_ignore_values(cases: Sequence[CaseFiles], given: int | None, organ: Sequence[int]) -> list[CaseFiles]:
+    """The cases with the value that is `given`, or the ignore label of a dataset.json that is no value of the organ.
 
-    Raises InputError for one that is not a single value other than 0.
+    That is nnU-Net's, in or beside the folder of their labels. Raises InputError for one that is not a single value
+    other than 0.
     """
     folders = {case.label.parent for case in cases if case.label is not None}
-    try:
-        told = {folder: ignore_value_beside(folder) for folder in folders}
-    except InputError as error:
-        raise InputError(f"{error}. Correct it, or give the value with --ignore-value") from error
-    return [replace(case, ignore_value=told[case.label.parent]) if case.label is not None else case for case in cases]
+    told = {folder: value_to_ignore(given, {"the organ": organ}, True, folder).value for folder in folders}
+    return [replace(case, ignore_value=given if case.label is None else told[case.label.parent]) for case in cases]
 
 
 def _paired(images: Sequence[Path], labels: Sequence[Path]) -> list[CaseFiles]:

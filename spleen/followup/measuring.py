@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spleen.errors import InputError
-from spleen.evaluation.class_names import CSV_NAME, check_ignore_value, value_unlabelled
+from spleen.evaluation.class_names import CSV_NAME
+from spleen.evaluation.ignored import check_ignore_value, value_unlabelled
 from spleen.evaluation.scoring import RawSettings, score_pair
 from spleen.followup.course import Measured
 from spleen.followup.scans import Scan
@@ -44,8 +45,9 @@ def measure(
     Raises InputError, before anything is computed, for invalid settings and outputs; a scan that fails does not stop
     the others.
     """
+    values = dict(zip(models[0].classes.names, models[0].classes.values, strict=True))
     if ignore_value is not None:
-        check_ignore_value(ignore_value, dict(zip(models[0].classes.names, models[0].classes.values, strict=True)))
+        check_ignore_value(ignore_value, values)
     targets = {scan: Target(ImageFiles(scan.name, scan.images), folder / f"{scan.name}.nii.gz") for scan in scans}
     report = predict_targets(models, list(targets.values()), settings, advance)
     reasons = {failed.image: failed.reason for failed in report.failures}

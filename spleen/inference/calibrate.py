@@ -14,7 +14,8 @@ import numpy as np
 
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore
-from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR, value_unlabelled
+from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
+from spleen.evaluation.ignored import IgnoredValue, value_unlabelled
 from spleen.evaluation.scoring import RawSettings, score_pairs, warn_if_nothing_ignored
 from spleen.imaging.files import ImageFiles, group_channels, pair_images
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
@@ -111,7 +112,7 @@ def calibrate(
     report = predict([model.checkpoint for model in models], inputs, folder, _kept(settings), advance)
     failed = {each.image: each.reason for each in report.failures}
     scored = {name: pair for name, pair in chosen.items() if pair[0].paths[0] not in failed}
-    cases, unscored = _cases(values, folder, scored, unlabelled, warn=ignore_value is not None)
+    cases, unscored = _cases(values, folder, scored, unlabelled)
     classes = tuple(ClassCalibration(name, values[name], cases[name], min_dice, error_rate) for name in values)
     failures = (*(f"{image}: {reason}" for image, reason in failed.items()), *unscored)
     if not any(each.cases for each in classes):
@@ -195,19 +196,13 @@ def _folder_of(models: Sequence[TrainedModel], conditions: Conditions, images: P
 
 
 def _cases(
-    values: Mapping[str, tuple[int, ...]], folder: Path, pairs: Pairs, ignored: int | None, warn: bool
+    values: Mapping[str, tuple[int, ...]], folder: Path, pairs: Pairs, ignored: IgnoredValue
 ) -> tuple[dict[str, tuple[CalibratingCase, ...]], list[str]]:
-    """The calibrating cases of each class, and the cases that could not be scored, with the reason.
-
-    With `warn`, a warning if no reference contains the ignored value.
-    """
+    """The calibrating cases of each class, and the cases that could not be scored, with the reason."""
     files = {name: (folder / f"{image.case_id}.nii.gz", label) for name, (image, label) in pairs.items()}
-    settings = RawSettings(
-        values, 0.0, None, surface=False, grid_tolerance_mm=GRID_TOLERANCE_MM, ignore_value=ignored
-    )  # fmt: skip
+    settings = RawSettings(values, 0.0, None, False, GRID_TOLERANCE_MM, ignored)
     scored, failed = score_pairs(files, settings)
-    if warn:
-        warn_if_nothing_ignored(settings, scored)
+    warn_if_nothing_ignored(settings, scored)
     rows = {(row["prediction"], row["label_values"]): row for row in read_record(folder / CSV_NAME)}
     cases: dict[str, list[CalibratingCase]] = {name: [] for name in values}
     for case in scored:

@@ -81,7 +81,7 @@ def _settings(evaluation: Evaluation) -> dict[str, object]:
         "classes": {name: list(values) for name, values in settings.classes.items()},
         "tolerance_mm": dict(settings.tolerance_mm) if settings.surface else None,
         "prevalence": settings.prevalence,
-        **({} if settings.ignore_value is None else {"ignore_value": settings.ignore_value}),
+        **({} if settings.ignored.value is None else {"ignore_value": settings.ignored.value}),
     }
 
 

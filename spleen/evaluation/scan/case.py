@@ -11,7 +11,8 @@ from jaxtyping import Bool, Num, UInt8
 from spleen.data.modality import guess_modality
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import label_values
-from spleen.evaluation.class_names import check_ignore_value, classes_to_score, names_by_value, value_to_ignore
+from spleen.evaluation.class_names import classes_to_score, names_by_value
+from spleen.evaluation.ignored import value_to_ignore
 from spleen.imaging.dicom.location import is_series
 from spleen.imaging.files import case_name, split_channel
 from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
@@ -94,8 +95,10 @@ def read_scan(
         told = [] if prediction is None else [prediction]
         told_classes = classes_to_score(None, None, told, label or prediction or image)
         class_names = None if told_classes is None else names_by_value(told_classes)
-    ignored = None if label is None else _value_to_ignore(ignore_value, class_names or {}, label)
-    unlabelled = None
+    unlabelled = ignored = None
+    if label is not None:
+        values = {name: (value,) for value, name in (class_names or {}).items()}
+        ignored = value_to_ignore(ignore_value, values, False, label).value
     if ignored is not None:
         unlabelled = read["reference"] == ignored
         read["reference"] = np.where(unlabelled, 0, read["reference"])
@@ -113,14 +116,6 @@ def read_scan(
         unlabelled=unlabelled if unlabelled is not None and unlabelled.any() else None,
         unlabelled_value=ignored,
     )
-
-
-def _value_to_ignore(given: int | None, names: Mapping[int, str], label: Path) -> int | None:
-    classes = {name: (value,) for value, name in names.items()}
-    ignored = value_to_ignore(given, classes, False, label).value
-    if ignored is not None:
-        check_ignore_value(ignored, classes)
-    return ignored
 
 
 def is_hounsfield(array: Num[np.ndarray, "i j k"]) -> bool:

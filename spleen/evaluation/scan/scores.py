@@ -1,6 +1,7 @@
 """The scores of a scan whose reference and prediction are there."""
 
 from spleen.evaluation.case_scores import ClassScore, ScoreSettings, score_case
+from spleen.evaluation.ignored import NOTHING_IGNORED, IgnoredValue
 from spleen.evaluation.scan.case import UNKNOWN, Scan
 
 
@@ -16,6 +17,6 @@ def scan_scores(scan: Scan, tolerance_mm: float, surface: bool = True) -> list[C
         {name: (number,) for number, name in enumerate(scan.classes, start=1)},
         dict.fromkeys(scan.classes, tolerance_mm),
         surface=surface,
-        ignore_value=None if scan.unlabelled is None else UNKNOWN,
+        ignored=NOTHING_IGNORED if scan.unlabelled is None else IgnoredValue(UNKNOWN),
     )
     return score_case(scan.case_id, scan.prediction, reference, scan.affine, settings)
