@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 
-from spleen.auto.finish import HeldOut, calibrate_on, held_out_cases, score_test, seconds_per_case, weigh
+from spleen.auto.finish import HeldOut, calibrate_on, held_out_cases, mean_dice, score_test, seconds_per_case, weigh
 from spleen.auto.plan import affordable_views
 from spleen.auto.session import Session
+from spleen.evaluation.evaluate import metric_names
+from spleen.evaluation.report.files import scores_to_csv
 from spleen.records.folder import read_summary
+from spleen.system.files import write_text
 
+TEST_CASES = "test_cases.csv"
+"""In the folder of a search on many cases: the scores of each test case, as `spleen evaluate --csv` writes them."""
 _VALIDATIONS = 8
 """Of a final training."""
 _ENDING_SECONDS = 6.0
@@ -110,4 +115,6 @@ def _test(session: Session, cases: HeldOut) -> None:
             calibrated = calibrate_on(cases.test, views)
             record.notes.append(calibrated.note)
             masks = calibrated.masks or session.folder / "test"
-            record.test_dice = score_test(session.config(), cases.test, views, masks)
+            scores = score_test(session.config(), cases.test, views, masks)
+            write_text(session.folder / TEST_CASES, scores_to_csv(scores, metric_names(surface=False)))
+            record.test_dice = mean_dice(scores)

@@ -12,6 +12,7 @@ from spleen.config.preprocessing import ignore_value
 from spleen.config.schema import TrainConfig
 from spleen.data.cases import Case
 from spleen.errors import InputError
+from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.ignored import IgnoredValue
 from spleen.evaluation.scoring import RawSettings, score_pairs
 from spleen.imaging.files import ImageFiles
@@ -99,11 +100,8 @@ def calibrate_on(cases: Sequence[Case], views: Mapping[Path, float]) -> Calibrat
 
 def score_test(
     config: TrainConfig, cases: Sequence[Case], views: Mapping[Path, float], masks: Path
-) -> dict[str, float | None]:
-    """Mean Dice of each class over the test cases, predicted by the weighted runs into `masks` unless they are there.
-
-    Of several classes, "mean" is over the classes. None where nothing could be scored.
-    """
+) -> tuple[ClassScore, ...]:
+    """The scores of each test case and class, predicted by the weighted runs into `masks` unless they are there."""
     models = load_ensemble(list(views), allow_custom_code=True)
     settings = PredictSettings(weights=tuple(views.values()), skip_existing=True, allow_custom_code=True)
     inputs = [path for case in cases for path in case.images]
@@ -114,8 +112,13 @@ def score_test(
     values = dict(zip(classes.names, classes.values, strict=True))
     files = {target.case_id: (target.mask, label_of[target.image_path]) for target in targets}
     raw = RawSettings(values, 0.0, None, False, config.grid_tolerance_mm, IgnoredValue(ignore_value(config)))
-    scores = [score for case in score_pairs(files, raw)[0] for score in case.scores]
-    dice = {name: mean_of_known([each.dice for each in scores if each.class_name == name]) for name in values}
+    return tuple(score for case in score_pairs(files, raw)[0] for score in case.scores)
+
+
+def mean_dice(scores: Sequence[ClassScore]) -> dict[str, float | None]:
+    """Mean Dice of each class over the cases; of several classes, "mean" is over them. None where nothing is scored."""
+    names = dict.fromkeys(score.class_name for score in scores)
+    dice = {name: mean_of_known([each.dice for each in scores if each.class_name == name]) for name in names}
     if len(dice) > 1:
         dice["mean"] = mean_of_known(list(dice.values()))
     return {name: None if math.isnan(value) else value for name, value in dice.items()}

@@ -1,8 +1,9 @@
 """Evaluations and comparisons as CSV and as JSON; docs/reference/metrics.md describes them."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.compare import Comparison
 from spleen.evaluation.differences import PairedSummary
 from spleen.evaluation.evaluate import Evaluation
@@ -23,18 +24,22 @@ _STATISTICS: dict[str, Callable[[MetricSummary], object]] = {
 
 
 def to_csv(evaluation: Evaluation) -> str:
+    """The scores of an evaluation by `scores_to_csv`."""
+    return scores_to_csv(evaluation.scores, evaluation.metrics)
+
+
+def scores_to_csv(scores: Sequence[ClassScore], metrics: Sequence[str]) -> str:
     """One row per case and class; undefined is written nan and infinite inf.
 
     If references do not label every class, a last column says which they do.
     """
-    header = ["case_id", "class_name", *evaluation.metrics]
+    header = ["case_id", "class_name", *metrics]
     rows: list[list[str | float]] = [
-        [score.case_id, score.class_name, *(score.value(name) for name in evaluation.metrics)]
-        for score in evaluation.scores
+        [score.case_id, score.class_name, *(score.value(name) for name in metrics)] for score in scores
     ]
-    if not all(score.is_labelled for score in evaluation.scores):
+    if not all(score.is_labelled for score in scores):
         header.append("reference")
-        for row, score in zip(rows, evaluation.scores, strict=True):
+        for row, score in zip(rows, scores, strict=True):
             row.append("labelled" if score.is_labelled else "not labelled")
     return csv_text(header, rows)
 
