@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
 
 from spleen.data.loading.on_device import StepNumbers
 from spleen.errors import InputError
@@ -46,8 +48,8 @@ def test_without_time_between_start_and_end_training_is_over() -> None:
 
 
 def test_the_end_of_a_run_is_reserved_for_a_validation_the_scoring_and_the_report() -> None:
-    # 8 s for 40 slices are 0.2 s each: 8 + 0.2 · (40 + 2 · 100) + 6.
-    assert reserved_seconds(8.0, n_val=40, n_test=100) == pytest.approx(62.0)
+    # 8 s for 40 slices are 0.2 s each: 8 + 1.1 · 0.2 · (40 + 100) + 6.
+    assert reserved_seconds(8.0, n_val=40, n_test=100) == pytest.approx(44.8)
     assert reserved_seconds(0.0, n_val=0, n_test=100) == 6.0
 
 
@@ -80,12 +82,12 @@ def test_the_time_for_the_end_is_measured_and_progress_never_falls(trainer: pl.T
     deadline.on_validation_start(trainer, module)
     clock.now = 130.0
     deadline.on_validation_end(trainer, module)
-    # 10 + 1 · (10 + 40) + 6 = 66 s are reserved: training ends at 140.
-    assert deadline.seconds_left() == pytest.approx(10.0)
-    assert at_step(deadline, clock, trainer, 2, 134.0) == pytest.approx(0.95)
+    # 10 + 1.1 · (10 + 20) + 6 = 49 s are reserved: training ends at 157.
+    assert deadline.seconds_left() == pytest.approx(27.0)
+    assert at_step(deadline, clock, trainer, 2, 150.15) == pytest.approx(0.95)
     deadline.on_train_epoch_end(trainer, module)
     assert not trainer.should_stop
-    clock.now = 140.0
+    clock.now = 157.0
     deadline.on_train_epoch_end(trainer, module)
     assert trainer.should_stop
 
@@ -101,8 +103,55 @@ def test_before_the_first_validation_its_time_is_estimated_from_the_fastest_step
     assert deadline.seconds_left() == 500.0 - 39.0
     clock.now += 2
     deadline.on_train_batch_end(trainer, module, None, batch, 0)
-    # 2 s for 4 slices are 50 s for 100: once more for a validation and once for the scoring.
-    assert deadline.seconds_left() == 400.0 - 41.0
+    # 2 s for 4 slices are 50 s for 100, of which a forward pass takes a third: once for a validation, 1.1 times for the
+    # scoring.
+    assert deadline.seconds_left() == pytest.approx(500.0 - 2.1 * 50 / 3 - 41.0)
+
+
+class Paced(pl.LightningModule):
+    """A training of 10 epochs of 30 steps, in which a step takes 10 seconds of the clock and a validation 5."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock, self.weight = clock, torch.nn.Parameter(torch.zeros(1))
+        self.validated: list[float] = []
+
+    def training_step(self, batch: StepNumbers, index: int) -> torch.Tensor:
+        deadline = deadline_of(self.trainer)
+        assert deadline is not None
+        deadline.progress_at(self.global_step, self.trainer)  # as the schedule does
+        self.clock.now += 10
+        return self.weight.sum()
+
+    def validation_step(self, batch: StepNumbers, index: int) -> None:
+        self.clock.now += 5
+        self.validated.append(self.clock.now)
+
+    def train_dataloader(self) -> DataLoader[int]:
+        return DataLoader(range(60), batch_size=2, collate_fn=lambda numbers: StepNumbers((np.array(numbers),)))
+
+    def val_dataloader(self) -> DataLoader[int]:
+        return DataLoader(range(1))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_first_estimate_that_was_too_high_does_not_end_the_training(every: int) -> None:
+    """From its first steps a validation seems to take 167 s, and 356 s are reserved, so it comes after the next step.
+
+    It takes 5 s, so that 5 + 1.1 · 5 + 6 s are reserved and training goes on until second 375, and the step then.
+    """
+    clock = Clock()
+    module, deadline = Paced(clock), Deadline(391.5, clock, n_val=100, n_test=0)
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_epochs=10, logger=False, enable_checkpointing=False, callbacks=[deadline],
+        num_sanity_val_steps=0, check_val_every_n_epoch=every, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module)
+    assert module.validated == [95.0, 390.0]
+    assert deadline.progress_at(-2, trainer) == 1.0
 
 
 def test_a_resumed_training_continues_with_what_remains(trainer: pl.Trainer) -> None:

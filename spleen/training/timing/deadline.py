@@ -19,8 +19,10 @@ log = logging.getLogger(__name__)
 _WARM_UP_BATCHES = 8
 REPORT_SECONDS = 6.0
 """For figures, tables and the page of a run: two to three times what they take on a current processor."""
-TEST_COST = 2.0
-"""Seconds of a test slice per second of a validation slice: the test also measures surface distances."""
+_SCORING_MARGIN = 1.1
+"""Times the fastest validation, for the scoring of the best checkpoint; others wait now and then."""
+_FORWARD_SHARE = 1 / 3
+"""Of a training step; the backward pass computes two products for each one of the forward pass."""
 
 
 def reserved_seconds(validation: float, n_val: int, n_test: int) -> float:
@@ -30,7 +32,7 @@ def reserved_seconds(validation: float, n_val: int, n_test: int) -> float:
     best checkpoint is scored on the `n_val` and the `n_test` slices, and the report is written.
     """
     per_slice = validation / n_val if n_val else 0.0
-    return validation + per_slice * (n_val + TEST_COST * n_test) + REPORT_SECONDS
+    return validation + _SCORING_MARGIN * per_slice * (n_val + n_test) + REPORT_SECONDS
 
 
 def training_progress(elapsed: float, start: float, end: float) -> float:
@@ -46,8 +48,9 @@ class Deadline(Callback):
 
     `elapsed` gives the seconds of the run so far, including those of earlier processes. What follows the last step is
     estimated from the fastest validation, as others may have waited for other programs or for compilation, and before
-    the first one from the fastest training step. With several processes, the clock of rank 0 decides. Training makes at
-    least one step; where no time is left for it, raises InputError.
+    the first one from the fastest training step: this estimate may end the epoch, but if the validation that follows
+    turns out faster, training goes on. With several processes, the clock of rank 0 decides. Training makes at least one
+    step; where no time is left for it, raises InputError.
     """
 
     def __init__(self, seconds: float, elapsed: Callable[[], float], n_val: int, n_test: int) -> None:
@@ -56,6 +59,8 @@ class Deadline(Callback):
         self._start: float | None = None
         self._progress = 0.0
         self._is_over = False
+        self._val_every_epochs: int | None = None
+        """Set while a stop on the first estimate may still be taken back."""
         self._measured_at_step = -1
         self._validation: float | None = None
         """Seconds of the fastest validation."""
@@ -84,7 +89,10 @@ class Deadline(Callback):
         self._is_over, self._validation = state_dict["is_over"], state_dict["validation"]
 
     def progress_at(self, step: int, trainer: pl.Trainer) -> float:
-        """The progress at an optimiser step, 0 to 1; it never falls, even where the time reserved grows."""
+        """The progress at an optimiser step, 0 to 1.
+
+        It never falls where the time reserved grows, only after the first validation if that took less than estimated.
+        """
         if step != self._measured_at_step and self._start is not None:
             self._measured_at_step = step
             self._measure(trainer)
@@ -134,12 +142,18 @@ class Deadline(Callback):
         first, now = self._validation is None, self._elapsed()
         self._validation = now - self._since if self._validation is None else min(self._validation, now - self._since)
         self._since = now
+        if first:
+            self._progress = 0.0
+            self._measure(trainer)
         if first and trainer.is_global_zero:
             self._tell()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin no further epoch if the validation has taken the rest of the time."""
+        """Begin no further epoch if the validation has taken the rest of the time, and one if it left some."""
         self._measure(trainer)
+        if self._val_every_epochs is not None and not self._is_over:
+            trainer.should_stop, trainer.check_val_every_n_epoch = False, self._val_every_epochs
+        self._val_every_epochs = None
         self._stop_if_over(trainer)
 
     def _measure(self, trainer: pl.Trainer) -> None:
@@ -151,6 +165,8 @@ class Deadline(Callback):
 
     def _stop_if_over(self, trainer: pl.Trainer) -> None:
         if self._is_over:
+            if self._validation is None:
+                self._val_every_epochs = self._val_every_epochs or trainer.check_val_every_n_epoch
             trainer.should_stop = True
             trainer.check_val_every_n_epoch = 1  # the last epoch is validated, whichever it is
 
@@ -161,8 +177,7 @@ class Deadline(Callback):
         validation = self._validation
         if validation is None:
             known = len(self._seconds_per_slice) >= _WARM_UP_BATCHES
-            # A forward pass takes less than a step.
-            validation = self._n_val * min(self._seconds_per_slice) if known else 0.0
+            validation = self._n_val * _FORWARD_SHARE * min(self._seconds_per_slice) if known else 0.0
         return reserved_seconds(validation, self._n_val, self._n_test)
 
     def _tell(self) -> None:
