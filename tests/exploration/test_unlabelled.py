@@ -100,3 +100,20 @@ def test_a_dataset_without_an_ignore_label_makes_the_value_an_error(files: tuple
     write_dataset(files)
     (case,) = explore(*files).cases
     assert "unknown label value" in [finding.topic for finding in case.findings]
+
+
+def test_a_gap_is_counted_in_labelled_slices(tmp_path: Path) -> None:
+    """The organ is drawn on 12 axial slices, every fourth, so none lies within the gap of 5 mm of another one.
+
+    12 such slices in a row would be too few for gaps of two slices on either side of the blocks.
+    """
+    shape, affine = (40, 40, 50), ras_affine((1.0, 1.0, 2.0))
+    label = np.full(shape, UNKNOWN, np.uint8)
+    label[:, :, 2:50:4] = 0
+    label[8:32, 8:32, 2:50:4] = 1
+    image = np.random.default_rng(3).normal(40, 10, shape).astype(np.int16)
+    paths = save(tmp_path / "image.nii.gz", image, affine), save(tmp_path / "label.nii.gz", label, affine)
+    suggestion = explore(*paths, ignore_value=UNKNOWN).suggestion
+    assert suggestion is not None
+    assert "axis=axial" in suggestion.overrides
+    assert "split.guard_mm=0" not in suggestion.overrides

@@ -76,9 +76,9 @@ def explore_case(
     """
     image = read_image_file(files.image, identifying)
     label = read_label_file(files.label, image.volume) if files.label is not None else _NO_LABEL
-    label, unknown = _without_ignored(label, ignore_value)
+    label, ignored = _without_ignored(label, ignore_value)
     apart = _grids_apart(image.volume, label.volume, files)
-    labels = label_facts(label.volume, organ, files.class_names) if label.volume is not None else None
+    labels = label_facts(label.volume, organ, files.class_names, ignored) if label.volume is not None else None
     intensity = _intensity(image.volume, None if apart else label.volume, organ)
     findings = [*image.findings, *label.findings, *apart, *_swapped(image, label, files)]
     if image.header is not None:
@@ -89,7 +89,9 @@ def explore_case(
         findings.append(Finding("error", "NaN or Inf", "every voxel of the image is NaN or Inf"))
     if labels is not None:
         findings += label_findings(labels, organ)
-        findings += [*unknown_value_findings(labels, files.class_names), *unknown]
+        findings += unknown_value_findings(labels, files.class_names)
+        if ignored is not None:
+            findings.append(_partly_labelled(ignored, labels, ignore_value))
     return CaseFacts(
         case_id=files.case_id,
         image=files.image,
@@ -106,19 +108,23 @@ def explore_case(
     )
 
 
-def _without_ignored(label: ReadFile, ignore_value: int | None) -> tuple[ReadFile, list[Finding]]:
-    """The label with background where it is ignored, and how much of it is left."""
+def _without_ignored(label: ReadFile, ignore_value: int | None) -> tuple[ReadFile, MaskVolume | None]:
+    """The label with background where it is ignored, and where that is."""
     if label.volume is None or ignore_value is None:
-        return label, []
+        return label, None
     ignored: MaskVolume = label.volume.array == ignore_value
     array = np.where(ignored, 0, label.volume.array)
-    known = 100 * (1 - ignored.mean())
-    slices = [int(np.count_nonzero(~ignored.all(axis=axes))) for axes in ((1, 2), (0, 2), (0, 1))]
+    return replace(label, volume=replace(label.volume, array=array)), ignored
+
+
+def _partly_labelled(ignored: MaskVolume, labels: LabelFacts, ignore_value: int | None) -> Finding:
     labelled = ", ".join(
-        f"{count} of {total} {axis}" for count, total, axis in zip(slices, ignored.shape, AXES, strict=True)
+        f"{total - len(unlabelled)} of {total} {axis}"
+        for unlabelled, total, axis in zip(labels.unlabelled_slices, ignored.shape, AXES, strict=True)
     )
+    known = 100 * (1 - ignored.mean())
     note = f"{known:.3g} % of the voxels are not {ignore_value}; slices with a label: {labelled}"
-    return replace(label, volume=replace(label.volume, array=array)), [Finding("note", "partly labelled", note)]
+    return Finding("note", "partly labelled", note)
 
 
 def _swapped(image: ReadFile, label: ReadFile, files: CaseFiles) -> list[Finding]:

@@ -15,6 +15,9 @@ from spleen.types import LabelVolume, MaskVolume
 # Lower and upper end of each axis of a RAS grid.
 _ENDS = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
 
+_IN_PLANE = ((1, 2), (0, 2), (0, 1))
+"""The array axes of sagittal, coronal and axial slices."""
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -58,6 +61,8 @@ class LabelFacts:
     organ_per_slice: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     """Voxels of the organ in every sagittal, coronal and axial slice."""
     voxel_mm3: float
+    unlabelled_slices: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((), (), ())
+    """Sagittal, coronal and axial slices of which nobody has labelled a voxel."""
 
     @property
     def organ_voxels(self) -> int:
@@ -71,20 +76,26 @@ def organ_mask(label: LabelVolume, organ: Sequence[int]) -> MaskVolume:
     return mask
 
 
-def label_facts(label: Volume, organ: Sequence[int], names: Mapping[int, str]) -> LabelFacts:
+def label_facts(
+    label: Volume, organ: Sequence[int], names: Mapping[int, str], ignored: MaskVolume | None = None
+) -> LabelFacts:
     """Facts of a label map.
 
-    `organ` are the values that make up the organ, by default all but 0; `names` are those of label values.
+    `organ` are the values that make up the organ, by default all but 0; `names` are those of label values; `ignored`
+    are the voxels that nobody has labelled.
     """
     voxel_mm3 = label.voxel_volume_mm3
     sagittal, coronal, axial = _per_slice(organ_mask(label.array, organ))
     values = tuple(replace(facts, name=names.get(facts.value)) for facts in _values(label.array, voxel_mm3))
-    return LabelFacts(values, (sagittal, coronal, axial), voxel_mm3)
+    facts = LabelFacts(values, (sagittal, coronal, axial), voxel_mm3)
+    if ignored is None:
+        return facts
+    sagittal, coronal, axial = (tuple(np.flatnonzero(ignored.all(axis=axes)).tolist()) for axes in _IN_PLANE)
+    return replace(facts, unlabelled_slices=(sagittal, coronal, axial))
 
 
 def _per_slice(mask: MaskVolume) -> list[tuple[int, ...]]:
-    others = ((1, 2), (0, 2), (0, 1))
-    return [tuple(int(n) for n in np.count_nonzero(mask, axis=axes)) for axes in others]
+    return [tuple(int(n) for n in np.count_nonzero(mask, axis=axes)) for axes in _IN_PLANE]
 
 
 def _values(label: LabelVolume, voxel_mm3: float) -> tuple[ValueFacts, ...]:

@@ -146,7 +146,8 @@ def _is_fine(plane: PlaneFacts, finest_mm: float) -> bool:
 def _axis_choice(plane: PlaneFacts, labels: LabelFacts | None, whole_cases: bool) -> _AxisChoice:
     if labels is None:
         return _AxisChoice(plane, 0, 0)
-    shown = np.array(labels.organ_per_slice[AXES.index(plane.axis)]) > 0
+    number = AXES.index(plane.axis)
+    shown, unlabelled = np.array(labels.organ_per_slice[number]) > 0, labels.unlabelled_slices[number]
     n_organ_slices = int(np.count_nonzero(shown))
     if whole_cases:  # no slice is split from its neighbours
         return _AxisChoice(plane, n_organ_slices, 0)
@@ -154,7 +155,7 @@ def _axis_choice(plane: PlaneFacts, labels: LabelFacts | None, whole_cases: bool
         settings = replace(DEFAULT_SPLIT, guard_mm=0.0) if "split.guard_mm=0" in concession else DEFAULT_SPLIT
         context_slices = 0 if "context_slices=0" in concession else DEFAULT_CONTEXT_SLICES
         try:
-            split_one_volume(shown, plane.spacing_mm, context_slices, settings)
+            split_one_volume(shown, plane.spacing_mm, context_slices, settings, unlabelled)
         except InputError:
             continue
         return _AxisChoice(plane, n_organ_slices, number)
