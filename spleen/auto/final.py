@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from spleen.auto.finish import HeldOut, calibrate_on, held_out_cases, mean_dice, score_test, seconds_per_case, weigh
-from spleen.auto.plan import affordable_views
+from spleen.auto.plan import VALIDATION_COST, affordable_validations, affordable_views
+from spleen.auto.record import AutoRecord
 from spleen.auto.session import Session
 from spleen.evaluation.evaluate import metric_names
 from spleen.evaluation.report.files import scores_to_csv
@@ -12,8 +13,6 @@ from spleen.system.files import write_text
 
 TEST_CASES = "test_cases.csv"
 """In the folder of a search on many cases: the scores of each test case, as `spleen evaluate --csv` writes them."""
-_VALIDATIONS = 8
-"""Of a final training."""
 _ENDING_SECONDS = 6.0
 """For the page, and what is too short to measure."""
 _ENDING_MARGIN = 1.3
@@ -30,7 +29,7 @@ def train_on_one_volume(session: Session) -> None:
     record = session.record
     print(f"\nthe final training: {record.winner}", flush=True)
     minutes = (session.seconds_left() - _ENDING_SECONDS) / 60
-    session.train("final", record.candidates[record.winner], minutes, _VALIDATIONS)
+    session.train("final", record.candidates[record.winner], minutes, _validations(record, minutes))
     with session.stage("end"):
         test = read_summary(session.folder / "final").get("test") or {}
         by_class = {key: value["dice"] for key, value in test.items() if isinstance(value, dict)}
@@ -53,10 +52,14 @@ def train_views(session: Session) -> None:
         print(f"\nfinal training {position + 1} of {len(names)}: {record.winner}, along {axis}", flush=True)
         minutes = (session.seconds_left() - record.ending_seconds) / (len(names) - position) / 60
         overrides = [*record.candidates[record.winner], *session.along(axis), "score_test=false"]
-        session.train(name, overrides, minutes, _VALIDATIONS)
+        session.train(name, overrides, minutes, _validations(record, minutes))
     cases = held_out_cases(session.config(), session.folder / next(iter(names.values())))
     _weigh(session, list(names.values()), cases)
     _test(session, cases)
+
+
+def _validations(record: AutoRecord, minutes: float) -> int:
+    return affordable_validations(60 * minutes, record.n_val_slices, record.slices_per_second)
 
 
 def _plan(session: Session) -> None:
@@ -64,7 +67,8 @@ def _plan(session: Session) -> None:
     record = session.record
     left = session.seconds_left()
     if record.best_of_rounds is None:
-        record.n_views, record.ending_seconds = 1, _ENDING_SECONDS + 0.1 * left
+        prediction = VALIDATION_COST * record.n_test_slices / record.slices_per_second
+        record.n_views, record.ending_seconds = 1, _ENDING_SECONDS + _ENDING_MARGIN * prediction
         record.notes.append("one view: there is too little time to measure what several would cost")
         return
     run = session.folder / record.best_of_rounds

@@ -14,8 +14,9 @@ from spleen.data.cases import Case
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.ignored import IgnoredValue
+from spleen.evaluation.labelled import Labelled
 from spleen.evaluation.scoring import RawSettings, score_pairs
-from spleen.imaging.files import ImageFiles
+from spleen.imaging.files import ImageFiles, group_channels
 from spleen.inference.calibrate import calibrate
 from spleen.inference.calibration.conformal import fewest_cases
 from spleen.inference.calibration.ensemble_weights import FittedWeights, fit_weights
@@ -68,10 +69,24 @@ def seconds_per_case(run: Path, cases: Sequence[Case]) -> float:
 
 def weigh(runs: Sequence[Path], cases: Sequence[Case]) -> FittedWeights:
     """The weights of the runs with the best mean Dice over the validation cases; a run that does not help gets 0."""
-    views = make_views(load_ensemble(runs, allow_custom_code=True), PredictSettings())
+    models = load_ensemble(runs, allow_custom_code=True)
+    views = make_views(models, PredictSettings())
     pairs = {case.case_id: (ImageFiles(case.case_id, case.images), case.label) for case in cases}
-    batch_size = PredictSettings().batch_size
-    return fit_weights(views, pairs, batch_size, lambda _name, _done, _total: None, of_validation=True)
+    return fit_weights(
+        views,
+        pairs,
+        PredictSettings().batch_size,
+        lambda _name, _done, _total: None,
+        of_validation=True,
+        labelled=_labelled({case.case_id: case for case in cases}, models[0].classes.names),
+    )
+
+
+def _labelled(cases: Mapping[str, Case], class_names: tuple[str, ...]) -> Labelled | None:
+    """The classes that each case labels; None if each labels all."""
+    if all(case.labelled is None for case in cases.values()):
+        return None
+    return {name: class_names if case.labelled is None else case.labelled for name, case in cases.items()}
 
 
 def calibrate_on(cases: Sequence[Case], views: Mapping[Path, float]) -> Calibrated:
@@ -88,8 +103,12 @@ def calibrate_on(cases: Sequence[Case], views: Mapping[Path, float]) -> Calibrat
     settings = PredictSettings(
         weights=tuple(views.values()), held_out=True, overwrite=True, allow_custom_code=True
     )  # fmt: skip
+    models = load_ensemble(list(views), allow_custom_code=True)
+    named = group_channels([path for case in cases for path in case.images], models[0].preprocessing.n_channels)
+    case_of = {case.images[0]: case for case in cases}
+    labelled = _labelled({image.case_id: case_of[image.paths[0]] for image in named}, models[0].classes.names)
     try:
-        report = calibrate(list(views), images, labels, settings)
+        report = calibrate(list(views), images, labels, settings, labelled=labelled)
     except InputError as error:
         return Calibrated(f"not calibrated: {error}", None)
     shortages = [text for each in report.calibration.classes if (text := each.shortage())]
@@ -106,12 +125,14 @@ def score_test(
     settings = PredictSettings(weights=tuple(views.values()), skip_existing=True, allow_custom_code=True)
     inputs = [path for case in cases for path in case.images]
     predict(list(views), inputs, masks, settings)
-    label_of = {case.images[0]: case.label for case in cases}
     targets = find_targets(inputs, masks, models[0].preprocessing.n_channels)
+    case_by_image = {case.images[0]: case for case in cases}
+    case_of = {target.case_id: case_by_image[target.image_path] for target in targets}
     classes = models[0].classes
     values = dict(zip(classes.names, classes.values, strict=True))
-    files = {target.case_id: (target.mask, label_of[target.image_path]) for target in targets}
-    raw = RawSettings(values, 0.0, None, False, config.grid_tolerance_mm, IgnoredValue(ignore_value(config)))
+    files = {target.case_id: (target.mask, case_of[target.case_id].label) for target in targets}
+    ignored, labelled = IgnoredValue(ignore_value(config)), _labelled(case_of, classes.names)
+    raw = RawSettings(values, 0.0, None, False, config.grid_tolerance_mm, ignored, labelled)
     return tuple(score for case in score_pairs(files, raw)[0] for score in case.scores)
 
 

@@ -35,6 +35,7 @@ class Look:
     """Of the native slices, pixels."""
     n_training_slices: int
     n_val_slices: int
+    n_test_slices: int
 
 
 def look(config: TrainConfig, given: Collection[str], seconds: float) -> Look:
@@ -54,7 +55,7 @@ def look(config: TrainConfig, given: Collection[str], seconds: float) -> Look:
     axis = config.axis if "axis" in given else next(_value(each) for each, _ in settings if key_of(each) == "axis")
     grid = tuple(plane.n_slices for plane in planes)
     n_slices = planes[AXES.index(axis)].n_slices
-    train, val = _fractions(config)
+    train, val, test = _fractions(config)
     n_cases = len(dataset.cases)
     return Look(
         settings=settings,
@@ -62,6 +63,7 @@ def look(config: TrainConfig, given: Collection[str], seconds: float) -> Look:
         longest_side=max(slice_shape(grid, axis)[1:]),  # type: ignore[arg-type]
         n_training_slices=max(1, round(train * n_cases * n_slices)),
         n_val_slices=round(val * n_cases * n_slices),
+        n_test_slices=round(test * n_cases * n_slices),
     )
 
 
@@ -117,12 +119,12 @@ def _axes(first: str, planes: Sequence[PlaneFacts]) -> tuple[str, ...]:
     return (first, *(plane.axis for plane in sorted(others, key=lambda plane: max(plane.pixel_mm))))
 
 
-def _fractions(config: TrainConfig) -> tuple[float, float]:
-    """About the shares of the training and the validation split."""
+def _fractions(config: TrainConfig) -> tuple[float, float, float]:
+    """About the shares of the training, the validation and the test split."""
     split = config.split
     test = 1 / split.folds if isinstance(config.fold, int) else split.test_fraction
     val = split.val_fraction * (1 - test) if isinstance(config.data, CasesData) else split.val_fraction
-    return 1 - test - val, val
+    return 1 - test - val, val, test
 
 
 def _value(override: str) -> str:

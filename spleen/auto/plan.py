@@ -8,6 +8,10 @@ SEARCH_FRACTION = 0.3
 PASSES_PER_VIEW = 15
 """A view of an ensemble sees every training slice at least so often. In experiments/hippocampus_views, two views with
 12 passes each were no better than one with 28, and three with 28 to 40 were; between them, nothing is measured."""
+VALIDATION_COST = 0.5
+"""Seconds of a predicted and scored slice per second of a training slice."""
+_VALIDATION_FRACTION = 0.05
+_FEWEST_VALIDATIONS, _MOST_VALIDATIONS = 3, 8
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,13 @@ def halving_rounds(n_candidates: int, minutes: float, least_minutes: float) -> t
 def affordable_views(most: int, slices: float, n_training_slices: int) -> int:
     """How many views to train, 1 to `most`, if all together see so many `slices`."""
     return max(1, min(most, int(slices / (PASSES_PER_VIEW * n_training_slices))))
+
+
+def affordable_validations(seconds: float, n_val_slices: int, slices_per_second: float) -> int:
+    """How often to validate a final training of so many seconds: 3 to 8 times, if it may cost a twentieth of them."""
+    each = VALIDATION_COST * n_val_slices / slices_per_second
+    affordable = int(_VALIDATION_FRACTION * seconds / each) if each else _MOST_VALIDATIONS
+    return max(_FEWEST_VALIDATIONS, min(_MOST_VALIDATIONS, affordable))
 
 
 def epoch_length(slices_per_second: float, minutes: float, validations: int, batch_size: int) -> int:

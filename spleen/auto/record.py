@@ -25,6 +25,7 @@ class AutoRecord:
     """Along which views are worth training, the best first."""
     n_training_slices: int = 0
     n_val_slices: int = 0
+    n_test_slices: int = 0
     slices_per_second: float = 0.0
     """Of the first candidate."""
     batch_size: int = 0

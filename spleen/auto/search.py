@@ -7,7 +7,7 @@ import time
 
 from spleen.auto.candidates import find_candidates
 from spleen.auto.look import look
-from spleen.auto.plan import SEARCH_FRACTION, halving_rounds
+from spleen.auto.plan import SEARCH_FRACTION, VALIDATION_COST, halving_rounds
 from spleen.auto.record import AutoRecord
 from spleen.auto.session import Session, folder_name
 from spleen.config.overrides import key_of
@@ -19,8 +19,6 @@ _VALIDATIONS = 2
 """Of an arm."""
 _OVERHEAD_SECONDS = 8.0
 """Of a run, for what is neither training nor validation."""
-_VALIDATION_COST = 0.5
-"""Seconds of a validation slice per second of a training slice."""
 
 
 def prepare(session: Session) -> None:
@@ -45,7 +43,8 @@ def prepare(session: Session) -> None:
         candidates = find_candidates(record.overrides, given, seen, training_seconds, timing_seconds)
         record.settings = [list(setting) for setting in candidates.settings]
         record.axes, record.candidates = list(seen.axes), candidates.by_name
-        record.n_training_slices, record.n_val_slices = seen.n_training_slices, seen.n_val_slices
+        record.n_training_slices = seen.n_training_slices
+        record.n_val_slices, record.n_test_slices = seen.n_val_slices, seen.n_test_slices
         record.batch_size, record.slices_per_second = candidates.batch_size, candidates.slices_per_second
         least = _least_minutes(record)
         _check_enough(session, least)
@@ -86,7 +85,7 @@ def choose_recipe(session: Session) -> None:
 
 def _least_minutes(record: AutoRecord) -> float:
     """For an arm that trains for half of its time: it is validated, and its best epoch is scored once more."""
-    validation = _VALIDATION_COST * record.n_val_slices / record.slices_per_second
+    validation = VALIDATION_COST * record.n_val_slices / record.slices_per_second
     return 2 * (_OVERHEAD_SECONDS + (_VALIDATIONS + 1) * validation) / 60
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spleen.cli.options import RenameClasses
+from spleen.cli.options import Labelled, RenameClasses
 
 if TYPE_CHECKING:
     from spleen.evaluation.scoring import FailedPair
@@ -51,10 +51,7 @@ def evaluate(
             show_default="ignore in nnU-Net's dataset.json, if any",
         ),
     ] = None,
-    labelled: Annotated[
-        Path | None,
-        typer.Option(help="CSV file with the column labelled, as of data=table: classes that each reference labels."),
-    ] = None,
+    labelled: Labelled = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row per case and class.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write cases, means, intervals, medians, worst cases.")] = None,
     plot: Annotated[

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -19,6 +20,10 @@ FormerTrust = Annotated[bool, typer.Option("--trust", hidden=True)]
 
 Best = Annotated[bool, typer.Option("--best", help="Of a sweep of settings, take the best arm by validation Dice.")]
 Every = Annotated[bool, typer.Option("--all", help="Average all runs of a folder, whatever their settings.")]
+Labelled = Annotated[
+    Path | None,
+    typer.Option(help="CSV file with the column labelled, as of data=table: classes that each reference labels."),
+]
 Weights = Annotated[str | None, typer.Option(help="Weight of each RUN in the average, such as 2,1,1.")]
 BatchSize = Annotated[int, typer.Option(help="Slices per batch.")]
 Device = Annotated[Literal["auto", "cpu", "gpu", "mps"], typer.Option(help="Where to run.")]

@@ -69,6 +69,10 @@ def predict(
         tuple[Path, Path] | None,
         typer.Option(metavar="IMAGES LABELS", help="Fit the weights on labelled cases that no RUN was trained on."),
     ] = None,
+    labelled: Annotated[
+        Path | None,
+        typer.Option(help="With --fit-weights, a CSV file with the column labelled: classes that each label labels."),
+    ] = None,
     held_out: Annotated[
         bool,
         typer.Option("--held-out", help="Predict only held-out cases, each with the RUNs that held it out."),
@@ -143,13 +147,15 @@ def predict(
         raise InputError("--store sends DICOM segmentations; leave --format and the suffix of --output to dicom-seg")
     if held_out and fit_weights:
         raise InputError("--fit-weights needs cases that no RUN was trained on, --held-out those that RUNs held out")
+    if labelled and not fit_weights:
+        raise InputError("--labelled says what the labels of --fit-weights hold; add --fit-weights IMAGES LABELS")
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         if remote is not None:
             inputs = [stack.enter_context(remote.fetched())]
         bar = stack.enter_context(ProgressBar("slice", check=stop.check))
         if fit_weights is not None:
-            settings = _fit((runs, inputs, output), fit_weights, settings, bar.advance, writer)
+            settings = _fit((runs, inputs, output), (*fit_weights, labelled), settings, bar.advance, writer)
         report = predict_files(runs, inputs, output, settings, bar.advance, writer)
     _tell(report)
     if remote is not None:
@@ -206,14 +212,18 @@ def _chosen(runs: Sequence[Path], choose: "Choice | None", held_out: bool) -> li
 
 def _fit(
     files: tuple[Sequence[Path], Sequence[Path], Path | None],
-    cases: tuple[Path, Path],
+    cases: tuple[Path, Path, Path | None],
     settings: "PredictSettings",
     advance: "Advance",
     writer: "ResultWriter",
 ) -> "PredictSettings":
-    """The settings with weights fitted on the cases; `files` are the runs, the inputs and the output."""
+    """The settings with weights fitted on the cases: images, labels, and the file that tells what each label labels.
+
+    `files` are the runs, the inputs and the output.
+    """
     from dataclasses import replace
 
+    from spleen.evaluation.labelled import labelled_by_case
     from spleen.imaging.files import pair_images
     from spleen.inference.calibration.ensemble_weights import fit_weights
     from spleen.inference.loading import load_ensemble
@@ -229,8 +239,10 @@ def _fit(
     writer.check(targets, models[0].classes, settings.probabilities)  # fails before anything is computed, as does
     to_compute(targets, settings, writer)
     views = make_views(models, settings)
-    pairs = pair_images(*cases, n_channels)
-    fitted = fit_weights(views, pairs, settings.batch_size, advance)
+    images, labels, labelled = cases
+    by_case = None if labelled is None else labelled_by_case(labelled, models[0].classes.names)
+    pairs = pair_images(images, labels, n_channels)
+    fitted = fit_weights(views, pairs, settings.batch_size, advance, labelled=by_case)
     names = ", ".join(f"{view.model.name} {weight:.2f}" for view, weight in zip(views, fitted.weights, strict=True))
     print(
         f"weights fitted on {len(pairs)} case(s): {names}; mean Dice {fitted.dice:.4f} there, "

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spleen.data.layouts.table import read_labelled
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import METRIC_NAMES, ClassScore, ScoreSettings
 from spleen.evaluation.class_names import classes_to_score
 from spleen.evaluation.ignored import IgnoredValue, value_to_ignore
+from spleen.evaluation.labelled import labelled_by_case
 from spleen.evaluation.metrics.catalogue import SURFACE_METRICS
 from spleen.evaluation.metrics.diagnostic import check_prevalence
 from spleen.evaluation.scoring import (
@@ -164,22 +164,10 @@ def check_settings(
         raise InputError(f"the grid tolerance must be 0 mm or more, and finite; got {grid_tolerance_mm:g}")
     if prevalence is not None:
         check_prevalence(prevalence)
-    by_case = None if labelled is None else _checked_labelled(labelled, by_name)
-    return RawSettings(by_name or None, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignored, by_case)
-
-
-def _checked_labelled(
-    labelled: str | Path | Mapping[str, Sequence[str]], classes: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[str, ...]]:
-    if not classes:
+    if labelled is not None and not by_name:
         raise InputError("which classes are labelled needs their names, such as --classes 1=spleen,2=liver")
-    by_case = read_labelled(Path(labelled)) if isinstance(labelled, str | Path) else labelled
-    for case_id, names in by_case.items():
-        if unknown := [name for name in names if name not in classes]:
-            raise InputError(
-                f"'{case_id}' is said to be labelled for '{unknown[0]}', but the classes are {_list(classes)}"
-            )
-    return {case_id: tuple(names) for case_id, names in by_case.items()}
+    by_case = None if labelled is None else labelled_by_case(labelled, by_name)
+    return RawSettings(by_name or None, tolerance_mm, prevalence, surface, grid_tolerance_mm, ignored, by_case)
 
 
 def _list(names: Mapping[str, object]) -> str:

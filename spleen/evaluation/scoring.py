@@ -17,11 +17,11 @@ from spleen.evaluation.case_scores import (
     score_case,
 )
 from spleen.evaluation.ignored import NOTHING_IGNORED, IgnoredValue
+from spleen.evaluation.labelled import Labelled, unlabelled_of
 from spleen.imaging.files import case_name, match_by_name
 from spleen.imaging.geometry import check_same_grid
 from spleen.imaging.nifti import Volume, read_label
 from spleen.system.repeated_warnings import folded_warnings
-from spleen.system.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class RawSettings:
     grid_tolerance_mm: float
     ignored: IgnoredValue = NOTHING_IGNORED
     """The value of reference voxels that are not scored."""
-    labelled: Mapping[str, tuple[str, ...]] | None = None
+    labelled: Labelled | None = None
     """The names of the classes that each reference labels; None if all of them label all classes."""
 
     def resolve(self, classes: Mapping[str, tuple[int, ...]]) -> ScoreSettings:
@@ -78,22 +78,10 @@ class RawSettings:
 
         Raises InputError if it contains such a class, or nothing is said of the case.
         """
-        if self.labelled is None:
-            return list(scores)
-        if case_id not in self.labelled:
-            raise InputError(
-                f"nothing says which classes are labelled in '{case_id}'; known are {shortened(self.labelled, 5)}"
-            )
-        kept = []
-        for score in scores:
-            is_labelled = score.class_name in self.labelled[case_id]
-            if not is_labelled and score.volume_reference_mm3:
-                raise InputError(
-                    f"the reference contains {score.class_name}, which is not said to be labelled in '{case_id}'; "
-                    "correct the reference, or which classes are labelled"
-                )
-            kept.append(score if is_labelled else score.unlabelled())
-        return kept
+        names = [score.class_name for score in scores]
+        present = [score.class_name for score in scores if score.volume_reference_mm3]
+        unlabelled = unlabelled_of(case_id, self.labelled, names, present)
+        return [score.unlabelled() if score.class_name in unlabelled else score for score in scores]
 
 
 @dataclass(frozen=True)

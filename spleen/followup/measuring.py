@@ -13,6 +13,7 @@ from spleen.followup.course import Measured
 from spleen.followup.scans import Scan
 from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
+from spleen.inference.calibration.ignored import ignored_value
 from spleen.inference.loading import TrainedModel
 from spleen.inference.outputs import Target, read_record
 from spleen.inference.predict import Advance, predict_targets
@@ -39,15 +40,16 @@ def measure(
 ) -> Measurements:
     """Predict the scans into a folder, and score those with a reference, but where that has `ignore_value`.
 
-    By default it is the ignore label of a dataset.json beside the reference, or the value that the run was trained
+    By default it is the ignore label of a dataset.json beside the reference, or the value that the runs were trained
     with. The volume of a reference that is labelled in part is unknown.
 
-    Raises InputError, before anything is computed, for invalid settings and outputs; a scan that fails does not stop
-    the others.
+    Raises InputError, before anything is computed, for invalid settings and outputs and for runs that ignore different
+    values; a scan that fails does not stop the others.
     """
     values = dict(zip(models[0].classes.names, models[0].classes.values, strict=True))
     if ignore_value is not None:
         check_ignore_value(ignore_value, values)
+    of_runs = ignored_value(models) if ignore_value is None else None
     targets = {scan: Target(ImageFiles(scan.name, scan.images), folder / f"{scan.name}.nii.gz") for scan in scans}
     report = predict_targets(models, list(targets.values()), settings, advance)
     reasons = {failed.image: failed.reason for failed in report.failures}
@@ -60,7 +62,7 @@ def measure(
             failures[scan] = reasons[target.image_path]
             continue
         try:
-            scores = _against_reference(scan, target.mask, models[0], ignore_value)
+            scores = _against_reference(scan, target.mask, values, (ignore_value, of_runs))
         except (InputError, OSError) as error:
             failures[scan] = f"its label: {error}"
             continue
@@ -71,17 +73,16 @@ def measure(
 
 
 def _against_reference(
-    scan: Scan, mask: Path, model: TrainedModel, ignore_value: int | None
+    scan: Scan, mask: Path, values: Mapping[str, tuple[int, ...]], ignore_values: tuple[int | None, int | None]
 ) -> dict[str, tuple[float | None, float | None]]:
     """Volume of the expert's mask in mm³, and Dice against it, by class; None without one.
 
+    `ignore_values` are the one given and the one of the runs.
     Of a mask that is labelled in part, the Dice is that of the labelled part, and the volume unknown.
     """
-    classes = model.classes
     if scan.reference is None:
-        return dict.fromkeys(classes.names, (None, None))
-    values = dict(zip(classes.names, classes.values, strict=True))
-    unlabelled = value_unlabelled(ignore_value, model.preprocessing.ignore_value, values, scan.reference)
+        return dict.fromkeys(values, (None, None))
+    unlabelled = value_unlabelled(*ignore_values, values, scan.reference)
     settings = RawSettings(values, 0.0, None, False, GRID_TOLERANCE_MM, unlabelled)
     case = score_pair(scan.name, mask, scan.reference, settings)
     return {

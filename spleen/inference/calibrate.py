@@ -16,6 +16,7 @@ from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
 from spleen.evaluation.ignored import IgnoredValue, value_unlabelled
+from spleen.evaluation.labelled import Labelled, labelled_by_case
 from spleen.evaluation.scoring import RawSettings, score_pairs, warn_if_nothing_ignored
 from spleen.imaging.files import ImageFiles, group_channels, pair_images
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
@@ -75,6 +76,7 @@ def calibrate(
     min_dice: float = MIN_DICE,
     error_rate: float = ERROR_RATE,
     ignore_value: int | None = None,
+    labelled: str | Path | Mapping[str, Sequence[str]] | None = None,
     advance: Advance | None = None,
 ) -> CalibrationReport:
     """Calibrate the volumes and confidence scores of runs on labelled cases that they were not trained on.
@@ -87,10 +89,12 @@ def calibrate(
 
     Voxels whose label is `ignore_value` do not count; by default it is the ignore label of a dataset.json beside the
     labels, or the value that the runs were trained with. A case that has any counts for the Dice and the gate, as far
-    as it is labelled; its volume is not known and calibrates nothing.
+    as it is labelled; its volume is not known and calibrates nothing. `labelled` names the classes that each case
+    labels, if not all do, as for `spleen.evaluate`; a case calibrates those alone.
 
     Raises InputError, before anything is predicted, for wrong settings, an image that a run was trained on, an existing
-    calibration, an ignored value that is a class, or runs that ignore different values.
+    calibration, an ignored value that is a class, runs that ignore different values, or `labelled` with a class that
+    the runs do not have.
     """
     settings = settings or PredictSettings()
     for name, value in (("min-dice", min_dice), ("error-rate", error_rate)):
@@ -104,15 +108,18 @@ def calibrate(
     values = dict(zip(models[0].classes.names, models[0].classes.values, strict=True))
     trained = ignored_value(models) if ignore_value is None else None
     unlabelled = value_unlabelled(ignore_value, trained, values, Path(labels))
+    by_case = None if labelled is None else labelled_by_case(labelled, values)
     views = make_views(models, settings)
     pairs = _pairs(Path(images), Path(labels), models[0].preprocessing.n_channels)
     chosen, conditions = _chosen(views, pairs, settings)
+    if by_case is not None and (untold := [name for name in chosen if name not in by_case]):
+        raise InputError(f"nothing says which classes are labelled in {shortened(untold, 5)}; add a line for each case")
     folder = _folder_of(models, conditions, Path(images))
     inputs = [path for image, _ in chosen.values() for path in image.paths]
     report = predict([model.checkpoint for model in models], inputs, folder, _kept(settings), advance)
     failed = {each.image: each.reason for each in report.failures}
     scored = {name: pair for name, pair in chosen.items() if pair[0].paths[0] not in failed}
-    cases, unscored = _cases(values, folder, scored, unlabelled)
+    cases, unscored = _cases(values, folder, scored, unlabelled, by_case)
     classes = tuple(ClassCalibration(name, values[name], cases[name], min_dice, error_rate) for name in values)
     failures = (*(f"{image}: {reason}" for image, reason in failed.items()), *unscored)
     if not any(each.cases for each in classes):
@@ -196,18 +203,18 @@ def _folder_of(models: Sequence[TrainedModel], conditions: Conditions, images: P
 
 
 def _cases(
-    values: Mapping[str, tuple[int, ...]], folder: Path, pairs: Pairs, ignored: IgnoredValue
+    values: Mapping[str, tuple[int, ...]], folder: Path, pairs: Pairs, ignored: IgnoredValue, labelled: Labelled | None
 ) -> tuple[dict[str, tuple[CalibratingCase, ...]], list[str]]:
     """The calibrating cases of each class, and the cases that could not be scored, with the reason."""
     files = {name: (folder / f"{image.case_id}.nii.gz", label) for name, (image, label) in pairs.items()}
-    settings = RawSettings(values, 0.0, None, False, GRID_TOLERANCE_MM, ignored)
+    settings = RawSettings(values, 0.0, None, False, GRID_TOLERANCE_MM, ignored, labelled)
     scored, failed = score_pairs(files, settings)
     warn_if_nothing_ignored(settings, scored)
     rows = {(row["prediction"], row["label_values"]): row for row in read_record(folder / CSV_NAME)}
     cases: dict[str, list[CalibratingCase]] = {name: [] for name in values}
     for case in scored:
         mask = as_utf8(files[case.case_id][0].name)
-        for score in case.scores:
+        for score in filter(lambda score: score.is_labelled, case.scores):
             row = rows[mask, VALUE_SEPARATOR.join(map(str, values[score.class_name]))]
             cases[score.class_name].append(_calibrating_case(score, row, is_whole=not case.n_ignored))
     reasons = [f"{each.case_id}: {each.reason}" for each in failed]

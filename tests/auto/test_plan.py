@@ -3,7 +3,14 @@
 import pytest
 
 from spleen.auto.candidates import recipes
-from spleen.auto.plan import Round, affordable_views, epoch_length, fitting_batch_size, halving_rounds
+from spleen.auto.plan import (
+    Round,
+    affordable_validations,
+    affordable_views,
+    epoch_length,
+    fitting_batch_size,
+    halving_rounds,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +41,16 @@ def test_a_view_needs_fifteen_passes_over_the_training_slices() -> None:
 def test_an_epoch_is_whole_batches_between_two_validations() -> None:
     assert epoch_length(slices_per_second=10, minutes=2.1, validations=8, batch_size=4) == 156  # 157.5 is 39.4 batches
     assert epoch_length(slices_per_second=0.01, minutes=1, validations=8, batch_size=4) == 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n_val", "expected"),
+    [(2000.0, 200, 8), (2000.0, 400, 5), (500.0, 400, 3), (30.0, 0, 8)],
+    ids=["many", "some", "at_least_three", "no_validation"],
+)
+def test_validations_cost_a_twentieth_of_a_training(seconds: float, n_val: int, expected: int) -> None:
+    """At 10 slices/s in training, 400 slices take 20 s to validate."""
+    assert affordable_validations(seconds, n_val, 10.0) == expected
 
 
 @pytest.mark.parametrize(("side", "expected"), [(16, 32), (48, 32), (64, 16), (112, 4), (128, 4), (512, 4)])

@@ -195,6 +195,22 @@ def test_partly_labelled_cases_count_as_far_as_they_are_labelled(data: ManyCases
     )
 
 
+def test_a_case_calibrates_only_the_classes_that_it_labels(data: ManyCases, study: Path, tmp_path: Path) -> None:
+    """In c4 the back is not labelled, so it is background there: counted, its Dice would be 0."""
+    root = shutil.copytree(data.root, tmp_path / "data")
+    relabel(ManyCases(root, dict(data.labels)), "c4", lambda label: np.where(label == 2, 0, label).astype(np.uint8))
+    rows = [f"c{number},{'front' if number == 4 else 'front;back'}" for number in range(24)]
+    (tmp_path / "labelled.csv").write_text("\n".join(["case_id,labelled", *rows]))
+    arguments = study, "--images", root / "imagesTr", "--labels", root / "labelsTr", "--held-out", "--labelled"
+    (tmp_path / "short.csv").write_text("\n".join(["case_id,labelled", *rows[:-1]]))
+    assert "nothing says which classes are labelled in c23" in spleen_calibrate(*arguments, tmp_path / "short.csv")
+    output = spleen_calibrate(*arguments, tmp_path / "labelled.csv")
+    assert output.startswith("0: "), output
+    calibration = read_calibration(study / "coronal0" / "calibration.json")
+    assert [len(calibration.of(name).cases) for name in ("front", "back")] == [24, 23]
+    assert all(case.reference_mm3 for case in calibration.of("back").cases)
+
+
 def test_the_ignored_value_is_that_of_the_training(data: ManyCases, tmp_path: Path) -> None:
     """Every case is labelled in part: no volume is known, which the command says."""
     partly = ManyCases(shutil.copytree(data.root, tmp_path / "data"), dict(data.labels))

@@ -121,6 +121,24 @@ def test_ignored_voxels_do_not_count(tmp_path: Path) -> None:
         fit([other, ignoring[1]], {})
 
 
+def test_a_class_that_a_case_does_not_label_does_not_count(tmp_path: Path) -> None:
+    """In b the organ is not labelled; counted as background, it would favour the view that finds nothing there."""
+    image = intensities(SHAPE)
+    cases = {
+        "a": write_case(tmp_path, "a", image, image > 0.25),
+        "b": write_case(tmp_path, "b", image, np.zeros(SHAPE)),
+    }
+    views = [view(Pointwise([-16.0], [4.0]), "axial", 9), view(Pointwise([8.0], [-2.06]), "coronal", 9)]
+    (name,) = views[0].model.classes.names
+    found = fit_weights(views, cases, 4, lambda *_: None, labelled={"a": (name,), "b": ()})
+    assert found == fit(views, {"a": cases["a"]})
+    assert fit(views, cases).dice < found.dice
+    with pytest.raises(InputError, match=f"the reference contains {name}, which is not said to be labelled in 'a'"):
+        fit_weights(views, cases, 4, lambda *_: None, labelled={"a": (), "b": ()})
+    with pytest.raises(InputError, match="nothing says which classes are labelled in 'b'"):
+        fit_weights(views, cases, 4, lambda *_: None, labelled={"a": (name,)})
+
+
 def ignoring_value(each: View, value: int) -> View:
     """The view, as if its run had been trained with this ignore value."""
     preprocessing = replace(each.model.preprocessing, ignore_value=value)

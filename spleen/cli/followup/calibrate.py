@@ -11,6 +11,7 @@ from spleen.cli.options import (
     Best,
     Device,
     Every,
+    Labelled,
     Precision,
     Weights,
     parse_choice,
@@ -51,6 +52,7 @@ def calibrate(
             show_default="ignore in a dataset.json beside them, or as the RUNs were trained",
         ),
     ] = None,
+    labelled: Labelled = None,
     batch_size: BatchSize = 8,
     device: Device = "auto",
     precision: Precision = None,
@@ -93,6 +95,7 @@ def calibrate(
             min_dice=min_dice,
             error_rate=error_rate,
             ignore_value=ignore_value,
+            labelled=labelled,
             advance=bar.advance,
         )
     print(report)

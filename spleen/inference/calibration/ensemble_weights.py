@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, UInt8
 
 from spleen.errors import InputError
+from spleen.evaluation.labelled import Labelled, unlabelled_of
 from spleen.imaging.classes import ClassMap, Regions, in_class
 from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import GRID_TOLERANCE_MM, check_same_grid
@@ -54,7 +55,9 @@ class _Case:
     """Counts of the other voxels: true positives, predicted, expected."""
     is_seen: bool
     """Whether a view was trained on the image, which makes it look better than it is."""
-    regions: Regions | None = None
+    is_labelled: Bool[np.ndarray, " organ"]
+    """Whether the reference labels the class; the Dice of others is not known."""
+    regions: Regions | None
     """How the classes overlap; None if they do not."""
 
 
@@ -65,6 +68,7 @@ def fit_weights(
     advance: Callable[[str, int, int], None],
     *,
     of_validation: bool = False,
+    labelled: Labelled | None = None,
 ) -> FittedWeights:
     """Find the weights with the highest mean Dice over `cases` (name → image, label).
 
@@ -72,14 +76,17 @@ def fit_weights(
     views as long as the score rises. A warning names cases that a view has seen, unless they are known to be the
     validation split of every view, which chose no more than its epoch (`of_validation`). Memory: 4 bytes per voxel,
     view and class, one case at a time.
-    Voxels whose label has the runs' ignore value do not count.
-    Raises InputError for fewer than two views, an image and a label on different grids, or runs that ignore different
-    values.
+    Voxels whose label has the runs' ignore value do not count, nor do classes that a case does not label (`labelled`;
+    by default each case labels all).
+    Raises InputError for fewer than two views, an image and a label on different grids, runs that ignore different
+    values, or a class that is there but not said to be labelled.
     """
     if len(views) < 2:
         raise InputError(f"fitting weights needs at least two runs; got {len(views)}")
     ignored = ignored_value([view.model for view in views])
-    fitted_on = [_predict_case(views, name, *files, ignored, batch_size, advance) for name, files in cases.items()]
+    fitted_on = [
+        _predict_case(views, name, *files, ignored, labelled, batch_size, advance) for name, files in cases.items()
+    ]
     seen = [name for name, case in zip(cases, fitted_on, strict=True) if case.is_seen]
     if not of_validation:
         warn_of_same_images(seen, len(cases), "Weights fitted on them favour the runs that were trained on them")
@@ -136,12 +143,16 @@ def _predict_case(
     files: ImageFiles,
     label_path: Path,
     ignored: int | None,
+    labelled: Labelled | None,
     batch_size: int,
     advance: Callable[[str, int, int], None],
 ) -> _Case:
     classes = views[0].model.classes
     image, image_path = read_for(views, files, len(views) * (4 * len(classes.names) + 1)), files.paths[0]
     reference = _reference(label_path, image_path, image.shape, image.affine, classes, ignored)
+    organs = range(1, len(classes.names) + 1)
+    present = [classes.names[organ - 1] for organ in organs if in_class(reference, organ, classes.regions).any()]
+    unlabelled = unlabelled_of(name, labelled, classes.names, present)
     probabilities, masks = [], []
     for view in views:
         alone = predict_volume([replace(view, weight=1.0)], image, str(image_path), batch_size, True, lambda _: None)
@@ -152,13 +163,15 @@ def _predict_case(
     differ, known = np.any([mask != masks[0] for mask in masks[1:]], axis=0), reference != IGNORED
     agree, differ, regions = ~differ & known, differ & known, classes.regions
     predicted, expected = masks[0][agree], reference[agree]
-    agreed = [
-        _counts(in_class(predicted, organ, regions), in_class(expected, organ, regions))
-        for organ in range(1, len(classes.names) + 1)
-    ]
+    agreed = [_counts(in_class(predicted, organ, regions), in_class(expected, organ, regions)) for organ in organs]
     disputed = np.stack([of_view[:, differ] for of_view in probabilities])
     return _Case(
-        disputed, reference[differ], np.array(agreed, dtype=np.float64), bool(views_that_saw(views, image)), regions
+        probabilities=disputed,
+        reference=reference[differ],
+        agreed=np.array(agreed, dtype=np.float64),
+        is_seen=bool(views_that_saw(views, image)),
+        is_labelled=np.array([class_name not in unlabelled for class_name in classes.names]),
+        regions=regions,
     )
 
 
@@ -177,7 +190,7 @@ def _reference(
 
 
 def _mean_dice(cases: Sequence[_Case], weights: Float64[np.ndarray, " view"]) -> float:
-    """Mean over all cases and classes; a class that is empty in both mask and reference is excluded."""
+    """Mean over all cases and the classes they label; a class that is empty in both mask and reference is excluded."""
     scores = np.concatenate([_dice(case, weights) for case in cases])
     if np.isnan(scores).all():
         raise InputError("no case contains any class, neither predicted nor expected; weights cannot be fitted")
@@ -199,4 +212,4 @@ def _dice(case: _Case, weights: Float64[np.ndarray, " view"]) -> Float64[np.ndar
     counts = case.agreed + np.array(disputed)
     with np.errstate(invalid="ignore"):
         dice: Float64[np.ndarray, " organ"] = 2 * counts[:, 0] / (counts[:, 1] + counts[:, 2])
-    return dice
+    return np.where(case.is_labelled, dice, np.nan)

@@ -16,7 +16,7 @@ def ignored_value(models: Sequence[TrainedModel]) -> int | None:
     if len(names) > 1:
         told = ", ".join(f"{value} ({name})" for value, name in names.items())
         raise InputError(
-            f"the runs ignore different label values, {told}; use runs that agree, or for spleen calibrate say which "
-            "one the labels have with --ignore-value"
+            f"the runs ignore different label values, {told}; use runs that agree, or for "
+            "spleen calibrate and followup say which one the labels have with --ignore-value"
         )
     return next(iter(names), None)
