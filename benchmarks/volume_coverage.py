@@ -25,7 +25,7 @@ from spleen.imaging.files import volumes_by_name
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
 from spleen.inference.calibration.calibration import CalibratingCase, ClassCalibration
 from spleen.inference.calibration.conformal import fewest_cases
-from spleen.inference.outputs import read_record
+from spleen.inference.record import read_record
 from spleen.records.cases import read_known_cases
 from spleen.records.reading import find_runs
 

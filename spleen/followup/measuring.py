@@ -15,8 +15,9 @@ from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
 from spleen.inference.calibration.ignored import ignored_value
 from spleen.inference.loading import TrainedModel
-from spleen.inference.outputs import Target, read_record
+from spleen.inference.outputs import Target
 from spleen.inference.predict import Advance, predict_targets
+from spleen.inference.record import read_record
 from spleen.inference.settings import PredictSettings
 
 

@@ -34,8 +34,8 @@ from spleen.inference.calibration.stored import calibration_path, write_calibrat
 from spleen.inference.ensemble import read_for
 from spleen.inference.leakage import named_like_training_cases, views_that_held_out, views_that_saw
 from spleen.inference.loading import TrainedModel, load_ensemble
-from spleen.inference.outputs import read_record
 from spleen.inference.predict import Advance, Paths, listed, predict
+from spleen.inference.record import read_record
 from spleen.inference.settings import PredictSettings
 from spleen.inference.views.build import make_views
 from spleen.inference.views.view import View

@@ -1,9 +1,8 @@
-"""What a prediction writes: its files and their names, overwriting, and predictions.csv beside them."""
+"""What a prediction writes: its files, their names, and what is overwritten."""
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from unicodedata import normalize
@@ -12,31 +11,19 @@ import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
 from spleen.errors import InputError
-from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
+from spleen.evaluation.class_names import CSV_NAME
 from spleen.imaging.classes import ClassMap
 from spleen.imaging.dicom.volume import check_even
 from spleen.imaging.files import PROBABILITIES_SUFFIX, SUFFIXES, ImageFiles, case_name, told_apart
 from spleen.imaging.native import NativeImage, is_whole, write_channels_like, write_like
 from spleen.inference.confidence import ClassConfidence
+from spleen.inference.record import read_record
 from spleen.inference.views.view import View
-from spleen.reporting.csv_text import CsvReader, to_csv_by_name
-from spleen.system.files import as_utf8, create_text, temporary_sibling, write_text
-from spleen.system.locks import file_lock
+from spleen.system.files import as_utf8
 from spleen.system.text import shortened
 
 log = logging.getLogger(__name__)
 
-CHANNEL_SEPARATOR = ";"
-"""Separates the files of a multi-channel image in predictions.csv, as in data.table of a training."""
-_COLUMNS = ["case_id", "image", "prediction", "label_values", *(field.name for field in fields(ClassConfidence))]
-# Earlier versions wrote the columns up to `reasons`.
-_FEWEST_COLUMNS = _COLUMNS.index("reasons") + 1
-# Columns of predictions.csv as written by earlier versions, and their names today.
-_RENAMED_COLUMNS = {
-    "largest_component_share": "largest_component_fraction",
-    "confidence": "soft_dice_confidence",
-    "trust": "confidence_score",
-}
 # Endings of files that are clearly not meant as a folder.
 _OTHER_FILES = {
     ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".mnc", ".dcm", ".gz", ".zip", ".tar",
@@ -257,65 +244,3 @@ def _check_apart(outputs: Sequence[Sequence[Path]]) -> None:
             raise InputError(
                 f"{twice.pop()} would be both a mask and what belongs to another; predict into different folders"
             )
-
-
-def check_folder(folder: Path) -> None:
-    """Create the folder of predictions if needed, and check that it is writable.
-
-    Raises InputError if it is not, or contains a predictions.csv of another origin.
-    """
-    probe = temporary_sibling(folder / CSV_NAME)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"nothing can be written into {folder} ({error.strerror}); give another --output") from error
-    read_record(folder / CSV_NAME)
-
-
-def record(target: Target, scores: Sequence[ClassConfidence], label_values: Sequence[tuple[int, ...]]) -> None:
-    """Write the rows of one prediction to predictions.csv beside its mask, keeping those of other predictions.
-
-    `label_values` are those of each class in `scores`.
-    """
-    path = target.mask.with_name(CSV_NAME)
-    images = CHANNEL_SEPARATOR.join(str(image.absolute()) for image in target.image.paths)
-    added = []
-    for score, values in zip(scores, label_values, strict=True):
-        cells = {name: _cell(value) for name, value in asdict(score).items()}
-        cells["label_values"] = VALUE_SEPARATOR.join(map(str, values))
-        added.append({"case_id": target.case_id, "image": images, "prediction": target.mask.name, **cells})
-    create_text(path, _as_csv([]))
-    with file_lock(path):  # other processes may be predicting into the same folder
-        kept = [row for row in read_record(path) if row["prediction"] != as_utf8(target.mask.name)]
-        write_text(path, _as_csv([*kept, *added]))
-
-
-def _as_csv(rows: Sequence[Mapping[str, str]]) -> str:
-    return to_csv_by_name(_COLUMNS, rows)
-
-
-def read_record(path: Path) -> list[dict[str, str]]:
-    """The rows of a predictions.csv, "nan" where an earlier version had no column; none if there is no such file.
-
-    Raises InputError for a file of another origin.
-    """
-    if not path.exists():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = CsvReader(file)
-            reader.fieldnames = [_RENAMED_COLUMNS.get(name, name) for name in reader.fieldnames or ()]
-            names = list(reader.fieldnames)
-            if len(names) >= _FEWEST_COLUMNS and names == _COLUMNS[: len(names)]:
-                return [{**dict.fromkeys(_COLUMNS, "nan"), **row} for row in reader]
-    except (UnicodeDecodeError, csv.Error):
-        pass  # not a CSV file
-    raise InputError(f"{path} was not written by this version of `spleen predict`; move it away first")
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -30,12 +30,11 @@ from spleen.inference.outputs import (
     PredictedImage,
     ResultWriter,
     Target,
-    check_folder,
     keep_unrecorded,
     missing_targets,
     plan_targets,
-    record,
 )
+from spleen.inference.record import check_folder, record
 from spleen.inference.settings import PredictSettings, postprocess_settings
 from spleen.inference.views.build import make_views
 from spleen.inference.views.probabilities import n_slices
@@ -217,7 +216,7 @@ def _predict_one(
     if settings.skip_existing:
         keep_unrecorded(target)
     writer.write(target, image, predicted, views)
-    record(target, predicted.confidence, classes.values)
+    record(target.image, target.mask, predicted.confidence, classes.values)
     case = PredictedCase(
         target.case_id,
         target.mask,

@@ -24,8 +24,8 @@ from typer.testing import CliRunner
 from spleen.cli.main import app
 from spleen.errors import InputError
 from spleen.inference.model import load_model
-from spleen.inference.outputs import read_record
 from spleen.inference.predict import predict
+from spleen.inference.record import read_record
 from tests._helpers.forged_checkpoints import forge_network, forge_spec
 from tests._helpers.nifti import ras_affine, save
 from tests._helpers.small_run import SPACING_MM, SmallCt

@@ -15,8 +15,8 @@ import pytest
 from spleen.dicom.results import DicomResults
 from spleen.dicom.write_series import write_series
 from spleen.errors import InputError
-from spleen.inference.outputs import read_record
 from spleen.inference.predict import predict
+from spleen.inference.record import read_record
 from spleen.inference.settings import PredictSettings
 from tests._helpers.dicom_results import class_indices, coded_run, ct_of, errors_of_dciodvfy, int16, sop_uids
 from tests._helpers.nifti import ORIENTATIONS, ras_affine, save, stored_as

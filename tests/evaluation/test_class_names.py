@@ -16,7 +16,8 @@ from spleen.evaluation.class_names import recorded_classes
 from spleen.evaluation.compare import compare
 from spleen.evaluation.evaluate import evaluate
 from spleen.imaging.files import ImageFiles
-from spleen.inference.outputs import Target, record
+from spleen.inference.outputs import Target
+from spleen.inference.record import record
 from tests._helpers.nifti import ras_affine, save
 from tests.inference.test_outputs import SCORE
 

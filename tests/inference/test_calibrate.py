@@ -18,8 +18,8 @@ from spleen.errors import InputError
 from spleen.inference.calibration.applies import NOT_CALIBRATED, find_calibration
 from spleen.inference.calibration.stored import read_calibration, write_calibration
 from spleen.inference.loading import load_ensemble
-from spleen.inference.outputs import read_record
 from spleen.inference.predict import predict
+from spleen.inference.record import read_record
 from spleen.inference.report.masks import recorded_estimates
 from spleen.inference.settings import PredictSettings
 from tests._helpers.many_cases import VOXEL_MM3, ManyCases, coronal_folds, many_cases, quick, relabel

@@ -13,7 +13,8 @@ import pytest
 from spleen.errors import InputError
 from spleen.imaging.files import ImageFiles, case_name
 from spleen.inference.confidence import ClassConfidence
-from spleen.inference.outputs import Target, missing_targets, plan_targets, read_record, record
+from spleen.inference.outputs import Target, missing_targets, plan_targets
+from spleen.inference.record import read_record, record
 from tests._helpers.nifti import save
 from tests._helpers.small_run import REPOSITORY
 
@@ -134,7 +135,7 @@ def three_targets(folder: Path, *existing: str) -> list[Target]:
         save(folder / name, np.zeros((3, 4, 5), np.uint8), np.eye(4))
         for target in targets:
             if target.mask.name == name:
-                record(target, [SCORE], [(1,)])
+                record(target.image, target.mask, [SCORE], [(1,)])
     return targets
 
 
@@ -173,7 +174,7 @@ def test_a_damaged_output_is_computed_again(tmp_path: Path, suffix: str) -> None
     random = np.random.default_rng(0).integers(0, 255, (13, 14, 15), dtype=np.uint8)
     for target in targets:
         save(target.mask, random, np.eye(4))
-        record(target, [SCORE], [(1,)])
+        record(target.image, target.mask, [SCORE], [(1,)])
     assert wanted(targets, skip_existing=True) == []
     content = targets[1].mask.read_bytes()
     targets[1].mask.write_bytes(content[:-9])  # truncated
@@ -198,13 +199,14 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from tests.inference.test_outputs import SCORE, image
-from spleen.inference.outputs import Target, record
+from spleen.inference.outputs import Target
+from spleen.inference.record import record
 folder, process = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(20):
     name = f"case_{process}_{number}"
-    record(Target(image(Path(f"{name}.nii")), folder / f"{name}.nii.gz"), [SCORE, SCORE], [(1,), (2,)])
+    record(image(Path(f"{name}.nii")), folder / f"{name}.nii.gz", [SCORE, SCORE], [(1,), (2,)])
 """
 
 
@@ -240,7 +242,10 @@ def test_overwriting_and_skipping_together_is_refused(tmp_path: Path) -> None:
 def test_a_record_contains_all_scores_of_each_class(tmp_path: Path) -> None:
     target = Target(image(Path("scans", "a.nii")), tmp_path / "mask.nii.gz")
     record(
-        target, [SCORE, replace(SCORE, class_name="spleen", review=False, reasons="", agreement=0.5)], [(2, 5), (-1,)]
+        target.image,
+        target.mask,
+        [SCORE, replace(SCORE, class_name="spleen", review=False, reasons="", agreement=0.5)],
+        [(2, 5), (-1,)],
     )
     with (tmp_path / "predictions.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
@@ -274,16 +279,16 @@ def test_a_record_contains_all_scores_of_each_class(tmp_path: Path) -> None:
 
 def test_a_record_lists_all_files_of_an_image(tmp_path: Path) -> None:
     files = tuple(Path("scans", f"a_{number:04d}.nii") for number in range(2))
-    record(Target(ImageFiles("a", files), tmp_path / "a.nii.gz"), [SCORE], [(1,)])
+    record(ImageFiles("a", files), tmp_path / "a.nii.gz", [SCORE], [(1,)])
     (row,) = read_record(tmp_path / "predictions.csv")
     assert (row["case_id"], row["image"]) == ("a", ";".join(str(Path.cwd() / file) for file in files))
 
 
 def test_a_new_prediction_replaces_only_its_own_rows(tmp_path: Path) -> None:
     a, b = (Target(image(Path(f"{name}.nii")), tmp_path / f"{name}.nii.gz") for name in "ab")
-    record(a, [SCORE, replace(SCORE, class_name="spleen")], [(1,), (2,)])
-    record(b, [SCORE], [(1,)])
-    record(a, [replace(SCORE, confidence_score=0.1)], [(1,)])
+    record(a.image, a.mask, [SCORE, replace(SCORE, class_name="spleen")], [(1,), (2,)])
+    record(b.image, b.mask, [SCORE], [(1,)])
+    record(a.image, a.mask, [replace(SCORE, confidence_score=0.1)], [(1,)])
     rows = read_record(tmp_path / "predictions.csv")
     assert [(row["case_id"], row["confidence_score"]) for row in rows] == [("b", "0.675"), ("a", "0.1")]
 
@@ -295,7 +300,7 @@ def test_a_record_of_an_earlier_version_is_converted_to_the_current_columns(tmp_
         "agreement,volume_to_training,trust,review,reasons\n"
         "old,/scans/old.nii,old.nii.gz,1,spleen,100,2,0.5,0.8,0.9,1,0.36,yes,scattered pieces (0.50)\n"
     )
-    record(Target(image(Path("new.nii")), tmp_path / "new.nii.gz"), [SCORE], [(1,)])
+    record(image(Path("new.nii")), tmp_path / "new.nii.gz", [SCORE], [(1,)])
     with path.open(newline="") as file:
         old, new = csv.DictReader(file)
     names = ("case_id", "largest_component_fraction", "soft_dice_confidence", "agreement", "confidence_score")
@@ -315,15 +320,15 @@ def test_a_foreign_predictions_csv_is_refused_and_left_unchanged(tmp_path: Path,
     path = tmp_path / "predictions.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"predictions\.csv was not written by .*move it away first"):
-        record(Target(image(Path("a.nii")), tmp_path / "a.nii.gz"), [SCORE], [(1,)])
+        record(image(Path("a.nii")), tmp_path / "a.nii.gz", [SCORE], [(1,)])
     assert path.read_bytes() == content
 
 
 def test_a_hand_edited_row_is_tolerated(tmp_path: Path) -> None:
-    record(Target(image(Path("a.nii")), tmp_path / "a.nii.gz"), [SCORE], [(1,)])
+    record(image(Path("a.nii")), tmp_path / "a.nii.gz", [SCORE], [(1,)])
     path = tmp_path / "predictions.csv"
     path.write_text(path.read_text().rstrip() + ",my remark\n")
-    record(Target(image(Path("b.nii")), tmp_path / "b.nii.gz"), [SCORE], [(1,)])
+    record(image(Path("b.nii")), tmp_path / "b.nii.gz", [SCORE], [(1,)])
     assert [row["case_id"] for row in read_record(path)] == ["a", "b"]
 
 

@@ -12,8 +12,8 @@ from scipy import ndimage
 from spleen.errors import InputError
 from spleen.inference.calibration.applies import NOT_CALIBRATED
 from spleen.inference.loading import load_ensemble, load_trained
-from spleen.inference.outputs import read_record
 from spleen.inference.predict import PredictionReport, predict
+from spleen.inference.record import read_record
 from spleen.inference.settings import PredictSettings
 from spleen.inference.views.build import make_views
 from spleen.inference.views.tta import Variant

@@ -20,8 +20,8 @@ from spleen.imaging.native import NativeImage, read_native
 from spleen.inference.calibration.ensemble_weights import fit_weights
 from spleen.inference.export import export
 from spleen.inference.loading import TrainedModel, load_ensemble
-from spleen.inference.outputs import read_record
 from spleen.inference.predict import predict
+from spleen.inference.record import read_record
 from spleen.inference.settings import PredictSettings
 from spleen.inference.views.probabilities import view_probabilities
 from tests._helpers.handmade import CPU, PLAIN, Pointwise, intensities, model, probability, view

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from spleen.errors import InputError
-from spleen.inference.outputs import read_record
 from spleen.inference.predict import FailedImage, predict
+from spleen.inference.record import read_record
 from spleen.inference.settings import PredictSettings
 from tests._helpers.forged_checkpoints import forge, forge_network
 from tests._helpers.nifti import counting, ras_affine, save

@@ -11,7 +11,7 @@ from spleen.data.layouts.table import read_groups
 from spleen.errors import InputError
 from spleen.evaluation.metrics.per_case import CaseScore
 from spleen.evaluation.score_tables import check_same_names, read_table
-from spleen.inference.outputs import read_record, record
+from spleen.inference.record import read_record, record
 from spleen.records.cases import read_cases
 from spleen.reporting.csv_text import CsvReader, as_cell, from_cell, to_csv
 from spleen.reporting.numbers import csv_text
@@ -55,7 +55,7 @@ def test_names_survive_predictions_csv(tmp_path: Path) -> None:
     for name in [*NAMES, "scan\udcff"]:
         target = Target(image(Path(f"{name}.nii")), tmp_path / f"{name}.nii.gz")
         for _ in range(2):  # the second replaces the first
-            record(target, [SCORE], [(1,)])
+            record(target.image, target.mask, [SCORE], [(1,)])
     rows = read_record(tmp_path / "predictions.csv")
     assert [row["case_id"] for row in rows] == [*NAMES, r"scan\xff"]
     assert [row["prediction"] for row in rows] == [f"{name}.nii.gz" for name in [*NAMES, r"scan\xff"]]

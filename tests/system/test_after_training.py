@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from spleen.cli.main import app
 from spleen.inference.calibration.stored import read_calibration
-from spleen.inference.outputs import read_record
 from spleen.inference.predict import predict
+from spleen.inference.record import read_record
 from tests._helpers.many_cases import VOXEL_MM3, ManyCases, many_cases, quick
 from tests._helpers.trained_runs import voxels
 

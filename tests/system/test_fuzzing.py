@@ -22,7 +22,7 @@ from spleen.data.layouts.table import read_groups, read_table
 from spleen.data.splits.files import read_case_list, read_splits
 from spleen.errors import InputError
 from spleen.inference.loading import load_trained
-from spleen.inference.outputs import read_record
+from spleen.inference.record import read_record
 from spleen.records.cases import read_cases, read_known_cases
 from spleen.records.folder import read_summary
 from spleen.records.reading import read_run

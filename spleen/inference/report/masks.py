@@ -14,7 +14,7 @@ from spleen.evaluation.scan.pictures import Picture
 from spleen.evaluation.scan.scores import scan_scores
 from spleen.evaluation.scan.viewer import thumbnail
 from spleen.imaging.files import case_name, volumes_by_name
-from spleen.inference.outputs import CHANNEL_SEPARATOR, read_record
+from spleen.inference.record import CHANNEL_SEPARATOR, read_record
 from spleen.inference.report.estimates import dice_text, estimate_text, has_intervals, interval_text
 from spleen.reporting.html import render_page
 from spleen.reporting.tables import Cell
