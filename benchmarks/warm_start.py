@@ -43,8 +43,8 @@ def main() -> None:
     print(header())
     source = folder / "source"
     source_data = ["data=phantom"] if arguments.source == "phantom" else _source_data(dataset, rest, folder)
-    train([*source_data, *extra], source)
-    print(f"source: {' '.join(source_data[:1])}; every run: `{' '.join(['python train.py data=table', *extra])}`\n")
+    train([*source_data, *extra, *arguments.source_settings], source)
+    print(f"source: {' '.join([*source_data[:1], *arguments.source_settings])}; every run: `{' '.join(['python train.py data=table', *extra])}`\n")
     print("| cases | seeds | from scratch | fine-tuned | difference (95 %) | seconds from scratch / fine-tuned |")
     print("|---|---|---|---|---|---|")
     for size in arguments.sizes:
@@ -115,6 +115,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="MR dataset in the Decathlon layout")
     parser.add_argument("--source", choices=("phantom", "mr"), default="phantom", help="what the source is trained on")
+    parser.add_argument("--source-settings", nargs="*", default=[], help="of the source alone, such as epochs=30")
     parser.add_argument("--sizes", type=int, nargs="+", default=[5, 10], help="numbers of cases, val included")
     parser.add_argument("--seeds", type=int, default=5, help="small training sets of each size")
     parser.add_argument("--test", type=int, default=50, help="test cases")

@@ -94,6 +94,23 @@ def test_the_exported_graph_of_a_patch_gives_the_networks_probabilities(run: Pat
 
 
 @pytest.mark.slow
+def test_overlapping_classes_of_patches_are_exported_each_with_its_own_probability(
+    cases: ManyCases, tmp_path: Path
+) -> None:
+    """A class is a softmax of its own logit and the background's, and the background what the largest one leaves."""
+    overlap = "data.label_values={whole:[1,2],back:[2]}", "data.regions_class_order=[1,2]"
+    run = train(tmp_path, *cases.folder, *IN_3D, *overlap, "epochs=1")
+    session = onnxruntime.InferenceSession(export(run, tmp_path / "model.onnx").path)
+    patches = torch.randn(2, 1, 4, 12, 16, generator=torch.Generator().manual_seed(0))
+    (found,) = session.run(None, {"patches": patches.numpy()})
+    with torch.no_grad():
+        background, *classes = load_trained(run).network(patches).unbind(1)
+    expected = [torch.stack([background, logit]).softmax(0)[1] for logit in classes]
+    np.testing.assert_allclose(found[:, 1:], torch.stack(expected, 1), atol=1e-4)
+    np.testing.assert_allclose(found[:, 0], 1 - found[:, 1:].max(axis=1), atol=1e-6)
+
+
+@pytest.mark.slow
 def test_a_killed_3d_run_ends_like_an_uninterrupted_one(
     cases: ManyCases, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
