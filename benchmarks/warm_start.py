@@ -44,7 +44,8 @@ def main() -> None:
     source = folder / "source"
     source_data = ["data=phantom"] if arguments.source == "phantom" else _source_data(dataset, rest, folder)
     train([*source_data, *extra, *arguments.source_settings], source)
-    print(f"source: {' '.join([*source_data[:1], *arguments.source_settings])}; every run: `{' '.join(['python train.py data=table', *extra])}`\n")
+    print(f"source: {' '.join([*source_data[:1], *arguments.source_settings])}")
+    print(f"every run: `{' '.join(['python train.py data=table', *extra])}`\n")
     print("| cases | seeds | from scratch | fine-tuned | difference (95 %) | seconds from scratch / fine-tuned |")
     print("|---|---|---|---|---|---|")
     for size in arguments.sizes:
