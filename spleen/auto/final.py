@@ -2,7 +2,16 @@
 
 from collections.abc import Sequence
 
-from spleen.auto.finish import HeldOut, calibrate_on, held_out_cases, mean_dice, score_test, seconds_per_case, weigh
+from spleen.auto.finish import (
+    HeldOut,
+    calibrate_on,
+    dice_intervals,
+    held_out_cases,
+    mean_dice,
+    score_test,
+    seconds_per_case,
+    weigh,
+)
 from spleen.auto.plan import VALIDATION_COST, affordable_validations, affordable_views
 from spleen.auto.record import AutoRecord
 from spleen.auto.session import Session
@@ -121,4 +130,4 @@ def _test(session: Session, cases: HeldOut) -> None:
             masks = calibrated.masks or session.folder / "test"
             scores = score_test(session.config(), cases.test, views, masks)
             write_text(session.folder / TEST_CASES, scores_to_csv(scores, metric_names(surface=False)))
-            record.test_dice = mean_dice(scores)
+            record.test_dice, record.test_intervals = mean_dice(scores), dice_intervals(scores)

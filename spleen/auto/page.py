@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import dataclass
 
+from spleen.auto.record import AutoRecord
 from spleen.auto.session import Session
 from spleen.reporting.html import render_page
 from spleen.reporting.tables import Cell
@@ -43,7 +44,9 @@ def to_text(session: Session) -> str:
     if record.val_dice is not None:
         lines.append(f"val Dice  {record.val_dice:.4f}   (it was chosen by this, so it is optimistic)")
     if record.test_dice:
-        lines.append("test Dice " + ", ".join(f"{name} {_number(dice)}" for name, dice in record.test_dice.items()))
+        lines.append("test Dice " + ", ".join(f"{name} {_dice(record, name)}" for name in record.test_dice))
+    if record.test_intervals:
+        lines.append("          in brackets: 95 % intervals of the means over the test cases")
     lines += ["", "predict with", f"  {told.predict}", "train it again with", *(f"  {each}" for each in told.train)]
     return "\n".join([*lines, "", f"Everything is in {session.folder}: open {PAGE}"])
 
@@ -60,8 +63,7 @@ def write_pages(session: Session) -> None:
         kind="auto",
         title=session.folder.resolve().name,
         about=f"The best model in {record.minutes:g} minutes: {record.winner}",
-        tiles=[(f"test Dice, {name}", _number(dice)) for name, dice in record.test_dice.items()]
-        + ([] if record.val_dice is None else [("validation Dice", f"{record.val_dice:.4f}")]),
+        tiles=_tiles(record),
         notes=[*record.notes, *(f"{name} was left out: {why}" for name, why in record.failed.items())],
         settings=record.settings,
         columns=_COLUMNS,
@@ -74,8 +76,25 @@ def write_pages(session: Session) -> None:
     write_text(session.folder / STUDY_PAGE, study_page(session.folder))
 
 
+def _tiles(record: AutoRecord) -> list[tuple[str, str, str]]:
+    """Name, value and interval of each Dice."""
+    test = record.test_dice.items()
+    tiles = [(f"test Dice, {name}", _number(dice), _interval(record, name)) for name, dice in test]
+    return tiles if record.val_dice is None else [*tiles, ("validation Dice", f"{record.val_dice:.4f}", "")]
+
+
 def _bullet(note: str) -> str:
     return f"  {note}"
+
+
+def _dice(record: AutoRecord, name: str) -> str:
+    interval = _interval(record, name)
+    return _number(record.test_dice[name]) + (f" ({interval})" if interval else "")
+
+
+def _interval(record: AutoRecord, name: str) -> str:
+    """Such as 0.8685–0.8823; empty without one."""
+    return "–".join(f"{bound:.4f}" for bound in record.test_intervals.get(name, ()))
 
 
 def _number(dice: float | None) -> str:

@@ -51,6 +51,8 @@ class AutoRecord:
     val_dice: float | None = None
     test_dice: dict[str, float | None] = field(default_factory=dict)
     """By class; of several, their mean as well."""
+    test_intervals: dict[str, list[float]] = field(default_factory=dict)
+    """95 %, over the test cases; empty for one volume."""
     notes: list[str] = field(default_factory=list)
     """What was decided, sentence by sentence."""
 

@@ -1,8 +1,10 @@
 """`spleen auto` from the command line: what it refuses, and a whole search on a small volume and on small cases."""
 
+import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spleen.auto.main import auto, main
@@ -108,7 +110,13 @@ def test_a_search_on_many_cases_fuses_what_it_trained_and_tests_it_once(tmp_path
     record = json.loads((folder / "auto.json").read_text())
     assert set(record["views"]) <= {f"final/{axis}" for axis in record["axes"]}
     assert sum(record["views"].values()) == pytest.approx(1, abs=1e-5)
-    assert record["test_dice"]
     assert any("not calibrated" in note for note in record["notes"])  # a handful of test cases
+    with (folder / "test_cases.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    front = [float(row["dice"]) for row in rows if row["class_name"] == "front"]
+    assert record["test_dice"]["front"] == pytest.approx(np.mean(front), abs=1e-4)
+    low, high = record["test_intervals"]["front"]
+    slack = 1e-4  # the file has rounded values
+    assert min(front) - slack <= low <= np.mean(front) + slack <= high + 2 * slack <= max(front) + 3 * slack
     report = predict([folder / name for name in record["views"]], data.image("c0"), tmp_path / "masks")
     assert not report.failures
