@@ -16,6 +16,7 @@ _FEWEST_PASSES = 3
 _SMALLEST_SIDE = 96
 _SIDE_STEP = 16
 _TIMINGS = 4
+_LARGEST_UPSAMPLED_SIDE = 256
 _LEAST_COST_OF_WIDTH = 2
 """Twice the channels take at least twice the time: where that is too much, it need not be measured."""
 _DEFAULTS = {"model": "unet", "augment": "light"}
@@ -65,19 +66,25 @@ def find_candidates(
     may_be_wide = "model" not in given and fastest >= _LEAST_COST_OF_WIDTH * needed
     is_wide_affordable = may_be_wide and speed(compose(settings, "model=unet_wide")) >= needed
     competing_axes = seen.axes[:1] if isinstance(config.data, CasesData) else seen.axes
+    twice = 2 * _side(config, seen)
+    may_be_upsampled = not {"img_size", "crop_size"} & set(given) and twice <= _LARGEST_UPSAMPLED_SIDE
+    is_upsampled_affordable = may_be_upsampled and fastest >= 4 * needed
     return Candidates(
         settings=tuple(settings),
-        by_name=recipes(given, is_wide_affordable, competing_axes),
+        by_name=recipes(given, is_wide_affordable, competing_axes, twice if is_upsampled_affordable else None),
         batch_size=config.batch_size,
         slices_per_second=fastest or 1.0,
     )
 
 
-def recipes(given: Collection[str], is_wide_affordable: bool, axes: Sequence[str]) -> dict[str, list[str]]:
+def recipes(
+    given: Collection[str], is_wide_affordable: bool, axes: Sequence[str], upsampled_side: int | None = None
+) -> dict[str, list[str]]:
     """The overrides of each recipe by its name, in the order in which they are tried if there is not time for all.
 
-    First the default and the recipe that differs most from it, then the further axes, of which only one volume has
-    any here (those of many cases are fused), then what is in between.
+    First the default, alone and with slices upsampled to `upsampled_side` pixels, and the recipe that differs most from
+    it, then the further axes, of which only one volume has any here (those of many cases are fused), then what is in
+    between.
     """
     is_open = {key: key not in given for key in _DEFAULTS}
     is_open["model"] &= is_wide_affordable
@@ -94,6 +101,9 @@ def recipes(given: Collection[str], is_wide_affordable: bool, axes: Sequence[str
         own = [f"{key}={value}" for key, value in choice.items() if key not in given]
         name = ", ".join([*(value for key, value in choice.items() if key not in given), axis])
         named[name] = [*own, *([f"axis={axis}"] if axis != axes[0] else [])]
+        if upsampled_side is not None and (choice, axis) == order[0]:
+            batch = [] if "batch_size" in given else [f"batch_size={fitting_batch_size(upsampled_side)}"]
+            named[f"{name}, {upsampled_side} px"] = [*named[name], f"img_size={upsampled_side}", *batch]
     return named
 
 
