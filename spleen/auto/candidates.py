@@ -1,6 +1,6 @@
 """Which recipes compete: those of networks, sizes and batches that this machine can train in the time."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,6 +17,8 @@ _SMALLEST_SIDE = 96
 _SIDE_STEP = 16
 _TIMINGS = 4
 _LARGEST_UPSAMPLED_SIDE = 256
+_PASSES_WHEN_UPSAMPLED = 30
+"""Over the training slices: with so many, twice the pixels were better at equal time (one CT), with 2 worse."""
 _LEAST_COST_OF_WIDTH = 2
 """Twice the channels take at least twice the time: where that is too much, it need not be measured."""
 _DEFAULTS = {"model": "unet", "augment": "light"}
@@ -53,38 +55,52 @@ def find_candidates(
     def compose(settings: Sequence[Setting], *more: str) -> TrainConfig:
         return compose_config([*overrides, *(override for override, _ in settings), *more])
 
-    needed = _FEWEST_PASSES * seen.n_training_slices / training_seconds
-    settings = _with_batch_size(seen.settings, _side(compose(seen.settings), seen), given)
-    config = compose(settings)
-    fastest = speed(config)
-    while "img_size" not in given and fastest < needed and (side := _half(_side(config, seen))) >= _SMALLEST_SIDE:
-        others = [each for each in settings if key_of(each[0]) not in ("img_size", "batch_size")]
-        reason = f"at twice the size, {fastest:.3g} slices/s would see the training slices fewer than 3 times"
-        settings = _with_batch_size([*others, (f"img_size={side}", reason)], side, given)
-        config = compose(settings)
-        fastest = speed(config)
+    settings, fastest = _sized(seen, given, training_seconds, compose, speed)
+    config, needed = compose(settings), _FEWEST_PASSES * seen.n_training_slices / training_seconds
     may_be_wide = "model" not in given and fastest >= _LEAST_COST_OF_WIDTH * needed
     is_wide_affordable = may_be_wide and speed(compose(settings, "model=unet_wide")) >= needed
     competing_axes = seen.axes[:1] if isinstance(config.data, CasesData) else seen.axes
-    twice = 2 * _side(config, seen)
-    may_be_upsampled = not {"img_size", "crop_size"} & set(given) and twice <= _LARGEST_UPSAMPLED_SIDE
-    is_upsampled_affordable = may_be_upsampled and fastest >= 4 * needed
     return Candidates(
         settings=tuple(settings),
-        by_name=recipes(given, is_wide_affordable, competing_axes, twice if is_upsampled_affordable else None),
+        by_name=recipes(given, is_wide_affordable, competing_axes),
         batch_size=config.batch_size,
         slices_per_second=fastest or 1.0,
     )
 
 
-def recipes(
-    given: Collection[str], is_wide_affordable: bool, axes: Sequence[str], upsampled_side: int | None = None
-) -> dict[str, list[str]]:
+def _sized(
+    seen: Look,
+    given: Collection[str],
+    training_seconds: float,
+    compose: Callable[[Sequence[Setting]], TrainConfig],
+    speed: Callable[[TrainConfig], float],
+) -> tuple[list[Setting], float]:
+    """The suggested settings with smaller or larger slices, where the speed demands or allows it, and that speed."""
+    settings = _with_batch_size(seen.settings, _side(compose(seen.settings), seen), given)
+    side, fastest = _side(compose(settings), seen), speed(compose(settings))
+    if {"img_size", "crop_size"} & set(given):
+        return settings, fastest
+
+    def passes(slices_per_second: float) -> float:
+        return slices_per_second * training_seconds / seen.n_training_slices
+
+    while passes(fastest) < _FEWEST_PASSES and (half := _half(side)) >= _SMALLEST_SIDE:
+        side = half
+        reason = f"at twice the size, {fastest:.3g} slices/s would see the training slices fewer than 3 times"
+        settings = _resized(settings, side, reason, given)
+        fastest = speed(compose(settings))
+    if 2 * side <= _LARGEST_UPSAMPLED_SIDE and passes(fastest / 4) >= _PASSES_WHEN_UPSAMPLED:
+        reason = f"small slices, upsampled: there is time to see each about {passes(fastest / 4):.0f} times"
+        settings = _resized(settings, 2 * side, reason, given)
+        fastest = speed(compose(settings))
+    return settings, fastest
+
+
+def recipes(given: Collection[str], is_wide_affordable: bool, axes: Sequence[str]) -> dict[str, list[str]]:
     """The overrides of each recipe by its name, in the order in which they are tried if there is not time for all.
 
-    First the default, alone and with slices upsampled to `upsampled_side` pixels, and the recipe that differs most from
-    it, then the further axes, of which only one volume has any here (those of many cases are fused), then what is in
-    between.
+    First the default and the recipe that differs most from it, then the further axes, of which only one volume has
+    any here (those of many cases are fused), then what is in between.
     """
     is_open = {key: key not in given for key in _DEFAULTS}
     is_open["model"] &= is_wide_affordable
@@ -101,10 +117,12 @@ def recipes(
         own = [f"{key}={value}" for key, value in choice.items() if key not in given]
         name = ", ".join([*(value for key, value in choice.items() if key not in given), axis])
         named[name] = [*own, *([f"axis={axis}"] if axis != axes[0] else [])]
-        if upsampled_side is not None and (choice, axis) == order[0]:
-            batch = [] if "batch_size" in given else [f"batch_size={fitting_batch_size(upsampled_side)}"]
-            named[f"{name}, {upsampled_side} px"] = [*named[name], f"img_size={upsampled_side}", *batch]
     return named
+
+
+def _resized(settings: Sequence[Setting], side: int, reason: str, given: Collection[str]) -> list[Setting]:
+    others = [each for each in settings if key_of(each[0]) not in ("img_size", "batch_size")]
+    return _with_batch_size([*others, (f"img_size={side}", reason)], side, given)
 
 
 def _with_batch_size(settings: Sequence[Setting], side: int, given: Collection[str]) -> list[Setting]:

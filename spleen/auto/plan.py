@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 SEARCH_FRACTION = 0.3
 """Of the time, what the rounds get that choose a recipe; the rest trains the chosen one."""
+LEAST_ARM_FRACTION = 0.05
+"""Of the final training: shorter ones say little about it, so that fewer recipes compete."""
 PASSES_PER_VIEW = 15
 """A view of an ensemble sees every training slice at least so often. In experiments/hippocampus_views, two views with
 12 passes each were no better than one with 28, and three with 28 to 40 were; between them, nothing is measured."""

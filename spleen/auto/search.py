@@ -7,7 +7,7 @@ import time
 
 from spleen.auto.candidates import find_candidates
 from spleen.auto.look import look
-from spleen.auto.plan import SEARCH_FRACTION, VALIDATION_COST, halving_rounds
+from spleen.auto.plan import LEAST_ARM_FRACTION, SEARCH_FRACTION, VALIDATION_COST, halving_rounds
 from spleen.auto.record import AutoRecord
 from spleen.auto.session import Session, folder_name
 from spleen.config.overrides import key_of
@@ -48,7 +48,8 @@ def prepare(session: Session) -> None:
         record.batch_size, record.slices_per_second = candidates.batch_size, candidates.slices_per_second
         least = _least_minutes(record)
         _check_enough(session, least)
-        rounds = halving_rounds(len(record.candidates), SEARCH_FRACTION * record.minutes, least)
+        telling = max(least, LEAST_ARM_FRACTION * (1 - SEARCH_FRACTION) * record.minutes)
+        rounds = halving_rounds(len(record.candidates), SEARCH_FRACTION * record.minutes, telling)
         record.rounds = [[each.n_arms, each.minutes_each] for each in rounds]
     for override, reason in record.settings:
         print(f"  {override:28} {reason}")

@@ -70,17 +70,6 @@ def test_recipes_begin_with_the_default_and_its_opposite() -> None:
     assert named["unet, light, axial"] == ["model=unet", "augment=light", "axis=axial"]
 
 
-def test_the_default_also_competes_with_upsampled_slices() -> None:
-    named = recipes(given=(), is_wide_affordable=False, axes=["coronal"], upsampled_side=224)
-    assert list(named) == ["unet, light, coronal", "unet, light, coronal, 224 px", "unet, strong, coronal"]
-    overrides = ["model=unet", "augment=light", "img_size=224", "batch_size=4"]  # 4 · 224² pixels, the least of a step
-    assert named["unet, light, coronal, 224 px"] == overrides
-    assert recipes(("batch_size",), False, ["axial"], 192)["unet, light, axial, 192 px"] == [
-        *overrides[:2],
-        "img_size=192",
-    ]
-
-
 def test_what_the_user_has_set_does_not_compete() -> None:
     assert recipes(given=("model", "axis"), is_wide_affordable=False, axes=["axial"]) == {
         "light, axial": ["augment=light"],
