@@ -3,12 +3,14 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import cast
 
 from spleen.auto.look import Look
 from spleen.auto.plan import fitting_batch_size
 from spleen.auto.timing import slices_per_second
 from spleen.config.overrides import key_of
 from spleen.config.schema import CasesData, TrainConfig
+from spleen.imaging.slicing import Resize, plan_in_plane
 from spleen.runs.api import compose_config
 
 _FEWEST_PASSES = 3
@@ -50,7 +52,7 @@ def find_candidates(
     """
 
     def speed(config: TrainConfig) -> float:
-        return slices_per_second(config, _side(config, seen), timing_seconds / _TIMINGS) or 0.0
+        return slices_per_second(config, _shape(config, seen), timing_seconds / _TIMINGS) or 0.0
 
     def compose(settings: Sequence[Setting], *more: str) -> TrainConfig:
         return compose_config([*overrides, *(override for override, _ in settings), *more])
@@ -132,12 +134,17 @@ def _with_batch_size(settings: Sequence[Setting], side: int, given: Collection[s
 
 
 def _side(config: TrainConfig, seen: Look) -> int:
-    """The side of a training slice in pixels."""
+    """The longer side of a training slice in pixels, unless that is narrowed only by padding."""
+    return max(_shape(config, seen)) if config.img_size == "native" or config.crop_size else int(config.img_size)
+
+
+def _shape(config: TrainConfig, seen: Look) -> tuple[int, int]:
+    """Height and width of a training slice in pixels."""
     if config.crop_size is not None:
-        return int(max(config.crop_size)) if isinstance(config.crop_size, list) else int(config.crop_size)
-    if config.img_size != "native":
-        return int(config.img_size)
-    return -(-seen.longest_side // _SIDE_STEP) * _SIDE_STEP
+        *_, height, width = config.crop_size if isinstance(config.crop_size, list) else [config.crop_size] * 2
+        return int(height), int(width)
+    resize, multiple = cast(Resize, config.resize), config.model.size_multiple  # validated by the composition
+    return plan_in_plane(seen.native, seen.pixel_mm, config.img_size, resize, multiple).padded
 
 
 def _half(side: int) -> int:

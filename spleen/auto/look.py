@@ -31,8 +31,9 @@ class Look:
     """Overrides that the user has not given, and why."""
     axes: tuple[str, ...]
     """Worth a view, the suggested one first."""
-    longest_side: int
-    """Of the native slices, pixels."""
+    native: tuple[int, int]
+    """Height and width of the typical case's slices, pixels."""
+    pixel_mm: tuple[float, float]
     n_training_slices: int
     n_val_slices: int
     n_test_slices: int
@@ -54,16 +55,17 @@ def look(config: TrainConfig, given: Collection[str], seconds: float) -> Look:
     )
     axis = config.axis if "axis" in given else next(_value(each) for each, _ in settings if key_of(each) == "axis")
     grid = tuple(plane.n_slices for plane in planes)
-    n_slices = planes[AXES.index(axis)].n_slices
+    plane = planes[AXES.index(axis)]
     train, val, test = _fractions(config)
     n_cases = len(dataset.cases)
     return Look(
         settings=settings,
         axes=(axis,) if "axis" in given else _axes(axis, planes),
-        longest_side=max(slice_shape(grid, axis)[1:]),  # type: ignore[arg-type]
-        n_training_slices=max(1, round(train * n_cases * n_slices)),
-        n_val_slices=round(val * n_cases * n_slices),
-        n_test_slices=round(test * n_cases * n_slices),
+        native=slice_shape(grid, axis)[1:],  # type: ignore[arg-type]
+        pixel_mm=plane.pixel_mm,
+        n_training_slices=max(1, round(train * n_cases * plane.n_slices)),
+        n_val_slices=round(val * n_cases * plane.n_slices),
+        n_test_slices=round(test * n_cases * plane.n_slices),
     )
 
 

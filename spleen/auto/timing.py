@@ -13,8 +13,10 @@ _FEW_SLICES = 2
 """Not one: batch normalisation needs several values per channel, and the smallest slices have one pixel in the end."""
 
 
-def slices_per_second(config: TrainConfig, side: int, most_seconds: float) -> float | None:
-    """Training slices of `side` × `side` pixels per second, without loading and augmentation; None without the memory.
+def slices_per_second(config: TrainConfig, shape: tuple[int, int], most_seconds: float) -> float | None:
+    """Training slices of this height and width (pixels) per second; None without the memory for them.
+
+    Loading and augmentation are not counted.
 
     The fastest of a few steps. They begin with two of few slices, of which the first may compile or wait; where whole
     batches would take longer than `most_seconds`, all of them have few.
@@ -26,11 +28,12 @@ def slices_per_second(config: TrainConfig, side: int, most_seconds: float) -> fl
         parts = build_parts(config)
     network = parts.network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(network.parameters(), 1e-6)
-    shape = config.batch_size, parts.spec.n_input_channels, side, side
-    image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    height, width = shape
+    size, noise = (config.batch_size, parts.spec.n_input_channels, *shape), torch.Generator().manual_seed(0)
+    image = torch.randn(size, generator=noise)
     image = image.to(device, memory_format=torch.channels_last)
-    label = torch.zeros((config.batch_size, 1, side, side), dtype=torch.uint8, device=device)
-    label[:, :, : side // 4, : side // 4] = 1
+    label = torch.zeros((config.batch_size, 1, *shape), dtype=torch.uint8, device=device)
+    label[:, :, : height // 4, : width // 4] = 1
 
     def seconds_of_step(n_slices: int) -> float:
         since = time.perf_counter()

@@ -84,7 +84,7 @@ def test_too_few_minutes_are_refused_with_the_least(tmp_path, ct: SmallCt) -> No
 
 @pytest.mark.slow
 def test_a_search_on_one_volume_leaves_runs_pages_and_commands_and_is_not_repeated(tmp_path, ct: SmallCt) -> None:
-    folder = auto([*ct.overrides, "data.label_values=[3,4]", *QUICK, *folders(tmp_path)], minutes=1.8)
+    folder = auto([*ct.overrides, "data.label_values=[3,4]", *QUICK, *folders(tmp_path)], minutes=2.4)
     record = json.loads((folder / "auto.json").read_text())
     assert record["views"] == {"final": 1.0}
     assert record["test_dice"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spleen.auto.candidates import _sized
+from spleen.auto.candidates import _shape, _sized
 from spleen.auto.look import Look
 from spleen.config.schema import TrainConfig
 from spleen.runs.api import compose_config
@@ -10,7 +10,7 @@ from spleen.runs.api import compose_config
 
 def sized(native: int, n_slices: int, speed_at_128: float, given: tuple[str, ...] = ()) -> dict[str, str]:
     """The settings for slices of a size in 1,000 s of training, where the speed falls with the number of pixels."""
-    seen = Look((("img_size=" + str(native), "native"),), ("axial",), native, n_slices, 10, 10)
+    seen = Look((("img_size=" + str(native), "native"),), ("axial",), (native, native), (1.0, 1.0), n_slices, 10, 10)
 
     def compose(settings: list[tuple[str, str]]) -> TrainConfig:
         return compose_config(["data=phantom", *(override for override, _ in settings)])
@@ -39,3 +39,11 @@ def test_slices_are_as_large_as_they_can_be_seen_often_enough(native, n_slices, 
 
 def test_a_given_size_stays() -> None:
     assert sized(112, 100, 100.0, given=("img_size",))["img_size"] == "112"
+
+
+def test_the_shape_is_that_of_the_slices_that_are_trained_on() -> None:
+    """90 × 366 mm: as many as 112 pixels of 3.27 mm, and 28 of them, padded to 32; with twice the pixels 55, to 64."""
+    seen = Look((), ("coronal",), (30, 122), (3.0, 3.0), 100, 10, 10)
+    shapes = {size: _shape(compose_config(["data=phantom", f"img_size={size}"]), seen) for size in ("native", 112, 224)}
+    assert shapes == {"native": (32, 128), 112: (32, 112), 224: (64, 224)}
+    assert _shape(compose_config(["data=phantom", "crop_size=48"]), seen) == (48, 48)

@@ -25,17 +25,17 @@ def batches() -> Iterator[list[int]]:
 
 
 def test_without_time_for_a_batch_a_few_slices_have_to_do(batches: list[int]) -> None:
-    speed = slices_per_second(compose_config(*small("batch_size=8")), side=32, most_seconds=0.0)
+    speed = slices_per_second(compose_config(*small("batch_size=8")), shape=(32, 32), most_seconds=0.0)
     assert speed is not None
     assert speed > 0
     assert batches == [2, 2]
 
 
 def test_with_time_whole_batches_are_timed_after_a_warm_up(batches: list[int]) -> None:
-    slices_per_second(compose_config(*small("batch_size=8")), side=32, most_seconds=1e6)
+    slices_per_second(compose_config(*small("batch_size=8")), shape=(32, 32), most_seconds=1e6)
     assert batches == [2, 2, *[8] * 5]
 
 
 def test_a_batch_of_one_slice_is_timed_as_it_is(batches: list[int]) -> None:
-    slices_per_second(compose_config(*small("batch_size=1")), side=32, most_seconds=0.0)
+    slices_per_second(compose_config(*small("batch_size=1")), shape=(32, 32), most_seconds=0.0)
     assert batches == [1, 1]
