@@ -16,7 +16,6 @@ from spleen.evaluation.class_names import recorded_classes
 from spleen.evaluation.compare import compare
 from spleen.evaluation.evaluate import evaluate
 from spleen.imaging.files import ImageFiles
-from spleen.inference.outputs import Target
 from spleen.inference.record import record
 from tests._helpers.nifti import ras_affine, save
 from tests.inference.test_outputs import SCORE
@@ -24,8 +23,8 @@ from tests.inference.test_outputs import SCORE
 
 def write_record(mask: Path, *classes: tuple[str, tuple[int, ...]]) -> None:
     """Write the record that `spleen predict` keeps of a mask."""
-    target = Target(ImageFiles(mask.name.split(".")[0], (Path("image.nii.gz"),)), mask)
-    record(target, [replace(SCORE, class_name=name) for name, _ in classes], [values for _, values in classes])
+    image = ImageFiles(mask.name.split(".")[0], (Path("image.nii.gz"),))
+    record(image, mask, [replace(SCORE, class_name=name) for name, _ in classes], [values for _, values in classes])
 
 
 @pytest.fixture
