@@ -134,7 +134,7 @@ def _with_batch_size(settings: Sequence[Setting], side: int, given: Collection[s
 
 
 def _side(config: TrainConfig, seen: Look) -> int:
-    """The longer side of a training slice in pixels, unless that is narrowed only by padding."""
+    """The longer side of a training slice in pixels; of a given img_size without what padding adds."""
     return max(_shape(config, seen)) if config.img_size == "native" or config.crop_size else int(config.img_size)
 
 

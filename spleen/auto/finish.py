@@ -15,8 +15,8 @@ from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.ignored import IgnoredValue
 from spleen.evaluation.labelled import Labelled
-from spleen.evaluation.metrics.statistics import bootstrap_mean_interval
 from spleen.evaluation.scoring import RawSettings, score_pairs
+from spleen.evaluation.summary import summarise
 from spleen.imaging.files import ImageFiles, group_channels
 from spleen.inference.calibrate import calibrate
 from spleen.inference.calibration.conformal import fewest_cases
@@ -148,13 +148,7 @@ def mean_dice(scores: Sequence[ClassScore]) -> dict[str, float | None]:
 
 def dice_intervals(scores: Sequence[ClassScore]) -> dict[str, list[float]]:
     """Both bounds of the 95 % interval of each mean Dice over the cases (bootstrap), where two cases have a score."""
-    of_class: dict[str, list[float]] = {}
-    of_case: dict[str, list[float]] = {}
-    for score in scores:
-        if not math.isnan(score.dice):
-            of_class.setdefault(score.class_name, []).append(score.dice)
-            of_case.setdefault(score.case_id, []).append(score.dice)
-    if len(of_class) > 1:
-        of_class["mean"] = [mean_of_known(dice) for dice in of_case.values()]
-    found = {name: bootstrap_mean_interval(dice) for name, dice in of_class.items()}
-    return {name: [interval.low, interval.high] for name, interval in found.items() if interval is not None}
+    *of_classes, of_all = summarise(scores, ("dice",))
+    summaries = {each.class_name: each for each in of_classes} | ({"mean": of_all} if len(of_classes) > 1 else {})
+    intervals = {name: each.metrics["dice"].interval for name, each in summaries.items()}
+    return {name: [interval.low, interval.high] for name, interval in intervals.items() if interval is not None}

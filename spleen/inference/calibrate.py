@@ -214,7 +214,7 @@ def _cases(
     cases: dict[str, list[CalibratingCase]] = {name: [] for name in values}
     for case in scored:
         mask = as_utf8(files[case.case_id][0].name)
-        for score in filter(lambda score: score.is_labelled, case.scores):
+        for score in (each for each in case.scores if each.is_labelled):
             row = rows[mask, VALUE_SEPARATOR.join(map(str, values[score.class_name]))]
             cases[score.class_name].append(_calibrating_case(score, row, is_whole=not case.n_ignored))
     reasons = [f"{each.case_id}: {each.reason}" for each in failed]

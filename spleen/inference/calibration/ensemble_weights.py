@@ -151,7 +151,7 @@ def _predict_case(
     image, image_path = read_for(views, files, len(views) * (4 * len(classes.names) + 1)), files.paths[0]
     reference = _reference(label_path, image_path, image.shape, image.affine, classes, ignored)
     organs = range(1, len(classes.names) + 1)
-    present = [classes.names[organ - 1] for organ in organs if in_class(reference, organ, classes.regions).any()]
+    present = (classes.names[organ - 1] for organ in organs if in_class(reference, organ, classes.regions).any())
     unlabelled = unlabelled_of(name, labelled, classes.names, present)
     probabilities, masks = [], []
     for view in views:

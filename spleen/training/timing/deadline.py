@@ -143,10 +143,10 @@ class Deadline(Callback):
         self._validation = now - self._since if self._validation is None else min(self._validation, now - self._since)
         self._since = now
         if first:
-            self._progress = 0.0
+            self._progress = 0.0  # what it was by the estimate counts no longer
             self._measure(trainer)
-        if first and trainer.is_global_zero:
-            self._tell()
+            if trainer.is_global_zero:
+                self._tell()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin no further epoch if the validation has taken the rest of the time, and one if it left some."""
