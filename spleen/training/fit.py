@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch import Tensor
+from torch import Tensor, nn
 
 from spleen.data.loading.datamodule import SliceDataModule
 from spleen.models.checkpoint import network_weights, read_checkpoint
@@ -28,9 +28,11 @@ from spleen.training.module import SegmentationModule
 from spleen.training.on_device.averaging import AveragedWeights
 from spleen.training.progress import Progress
 from spleen.training.ranks import FIRST, ProcessRank
+from spleen.training.scores import SCORED_SPLITS
 from spleen.training.stopping import ResumableEarlyStopping, StopOnNonFiniteLoss, StopOnSignal
 from spleen.training.strategy import lightning_strategy
 from spleen.training.timing.deadline import Deadline
+from spleen.training.timing.scored_work import scored_passes
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def fit(
         bad_loss,
         SelfDescribing(spec, recorded_settings),
         *([Progress(epochs, clock, part.progress, settings.progress, settings.compile)] if first else []),
-        *_deadline(settings, clock, data),
+        *_deadline(settings, clock, data, module.network),
         *_optional_callbacks(settings),
     ]
     callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, on_epoch, can_select), stop]
@@ -225,12 +227,12 @@ def make_trainer(
     )
 
 
-def _deadline(settings: FitSettings, clock: Clock, data: SliceDataModule) -> list[Callback]:
+def _deadline(settings: FitSettings, clock: Clock, data: SliceDataModule, network: nn.Module) -> list[Callback]:
     if settings.max_seconds is None:
         return []
-    n_val, n_test = (sum(len(part.indices) for part in data.slices(split)) for split in ("val", "test"))
-    n_scored = n_test if settings.score_test else 0
-    return [Deadline(settings.max_seconds, lambda: clock.wall_seconds, n_val, n_scored)]
+    passes = {split: scored_passes(network, data.slices(split)) for split in SCORED_SPLITS}
+    n_test = passes["test"] if settings.score_test else 0
+    return [Deadline(settings.max_seconds, lambda: clock.wall_seconds, passes["val"], n_test)]
 
 
 def _optional_callbacks(settings: FitSettings) -> list[Callback]:

@@ -48,9 +48,9 @@ def test_without_time_between_start_and_end_training_is_over() -> None:
 
 
 def test_the_end_of_a_run_is_reserved_for_a_validation_the_scoring_and_the_report() -> None:
-    # 8 s for 40 slices are 0.2 s each: 8 + 1.1 · 0.2 · (40 + 100) + 6.
-    assert reserved_seconds(8.0, n_val=40, n_test=100) == pytest.approx(44.8)
-    assert reserved_seconds(0.0, n_val=0, n_test=100) == 6.0
+    # 0.2 s · 40 + 1.1 · 0.2 s · (40 + 100) + 6 s.
+    assert reserved_seconds(0.2, val_passes=40, test_passes=100) == pytest.approx(44.8)
+    assert reserved_seconds(0.0, val_passes=40, test_passes=100) == 6.0
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_schedule_follows_the_time(kind: str, progress: float, expected: flo
 
 def test_the_time_for_the_end_is_measured_and_progress_never_falls(trainer: pl.Trainer) -> None:
     clock = Clock()
-    deadline = Deadline(206.0, clock, n_val=10, n_test=20)
+    deadline = Deadline(206.0, clock, val_passes=10, test_passes=20)
     module = pl.LightningModule()
     clock.now = 20.0
     deadline.on_train_start(trainer, module)
@@ -94,7 +94,7 @@ def test_the_time_for_the_end_is_measured_and_progress_never_falls(trainer: pl.T
 
 def test_before_the_first_validation_its_time_is_estimated_from_the_fastest_step(trainer: pl.Trainer) -> None:
     clock, module = Clock(), pl.LightningModule()
-    deadline = Deadline(506.0, clock, n_val=100, n_test=0)
+    deadline = Deadline(506.0, clock, val_passes=100, test_passes=0)
     deadline.on_train_start(trainer, module)
     batch = StepNumbers((np.arange(4),))
     for seconds in (20, 9, 2, 2, 2, 2, 2):  # the first steps of a network are slow
@@ -106,6 +106,23 @@ def test_before_the_first_validation_its_time_is_estimated_from_the_fastest_step
     # 2 s for 4 slices are 50 s for 100, of which a forward pass takes a third: once for a validation, 1.1 times for the
     # scoring.
     assert deadline.seconds_left() == pytest.approx(500.0 - 2.1 * 50 / 3 - 41.0)
+
+
+def test_without_validation_the_scoring_of_the_test_split_is_estimated_from_the_fastest_step(
+    trainer: pl.Trainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, module = Clock(), pl.LightningModule()
+    deadline = Deadline(306.0, clock, val_passes=0, test_passes=300)
+    deadline.on_train_start(trainer, module)
+    batch = StepNumbers((np.arange(6),))
+    with caplog.at_level("INFO"):
+        for seconds in (30, 9, 3, 4, 5, 6, 4, 4):
+            clock.now += seconds
+            deadline.on_train_batch_end(trainer, module, None, batch, 0)
+    # A step of 3 s for 6 slices; a forward pass takes a third of that, and the scoring 1.1 times 300 passes.
+    reserved = 1.1 * 300 * 0.5 / 3 + 6
+    assert deadline.seconds_left() == pytest.approx(306.0 - reserved - 65.0)
+    assert "61 s at the end are reserved for scoring and the report" in caplog.text
 
 
 class Paced(pl.LightningModule):
@@ -144,7 +161,7 @@ def test_a_first_estimate_that_was_too_high_does_not_end_the_training(every: int
     It takes 5 s, so that 5 + 1.1 · 5 + 6 s are reserved and training goes on until second 375, and the step then.
     """
     clock = Clock()
-    module, deadline = Paced(clock), Deadline(391.5, clock, n_val=100, n_test=0)
+    module, deadline = Paced(clock), Deadline(391.5, clock, val_passes=100, test_passes=0)
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, max_epochs=10, logger=False, enable_checkpointing=False, callbacks=[deadline],
         num_sanity_val_steps=0, check_val_every_n_epoch=every, enable_progress_bar=False, enable_model_summary=False,
@@ -156,11 +173,11 @@ def test_a_first_estimate_that_was_too_high_does_not_end_the_training(every: int
 
 def test_a_resumed_training_continues_with_what_remains(trainer: pl.Trainer) -> None:
     clock = Clock()
-    first = Deadline(206.0, clock, n_val=10, n_test=20)
+    first = Deadline(206.0, clock, val_passes=10, test_passes=20)
     clock.now = 20.0
     first.on_train_start(trainer, pl.LightningModule())
     assert at_step(first, clock, trainer, 9, 110.0) == pytest.approx(0.5)
-    second = Deadline(206.0, clock, n_val=10, n_test=20)
+    second = Deadline(206.0, clock, val_passes=10, test_passes=20)
     second.load_state_dict(first.state_dict())
     clock.now = 120.0  # 110 s until the checkpoint, and 10 s to start again
     second.on_train_start(trainer, pl.LightningModule())

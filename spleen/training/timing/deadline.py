@@ -2,6 +2,7 @@
 # ruff: noqa: ARG002  (Lightning gives the hooks their arguments)
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,14 +26,13 @@ _FORWARD_SHARE = 1 / 3
 """Of a training step; the backward pass computes two products for each one of the forward pass."""
 
 
-def reserved_seconds(validation: float, n_val: int, n_test: int) -> float:
-    """Seconds between the last training step and the end of the run.
+def reserved_seconds(per_pass: float, val_passes: int, test_passes: int) -> float:
+    """Seconds between the last training step and the end of the run, of `per_pass` seconds for each pass.
 
-    `validation` are the seconds of one validation, of `n_val` slices. There is one more after the last step; then the
-    best checkpoint is scored on the `n_val` and the `n_test` slices, and the report is written.
+    There is one more validation after the last step; then the best checkpoint is scored on the validation and the test
+    split, and the report is written. The passes are those of `scored_passes`.
     """
-    per_slice = validation / n_val if n_val else 0.0
-    return validation + _SCORING_MARGIN * per_slice * (n_val + n_test) + REPORT_SECONDS
+    return per_pass * (val_passes + _SCORING_MARGIN * (val_passes + test_passes)) + REPORT_SECONDS
 
 
 def training_progress(elapsed: float, start: float, end: float) -> float:
@@ -48,14 +48,16 @@ class Deadline(Callback):
 
     `elapsed` gives the seconds of the run so far, including those of earlier processes. What follows the last step is
     estimated from the fastest validation, as others may have waited for other programs or for compilation, and before
-    the first one from the fastest training step: this estimate may end the epoch, but if the validation that follows
-    turns out faster, training goes on. With several processes, the clock of rank 0 decides. Training makes at least one
-    step; where no time is left for it, raises InputError.
+    the first one, or without any, from the fastest training step: this estimate may end the epoch, but if the
+    validation that follows turns out faster, training goes on. With several processes, the clock of rank 0 decides.
+    Training makes at least one step; where no time is left for it, raises InputError.
+
+    `val_passes` and `test_passes` tell how much work the scoring of the two splits is: see `scored_passes`.
     """
 
-    def __init__(self, seconds: float, elapsed: Callable[[], float], n_val: int, n_test: int) -> None:
+    def __init__(self, seconds: float, elapsed: Callable[[], float], val_passes: int, test_passes: int) -> None:
         self._seconds, self._elapsed = seconds, elapsed
-        self._n_val, self._n_test = n_val, n_test
+        self._val_passes, self._test_passes = val_passes, test_passes
         self._start: float | None = None
         self._progress = 0.0
         self._is_over = False
@@ -66,8 +68,9 @@ class Deadline(Callback):
         """Seconds of the fastest validation."""
         self._since = 0.0
         """Start of the present validation, or end of the last step."""
-        self._seconds_per_slice: list[float] = []
-        """Of the first training steps."""
+        self._steps_timed = 0
+        self._seconds_per_slice = math.inf
+        """Of the fastest training step."""
 
     @property
     def state_key(self) -> str:
@@ -113,8 +116,6 @@ class Deadline(Callback):
                     f"data ready, and {self._reserved():.0f} s are needed at the end. "
                     f"Use at least {_least_minutes(now + self._reserved()):g}"
                 )
-            if not self._n_val:
-                self._tell()
         self._since = self._elapsed()
         self._stop_if_over(trainer)
 
@@ -128,9 +129,11 @@ class Deadline(Callback):
     ) -> None:
         """Stop after this step if the time for training is over."""
         now = self._elapsed()
-        if self._validation is None:
-            self._seconds_per_slice.append((now - self._since) / batch.n_slices)
+        self._steps_timed += 1
+        self._seconds_per_slice = min(self._seconds_per_slice, (now - self._since) / batch.n_slices)
         self._since = now
+        if not self._val_passes and self._steps_timed == _WARM_UP_BATCHES and trainer.is_global_zero:
+            self._tell()
         self._stop_if_over(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -174,18 +177,20 @@ class Deadline(Callback):
         return self._seconds - self._reserved()
 
     def _reserved(self) -> float:
-        validation = self._validation
-        if validation is None:
-            known = len(self._seconds_per_slice) >= _WARM_UP_BATCHES
-            validation = self._n_val * _FORWARD_SHARE * min(self._seconds_per_slice) if known else 0.0
-        return reserved_seconds(validation, self._n_val, self._n_test)
+        if self._validation is not None:
+            per_pass = self._validation / self._val_passes
+        else:
+            known = self._steps_timed >= _WARM_UP_BATCHES
+            per_pass = _FORWARD_SHARE * self._seconds_per_slice if known else 0.0
+        return reserved_seconds(per_pass, self._val_passes, self._test_passes)
 
     def _tell(self) -> None:
         log.info(
-            "max_minutes=%g: training ends by the clock, not by epochs; %.0f s at the end are reserved for the last "
-            "validation, scoring and the report",
+            "max_minutes=%g: training ends by the clock, not by epochs; %.0f s at the end are reserved for %sscoring "
+            "and the report",
             self._seconds / 60,
             self._reserved(),
+            "the last validation, " if self._val_passes else "",
         )
 
 
