@@ -5,17 +5,25 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from spleen.data.loading.on_device import StepNumbers
 
 
-class AveragedWeights(EMAWeightAveraging):
-    """Lightning's average, which can also be updated inside a step that a GPU repeats on its own."""
+_WARM_UP = 9
+
+
+class AveragedWeights(WeightAveraging):
+    """Lightning's average, which begins gently and can also be updated inside a step that a GPU repeats on its own.
+
+    After n steps the decay is min(`decay`, n / (n + 9)), so that the random weights of the beginning are forgotten at
+    once and early validations see weights of the last tenth of the steps. This is the warm-up of TensorFlow's
+    ExponentialMovingAverage, (1 + n) / (10 + n) after n updates, of which the first one is ours at n = 1.
+    """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(decay=decay)
+        super().__init__()
         self._decay = decay
 
     @property
@@ -32,20 +40,16 @@ class AveragedWeights(EMAWeightAveraging):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
     ) -> None:
         """Update the average, unless the steps have done it themselves."""
-        if isinstance(batch, StepNumbers):
-            self._latest_update_step = trainer.global_step
-        else:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.global_step > self._latest_update_step and not isinstance(batch, StepNumbers):
+            self.update(pl_module)
+        self._latest_update_step = trainer.global_step
 
     @torch.no_grad()
     def update(self, module: pl.LightningModule) -> None:
-        """Update the average after one step, without waiting for the device once it has begun."""
+        """Update the average after one step, without waiting for the device."""
         average = self._average_model
         assert average is not None
-        if not self._latest_update_step:  # the first step of a training copies the weights
-            average.update_parameters(module)
-            self._latest_update_step = 1
-            return
+        decay = (average.n_averaged / (average.n_averaged + _WARM_UP)).clamp(max=self._decay)
         pairs = zip(
             chain(average.module.parameters(), average.module.buffers()),
             chain(module.parameters(), module.buffers()),
@@ -57,9 +61,9 @@ class AveragedWeights(EMAWeightAveraging):
                 floats.append(averaged.detach())
                 new_floats.append(current.detach())
             else:
-                averaged.copy_(self._decay * averaged + (1 - self._decay) * current)
-        torch._foreach_mul_(floats, self._decay)
-        torch._foreach_add_(floats, torch._foreach_mul(new_floats, 1 - self._decay))
+                averaged.copy_(decay * averaged + (1 - decay) * current)
+        torch._foreach_mul_(floats, decay)
+        torch._foreach_add_(floats, torch._foreach_mul(new_floats, 1 - decay))
         average.n_averaged.add_(1)
 
 
