@@ -1,16 +1,11 @@
 """One training run: prepare, fit, score, and record."""
 
 import logging
-import resource
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from omegaconf import OmegaConf
 
 from spleen.config.cascade import Coarse, check_coarse_held_out, keep_coarse, open_coarse, record_of, with_roi
@@ -27,17 +22,15 @@ from spleen.evaluation.metrics.per_case import mean_scores
 from spleen.records.folder import RunFolder, is_finished
 from spleen.records.progress import ProgressFile
 from spleen.records.roi import write_roi
-from spleen.records.surfaces import write_surfaces
 from spleen.records.warm_start import WarmStartRecord, write_warm_start
 from spleen.records.writing import write_summary
-from spleen.reporting.overlays import SliceView
 from spleen.runs.data import open_data, record_split
 from spleen.runs.launch_environment import check_launched
 from spleen.runs.naming import point_latest
 from spleen.runs.processes import Order, worker_processes
-from spleen.runs.report.data_record import record_data, record_slices
 from spleen.runs.report.page import write_page
-from spleen.runs.report.run import RunTitle, draw, print_scores
+from spleen.runs.report.run import print_scores
+from spleen.runs.report.write import never_fatal, summarise_run, title_of, write_scores_and_figures
 from spleen.runs.resume import (
     Unfinished,
     check_same_data,
@@ -47,23 +40,20 @@ from spleen.runs.resume import (
     disk_errors_explained,
     find_unfinished,
 )
-from spleen.runs.summary import Timing, build_summary, outside_mm3, write_cases
 from spleen.runs.tracking.content import RunContent, mirror
 from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
 from spleen.runs.tracking.run_config import wandb_config
 from spleen.runs.tracking.settings import WandbSettings, build_wandb_settings
 from spleen.runs.worker import work_for
 from spleen.system.files import as_utf8, write_text
-from spleen.system.hardware import describe_hardware, limit_threads
+from spleen.system.hardware import limit_threads
 from spleen.system.locks import folder_lock
-from spleen.system.nested import Json, map_texts
+from spleen.system.nested import map_texts
 from spleen.system.process import usable_cores
 from spleen.system.signals import StopRequest, stop_on_signals
 from spleen.training.callbacks import EpochRow
 from spleen.training.checkpoints import SELECTING_SCORE
-from spleen.training.fit import Attempt, FitSettings, Fitted, fit
-from spleen.training.module import SegmentationModule
-from spleen.training.preview import choose, show
+from spleen.training.fit import Attempt, FitSettings, fit
 
 if TYPE_CHECKING:
     from spleen.runs.sweeps.search import TrialReporter
@@ -170,16 +160,16 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
             fitted = fit(module, data, job.fit, part, spec, asdict(config), log_epoch)
         stop.position = "while the report was written"
         progress.begin("reporting", seconds_left=0.0)
-        views = _report(job, fitted, module, data)
-        summary = _summarise(job, fitted, module)
+        views = write_scores_and_figures(config, run_folder, job.parts.spec, fitted, module, data)
+        summary = {**summarise_run(config, job.fit.precision, fitted, module), "identity": job.identity}
         write_summary(run_folder, summary)
         if config.report:
-            with _never_fatal("report.html could not be written"):
+            with never_fatal("report.html could not be written"):
                 write_page(run_folder)
         if reporter is not None:
             reporter.complete(mean_scores(module.scores["val"]).dice)
-        print_scores(_title(config), module.scores)
-        with _never_fatal("the run could not be copied to wandb"):
+        print_scores(title_of(config), module.scores)
+        with never_fatal("the run could not be copied to wandb"):
             files = RunFolder(run_folder)
             finished = RunContent(files, summary, module.scores, module.test_slices, views, data, fitted, spec)
             mirror(wandb_run, finished)
@@ -228,41 +218,6 @@ def _check_sources(
         check_coarse_held_out(coarse, train, val, test, config.allow_seen_test)
 
 
-def _report(
-    job: _Job, fitted: Fitted, module: SegmentationModule, data: SliceDataModule
-) -> list[tuple[str, SliceView]]:
-    """Write cases.csv and the figures; returns the slices that are shown."""
-    files, names = RunFolder(job.run_folder), job.parts.spec.preprocessing.classes.names
-    write_cases(files.cases, module.scores, outside_mm3(data, names))
-    with _never_fatal("surface.csv, slices.csv and data.json could not be written"):
-        write_surfaces(files.surfaces, module.test_surfaces.scores)
-        record_slices(job.run_folder, data, module.slice_counts, names)
-        record_data(job.run_folder, data, job.parts.spec.preprocessing.intensity)
-    views: list[tuple[str, SliceView]] = []
-    with _never_fatal("the figures could not be drawn"):
-        parts, is_3d = data.slices("test"), job.parts.spec.patch_size is not None
-        for name, score in choose(module.test_slices):
-            part = parts[score.case_index]
-            views.append((name, show(score, part, job.config.context_slices, is_3d, fitted.forward)))
-    with _never_fatal("the figures could not be drawn"):
-        draw(files.figures, _title(job.config), fitted.rows, views, names, module.scores)
-    return views
-
-
-@contextmanager
-def _never_fatal(what: str) -> Iterator[None]:
-    """Turn any failure into a warning: figures and mirrors must not lose a finished training."""
-    try:
-        yield
-    except Exception as error:
-        log.warning("%s (%s: %s); the scores are kept", what, type(error).__name__, error)
-        log.debug("%s", what, exc_info=True)
-
-
-def _title(config: TrainConfig) -> RunTitle:
-    return RunTitle(config.model.name, config.axis, config.img_size, config.lr)
-
-
 def _trial_reporter(config: TrainConfig, run_folder: Path) -> "TrialReporter | None":
     """Reports this run to its search, if it is a trial of one."""
     if config.search is None:
@@ -277,45 +232,12 @@ def _log_epoch(
 ) -> None:
     """Log a saved epoch; raises Pruned if the run is a trial that should not continue."""
     if row["epoch"] == 0:  # now the run has a checkpoint
-        with _never_fatal("outputs/latest does not point to this run"):
+        with never_fatal("outputs/latest does not point to this run"):
             point_latest(Path(config.output_dir), run_folder)
     metrics = {_WANDB_NAMES.get(name, name): value for name, value in row.items() if name not in ("epoch", "step")}
     wandb_run.log_epoch(metrics, int(row["epoch"]))
     if reporter is not None and SELECTING_SCORE in row:
         reporter.report(int(row["epoch"]), row[SELECTING_SCORE])
-
-
-def _summarise(job: _Job, fitted: Fitted, module: SegmentationModule) -> dict[str, Json]:
-    config, clock = job.config, fitted.clock
-    timing = Timing(
-        clock.slices_per_second,
-        clock.training_seconds,
-        clock.seconds_to_first_step,
-        clock.wall_seconds,
-        _peak_memory_mb(),
-    )
-    setting: dict[str, Json] = {
-        "model": config.model.name,
-        "axis": config.axis,
-        "img_size": config.img_size,
-        "lr": config.lr,
-        "seed": config.seed,
-        "precision": job.fit.precision,
-        "resumed": clock.resumed,
-    }
-    hardware = None
-    with _never_fatal("the hardware could not be described"):
-        hardware = describe_hardware()
-    summary = build_summary(module.scores, setting, timing, hardware, len(fitted.rows))
-    return {**summary, "identity": job.identity}
-
-
-def _peak_memory_mb() -> float:
-    """Peak memory of the process so far, or of the GPU if one was used, MiB."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _print_location(wandb_run: WandbRun, run_folder: Path) -> None:

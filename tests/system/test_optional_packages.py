@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import spleen.records.writing
+import spleen.runs.report.write
 import spleen.runs.train
 from tests._helpers.small_run import REPOSITORY, SmallCt, small, small_ct, summary, train
 
@@ -55,10 +56,10 @@ def test_a_run_without_logger_needs_neither_wandb_nor_monai(ct: SmallCt, tmp_pat
 @pytest.mark.parametrize(
     ("owner", "name", "topic"),
     [
-        (spleen.runs.train, "draw", "figures"),
-        (spleen.runs.train, "show", "figures"),
+        (spleen.runs.report.write, "draw", "figures"),
+        (spleen.runs.report.write, "show", "figures"),
         (spleen.runs.train, "mirror", "wandb"),
-        (spleen.runs.train, "describe_hardware", "hardware"),
+        (spleen.runs.report.write, "describe_hardware", "hardware"),
     ],
 )
 def test_a_failure_to_record_does_not_fail_the_training(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-import spleen.runs.train
+import spleen.runs.report.write
 import spleen.training.checkpoints
 import spleen.training.module
 from spleen.errors import FolderInUse, InputError
@@ -91,7 +91,7 @@ KILLS = [
     ("in a training step after it", spleen.training.module, "augment_batch", 5, 2),
     ("after last.ckpt is written and before best.ckpt", spleen.training.checkpoints, "write_best", 1, 4),
     ("while the best checkpoint is scored", spleen.training.module, "slice_dice", 1, 4),
-    ("while the figures are drawn", spleen.runs.train, "draw", 1, 4),
+    ("while the figures are drawn", spleen.runs.report.write, "draw", 1, 4),
 ]
 
 

@@ -1,4 +1,5 @@
 """An exponential moving average of the weights, updated after every optimiser step."""
+# ruff: noqa: ARG002  (Lightning gives the hooks their arguments)
 
 from itertools import chain
 from typing import Any
@@ -9,7 +10,6 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from spleen.data.loading.on_device import StepNumbers
-
 
 _WARM_UP = 9
 
