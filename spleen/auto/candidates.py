@@ -52,12 +52,12 @@ def find_candidates(
     """
 
     def speed(config: TrainConfig) -> float:
-        return slices_per_second(config, _shape(config, seen), timing_seconds / _TIMINGS) or 0.0
+        return slices_per_second(config, training_shape(config, seen), timing_seconds / _TIMINGS) or 0.0
 
     def compose(settings: Sequence[Setting], *more: str) -> TrainConfig:
         return compose_config([*overrides, *(override for override, _ in settings), *more])
 
-    settings, fastest = _sized(seen, given, training_seconds, compose, speed)
+    settings, fastest = with_fitting_size(seen, given, training_seconds, compose, speed)
     config, needed = compose(settings), _FEWEST_PASSES * seen.n_training_slices / training_seconds
     may_be_wide = "model" not in given and fastest >= _LEAST_COST_OF_WIDTH * needed
     is_wide_affordable = may_be_wide and speed(compose(settings, "model=unet_wide")) >= needed
@@ -70,7 +70,7 @@ def find_candidates(
     )
 
 
-def _sized(
+def with_fitting_size(
     seen: Look,
     given: Collection[str],
     training_seconds: float,
@@ -135,10 +135,12 @@ def _with_batch_size(settings: Sequence[Setting], side: int, given: Collection[s
 
 def _side(config: TrainConfig, seen: Look) -> int:
     """The longer side of a training slice in pixels; of a given img_size without what padding adds."""
-    return max(_shape(config, seen)) if config.img_size == "native" or config.crop_size else int(config.img_size)
+    if config.img_size == "native" or config.crop_size:
+        return max(training_shape(config, seen))
+    return int(config.img_size)
 
 
-def _shape(config: TrainConfig, seen: Look) -> tuple[int, int]:
+def training_shape(config: TrainConfig, seen: Look) -> tuple[int, int]:
     """Height and width of a training slice in pixels."""
     if config.crop_size is not None:
         *_, height, width = config.crop_size if isinstance(config.crop_size, list) else [config.crop_size] * 2

@@ -1,13 +1,13 @@
 """The final trainings of `spleen auto`, and what follows them: the only place that sees the test split."""
 
+import math
 from collections.abc import Sequence
 
 from spleen.auto.finish import (
     HeldOut,
     calibrate_on,
-    dice_intervals,
+    dice_summaries,
     held_out_cases,
-    mean_dice,
     score_test,
     seconds_per_case,
     weigh,
@@ -130,4 +130,7 @@ def _test(session: Session, cases: HeldOut) -> None:
             masks = calibrated.masks or session.folder / "test"
             scores = score_test(session.config(), cases.test, views, masks)
             write_text(session.folder / TEST_CASES, scores_to_csv(scores, metric_names(surface=False)))
-            record.test_dice, record.test_intervals = mean_dice(scores), dice_intervals(scores)
+            for name, dice in dice_summaries(scores).items():
+                record.test_dice[name] = None if math.isnan(dice.mean) else dice.mean
+                if dice.interval is not None:
+                    record.test_intervals[name] = [dice.interval.low, dice.interval.high]

@@ -1,7 +1,6 @@
 """What follows the final trainings of many cases: the weights of the views, their calibration, and the one test."""
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.ignored import IgnoredValue
 from spleen.evaluation.labelled import Labelled
 from spleen.evaluation.scoring import RawSettings, score_pairs
-from spleen.evaluation.summary import summarise
+from spleen.evaluation.summary import MetricSummary, summarise
 from spleen.imaging.files import ImageFiles, group_channels
 from spleen.inference.calibrate import calibrate
 from spleen.inference.calibration.conformal import fewest_cases
@@ -26,7 +25,6 @@ from spleen.inference.loading import load_ensemble
 from spleen.inference.predict import find_targets, predict
 from spleen.inference.settings import PredictSettings
 from spleen.inference.views.build import make_views
-from spleen.records.cases import mean_of_known
 from spleen.records.folder import RunFolder
 
 _LEVEL = 0.95
@@ -137,18 +135,8 @@ def score_test(
     return tuple(score for case in score_pairs(files, raw)[0] for score in case.scores)
 
 
-def mean_dice(scores: Sequence[ClassScore]) -> dict[str, float | None]:
-    """Mean Dice of each class over the cases; of several classes, "mean" is over them. None where nothing is scored."""
-    names = dict.fromkeys(score.class_name for score in scores)
-    dice = {name: mean_of_known([each.dice for each in scores if each.class_name == name]) for name in names}
-    if len(dice) > 1:
-        dice["mean"] = mean_of_known(list(dice.values()))
-    return {name: None if math.isnan(value) else value for name, value in dice.items()}
-
-
-def dice_intervals(scores: Sequence[ClassScore]) -> dict[str, list[float]]:
-    """Both bounds of the 95 % interval of each mean Dice over the cases (bootstrap), where two cases have a score."""
+def dice_summaries(scores: Sequence[ClassScore]) -> dict[str, MetricSummary]:
+    """The Dice of each class over the cases; of several classes, "mean" is that of the mean of each case."""
     *of_classes, of_all = summarise(scores, ("dice",))
     summaries = {each.class_name: each for each in of_classes} | ({"mean": of_all} if len(of_classes) > 1 else {})
-    intervals = {name: each.metrics["dice"].interval for name, each in summaries.items()}
-    return {name: [interval.low, interval.high] for name, interval in intervals.items() if interval is not None}
+    return {name: each.metrics["dice"] for name, each in summaries.items()}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spleen.auto.candidates import _shape, _sized
+from spleen.auto.candidates import training_shape, with_fitting_size
 from spleen.auto.look import Look
 from spleen.config.schema import TrainConfig
 from spleen.runs.api import compose_config
@@ -18,7 +18,7 @@ def sized(native: int, n_slices: int, speed_at_128: float, given: tuple[str, ...
     def speed(config: TrainConfig) -> float:
         return speed_at_128 * (128 / int(config.img_size)) ** 2
 
-    settings, _ = _sized(seen, given, 1000.0, compose, speed)
+    settings, _ = with_fitting_size(seen, given, 1000.0, compose, speed)
     return dict(override.split("=") for override, _ in settings)
 
 
@@ -44,6 +44,9 @@ def test_a_given_size_stays() -> None:
 def test_the_shape_is_that_of_the_slices_that_are_trained_on() -> None:
     """90 × 366 mm: as many as 112 pixels of 3.27 mm, and 28 of them, padded to 32; with twice the pixels 55, to 64."""
     seen = Look((), ("coronal",), (30, 122), (3.0, 3.0), 100, 10, 10)
-    shapes = {size: _shape(compose_config(["data=phantom", f"img_size={size}"]), seen) for size in ("native", 112, 224)}
+    shapes = {
+        size: training_shape(compose_config(["data=phantom", f"img_size={size}"]), seen)
+        for size in ("native", 112, 224)
+    }
     assert shapes == {"native": (32, 128), 112: (32, 112), 224: (64, 224)}
-    assert _shape(compose_config(["data=phantom", "crop_size=48"]), seen) == (48, 48)
+    assert training_shape(compose_config(["data=phantom", "crop_size=48"]), seen) == (48, 48)
