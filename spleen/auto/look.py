@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from spleen.config.checks import AXES
+from spleen.config.checking.checks import AXES
 from spleen.config.datasets import check_files_exist, compute_phantom, find_dataset
 from spleen.config.overrides import key_of
 from spleen.config.preprocessing import build_classes, ignore_value

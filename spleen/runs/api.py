@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.override_values import as_overrides
 from spleen.config.overrides import key_of
 from spleen.config.parsing import parse

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spleen import __version__
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.overrides import key_of, with_current_key, with_literal_path
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig

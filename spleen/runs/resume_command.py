@@ -8,7 +8,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.parsing import explain, parse
 from spleen.config.schema import TrainConfig
 from spleen.config.untrusted import OWN_RESOLVERS, asks_for_custom_code, check_interpolations, check_parts

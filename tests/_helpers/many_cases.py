@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.datasets import complete, find_dataset
 from spleen.config.schema import TrainConfig
 from spleen.runs.train import run

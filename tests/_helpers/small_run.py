@@ -14,7 +14,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
 from spleen.runs.main import register_resolvers

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.errors import InputError
 from tests._helpers.small_run import compose_config
 

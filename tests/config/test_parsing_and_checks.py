@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.factory import build_parts
 from spleen.config.parsing import parse, unknown_key
 from spleen.config.schema import TrainConfig

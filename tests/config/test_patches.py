@@ -2,7 +2,7 @@
 
 import pytest
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.datasets import find_dataset
 from spleen.config.patches import complete_patches, plan_levels, plan_patch
 from spleen.errors import InputError

@@ -11,7 +11,7 @@ import yaml
 
 from spleen.config import factory as build
 from spleen.config import factory as build_model
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.datasets import complete, find_dataset
 from spleen.config.patches import complete_patches
 from spleen.config.preprocessing import build_classes, build_preprocessing

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.datasets import find_dataset
 from spleen.config.factory import build_split_settings
 from spleen.config.overrides import quoted

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.datasets import complete, find_dataset
 from spleen.config.schema import TrainConfig
 from spleen.exploration.explore import Exploration, explore

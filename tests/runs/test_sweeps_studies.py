@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.parsing import parse
 from spleen.errors import InputError
 from spleen.runs.sweeps import studies

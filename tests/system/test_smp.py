@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.identity import identity
 from spleen.config.schema import TrainConfig
 from spleen.errors import InputError

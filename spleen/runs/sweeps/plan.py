@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from spleen.config.checks import check
+from spleen.config.checking.checks import check
 from spleen.config.datasets import check_files_exist, complete, find_dataset
 from spleen.config.identity import known_identity
 from spleen.config.overrides import quoted

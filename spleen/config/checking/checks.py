@@ -1,21 +1,11 @@
-"""Checks of values and their combinations, before anything heavy is imported."""
+"""Checks of all values and their combinations, before anything heavy is imported."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from spleen.config.schema import (
-    CasesData,
-    CtConfig,
-    DatasetData,
-    FolderData,
-    MrConfig,
-    NiftiData,
-    PhantomData,
-    TableData,
-    TrainConfig,
-    ZScoreConfig,
-    process_count,
-)
+from spleen.config.checking.data import data_problems
+from spleen.config.checking.ranges import between, is_whole, one_of
+from spleen.config.schema import CtConfig, MrConfig, TrainConfig, ZScoreConfig, process_count
 from spleen.errors import InputError
 
 AXES = ("sagittal", "coronal", "axial")
@@ -61,12 +51,12 @@ def _crop_size(config: TrainConfig) -> Iterator[str]:
     if size is None:
         return
     if config.model.dimensions == 3:
-        if not (isinstance(size, list) and len(size) == 3 and all(_is_whole(side) and side >= 1 for side in size)):
+        if not (isinstance(size, list) and len(size) == 3 and all(is_whole(side) and side >= 1 for side in size)):
             yield (
                 "crop_size of a 3D network must be three whole numbers [slices,height,width], such as [16,96,96], or "
                 f"null to choose them from the data; got {size}"
             )
-    elif not _is_whole(size):
+    elif not is_whole(size):
         hint = "; patches of several slices need a 3D network, such as model=unet3d" if isinstance(size, list) else ""
         yield f"crop_size must be a whole number of pixels, or null for whole slices; got {size}{hint}"
     else:
@@ -76,10 +66,6 @@ def _crop_size(config: TrainConfig) -> Iterator[str]:
                 f"crop_size must be a multiple of {multiple} (model.size_multiple), or each window is padded; "
                 f"got {size}"
             )
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _warm_start(config: TrainConfig) -> Iterator[str]:
@@ -115,7 +101,7 @@ def _img_size(config: TrainConfig) -> Iterator[str]:
     if size == "native":
         if config.resize == "stretch":
             yield "img_size=native keeps the voxel grid, so resize=stretch has no effect; leave it at keep_aspect"
-    elif not _is_whole(size):
+    elif not is_whole(size):
         yield f"img_size must be a whole number of pixels, or native to keep the voxel grid; got '{size}'"
     else:
         yield from between("img_size", size, _SIZES.start, _SIZES[-1], unit="pixels")
@@ -184,8 +170,12 @@ def _processes(config: TrainConfig) -> Iterator[str]:
     yield from between("trainer.num_nodes", trainer.num_nodes, 1, 1024, unit="nodes")
     devices = trainer.devices
     numbers = devices if isinstance(devices, list) else [devices]
-    whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
-    if not (whole and numbers and len(set(numbers)) == len(numbers) and devices != 0):
+    if not (
+        all(is_whole(number) and number >= 0 for number in numbers)
+        and numbers
+        and len(set(numbers)) == len(numbers)
+        and devices != 0
+    ):
         yield f"trainer.devices must be 1, or the number of one GPU in brackets such as [0]; got {devices}"
         return
     count = process_count(trainer)
@@ -222,108 +212,3 @@ def _fsdp(config: TrainConfig) -> Iterator[str]:
 def _target(name: str, setting: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(setting.get("_target_"), str):
         yield f"{name} needs a _target_: the full Python name of the class to build"
-
-
-# The required settings of each kind of data, and an example.
-_NEEDED = {
-    NiftiData: ("image", "label"),
-    DatasetData: ("root",),
-    FolderData: ("images", "labels"),
-    TableData: ("table",),
-}
-_EXAMPLES = {
-    "nifti": "data.image=IMAGE.nii.gz and data.label=LABEL.nii.gz",
-    "decathlon": "data.root=Task09_Spleen, the folder with dataset.json",
-    "nnunet": "data.root=Dataset009_Spleen, the folder with dataset.json",
-    "folder": "data.images=IMAGES and data.labels=LABELS, two folders",
-    "table": "data.table=CASES.csv, with the columns image, label and optionally group",
-}
-
-
-def data_problems(config: TrainConfig) -> Iterator[str]:
-    """An error message for each invalid value."""
-    data = config.data
-    if isinstance(data, PhantomData):
-        yield from between("data.matrix", data.matrix, 32, 512, unit="pixels")
-        yield from between("data.n_slices", data.n_slices, 16, 450, unit="slices")
-        yield from between("data.noise_hu", data.noise_hu, 0, 200, unit="HU")
-        yield from between("data.seed", data.seed, 0, 2**32 - 1)
-    for name in _NEEDED.get(type(data), ()):
-        if not getattr(data, name):
-            yield f"data.{name} is missing: data={data.kind} needs {_EXAMPLES[data.kind]}"
-    if isinstance(data, CasesData) and data.channels is not None:
-        yield from between("data.channels", data.channels, 1, 64)
-    if isinstance(data, CasesData) and not _is_mapping_of_lists(data.labelled_classes):
-        yield (
-            "data.labelled_classes must map patterns of case names to lists of classes, such as "
-            f"{{spleen_*: [spleen], amos_*: [spleen, liver]}}; got {data.labelled_classes}"
-        )
-    yield from _split(config)
-    yield from _fold(config)
-
-
-def _is_mapping_of_lists(setting: object) -> bool:
-    if setting is None:
-        return True
-    return isinstance(setting, Mapping) and all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in setting.values()
-    )
-
-
-def _split(config: TrainConfig) -> Iterator[str]:
-    split = config.split
-    many = isinstance(config.data, CasesData)
-    yield from between("split.val_fraction", split.val_fraction, 0, 0.5, low_included=many)
-    yield from between("split.test_fraction", split.test_fraction, 0, 0.5, low_included=many)
-    yield from between("split.test_blocks", split.test_blocks, 1, 16, unit="blocks")
-    yield from between("split.guard_mm", split.guard_mm, 0, 1000, unit="mm")
-    yield from between("split.seed", split.seed, 0, 2**32 - 1)
-    yield from between("split.folds", split.folds, 2, 1000, unit="folds")
-    if split.val_fraction + split.test_fraction > 0.8:
-        yield (
-            f"split.val_fraction + split.test_fraction is {split.val_fraction + split.test_fraction:g}; "
-            "it must be at most 0.8, to leave enough for training"
-        )
-
-
-def _fold(config: TrainConfig) -> Iterator[str]:
-    fold, split = config.fold, config.split
-    if not isinstance(config.data, CasesData):
-        number = None if fold == "all" else fold
-        given = {"fold": number, "split.splits_file": split.splits_file, "split.test_cases": split.test_cases}
-        for name in [name for name, value in given.items() if value is not None]:
-            yield (
-                f"{name} needs many cases; data={config.data.kind} is a single volume, split into blocks, or with "
-                "fold=all trained on as a whole"
-            )
-    elif fold is not None and fold != "all":
-        if isinstance(fold, bool) or not isinstance(fold, int) or fold < 0:
-            yield f"fold must be a number from 0, all, or null for one split by fraction; got '{fold}'"
-        elif split.splits_file is None and fold >= split.folds:
-            yield f"fold must be 0 to {split.folds - 1} with split.folds={split.folds}, or all; got {fold}"
-    elif fold is None and split.splits_file is not None:
-        yield "split.splits_file defines folds: choose one with fold=0, fold=1, …"
-    if _has_no_validation(config):
-        if config.trainer.early_stopping_patience is not None:
-            yield "trainer.early_stopping_patience needs validation cases; without any, use null"
-        if config.search is not None:
-            yield "a search needs validation cases: set split.val_fraction above 0, and do not use fold=all"
-
-
-def _has_no_validation(config: TrainConfig) -> bool:
-    return config.fold == "all" or config.split.val_fraction == 0
-
-
-def one_of(name: str, value: object, allowed: tuple[object, ...]) -> Iterator[str]:
-    """An error message unless the value is one of the allowed ones."""
-    if value not in allowed:
-        yield f"{name} must be one of {', '.join(map(str, allowed))}; got '{value}'"
-
-
-def between(
-    name: str, value: float, low: float, high: float, *, low_included: bool = True, unit: str = ""
-) -> Iterator[str]:
-    """An error message unless the value is in the range."""
-    if not (low <= value <= high and (low_included or value > low)):
-        start = f"from {low:.12g}" if low_included else f"above {low:.12g}"
-        yield f"{name} must be {start} to {high:.12g}{' ' * bool(unit)}{unit}; got {value:.12g}"

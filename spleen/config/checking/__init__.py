@@ -1,0 +1,1 @@
+"""Checks of a configuration: what values and combinations are allowed."""
