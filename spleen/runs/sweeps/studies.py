@@ -49,14 +49,26 @@ def allow_custom_code(allowed: bool) -> None:
     _Permission.custom_code = allowed
 
 
+_registered: dict[str, tuple[Path, int, int, bool]] = {}
+"""The file that Hydra has for a study, its time and size, and whether custom code was allowed when it was read."""
+
+
 def register_studies() -> None:
-    """Register the studies with Hydra. Unreadable ones are skipped; `no_such_study` reports the reason."""
-    for name in study_names():
+    """Register the studies with Hydra. Unreadable ones are skipped; `no_such_study` reports the reason.
+
+    What has not changed is not read again: every composition of a configuration comes here.
+    """
+    for name, path in _files().items():
+        state = path.stat()
+        read = (path, state.st_mtime_ns, state.st_size, _Permission.custom_code)
+        if _registered.get(name) == read:
+            continue
         try:
             node = read_study(name)
         except InputError:
             continue
         ConfigStore.instance().store(group=GROUP, name=name, node=node, package="_global_", provider="spleen")
+        _registered[name] = read
 
 
 def read_study(name: str) -> DictConfig:
