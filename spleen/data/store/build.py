@@ -14,7 +14,7 @@ import torch
 
 from spleen.data.cases import Case
 from spleen.data.store.entry import StoredCase
-from spleen.data.store.store import _nothing_to_restore, entries_folder, open_case
+from spleen.data.store.store import entries_folder, nothing_to_restore, open_case
 from spleen.errors import InputError
 from spleen.imaging.geometry import SHEARED_DEGREES, shear_note
 from spleen.imaging.preprocessing import Preprocessing
@@ -59,7 +59,7 @@ def open_cases(
     allow_empty_label: bool = False,
     verify: bool = False,
     values: ExpectedValues | None = None,
-    restore: Callable[[], None] = _nothing_to_restore,
+    restore: Callable[[], None] = nothing_to_restore,
 ) -> LoadedCases:
     """Open the entries of all cases; missing entries are built in parallel.
 
