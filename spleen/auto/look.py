@@ -4,7 +4,6 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from spleen.config.checking.checks import AXES
 from spleen.config.datasets import check_files_exist, compute_phantom, find_dataset
 from spleen.config.overrides import key_of
 from spleen.config.preprocessing import build_classes, ignore_value
@@ -17,7 +16,7 @@ from spleen.exploration.facts.header import PlaneFacts
 from spleen.exploration.inputs import CaseFiles
 from spleen.exploration.suggestion.layout import TrainingData
 from spleen.exploration.suggestion.suggest import Suggestion, suggest, typical_case
-from spleen.imaging.slicing import slice_shape
+from spleen.imaging.slicing import AXES, slice_shape
 
 _COARSEST = 2.0
 """Times the finest pixel: a view with coarser ones is not worth its time."""

@@ -1,13 +1,11 @@
 """A 3D network on the patches that it was trained on, and on the slices of a whole case by sliding windows."""
 
-from itertools import product
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spleen.errors import InputError
-from spleen.models.windows import gaussian_weights, window_starts
+from spleen.models.windows import gaussian_weights, window_places
 from spleen.types import ImageBatch, Logits, PatchBatch, PatchLogits
 
 
@@ -55,15 +53,13 @@ class PatchWindows(nn.Module):
     def _of_volume(self, volume: Tensor) -> Tensor:
         """Logits (classes, n, h, w) of a volume (c, n, h, w); accumulated in float32 whatever the precision."""
         size = volume.shape[1:]
-        sides = tuple(min(side, full) for side, full in zip(size, self.patch_size, strict=True))
-        places = [window_starts(side, part, self.overlap) for side, part in zip(size, sides, strict=True)]
-        if all(len(starts) == 1 for starts in places):
+        places = window_places(size, self.patch_size, self.overlap)
+        if len(places) == 1:
             return self._of_patch(volume.unsqueeze(0))[0].float()
-        weights = gaussian_weights(sides, volume.device)
+        weights = gaussian_weights([part.stop - part.start for part in places[0]], volume.device)
         sum_of_weights = torch.zeros(size, device=volume.device)
         sum_of_logits: Tensor | None = None
-        for starts in product(*places):
-            place = tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+        for place in places:
             logits = self._of_patch(volume[:, *place].unsqueeze(0))[0]
             if sum_of_logits is None:
                 sum_of_logits = torch.zeros((len(logits), *size), device=volume.device)

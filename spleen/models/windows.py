@@ -64,19 +64,16 @@ class OverlappingWindows(nn.Module):
     def _averaged(self, image: ImageBatch) -> Logits:
         """The weighted mean over windows, accumulated in float32 whatever the network's precision."""
         size = image.shape[-2:]
-        height, width = (min(side, self.crop_size) for side in size)
-        weights = gaussian_weights((height, width), image.device)
+        places = window_places(size, (self.crop_size, self.crop_size), self.overlap)
+        weights = gaussian_weights([part.stop - part.start for part in places[0]], image.device)
         sum_of_weights = torch.zeros(size, device=image.device)
         sum_of_logits: Tensor | None = None
-        for top, left in product(
-            window_starts(size[0], height, self.overlap), window_starts(size[1], width, self.overlap)
-        ):
-            place = (..., slice(top, top + height), slice(left, left + width))
-            logits: Tensor = self.network(image[place])
+        for rows, columns in places:
+            logits: Tensor = self.network(image[..., rows, columns])
             if sum_of_logits is None:
                 sum_of_logits = _zeros((*logits.shape[:2], *size), image.device)
-            sum_of_logits[place] += weights * logits
-            sum_of_weights[place] += weights
+            sum_of_logits[..., rows, columns] += weights * logits
+            sum_of_weights[rows, columns] += weights
         assert sum_of_logits is not None  # a slice has at least one window
         return sum_of_logits.div_(sum_of_weights)
 
@@ -84,6 +81,16 @@ class OverlappingWindows(nn.Module):
 def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
     empty = torch.empty(shape, dtype=torch.float32, device=device, memory_format=torch.channels_last)
     return empty.zero_()
+
+
+def window_places(size: Sequence[int], window: Sequence[int], overlap: float) -> list[tuple[slice, ...]]:
+    """Where the windows lie, of min(side, window) pixels or voxels along each side; see `window_starts`."""
+    sides = [min(side, full) for side, full in zip(size, window, strict=True)]
+    starts = [window_starts(side, part, overlap) for side, part in zip(size, sides, strict=True)]
+    return [
+        tuple(slice(start, start + part) for start, part in zip(corner, sides, strict=True))
+        for corner in product(*starts)
+    ]
 
 
 def window_starts(side: int, window: int, overlap: float) -> list[int]:

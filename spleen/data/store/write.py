@@ -22,7 +22,7 @@ from spleen.imaging.labels import IGNORED, resolve, to_class_indices
 from spleen.imaging.nifti import Channels, Volume, read_channels, read_image, read_label
 from spleen.imaging.preprocessing import Preprocessing, map_chunks, network_planes
 from spleen.imaging.slicing import InPlaneGrid, resample_labels, slice_shape, slice_spacing_mm, to_slices
-from spleen.types import LabelVolume
+from spleen.types import AxisName, LabelVolume
 
 ARRAYS = ("images", "labels", "reference")
 
@@ -53,7 +53,7 @@ def write_entry(case: Case, preprocessing: Preprocessing, folder: Path, allow_em
         **_label_facts(reference, shown, classes, image.voxel_volume_mm3, preprocessing.ignore_value),
     }
     if case.box is not None:
-        facts["outside"] = _counts_outside(box, reference, indices.shape, classes, preprocessing)
+        facts["outside"] = _counts_outside(box, reference, indices.shape, classes, preprocessing.axis)
     facts["checksum"] = facts_checksum(facts)
     (folder / "entry.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
@@ -121,12 +121,12 @@ def _counts_outside(
     reference: UInt8[np.ndarray, "N H W"],
     shape: tuple[int, ...],
     classes: ClassMap,
-    preprocessing: Preprocessing,
+    axis: AxisName,
 ) -> list[list[int]]:
     """For each plane, the voxels of the label beyond the box, see `_count_voxels`."""
     inside = np.zeros(shape, dtype=bool)
     inside[box.slices] = True
-    beyond = np.where(to_slices(inside, preprocessing.axis), IGNORED, reference)
+    beyond = np.where(to_slices(inside, axis), IGNORED, reference)
     return [_count_voxels(plane, classes) for plane in beyond]
 
 

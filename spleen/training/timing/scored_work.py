@@ -1,14 +1,13 @@
 """How much work a scoring is, compared with training."""
 
 from collections.abc import Sequence
-from math import prod
 
 from torch import nn
 
 from spleen.data.loading.batches import CaseSlices
 from spleen.data.loading.patches import runs
 from spleen.models.patches import PatchWindows
-from spleen.models.windows import OverlappingWindows, window_starts
+from spleen.models.windows import OverlappingWindows, window_places
 
 
 def scored_passes(network: nn.Module, parts: Sequence[CaseSlices]) -> int:
@@ -18,14 +17,11 @@ def scored_passes(network: nn.Module, parts: Sequence[CaseSlices]) -> int:
     """
     if isinstance(network, PatchWindows):
         sizes = [(run.stop - run.start, *part.case.grid.padded) for part in parts for run in runs(part)]
-        depth = network.patch_size[0]
-        return sum(depth * _n_windows(size, network.patch_size, network.overlap) for size in sizes)
+        windows = [window_places(size, network.patch_size, network.overlap) for size in sizes]
+        return network.patch_size[0] * sum(map(len, windows))
     if isinstance(network, OverlappingWindows):
-        window = (network.crop_size, network.crop_size)
-        return sum(len(part.indices) * _n_windows(part.case.grid.padded, window, network.overlap) for part in parts)
+        side, overlap = network.crop_size, network.overlap
+        return sum(
+            len(part.indices) * len(window_places(part.case.grid.padded, (side, side), overlap)) for part in parts
+        )
     return sum(len(part.indices) for part in parts)
-
-
-def _n_windows(sides: Sequence[int], window: Sequence[int], overlap: float) -> int:
-    pairs = zip(sides, window, strict=True)
-    return prod(len(window_starts(side, min(side, part), overlap)) for side, part in pairs)
