@@ -293,14 +293,14 @@ def test_fetching_a_series_fails_in_words(tmp_path: Path, answer: dict, told: st
 
 
 def dicom(series: str = SERIES.uid, number: int = 1) -> bytes:
-    from tests._helpers.dicom_mutants import _bytes_of
+    from tests._helpers.dicom_damage.files import bytes_of
 
     dataset = pydicom.Dataset()
     dataset.SeriesInstanceUID, dataset.InstanceNumber = series, number
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset.preamble = bytes(128)
-    return _bytes_of(dataset)
+    return bytes_of(dataset)
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1 << 20])
