@@ -21,20 +21,6 @@ ClassValues = dict[str, tuple[int, ...]]
 """The label values of each class by its name; classes may share values."""
 
 
-def recorded_classes(predictions: Path) -> dict[int, str] | None:
-    """The label values and names of the classes of a mask, or of a folder of masks.
-
-    None where nothing is told of these masks, or they have different classes.
-    """
-    classes = _agreed(_classes_by_mask(predictions))
-    return None if classes is None else names_by_value(classes)
-
-
-def names_by_value(classes: Mapping[str, Sequence[int]]) -> dict[int, str]:
-    """The name of each label value; of classes that share it, the last, which covers the others in a mask."""
-    return {value: name for name, values in classes.items() for value in values}
-
-
 def _classes_by_mask(predictions: Path) -> list[ClassValues]:
     folder, mask = (predictions, None) if predictions.is_dir() else (predictions.parent, as_utf8(predictions.name))
     by_mask: dict[str, ClassValues] = {}

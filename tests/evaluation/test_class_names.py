@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from spleen.cli.main import app
 from spleen.cli.options import parse_renames
 from spleen.errors import InputError
-from spleen.evaluation.class_names import recorded_classes
+from spleen.evaluation.class_names import classes_to_score
 from spleen.evaluation.compare import compare
 from spleen.evaluation.evaluate import evaluate
 from spleen.imaging.files import ImageFiles
@@ -118,11 +118,15 @@ def test_sides_with_conflicting_class_names_are_scored_by_value(pair: tuple[Path
 
 def test_masks_of_different_runs_in_one_folder_give_no_class_names(tmp_path: Path) -> None:
     write_record(tmp_path / "a.nii.gz", ("front", (1,)), ("back", (2,)))
-    assert recorded_classes(tmp_path) == {1: "front", 2: "back"}
+
+    def told(predictions: Path) -> dict[str, tuple[int, ...]] | None:
+        return classes_to_score(None, None, [predictions], tmp_path / "elsewhere" / "a.nii.gz")
+
+    assert told(tmp_path) == {"front": (1,), "back": (2,)}
     write_record(tmp_path / "b.nii.gz", ("spleen", (1,)))
-    assert recorded_classes(tmp_path) is None
-    assert recorded_classes(tmp_path / "b.nii.gz") == {1: "spleen"}
-    assert recorded_classes(tmp_path / "c.nii.gz") is None
+    assert told(tmp_path) is None
+    assert told(tmp_path / "b.nii.gz") == {"spleen": (1,)}
+    assert told(tmp_path / "c.nii.gz") is None
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_the_mesh_of_a_sphere_encloses_its_volume_where_the_affine_puts_it(tmp_p
 
 
 def test_a_mask_that_fills_the_grid_is_closed_at_its_border() -> None:
-    (mesh,) = surface_meshes({"reference": np.ones((6, 5, 4), np.uint8)}, ("all",), np.eye(4), None)
+    (mesh,) = surface_meshes({"reference": np.ones((6, 5, 4), np.uint8)}, {"all": (1,)}, np.eye(4), None)
     closed = trimesh.Trimesh(mesh.vertices_mm, mesh.faces, process=False)
     assert closed.is_watertight
     assert closed.volume == pytest.approx(6 * 5 * 4, rel=0.1)
@@ -63,7 +63,7 @@ def test_distances_between_two_boxes_are_told_in_mm_on_both() -> None:
     first[5:10, 5:15, 5:15] = 1
     second[5:12, 5:15, 5:15] = 1  # two voxels of 3 mm further along i
     affine = np.diag([3.0, 1.0, 1.0, 1.0])
-    meshes = surface_meshes({"reference": first, "prediction": second}, ("box",), affine, None)
+    meshes = surface_meshes({"reference": first, "prediction": second}, {"box": (1,)}, affine, None)
     assert [(mesh.mask, mesh.name) for mesh in meshes] == [("reference", "box"), ("prediction", "box")]
     for mesh in meshes:
         far = mesh.vertices_mm[:, 0] > mesh.vertices_mm[:, 0].max() - 1
@@ -82,7 +82,7 @@ def test_two_concentric_spheres_are_as_far_apart_as_their_radii_everywhere() -> 
     masks = {
         name: sphere(radius_mm, affine, (14, 14, 14)) for name, radius_mm in (("reference", 10), ("prediction", 12))
     }
-    for mesh in surface_meshes(masks, ("ball",), affine, None):
+    for mesh in surface_meshes(masks, {"ball": (1,)}, affine, None):
         # between voxel centres it would be 0 or 3 mm
         assert mesh.distance_mm == pytest.approx(12 - 10, abs=0.5)
 
@@ -101,14 +101,14 @@ def test_distances_to_a_mesh_are_those_of_an_independent_library() -> None:
 
 def test_a_surface_without_a_partner_is_infinitely_far_away() -> None:
     mask = sphere(5.0, np.eye(4), (20, 20, 20))
-    (mesh,) = surface_meshes({"reference": mask, "prediction": np.zeros_like(mask)}, ("ball",), np.eye(4), None)
+    (mesh,) = surface_meshes({"reference": mask, "prediction": np.zeros_like(mask)}, {"ball": (1,)}, np.eye(4), None)
     assert np.isinf(mesh.distance_mm).all()
 
 
 def test_a_large_surface_is_made_coarser_and_keeps_its_volume() -> None:
     mask = sphere(30.0, np.eye(4), (66, 66, 66))
-    (fine,) = surface_meshes({"reference": mask}, ("ball",), np.eye(4), None)
-    (coarse,) = surface_meshes({"reference": mask}, ("ball",), np.eye(4), 6_000)
+    (fine,) = surface_meshes({"reference": mask}, {"ball": (1,)}, np.eye(4), None)
+    (coarse,) = surface_meshes({"reference": mask}, {"ball": (1,)}, np.eye(4), 6_000)
     assert len(coarse.faces) < 9_000 < len(fine.faces)
     assert trimesh.Trimesh(coarse.vertices_mm, coarse.faces).volume == pytest.approx(4 / 3 * np.pi * 30**3, rel=0.02)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,7 +114,7 @@ def _striped(page, name: str) -> float:
 
 def test_a_surface_is_grey_where_the_reference_is_unlabelled() -> None:
     scan = partly_labelled()
-    meshes = surface_meshes(scan.masks, scan.classes, scan.affine, None)
+    meshes = surface_meshes(scan.masks, scan.scored_classes, scan.affine, None)
     (prediction,) = (m for m in labelled_distances(meshes, scan.unlabelled, scan.affine) if m.mask == "prediction")
     assert prediction.distance_mm is not None
     slices = (prediction.vertices_mm[:, 2] - 100) / 5  # the origin of the scan is at 100 mm
@@ -152,6 +153,13 @@ def test_the_ignored_value_of_a_label_is_no_class(files: tuple[Path, Path], told
     assert np.unique(scan.reference).tolist() == [0, 1]
     assert not scan.reference[:, :, 10:].any()
     assert scan.unlabelled_value == 255
+
+
+def test_any_value_can_be_ignored(files: tuple[Path, Path]) -> None:
+    image, label = files
+    values = np.where(np.asarray(nib.load(label).dataobj) == 255, -100, 1).astype(np.int16)
+    save(label, values, ras_affine(SPACING_MM))
+    assert read_scan(image, label, ignore_value=-100).classes == ("label 1",)
 
 
 def test_a_label_without_the_ignored_value_is_labelled_everywhere(files: tuple[Path, Path]) -> None:

@@ -1,7 +1,8 @@
 """The scan that a page shows: an image and up to two masks on its grid."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Num, UInt8
 from spleen.data.modality import guess_modality
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import label_values
-from spleen.evaluation.class_names import classes_to_score, names_by_value
+from spleen.evaluation.class_names import classes_to_score
 from spleen.evaluation.ignored import value_to_ignore
 from spleen.imaging.dicom.location import is_series
 from spleen.imaging.files import case_name, split_channel
@@ -29,7 +30,7 @@ _HEADER_TEXTS = ("descrip", "aux_file", "intent_name")
 
 @dataclass(frozen=True)
 class Scan:
-    """An image on its RAS grid and its masks, in which 1, 2, … are the classes."""
+    """An image on its RAS grid and its masks, in which 1, 2, … are classes, or parts of classes that overlap."""
 
     case_id: str
     image: Num[np.ndarray, "i j k"]
@@ -37,6 +38,7 @@ class Scan:
     is_ct: bool
     """Whether the intensities are Hounsfield units."""
     classes: tuple[str, ...] = ()
+    """The names of 1, 2, … in the masks."""
     reference: UInt8[np.ndarray, "i j k"] | None = None
     prediction: UInt8[np.ndarray, "i j k"] | None = None
     n_channels: int = 1
@@ -47,6 +49,13 @@ class Scan:
     """What marks them in the reference's file."""
     origin: tuple[tuple[str, str], ...] = ()
     """Paths and header texts, which may tell who the patient is: names and values."""
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Where classes overlap: which of 1, 2, … each consists of."""
+
+    @property
+    def scored_classes(self) -> Mapping[str, tuple[int, ...]]:
+        """What is scored, measured and has a surface: which of 1, 2, … in the masks each class consists of."""
+        return self.regions or {name: (number,) for number, name in enumerate(self.classes, start=1)}
 
     @property
     def scored_reference(self) -> LabelVolume | None:
@@ -90,19 +99,16 @@ def read_scan(
     read: dict[str, LabelVolume] = {}
     for name, path in (("reference", label), ("prediction", prediction)):
         if path is not None:
-            read[name] = _read_mask(path, image, Volume(array, affine, affine))
-    if class_names is None and read:
-        told = [] if prediction is None else [prediction]
-        told_classes = classes_to_score(None, None, told, label or prediction or image)
-        class_names = None if told_classes is None else names_by_value(told_classes)
+            read[name] = _read_mask(path, image, Volume(array, affine, affine), ignore_value)
+    told = [] if prediction is None else [prediction]
+    values = (classes_to_score(class_names, None, told, label or prediction or image) if read else None) or {}
     unlabelled = ignored = None
     if label is not None:
-        values = {name: (value,) for value, name in (class_names or {}).items()}
         ignored = value_to_ignore(ignore_value, values, False, label).value
     if ignored is not None:
         unlabelled = read["reference"] == ignored
         read["reference"] = np.where(unlabelled, 0, read["reference"])
-    classes, numbered = number_classes(read, class_names or {})
+    classes, regions, numbered = number_classes(read, values)
     return Scan(
         case_id=case_id or _case_id(image),
         image=array,
@@ -113,6 +119,7 @@ def read_scan(
         prediction=numbered.get("prediction"),
         n_channels=len(channels.arrays),
         origin=_origin({"image": image, "label": label, "prediction": prediction}),
+        regions=regions,
         unlabelled=unlabelled if unlabelled is not None and unlabelled.any() else None,
         unlabelled_value=ignored,
     )
@@ -125,25 +132,37 @@ def is_hounsfield(array: Num[np.ndarray, "i j k"]) -> bool:
 
 
 def number_classes(
-    masks: Mapping[str, LabelVolume], names: Mapping[int, str]
-) -> tuple[tuple[str, ...], dict[str, UInt8[np.ndarray, "i j k"]]]:
-    """The classes that any mask holds, and the masks with 1, 2, … for them; a value without a name is "label 7"."""
+    masks: Mapping[str, LabelVolume], classes: Mapping[str, Sequence[int]]
+) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]], dict[str, UInt8[np.ndarray, "i j k"]]]:
+    """Number what the masks hold: its names, the numbers of each class where classes overlap, and masks of numbers.
+
+    `classes` are label values by name; a value of none is "label 7". Values of the same classes get one number, named
+    after the last of these classes, or after all of them where other values have the same last one.
+    """
     values = sorted({value for mask in masks.values() for value in label_values(mask)})
-    of_value = {value: names.get(value, f"label {value}") for value in values}
-    classes = tuple(dict.fromkeys(of_value.values()))
+    of_value = {
+        value: tuple(name for name, own in classes.items() if value in own) or (f"label {value}",) for value in values
+    }
+    parts = list(dict.fromkeys(of_value.values()))
+    n_last = Counter(part[-1] for part in parts)
+    names = tuple(part[-1] if n_last[part[-1]] == 1 else " and ".join(part) for part in parts)
+    regions = {}
+    if any(len(part) > 1 for part in parts):
+        for name in dict.fromkeys(name for part in parts for name in part):
+            regions[name] = tuple(number for number, part in enumerate(parts, start=1) if name in part)
     numbered = {}
-    for name, mask in masks.items():
-        numbered[name] = np.zeros(mask.shape, dtype=np.uint8)
-        for value, class_name in of_value.items():
-            numbered[name][mask == value] = classes.index(class_name) + 1
-    return classes, numbered
+    for mask_name, mask in masks.items():
+        numbered[mask_name] = np.zeros(mask.shape, dtype=np.uint8)
+        for value, part in of_value.items():
+            numbered[mask_name][mask == value] = parts.index(part) + 1
+    return names, regions, numbered
 
 
-def _read_mask(path: Path, image: Path, volume: Volume) -> LabelVolume:
+def _read_mask(path: Path, image: Path, volume: Volume, ignore_value: int | None) -> LabelVolume:
     mask = read_label(path, volume.affine)
     names = str(image), str(path)
     check_same_grid((volume.array.shape, mask.array.shape), (volume.affine, mask.affine), GRID_TOLERANCE_MM, names)
-    values = label_values(mask.array)
+    values = [value for value in label_values(mask.array) if value != ignore_value]
     if len(values) > _MOST_CLASSES or (values and values[0] < -1):
         raise InputError(
             f"{path} is an image and not a label map: it holds {len(values)} values from {values[0]} to {values[-1]}"

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from spleen.evaluation.scan.case import Scan
 from spleen.evaluation.scan.embedding import MOST_BYTES
 from spleen.evaluation.scan.scores import scan_scores
@@ -43,7 +45,7 @@ def to_page(
 
 def _about(scan: Scan) -> str:
     what = {0: "Image without a mask", 1: f"Image with its {next(iter(scan.masks), '')}", 2: "Prediction and reference"}
-    return what[len(scan.masks)] + (f": {', '.join(scan.classes)}" if scan.classes else "")
+    return what[len(scan.masks)] + (f": {', '.join(scan.scored_classes)}" if scan.classes else "")
 
 
 def _scores(scan: Scan) -> Table | None:
@@ -53,9 +55,9 @@ def _scores(scan: Scan) -> Table | None:
     if scan.reference is None or scan.prediction is None:
         mask = next(iter(scan.masks.values()))
         ml = voxel_volume_mm3(scan.affine) / 1000
-        counts = [int((mask == number).sum()) for number in range(1, len(scan.classes) + 1)]
+        counts = {name: int(np.isin(mask, numbers).sum()) for name, numbers in scan.scored_classes.items()}
         return ["class", "volume (ml)", "voxels"], [
-            [name, _digits(count * ml), count] for name, count in zip(scan.classes, counts, strict=True)
+            [name, _digits(count * ml), count] for name, count in counts.items()
         ]
     rows: list[list[Cell]] = [
         [

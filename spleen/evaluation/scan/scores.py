@@ -14,8 +14,8 @@ def scan_scores(scan: Scan, tolerance_mm: float, surface: bool = True) -> list[C
     if reference is None or scan.prediction is None:
         return []
     settings = ScoreSettings(
-        {name: (number,) for number, name in enumerate(scan.classes, start=1)},
-        dict.fromkeys(scan.classes, tolerance_mm),
+        dict(scan.scored_classes),
+        dict.fromkeys(scan.scored_classes, tolerance_mm),
         surface=surface,
         ignored=NOTHING_IGNORED if scan.unlabelled is None else IgnoredValue(UNKNOWN),
     )

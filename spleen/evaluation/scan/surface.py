@@ -1,5 +1,6 @@
 """The surface of a mask as triangles in world coordinates, and how far it lies from another mask's."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,9 +34,14 @@ class Mesh:
 
 
 def surface_meshes(
-    masks: dict[str, UInt8[np.ndarray, "i j k"]], classes: tuple[str, ...], affine: Affine, most_faces: int | None
+    masks: dict[str, UInt8[np.ndarray, "i j k"]],
+    classes: Mapping[str, Sequence[int]],
+    affine: Affine,
+    most_faces: int | None,
 ) -> tuple[Mesh, ...]:
     """One mesh for each class of each mask that holds it; with `most_faces` of each, large ones are made coarser.
+
+    `classes` are the values of each in the masks.
 
     The distances run between these surfaces, which lie between voxels: those of the surface metrics, from voxel to
     voxel, would jump by a voxel's length from one vertex to the next.
@@ -43,8 +49,8 @@ def surface_meshes(
     if not masks:
         return ()
     meshes: list[Mesh] = []
-    for number, name in enumerate(classes, start=1):
-        regions = {mask: array == number for mask, array in masks.items()}
+    for name, numbers in classes.items():
+        regions = {mask: np.isin(array, numbers) for mask, array in masks.items()}
         both = list(regions.values())
         box = box_around(both[0], both[-1])
         if box is None:

@@ -83,7 +83,7 @@ def make_viewer(scan: Scan, most_bytes: int = MOST_BYTES) -> Viewer:
         "windows": [vars(window) for window in windows],
         "start": embedded.from_native(start),
         "worst": [_worst(each, embedded) for each in worst],
-        "meshes": [_mesh(mesh, colours[scan.classes.index(mesh.name)], largest_mm) for mesh in meshes],
+        "meshes": [_mesh(mesh, _colours_of(scan, mesh, colours), largest_mm) for mesh in meshes],
     }
     return Viewer(
         data=data,
@@ -105,12 +105,12 @@ def write_scan_mesh(path: Path, scan: Scan) -> None:
     meshes = _meshes(scan, None)
     colours = class_colours(len(scan.classes), both_masks=len(scan.masks) == 2)
     largest_mm = largest_shown_mm(meshes)
-    of_mesh = [_colour(mesh, colours[scan.classes.index(mesh.name)]) for mesh in meshes]
+    of_mesh = [_colour(mesh, _colours_of(scan, mesh, colours)) for mesh in meshes]
     write_mesh(path, meshes, [vertex_colours(m, c, largest_mm) for m, c in zip(meshes, of_mesh, strict=True)])
 
 
 def _meshes(scan: Scan, most_faces: int | None) -> tuple[Mesh, ...]:
-    meshes = surface_meshes(scan.masks, scan.classes, scan.affine, most_faces)
+    meshes = surface_meshes(scan.masks, scan.scored_classes, scan.affine, most_faces)
     return labelled_distances(meshes, scan.unlabelled, scan.affine)
 
 
@@ -201,6 +201,11 @@ def _mesh(mesh: Mesh, colours: ClassColours, largest_mm: float | None) -> dict[s
         "faces": pack(mesh.faces.astype("<u4").T),
         "colours": pack(vertex_colours(mesh, _colour(mesh, colours), largest_mm).T),
     }
+
+
+def _colours_of(scan: Scan, mesh: Mesh, colours: Sequence[ClassColours]) -> ClassColours:
+    """Those of the class, or of its first part."""
+    return colours[scan.scored_classes[mesh.name][0] - 1]
 
 
 def _colour(mesh: Mesh, colours: ClassColours) -> str:
