@@ -74,8 +74,7 @@ def read_sparse_label(
     volume = read_label(path, image.affine)
     grids = (image.shape, volume.array.shape), (image.affine, volume.affine)
     check_same_grid(*grids, GRID_TOLERANCE_MM, (str(image_path), str(path)))
-    if unknown_value == 0:
-        raise InputError("0 is the background and cannot mark unknown voxels; choose another value, such as 255 or -1")
+    check_unknown_value(unknown_value)
     if drawn is not None:
         if axis is None:
             raise InputError("a list of drawn slices needs their axis: sagittal, coronal or axial")
@@ -87,6 +86,14 @@ def read_sparse_label(
         chosen = axis or _labelled_axis(volume.array != unknown_value, path)
         label = SparseLabel(path, volume, unknown_value, _numbering(volume, chosen), was_completed=False)
     return label
+
+
+def check_unknown_value(value: int) -> None:
+    """Raise InputError for a label value that cannot mark unknown voxels."""
+    if value == 0:
+        raise InputError("0 is the background and cannot mark unknown voxels; choose another value, such as 255 or -1")
+    if abs(value) > np.iinfo(np.int32).max:
+        raise InputError(f"{value} cannot mark unknown voxels: label values must be below 2^31; choose 255 or -1")
 
 
 def _numbering(volume: Volume, axis: AxisName) -> SliceNumbering:
@@ -115,6 +122,11 @@ def _completed(
                 "leave it out of the list (if the organ is not on it, fill it with 0)"
             )
         target[numbering.file_index(number)] = np.where(plane == unknown_value, 0, plane)
+    if not (completed == 0).any():
+        raise InputError(
+            f"{path}: no voxel of the drawn slices is 0 or {unknown_value}, so nothing in them is background; if "
+            "another value marks voxels that nobody has labelled, give it with --ignore-value"
+        )
     return completed
 
 

@@ -15,13 +15,16 @@ from spleen.annotation.suggest import SuggestedSlice, by_uncertainty, read_scan
 from spleen.annotation.uncertainty import SlicedPrediction, predict_slices, slice_confidence, slice_entropy_mm2
 from spleen.config.override_values import as_overrides
 from spleen.config.overrides import key_of
+from spleen.config.untrusted import asks_for_custom_code
 from spleen.errors import InputError
-from spleen.imaging.files import case_name
+from spleen.imaging.files import SUFFIXES, case_name
 from spleen.imaging.geometry import align_axes, plane_distances_mm
 from spleen.imaging.native import read_native, write_like
 from spleen.imaging.nifti import write_volume
 from spleen.imaging.slicing import AXES, to_slices
-from spleen.runs.api import TrainedRun, train
+from spleen.reporting.outputs import check_outputs
+from spleen.runs.api import TrainedRun, compose_config, train
+from spleen.runs.main import as_understood
 from spleen.system.text import shortened
 from spleen.types import LabelVolume
 
@@ -83,22 +86,22 @@ def propagate(
     Raises InputError, before the training, for files and settings that do not fit.
     """
     image_path, label_path, output_path = Path(image), Path(label), Path(output)
-    if output_path.resolve() in (image_path.resolve(), label_path.resolve()):
-        raise InputError(f"{output_path} is read, and would be replaced; give another name for the filled label")
+    _check_output(output_path, (image_path, label_path), drawn is not None)
     _check_overrides(overrides)
     native = read_scan(image_path)
     sparse = read_sparse_label(
         label_path, image_path, native, ignore_value, None if axis is None else parse_axis(axis), drawn
     )
     wanted = _classes(sparse, classes)
-    training_label = label_path
-    if sparse.was_completed:
-        training_label = completed_label_path(output_path)
-        write_volume(training_label, sparse.volume.array, sparse.volume.affine)
+    training_label = completed_label_path(output_path) if sparse.was_completed else label_path
     start = intensity_of(native) if run is None else settings_of_run(Path(run))
     settings = _settings(image_path, training_label, sparse, wanted, start)
     given = {key_of(override) for override in overrides}
-    trained = train("data=nifti", *_without(settings, given), *overrides)
+    arguments = ["data=nifti", *_without(settings, given), *overrides]
+    compose_config(asks_for_custom_code(as_understood(arguments))[1])  # what is refused leaves no file
+    if sparse.was_completed:
+        write_volume(training_label, sparse.volume.array, sparse.volume.affine)
+    trained = train(*arguments)
     predicted = predict_slices([trained.folder], image_path)
     filled = _filled(sparse, predicted)
     _write(output_path, filled, sparse)
@@ -119,6 +122,18 @@ def completed_label_path(output: Path) -> Path:
 def beside(output: Path, suffix: str) -> Path:
     """The file beside a NIfTI file whose name continues that of the other."""
     return output.with_name(f"{case_name(output)}{suffix}")
+
+
+def _check_output(output: Path, inputs: Collection[Path], writes_drawn: bool) -> None:
+    """Raise InputError for a name that is not that of a NIfTI file, cannot be written, or is that of an input."""
+    written = {"output": output, **({"the drawn slices": completed_label_path(output)} if writes_drawn else {})}
+    read = {path.resolve() for path in inputs}
+    for path in written.values():
+        if path.resolve() in read:
+            raise InputError(f"{path} is read, and would be replaced; give another name for the filled label")
+    if not output.name.lower().endswith(SUFFIXES):
+        raise InputError(f"output: {output} must end in one of {', '.join(SUFFIXES)}")
+    check_outputs(written)
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spleen.annotation.labelled import UNKNOWN_VALUE, SparseLabel, read_sparse_label
+from spleen.annotation.labelled import UNKNOWN_VALUE, SparseLabel, check_unknown_value, read_sparse_label
 from spleen.annotation.numbering import SliceNumbering, number_slices, parse_axis
 from spleen.annotation.spread import body_span, organ_span, spread_slices
 from spleen.annotation.uncertainty import predict_slices, slice_entropy_mm2, uncertain_slices
@@ -107,6 +107,7 @@ def suggest_slices(
     """
     image_path = Path(image)
     chosen_axis = None if axis is None else parse_axis(axis)
+    check_unknown_value(ignore_value)
     if n_slices < 1:
         raise InputError(f"the number of slices must be at least 1; got {n_slices}")
     native = read_scan(image_path)

@@ -129,6 +129,26 @@ def test_the_label_itself_is_never_replaced(ct: SmallCt) -> None:
         propagate(ct.image, ct.label, ct.label)
 
 
+def test_a_label_that_is_called_as_the_drawn_slices_would_be_is_never_replaced(ct: SmallCt) -> None:
+    label = ct.label.rename(ct.label.with_name("full_drawn.nii.gz"))
+    before = label.read_bytes()
+    with pytest.raises(InputError, match=r"full_drawn\.nii\.gz is read, and would be replaced"):
+        propagate(ct.image, label, label.with_name("full.nii.gz"), axis="axial", drawn=[1, 5])
+    assert label.read_bytes() == before
+
+
+def test_an_output_that_is_no_nifti_file_is_refused_before_the_training(ct: SmallCt, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"full must end in one of \.nii\.gz, \.nii"):
+        propagate(ct.image, ct.label, tmp_path / "full", *folders(tmp_path), axis="axial", drawn=[1, 5])
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_what_is_refused_leaves_no_drawn_slices_in_the_way(ct: SmallCt, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="epoch"):
+        propagate(ct.image, ct.label, tmp_path / "full.nii.gz", "epoch=3", axis="axial", drawn=[1, 5, 9])
+    assert not (tmp_path / "full_drawn.nii.gz").exists()
+
+
 def test_the_intensities_of_a_scan_choose_their_normalisation(ct: SmallCt, tmp_path: Path) -> None:
     assert intensity_of(read_scan(ct.image)) == {"intensity": "ct"}
     mr = save(tmp_path / "mr.nii.gz", np.clip(ct.hu + 1000, 0, None), ras_affine(SPACING_MM))

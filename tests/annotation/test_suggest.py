@@ -8,9 +8,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from spleen.annotation.numbering import number_slices
 from spleen.annotation.suggest import suggest_slices, write_template
+from spleen.cli.main import app
 from spleen.errors import InputError
 from tests._helpers.nifti import ras_affine, save, save_stored_as
 from tests._helpers.small_run import SPACING_MM, SmallCt, small_ct
@@ -81,6 +83,15 @@ def test_nothing_is_known_in_a_template(ct: SmallCt, tmp_path: Path) -> None:
         suggest_slices(ct.image, tmp_path / "t.nii.gz", axis="axial", drawn=[3])
 
 
+def test_the_command_that_follows_a_template_names_its_ignored_value(ct: SmallCt, tmp_path: Path) -> None:
+    template = tmp_path / "t.nii.gz"
+    arguments = [ct.image, "--axis", "axial", "-n", "2", "--template", template, "--ignore-value", "200"]
+    done = CliRunner().invoke(app, ["suggest-slices", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    assert f"spleen propagate {ct.image} {template} -o FILLED.nii.gz" in done.output
+    assert "--axis axial --drawn 5,17 --ignore-value=200" in done.output
+
+
 def test_oblique_slices_are_numbered_along_the_nearest_axis() -> None:
     """Turned by 30° about the first axis; the second array axis runs backwards, so its slices count from the end."""
     cosine, sine = np.cos(np.pi / 6), np.sin(np.pi / 6)
@@ -118,6 +129,9 @@ def test_wrong_requests_are_refused(ct: SmallCt, arguments: dict, expected: str)
         (lambda v: v, {"drawn": [3]}, "needs their axis"),
         (lambda v: v, {"drawn": [], "axis": "axial"}, "list of drawn slices is empty"),
         (lambda v: v, {"ignore_value": 0}, "0 is the background"),
+        (lambda v: v, {"ignore_value": 3_000_000_000}, "label values must be below 2.31"),
+        # a template of another ignored value, on which one slice was drawn
+        (lambda v: np.where(v == 3, v, 200), {"drawn": [8], "axis": "axial"}, "no voxel of the drawn slices is 0 or"),
     ],
 )
 def test_wrong_labels_are_refused(ct: SmallCt, change: Change, arguments: dict, expected: str) -> None:

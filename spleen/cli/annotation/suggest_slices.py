@@ -36,6 +36,7 @@ def suggest_slices(
 
     Exit code 2 for invalid input.
     """
+    from spleen.annotation.labelled import UNKNOWN_VALUE
     from spleen.annotation.suggest import suggest_slices as suggest
     from spleen.annotation.suggest import write_template
     from spleen.cli.followup.options import check_nifti_name, check_written
@@ -65,4 +66,6 @@ def suggest_slices(
     if template is not None:
         listed = ",".join(str(each.slice_index) for each in sorted(suggestion.slices, key=lambda s: s.slice_index))
         files = shlex.join(["spleen", "propagate", str(image), str(template)])
-        print(f"draw on these slices, then: {files} -o FILLED.nii.gz --axis {suggestion.axis} --drawn {listed}")
+        ignored = "" if ignore_value == UNKNOWN_VALUE else f" --ignore-value={ignore_value}"
+        options = f"--axis {suggestion.axis} --drawn {listed}{ignored}"
+        print(f"draw on these slices, then: {files} -o FILLED.nii.gz {options}")
