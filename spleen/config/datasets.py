@@ -12,6 +12,7 @@ from typing import cast
 
 from omegaconf import OmegaConf
 
+from spleen.config.preprocessing import build_classes
 from spleen.config.schema import (
     INTENSITIES,
     AutoIntensity,
@@ -143,7 +144,9 @@ def complete(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         if order is None and dataset.regions_class_order is not None:
             order = list(dataset.regions_class_order)
     channels = data.channels or _count_channels(dataset)
-    ignore_value = dataset.ignore_value if data.ignore_value is None else data.ignore_value
+    ignore_value = data.ignore_value
+    if ignore_value is None and not any(dataset.ignore_value in values for values in build_classes(config).values):
+        ignore_value = dataset.ignore_value
     data = replace(data, label_values=label_values, channels=channels, ignore_value=ignore_value)
     data = replace(data, regions_class_order=order)
     return replace(config, data=data, intensity=intensity)

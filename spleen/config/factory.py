@@ -259,16 +259,20 @@ def build_spec(config: TrainConfig) -> ModelSpec:
 def complete_spec(spec: ModelSpec, training: Sequence[StoredCase], validation: Sequence[StoredCase]) -> ModelSpec:
     """The specification completed with facts read from the cases of the train and val splits."""
     classes = ClassMap(spec.preprocessing.classes.names, training[0].label_values)
-    # Of partly labelled cases only bounds are known: the labelled part, and all of the ignored voxels beside it.
-    measured = [case for case in training if not case.ignored_volume_mm3] or training
-    by_class = [
-        [case.volumes_mm3[number - 1] for case in measured if number not in case.unlabelled]
-        for number in range(1, 1 + len(classes.names))
-    ]
-    unknown = max(case.ignored_volume_mm3 for case in measured)
     return replace(
         spec,
         preprocessing=replace(spec.preprocessing, classes=classes),
-        training_volumes_mm3=tuple((min(volumes), max(volumes) + unknown) for volumes in by_class),
+        training_volumes_mm3=tuple(_volume_range(training, number) for number in range(1, 1 + len(classes.names))),
         seen_images=tuple(sorted({case.fingerprint for case in (*training, *validation)})),
     )
+
+
+def _volume_range(training: Sequence[StoredCase], number: int) -> tuple[float, float]:
+    """The smallest and the largest volume (mm³) of a class in the cases that label it.
+
+    With ignored voxels in all of them only bounds are known: the labelled part, and all ignored voxels beside it.
+    """
+    labelling = [case for case in training if number not in case.unlabelled]
+    measured = [case for case in labelling if not case.ignored_volume_mm3] or labelling
+    volumes = [case.volumes_mm3[number - 1] for case in measured]
+    return min(volumes), max(volumes) + max(case.ignored_volume_mm3 for case in measured)

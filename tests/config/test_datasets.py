@@ -11,6 +11,7 @@ from spleen.config.schema import CtConfig, MrConfig, TrainConfig
 from spleen.errors import InputError
 from tests._helpers.many_cases import ManyCases, many_cases, relabel
 from tests._helpers.small_run import compose_config
+from tests.data.test_layouts_nnunet import ONE_CASE, make_nnunet
 
 
 @pytest.fixture
@@ -45,6 +46,14 @@ def test_classes_channels_and_modality_are_read_from_the_files(data: ManyCases) 
     assert config.data.channels == 1
     assert config.intensity == CtConfig("ct", 50.0, 400.0)  # the values in conf/intensity/ct.yaml
     assert completed_by_files(config) == config
+
+
+def test_the_ignore_label_of_a_dataset_may_be_a_class_of_ones_own(tmp_path: Path) -> None:
+    root = make_nnunet(tmp_path, *ONE_CASE, labels={"background": 0, "spleen": 1, "ignore": 2})
+    given = "data=nnunet", f"data.root={root}", "intensity=ct"
+    assert completed_by_files(compose_config(*given)).data.ignore_value == 2
+    own = "data.label_values={spleen: [1], unsure: [2]}"
+    assert completed_by_files(compose_config(*given, own)).data.ignore_value is None
 
 
 def test_mr_data_selects_mr_intensity_and_logs_the_reason(data: ManyCases, caplog: pytest.LogCaptureFixture) -> None:
