@@ -84,19 +84,23 @@ def plan_patch(grid: Sides, spacing_mm: Spacing, most_voxels: int = _PATCH_VOXEL
     return _sides(max(1, round(min(length, high) / mm)) for length, mm in zip(extent, spacing_mm, strict=True))
 
 
-def complete_patches(config: TrainConfig, cases: Sequence[Case]) -> TrainConfig:
+def complete_patches(config: TrainConfig, cases: Sequence[Case], quiet: bool = False) -> TrainConfig:
     """The configuration with the size of the patches, and what is `auto`: kernels, strides, filters and voxel depth.
 
-    They are computed from the median grid and spacing of the cases. A 2D network is left as it is. Raises InputError
-    for a patch that cannot be halved as often as the network does, and for pixels that are not known yet.
+    They are computed from the median grid and spacing of the cases. A 2D network is left as it is; `quiet` says nothing
+    of what is chosen. Raises InputError for a patch that cannot be halved as often as the network does, and for pixels
+    that are not known yet.
     """
     if config.model.dimensions != 3:
         return config
     config = replace(config, context_slices=0)  # a patch is its own context
-    network = dict(config.model.network)
+    network = config.model.network
     open_keys = [key for key, value in network.items() if value == _AUTO]
     if config.crop_size is not None:
         config = replace(config, crop_size=list(config.crop_size))
+    strides = _given_strides(network.get("strides"))
+    if config.crop_size is not None and strides is not None:
+        _check_divisible(_sides(config.crop_size), Levels((), strides).multiple)
     patches_are_given = config.crop_size is not None and not open_keys
     if config.roi_from is not None and config.img_size != "native":
         if not patches_are_given:
@@ -110,25 +114,56 @@ def complete_patches(config: TrainConfig, cases: Sequence[Case]) -> TrainConfig:
     compute_phantom(config)
     grid, spacing_mm = _median_grid(config, cases)
     config = _with_voxel_depth(config, 2 * spacing_mm[0] / (spacing_mm[1] + spacing_mm[2]))
-    if patches_are_given:
-        return config
-    _advise_axis(config, spacing_mm)
+    return config if patches_are_given else _with_patch(config, grid, spacing_mm, strides, quiet)
+
+
+def _with_patch(
+    config: TrainConfig, grid: Sides, spacing_mm: Spacing, strides: tuple[Sides, ...] | None, quiet: bool
+) -> TrainConfig:
+    """The configuration with a patch, and levels where they are `auto`; `strides` are those that are given."""
+    network = dict(config.model.network)
+    open_keys = [key for key, value in network.items() if value == _AUTO]
+    if not quiet:
+        _advise_axis(config, spacing_mm)
     patch = _sides(config.crop_size) if config.crop_size is not None else plan_patch(grid, spacing_mm)
-    levels = plan_levels(spacing_mm, patch)
+    levels = plan_levels(spacing_mm, patch) if strides is None else _with_strides(spacing_mm, patch, strides)
     if config.crop_size is None:
         patch = _sides(-(-side // step) * step for side, step in zip(patch, levels.multiple, strict=True))
-    elif open_keys and any(side % step for side, step in zip(patch, levels.multiple, strict=True)):
-        raise InputError(
-            f"crop_size={list(patch)} cannot be halved as often as the network does it: its sides must be multiples of "
-            f"{list(levels.multiple)}, such as "
-            f"{[-(-side // step) * step for side, step in zip(patch, levels.multiple, strict=True)]}"
-        )
+    else:
+        _check_divisible(patch, levels.multiple)
     network.update({key: value for key, value in _arguments(levels).items() if key in open_keys})
-    log.info(
+    log.log(
+        logging.DEBUG if quiet else logging.INFO,
         "3D patches of %d × %d × %d voxels of %s mm (slices, height, width); %d levels",
         *patch, " × ".join(f"{mm:.3g}" for mm in spacing_mm), len(levels.strides),
     )  # fmt: skip
     return replace(config, crop_size=list(patch), model=replace(config.model, network=network))
+
+
+def _given_strides(strides: object) -> tuple[Sides, ...] | None:
+    """Strides of a network's configuration; None if they are to be chosen, or wrong: the network itself tells that."""
+    if not isinstance(strides, Sequence) or isinstance(strides, str):
+        return None
+    levels = [(each,) * 3 if isinstance(each, int) else each for each in strides]
+    sound = [
+        isinstance(each, Sequence) and len(each) == 3 and all(isinstance(n, int) and n > 0 for n in each)
+        for each in levels
+    ]
+    return tuple(_sides(each) for each in levels) if levels and all(sound) else None
+
+
+def _with_strides(spacing_mm: Spacing, patch: Sides, strides: tuple[Sides, ...]) -> Levels:
+    """Levels with these strides, and kernels as far as they are planned; the deepest one for what is below."""
+    kernels = plan_levels(spacing_mm, patch, len(strides)).kernels
+    return Levels((*kernels, *[kernels[-1]] * (len(strides) - len(kernels))), strides)
+
+
+def _check_divisible(patch: Sides, multiple: Sides) -> None:
+    if any(side % step for side, step in zip(patch, multiple, strict=True)):
+        raise InputError(
+            f"crop_size={list(patch)} cannot be halved as often as the network does it: its sides must be multiples of "
+            f"{list(multiple)}, such as {[-(-side // step) * step for side, step in zip(patch, multiple, strict=True)]}"
+        )
 
 
 def _with_voxel_depth(config: TrainConfig, voxel_depth: float | None) -> TrainConfig:

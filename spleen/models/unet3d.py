@@ -33,7 +33,7 @@ class UNet3D(nn.Module):
         foreground_prior: probability of foreground where the untrained network knows nothing, as in `UNet`.
 
     Raises:
-        InputError: an argument outside its range, or an input whose sides are no multiples of the strides' product.
+        InputError: an argument outside its range.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from spleen.data.loading.datamodule import SliceDataModule
+from spleen.data.loading.patches import check_divisible
 from spleen.models.checkpoint import network_weights, read_checkpoint
 from spleen.models.factory import build_network
 from spleen.models.spec import ModelSpec
@@ -154,6 +155,8 @@ def fit(
     ]
     callbacks += [EpochCheckpoints(files.checkpoints, epochs, spec, on_epoch, can_select), stop]
     trainer = make_trainer(settings, part.run_folder, callbacks, part.process_rank, validates=bool(data.slices("val")))
+    if data.settings.patch_depth is not None and settings.score_test:
+        check_divisible(data.slices("test"), trainer.world_size)  # now, and not after the training
     with _deferring_signals(part.stop):
         trainer.fit(module, data, ckpt_path=part.checkpoint, weights_only=True)
     # Without those callbacks: weight averaging would restore the unaveraged weights when it loads a checkpoint.

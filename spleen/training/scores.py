@@ -47,6 +47,9 @@ class PerCaseCounts(Metric):
         return self.counts
 
 
+_STEP_BYTES = 256 * 2**20
+"""Upper bound for the float32 probabilities of one step on the native grid."""
+
 ScoredSplit = Literal["val", "test"]
 
 
@@ -62,6 +65,14 @@ def counts_outside(parts: Sequence[CaseSlices], n_organs: int) -> Int64[Tensor, 
             counts[case_index, :, 2] = missed[1:]
             counts[case_index, :, 3] = missed[0] - missed[1:]
     return counts
+
+
+def _predicted(logits: Logits, case: StoredCase) -> LabelPlanes:
+    """Class indices on the native planes, a few slices at a time: a 3D network gives those of a whole volume."""
+    height, width = case.grid.native
+    step = max(1, _STEP_BYTES // (4 * logits.shape[1] * height * width))
+    parts = [native_prediction(part, case.grid, case.regions) for part in logits.split(step)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class SplitScores(nn.Module):
@@ -89,7 +100,7 @@ class SplitScores(nn.Module):
     def add(self, logits: Logits, loss: Tensor, batch: ScoredBatch) -> LabelPlanes:
         """Add one batch; returns its class indices on the native planes, those that the case labels."""
         case = self.cases[batch.case_index]
-        prediction = labelled_part(native_prediction(logits, case.grid, case.regions), case.unlabelled)
+        prediction = labelled_part(_predicted(logits, case), case.unlabelled)
         self.counts.update(prediction, batch.reference, batch.case_index, case.regions)
         self.loss.update(loss, len(logits))
         return prediction

@@ -76,6 +76,18 @@ def test_dynunet_gets_the_same_levels(cases) -> None:
     assert network["filters"] == [4, 8, 8]
 
 
+def test_given_strides_decide_what_a_patch_is_a_multiple_of(cases) -> None:
+    strides = "model.network.strides=[1,[1,2,2],[1,2,2],[2,2,2]]"
+    config = _completed(cases, "model=monai_dynunet3d", strides)
+    assert config.crop_size == [8, 24, 24]
+    assert config.model.network["kernel_size"] == [[1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
+    assert config.model.network["upsample_kernel_size"] == [[1, 2, 2], [1, 2, 2], [2, 2, 2]]
+    assert config.model.network["filters"] == [16, 32, 64, 128]
+    for model in ("unet3d", "monai_dynunet3d"):
+        with pytest.raises(InputError, match=r"multiples of \[2, 8, 8\], such as \[8, 24, 24\]"):
+            _completed(cases, f"model={model}", strides, "crop_size=[8,20,24]")
+
+
 def test_a_2d_network_stays_as_it_is(cases) -> None:
     config = compose_config(*cases.decathlon)
     assert complete_patches(config, ()) is config

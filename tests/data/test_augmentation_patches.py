@@ -57,13 +57,21 @@ def test_a_rotation_is_rigid_in_mm_though_slices_are_thicker_than_pixels():
 
 
 def test_rotations_out_of_the_plane_are_rotations_within_the_angle():
-    turn = draw_turn(200, 8, ROTATION, _generator())
+    turn = draw_turn(200, (8, 8, 8), ROTATION, _generator())
     assert turn is not None
     matrices = turn.rotation.double().numpy()
     assert np.allclose(matrices @ matrices.transpose(0, 2, 1), np.eye(3), atol=1e-6)
     assert np.allclose(np.linalg.det(matrices), 1, atol=1e-6)
     tilt = np.degrees(np.arccos(matrices[:, 2, 2]))  # of the depth axis, by two angles of up to 25°
     assert 20 < tilt.max() <= np.degrees(np.arccos(np.cos(radians(25)) ** 2)) + 1e-3
+
+
+def test_a_wide_thin_patch_is_turned_so_little_that_it_keeps_its_slices():
+    # 8 slices of 2 pixels reach 16; a quarter of that, 4 pixels, at 50 from the centre is asin(4 / 50) = 4.59°.
+    turn = draw_turn(200, (8, 60, 100), ROTATION, _generator())
+    assert turn is not None
+    angle = np.degrees(np.arcsin(np.abs(turn.rotation.double().numpy()[:, 2, :2]).max()))
+    assert 4 < angle <= 4.59
 
 
 def test_the_organ_grows_alike_in_all_three_directions():

@@ -122,6 +122,17 @@ def test_a_killed_3d_run_ends_like_an_uninterrupted_one(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_test_volumes_that_processes_cannot_share_are_told_before_the_training(
+    cases: ManyCases, tmp_path: Path
+) -> None:
+    """Of 9 cases 3 are tested and 2 validated."""
+    two = "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "split.val_fraction=0.34"
+    with pytest.raises(InputError, match="3 of them cannot be divided equally among 2 processes"):
+        train(tmp_path, *cases.decathlon, *IN_3D, *two)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_a_volume_smaller_than_a_patch_can_be_predicted(run: Path) -> None:
     image = np.random.default_rng(0).normal(40, 10, (10, 9, 3)).astype(np.float32)
     prediction = spleen.load_model(run).predict(image, np.diag([1.5, 1.25, 3.0, 1.0]))

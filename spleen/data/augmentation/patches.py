@@ -1,5 +1,6 @@
 """Random augmentation of a batch of patches: as of slices, and across the slices too."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ def augment_patches(
     draws = draw_augmentation(shape, settings, axis, generator, with_noise=image.device.type == "cpu")
     direction = THROUGH_PLANE_DIRECTION[axis]
     mirrored = draw_chosen(len(image), settings.flip_probability, generator) if direction in settings.flips else None
-    turn = draw_turn(len(image), depth, settings, generator)
+    turn = draw_turn(len(image), (depth, *shape[2:]), settings, generator)
     with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
         if mirrored is not None:
             exchanged = swapped if direction == "left_right" else ()
@@ -63,14 +64,20 @@ def augment_patches(
         return change_intensity(image, draws), label
 
 
-def draw_turn(count: int, depth: int, settings: AugmentSettings, generator: Generator) -> Turn | None:
-    """Draw for `count` patches of `depth` slices; None if they are never moved across the slices."""
+def draw_turn(count: int, size: tuple[int, int, int], settings: AugmentSettings, generator: Generator) -> Turn | None:
+    """Draw for `count` patches of this depth, height and width; None if they are never moved across the slices.
+
+    The angles are such that a voxel at the edge moves by at most a quarter of the depth: a wide, thin patch would
+    otherwise be filled with its outermost slices.
+    """
     if settings.voxel_depth is None or settings.voxel_depth >= MOST_ANISOTROPIC:
         return None
     chosen = draw_chosen(count, settings.affine_probability, generator)
     if chosen is None:
         return None
-    limit = settings.rotation_deg
+    depth, *sides = size
+    reach = depth * settings.voxel_depth / 4 / (max(sides) / 2)
+    limit = min(settings.rotation_deg, math.degrees(math.asin(min(1.0, reach))))
     angles = torch.deg2rad(uniform(2 * count, -limit, limit, generator)).view(2, count) * chosen
     shift = uniform(count, -1.0, 1.0, generator) * settings.translation * depth * chosen
     about_h, about_w = (_rotation(of_axis, component) for of_axis, component in zip(angles, (0, 1), strict=True))

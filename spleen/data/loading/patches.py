@@ -108,6 +108,16 @@ class TrainingPatches(Dataset[SliceBatch]):
         )
 
 
+def check_divisible(parts: Sequence[CaseSlices], n_ranks: int) -> None:
+    """Raise InputError if each of so many processes could not score the same number of runs."""
+    count = sum(len(runs(part)) for part in parts)
+    if count % n_ranks:
+        raise InputError(
+            f"3D networks score whole volumes, and {count} of them cannot be divided equally among {n_ranks} "
+            f"processes; use a number of processes that divides {count}"
+        )
+
+
 class ScoredVolumes(Dataset[ScoredBatch]):
     """Validation or test slices, run by run: a batch has all slices of a run, of which the labelled ones are scored.
 
@@ -116,12 +126,8 @@ class ScoredVolumes(Dataset[ScoredBatch]):
 
     def __init__(self, parts: Sequence[CaseSlices], rank: int = 0, n_ranks: int = 1) -> None:
         self._cases = [part.case for part in parts]
+        check_divisible(parts, n_ranks)
         batches = [(number, run, part.indices) for number, part in enumerate(parts) for run in runs(part)]
-        if len(batches) % n_ranks:
-            raise InputError(
-                f"3D networks score whole volumes, and {len(batches)} of them cannot be divided equally among "
-                f"{n_ranks} processes; use a number of processes that divides {len(batches)}"
-            )
         self._batches = batches[rank::n_ranks]
 
     def __len__(self) -> int:
