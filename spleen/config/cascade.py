@@ -37,7 +37,7 @@ from spleen.system.text import shortened
 log = logging.getLogger(__name__)
 
 # Increase whenever the box of the same image and network changes.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def open_coarse(config: TrainConfig, run_folder: Path, resumed: bool) -> Coarse 
         return None
     kept = RunFolder(run_folder).roi_checkpoint
     path = kept if resumed else one_checkpoint("roi_from", Path(config.roi_from), config.fold)
+    if not resumed and path.resolve().is_relative_to(run_folder.resolve()):
+        raise InputError(f"roi_from={config.roi_from} is the folder of this run, whose results it would replace")
     try:
         model = load_trained(path)
         _check(config, model)
@@ -83,7 +85,10 @@ def _check(config: TrainConfig, model: TrainedModel) -> None:
 
 
 def keep_coarse(coarse: Coarse, run_folder: Path) -> None:
-    """Keep the coarse network beside the checkpoints of the run, which needs it: as a hard link where possible."""
+    """Keep the coarse network beside the checkpoints of the run, which needs it: as a hard link where possible.
+
+    Raises InputError if it is no longer the network that was read, as where the coarse run is still training.
+    """
     path = RunFolder(run_folder).roi_checkpoint
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
@@ -92,6 +97,10 @@ def keep_coarse(coarse: Coarse, run_folder: Path) -> None:
             os.link(coarse.model.checkpoint, temporary)
         except OSError:
             shutil.copyfile(coarse.model.checkpoint, temporary)
+        if file_sha256(temporary) != coarse.settings.checkpoint_sha256:
+            raise InputError(
+                f"roi_from: {coarse.model.checkpoint} has just been replaced; start again once that run has finished"
+            )
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -138,27 +147,33 @@ class _Found:
 def with_boxes(config: TrainConfig, cases: Sequence[Case], coarse: Coarse) -> tuple[Case, ...]:
     """The cases with the boxes in which the run sees them, found by the coarse network unless they are in the cache.
 
-    A case without anything found keeps its whole volume, with a warning. So does one whose image cannot be read, of
-    which the slice store tells.
+    A case without anything found keeps its whole volume, with a warning. So does one whose image cannot be read; if no
+    training can read it, the slice store tells.
     """
     settings = PredictSettings(device=config.trainer.accelerator)  # type: ignore[arg-type]  # checked by `check`
     (view,) = make_views([coarse.model], settings)
-    boxed, empty = [], []
+    boxed, empty, unread = [], [], {}
     with (
         announced(f"finding the organ in {len(cases)} case{'s' if len(cases) > 1 else ''}"),
         ProgressBar("case") as bar,
     ):
         for case in cases:
             try:
-                found = _found(case, view, coarse.settings, Path(config.cache_dir))
+                found = _found(case, view, coarse.settings, Path(config.cache_dir), config.grid_tolerance_mm)
             except InputError as error:
-                log.debug("%s has no box: %s", case.case_id, error)
+                unread[case.case_id] = str(error)
                 found = None
             if found is not None and found.box is None:
                 empty.append(case.case_id)
             boxed.append(case if found is None or found.box is None else replace(case, box=_with_margin(found, coarse)))
             bar.advance("boxes", 1, len(cases))
     coarse.model.network.to("cpu")  # the memory of a GPU is for the training
+    if unread:
+        case_id, reason = next(iter(unread.items()))
+        log.warning(
+            "the coarse run cannot be used for %d of %d cases, whose whole volumes are used: %s: %s",
+            len(unread), len(cases), case_id, reason,
+        )  # fmt: skip
     if empty:
         log.warning(
             "the coarse run finds nothing in %d of %d cases (%s), whose whole volumes are used; is it a run on such "
@@ -173,7 +188,7 @@ def _with_margin(found: _Found, coarse: Coarse) -> Box:
     return found.box.grown(coarse.settings.margin_mm, np.array(found.affine), found.shape)
 
 
-def _found(case: Case, coarse: View, roi: RoiSettings, cache: Path) -> _Found:
+def _found(case: Case, coarse: View, roi: RoiSettings, cache: Path, tolerance_mm: float) -> _Found:
     try:
         images = [image_hash(image, cache / "hashes") for image in case.images]
     except OSError as error:
@@ -182,8 +197,8 @@ def _found(case: Case, coarse: View, roi: RoiSettings, cache: Path) -> _Found:
     note = cache / "boxes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if (remembered := _read(note)) is not None:
         return remembered
-    preprocessing = coarse.model.preprocessing
-    image = read_native(*case.images, n_channels=preprocessing.n_channels, tolerance_mm=preprocessing.grid_tolerance_mm)
+    n_channels = coarse.model.preprocessing.n_channels
+    image = read_native(*case.images, n_channels=n_channels, tolerance_mm=tolerance_mm)
     box = find_organ(coarse, roi.classes, image, str(case.images[0]), PredictSettings.batch_size, lambda _: None)
     found = _Found(box, image.shape, image.affine.tolist())
     write_text(note, json.dumps(asdict(found)))

@@ -197,12 +197,16 @@ def find_organ(
 ) -> Box | None:
     """The box around these classes, or around all if there are none, in the mask of a view; None without a voxel.
 
-    Components of less than a tenth of the largest one are left out: a speck far away would make the box useless, while
-    the second of a pair of organs must stay in it.
+    Components of less than a tenth of the largest one of their class are left out: a speck far away would make the box
+    useless, while the second of a pair of organs must stay in it, and a small organ beside a large one.
     """
     mask = predict_volume([coarse], image, name, batch_size, False, advance).mask
-    is_wanted = np.array([False, *(not classes or known in classes for known in coarse.model.classes.names)])
-    return box_around(without_specks(is_wanted[mask], _SPECK_FRACTION))
+    known = coarse.model.classes
+    found = np.zeros(mask.shape, dtype=bool)
+    for number, class_name in enumerate(known.names, start=1):
+        if not classes or class_name in classes:
+            found |= without_specks(in_class(mask, number, known.regions), _SPECK_FRACTION)
+    return box_around(found)
 
 
 def _single(views: Sequence[View], image: NativeImage, slices: Slices, keep_probabilities: bool) -> VolumePrediction:

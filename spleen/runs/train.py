@@ -130,7 +130,7 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
         config, job.parts, run_folder, resumed=unfinished is not None
     )  # refused before anything is written
     coarse = open_coarse(config, run_folder, resumed=unfinished is not None)
-    _open_folder(config, run_folder, unfinished, start)
+    _open_folder(config, run_folder, unfinished, start, coarse)
     progress.begin("preparing")
     verify = unfinished is not None
     opened = open_data(config, job.cases, job.parts.spec.preprocessing, job.known_values, verify, coarse)
@@ -146,7 +146,6 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
     else:
         _check_sources(config, data, start, coarse)
         if coarse is not None:
-            keep_coarse(coarse, run_folder)
             write_roi(run_folder, record_of(coarse, data.cases))
     module = build_module(config, job.parts, data, start.carried_over if start else ())
     checkpoint = unfinished.checkpoint if unfinished else None
@@ -190,7 +189,11 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
 
 
 def _open_folder(
-    config: TrainConfig, run_folder: Path, unfinished: Unfinished | None, start: WarmStartRecord | None
+    config: TrainConfig,
+    run_folder: Path,
+    unfinished: Unfinished | None,
+    start: WarmStartRecord | None,
+    coarse: Coarse | None,
 ) -> None:
     """Say that the unfinished run in the folder is resumed; without one, prepare the folder for a new run."""
     files = RunFolder(run_folder)
@@ -205,6 +208,8 @@ def _open_folder(
     write_text(files.config, OmegaConf.to_yaml(OmegaConf.create(map_texts(asdict(config), as_utf8))))
     if start is not None:
         write_warm_start(run_folder, start)
+    if coarse is not None:
+        keep_coarse(coarse, run_folder)
 
 
 def _check_sources(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spleen.imaging.classes import ClassMap
 from spleen.imaging.geometry import Box
 from spleen.imaging.native import NativeImage, read_native
 from spleen.inference.ensemble import find_organ, predict_volume
@@ -95,6 +96,28 @@ def test_the_box_may_be_that_of_some_classes(image: NativeImage) -> None:
     )
     assert find_organ(coarse, ("dark",), image, "ct", 4, nothing) == Box((6, 4, 6), (7, 5, 7))
     assert find_organ(coarse, (), image, "ct", 4, nothing) == Box((4, 3, 5), (8, 6, 8))
+
+
+def test_each_class_has_specks_of_its_own(image: NativeImage) -> None:
+    """Two dark voxels are few beside the bright block, but not beside the one dark voxel in it."""
+    coarse = replace(
+        view(COARSE, "coronal", "native"),
+        model=model(Pointwise([40.0, -40.0], [-20.0, -10.0]), "coronal", "native", ("bright", "dark")),
+    )
+    image.channels[0][12:14, 0, 0] = -0.5
+    assert find_organ(coarse, (), image, "ct", 4, nothing) == Box((4, 0, 0), (14, 6, 8))
+
+
+def test_the_box_of_a_region_is_around_what_covers_it_too(image: NativeImage) -> None:
+    """A whole tumour with intensities above 0.4 whose core, above 0.5, lies at its side."""
+    image.channels[0][:] = 0.25
+    image.channels[0][4:7, 3:6, 5:8], image.channels[0][7:10, 3:6, 5:8] = 0.45, 0.75
+    trained = model(Pointwise([40.0, 40.0], [-16.0, -20.0]), "coronal", "native", ("whole", "core"))
+    classes = ClassMap(("whole", "core"), ((1, 2), (2,)))
+    spec = replace(trained.spec, preprocessing=replace(trained.preprocessing, classes=classes))
+    coarse = replace(view(COARSE, "coronal", "native"), model=replace(trained, spec=spec))
+    assert find_organ(coarse, ("whole",), image, "ct", 4, nothing) == Box((4, 3, 5), (10, 6, 8))
+    assert find_organ(coarse, ("core",), image, "ct", 4, nothing) == Box((7, 3, 5), (10, 6, 8))
 
 
 def test_where_the_coarse_network_finds_nothing_the_whole_volume_is_predicted_with_a_warning(

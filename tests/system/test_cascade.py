@@ -11,6 +11,7 @@ import pytest
 
 import spleen
 import spleen.training.checkpoints
+from spleen.config.cascade import keep_coarse, open_coarse
 from spleen.config.datasets import find_dataset
 from spleen.config.identity import identity
 from spleen.errors import InputError
@@ -228,6 +229,27 @@ def test_wrong_coarse_runs_are_refused_before_anything_is_written(
         with pytest.raises(InputError, match=message):
             quick(tmp_path, *settings)
     assert not list((tmp_path / "outputs").rglob("config.yaml"))
+
+
+def test_a_run_is_not_its_own_coarse_run(data: ManyCases, tmp_path: Path) -> None:
+    run = quick(tmp_path, *data.decathlon)
+    before = file_sha256(run / "checkpoints" / "best.ckpt")
+    with pytest.raises(InputError, match="is the folder of this run, whose results it would replace"):
+        quick(tmp_path, *data.decathlon, f"roi_from={run}")
+    assert file_sha256(run / "checkpoints" / "best.ckpt") == before
+
+
+def test_a_coarse_run_that_is_still_training_is_refused(
+    data: ManyCases, coarse: Path, fine: Path, tmp_path: Path
+) -> None:
+    """Its checkpoint is replaced between reading and keeping it."""
+    running = shutil.copytree(coarse, tmp_path / "running")
+    opened = open_coarse(quick_config(tmp_path, *data.decathlon, f"roi_from={running}"), tmp_path / "run", False)
+    assert opened is not None
+    shutil.copy(fine / "checkpoints" / "best.ckpt", running / "checkpoints" / "best.ckpt")
+    with pytest.raises(InputError, match="has just been replaced; start again once that run has finished"):
+        keep_coarse(opened, tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 def test_each_fold_takes_the_coarse_run_of_its_fold(data: ManyCases, tmp_path: Path) -> None:
