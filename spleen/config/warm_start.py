@@ -62,6 +62,7 @@ def _carry_over(config: TrainConfig, parts: Parts) -> WarmStartRecord:
         _check_encoder(parts.network, start.layers)
     parts.network.load_state_dict(dict(start.state))
     _describe(checkpoint, start, source_spec)
+    _warn_of_other_channels(source_spec.preprocessing.n_channels, parts.spec.preprocessing.n_channels)
     return WarmStartRecord(
         source=run_name(checkpoint),
         checkpoint_sha256=content_hash(checkpoint, Path(config.cache_dir) / "hashes"),
@@ -134,6 +135,17 @@ def _describe(checkpoint: Path, start: WarmStart, source_spec: ModelSpec) -> Non
         len(start.layers),
         bullets(folded(start.layers), _MOST_LINES),
     )
+
+
+def _warn_of_other_channels(of_source: int, own: int) -> None:
+    """Images are recognised by all their channels together."""
+    if of_source != own:
+        log.warning(
+            "init_from was trained on images of %d channel(s), and these have %d, so it cannot be told which of them "
+            "it has seen: make sure that it held out the test cases",
+            of_source,
+            own,
+        )
 
 
 def with_seen(spec: ModelSpec, record: WarmStartRecord | None) -> ModelSpec:

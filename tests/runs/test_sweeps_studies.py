@@ -12,12 +12,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from spleen.config.checking.checks import check
+from spleen.config.datasets import find_dataset
+from spleen.config.identity import known_identity
 from spleen.config.parsing import parse
+from spleen.config.patches import complete_patches
 from spleen.errors import InputError
 from spleen.runs.sweeps import studies
 from spleen.runs.sweeps.plan import Combination, Job, check_parts, combinations, job_folder, plan
 from spleen.runs.sweeps.studies import chosen_study, no_such_study, read_study, study_names, study_question
-from tests._helpers.small_run import REPOSITORY
+from tests._helpers.many_cases import many_cases
+from tests._helpers.small_run import REPOSITORY, compose_config
 
 PARSER = OverridesParser.create()
 
@@ -133,6 +137,27 @@ def test_the_job_folder_is_passed_to_the_launcher_whatever_its_characters(tmp_pa
     assert parsed["hydra.sweep.dir"] == str(folder.parent)
     assert parsed["hydra.sweep.subdir"] == folder.name
     assert overrides[0] == "lr=1"
+
+
+def test_a_3d_network_is_planned_as_it_is_trained(folders: tuple[str, str], tmp_path: Path) -> None:
+    """A job is found again by the identity of what it trains, patches and levels included."""
+    data = many_cases(tmp_path / "Task77", 2)
+    (job,) = jobs_of("size_and_rate", *data.decathlon, "model=unet3d", "img_size=32", "lr=1e-3", *folders)
+    check_parts([job], on_this_machine=False)
+    assert job.config is not None
+    config = complete_patches(job.config, ())  # as far as it is open, without the cases
+    assert job.identity == known_identity(config, find_dataset(config).cases)
+    assert len(config.crop_size) == 3
+
+
+@pytest.mark.parametrize("key", ["init_from", "roi_from"])
+def test_every_job_builds_upon_the_run_that_latest_meant_for_the_plan(tmp_path: Path, key: str) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "latest").symlink_to("first")
+    given = f"{key}={tmp_path / 'latest'}"
+    job = Job(("seed=1", given), tmp_path / "job", None, compose_config(given))
+    parsed = [(each.key_or_group, each.value()) for each in PARSER.parse_overrides(job.launcher_overrides())]
+    assert [value for name, value in parsed if name == key] == [str(tmp_path / "first")]
 
 
 def test_combinations_that_give_the_same_job_are_run_once(folders: tuple[str, str]) -> None:

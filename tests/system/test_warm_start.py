@@ -174,6 +174,15 @@ def test_a_run_has_seen_the_images_of_its_source(
     assert "1 of 1 images are, voxel by voxel, images that these runs were trained on: patient" in caplog.text
 
 
+def test_of_a_source_with_other_channels_it_is_said_that_its_images_are_not_recognised(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    two = many_cases(tmp_path / "two", 6, channels=2)
+    with caplog.at_level(logging.WARNING):
+        quick(tmp_path, *two.decathlon, f"init_from={source}")
+    assert "trained on images of 1 channel(s), and these have 2, so it cannot be told which" in caplog.text
+
+
 def test_a_source_that_was_trained_on_test_images_is_refused(
     data: ManyCases, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

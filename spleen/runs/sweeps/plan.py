@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from spleen.config.checking.checks import check
 from spleen.config.datasets import check_files_exist, complete, find_dataset
 from spleen.config.identity import known_identity
-from spleen.config.overrides import quoted
+from spleen.config.overrides import key_of, quoted
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
 from spleen.errors import InputError
@@ -45,9 +45,17 @@ class Job:
     config: TrainConfig | None = None
 
     def launcher_overrides(self) -> list[str]:
-        """The overrides for a launcher, including the folder, so that every process uses the same one."""
+        """The overrides for a launcher, including the folder, so that every process uses the same one.
+
+        The runs that the job builds upon are those of the plan: outputs/latest soon means the job before it.
+        """
+        config = self.config
+        built_upon = {} if config is None else {"init_from": config.init_from, "roi_from": config.roi_from}
+        fixed = {key: quoted(run) for key, run in built_upon.items() if run is not None}
+        kept = [override for override in self.overrides if key_of(override) not in fixed]
         place, name = quoted(self.folder.parent), quoted(self.folder.name)
-        return [*self.overrides, f"hydra.sweep.dir={place}", f"hydra.sweep.subdir={name}"]
+        sources = [f"{key}={run}" for key, run in fixed.items()]
+        return [*kept, *sources, f"hydra.sweep.dir={place}", f"hydra.sweep.subdir={name}"]
 
 
 # From a command line to combinations --------------------------------------------------------------------------------
@@ -159,6 +167,10 @@ def _identify(tree: DictConfig) -> _Identified:
         dataset = find_dataset(config)
         check_files_exist(config, dataset.cases)
         config = complete(config, dataset)
+        if config.model.dimensions == 3:  # imports PyTorch
+            from spleen.config.patches import complete_patches
+
+            config = complete_patches(config, dataset.cases, quiet=True)
         return _Identified(content, known_identity(config, dataset.cases), config, "")
     except InputError as error:
         return _Identified(content, None, None, str(error))
