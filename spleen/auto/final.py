@@ -12,7 +12,7 @@ from spleen.auto.finish import (
     seconds_per_case,
     weigh,
 )
-from spleen.auto.plan import VALIDATION_COST, affordable_validations, affordable_views
+from spleen.auto.plan import VALIDATION_COST, affordable_validations, affordable_views, least_minutes
 from spleen.auto.record import AutoRecord
 from spleen.auto.session import Session
 from spleen.evaluation.evaluate import metric_names
@@ -37,7 +37,7 @@ def train_on_one_volume(session: Session) -> None:
     """
     record = session.record
     print(f"\nthe final training: {record.winner}", flush=True)
-    minutes = (session.seconds_left() - _ENDING_SECONDS) / 60
+    minutes = _minutes(session, session.seconds_left() - _ENDING_SECONDS)
     session.train("final", record.candidates[record.winner], minutes, _validations(record, minutes))
     with session.stage("end"):
         test = read_summary(session.folder / "final").get("test") or {}
@@ -59,12 +59,17 @@ def train_views(session: Session) -> None:
     names = {axis: f"final/{axis}" for axis in record.axes[: record.n_views]}
     for position, (axis, name) in enumerate(names.items()):
         print(f"\nfinal training {position + 1} of {len(names)}: {record.winner}, along {axis}", flush=True)
-        minutes = (session.seconds_left() - record.ending_seconds) / (len(names) - position) / 60
+        minutes = _minutes(session, (session.seconds_left() - record.ending_seconds) / (len(names) - position))
         overrides = [*record.candidates[record.winner], *session.along(axis), "score_test=false"]
         session.train(name, overrides, minutes, _validations(record, minutes))
     cases = held_out_cases(session.config(), session.folder / next(iter(names.values())))
     _weigh(session, list(names.values()), cases)
     _test(session, cases)
+
+
+def _minutes(session: Session, seconds: float) -> float:
+    """Those of a final training; where no time is left, as after a stop at the very end, those that it needs."""
+    return max(seconds / 60, least_minutes(session.record.n_val_slices, session.record.slices_per_second))
 
 
 def _validations(record: AutoRecord, minutes: float) -> int:
@@ -90,6 +95,13 @@ def _plan(session: Session) -> None:
         is_short = ending <= _LONGEST_ENDING * left
         if n_views == 1 or (is_short and affordable_views(n_views, slices, record.n_training_slices) == n_views):
             break
+    if ending > left / 2:
+        record.notes.append(
+            f"testing takes about {ending / 60:.2g} minutes, more than half of the {left / 60:.2g} that were left: it "
+            "will last longer than it was given, as half of them are for training"
+        )
+        ending = left / 2
+        slices = (left - ending) * record.slices_per_second
     record.n_views, record.ending_seconds = n_views, ending
     passes = slices / record.n_training_slices
     record.notes.append(
@@ -105,14 +117,19 @@ def _weigh(session: Session, names: Sequence[str], cases: HeldOut) -> None:
             return
         record.views, record.val_dice = {names[0]: 1.0}, session.val_dice(names[0])
         if len(names) > 1:
+            alone = [dice for name in names if (dice := session.val_dice(name)) is not None]
+            if len(alone) < len(names):
+                record.views = dict.fromkeys(names, 1 / len(names))
+                record.notes.append("equal weights: no validation case has any of the classes")
+                return
             fitted = weigh([session.folder / name for name in names], cases.val)
             weights = dict(zip(names, fitted.weights, strict=True))
             record.views = {name: weight for name, weight in weights.items() if weight > 0}
             record.val_dice = fitted.dice
-            alone = ", ".join(f"{name.rpartition('/')[2]} {session.val_dice(name):.4f}" for name in names)
+            each = ", ".join(f"{name.rpartition('/')[2]} {dice:.4f}" for name, dice in zip(names, alone, strict=True))
             record.notes.append(
                 f"weights fitted on {len(cases.val)} validation cases: Dice {fitted.dice:.4f}; with equal weights "
-                f"{fitted.dice_equal:.4f}; alone {alone}"
+                f"{fitted.dice_equal:.4f}; alone {each}"
             )
 
 
@@ -122,15 +139,22 @@ def _test(session: Session, cases: HeldOut) -> None:
     if not cases.test:
         record.notes.append("no test: no case was held out for it")
         return
+    if not session.config().score_test:
+        record.notes.append("no test: score_test=false")
+        return
     views = {session.folder / name: weight for name, weight in record.views.items()}
     with session.stage("test") as to_do:
         if to_do:
             calibrated = calibrate_on(cases.test, views)
             record.notes.append(calibrated.note)
-            masks = calibrated.masks or session.folder / "test"
-            scores = score_test(session.config(), cases.test, views, masks)
-            write_text(session.folder / TEST_CASES, scores_to_csv(scores, metric_names(surface=False)))
-            for name, dice in dice_summaries(scores).items():
+            tested = score_test(session.config(), cases.test, views, calibrated.masks, session.folder / "test")
+            if tested.failures:
+                record.notes.append(
+                    f"{len(tested.failures)} of {len(cases.test)} test cases are not in the scores: "
+                    + "; ".join(tested.failures)
+                )
+            write_text(session.folder / TEST_CASES, scores_to_csv(tested.scores, metric_names(surface=False)))
+            for name, dice in dice_summaries(tested.scores).items():
                 record.test_dice[name] = None if math.isnan(dice.mean) else dice.mean
                 if dice.interval is not None:
                     record.test_intervals[name] = [dice.interval.low, dice.interval.high]

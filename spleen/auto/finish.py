@@ -3,11 +3,10 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spleen.config.datasets import find_dataset
-from spleen.config.preprocessing import ignore_value
 from spleen.config.schema import TrainConfig
 from spleen.data.cases import Case
 from spleen.errors import InputError
@@ -16,13 +15,15 @@ from spleen.evaluation.ignored import IgnoredValue
 from spleen.evaluation.labelled import Labelled
 from spleen.evaluation.scoring import RawSettings, score_pairs
 from spleen.evaluation.summary import MetricSummary, summarise
-from spleen.imaging.files import ImageFiles, group_channels
+from spleen.imaging.files import ImageFiles, group_channels, pair_images
 from spleen.inference.calibrate import calibrate
 from spleen.inference.calibration.conformal import fewest_cases
 from spleen.inference.calibration.ensemble_weights import FittedWeights, fit_weights
+from spleen.inference.calibration.ignored import ignored_value
 from spleen.inference.ensemble import predict_volume, read_for
 from spleen.inference.loading import load_ensemble
-from spleen.inference.predict import find_targets, predict
+from spleen.inference.outputs import plan_targets
+from spleen.inference.predict import predict_targets
 from spleen.inference.settings import PredictSettings
 from spleen.inference.views.build import make_views
 from spleen.records.folder import RunFolder
@@ -41,10 +42,21 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Whether the runs could be calibrated, in a sentence, and where the masks of the test cases are then."""
+    """Whether the runs could be calibrated, in a sentence, and the masks that were predicted for it."""
 
     note: str
-    masks: Path | None
+    masks: Mapping[str, Path]
+    """By case; empty where they could not."""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The test of what was chosen."""
+
+    scores: tuple[ClassScore, ...]
+    """Of each test case and class."""
+    failures: tuple[str, ...]
+    """Cases that could not be predicted or scored, and why."""
 
 
 def held_out_cases(config: TrainConfig, run: Path) -> HeldOut:
@@ -92,51 +104,73 @@ def calibrate_on(cases: Sequence[Case], views: Mapping[Path, float]) -> Calibrat
     """Calibrate the runs, with their weights, on the test cases if those are enough and lie in one folder."""
     needed = fewest_cases(_LEVEL)
     if len(cases) < needed:
-        return Calibrated(
-            f"not calibrated: {len(cases)} test cases are too few for intervals, which need {needed}", None
-        )
+        return _uncalibrated(f"{len(cases)} test cases are too few for intervals, which need {needed}")
     folders = {(case.images[0].parent, case.label.parent) for case in cases}
     if len(folders) > 1:
-        return Calibrated("not calibrated: the test cases are in several folders; see spleen calibrate", None)
+        return _uncalibrated("the test cases are in several folders; see spleen calibrate")
     ((images, labels),) = folders
     settings = PredictSettings(
         weights=tuple(views.values()), held_out=True, overwrite=True, allow_custom_code=True
     )  # fmt: skip
     models = load_ensemble(list(views), allow_custom_code=True)
-    named = group_channels([path for case in cases for path in case.images], models[0].preprocessing.n_channels)
+    n_channels = models[0].preprocessing.n_channels
+    named = group_channels([path for case in cases for path in case.images], n_channels)
     case_of = {case.images[0]: case for case in cases}
-    labelled = _labelled({image.case_id: case_of[image.paths[0]] for image in named}, models[0].classes.names)
     try:
+        label_of = {image.paths[0]: label for image, label in pair_images(images, labels, n_channels).values()}
+        is_paired = [label_of.get(case.images[0]) == case.label for case in cases]
+        if not all(is_paired) or {image.paths for image in named} != {case.images for case in cases}:
+            return _uncalibrated("images and labels do not have the same names in their folders; see spleen calibrate")
+        labelled = _labelled({image.case_id: case_of[image.paths[0]] for image in named}, models[0].classes.names)
         report = calibrate(list(views), images, labels, settings, labelled=labelled)
     except InputError as error:
-        return Calibrated(f"not calibrated: {error}", None)
+        return _uncalibrated(str(error))
     shortages = [text for each in report.calibration.classes if (text := each.shortage())]
     n_failed = len(report.failures)
     counted = f"{len(cases) - n_failed} of the {len(cases)}" if n_failed else f"the {len(cases)}"
-    return Calibrated("; ".join([f"calibrated on {counted} test cases", *shortages]), report.predictions)
+    masks = {case_of[each.image.paths[0]].case_id: each.mask for each in plan_targets(named, report.predictions)}
+    return Calibrated("; ".join([f"calibrated on {counted} test cases", *shortages]), masks)
+
+
+def _uncalibrated(why: str) -> Calibrated:
+    return Calibrated(f"not calibrated: {why}", {})
 
 
 def score_test(
-    config: TrainConfig, cases: Sequence[Case], views: Mapping[Path, float], masks: Path
-) -> tuple[ClassScore, ...]:
-    """The scores of each test case and class, predicted by the weighted runs into `masks` unless they are there."""
+    config: TrainConfig, cases: Sequence[Case], views: Mapping[Path, float], masks: Mapping[str, Path], folder: Path
+) -> Tested:
+    """Score each test case and class, predicted by the weighted runs into `folder` unless its mask is there already.
+
+    `masks` are those that are, by case.
+    """
     models = load_ensemble(list(views), allow_custom_code=True)
     settings = PredictSettings(weights=tuple(views.values()), skip_existing=True, allow_custom_code=True)
-    inputs = [path for case in cases for path in case.images]
-    predict(list(views), inputs, masks, settings)
-    targets = find_targets(inputs, masks, models[0].preprocessing.n_channels)
-    case_by_image = {case.images[0]: case for case in cases}
-    case_of = {target.case_id: case_by_image[target.image_path] for target in targets}
+    planned = plan_targets([ImageFiles(case.case_id, case.images) for case in cases], folder)
+    targets = [replace(target, mask=masks.get(target.case_id, target.mask)) for target in planned]
+    report = predict_targets(models, targets, settings)
+    failed = {failure.image: failure.reason for failure in report.failures}
+    case_of = {case.case_id: case for case in cases}
     classes = models[0].classes
     values = dict(zip(classes.names, classes.values, strict=True))
-    files = {target.case_id: (target.mask, case_of[target.case_id].label) for target in targets}
-    ignored, labelled = IgnoredValue(ignore_value(config)), _labelled(case_of, classes.names)
+    files = {
+        target.case_id: (target.mask, case_of[target.case_id].label)
+        for target in targets
+        if target.image_path not in failed
+    }
+    ignored, labelled = IgnoredValue(ignored_value(models)), _labelled(case_of, classes.names)
     raw = RawSettings(values, 0.0, None, False, config.grid_tolerance_mm, ignored, labelled)
-    return tuple(score for case in score_pairs(files, raw)[0] for score in case.scores)
+    scored, unscored = score_pairs(files, raw)
+    unpredicted = (
+        f"{target.case_id}: {failed[target.image_path]}" for target in targets if target.image_path in failed
+    )
+    failures = (*unpredicted, *(f"{each.case_id}: {each.reason}" for each in unscored))
+    return Tested(tuple(score for case in scored for score in case.scores), failures)
 
 
 def dice_summaries(scores: Sequence[ClassScore]) -> dict[str, MetricSummary]:
     """The Dice of each class over the cases; of several classes, "mean" is that of the mean of each case."""
+    if not scores:
+        return {}
     *of_classes, of_all = summarise(scores, ("dice",))
     summaries = {each.class_name: each for each in of_classes} | ({"mean": of_all} if len(of_classes) > 1 else {})
     return {name: each.metrics["dice"] for name, each in summaries.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from spleen.config.overrides import key_of
+from spleen.config.overrides import key_of, parse_override
 from spleen.data.layouts.registry import DATASET_READERS
 from spleen.errors import InputError
 
@@ -21,7 +21,8 @@ def with_layout(overrides: Sequence[str]) -> list[str]:
     kinds = [kind for key, kind in _KIND_OF.items() if key in keys]
     if "data.root" in keys:
         given = next(override for override in overrides if key_of(override) == "data.root")
-        kinds = [_kind_of_root(Path(given.partition("=")[2].strip("'\"")).expanduser())]
+        parsed = parse_override(given)
+        kinds = [_kind_of_root(Path(str(parsed.value() if parsed else given.partition("=")[2])).expanduser())]
     if not kinds:
         raise InputError(
             "spleen auto needs labelled data: data.root=FOLDER with a dataset.json, data.image=… data.label=…, "

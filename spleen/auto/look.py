@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from spleen.config.datasets import check_files_exist, compute_phantom, find_dataset
+from spleen.config.datasets import check_files_exist, complete, compute_phantom, find_dataset
 from spleen.config.overrides import key_of
 from spleen.config.preprocessing import build_classes, ignore_value
 from spleen.config.schema import CasesData, TrainConfig
@@ -47,8 +47,9 @@ def look(config: TrainConfig, given: Collection[str], seconds: float) -> Look:
     check_files_exist(config, dataset.cases)
     compute_phantom(config)
     organ = tuple(value for values in build_classes(config).values or () for value in values)
-    found = _explored(dataset.cases, organ, ignore_value(config), seconds)
-    suggestion, planes = _suggested(config, dataset, found, organ)
+    ignored = ignore_value(complete(config, dataset))
+    found = _explored(dataset.cases, organ, ignored, seconds)
+    suggestion, planes = _suggested(config, dataset, found, organ, ignored)
     settings = tuple(
         (each.override, each.reason) for each in suggestion.settings if _is_open(each.override, given, config)
     )
@@ -90,7 +91,7 @@ def _halves(n_parts: int) -> list[int]:
 
 
 def _suggested(
-    config: TrainConfig, dataset: Dataset, found: Sequence[CaseFacts], organ: tuple[int, ...]
+    config: TrainConfig, dataset: Dataset, found: Sequence[CaseFacts], organ: tuple[int, ...], ignored: int | None
 ) -> tuple[Suggestion, Sequence[PlaneFacts]]:
     typical = typical_case(found, set())
     if typical is None:
@@ -99,7 +100,7 @@ def _suggested(
     data = None
     if isinstance(config.data, CasesData):
         data = TrainingData((), tuple(dataset.label_values or ()), dataset.modality)
-    suggestion = suggest(found, typical, organ, ignore_value(config), data)
+    suggestion = suggest(found, typical, organ, ignored, data)
     if suggestion is None or typical.image_header is None or typical.image_header.geometry is None:
         raise InputError(f"{typical.image} has no three dimensions that could be sliced")
     if suggestion.obstacle is not None:

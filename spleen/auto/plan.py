@@ -12,6 +12,9 @@ PASSES_PER_VIEW = 15
 12 passes each were no better than one with 28, and three with 28 to 40 were; between them, nothing is measured."""
 VALIDATION_COST = 0.5
 """Seconds of a predicted and scored slice per second of a training slice."""
+VALIDATIONS_OF_AN_ARM = 2
+_OVERHEAD_SECONDS = 8.0
+"""Of a run, for what is neither training nor validation."""
 _VALIDATION_FRACTION = 0.05
 _FEWEST_VALIDATIONS, _MOST_VALIDATIONS = 3, 8
 
@@ -37,6 +40,12 @@ def halving_rounds(n_candidates: int, minutes: float, least_minutes: float) -> t
         if minutes / len(counts) / n_arms >= least_minutes:
             return tuple(Round(count, minutes / len(counts) / count) for count in counts)
     return ()
+
+
+def least_minutes(n_val_slices: int, slices_per_second: float) -> float:
+    """For an arm that trains for half of its time: it is validated, and its best epoch is scored once more."""
+    validation = VALIDATION_COST * n_val_slices / slices_per_second
+    return 2 * (_OVERHEAD_SECONDS + (VALIDATIONS_OF_AN_ARM + 1) * validation) / 60
 
 
 def affordable_views(most: int, slices: float, n_training_slices: int) -> int:

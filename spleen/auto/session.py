@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spleen.auto.plan import epoch_length
 from spleen.auto.record import AutoRecord
 from spleen.config.overrides import key_of
 from spleen.config.schema import CasesData, TrainConfig
 from spleen.errors import FolderInUse, InputError
-from spleen.records.folder import is_finished, read_summary
+from spleen.records.folder import RunFolder, is_finished, read_summary
 from spleen.runs.api import compose_config, run_here
 
 
@@ -74,7 +76,8 @@ class Session:
     ) -> None:
         """Train in the subfolder `name`, unless that is done; an unfinished run goes on with its own settings.
 
-        A run that `may_fail` and is refused is recorded as such.
+        A run that `may_fail` and is refused, or needs more memory than the GPU has, is recorded as such; not one that
+        a full disk has stopped. What stopped a run before its first saved epoch is planned anew by the next process.
         """
         if name in self.record.failed or (name in self.record.seconds and is_finished(self.folder / name)):
             return
@@ -88,17 +91,24 @@ class Session:
             self.record.write(self.folder)
         try:
             run_here(self.config(*self.record.runs[name]), self.folder / name)
-        except InputError as error:
-            if isinstance(error, FolderInUse) or not may_fail:
+        except (InputError, torch.OutOfMemoryError) as error:
+            is_ours = not isinstance(error, FolderInUse)
+            if is_ours and not RunFolder(self.folder / name).last_checkpoint.exists():
+                del self.record.runs[name]
+                self.record.write(self.folder)
+            if is_ours and may_fail and not isinstance(error.__cause__, OSError):
+                self.record.failed[name] = str(error)
+                print(f"left out: {error}", flush=True)
+            elif isinstance(error, InputError):
                 raise
-            self.record.failed[name] = str(error)
-            print(f"left out: {error}", flush=True)
+            else:
+                raise InputError(f"{error}; set a smaller batch_size or img_size") from error
         self._end_stage(name, float(self._summary(name).get("wall_seconds") or 0.0))
 
-    def val_dice(self, name: str) -> float:
-        """The validation Dice of a run; -1 where it has none, so that it is chosen last."""
+    def val_dice(self, name: str) -> float | None:
+        """The validation Dice of a run; None where no validation case has any class."""
         score = (self._summary(name).get("val") or {}).get("dice")
-        return -1.0 if score is None else float(score)
+        return None if score is None else float(score)
 
     def speed_of(self, name: str) -> float | None:
         """Slices per second of a finished run."""

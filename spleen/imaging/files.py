@@ -39,10 +39,22 @@ class ImageFiles:
     paths: tuple[Path, ...]
 
     def check_channels(self, n_channels: int) -> None:
-        """Raise InputError unless there is a single file, or one for each channel from 0000 to n_channels - 1."""
+        """Raise InputError unless there is a single file, or one for each channel.
+
+        Files that are called CASE_0000, … of the case must be those from 0 to n_channels - 1; others are those of a
+        list, in its order.
+        """
         if len(self.paths) == 1:
             return  # its channels are checked when it is read
-        found = [case_name(path).removeprefix(f"{self.case_id}_") for path in self.paths]
+        names = [case_name(path) for path in self.paths]
+        if any((split_channel(name) or ("",))[0] != self.case_id for name in names):
+            if len(names) != n_channels:
+                raise InputError(
+                    f"the image '{self.case_id}' has {len(names)} files ({', '.join(names)}), but the run was trained "
+                    f"on {n_channels} channel(s); one file for each is required"
+                )
+            return
+        found = [name.removeprefix(f"{self.case_id}_") for name in names]
         if found != [f"{number:04d}" for number in range(n_channels)]:
             raise InputError(
                 f"{self.paths[0]}: the image '{self.case_id}' has the channels {', '.join(found)}, but the run was "

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spleen.auto.layout import with_layout
 from spleen.auto.main import auto, main
 from spleen.errors import InputError
 from spleen.inference.predict import predict
 from spleen.records.folder import is_finished
+from spleen.runs.main import as_understood
 from tests._helpers.many_cases import many_cases
 from tests._helpers.small_run import SMALL, SmallCt, small_ct
 
@@ -75,6 +77,18 @@ def test_a_search_without_a_validation_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="chooses by validation Dice"):
         auto([f"data.root={data.root}", "split.val_fraction=0", *QUICK, *folders(tmp_path)], minutes=5)
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_3d_network_is_refused_with_what_to_do(tmp_path: Path, ct: SmallCt) -> None:
+    settings = [*ct.overrides, "data.label_values=[3,4]", "model=unet3d", *folders(tmp_path)]
+    with pytest.raises(InputError, match=r"chooses among 2D networks; for a 3D one .* with max_minutes=5"):
+        auto(settings, minutes=5)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_layout_is_found_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    data = many_cases(tmp_path / "O'Brien, ${A}" / "Task77", 1)
+    assert with_layout(as_understood([f"data.root={data.root}"]))[0] == "data=decathlon"
 
 
 def test_too_few_minutes_are_refused_with_the_least(tmp_path, ct: SmallCt) -> None:

@@ -61,6 +61,18 @@ def test_a_finished_stage_is_not_done_again_and_an_unfinished_one_is(tmp_path: P
     assert set(read_record(tmp_path).seconds) == {"look", "views"}
 
 
+def test_a_run_that_could_not_begin_is_planned_anew(tmp_path: Path, ct: SmallCt) -> None:
+    """Its minutes are those that were left then, and would be refused again."""
+    settings = ["data=nifti", *ct.overrides, "data.label_values=[3,4]", *QUICK, f"cache_dir={tmp_path / 'cache'}"]
+    record = AutoRecord(minutes=3.0, overrides=settings, slices_per_second=10.0, batch_size=4)
+    session = Session(tmp_path / "search", record, started=time.time())
+    with pytest.raises(InputError, match=r"max_minutes=0.0001 leaves no time for training"):
+        session.train("final", [], 0.0001, 1)
+    assert read_record(tmp_path / "search").runs == {}
+    session.train("arm", [], 0.0001, 1, may_fail=True)
+    assert "leaves no time" in read_record(tmp_path / "search").failed["arm"]
+
+
 @pytest.mark.slow
 def test_a_search_in_use_is_left_alone(tmp_path: Path) -> None:
     AutoRecord(minutes=3.0, overrides=["data=phantom"]).write(tmp_path)

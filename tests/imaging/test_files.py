@@ -156,6 +156,13 @@ def test_missing_or_extra_channels_are_reported(tmp_path: Path, names: list[str]
         image.check_channels(2)
 
 
+def test_the_files_of_a_list_are_channels_in_its_order_whatever_their_names(tmp_path: Path) -> None:
+    image = ImageFiles("a", tuple(touch(tmp_path, "b_t1.nii", "b_flair.nii")))
+    image.check_channels(2)
+    with pytest.raises(InputError, match=r"the image 'a' has 2 files .b_t1, b_flair., but the run was trained on 3"):
+        image.check_channels(3)
+
+
 def test_images_in_several_files_are_paired_with_labels(tmp_path: Path) -> None:
     files = touch(tmp_path / "images", "a_0000.nii", "a_0001.nii", "b.nii.gz")
     a, b = touch(tmp_path / "labels", "a.nii.gz", "b.nii")
