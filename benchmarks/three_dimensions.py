@@ -9,7 +9,8 @@ of slices and patches that take a third of the minutes for each of the three vie
 So the runs are defined by what they see, and a busy machine changes nothing but their wall time. Then each fold's
 held-out cases are predicted by the views, by the 3D network and by both, in which the views together weigh as much as
 the 3D network. Every case is scored once, on its native grid. The intervals are over cases: of the mean (bootstrap),
-and of the paired differences from the fused views.
+and of the paired differences from the fused views. With --tta, what stands in --folder is predicted with test-time
+augmentation, and nothing is trained again.
 """
 
 import argparse
@@ -115,8 +116,8 @@ def _score(arguments: argparse.Namespace, folder: Path) -> dict[str, dict[tuple[
         assert known is not None
         for arm, weights in ARMS.items():
             used = [(run, weight) for run, weight in zip((*AXES, "3d"), weights, strict=True) if weight]
-            masks = here / "masks" / arm.replace(" ", "_")
-            settings = PredictSettings(weights=tuple(weight for _, weight in used), overwrite=True)
+            masks = here / ("masks_tta" if arguments.tta else "masks") / arm.replace(" ", "_")
+            settings = PredictSettings(weights=tuple(weight for _, weight in used), tta=arguments.tta, overwrite=True)
             predict([here / run for run, _ in used], [images[case] for case in sorted(known.held_out)], masks, settings)
             scored = evaluate(masks, arguments.root / "labelsTr", surface=False, only_predicted=True)
             dice[arm] |= {(row.case_id, row.class_name): row.dice for row in scored.scores}
@@ -138,6 +139,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
     parser.add_argument("--in-2d", nargs="*", default=[], help="settings of the views only, such as batch_size=8")
     parser.add_argument("--in-3d", nargs="*", default=[], help="settings of the 3D run, such as crop_size=[24,40,32]")
+    parser.add_argument("--tta", action="store_true", help="predict with test-time augmentation")
     default = work_folder() / "outputs" / "benchmark_three_dimensions"
     parser.add_argument("--folder", type=Path, default=default, help="of the runs and masks")
     parser.add_argument("overrides", nargs="*", help="after --: overrides for every training run, such as seed=1")
