@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -11,20 +11,13 @@ from spleen.config.schema import CasesData, PhantomData, TrainConfig, process_co
 from spleen.data.cases import Case
 from spleen.errors import InputError
 from spleen.inference.choice import one_checkpoint
-from spleen.records.effect import COUNTING_BY_CONTENT, has_effect
+from spleen.records.effect import ADDED, COUNTING_BY_CONTENT, has_effect
 from spleen.records.renamed_keys import EARLIER_KEYS, EARLIER_TARGETS
 from spleen.system.hashing import content_hash
 from spleen.system.nested import flatten
 
 # Incremented when the same settings and data no longer give the same result, so that earlier results no longer count.
 FORMAT = 1
-# Keys that earlier jobs lack, with their defaults, which do not count: jobs finished before stay finished.
-ADDED: Mapping[str, object] = {
-    "data.background_values": None, "data.ignore_value": None, "data.labelled_classes": None, "freeze": None,
-    "init_lr_factor": 1.0, "max_minutes": None, "score_test": True, "roi_margin_mm": 20.0, "roi_classes": None,
-    "data.regions_class_order": None, "model.dimensions": 2, "model.encoder_weights_file": None,
-    "augment.voxel_depth": "auto",
-}  # fmt: skip
 
 
 def identity(config: TrainConfig, cases: Sequence[Case]) -> str:

@@ -1,4 +1,4 @@
-"""The settings without effect on the result of a run, for identities, resumed runs and result tables.
+"""What of the settings may change the result of a run, for identities, resumed runs and result tables.
 
 Imports nothing: a result table needs neither OmegaConf nor torch.
 """
@@ -28,6 +28,15 @@ COUNTING_BY_CONTENT = (
     "init_from", "roi_from", "model.encoder_weights_file", "split.splits_file", "split.test_cases",
     *(f"data.{key}" for key in DATA_PATHS),
 )  # fmt: skip
+
+
+# Keys that earlier runs lack, with their defaults: a run without one is a run with the default.
+ADDED = {
+    "data.background_values": None, "data.ignore_value": None, "data.labelled_classes": None, "freeze": None,
+    "init_lr_factor": 1.0, "max_minutes": None, "score_test": True, "roi_margin_mm": 20.0, "roi_classes": None,
+    "data.regions_class_order": None, "model.dimensions": 2, "model.encoder_weights_file": None,
+    "augment.voxel_depth": "auto",
+}  # fmt: skip
 
 
 def has_effect(key: str) -> bool:

@@ -61,7 +61,7 @@ class OtherRun:
     """A run without results, and why."""
 
     folder: Path
-    state: Literal["unfinished", "failed", "broken", "repeated"]
+    state: Literal["unfinished", "pruned", "failed", "broken", "repeated"]
     reason: str
 
 
@@ -174,11 +174,12 @@ def _not_finished(folder: Path, summary: Mapping[str, object] | None) -> OtherRu
     settings = _read_settings(files.config)
     total = settings.get("epochs") if settings.get("max_minutes") is None else None
     parts = [f"{epochs} of {total} epochs" if total else f"{epochs} epochs"]
-    if summary is not None:
+    is_pruned = summary is not None and summary.get("status") == "pruned"
+    if summary is not None and not is_pruned:
         parts.insert(0, f"status {summary.get('status')!r} in summary.json")
     if written is not None:
         parts.append(f"last written {duration_text(time.time() - written)} ago")
-    return OtherRun(folder, "unfinished", ", ".join(parts))
+    return OtherRun(folder, "pruned" if is_pruned else "unfinished", ", ".join(parts))
 
 
 def _count_rows(path: Path) -> int:

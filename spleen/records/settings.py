@@ -4,17 +4,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from spleen.records.effect import has_effect
+from spleen.records.effect import ADDED, has_effect
 from spleen.records.reading import FinishedRun, Setting
 
 Settings = Mapping[str, Setting]
 
 _FOLLOWING = "${seed}"
+_ADDED: dict[str, Setting] = {**ADDED}
 
 
 def settings_that_matter(runs: Sequence[FinishedRun]) -> list[dict[str, Setting]]:
-    """The settings of each run that may change its result. A split.seed equal to the seed becomes "${seed}"."""
-    kept = [{k: v for k, v in run.settings.items() if has_effect(k)} for run in runs]
+    """The settings of each run that may change its result, also those that an earlier version did not have.
+
+    A split.seed equal to the seed becomes "${seed}".
+    """
+    kept = [{k: v for k, v in _with_added(run.settings).items() if has_effect(k)} for run in runs]
     following = [each.get("split.seed") in (each.get("seed"), _FOLLOWING) for each in kept]
     alike: dict[frozenset[tuple[str, Setting]], list[int]] = {}
     for number, each in enumerate(kept):
@@ -29,6 +33,10 @@ def settings_that_matter(runs: Sequence[FinishedRun]) -> list[dict[str, Setting]
             for number in numbers:
                 kept[number]["split.seed"] = _FOLLOWING
     return kept
+
+
+def _with_added(settings: Settings) -> Settings:
+    return {**settings, **{key: value for key, value in _ADDED.items() if key not in settings}}
 
 
 def differing_keys(settings: Sequence[Settings]) -> list[str]:

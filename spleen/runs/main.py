@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -216,7 +216,7 @@ class _Process:
 
 
 def record_failure(error: Exception, run_folder: Path) -> tuple[str, int]:
-    """Write why a run failed into its folder; returns the message and the exit code of the command."""
+    """Write why a run failed into its folder, if that can be written; returns the message and the exit code."""
     files = RunFolder(run_folder)
     if isinstance(error, InputError):
         message, exit_code = str(error), WRONG_INPUT
@@ -224,9 +224,14 @@ def record_failure(error: Exception, run_folder: Path) -> tuple[str, int]:
         message, exit_code = unencodable(error), WRONG_INPUT
     else:
         message, exit_code = f"{type(error).__name__}: {error}", FAULT
-        write_text(files.traceback, "".join(traceback.format_exception(error)))
-        message += f"\nThis is a bug; the traceback is in {files.traceback}"
-    write_text(files.failure, json.dumps({"message": message, "exit_code": exit_code}, indent=1, ensure_ascii=False))
+        try:
+            write_text(files.traceback, "".join(traceback.format_exception(error)))
+            message += f"\nThis is a bug; the traceback is in {files.traceback}"
+        except OSError:
+            message += "\nThis is a bug; debug=true shows the traceback"
+    record = json.dumps({"message": message, "exit_code": exit_code}, indent=1, ensure_ascii=False)
+    with suppress(OSError):
+        write_text(files.failure, record)
     return message, exit_code
 
 

@@ -5,17 +5,19 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spleen.config.identity import ADDED
+import yaml
+
+from spleen.config.schema import TrainConfig
 from spleen.errors import InputError
 from spleen.inference.legacy import RECIPE_KEY, config_of_recipe
 from spleen.inference.loading import spec_of
 from spleen.models.checkpoint import read_checkpoint
 from spleen.models.spec import ModelSpec
-from spleen.records.effect import COUNTING_BY_CONTENT, has_effect
+from spleen.records.effect import ADDED, COUNTING_BY_CONTENT, has_effect
 from spleen.records.folder import RunFolder
 from spleen.records.renamed_keys import with_current_keys
 from spleen.runs.tracking.parts import forget_wandb
@@ -82,10 +84,22 @@ def _settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
     return config_of_recipe(content[RECIPE_KEY])
 
 
+def with_first_hardware(config: TrainConfig, run_folder: Path) -> TrainConfig:
+    """The configuration on the hardware that the run in the folder began on: its identity is that of the run.
+
+    A study that knows the run by it would otherwise take it for another one, and begin anew.
+    """
+    with suppress(OSError, yaml.YAMLError, AttributeError, TypeError):  # damaged: the run goes on all the same
+        known = flatten(with_current_keys(yaml.safe_load(RunFolder(run_folder).config.read_bytes())))
+        first = {key.partition(".")[2]: known[key] for key in _HARDWARE if key in known}
+        return replace(config, trainer=replace(config.trainer, **first))
+    return config
+
+
 def check_same_settings(unfinished: Unfinished, config: Mapping[str, Any]) -> None:
     """Raise InputError if a setting that affects training has changed since the run was started."""
     then = {**ADDED, **flatten(with_current_keys(unfinished.settings))}
-    now = flatten(json.loads(json.dumps(config)))
+    now = {**ADDED, **flatten(json.loads(json.dumps(config)))}  # a group may leave out what has a default
     changed = [
         f"{key} was {_shown(then, key)} and is now {_shown(now, key)}"
         for key in dict.fromkeys([*then, *now])

@@ -13,7 +13,7 @@ from spleen.config.parsing import explain, parse
 from spleen.config.schema import TrainConfig
 from spleen.config.untrusted import OWN_RESOLVERS, asks_for_custom_code, check_interpolations, check_parts
 from spleen.errors import InputError
-from spleen.records.folder import RunFolder, is_finished
+from spleen.records.folder import RunFolder, is_finished, read_summary
 from spleen.runs.naming import followed
 from spleen.system.resources import train_command
 
@@ -52,6 +52,8 @@ def read_resumed(arguments: list[str]) -> tuple[Path, TrainConfig | None]:
     run_folder = _run_folder(folders[0])
     if is_finished(run_folder):
         return run_folder, None
+    if read_summary(run_folder).get("status") == "pruned":
+        raise InputError(f"{run_folder} was pruned: its search stopped it, as others were better; it is not resumed")
     return run_folder, _recorded(run_folder, others, custom_code)
 
 

@@ -39,6 +39,7 @@ from spleen.runs.resume import (
     describe_kept_progress,
     disk_errors_explained,
     find_unfinished,
+    with_first_hardware,
 )
 from spleen.runs.tracking.content import RunContent, mirror
 from spleen.runs.tracking.mirror import WandbRun, start_wandb_run
@@ -123,9 +124,10 @@ def run(config: TrainConfig, run_folder: Path, started: float) -> None:
 
 def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
     config, run_folder = job.config, job.run_folder
-    unfinished = find_unfinished(run_folder)
+    unfinished, identity = find_unfinished(run_folder), job.identity
     if unfinished is not None:
         check_same_settings(unfinished, asdict(config))
+        identity = known_identity(with_first_hardware(config, run_folder), job.cases)
     start = begin_warm(
         config, job.parts, run_folder, resumed=unfinished is not None
     )  # refused before anything is written
@@ -160,7 +162,7 @@ def _run(job: _Job, stop: StopRequest, progress: ProgressFile) -> None:
         stop.position = "while the report was written"
         progress.begin("reporting", seconds_left=0.0)
         views = write_scores_and_figures(config, run_folder, job.parts.spec, fitted, module, data)
-        summary = {**summarise_run(config, job.fit.precision, fitted, module), "identity": job.identity}
+        summary = {**summarise_run(config, job.fit.precision, fitted, module), "identity": identity}
         write_summary(run_folder, summary)
         if config.report:
             with never_fatal("report.html could not be written"):

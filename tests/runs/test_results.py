@@ -67,6 +67,13 @@ def test_seeds_with_the_same_split_seed_are_one_arm(tmp_path: Path) -> None:
     assert [(arm.n_runs, arm.settings["split.seed"]) for arm in study.arms] == [(2, 0), (2, 1)]
 
 
+def test_a_run_of_an_earlier_version_is_of_the_arm_with_the_defaults(tmp_path: Path) -> None:
+    write_run(tmp_path / "old", 0.8, 0.8, seed=0)
+    write_run(tmp_path / "new", 0.9, 0.9, seed=1, init_lr_factor=1.0, score_test=True, roi_margin_mm=20.0)
+    (arm,) = results(tmp_path).arms
+    assert arm.n_runs == 2
+
+
 def test_output_folder_study_and_logging_do_not_make_an_arm(tmp_path: Path) -> None:
     write_run(tmp_path / "a", seed=0, output_dir="/here", study="one", logger__mode="online")
     write_run(tmp_path / "b", seed=1, output_dir="/there", study="two", logger__mode="offline")
@@ -172,7 +179,7 @@ def test_unfinished_runs_are_listed_with_their_reasons(tmp_path: Path) -> None:
     assert found["failed"] == ("failed", "the loss is NaN")
     assert found["again"][0] == "unfinished"
     assert found["again"][1].startswith("1 of 4 epochs")
-    assert found["stopped"] == ("unfinished", "status 'pruned' in summary.json, 0 of 4 epochs")
+    assert found["stopped"] == ("pruned", "0 of 4 epochs")
     assert "good" not in found
 
 

@@ -179,7 +179,7 @@ def repeated_and_old(folder: Path) -> None:
     [
         (size_and_rate, ["<h2>Image size and learning rate</h2>", "<h2>Settings and Dice</h2>"]),
         (folds, ["folds are missing", "2 of 3 folds are complete; missing: 2.", "95 % interval"]),
-        (search, ["10 pruned</span>", "10 trials pruned: stopped early by the search", "trial0: 1 of 4 epochs"]),
+        (search, ["10 pruned</span>", "10 runs pruned: stopped early by the search", "trial0: 1 of 4 epochs"]),
         (nothing_validated, ["nothing validated", "so no arm is chosen", "coloured by test Dice"]),
         (nothing_tested, ["coloured by validation Dice", "best by validation"]),
         (no_score, ["2 finished runs in 2 arms, nothing validated"]),

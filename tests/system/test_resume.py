@@ -24,7 +24,9 @@ from spleen.imaging.classes import ClassMap
 from spleen.imaging.intensity import CtWindow
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.models.spec import ModelSpec
-from spleen.runs.resume import Unfinished, check_same_data
+from spleen.runs.main import record_failure
+from spleen.runs.resume import Unfinished, check_same_data, check_same_settings
+from spleen.runs.resume_command import read_resumed
 from spleen.system.locks import folder_lock
 from spleen.training.checkpoints import WholeCheckpoints
 from spleen.training.scores import SplitScores
@@ -265,6 +267,42 @@ def test_a_run_from_before_images_were_recorded_can_be_resumed(tmp_path: Path) -
     for then in (replace(spec, seen_images=("other",)), replace(spec, preprocessing=others)):
         with pytest.raises(InputError, match="the images or labels are not those"):
             check_same_data(Unfinished(last, 1, {}, then), spec)
+
+
+def test_a_setting_that_a_group_leaves_to_its_default_is_no_other_setting(tmp_path: Path) -> None:
+    """augment.voxel_depth, which runs of earlier versions and groups of one's own do not have."""
+    preprocessing = Preprocessing("axial", 32, "keep_aspect", 4, CtWindow(50.0, 400.0), ClassMap(("a",), ((1,),)), 0.1)
+    spec = ModelSpec({}, preprocessing, 0, None, "32", (), ((2.0, 3.0),), ("hash",))
+    settings = {"lr": 0.1, "augment": {"flips": []}}
+    unfinished = Unfinished(tmp_path / "run" / "checkpoints" / "last.ckpt", 1, settings, spec)
+    check_same_settings(unfinished, settings)
+    check_same_settings(unfinished, {"lr": 0.1, "augment": {"flips": [], "voxel_depth": "auto"}})
+    with pytest.raises(InputError, match=r'voxel_depth was "auto" and is now 2\.0'):
+        check_same_settings(unfinished, {"lr": 0.1, "augment": {"flips": [], "voxel_depth": 2.0}})
+
+
+def test_a_run_that_is_resumed_on_other_hardware_is_the_job_that_it_began_as(
+    ct: SmallCt, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder = interrupted_after(1, tmp_path, monkeypatch, *ct.overrides, *SETTINGS)
+    train(tmp_path, *ct.overrides, *SETTINGS, "trainer.accelerator=cpu")
+    assert summary(run_folder)["identity"] == summary(uninterrupted)["identity"] is not None
+
+
+def test_a_pruned_run_is_not_resumed(tmp_path: Path) -> None:
+    """Resuming it would begin with removing its record."""
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "summary.json").write_text('{"status": "pruned"}')
+    with pytest.raises(InputError, match="was pruned: its search stopped it"):
+        read_resumed([f"resume={tmp_path}"])
+
+
+def test_a_failure_is_told_also_where_it_cannot_be_recorded(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    nowhere = tmp_path / "file" / "run"
+    assert record_failure(InputError("the disk is full"), nowhere) == ("the disk is full", 2)
+    message, exit_code = record_failure(ValueError("what"), nowhere)
+    assert (message, exit_code) == ("ValueError: what\nThis is a bug; debug=true shows the traceback", 1)
 
 
 class _Trap:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spleen.records.folder import read_summary
-from spleen.records.reading import OtherRun
 from spleen.reporting.html import page_file, render_page
 from spleen.runs.results.arms import Arm, best_first
 from spleen.runs.results.comparison import ArmComparison
@@ -35,7 +33,6 @@ from spleen.runs.results.statistics import Score
 from spleen.runs.results.text import SELECTED, conclusions, listing
 
 _MOST_LISTED = 200
-_PRUNED = "status 'pruned' in summary.json, "
 
 
 def to_page(study: StudyResults | Path | str, output: Path | None = None) -> str:
@@ -109,14 +106,11 @@ def _about(study: StudyResults) -> str:
 
 def _badges(study: StudyResults) -> list[tuple[str, str]]:
     """Severity and words, one for each kind of run that is missing."""
-    pruned, others = _split_pruned(study)
-    levels = {"failed": "error", "broken": "error", "unfinished": "warning", "repeated": "note"}
+    levels = {"failed": "error", "broken": "error", "unfinished": "warning", "pruned": "note", "repeated": "note"}
     badges = []
     for state, level in levels.items():
-        if n := sum(run.state == state for run in others):
+        if n := sum(run.state == state for run in study.others):
             badges.append((level, f"{n} {state}"))
-    if pruned:
-        badges.append(("note", f"{len(pruned)} pruned"))
     if any(arm.folds is not None and arm.folds.missing for arm in study.arms):
         badges.append(("warning", "folds are missing"))
     return badges or [("good", "every run is finished")]
@@ -154,23 +148,8 @@ def _readout(study: StudyResults, arm: Arm) -> str:
 
 def _others(study: StudyResults) -> list[tuple[str, list[str]]]:
     """The runs that are not in the table: a heading for each state, and a line for each run."""
-    pruned, others = _split_pruned(study)
-    parts = listing(replace(study, others=others), _MOST_LISTED)
-    if pruned:
-        _, lines = listing(replace(study, others=pruned), _MOST_LISTED)[0]
-        lines = [line.replace(_PRUNED, "") for line in lines]
-        parts.append((f"{count_text(len(pruned), 'trial')} pruned: stopped early by the search", lines))
+    parts = listing(study, _MOST_LISTED)
     return [(heading.replace("`", ""), [clean(study, line) for line in lines]) for heading, lines in parts]
-
-
-def _split_pruned(study: StudyResults) -> tuple[tuple[OtherRun, ...], tuple[OtherRun, ...]]:
-    """The trials that a search stopped, and the other runs without results."""
-    is_pruned = {
-        run.folder: run.state == "unfinished" and read_summary(run.folder).get("status") == "pruned"
-        for run in study.others
-    }
-    pruned = tuple(run for run in study.others if is_pruned[run.folder])
-    return pruned, tuple(run for run in study.others if not is_pruned[run.folder])
 
 
 # Lists beside the drawings ------------------------------------------------------------------------------------------

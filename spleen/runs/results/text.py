@@ -23,6 +23,7 @@ _MOST_EXTRA_COLUMNS = 6
 _MOST_LISTED = 20
 _WORDS = {
     "unfinished": "unfinished; to resume, run the same command again, or `spleen train resume=RUN`",
+    "pruned": "pruned: stopped early by the search",
     "failed": "failed",
     "broken": "broken and not counted",
     "repeated": "repeated; only the newest counts",
