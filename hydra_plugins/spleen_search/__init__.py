@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -98,9 +99,9 @@ class SearchSweeper(Sweeper):
                 new = [(trial, job) for trial, job in jobs if not _known(search, trial, job)]
                 Multirun.jobs = [*Multirun.jobs, *(job for _, job in new)]
                 overrides = [[*job.launcher_overrides(), _trial_override(storage, name, trial)] for trial, job in new]
-                if overrides:
-                    launcher.launch(overrides, initial_job_idx=started)
-                    started += len(overrides)
+                if overrides and not self._launch(launcher, overrides, started):
+                    break  # the trials stay open, as those of an interrupted search
+                started += len(overrides)
             except Interrupted:  # the trials stay open: the next search finds their process dead and repeats them
                 raise
             except BaseException:
@@ -108,6 +109,17 @@ class SearchSweeper(Sweeper):
                 raise
             search.close(trials)
         print_search(search.trials(), folder)
+
+    def _launch(self, launcher: Launcher, overrides: Sequence[Sequence[str]], started: int) -> bool:
+        """Run these jobs; False if the launcher itself has ended early, as where a worker was killed."""
+        try:
+            launcher.launch(overrides, initial_job_idx=started)
+        except Exception as error:  # jobs record their own failures
+            if self._config.debug is True:
+                raise
+            Multirun.trouble = f"{type(error).__name__}: {error}".splitlines()[0]
+            return False
+        return True
 
     def _plan(self, fixed: Sequence[str], trial: "Trial") -> Job:
         """The job of a trial; raises InputError for invalid settings."""

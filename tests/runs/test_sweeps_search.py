@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from spleen.errors import InputError, Pruned
 from spleen.runs.sweeps.search import Search, SearchSettings, TrialReporter, space_from_bounds, space_from_choices
+from spleen.system.locks import folder_lock
 
 SPACE = {
     "lr": space_from_bounds("lr", 1e-4, 1e-1, log=True, whole=False),
@@ -90,6 +91,44 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert search.remaining() == 4
     assert search.ask().overrides == tuple(killed.stdout.split())
     assert Search(settings(tmp_path), SPACE).repeated == 0  # this process is alive
+
+
+def test_the_trial_of_a_job_that_outlives_the_process_that_asked_for_it_is_left_alone(tmp_path: Path) -> None:
+    """As on a cluster, where the jobs go on after the shell on the login node has died."""
+    code = f"""
+from pathlib import Path
+from tests.runs.test_sweeps_search import SPACE, reporter, settings
+from spleen.runs.sweeps.search import Search
+reporter(Path({str(tmp_path)!r}), Search(settings(Path({str(tmp_path)!r})), SPACE).ask().number)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with folder_lock(tmp_path / "run0"):
+        assert Search(settings(tmp_path), SPACE).repeated == 0
+    assert Search(settings(tmp_path), SPACE).repeated == 1
+
+
+def test_of_a_trial_that_has_ended_nothing_is_reported(tmp_path: Path) -> None:
+    """Its run may be resumed by hand."""
+    search = Search(settings(tmp_path), SPACE)
+    trial = search.ask()
+    search.close([trial])
+    late = reporter(tmp_path, trial.number)
+    late.report(0, 0.5)
+    late.complete(0.5)
+    (ended,) = search.trials()
+    assert (ended.state, ended.value, ended.intermediate_values) == (TrialState.FAIL, None, {})
+
+
+def test_a_search_cannot_be_continued_with_other_choices(tmp_path: Path) -> None:
+    Search(settings(tmp_path), SPACE).ask()
+    other = SPACE | {"augment": space_from_choices("a", ["x", "z"])}
+    with pytest.raises(
+        InputError, match=r"augment: .* the values x, y, and now from the values x, z, .* study=ANOTHER"
+    ):
+        Search(settings(tmp_path), other)
+    wider = Search(settings(tmp_path), SPACE | {"lr": space_from_bounds("lr", 1e-5, 1.0, log=True, whole=False)})
+    assert wider.remaining() == 3
+    wider.ask()
 
 
 def test_a_trial_can_be_completed_with_the_result_of_an_earlier_run(tmp_path: Path) -> None:

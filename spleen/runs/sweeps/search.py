@@ -11,6 +11,7 @@ from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
+    check_distribution_compatibility,
 )
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spleen.errors import InputError, Pruned
 from spleen.records.renamed_keys import current_key
+from spleen.system.locks import is_claimed
 from spleen.system.process import is_alive, this_process
 
 _OWNER, _RUN_FOLDER, _KILLED = "owner", "run_folder", "killed"
@@ -77,6 +79,7 @@ class Search:
         self._settings = settings
         self._space = dict(space)
         self._study = _open_study(settings)
+        _check_same_space(self._study, self._space)
         # The sampler's state is not stored; with the same seed it would repeat its first draws after a restart.
         self._study.sampler = optuna.samplers.TPESampler(
             seed=settings.seed + len(self._study.trials), n_startup_trials=settings.startup_trials, multivariate=False
@@ -86,11 +89,7 @@ class Search:
 
     def _repeat_killed(self) -> int:
         """Enqueue the settings of trials whose process is dead; their run folders are resumed."""
-        killed = [
-            t
-            for t in self._study.get_trials(states=(TrialState.RUNNING,))
-            if is_alive(t.user_attrs.get(_OWNER, "")) is False
-        ]
+        killed = [t for t in self._study.get_trials(states=(TrialState.RUNNING,)) if _is_dead(t)]
         for trial in killed:
             optuna.trial.Trial(self._study, trial._trial_id).set_user_attr(_KILLED, True)
             self._study.tell(trial.number, state=TrialState.FAIL)
@@ -131,7 +130,7 @@ class Search:
 
 
 class TrialReporter:
-    """The search, in the process of a running trial."""
+    """The search, in the process of a running trial; of one that has ended nothing is reported."""
 
     def __init__(self, storage: Path, name: str, number: int, run_folder: Path) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -139,11 +138,12 @@ class TrialReporter:
         startup_trials, warmup_epochs = json.loads(self._study.user_attrs["pruner"])
         self._study.pruner = optuna.pruners.MedianPruner(startup_trials, warmup_epochs)
         self._trial = optuna.trial.Trial(self._study, self._study.trials[number]._trial_id)
-        self._trial.set_user_attr(_RUN_FOLDER, str(run_folder))
+        if not self._has_ended():
+            self._trial.set_user_attr(_RUN_FOLDER, str(run_folder))
 
     def report(self, epoch: int, dice: float) -> None:
         """Report the validation Dice of an epoch; raises Pruned if the trial should not continue."""
-        if dice != dice:  # NaN: no validation case contains the organ
+        if dice != dice or self._has_ended():  # NaN: no validation case contains the organ
             return
         self._trial.report(dice, epoch)
         if self._trial.should_prune():
@@ -151,8 +151,38 @@ class TrialReporter:
             raise Pruned(f"pruned after epoch {epoch + 1}: validation Dice {dice:.4f} is below the median")
 
     def complete(self, dice: float) -> None:
-        """Report the final validation Dice."""
-        self._study.tell(self._trial, dice)
+        """Report the final validation Dice, unless the trial has ended."""
+        self._study.tell(self._trial, dice, skip_if_finished=True)
+
+    def _has_ended(self) -> bool:
+        """Whether the search counts the trial as ended already, as where it failed and its run is resumed by hand."""
+        return self._study.trials[self._trial.number].state.is_finished()
+
+
+def _is_dead(trial: FrozenTrial) -> bool:
+    """Whether a running trial runs no longer; a job on a cluster may outlive the process that asked for it."""
+    folder = trial_folder(trial)
+    return is_alive(trial.user_attrs.get(_OWNER, "")) is False and not (folder is not None and is_claimed(folder))
+
+
+def _check_same_space(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> None:
+    """Raise InputError where trials of the search have chosen from other values than these."""
+    for trial in study.get_trials(deepcopy=False):
+        for name in space.keys() & trial.distributions.keys():
+            try:
+                check_distribution_compatibility(trial.distributions[name], space[name])
+            except ValueError as error:
+                raise InputError(
+                    f"{name}: the trials of this search were chosen from {_in_words(trial.distributions[name])}, and "
+                    f"now from {_in_words(space[name])}, which cannot be compared; give the same, or study=ANOTHER_NAME"
+                ) from error
+
+
+def _in_words(space: BaseDistribution) -> str:
+    if isinstance(space, CategoricalDistribution):
+        return f"the values {', '.join(map(str, space.choices))}"
+    kind = "whole numbers" if isinstance(space, IntDistribution) else "numbers"
+    return f"{kind}{' on a log scale' if getattr(space, 'log', False) else ''}"
 
 
 def trial_folder(trial: FrozenTrial) -> Path | None:
