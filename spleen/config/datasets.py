@@ -144,9 +144,9 @@ def complete(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         if order is None and dataset.regions_class_order is not None:
             order = list(dataset.regions_class_order)
     channels = data.channels or _count_channels(dataset)
-    ignore_value = data.ignore_value
-    if ignore_value is None and not any(dataset.ignore_value in values for values in build_classes(config).values):
-        ignore_value = dataset.ignore_value
+    ignore_value, of_dataset = data.ignore_value, dataset.ignore_value
+    if ignore_value is None and of_dataset is not None:
+        ignore_value = None if any(of_dataset in each for each in build_classes(config).values) else of_dataset
     data = replace(data, label_values=label_values, channels=channels, ignore_value=ignore_value)
     data = replace(data, regions_class_order=order)
     return replace(config, data=data, intensity=intensity)

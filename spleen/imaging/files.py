@@ -300,6 +300,7 @@ def _match(left: Mapping[str, Path], right: Mapping[str, Path]) -> MatchedFiles:
 
 
 def _without_channel(files: Mapping[str, Path], partners: Mapping[str, Path]) -> dict[str, Path]:
-    """Drop _0000 from names whose counterpart has the shorter name."""
+    """Drop _0000 from names whose counterpart has the shorter name, unless another file has it."""
     short = {name: name.removesuffix(_FIRST_CHANNEL) for name in files}
-    return {short[name] if name not in partners and short[name] in partners else name: files[name] for name in files}
+    dropped = {name for name in files if name not in partners and short[name] in partners and short[name] not in files}
+    return {short[name] if name in dropped else name: files[name] for name in files}

@@ -25,6 +25,7 @@ from spleen.imaging.classes import in_class
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.records.folder import RunFolder
 from spleen.records.writing import write_case_split, write_split
+from spleen.system.text import shortened
 from spleen.training.scores import SCORED_SPLITS
 
 log = logging.getLogger(__name__)
@@ -197,6 +198,11 @@ def _given_folds(config: TrainConfig, skipped: Collection[str]) -> tuple[FoldCas
     if not config.split.splits_file:
         return None
     folds = read_splits(Path(config.split.splits_file))
+    if isinstance(config.fold, int) and config.fold < len(folds) and set(folds[config.fold].held_out) <= set(skipped):
+        raise InputError(
+            f"fold={config.fold}: {shortened(folds[config.fold].held_out)}, all that it holds out, is skipped "
+            "(data.skip_bad=true), so nothing is left to test"
+        )
     return tuple(FoldCases(_without(fold.train, skipped), _without(fold.held_out, skipped)) for fold in folds)
 
 
@@ -220,7 +226,7 @@ def record_split(run_folder: Path, data: RunData, config: TrainConfig) -> None:
     split = CaseSplit(train=train, val=val, test=test)
     write_case_split(run_folder, split, config.fold, _settings(config), slices.skipped)
     if data.folds is not None:
-        write_splits(RunFolder(run_folder).folds, data.folds)
+        write_splits(RunFolder(run_folder).folds, data.folds, may_be_empty=bool(slices.skipped))
 
 
 def _describe(data: SliceDataModule, config: TrainConfig) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from spleen.data.cases import Case
 from spleen.data.loading.batches import CaseSlices, TrainingSlices
+from spleen.data.store import store
 from spleen.data.store.store import open_case
 from spleen.errors import InputError
 from spleen.imaging.classes import ClassMap
@@ -393,6 +394,30 @@ def test_a_modified_file_of_an_entry_is_detected_and_the_entry_rebuilt(case, cac
     caplog.clear()
     open_case(case, SETTINGS, cache, verify=True)
     assert caplog.text == ""
+
+
+def test_a_damaged_entry_that_another_process_has_replaced_is_kept(case, cache, monkeypatch):
+    """Two jobs find the same damaged entry; the other one is faster, and rebuilds it before this one removes it."""
+    expected = open_case(case, SETTINGS, cache)
+    _flip(expected.images.path, keep_time=False)
+    monkeypatch.setattr(store.log, "warning", _once(lambda: open_case(case, SETTINGS, cache)))
+    found = open_case(case, SETTINGS, cache)
+    np.testing.assert_array_equal(np.asarray(found.images), np.asarray(open_case(case, SETTINGS, cache).images))
+    assert sorted(path.name for path in expected.images.path.parent.parent.iterdir()) == [
+        expected.images.path.parent.name
+    ]
+
+
+def _once(act):
+    """A function of any arguments that acts at its first call only."""
+    calls = []
+
+    def called(*_):
+        calls.append(1)
+        if len(calls) == 1:
+            act()
+
+    return called
 
 
 def test_silent_disk_corruption_is_found_with_verify(case, cache, caplog):

@@ -163,6 +163,16 @@ def test_the_files_of_a_list_are_channels_in_its_order_whatever_their_names(tmp_
         image.check_channels(3)
 
 
+def test_an_image_beside_its_own_mask_is_not_scored_in_its_place(tmp_path: Path) -> None:
+    """As after predicting a folder into itself: a_0000 is the image, a the mask."""
+    masks = touch(tmp_path / "masks", "a.nii.gz", "a_0000.nii.gz")
+    touch(tmp_path / "labels", "a.nii.gz")
+    with pytest.raises(InputError, match=r"(?s)1 file.s. have no counterpart .*a_0000.nii.gz"):
+        pair_by_name(tmp_path / "masks", tmp_path / "labels")
+    masks[1].unlink()
+    assert pair_by_name(tmp_path / "masks", tmp_path / "labels")["a"][0] == masks[0]
+
+
 def test_images_in_several_files_are_paired_with_labels(tmp_path: Path) -> None:
     files = touch(tmp_path / "images", "a_0000.nii", "a_0001.nii", "b.nii.gz")
     a, b = touch(tmp_path / "labels", "a.nii.gz", "b.nii")

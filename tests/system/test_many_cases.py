@@ -267,7 +267,7 @@ def test_a_bad_case_fails_the_run_unless_bad_cases_are_skipped(tmp_path: Path) -
         quick(tmp_path, *data.decathlon)
     assert str(caught.value).startswith(f"1 of 6 cases cannot be used:\n  c3: {data.image('c3')}")
     assert "skip them with data.skip_bad=true" in str(caught.value)
-    splits = [{"train": ["c0", "c1", "c3"], "val": ["c2", "c4", "c5"]}]
+    splits = [{"train": ["c0", "c1", "c3"], "val": ["c2", "c4", "c5"]}, {"train": ["c0", "c1", "c2"], "val": ["c3"]}]
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     run = quick(
         tmp_path, *data.decathlon, "data.skip_bad=true", "fold=0", f"split.splits_file={tmp_path / 'splits.json'}",
@@ -275,6 +275,10 @@ def test_a_bad_case_fails_the_run_unless_bad_cases_are_skipped(tmp_path: Path) -
     )  # fmt: skip
     assert list(split_of(run)["skipped"]) == ["c3"]
     assert (split_of(run)["train"], split_of(run)["test"]) == (["c0", "c1"], ["c2", "c4", "c5"])
+    with pytest.raises(InputError, match="fold=1: c3, all that it holds out, is skipped"):
+        quick(
+            tmp_path, *data.decathlon, "data.skip_bad=true", "fold=1", f"split.splits_file={tmp_path / 'splits.json'}"
+        )
 
 
 def test_the_same_image_in_two_splits_is_an_error_unless_grouped(tmp_path: Path) -> None:

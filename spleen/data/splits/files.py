@@ -38,15 +38,16 @@ def read_splits(path: Path) -> tuple[FoldCases, ...]:
     return folds
 
 
-def write_splits(path: Path, folds: Sequence[FoldCases]) -> None:
+def write_splits(path: Path, folds: Sequence[FoldCases], may_be_empty: bool = False) -> None:
     """Write folds as splits_final.json, atomically.
 
-    Raises InputError if there are no folds, or if one is empty or contains a case twice; OSError if writing fails.
+    Raises InputError if there are no folds, or if one is empty, unless it `may_be_empty` as its cases were skipped, or
+    contains a case twice; OSError if writing fails.
     """
     if not folds:
         raise InputError(f"{path}: there are no folds to write")
     for number, fold in enumerate(folds):
-        _check(f"{path}, fold {number}", fold)
+        _check(f"{path}, fold {number}", fold, may_be_empty)
     content = [{"train": list(fold.train), "val": list(fold.held_out)} for fold in folds]
     write_text(path, json.dumps(content, indent=4) + "\n")
 
@@ -88,8 +89,8 @@ def _names(where: str, entry: object) -> tuple[str, ...]:
     return tuple(entry)
 
 
-def _check(where: str, fold: FoldCases) -> None:
-    if not fold.train or not fold.held_out:
+def _check(where: str, fold: FoldCases, may_be_empty: bool = False) -> None:
+    if not may_be_empty and not (fold.train and fold.held_out):
         raise InputError(f'{where}: "train" and "val" must each list at least one case')
     for key, case_ids in (("train", fold.train), ("val", fold.held_out)):
         if duplicates := _duplicates(case_ids):

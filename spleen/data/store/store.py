@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from spleen.imaging.files import is_there
 from spleen.imaging.nifti import read_shape
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.imaging.slicing import InPlaneGrid, slice_shape
-from spleen.system.files import new_folder
+from spleen.system.files import new_folder, temporary_sibling
 from spleen.system.hashing import content_hash
 from spleen.system.memory import MemoryBudget
 from spleen.types import AxisName
@@ -76,11 +76,12 @@ def open_case(
         entry = entries_folder(cache) / _key(case, preprocessing, cache, allow_empty_label)
         rebuild = partial(_rebuild, entry, case, preprocessing, cache, allow_empty_label, restore)
         if entry.is_dir():
+            found = _stamp(entry)
             try:
                 return _open(case, entry, preprocessing.axis, rebuild, verify)
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 log.warning("%s is damaged (%s) and is rebuilt", entry, error)
-                shutil.rmtree(entry)
+                _remove(entry, found)
         with (
             room.taken(_bytes_to_build(case, preprocessing)) if room else nullcontext(),
             new_folder(entry) as folder,
@@ -91,6 +92,21 @@ def open_case(
         raise InputError(
             f"cannot use the slice store under {cache}: {error}. Free some space or choose another cache_dir=…"
         ) from error
+
+
+def _stamp(folder: Path) -> tuple[int, int]:
+    """What tells a folder from another one that is later put in its place."""
+    status = folder.stat()
+    return status.st_ino, status.st_ctime_ns
+
+
+def _remove(entry: Path, stamp: tuple[int, int]) -> None:
+    """Remove a damaged entry, but not the one that another process has put in its place."""
+    aside = temporary_sibling(entry)
+    with suppress(OSError):  # gone already
+        if _stamp(entry) == stamp:
+            entry.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _rebuild(
