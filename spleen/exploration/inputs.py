@@ -59,12 +59,15 @@ def _paired(images: Sequence[Path], labels: Sequence[Path]) -> list[CaseFiles]:
     found = find_volumes(images)
     if not labels:
         return _named(found, [None] * len(found))
-    if len(images) == len(labels) == 1 and images[0].is_dir() and labels[0].is_dir():
+    partners = find_volumes(labels)
+    are_folders = len(images) == len(labels) == 1 and images[0].is_dir() and labels[0].is_dir()
+    if len(found) == len(partners) == 1:
+        (case,) = _named(found, [partners[0]])
+        name = _short_name(found[0])
+        return [replace(case, case_id=name) if are_folders and name == _short_name(partners[0]) else case]
+    if are_folders:
         pairs = pair_by_name(images[0], labels[0])
         return [CaseFiles(case_id, image, label) for case_id, (image, label) in pairs.items()]
-    partners = find_volumes(labels)
-    if len(found) == len(partners) == 1:
-        return _named(found, [partners[0]])
     return _named(found, _pair(found, partners))
 
 

@@ -16,6 +16,8 @@ MIN_CASES = 5
 """With fewer cases nothing can be called unusual."""
 CUT_OFF = 3.5
 _EXACT_TOLERANCE = 0.05
+_ROUNDING = 1e-4
+"""Relative differences that say nothing: affines of one spacing differ by the rounding of 32-bit numbers."""
 _MAJORITY = 0.8
 RULE = (
     f"a case is an outlier if its robust z-score, 0.6745 × (value − median) ÷ MAD, exceeds {CUT_OFF} in magnitude "
@@ -109,7 +111,8 @@ def robust_scores(
 ) -> tuple[Float64[np.ndarray, " n"], Literal["z-score", "share one value"]]:
     """Robust z-score of each value (of its logarithm if `is_ratio`); NaN stays NaN.
 
-    Where the MAD is 0: infinite for what lies more than 5 % off the shared value, else 0.
+    Where the MAD is 0, but for the rounding of headers: infinite for what lies more than 5 % off the shared value, else
+    0.
     """
     scaled = values
     if is_ratio:
@@ -119,7 +122,7 @@ def robust_scores(
     difference = scaled - median
     mad = float(np.nanmedian(np.abs(difference)))
     tolerance = math.log10(1 + _EXACT_TOLERANCE) if is_ratio else _EXACT_TOLERANCE * abs(float(median))
-    if mad > 1e-9:
+    if mad > max(1e-9, _ROUNDING if is_ratio else _ROUNDING * abs(float(median))):
         return 0.6745 * difference / mad, "z-score"
     off = np.where(np.abs(difference) > tolerance, np.copysign(np.inf, difference), 0.0)
     return np.where(np.isnan(scaled), np.nan, off), "share one value"

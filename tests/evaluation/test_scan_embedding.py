@@ -58,6 +58,13 @@ def test_a_mask_outside_the_body_is_kept_with_a_margin() -> None:
     )  # fmt: skip
 
 
+def test_a_single_slice_becomes_coarser_within_its_plane() -> None:
+    noise = np.random.default_rng(0).integers(0, 4096, (256, 256, 1)).astype(np.float32)
+    assert embed(Scan("a", noise, np.eye(4), False), 1000).factors[:2] >= (8, 8)
+    with pytest.raises(InputError):
+        embed(Scan("a", noise, np.eye(4), False), 1)
+
+
 def test_steps_become_coarser_before_voxels_do_and_both_are_true_to_the_image() -> None:
     image = body(noise_hu=12)
     scan = Scan("a", image, np.eye(4), True)

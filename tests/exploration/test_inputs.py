@@ -22,6 +22,15 @@ def test_a_single_image_and_label_are_paired_whatever_their_names(tmp_path):
     assert pairs(cases, tmp_path) == [("a", "a.nii.gz", "b.nii")]
 
 
+def test_the_only_image_and_label_of_two_folders_are_paired_whatever_their_names(tmp_path):
+    touch(tmp_path, "images/ct.nii.gz", "labels/spleen.nii.gz")
+    cases = find_cases([tmp_path / "images"], [tmp_path / "labels"])
+    assert pairs(cases, tmp_path) == [("images", "images/ct.nii.gz", "labels/spleen.nii.gz")]
+    touch(tmp_path, "imagesTr/c1_0000.nii.gz", "labelsTr/c1.nii.gz")
+    cases = find_cases([tmp_path / "imagesTr"], [tmp_path / "labelsTr"])
+    assert pairs(cases, tmp_path) == [("c1", "imagesTr/c1_0000.nii.gz", "labelsTr/c1.nii.gz")]
+
+
 def test_folders_are_paired_by_name_without_the_nnunet_channel_suffix(tmp_path):
     touch(tmp_path, "imagesTr/c2_0000.nii.gz", "imagesTr/c1_0000.nii.gz", "labelsTr/c1.nii.gz", "labelsTr/c2.nii.gz")
     cases = find_cases([tmp_path / "imagesTr"], [tmp_path / "labelsTr"])

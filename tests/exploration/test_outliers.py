@@ -57,6 +57,14 @@ def test_if_most_values_are_equal_the_limit_is_five_per_cent():
     assert np.isnan(scores[5])
 
 
+def test_the_rounding_of_headers_is_no_deviation():
+    """Ten cases of 5 mm whose affines differ in the seventh digit, one of 5.001 mm and one of 6."""
+    values = np.array([*(5 * (1 + 1e-6 * number) for number in range(-5, 5)), 5.001, 6.0])
+    scores, rule = robust_scores(values, is_ratio=True)
+    assert rule == "share one value"
+    assert scores.tolist() == [0] * 11 + [np.inf]
+
+
 def test_exactly_the_known_outliers_are_found(tmp_path):
     for number in range(14):
         write_case(tmp_path, f"case_{number:02}", number)

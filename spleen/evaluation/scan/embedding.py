@@ -153,11 +153,13 @@ def _attempts(scan: Scan, box: Box, finest: float) -> Iterator[tuple[Factors, fl
         while step <= _COARSEST_STEP:
             yield (factors[0], factors[1], factors[2]), finest * step
             step *= 2
-        if all(2 * factor > n for factor, n in zip(factors, size, strict=True)):
+        divisible = [axis for axis in range(3) if 2 * factors[axis] <= size[axis]]
+        if not divisible:
             return
         apart = spacing * factors
-        for axis in range(3):
-            if apart[axis] <= _SAME_SPACING * apart.min() and 2 * factors[axis] <= size[axis]:
+        finest_mm = apart[divisible].min()
+        for axis in divisible:
+            if apart[axis] <= _SAME_SPACING * finest_mm:
                 factors[axis] *= 2
 
 

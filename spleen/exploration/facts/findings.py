@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spleen.exploration.facts.dicom import DicomFacts
-from spleen.exploration.facts.header import NOT_SET, GeometryFacts, HeaderFacts
+from spleen.exploration.facts.header import NOT_SET, UNKNOWN_CODE, GeometryFacts, HeaderFacts
 from spleen.exploration.facts.intensity import IntensityFacts
 from spleen.exploration.facts.label import LabelFacts
 from spleen.imaging.geometry import SHEARED_DEGREES, shear_note
@@ -36,6 +36,10 @@ def header_findings(header: HeaderFacts) -> Iterator[Finding]:
     """Warnings about the header of an image."""
     if header.spatial_unit == NOT_SET:
         yield Finding("warning", "spatial unit not set", "the header names no unit of length; mm is assumed")
+    elif header.spatial_unit.startswith(UNKNOWN_CODE):
+        yield Finding(
+            "warning", "spatial unit not set", "the header's code for units (xyzt_units) has no meaning; mm is assumed"
+        )
     elif header.spatial_unit != "mm":
         yield Finding(
             "warning", "unit other than mm", f"the header gives positions in {header.spatial_unit}; converted to mm"

@@ -26,6 +26,7 @@ from spleen.imaging.slicing import AXES, slice_spacing_mm
 from spleen.types import Affine, AxisName, SpacingMm
 
 NOT_SET = "not set"
+UNKNOWN_CODE = "unknown code"
 BYTES_PER_VOXEL = 22
 """What the exploration of one case needs at most, measured."""
 # Spacings whose ratio is below are the same to the eye, and isotropic.
@@ -108,11 +109,7 @@ def open_header(path: Path) -> tuple[nib.nifti1.Nifti1Pair | None, InputError | 
     refused, such as a fourth dimension.
     """
     try:
-        nifti = _open(path, BYTES_PER_VOXEL, uneven=True)
-        nifti.header.get_xyzt_units()
-        return nifti, None
-    except KeyError:
-        return None, InputError(f"{path}: the header's code for units (xyzt_units) has no meaning; repair the header")
+        return _open(path, BYTES_PER_VOXEL, uneven=True), None
     except NotChosenError as error:
         return None, error
     except InputError as error:
@@ -177,7 +174,7 @@ def _units(nifti: nib.nifti1.Nifti1Pair) -> tuple[str, str]:
     try:
         spatial, temporal = nifti.header.get_xyzt_units()
     except KeyError:
-        return (f"unknown code {int(nifti.header['xyzt_units'])}",) * 2
+        return (f"{UNKNOWN_CODE} {int(nifti.header['xyzt_units'])}",) * 2
     return NOT_SET if spatial == "unknown" else str(spatial), NOT_SET if temporal == "unknown" else str(temporal)
 
 
