@@ -15,7 +15,7 @@ from spleen.evaluation.ignored import IgnoredValue
 from spleen.evaluation.labelled import Labelled
 from spleen.evaluation.scoring import RawSettings, score_pairs
 from spleen.evaluation.summary import MetricSummary, summarise
-from spleen.imaging.files import ImageFiles, group_channels, pair_images
+from spleen.imaging.files import SUFFIXES, ImageFiles, group_channels, pair_images
 from spleen.inference.calibrate import calibrate
 from spleen.inference.calibration.conformal import fewest_cases
 from spleen.inference.calibration.ensemble_weights import FittedWeights, fit_weights
@@ -114,21 +114,21 @@ def calibrate_on(cases: Sequence[Case], views: Mapping[Path, float]) -> Calibrat
     )  # fmt: skip
     models = load_ensemble(list(views), allow_custom_code=True)
     n_channels = models[0].preprocessing.n_channels
-    named = group_channels([path for case in cases for path in case.images], n_channels)
-    case_of = {case.images[0]: case for case in cases}
     try:
-        label_of = {image.paths[0]: label for image, label in pair_images(images, labels, n_channels).values()}
-        is_paired = [label_of.get(case.images[0]) == case.label for case in cases]
-        if not all(is_paired) or {image.paths for image in named} != {case.images for case in cases}:
+        paired = pair_images(images, labels, n_channels).values()
+        label_of = {image.paths: label for image, label in paired}
+        if any(label_of.get(case.images) != case.label for case in cases):
             return _uncalibrated("images and labels do not have the same names in their folders; see spleen calibrate")
-        labelled = _labelled({image.case_id: case_of[image.paths[0]] for image in named}, models[0].classes.names)
+        named = group_channels([path for image, _ in paired for path in image.paths], n_channels)
+        name_of = {image.paths: image.case_id for image in named}  # as `calibrate` calls them
+        labelled = _labelled({name_of[case.images]: case for case in cases}, models[0].classes.names)
         report = calibrate(list(views), images, labels, settings, labelled=labelled)
     except InputError as error:
         return _uncalibrated(str(error))
     shortages = [text for each in report.calibration.classes if (text := each.shortage())]
     n_failed = len(report.failures)
     counted = f"{len(cases) - n_failed} of the {len(cases)}" if n_failed else f"the {len(cases)}"
-    masks = {case_of[each.image.paths[0]].case_id: each.mask for each in plan_targets(named, report.predictions)}
+    masks = {case.case_id: report.predictions / f"{name_of[case.images]}{SUFFIXES[0]}" for case in cases}
     return Calibrated("; ".join([f"calibrated on {counted} test cases", *shortages]), masks)
 
 

@@ -149,18 +149,19 @@ def predict(
         raise InputError("--fit-weights needs cases that no RUN was trained on, --held-out those that RUNs held out")
     if labelled and not fit_weights:
         raise InputError("--labelled says what the labels of --fit-weights hold; add --fit-weights IMAGES LABELS")
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_on_signals())
+    with ExitStack() as fetched:
+        with ExitStack() as stack:
+            stop = stack.enter_context(stop_on_signals())
+            if remote is not None:
+                inputs = [fetched.enter_context(remote.fetched())]
+            bar = stack.enter_context(ProgressBar("slice", check=stop.check))
+            if fit_weights is not None:
+                settings = _fit((runs, inputs, output), (*fit_weights, labelled), settings, bar.advance, writer)
+            report = predict_files(runs, inputs, output, settings, bar.advance, writer)
+        _tell(report)
         if remote is not None:
-            inputs = [stack.enter_context(remote.fetched())]
-        bar = stack.enter_context(ProgressBar("slice", check=stop.check))
-        if fit_weights is not None:
-            settings = _fit((runs, inputs, output), (*fit_weights, labelled), settings, bar.advance, writer)
-        report = predict_files(runs, inputs, output, settings, bar.advance, writer)
-    _tell(report)
-    if remote is not None:
-        remote.send(report)
-    has_pages = _write_pages(report) if page else True
+            remote.send(report)
+        has_pages = _write_pages(report) if page else True  # they show the images, so before these have gone
     if report.failures or not has_pages:
         raise typer.Exit(code=1)
 
@@ -266,13 +267,14 @@ def _tell(report: "PredictionReport") -> None:
 
 
 def _write_pages(report: "PredictionReport") -> bool:
-    """A page beside each new mask; False if one failed. The masks are complete already."""
-    from spleen.inference.report.masks import write_case_pages
+    """A page beside each new mask, and beside each kept one without a page; False if one failed."""
+    from spleen.inference.report.masks import page_of, write_case_pages
     from spleen.system.progress import ProgressBar
     from spleen.system.signals import stop_on_signals
 
     with stop_on_signals() as stop, ProgressBar("page", check=stop.check) as bar:
-        pages, failures = write_case_pages([case.mask for case in report.cases], progress=bar.name_case)
+        masks = [*(case.mask for case in report.cases), *(m for m in report.kept_masks if not page_of(m).exists())]
+        pages, failures = write_case_pages(masks, progress=bar.name_case)
     if pages:
         print(f"  {len(pages)} page(s), such as {pages[0]}")
     print_failures([f"page {failure}" for failure in failures])

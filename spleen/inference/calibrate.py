@@ -34,7 +34,8 @@ from spleen.inference.calibration.stored import calibration_path, write_calibrat
 from spleen.inference.ensemble import read_for
 from spleen.inference.leakage import named_like_training_cases, views_that_held_out, views_that_saw
 from spleen.inference.loading import TrainedModel, load_ensemble
-from spleen.inference.predict import Advance, Paths, listed, predict
+from spleen.inference.outputs import plan_targets
+from spleen.inference.predict import Advance, Paths, listed, predict_targets
 from spleen.inference.record import read_record
 from spleen.inference.settings import PredictSettings
 from spleen.inference.views.build import make_views
@@ -115,8 +116,8 @@ def calibrate(
     if by_case is not None and (untold := [name for name in chosen if name not in by_case]):
         raise InputError(f"nothing says which classes are labelled in {shortened(untold, 5)}; add a line for each case")
     folder = _folder_of(models, conditions, Path(images))
-    inputs = [path for image, _ in chosen.values() for path in image.paths]
-    report = predict([model.checkpoint for model in models], inputs, folder, _kept(settings), advance)
+    targets = plan_targets([image for image, _ in chosen.values()], folder)
+    report = predict_targets(models, targets, _kept(settings), advance)
     failed = {each.image: each.reason for each in report.failures}
     scored = {name: pair for name, pair in chosen.items() if pair[0].paths[0] not in failed}
     cases, unscored = _cases(values, folder, scored, unlabelled, by_case)
@@ -168,12 +169,20 @@ def _check_unseen(views: Sequence[View], pairs: Pairs) -> None:
     relation = "have the names of cases"
     if not seen and any(view.model.spec.seen_images for view in views):
         relation = "are, voxel by voxel, images"
-        seen = [name for name, (image, _) in pairs.items() if views_that_saw(views, read_for(views, image, 0))]
+        seen = [name for name, (image, _) in pairs.items() if _is_seen(views, image)]
     if seen:
         raise InputError(
             f"{len(seen)} of {len(pairs)} images {relation} that these runs were trained on ({shortened(seen, 3)}), "
             "and would calibrate them too well; leave them out, or calibrate a cross-validation with --held-out"
         )
+
+
+def _is_seen(views: Sequence[View], image: ImageFiles) -> bool:
+    """Whether a run was trained on this image; what cannot be read is told when it is predicted."""
+    try:
+        return bool(views_that_saw(views, read_for(views, image, 0)))
+    except (InputError, OSError):
+        return False
 
 
 def _kept(settings: PredictSettings) -> PredictSettings:

@@ -129,6 +129,11 @@ def read_for(views: Sequence[View], image: ImageFiles, bytes_per_voxel: int) -> 
     return native
 
 
+def counting(views: Sequence[View]) -> Sequence[View]:
+    """The views with a weight: the others would count in the agreement, and cost their time."""
+    return [view for view in views if view.weight > 0]
+
+
 def predict_volume(
     views: Sequence[View],
     image: NativeImage,
@@ -137,13 +142,14 @@ def predict_volume(
     keep_probabilities: bool,
     advance: Callable[[int], None],
 ) -> VolumePrediction:
-    """Average the probabilities of the views and decide on the native grid.
+    """Average the probabilities of the views and decide on the native grid; those of weight 0 are left out.
 
     A view of a cascade predicts in the box of its coarse view, and background beyond it. Where the coarse view finds
     nothing, the whole volume is predicted, with a warning.
     Memory: 1 byte per voxel for a single view, which is decided slice by slice; several views need 5 more per voxel
     and class, kept probabilities 4. `name` is used in messages; `advance` receives the number of slices just done.
     """
+    views = counting(views)
     decide = _single if len(views) == 1 else _fused
     return decide(views, image, _slices(views, image, name, batch_size, advance), keep_probabilities)
 

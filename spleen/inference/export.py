@@ -53,8 +53,8 @@ class ExportReport:
 
 
 def export(
-    run: Path,
-    output: Path | None = None,
+    run: str | Path,
+    output: str | Path | None = None,
     format: ExportFormat = "onnx",
     allow_custom_code: bool = False,
     overwrite: bool = False,
@@ -69,11 +69,11 @@ def export(
     Raises InputError for an invalid run, custom code without `allow_custom_code`, an existing output, a missing
     package, and a network that the format cannot express.
     """
-    path = output or Path(f"model{SUFFIXES[format]}")
+    path = Path(f"model{SUFFIXES[format]}" if output is None else output)
     metadata_path = path.with_name(f"{path.name}.json")
     _check_output(path, metadata_path, overwrite)
     check_installed(format)
-    model = load_trained(run, allow_custom_code)
+    model = load_trained(Path(run), allow_custom_code)
     if model.spec.roi is not None:
         log.warning(
             "%s is the second network of a cascade: the file expects the box around the organ, cut out as its metadata "

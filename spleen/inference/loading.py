@@ -38,6 +38,8 @@ class TrainedModel:
     spec: ModelSpec
     coarse: "TrainedModel | None" = None
     """The network that finds the box in which this one predicts (`spec.roi`); None: it predicts the whole volume."""
+    names_before: tuple[str, ...] | None = None
+    """What the training called the classes, where they were renamed."""
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -48,6 +50,11 @@ class TrainedModel:
     def classes(self) -> ClassMap:
         """Foreground classes and their label values."""
         return self.spec.preprocessing.classes
+
+    @property
+    def trained_names(self) -> tuple[str, ...]:
+        """What the training called the classes: it took from these which of them are left and right."""
+        return self.classes.names if self.names_before is None else self.names_before
 
 
 def load_trained(path: Path, allow_custom_code: bool = False) -> TrainedModel:
@@ -138,7 +145,8 @@ def load_ensemble(
 
 def _with_names(model: TrainedModel, new_names: Mapping[str, str]) -> TrainedModel:
     classes = replace(model.classes, names=renamed(model.classes.names, new_names))
-    return replace(model, spec=replace(model.spec, preprocessing=replace(model.preprocessing, classes=classes)))
+    spec = replace(model.spec, preprocessing=replace(model.preprocessing, classes=classes))
+    return replace(model, spec=spec, names_before=model.trained_names)
 
 
 def _hint(first: ClassMap, second: ClassMap) -> str:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from unicodedata import normalize
@@ -231,7 +232,8 @@ def keep_unrecorded(target: Target) -> None:
     """Rename an existing mask that no prediction has recorded, since it may be somebody's own; a warning names it."""
     mask = target.mask
     if mask.exists() and as_utf8(mask.name) not in _recorded(mask.parent):
-        kept = mask.with_name(f"{mask.name}.earlier")
+        names = (f"{mask.name}.earlier{'' if number == 1 else number}" for number in count(1))
+        kept = next(path for path in map(mask.with_name, names) if not path.exists())
         mask.replace(kept)
         log.warning("%s is kept as %s: it is not in %s", mask, kept.name, CSV_NAME)
 

@@ -15,7 +15,7 @@ from spleen.imaging.postprocessing import PostprocessSettings, postprocess
 from spleen.inference.calibration.applies import find_calibration
 from spleen.inference.calibration.calibration import Calibration
 from spleen.inference.confidence import ClassConfidence, confidence_scores
-from spleen.inference.ensemble import predict_volume, read_for
+from spleen.inference.ensemble import counting, predict_volume, read_for
 from spleen.inference.leakage import (
     check_unseen,
     named_like_training_cases,
@@ -89,6 +89,8 @@ class PredictionReport:
     seconds: float
     uncalibrated: str = ""
     """Why the confidence has no calibrated intervals; empty if it has."""
+    kept_masks: tuple[Path, ...] = ()
+    """The outputs that were kept."""
 
 
 def predict(
@@ -154,9 +156,17 @@ def predict_targets(
             except Exception as error:  # out of memory, or a bug: the other images continue
                 failures.append(FailedImage(target.image_path, f"{type(error).__name__}: {error}"))
     _warn(cases, named)
-    kept, left_out, seconds = len(targets) - len(missing), len(found) - len(targets), time.perf_counter() - started
-    uncalibrated = found_calibration.reason
-    return PredictionReport(tuple(cases), tuple(failures), kept, left_out, slices, seconds, uncalibrated)
+    kept = tuple(target.mask for target in targets if target not in set(missing))
+    return PredictionReport(
+        cases=tuple(cases),
+        failures=tuple(failures),
+        kept=len(kept),
+        left_out=len(found) - len(targets),
+        slices=slices,
+        seconds=time.perf_counter() - started,
+        uncalibrated=found_calibration.reason,
+        kept_masks=kept,
+    )
 
 
 def _warn(cases: Sequence[PredictedCase], named: Collection[str]) -> None:
@@ -229,7 +239,8 @@ def _predict_one(
 
 
 def _networks(views: Sequence[View]) -> list[TrainedModel]:
-    """Those that predict an image: of the views, and of each of their boxes."""
+    """Those that predict an image: of the views that count, and of each of their boxes."""
+    views = counting(views)
     coarse = {
         (view.model.spec.roi.checkpoint_sha256, view.model.spec.roi.classes): view.coarse.model
         for view in views

@@ -41,6 +41,11 @@ def check_folder(folder: Path) -> None:
     read_record(folder / CSV_NAME)
 
 
+def image_text(image: ImageFiles) -> str:
+    """The files of an image as predictions.csv names them."""
+    return CHANNEL_SEPARATOR.join(str(file.absolute()) for file in image.paths)
+
+
 def record(
     image: ImageFiles, mask: Path, scores: Sequence[ClassConfidence], label_values: Sequence[tuple[int, ...]]
 ) -> None:
@@ -49,7 +54,7 @@ def record(
     `label_values` are those of each class in `scores`.
     """
     path = mask.with_name(CSV_NAME)
-    images = CHANNEL_SEPARATOR.join(str(file.absolute()) for file in image.paths)
+    images = image_text(image)
     added = []
     for score, values in zip(scores, label_values, strict=True):
         cells = {name: _cell(value) for name, value in asdict(score).items()}

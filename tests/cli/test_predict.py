@@ -93,6 +93,10 @@ def test_a_page_beside_each_mask_shows_it_on_request(ct: SmallCt, views: list[Pa
     (page,) = (tmp_path / "out").glob("*_page.html")
     assert f"1 page(s), such as {page}" in done.output
     assert "Image with its prediction: bright" in page.read_text()
+    page.unlink()  # as after an interruption
+    done = spleen_predict(views[0], ct.image, "-o", tmp_path / "out", "--page", "--skip-existing")
+    assert f"1 page(s), such as {page}" in done.output
+    assert page.exists()
 
 
 def test_each_failed_image_is_listed_once_and_the_exit_code_is_1(

@@ -169,6 +169,26 @@ def test_a_case_that_fails_is_listed_and_the_others_calibrate(data: ManyCases, s
     assert len(read_calibration(study / "coronal1" / "calibration.json").of("front").cases) == 22
 
 
+def test_a_new_case_that_fails_is_listed_too(study: Path, tmp_path: Path) -> None:
+    new = shifted(many_cases(tmp_path / "new", 3))
+    new.image("n1").write_bytes(b"no volume")
+    output = spleen_calibrate(study / "coronal0", *folders_of(new))
+    assert output.startswith("1: "), output
+    assert "n1.nii.gz" in output
+    assert len(read_calibration(study / "coronal0" / "calibration.json").of("front").cases) == 2
+
+
+def test_cases_keep_the_names_of_their_folders(study: Path, tmp_path: Path) -> None:
+    """a_0000 would be called a where it is alone."""
+    new = shifted(many_cases(tmp_path / "new", 2))
+    for kind in ("imagesTr", "labelsTr"):
+        for number in range(2):
+            (new.root / kind / f"n{number}.nii.gz").rename(new.root / kind / f"a_000{number}.nii.gz")
+    report = calibrate(study / "coronal0", new.root / "imagesTr", new.root / "labelsTr")
+    assert report.failures == ()
+    assert {row["case_id"] for row in read_record(report.predictions / "predictions.csv")} == {"a_0000", "a_0001"}
+
+
 def test_partly_labelled_cases_count_as_far_as_they_are_labelled(data: ManyCases, study: Path, tmp_path: Path) -> None:
     """Of c4 two axial slices are labelled, of c9 one half; in the unlabelled part the reference would be wrong."""
     root = shutil.copytree(data.root, tmp_path / "data")

@@ -327,6 +327,10 @@ def test_an_existing_output_is_replaced_only_with_overwrite(run: Path, tmp_path:
     assert json.loads(report.metadata_path.read_text())["run"] == "now"
 
 
+def test_the_run_and_the_output_may_be_strings(run: Path, tmp_path: Path) -> None:
+    assert export(str(run), str(tmp_path / "net.pt"), "torchscript").path == tmp_path / "net.pt"
+
+
 def test_a_folder_is_refused_as_output(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is a folder; give the name of a file"):
         export(run, tmp_path, "torchscript", overwrite=True)

@@ -104,6 +104,7 @@ def test_runs_that_name_a_class_differently_are_fused_after_renaming(run_folder:
         load_ensemble([run_folder, other])
     models = load_ensemble([run_folder, other], new_names={"organ": "bright"})
     assert [model.classes.names for model in models] == [("bright",), ("bright",)]
+    assert [model.trained_names for model in models] == [("bright",), ("organ",)]
     with pytest.raises(InputError, match="no class 'liver' to rename: the classes are bright, organ"):
         load_ensemble([run_folder, other], new_names={"liver": "bright"})
 

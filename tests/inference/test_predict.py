@@ -208,7 +208,8 @@ def test_missing_runs_and_images_are_reported(ct: SmallCt, views: list[Path], tm
 def test_a_rerun_that_skips_every_image_still_returns_a_report(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:
     predict(views[0], ct.image, tmp_path / "mask.nii.gz")
     report = predict(views[0], ct.image, tmp_path / "mask.nii.gz", PredictSettings(skip_existing=True))
-    assert report == PredictionReport((), (), 1, 0, 0, report.seconds, NOT_CALIBRATED)
+    kept = (tmp_path / "mask.nii.gz",)
+    assert report == PredictionReport((), (), 1, 0, 0, report.seconds, NOT_CALIBRATED, kept)
 
 
 def test_a_mask_keeps_the_name_of_its_image_including_dots(ct: SmallCt, views: list[Path], tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ def test_an_existing_output_is_reported_before_anything_is_computed(
     assert (tmp_path / "out" / "b.nii.gz.earlier").read_bytes() == b"mine"
     report = predict(views[0], tmp_path, tmp_path / "out", PredictSettings(skip_existing=True))
     assert (report.cases, report.kept) == ((), 2)
+    (tmp_path / "out" / "predictions.csv").unlink()  # as if the record had failed: the masks are nobody's once more
+    predict(views[0], tmp_path, tmp_path / "out", PredictSettings(skip_existing=True))
+    assert (tmp_path / "out" / "b.nii.gz.earlier").read_bytes() == b"mine"
+    assert (tmp_path / "out" / "b.nii.gz.earlier2").exists()
     report = predict(views[0], tmp_path, tmp_path / "out", PredictSettings(overwrite=True))
     assert (len(report.cases), report.kept) == (2, 0)
     np.testing.assert_array_equal(voxels(tmp_path / "out" / "b.nii.gz"), voxels(tmp_path / "out" / "a.nii.gz"))

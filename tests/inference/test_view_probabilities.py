@@ -216,6 +216,16 @@ def test_left_right_flips_are_refused_for_a_class_without_a_counterpart() -> Non
     assert [variant for variant in view.variants if variant.flipped_dims] == [Variant((3,))]
 
 
+def test_what_is_left_and_right_is_told_by_the_names_of_the_training() -> None:
+    """Renamed for a prediction, two kidneys are mirrored as before; what the training took for one thing stays one."""
+    settings = PredictSettings(tta=True, flips=("left_right",))
+    kidneys = model(Side(), "axial", 9, ("left_kidney", "right_kidney"))
+    (expected,) = make_views([kidneys], settings)
+    renamed = model(Side(), "axial", 9, ("Linke_Niere", "Rechte_Niere"))
+    (view,) = make_views([replace(renamed, names_before=kidneys.classes.names)], settings)
+    assert view.variants == expected.variants != make_views([renamed], settings)[0].variants
+
+
 def test_slices_of_another_size_are_resampled_and_the_output_resampled_back(tmp_path: Path) -> None:
     """A ramp is upsampled by 2 for the network and its output downsampled; SciPy agrees away from the edges."""
     array = np.broadcast_to(np.linspace(-1, 1, 16)[:, None, None], (16, 12, 3))

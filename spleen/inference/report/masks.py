@@ -13,7 +13,7 @@ from spleen.evaluation.scan.page import to_page
 from spleen.evaluation.scan.pictures import Picture
 from spleen.evaluation.scan.scores import scan_scores
 from spleen.evaluation.scan.viewer import thumbnail
-from spleen.imaging.files import case_name, volumes_by_name
+from spleen.imaging.files import case_name, is_there, volumes_by_name
 from spleen.inference.record import CHANNEL_SEPARATOR, read_record
 from spleen.inference.report.estimates import dice_text, estimate_text, has_intervals, interval_text
 from spleen.reporting.html import render_page
@@ -74,7 +74,7 @@ def read_masks_folder(
         if name in masks:
             recorded = Path(rows[0]["image"].split(CHANNEL_SEPARATOR)[0])
             case_id = rows[0]["case_id"]
-            image = named_images.get(case_id, recorded if recorded.exists() else None)
+            image = named_images.get(case_id, recorded if recorded.exists() or is_there(recorded) else None)
             reference = references.get(case_id)
             cases.append(MaskFiles(case_id, masks[name], image, reference, tuple(rows), ignore_value))
     if not cases:
@@ -88,6 +88,11 @@ def _by_short_name(images: Path) -> dict[str, Path]:
     return {name.removesuffix(_FIRST_CHANNEL): path for name, path in volumes_by_name(images).items()}
 
 
+def page_of(mask: Path) -> Path:
+    """The page beside a mask."""
+    return mask.with_name(f"{case_name(mask)}_page.html")
+
+
 def write_case_pages(
     masks: Collection[Path], identifying: bool = False, progress: Progress | None = None
 ) -> tuple[list[Path], list[str]]:
@@ -98,7 +103,7 @@ def write_case_pages(
     for number, case in enumerate(wanted):
         if progress is not None:
             progress(number, len(wanted), case.case_id)
-        page = case.mask.with_name(f"{case_name(case.mask)}_page.html")
+        page = page_of(case.mask)
         try:
             write_text(page, to_page(_read(case), identifying, notes=_estimates(case.rows)))
             pages.append(page)

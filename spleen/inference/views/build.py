@@ -46,7 +46,7 @@ def _variants(model: TrainedModel, settings: PredictSettings) -> tuple[Variant, 
 
 def _swapped(model: TrainedModel, flips: Collection[str]) -> tuple[int, ...]:
     try:
-        return swapped_classes(model.classes.names, flips)
+        return swapped_classes(model.trained_names, flips)
     except InputError as error:
         if all(direction in model.spec.trained_flips for direction in flips):
             return ()  # an earlier version trained it like this, with the labels as they were
