@@ -52,18 +52,23 @@ class Failed:
 
 
 def aligned_scans(
-    scans: Sequence[Scan], masks: Mapping[Scan, Path], values: Mapping[str, Sequence[int]], folder: Path
+    scans: Sequence[Scan],
+    masks: Mapping[Scan, Path],
+    values: Mapping[str, Sequence[int]],
+    folder: Path,
+    n_channels: int | None = None,
 ) -> Iterator[AlignedScan | Failed]:
     """The scans that have a mask, each rigidly aligned to the first of them in one interpolation.
 
-    `values` are the label values of each class, which overlapping classes share. Writes changes/NAME_CLASS.nii.gz and
+    `values` are the label values of each class, which overlapping classes share; `n_channels` are those of an image, by
+    default one for each file, of which the first is aligned. Writes changes/NAME_CLASS.nii.gz and
     transforms/NAME.tfm into the folder; the image of the first scan and one other are in memory at a time.
     """
     usable = [scan for scan in scans if scan in masks]
     if not usable:
         return
     try:
-        fixed, fixed_label = _read(usable[0], masks)
+        fixed, fixed_label = _read(usable[0], masks, n_channels)
     except (InputError, OSError) as error:
         yield Failed(usable[0], str(error))
         return
@@ -73,7 +78,7 @@ def aligned_scans(
             if scan is usable[0]:
                 moved, label, moves = fixed.array, fixed_label.array, None
             else:
-                moved, label, transform = _onto(fixed, *_read(scan, masks), near, str(scan.images[0]))
+                moved, label, transform = _onto(fixed, *_read(scan, masks, n_channels), near, str(scan.images[0]))
                 (folder / "transforms").mkdir(parents=True, exist_ok=True)
                 write_transform(folder / "transforms" / f"{scan.name}.tfm", transform)
                 moves = motion(transform, grid_of(fixed))
@@ -89,10 +94,8 @@ def change_map(before: MaskVolume, after: MaskVolume) -> UInt8[np.ndarray, "i j 
     return changes
 
 
-def _read(scan: Scan, masks: Mapping[Scan, Path]) -> tuple[Volume, Volume]:
-    image = (
-        read_native(scan.images[0]) if len(scan.images) == 1 else read_native(*scan.images, n_channels=len(scan.images))
-    )
+def _read(scan: Scan, masks: Mapping[Scan, Path], n_channels: int | None) -> tuple[Volume, Volume]:
+    image = read_native(*scan.images, n_channels=n_channels or len(scan.images))
     return as_volume(image.channels[0], image.affine), read_label(masks[scan], image.affine)
 
 

@@ -3,6 +3,7 @@
 print(follow_up("scans.csv", "outputs/cv", "report"))
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +26,12 @@ from spleen.inference.calibration.calibration import Calibration, ClassCalibrati
 from spleen.inference.loading import TrainedModel, load_ensemble
 from spleen.inference.predict import Advance, Paths, listed
 from spleen.inference.settings import PredictSettings
+from spleen.inference.views.build import make_views
 from spleen.registration.grids import require_simpleitk
 from spleen.system.files import write_text
+from spleen.system.text import bullets
+
+log = logging.getLogger(__name__)
 
 
 def follow_up(
@@ -58,17 +63,19 @@ def follow_up(
     settings = settings or PredictSettings()
     settings = replace(settings, skip_existing=not settings.overwrite)
     models = load_ensemble(listed(runs, "run"), settings.allow_custom_code, settings.choose, settings.rename_classes)
+    make_views(models, settings)  # refuses wrong weights
     found = find_calibration(models, settings)
     plan = _Plan(models, settings, found.calibration, folder, advance)
     measured = measure(read, models, settings, folder / "masks", advance, ignore_value)
-    limits = _limits(plan, pairs)
+    limits, failed_pairs = _limits(plan, pairs, ignore_value)
     subjects = tuple(
         _subject(name, of_subject, measured, limits, plan) for name, of_subject in by_subject(read).items()
     )
     by_class = zip(*(subject.courses for subject in subjects), strict=True)
     groups = tuple(group for courses in by_class if (group := group_change(courses)) is not None)
     no_limit = "" if all(limits.values()) else _why_no_limit(pairs is not None, found.calibration)
-    result = FollowUp(subjects, groups, limits, found.reason, no_limit, len(measured.failures))
+    n_failed = len(measured.failures) + len(failed_pairs)
+    result = FollowUp(subjects, groups, limits, found.reason, no_limit, n_failed)
     write_text(folder / "followup.csv", to_csv_text(result))
     write_text(folder / "followup.html", to_page(result))
     return result
@@ -97,23 +104,25 @@ class _Plan:
         return None if self.calibration is None else self.calibration.of(class_name)
 
 
-def _limits(plan: _Plan, pairs: Sequence[tuple[Scan, Scan]] | None) -> dict[str, RepeatabilityLimit | None]:
-    """By class, from test–retest pairs, which are predicted for that, or else from the calibration."""
+def _limits(
+    plan: _Plan, pairs: Sequence[tuple[Scan, Scan]] | None, ignore_value: int | None
+) -> tuple[dict[str, RepeatabilityLimit | None], Mapping[Scan, str]]:
+    """By class, from test–retest pairs, which are predicted for that, or else from the calibration; and what failed."""
     if pairs is None:
-        return {
+        of_calibration = {
             name: repeatability_limit(None, plan.calibration_of(name), plan.has_scores) for name in plan.classes.names
         }
-    apart = [
-        (replace(first, subject=f"{first.subject}_a"), replace(second, subject=f"{second.subject}_b"))
-        for first, second in pairs
-    ]
-    scans = [scan for pair in apart for scan in pair]
-    measured = measure(scans, plan.models, plan.settings, plan.folder / "test_retest", plan.advance)
+        return of_calibration, {}
+    scans = [scan for pair in pairs for scan in pair]
+    measured = measure(scans, plan.models, plan.settings, plan.folder / "test_retest", plan.advance, ignore_value)
     limits = {}
     for name, found in measured.of_class.items():
-        both = [(found[first], found[second]) for first, second in apart if first in found and second in found]
+        both = [(found[first], found[second]) for first, second in pairs if first in found and second in found]
         limits[name] = repeatability_limit(both, plan.calibration_of(name), plan.has_scores)
-    return limits
+    if measured.failures:
+        shown = bullets([f"{scan.name}: {reason}" for scan, reason in measured.failures.items()])
+        log.warning("%d of %d scans of the test–retest pairs failed:%s", len(measured.failures), len(scans), shown)
+    return limits, measured.failures
 
 
 def _subject(
@@ -139,7 +148,7 @@ def _subject(
     voxelwise: dict[Scan, Voxelwise] = {}
     not_aligned: dict[Scan, str] = {}
     first: AlignedScan | None = None
-    for aligned in aligned_scans(scans, measured.masks, values, plan.folder):
+    for aligned in aligned_scans(scans, measured.masks, values, plan.folder, plan.models[0].preprocessing.n_channels):
         if plan.advance is not None:
             plan.advance(f"aligning {name}", 1, len(scans))
         if isinstance(aligned, Failed):

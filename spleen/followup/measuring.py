@@ -1,8 +1,9 @@
 """Predict all scans, and read back what predictions.csv says of each; what was predicted before is kept."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spleen.errors import InputError
@@ -13,12 +14,17 @@ from spleen.followup.course import Measured
 from spleen.followup.scans import Scan
 from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
+from spleen.inference.calibration.applies import conditions_of
 from spleen.inference.calibration.ignored import ignored_value
 from spleen.inference.loading import TrainedModel
 from spleen.inference.outputs import Target
 from spleen.inference.predict import Advance, predict_targets
-from spleen.inference.record import read_record
+from spleen.inference.record import image_text, read_record
 from spleen.inference.settings import PredictSettings
+from spleen.system.files import as_utf8, write_text
+
+_CONDITIONS = "conditions.json"
+_REMEDY = "add --overwrite to predict again, or give another folder"
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,15 @@ def measure(
     By default it is the ignore label of a dataset.json beside the reference, or the value that the runs were trained
     with. The volume of a reference that is labelled in part is unknown.
 
-    Raises InputError, before anything is computed, for invalid settings and outputs and for runs that ignore different
-    values; a scan that fails does not stop the others.
+    Raises InputError, before anything is computed, for invalid settings and outputs, for runs that ignore different
+    values, and for masks in the folder that were predicted otherwise; a scan that fails does not stop the others.
     """
     values = dict(zip(models[0].classes.names, models[0].classes.values, strict=True))
     if ignore_value is not None:
         check_ignore_value(ignore_value, values)
     of_runs = ignored_value(models) if ignore_value is None else None
     targets = {scan: Target(ImageFiles(scan.name, scan.images), folder / f"{scan.name}.nii.gz") for scan in scans}
+    _note_conditions(folder, models, settings, list(targets.values()))
     report = predict_targets(models, list(targets.values()), settings, advance)
     reasons = {failed.image: failed.reason for failed in report.failures}
     rows = {(row["prediction"], row["class_name"]): row for row in read_record(folder / CSV_NAME)}
@@ -71,6 +78,26 @@ def measure(
             row = rows[target.mask.name, name]
             of_class[name][scan] = Measured(float(row["volume_mm3"]), float(row["confidence_score"]), *scores[name])
     return Measurements(of_class, failures, {scan: targets[scan].mask for scan in scans if scan not in failures})
+
+
+def _note_conditions(
+    folder: Path, models: Sequence[TrainedModel], settings: PredictSettings, targets: Sequence[Target]
+) -> None:
+    """Write down how the masks of a folder are predicted; raise InputError if those that it keeps were not so."""
+    now = json.loads(json.dumps({"classes": models[0].classes.names, **asdict(conditions_of(models, settings))}))
+    path = folder / _CONDITIONS
+    if settings.skip_existing and path.exists() and json.loads(path.read_text(encoding="utf-8")) != now:
+        raise InputError(
+            f"the masks in {folder} were predicted by other runs, or with other weights, classes or test-time "
+            f"augmentation; {_REMEDY}"
+        )
+    image_of = {row["prediction"]: row["image"] for row in read_record(folder / CSV_NAME)}
+    for target in targets:
+        image, before = as_utf8(image_text(target.image)), image_of.get(as_utf8(target.mask.name))
+        if settings.skip_existing and before not in (None, image):
+            raise InputError(f"{target.mask} was predicted from {before}, and not from {image}; {_REMEDY}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(now, indent=1) + "\n")
 
 
 def _against_reference(

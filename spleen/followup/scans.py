@@ -3,18 +3,22 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spleen.data.layouts.dataset import file_path, missing_files
 from spleen.data.layouts.table import read_rows
 from spleen.errors import InputError
 from spleen.imaging.dicom.header import read_header, text
-from spleen.imaging.dicom.location import holds_dicom, split_selector, with_selector
+from spleen.imaging.dicom.location import holds_dicom, is_series, split_selector, with_selector
 from spleen.imaging.dicom.series import Series, assemble, candidates, read_series
 from spleen.imaging.files import case_name, find_volumes
 from spleen.system.text import bullets, shortened
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 _DATED = re.compile(r"(?P<subject>.+?)[_.-](?P<day>\d{4}-\d{2}-\d{2}|\d{8})")
 _DATE_KEYWORDS = ("AcquisitionDate", "SeriesDate", "StudyDate")
@@ -79,12 +83,21 @@ def read_scans(inputs: Sequence[Path], identifying: bool = False) -> list[Scan]:
 def read_pairs(table: Path) -> list[tuple[Scan, Scan]]:
     """Test–retest pairs from a CSV file as for `read_scans`: two scans of each subject, on any days.
 
-    Raises InputError as `read_scans` does, and for a subject that has not exactly two scans.
+    They are called SUBJECT_a and SUBJECT_b, and have no reference. Raises InputError as `read_scans` does, and for a
+    subject that has not exactly two scans.
     """
     grouped = by_subject(_of_table(table))
     if wrong := [f"{subject}: {len(scans)}" for subject, scans in grouped.items() if len(scans) != 2]:
         raise InputError(f"{table}: each subject of a test–retest study has two scans; found{bullets(wrong)}")
-    return [(first, second) for first, second in grouped.values()]
+    pairs = [
+        (
+            replace(first, subject=f"{first.subject}_a", reference=None),
+            replace(second, subject=f"{second.subject}_b", reference=None),
+        )
+        for first, second in grouped.values()
+    ]
+    _check_names([scan for pair in pairs for scan in pair])
+    return pairs
 
 
 def by_subject(scans: Iterable[Scan]) -> dict[str, list[Scan]]:
@@ -115,11 +128,25 @@ def _of_table(path: Path) -> Iterator[Scan]:
         images = tuple(file_path(path.parent, each.strip(), f"{where}, image") for each in row["image"].split(";"))
         reference = file_path(path.parent, row["label"], f"{where}, label") if row.get("label") else None
         files |= dict.fromkeys([*images, *([reference] if reference else [])], line)
-        yield Scan(row["subject"], _parse_day(row["date"], where), images, reference)
+        yield Scan(row["subject"], _parse_day(row["date"], where), images, reference, _protocol_of(images[0]))
     nifti = {file for file in files if split_selector(file)[1] is None and not file.is_dir()}
     if missing := missing_files(nifti):
         shown = bullets([f"line {files[file]}: {file}" for file in missing])
         raise InputError(f"{len(missing)} file(s) listed in {path} do not exist:{shown}")
+
+
+def _protocol_of(image: Path) -> dict[str, str]:
+    """Of a DICOM series; empty for NIfTI, and for what cannot be read, as its prediction tells."""
+    if not is_series(image):
+        return {}
+    try:
+        return _protocol([read_header(read_series(image).frames[0].instance.path, list(PROTOCOL)).dataset])
+    except (InputError, OSError):
+        return {}
+
+
+def _protocol(header: "Sequence[Dataset]") -> dict[str, str]:
+    return {name: value for keyword, name in PROTOCOL.items() if (value := text(header, keyword))}
 
 
 def _of_name(volume: Path) -> Scan:
@@ -161,8 +188,7 @@ def _of_series(volumes: Iterable[tuple[Path, Series]], patients: dict[str, str],
                 f"{path} has no date in its header; give a CSV file with the columns subject, date and image"
             )
         subject = patient if identifying and patient else patients.setdefault(patient, f"patient {len(patients) + 1}")
-        protocol = {name: value for keyword, name in PROTOCOL.items() if (value := text(header, keyword))}
-        yield Scan(subject, _parse_day(day, str(path)), (path,), None, protocol)
+        yield Scan(subject, _parse_day(day, str(path)), (path,), None, _protocol(header))
 
 
 def _parse_day(value: str, where: str) -> date:

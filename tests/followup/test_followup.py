@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -121,6 +122,26 @@ def test_a_second_call_predicts_nothing_again(report: tuple[Path, str], run: Pat
     times = [path.stat().st_mtime_ns for path in masks]
     assert spleen_followup(table, "--run", run, "-o", folder) == output
     assert [path.stat().st_mtime_ns for path in masks] == times
+
+
+def test_masks_that_were_predicted_otherwise_are_not_kept(
+    report: tuple[Path, str], run: Path, table: Path, data: ManyCases, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(report[0], tmp_path / "report")
+    other = spleen_followup(table, "--run", run, "-o", folder, "--tta")
+    assert other.startswith("2: "), other
+    assert "or with other weights, classes or test-time augmentation; add --overwrite" in " ".join(other.split())
+    corrected = data.root / "corrected.csv"
+    corrected.write_text(table.read_text().replace("imagesTr/c5", "imagesTr/c6"))
+    other = " ".join(spleen_followup(corrected, "--run", run, "-o", folder).split())
+    assert other.startswith("2: "), other
+    assert f"was predicted from {data.image('c5')}, and not from {data.image('c6')}" in other
+
+
+def test_wrong_weights_are_refused(run: Path, table: Path, tmp_path: Path) -> None:
+    assert "2 weights were given for 1 runs" in spleen_followup(
+        table, "--run", run, "-o", tmp_path / "report", "--weights", "2,1"
+    )
 
 
 def test_pairs_of_unchanged_scans_give_the_limit(run: Path, table: Path, data: ManyCases, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spleen.errors import InputError
-from spleen.followup.scans import read_scans
+from spleen.followup.scans import read_pairs, read_scans
 
 
 def _volume(path: Path) -> Path:
@@ -40,6 +40,12 @@ def test_a_table_lists_scans_by_subject_and_date(tmp_path: Path) -> None:
         ("zoe", date(2020, 2, 29), (other,), None),
     ]
     assert [scan.name for scan in scans] == ["anna_b_2024-01-02", "anna_b_2024-07-01", "zoe_2020-02-29"]
+
+
+def test_pairs_whose_files_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    lines = [f"{who},2024-01-0{day},{_volume(tmp_path / f'{day}.nii.gz').name}" for who in "МВ" for day in (1, 2)]
+    with pytest.raises(InputError, match=r"'М_a' and 'В_a' would have files of the same name, a_2024-01-01"):
+        read_pairs(_table(tmp_path, "subject,date,image", *lines))
 
 
 def test_names_of_files_tell_subject_and_date(tmp_path: Path) -> None:
