@@ -56,7 +56,10 @@ class EpochRecord(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the row of this epoch."""
         validation = trainer.callback_metrics if self._validated else {}  # otherwise they are from an earlier epoch
-        loss = trainer.strategy.reduce(torch.cat(self._losses).double().mean(), reduce_op="mean")
+        losses = torch.cat(self._losses)
+        # Apple's GPUs know no 64-bit numbers.
+        mean = losses.mean() if losses.device.type == "mps" else losses.double().mean()
+        loss = trainer.strategy.reduce(mean, reduce_op="mean")
         metrics = {
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "train/loss": float(loss),

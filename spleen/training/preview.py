@@ -28,8 +28,8 @@ class SliceScore:
 def slice_dice(prediction: Tensor, reference: Tensor) -> list[float]:
     """Dice of each slice of a batch (b, H, W), over all foreground classes together, without ignored voxels."""
     prediction, reference = without_ignored(prediction, reference)
-    agree = ((prediction == reference) & (reference > 0)).sum((1, 2)).double()
-    size = ((prediction > 0).sum((1, 2)) + (reference > 0).sum((1, 2))).double()
+    agree = ((prediction == reference) & (reference > 0)).sum((1, 2)).cpu().double()
+    size = ((prediction > 0).sum((1, 2)) + (reference > 0).sum((1, 2))).cpu().double()
     dice: list[float] = (2 * agree / size).tolist()
     return dice
 
