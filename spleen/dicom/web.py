@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _IMAGES = ("CT", "MR")
 _SECONDS = (10.0, 60.0)  # to connect, and between two pieces of an answer
 _ATTEMPTS, _FIRST_WAIT_MS = 3, 200
+_LARGEST_BODY = 2**31 - 1
+"""Bytes that are sent in one piece: what the client sends in chunks it cannot send again."""
 _MODALITY, _NUMBER, _DESCRIPTION = "00080060", "00200011", "0008103E"
 _SERIES, _INSTANCES = "0020000E", "00201209"
 
@@ -103,9 +105,18 @@ class Archive:
             session.max_redirects = 0
             if any(name.lower() == "authorization" for name in self.headers):
                 session.auth = _leave_as_it_is  # netrc would replace it
-            client = DICOMwebClient(self.url, session, headers=dict(self.headers), timeout=_SECONDS)
+            session.hooks["response"] = _without_parameters
+            headers = dict(self.headers)
+            client = DICOMwebClient(self.url, session, headers=headers, timeout=_SECONDS, chunk_size=_LARGEST_BODY)
             client.set_http_retry_params(max_attempts=_ATTEMPTS, wait_exponential_multiplier=_FIRST_WAIT_MS)
             yield client
+
+
+def _without_parameters(response: "requests.Response", *_: object, **__: object) -> None:
+    """Take the charset off the kind of a JSON answer: the client reads none of another kind than these very letters."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind in ("application/json", "application/dicom+json"):
+        response.headers["Content-Type"] = kind
 
 
 def _leave_as_it_is(request: "requests.PreparedRequest") -> "requests.PreparedRequest":

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from spleen.dicom.node.queue import DONE, FAILED, HELD, SENDING, Job, release
+from spleen.dicom.node.job import DONE, FAILED, HELD, SENDING, Job
+from spleen.dicom.node.queue import release
 from spleen.dicom.node.sender import Sender
 from spleen.dicom.node.server import Node
 from spleen.dicom.node.settings import NodeSettings, read_settings

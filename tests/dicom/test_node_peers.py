@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from spleen.dicom.node.queue import DONE, FAILED, Job
+from spleen.dicom.node.job import DONE, FAILED, Job
 from spleen.dicom.node.sender import Sender
 from spleen.dicom.node.settings import Peer, read_settings
 from spleen.dicom.node.status import read_status

@@ -5,19 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spleen.dicom.node.queue import (
-    DONE,
-    FAILED,
-    HELD,
-    INCOMING,
-    SENDING,
-    WAITING,
-    WORKING,
-    Identity,
-    Job,
-    Queue,
-    release,
-)
+from spleen.dicom.node.job import DONE, FAILED, HELD, INCOMING, SENDING, WAITING, WORKING, Identity, Job
+from spleen.dicom.node.queue import Queue, release
 from spleen.dicom.uids import is_uid
 from spleen.errors import InputError
 
@@ -118,6 +107,28 @@ def test_a_result_is_dropped_if_more_arrived_while_it_was_predicted(tmp_path: Pa
     assert moved.state == INCOMING
     assert names(only(queue, INCOMING)) == ["1.2.1.dcm", "1.2.2.dcm", "1.2.3.dcm"]
     assert queue.jobs(WORKING) == queue.jobs(SENDING) == []
+
+
+def test_a_result_is_dropped_if_what_arrived_meanwhile_waits_already(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    job = to_state(queue, WORKING, "1.2.1", "1.2.2")
+    assert add(queue, "1.2.3")
+    assert queue.n_known(only(queue, INCOMING)) == 3
+    queue.close(only(queue, INCOMING), 0.0)
+    queue.finish(job, SENDING, predicted=True)
+    assert queue.jobs(WORKING) == queue.jobs(SENDING) == []
+    assert names(only(queue, WAITING)) == ["1.2.1.dcm", "1.2.2.dcm", "1.2.3.dcm"]
+
+
+def test_a_series_that_cannot_be_begun_waits_again(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    add(queue, "1.2.1")
+    closed = queue.close(only(queue, INCOMING), 0.0)
+    assert closed is not None
+    closed.results.write_text("in the way of a folder")
+    with pytest.raises(FileExistsError):
+        queue.start()
+    assert names(only(queue, WAITING)) == ["1.2.1.dcm"]
 
 
 @pytest.mark.parametrize("state", [SENDING, HELD, DONE])

@@ -16,7 +16,8 @@ import psutil
 import pytest
 from pydicom import dcmread
 
-from spleen.dicom.node.queue import INCOMING, Queue
+from spleen.dicom.node.job import INCOMING
+from spleen.dicom.node.queue import Queue
 from spleen.dicom.node.receiver import Receiver
 from spleen.dicom.node.sender import Sender
 from spleen.dicom.node.settings import Caller, Limits, NodeSettings, Peer, Tls

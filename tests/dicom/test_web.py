@@ -352,11 +352,12 @@ def test_a_server_that_is_not_there_or_silent_is_named(monkeypatch: pytest.Monke
 def test_results_that_are_not_taken_are_told_and_stay(tmp_path: Path) -> None:
     (tmp_path / "seg.dcm").write_bytes(dicom())
     failed = b'{"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [42752]}}]}}'
-    with (
-        serving(status=202, body=failed) as archive,
-        pytest.raises(InputError, match=r"not take 1 of 1 results .*0xA700"),
-    ):
-        archive.store(STUDY, [tmp_path / "seg.dcm"])
+    for kind in ("application/dicom+json", "application/dicom+json; charset=utf-8", "Application/DICOM+JSON"):
+        with (
+            serving(status=202, body=failed, kind=kind) as archive,
+            pytest.raises(InputError, match=r"not take 1 of 1 results .*0xA700"),
+        ):
+            archive.store(STUDY, [tmp_path / "seg.dcm"])
     with serving(status=409) as archive, pytest.raises(InputError, match="answered 409"):
         archive.store(STUDY, [tmp_path / "seg.dcm"])
     assert (tmp_path / "seg.dcm").exists()

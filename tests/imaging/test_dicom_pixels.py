@@ -278,6 +278,27 @@ def test_objects_without_an_image_are_passed_over(tmp_path: Path) -> None:
         candidates(folder)
 
 
+def test_screenshots_beside_a_series_are_passed_over_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write(tmp_path / "study")
+    shot = pydicom.dcmread(folder / "IM0001.dcm")
+    shot.Modality, shot.SOPInstanceUID, shot.SeriesInstanceUID, shot.SeriesNumber = "CT", "1.2.3", "1.2.4", 99
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient"):
+        del shot[keyword]
+    shot.save_as(folder / "dose.dcm")
+    np.testing.assert_array_equal(voxels(folder), ramp())
+    assert "1 image(s) of other series are no slices and are passed over" in caplog.text
+    shot.SeriesInstanceUID = pydicom.dcmread(folder / "IM0001.dcm").SeriesInstanceUID
+    shot.save_as(folder / "dose.dcm")
+    with pytest.raises(InputError, match=r"dose.dcm: Image Position and Image Orientation .Patient. missing"):
+        candidates(folder)
+    for path in folder.glob("IM*"):
+        path.unlink()
+    with pytest.raises(InputError, match="Image Position and Image Orientation"):
+        candidates(folder)
+
+
 @pytest.mark.skipif(not shutil.which("dcmmkdir"), reason="dcmtk's dcmmkdir is not installed")
 def test_a_dicomdir_is_followed(tmp_path: Path) -> None:
     folder = write(tmp_path / "medium" / "IMAGES").parent

@@ -5,125 +5,37 @@ Nothing but these folders is remembered, so that a kill at any moment loses noth
 One process serves a queue, in threads; `release` may be called from others.
 """
 
-import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from spleen.dicom.node.job import (
+    AGAIN,
+    DONE,
+    FAILED,
+    HELD,
+    INCOMING,
+    SENDING,
+    STATES,
+    WAITING,
+    WORKING,
+    Identity,
+    Job,
+)
 from spleen.dicom.uids import is_uid
 from spleen.errors import InputError
-from spleen.system.files import sync_folder, write_bytes
+from spleen.system.files import sync_folder
 
-INCOMING, WAITING, WORKING, SENDING = "incoming", "waiting", "working", "sending"
-HELD, FAILED, DONE = "held", "failed", "done"
-STATES = (INCOMING, WAITING, WORKING, SENDING, HELD, FAILED, DONE)
+_LATER = (WORKING, SENDING, HELD, DONE)
+"""The states of series whose instances belong to what comes later, too."""
 SPOOL = "spool"
 """The folder of half-received instances."""
-IMAGES, RESULTS = "images", "results"
-_RECORD = "record.json"
-_AGAIN = "_"
-"""Between a series and a number, where instances came after its results were sent."""
 _PRIVATE = 0o700
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What tells where an instance belongs."""
-
-    study_uid: str
-    series_uid: str
-    sop_instance_uid: str
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of a series besides its images."""
-
-    study_uid: str = ""
-    caller: str = ""
-    """AE title of its sender."""
-    address: str = ""
-    first_seconds: float = 0.0
-    """When its first instance came, in seconds since 1970."""
-    attempts: int = 0
-    """To send its results, that failed."""
-    next_seconds: float = 0.0
-    """When to try again."""
-    predicted: bool = False
-    """Whether its results are complete."""
-    for_review: bool = False
-    reason: str = ""
-    """Why it needs a review, failed, or waits."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A series in the queue."""
-
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        """The series, with a number where it comes again."""
-        return self.folder.name
-
-    @property
-    def series_uid(self) -> str:
-        """The Series Instance UID."""
-        return self.name.partition(_AGAIN)[0]
-
-    @property
-    def state(self) -> str:
-        """One of STATES."""
-        return self.folder.parent.name
-
-    @property
-    def images(self) -> Path:
-        """The folder of its instances."""
-        return self.folder / IMAGES
-
-    @property
-    def results(self) -> Path:
-        """The folder of its results."""
-        return self.folder / RESULTS
-
-    @property
-    def n_images(self) -> int:
-        """The number of instances."""
-        return sum(1 for _ in self.instances())
-
-    def instances(self) -> Iterator[Path]:
-        """Its instances, whole files only."""
-        with suppress(FileNotFoundError):
-            yield from (path for path in self.images.iterdir() if path.suffix == ".dcm")
-
-    def changed_seconds(self) -> float:
-        """When it came into its state, or an instance came, in seconds since 1970."""
-        try:
-            return max(path.stat().st_mtime for path in (self.folder, self.images))
-        except FileNotFoundError:
-            return 0.0
-
-    def record(self) -> Record:
-        """Its record; an empty one if it is damaged."""
-        try:
-            content = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
-            names = {each.name for each in fields(Record)}
-            return Record(**{key: value for key, value in content.items() if key in names})
-        except (OSError, ValueError, TypeError, AttributeError):
-            return Record()
-
-    def update(self, **changes: Any) -> Record:
-        """Change its record."""
-        record = replace(self.record(), **changes)
-        write_bytes(self.folder / _RECORD, json.dumps(asdict(record), indent=2).encode())
-        return record
 
 
 class Queue:
@@ -157,7 +69,7 @@ class Queue:
 
     def jobs(self, state: str) -> list[Job]:
         """The series in a state, the longest there first."""
-        found = [Job(path) for path in (self.folder / state).iterdir() if is_uid(path.name.partition(_AGAIN)[0])]
+        found = [Job(path) for path in (self.folder / state).iterdir() if is_uid(path.name.partition(AGAIN)[0])]
         return sorted(found, key=lambda job: (job.changed_seconds(), job.name))
 
     def add(self, file: Path, identity: Identity, caller: str, address: str) -> bool:
@@ -209,16 +121,19 @@ class Queue:
         with self._lock:
             if self.idle_seconds(job) < idle_seconds or not job.folder.exists():
                 return None
-            earlier = [
-                each for later in (WORKING, SENDING, HELD, DONE) for each in self._of_series(job.series_uid, later)
-            ]
+            earlier = [each for state in _LATER for each in self._of_series(job.series_uid, state)]
             _add_instances(earlier, job)
             if reason:
                 job.update(reason=reason)
             self._touched.pop(job.series_uid, None)
-            numbers = [int(each.name.partition(_AGAIN)[2] or 1) for each in earlier]
-            name = f"{job.series_uid}{_AGAIN}{max(numbers) + 1}" if earlier else job.series_uid
+            numbers = [int(each.name.partition(AGAIN)[2] or 1) for each in earlier]
+            name = f"{job.series_uid}{AGAIN}{max(numbers) + 1}" if earlier else job.series_uid
             return self._rename(job, self.folder / state / name)
+
+    def n_known(self, job: Job) -> int:
+        """How many instances of an incoming series there are, with those that came earlier: see `close`."""
+        earlier = (each for state in _LATER for each in self._of_series(job.series_uid, state))
+        return len({path.name for each in (job, *earlier) for path in each.instances()})
 
     def start(self) -> Job | None:
         """Take the next series to predict, without results of an earlier attempt; None if none waits."""
@@ -228,14 +143,24 @@ class Queue:
                 return None
             job = self.move(waiting[0], WORKING)
         shutil.rmtree(job.results, ignore_errors=True)
-        job.results.mkdir(mode=_PRIVATE)
+        try:
+            job.results.mkdir(mode=_PRIVATE)
+        except OSError:  # a full disk: it waits for its turn again
+            self.move(job, WAITING)
+            raise
         return job
 
     def finish(self, job: Job, state: str, **changes: Any) -> Job:
-        """Move a predicted series on, unless more of it has arrived meanwhile: then it begins again."""
+        """Move a predicted series on, unless more of it has arrived meanwhile: then it begins again.
+
+        If what arrived waits already, together with all of this, that is the series.
+        """
         with self._lock:
             if self._of_series(job.series_uid, INCOMING):
                 return self._reopen(job)
+            if waiting := self._of_series(job.series_uid, WAITING):
+                shutil.rmtree(job.folder)
+                return waiting[0]
             job.update(**changes)
             return self.move(job, state)
 
@@ -257,8 +182,8 @@ class Queue:
     def _of_series(self, series_uid: str, state: str) -> list[Job]:
         place = self.folder / state
         if (place / series_uid).exists():
-            return [Job(place / series_uid), *map(Job, place.glob(f"{series_uid}{_AGAIN}*"))]
-        return [Job(path) for path in place.glob(f"{series_uid}{_AGAIN}*")]
+            return [Job(place / series_uid), *map(Job, place.glob(f"{series_uid}{AGAIN}*"))]
+        return [Job(path) for path in place.glob(f"{series_uid}{AGAIN}*")]
 
     def _reopen(self, job: Job) -> Job:
         """Make a series incoming again, or add its instances to those that came meanwhile."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from spleen.dicom.node.connection import Connection, Spool, peer_of, printable, title_of
-from spleen.dicom.node.queue import Identity, Queue
+from spleen.dicom.node.job import Identity
+from spleen.dicom.node.queue import Queue
 from spleen.dicom.node.quiet import silence_libraries
 from spleen.dicom.node.settings import LOOPBACK, Caller, NodeSettings
 from spleen.dicom.node.tls import server_context

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spleen.dicom.node.queue import Job
+from spleen.dicom.node.job import Job
 from spleen.dicom.node.quiet import silence_libraries
 from spleen.dicom.node.settings import NodeSettings, Peer
 from spleen.dicom.node.tls import client_context

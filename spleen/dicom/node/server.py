@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from spleen.dicom.node.job import DONE, FAILED, HELD, INCOMING, SENDING, Job
 from spleen.dicom.node.prediction import Load, LoadRuns, PredictionError, Predictor
-from spleen.dicom.node.queue import DONE, FAILED, HELD, INCOMING, SENDING, Job, Queue
+from spleen.dicom.node.queue import Queue
 from spleen.dicom.node.receiver import Receiver
 from spleen.dicom.node.sender import DeliveryError, Sender
 from spleen.dicom.node.settings import NodeSettings, Peer
@@ -109,7 +110,7 @@ class Node:
         settings, sender = self.settings, self._sender_of(job)
         if sender is not None and self.queue.idle_seconds(job) < _ASK_SECONDS:
             return
-        listed, arrived = self._listed(job, sender), job.n_images
+        listed, arrived = self._listed(job, sender), self.queue.n_known(job)
         if listed is None:
             closed = self.queue.close(job, settings.quiet_seconds)
         elif arrived >= listed:
@@ -168,7 +169,12 @@ class Node:
 
     def _send(self) -> None:
         while not self._stopping.wait(_TICK_SECONDS):
-            for job in self.queue.jobs(SENDING):
+            try:
+                due = self.queue.jobs(SENDING)
+            except OSError as error:
+                self._note_trouble(None, "sending", error)
+                continue
+            for job in due:
                 if self._stopping.is_set():
                     return
                 try:

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from spleen.dicom.node.queue import DONE, STATES, Job
+from spleen.dicom.node.job import DONE, STATES, Job
 from spleen.dicom.node.sender import Sender
 from spleen.dicom.node.server import ADDRESS_FILE
 from spleen.dicom.node.settings import NodeSettings, Peer, Tls

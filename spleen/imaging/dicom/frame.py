@@ -113,14 +113,22 @@ class Frame:
     is_localiser: bool
 
 
+class NoSliceError(InputError):
+    """An image that is sound, but no slice of a volume: its pixels or its place in space cannot be known."""
+
+    def __init__(self, message: str, series_uid: str) -> None:
+        super().__init__(message)
+        self.series_uid = series_uid
+
+
 def read_frames(path: Path) -> tuple[Frame, ...] | str:
     """The frames of one file; for a file without an image, what it is in a word or two, such as SEG.
 
-    Raises InputError for a damaged file, and for one whose pixels or place in space cannot be known.
+    Raises InputError for a damaged file, and NoSliceError for one whose pixels or place in space cannot be known.
     """
     header = read_header(path, _KEYWORDS)
     dataset = header.dataset
-    with damage_as_error(path), _naming(path):
+    with damage_as_error(path), _naming(path, text([dataset], "SeriesInstanceUID")):
         modality = text([dataset], "Modality")
         if modality in _NO_IMAGE or "Rows" not in dataset or header.pixel_offset is None:
             return modality or "no image"
@@ -143,12 +151,12 @@ def read_frames(path: Path) -> tuple[Frame, ...] | str:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Path, series_uid: str) -> Iterator[None]:
     """Begin messages of InputError with the path."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise NoSliceError(f"{path}: {error}", series_uid) from error
 
 
 def _groups(sequence: "Sequence[Dataset] | None", index: int) -> list["Dataset"]:

@@ -4,16 +4,19 @@ A volume is chosen as SERIES, its number or UID, or as SERIES:N where one series
 """
 
 import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from spleen.errors import InputError
-from spleen.imaging.dicom.frame import Frame, read_frames
+from spleen.imaging.dicom.frame import Frame, NoSliceError, read_frames
 from spleen.imaging.dicom.location import DICOMDIR, dicom_files, split_selector
 from spleen.imaging.dicom.stack import Stack, check_alike, orientations, share_a_place, stack
 from spleen.system.text import bullets
+
+log = logging.getLogger(__name__)
 
 _VOLUME_MARK = ":"
 _CLOCK = "acquisition time"
@@ -73,15 +76,29 @@ def read_series(path: Path) -> Series:
 
 
 def candidates(place: Path) -> list[Candidate]:
-    """All volumes of a folder, by series. Raises InputError for damaged files and where there is no image."""
+    """All volumes of a folder, by series; a series without a slice, such as of screenshots, is passed over.
+
+    Raises InputError for damaged files, for a series of which only some images are slices, and where there is none.
+    """
     frames: list[Frame] = []
     others: Counter[str] = Counter()
+    no_slices: list[NoSliceError] = []
     for file in dicom_files(place):
-        found = read_frames(file)
+        try:
+            found = read_frames(file)
+        except NoSliceError as error:
+            no_slices.append(error)
+            continue
         if isinstance(found, str):
             others[found] += 1
         else:
             frames += found
+    sliced = {frame.instance.series_uid for frame in frames}
+    for refused in no_slices:
+        if not frames or not refused.series_uid or refused.series_uid in sliced:
+            raise refused
+    if no_slices:
+        log.warning("%s: %d image(s) of other series are no slices and are passed over", place, len(no_slices))
     if not frames:
         listed = ", ".join(f"{count} {name}" for name, count in others.items())
         raise InputError(f"{place} contains no DICOM image, only {listed}")
