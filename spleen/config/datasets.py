@@ -12,7 +12,6 @@ from typing import cast
 
 from omegaconf import OmegaConf
 
-from spleen.config.preprocessing import build_classes
 from spleen.config.schema import (
     INTENSITIES,
     AutoIntensity,
@@ -146,6 +145,8 @@ def complete(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     channels = data.channels or _count_channels(dataset)
     ignore_value, of_dataset = data.ignore_value, dataset.ignore_value
     if ignore_value is None and of_dataset is not None:
+        from spleen.config.preprocessing import build_classes  # imports PyTorch
+
         ignore_value = None if any(of_dataset in each for each in build_classes(config).values) else of_dataset
     data = replace(data, label_values=label_values, channels=channels, ignore_value=ignore_value)
     data = replace(data, regions_class_order=order)
