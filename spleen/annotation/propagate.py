@@ -15,16 +15,14 @@ from spleen.annotation.suggest import SuggestedSlice, by_uncertainty, read_scan
 from spleen.annotation.uncertainty import SlicedPrediction, predict_slices, slice_confidence, slice_entropy_mm2
 from spleen.config.override_values import as_overrides
 from spleen.config.overrides import key_of
-from spleen.config.untrusted import asks_for_custom_code
 from spleen.errors import InputError
-from spleen.imaging.files import SUFFIXES, case_name
+from spleen.imaging.files import SUFFIXES, case_name, is_volume_name
 from spleen.imaging.geometry import align_axes, plane_distances_mm
 from spleen.imaging.native import read_native, write_like
 from spleen.imaging.nifti import write_volume
 from spleen.imaging.slicing import AXES, to_slices
 from spleen.reporting.outputs import check_outputs
-from spleen.runs.api import TrainedRun, compose_config, train
-from spleen.runs.main import as_understood
+from spleen.runs.api import TrainedRun, compose_typed, train_composed
 from spleen.system.text import shortened
 from spleen.types import LabelVolume
 
@@ -97,11 +95,10 @@ def propagate(
     start = intensity_of(native) if run is None else settings_of_run(Path(run))
     settings = _settings(image_path, training_label, sparse, wanted, start)
     given = {key_of(override) for override in overrides}
-    arguments = ["data=nifti", *_without(settings, given), *overrides]
-    compose_config(asks_for_custom_code(as_understood(arguments))[1])  # what is refused leaves no file
-    if sparse.was_completed:
+    config = compose_typed(["data=nifti", *_without(settings, given), *overrides])
+    if sparse.was_completed:  # now that nothing is refused any more
         write_volume(training_label, sparse.volume.array, sparse.volume.affine)
-    trained = train(*arguments)
+    trained = train_composed(config)
     predicted = predict_slices([trained.folder], image_path)
     filled = _filled(sparse, predicted)
     _write(output_path, filled, sparse)
@@ -131,7 +128,7 @@ def _check_output(output: Path, inputs: Collection[Path], writes_drawn: bool) ->
     for path in written.values():
         if path.resolve() in read:
             raise InputError(f"{path} is read, and would be replaced; give another name for the filled label")
-    if not output.name.lower().endswith(SUFFIXES):
+    if not is_volume_name(output.name):
         raise InputError(f"output: {output} must end in one of {', '.join(SUFFIXES)}")
     check_outputs(written)
 

@@ -31,7 +31,7 @@ COUNTING_BY_CONTENT = (
 
 
 # Keys that earlier runs lack, with their defaults: a run without one is a run with the default.
-ADDED = {
+ADDED: dict[str, str | int | float | bool | None] = {
     "data.background_values": None, "data.ignore_value": None, "data.labelled_classes": None, "freeze": None,
     "init_lr_factor": 1.0, "max_minutes": None, "score_test": True, "roi_margin_mm": 20.0, "roi_classes": None,
     "data.regions_class_order": None, "model.dimensions": 2, "model.encoder_weights_file": None,

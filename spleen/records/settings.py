@@ -10,7 +10,6 @@ from spleen.records.reading import FinishedRun, Setting
 Settings = Mapping[str, Setting]
 
 _FOLLOWING = "${seed}"
-_ADDED: dict[str, Setting] = {**ADDED}
 
 
 def settings_that_matter(runs: Sequence[FinishedRun]) -> list[dict[str, Setting]]:
@@ -36,7 +35,7 @@ def settings_that_matter(runs: Sequence[FinishedRun]) -> list[dict[str, Setting]
 
 
 def _with_added(settings: Settings) -> Settings:
-    return {**settings, **{key: value for key, value in _ADDED.items() if key not in settings}}
+    return {**settings, **{key: value for key, value in ADDED.items() if key not in settings}}
 
 
 def differing_keys(settings: Sequence[Settings]) -> list[str]:

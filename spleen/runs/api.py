@@ -84,15 +84,19 @@ def train(*overrides: str, **settings: object) -> TrainedRun:
     """
     if "resume" in settings:
         overrides = (*overrides, f"resume={settings.pop('resume')}")
-    arguments = as_understood([*map(_checked, overrides), *as_overrides(settings)])
-    config: TrainConfig | None
-    if asks_to_resume(arguments):
-        folder, config = read_resumed(arguments)
-    else:
-        config = compose_config(asks_for_custom_code(arguments)[1])
-        folder = Path(config.output_dir) / config.study / run_stamp()
+    arguments = _understood([*overrides, *as_overrides(settings)])
+    if not asks_to_resume(arguments):
+        return train_composed(_composed(arguments))
+    folder, config = read_resumed(arguments)
     if config is not None:
         run_here(config, folder)
+    return TrainedRun(folder, read_summary(folder))
+
+
+def train_composed(config: TrainConfig) -> TrainedRun:
+    """Train in a new folder under outputs/, as `train` does."""
+    folder = Path(config.output_dir) / config.study / run_stamp()
+    run_here(config, folder)
     return TrainedRun(folder, read_summary(folder))
 
 
@@ -123,6 +127,19 @@ def _same_environment() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def compose_typed(arguments: Sequence[str]) -> TrainConfig:
+    """As `compose_config`, of arguments as they are typed: with renamed keys, bare paths and allow_custom_code."""
+    return _composed(_understood(arguments))
+
+
+def _understood(arguments: Sequence[str]) -> list[str]:
+    return as_understood([*map(_checked, arguments)])
+
+
+def _composed(understood: list[str]) -> TrainConfig:
+    return compose_config(asks_for_custom_code(understood)[1])
 
 
 def compose_config(overrides: Sequence[str]) -> TrainConfig:

@@ -58,7 +58,7 @@ def check_written(inputs: Mapping[str, Path | None], outputs: Mapping[str, Path 
 
 def check_nifti_name(option: str, path: Path | None) -> None:
     """Raise InputError for a name that is not that of a NIfTI file."""
-    from spleen.imaging.files import SUFFIXES
+    from spleen.imaging.files import SUFFIXES, is_volume_name
 
-    if path is not None and not path.name.lower().endswith(SUFFIXES):
+    if path is not None and not is_volume_name(path.name):
         raise InputError(f"{option}: {path} must end in one of {', '.join(SUFFIXES)}")
