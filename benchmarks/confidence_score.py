@@ -25,8 +25,8 @@ from scipy.stats import spearmanr
 
 from benchmarks.header import header
 from benchmarks.jobs import quoted, train
+from spleen.data.pairing import pair_by_name
 from spleen.evaluation.metrics.overlap import ConfusionCounts, count_confusion, dice
-from spleen.imaging.files import pair_by_name
 from spleen.imaging.labels import to_class_indices
 from spleen.imaging.nifti import read_label
 from spleen.imaging.slicing import AXES

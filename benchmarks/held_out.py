@@ -31,8 +31,8 @@ from scipy.ndimage import distance_transform_edt
 from benchmarks.header import header
 from spleen.data.layouts.dataset import Dataset
 from spleen.data.layouts.decathlon import read_decathlon
+from spleen.data.pairing import match_by_name
 from spleen.evaluation.evaluate import evaluate
-from spleen.imaging.files import match_by_name
 from spleen.imaging.nifti import read_label
 from spleen.inference.predict import predict
 from spleen.inference.settings import PredictSettings

@@ -9,13 +9,14 @@ from pathlib import Path
 from spleen.config.datasets import find_dataset
 from spleen.config.schema import TrainConfig
 from spleen.data.cases import Case
+from spleen.data.pairing import pair_to_predict
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.ignored import IgnoredValue
 from spleen.evaluation.labelled import Labelled
 from spleen.evaluation.scoring import RawSettings, score_pairs
 from spleen.evaluation.summary import MetricSummary, summarise
-from spleen.imaging.files import SUFFIXES, ImageFiles, group_channels, pair_images
+from spleen.imaging.files import SUFFIXES, ImageFiles
 from spleen.inference.calibrate import calibrate
 from spleen.inference.calibration.conformal import fewest_cases
 from spleen.inference.calibration.ensemble_weights import FittedWeights, fit_weights
@@ -113,22 +114,19 @@ def calibrate_on(cases: Sequence[Case], views: Mapping[Path, float]) -> Calibrat
         weights=tuple(views.values()), held_out=True, overwrite=True, allow_custom_code=True
     )  # fmt: skip
     models = load_ensemble(list(views), allow_custom_code=True)
-    n_channels = models[0].preprocessing.n_channels
     try:
-        paired = pair_images(images, labels, n_channels).values()
-        label_of = {image.paths: label for image, label in paired}
-        if any(label_of.get(case.images) != case.label for case in cases):
+        pairs = pair_to_predict(images, labels, models[0].preprocessing.n_channels)
+        name_of = {(image.paths, label): name for name, (image, label) in pairs.items()}
+        if any((case.images, case.label) not in name_of for case in cases):
             return _uncalibrated("images and labels do not have the same names in their folders; see spleen calibrate")
-        named = group_channels([path for image, _ in paired for path in image.paths], n_channels)
-        name_of = {image.paths: image.case_id for image in named}  # as `calibrate` calls them
-        labelled = _labelled({name_of[case.images]: case for case in cases}, models[0].classes.names)
+        labelled = _labelled({name_of[case.images, case.label]: case for case in cases}, models[0].classes.names)
         report = calibrate(list(views), images, labels, settings, labelled=labelled)
     except InputError as error:
         return _uncalibrated(str(error))
     shortages = [text for each in report.calibration.classes if (text := each.shortage())]
     n_failed = len(report.failures)
     counted = f"{len(cases) - n_failed} of the {len(cases)}" if n_failed else f"the {len(cases)}"
-    masks = {case.case_id: report.predictions / f"{name_of[case.images]}{SUFFIXES[0]}" for case in cases}
+    masks = {case.case_id: report.predictions / f"{name_of[case.images, case.label]}{SUFFIXES[0]}" for case in cases}
     return Calibrated("; ".join([f"calibrated on {counted} test cases", *shortages]), masks)
 
 

@@ -224,8 +224,8 @@ def _fit(
     """
     from dataclasses import replace
 
+    from spleen.data.pairing import pair_images
     from spleen.evaluation.labelled import labelled_by_case
-    from spleen.imaging.files import pair_images
     from spleen.inference.calibration.ensemble_weights import fit_weights
     from spleen.inference.loading import load_ensemble
     from spleen.inference.predict import find_targets, to_compute

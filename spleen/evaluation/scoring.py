@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spleen.data.pairing import match_by_name
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import (
     ClassScore,
@@ -18,7 +19,7 @@ from spleen.evaluation.case_scores import (
 )
 from spleen.evaluation.ignored import NOTHING_IGNORED, IgnoredValue
 from spleen.evaluation.labelled import Labelled, unlabelled_of
-from spleen.imaging.files import case_name, match_by_name
+from spleen.imaging.files import case_name
 from spleen.imaging.geometry import check_same_grid
 from spleen.imaging.nifti import Volume, read_label
 from spleen.system.repeated_warnings import folded_warnings
@@ -95,7 +96,7 @@ class FilePairs:
 def pair_files(prediction: Path, reference: Path, only_predicted: bool) -> FilePairs:
     """Pair two files, or two folders by name; only with `only_predicted` may a reference lack a prediction.
 
-    Raises InputError as `spleen.imaging.files.match_by_name` does, and for files without a partner.
+    Raises InputError as `spleen.data.pairing.match_by_name` does, and for files without a partner.
     """
     matched = match_by_name(prediction, reference)
     if only_predicted:

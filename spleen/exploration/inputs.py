@@ -6,13 +6,13 @@ from pathlib import Path
 
 from spleen.data.cases import case_from_files
 from spleen.data.layouts.registry import classes_beside
+from spleen.data.pairing import pair_by_name
 from spleen.errors import InputError
 from spleen.evaluation.ignored import value_to_ignore
-from spleen.imaging.files import case_name, find_volumes, pair_by_name
+from spleen.imaging.files import FIRST_CHANNEL, case_name, find_volumes
 from spleen.system.text import bullets
 
 # nnU-Net's mark of an image's first channel; a label does not carry it.
-_FIRST_CHANNEL = "_0000"
 _SHOWN = 20
 
 
@@ -108,4 +108,4 @@ def _by(key: Callable[[Path], str], paths: Sequence[Path]) -> Mapping[str, Path]
 
 
 def _short_name(path: Path) -> str:
-    return case_name(path).removesuffix(_FIRST_CHANNEL)
+    return case_name(path).removesuffix(FIRST_CHANNEL)

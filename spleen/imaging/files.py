@@ -1,8 +1,8 @@
-"""Finding NIfTI files, grouping them into multi-channel images, and pairing two folders by file name."""
+"""Finding NIfTI files, and grouping them into multi-channel images."""
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob  # Path.glob takes no absolute pattern
 from pathlib import Path
@@ -18,14 +18,13 @@ from spleen.imaging.dicom.location import (
     split_selector,
     with_selector,
 )
-from spleen.system.text import bullets
 
 SUFFIXES = (".nii.gz", ".nii")
 # A NIfTI file pair, referred to by either file.
 _PAIR_SUFFIXES = (".hdr", ".img")
 _DICOM_SUFFIX = ".dcm"
 # nnU-Net's suffix of the first channel of an image.
-_FIRST_CHANNEL = "_0000"
+FIRST_CHANNEL = "_0000"
 _CHANNEL = re.compile(r"(.+)_(\d{4})", re.ASCII)
 PROBABILITIES_SUFFIX = "_probabilities"
 """Suffix of probability maps, which are stored next to their mask."""
@@ -60,22 +59,6 @@ class ImageFiles:
                 f"{self.paths[0]}: the image '{self.case_id}' has the channels {', '.join(found)}, but the run was "
                 f"trained on {n_channels}: {self.case_id}_0000 to {self.case_id}_{n_channels - 1:04d} are required"
             )
-
-
-@dataclass(frozen=True)
-class MatchedFiles:
-    """The files of two folders, matched by case name."""
-
-    paired: dict[str, tuple[Path, Path]]
-    unmatched_first: tuple[Path, ...]
-    unmatched_second: tuple[Path, ...]
-
-    def check_complete(self, remedy: str = "add it, or move them away") -> None:
-        """Raise InputError with the list of unpaired files and the `remedy`."""
-        unpaired = [f"only in {path.parent}: {path.name}" for path in (*self.unmatched_first, *self.unmatched_second)]
-        if unpaired:
-            shown = bullets(unpaired, 20)
-            raise InputError(f"{len(unpaired)} file(s) have no counterpart with the same name; {remedy}:{shown}")
 
 
 def case_name(path: Path) -> str:
@@ -232,75 +215,9 @@ def volumes_by_name(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in files.items() if name not in maps}
 
 
-def pair_by_name(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
-    """Pairs (file of `first`, file of `second`) by case name, matched by `match_by_name`.
-
-    Raises InputError with the list of unpaired files.
-    """
-    matched = match_by_name(first, second)
-    matched.check_complete()
-    return matched.paired
-
-
-def match_by_name(first: Path, second: Path) -> MatchedFiles:
-    """Match two files, or the files of two folders by case name.
-
-    CASE_0000.nii.gz, nnU-Net's name of an image, pairs with CASE.nii.gz. Raises InputError for a path that does not
-    exist, for one file and one folder, and for a folder without volumes.
-    """
-    for path in (first, second):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder (relative to {Path.cwd()})")
-    if first.is_dir() != second.is_dir():
-        raise InputError(f"expected two files or two folders; {first} and {second} are one of each")
-    if not first.is_dir():
-        return MatchedFiles({case_name(first): (first, second)}, (), ())
-    return _match(volumes_by_name(first), volumes_by_name(second))
-
-
-def pair_images(images: Path, labels: Path, n_channels: int) -> dict[str, tuple[ImageFiles, Path]]:
-    """Pairs (image, label) by case name, for two files or two folders; images are grouped by `group_channels`.
-
-    Raises InputError as `pair_by_name` does, and for two images with the same name.
-    """
-    if n_channels == 1 or not (images.is_dir() and labels.is_dir()):
-        pairs = pair_by_name(images, labels)
-        return {name: (ImageFiles(name, (image,)), label) for name, (image, label) in pairs.items()}
-    found = group_channels(list(volumes_by_name(images).values()), n_channels)
-    by_file = {image.paths[0]: image for image in found}
-    by_name = {image.case_id: image.paths[0] for image in found}
-    if len(by_name) < len(found):
-        twice = next(image for image in found if by_name[image.case_id] != image.paths[0])
-        raise InputError(
-            f"{images} contains case '{twice.case_id}' twice: {twice.paths[0].name} and {by_name[twice.case_id].name}"
-        )
-    matched = _match(by_name, volumes_by_name(labels))
-    matched.check_complete()
-    return {name: (by_file[image], label) for name, (image, label) in matched.paired.items()}
-
-
 def told_apart(first: str, second: str) -> str:
     """How two names differ that look the same, such as é in one character or as e with an accent."""
     return (
         f"two files have the same name but for the form of its Unicode characters (NFC and NFD): {first!a} and "
         f"{second!a}; rename one of them"
     )
-
-
-def _match(left: Mapping[str, Path], right: Mapping[str, Path]) -> MatchedFiles:
-    """Match by name, whatever the Unicode form of its characters: macOS and Linux write an é differently."""
-    composed = {normalize("NFC", name): name for name in left}
-    right = {composed.get(normalize("NFC", name), name): path for name, path in right.items()}
-    left, right = _without_channel(left, right), _without_channel(right, left)
-    return MatchedFiles(
-        {name: (path, right[name]) for name, path in left.items() if name in right},
-        tuple(path for name, path in left.items() if name not in right),
-        tuple(path for name, path in right.items() if name not in left),
-    )
-
-
-def _without_channel(files: Mapping[str, Path], partners: Mapping[str, Path]) -> dict[str, Path]:
-    """Drop _0000 from names whose counterpart has the shorter name, unless another file has it."""
-    short = {name: name.removesuffix(_FIRST_CHANNEL) for name in files}
-    dropped = {name for name in files if name not in partners and short[name] in partners and short[name] not in files}
-    return {short[name] if name in dropped else name: files[name] for name in files}

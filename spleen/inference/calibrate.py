@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from spleen.data.pairing import pair_to_predict
 from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
 from spleen.evaluation.ignored import IgnoredValue, value_unlabelled
 from spleen.evaluation.labelled import Labelled, labelled_by_case
 from spleen.evaluation.scoring import RawSettings, score_pairs, warn_if_nothing_ignored
-from spleen.imaging.files import ImageFiles, group_channels, pair_images
+from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
 from spleen.inference.calibration.applies import conditions_of
 from spleen.inference.calibration.calibration import (
@@ -111,7 +112,7 @@ def calibrate(
     unlabelled = value_unlabelled(ignore_value, trained, values, Path(labels))
     by_case = None if labelled is None else labelled_by_case(labelled, values)
     views = make_views(models, settings)
-    pairs = _pairs(Path(images), Path(labels), models[0].preprocessing.n_channels)
+    pairs = pair_to_predict(Path(images), Path(labels), models[0].preprocessing.n_channels)
     chosen, conditions = _chosen(views, pairs, settings)
     if by_case is not None and (untold := [name for name in chosen if name not in by_case]):
         raise InputError(f"nothing says which classes are labelled in {shortened(untold, 5)}; add a line for each case")
@@ -129,14 +130,6 @@ def calibrate(
     for path in files:
         write_calibration(path, calibration)
     return CalibrationReport(calibration, files, folder, failures, len(pairs) - len(chosen))
-
-
-def _pairs(images: Path, labels: Path, n_channels: int) -> Pairs:
-    """Images and labels by the names that `predict` gives the images."""
-    paired = pair_images(images, labels, n_channels)
-    label_of = {image.paths[0]: label for image, label in paired.values()}
-    named = group_channels([path for image, _ in paired.values() for path in image.paths], n_channels)
-    return {image.case_id: (image, label_of[image.paths[0]]) for image in named}
 
 
 def _chosen(views: Sequence[View], pairs: Pairs, settings: PredictSettings) -> tuple[Pairs, Conditions]:

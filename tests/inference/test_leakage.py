@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from spleen.imaging.files import pair_images
+from spleen.data.pairing import pair_images
 from spleen.inference.calibration.ensemble_weights import fit_weights
 from spleen.inference.loading import load_ensemble
 from spleen.inference.predict import predict

@@ -13,7 +13,7 @@ from spleen.evaluation.scan.page import to_page
 from spleen.evaluation.scan.pictures import Picture
 from spleen.evaluation.scan.scores import scan_scores
 from spleen.evaluation.scan.viewer import thumbnail
-from spleen.imaging.files import case_name, is_there, volumes_by_name
+from spleen.imaging.files import FIRST_CHANNEL, case_name, is_there, volumes_by_name
 from spleen.inference.record import CHANNEL_SEPARATOR, read_record
 from spleen.inference.report.estimates import dice_text, estimate_text, has_intervals, interval_text
 from spleen.reporting.html import render_page
@@ -24,7 +24,6 @@ Progress = Callable[[int, int, str], None]
 """Called before each case with its number from 0, the number of cases, and its name."""
 
 _THUMBNAIL_PIXELS = 240
-_FIRST_CHANNEL = "_0000"
 _UNCALIBRATED = "none: the runs were not calibrated for these predictions; `spleen calibrate` does that"
 
 
@@ -85,7 +84,7 @@ def read_masks_folder(
 
 
 def _by_short_name(images: Path) -> dict[str, Path]:
-    return {name.removesuffix(_FIRST_CHANNEL): path for name, path in volumes_by_name(images).items()}
+    return {name.removesuffix(FIRST_CHANNEL): path for name, path in volumes_by_name(images).items()}
 
 
 def page_of(mask: Path) -> Path:
