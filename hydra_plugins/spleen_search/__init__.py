@@ -71,13 +71,14 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the search; `arguments` are the command-line overrides."""
-        from spleen.runs.sweeps.report import print_search
-        from spleen.runs.sweeps.search import Search, SearchSettings
+        from spleen.runs.sweeps.search import Search, SearchSettings, first_values
+        from spleen.runs.sweeps.search_report import print_search
 
         hydra = self._config.hydra
         hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute())
         folder = Path(hydra.sweep.dir)
         space, fixed = self._read(arguments)
+        self._plan(fixed, first_values(space))  # a wrong setting is told before anything is written
         storage, name = folder / "search.journal", str(self._config.study)
         search = Search(
             SearchSettings(storage, name, self._n_trials, self._seed, self._startup_trials, self._warmup_epochs), space
@@ -95,7 +96,7 @@ class SearchSweeper(Sweeper):
         while count := min(self._at_once, search.remaining()):
             trials = [search.ask() for _ in range(count)]
             try:
-                jobs = [(trial, self._plan(fixed, trial)) for trial in trials]
+                jobs = [(trial, self._plan(fixed, trial.overrides)) for trial in trials]
                 new = [(trial, job) for trial, job in jobs if not _known(search, trial, job)]
                 Multirun.jobs = [*Multirun.jobs, *(job for _, job in new)]
                 overrides = [[*job.launcher_overrides(), _trial_override(storage, name, trial)] for trial, job in new]
@@ -108,6 +109,8 @@ class SearchSweeper(Sweeper):
                 search.close(trials)
                 raise
             search.close(trials)
+        if not search.remaining():
+            write_plan(folder, SweepPlan(0))  # trials with the settings of another one have no run of their own
         print_search(search.trials(), folder)
 
     def _launch(self, launcher: Launcher, overrides: Sequence[Sequence[str]], started: int) -> bool:
@@ -121,9 +124,9 @@ class SearchSweeper(Sweeper):
             return False
         return True
 
-    def _plan(self, fixed: Sequence[str], trial: "Trial") -> Job:
-        """The job of a trial; raises InputError for invalid settings."""
-        combination = Combination((*fixed, *trial.overrides), trial.overrides)
+    def _plan(self, fixed: Sequence[str], chosen: tuple[str, ...]) -> Job:
+        """The job of a trial with the chosen settings; raises InputError for invalid ones."""
+        combination = Combination((*fixed, *chosen), chosen)
         tree = self._context.config_loader.load_sweep_config(self._config, list(combination.overrides))
         (job,) = plan([(combination, tree)], in_study=True, subdir_given=False)
         check_parts([job], runs_here(self._config.hydra))

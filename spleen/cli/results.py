@@ -31,14 +31,16 @@ def results(
 
     Reads run folders only. Exit code 0 with at least one finished run, 1 with none, 2 for invalid input.
     """
-    from spleen.runs.results.files import write_results
+    from spleen.reporting.outputs import check_outputs
+    from spleen.runs.results.files import output_files, write_results
     from spleen.runs.results.results import results as read_results
     from spleen.runs.results.text import print_results
 
     names = [name.strip() for part in group_by or () for name in part.split(",") if name.strip()]
+    outputs = output_files(markdown, csv, latex, plots, html)
+    check_outputs(outputs)
     study = read_results(folder, sort, names)
     print_results(study)
     if not study.arms:
         raise typer.Exit(code=1)
-    for path in write_results(study, markdown, csv, latex, plots, html):
-        print(f"written: {path}")
+    write_results(study, outputs)

@@ -29,6 +29,9 @@ COUNTING_BY_CONTENT = (
     *(f"data.{key}" for key in DATA_PATHS),
 )  # fmt: skip
 
+PATH_ARGUMENTS = tuple(f"{key.rpartition('.')[2]}=" for key in COUNTING_BY_CONTENT)
+"""As the name of a job's folder says the name of a file or folder, which may be that of a patient."""
+
 
 # Keys that earlier runs lack, with their defaults: a run without one is a run with the default.
 ADDED: dict[str, str | int | float | bool | None] = {

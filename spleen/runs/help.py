@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from spleen.errors import InputError
 from spleen.runs.sweeps.studies import study_names, study_question
 from spleen.system.resources import conf_folder
 
@@ -27,7 +28,8 @@ Set any value below with key=value, a value inside a group with group.key=value,
 def help_text(train: str, arguments: Sequence[str] = ()) -> str:
     """Usage of the command `train`, the studies, the groups with their options, and the commented values.
 
-    Those of a group are the values of the option that `arguments` choose, or else of the default.
+    Those of a group are the values of the option that `arguments` choose, else of the one that the chosen data choose,
+    else of the default. Raises InputError for an option that does not exist.
     """
     conf = conf_folder()
     launchers = [name for name in _options(conf / "hydra" / "launcher") if name != "joblib"]
@@ -50,10 +52,6 @@ def _options(group: Path) -> list[str]:
 
 def _values_of_groups(conf: Path, arguments: Sequence[str]) -> str:
     """Every commented value of the chosen options, each with its whole key."""
-    text = (conf / "train.yaml").read_text(encoding="utf-8")
-    chosen = {group: name for group, name in re.findall(r"^  - (\w+): (\w+)", text, re.M) if (conf / group).is_dir()}
-    given = (argument.lstrip("+").partition("=") for argument in arguments)
-    chosen |= {group: name for group, _, name in given if group in chosen and name in _options(conf / group)}
     return "\n\n".join(
         "\n".join(
             [
@@ -61,8 +59,24 @@ def _values_of_groups(conf: Path, arguments: Sequence[str]) -> str:
                 *_with_whole_keys(group, (conf / group / f"{name}.yaml").read_text(encoding="utf-8")),
             ]
         )
-        for group, name in chosen.items()
+        for group, name in _chosen(conf, arguments).items()
     )
+
+
+def _chosen(conf: Path, arguments: Sequence[str]) -> dict[str, str]:
+    """The option of each group; InputError for one that does not exist."""
+    text = (conf / "train.yaml").read_text(encoding="utf-8")
+    chosen = {group: name for group, name in re.findall(r"^  - (\w+): (\w+)", text, re.M) if (conf / group).is_dir()}
+    pairs = (argument.lstrip("+").partition("=") for argument in arguments)
+    given = {group: name for group, _, name in pairs if group in chosen}
+    for group, name in given.items():
+        if name not in (options := _options(conf / group)):
+            raise InputError(f"{group}={name}: no such option; available are {', '.join(options)}")
+    chosen |= given
+    for group, name in list(chosen.items()):
+        text = (conf / group / f"{name}.yaml").read_text(encoding="utf-8")
+        chosen |= dict(re.findall(r"^  - override /(\w+)\S*: (\w+)", text, re.M))
+    return chosen | given  # the command line has the last word
 
 
 def _with_whole_keys(group: str, text: str) -> Iterator[str]:

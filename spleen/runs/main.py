@@ -61,8 +61,7 @@ _MODES = ("--multirun", "-m", "--run", "-r")
 def main(arguments: list[str]) -> int:
     """Train according to the command line; returns the exit code of the process."""
     if {"--help", "-h"} & set(arguments):
-        print(help_text(train_command(), arguments))
-        return 0
+        return _print_help(arguments)
     if "--version" in arguments:
         print(f"spleen {__version__}")
         return 0
@@ -82,6 +81,16 @@ def main(arguments: list[str]) -> int:
         _print_error(in_words(error))
         return WRONG_INPUT
     return report() if Multirun.sweep_folder else _Process.exit_code
+
+
+def _print_help(arguments: list[str]) -> int:
+    try:
+        text = help_text(train_command(), arguments)
+    except InputError as error:
+        _print_error(str(error))
+        return WRONG_INPUT
+    print(text)
+    return 0
 
 
 def _run(arguments: list[str]) -> None:

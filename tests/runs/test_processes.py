@@ -216,8 +216,8 @@ def test_each_scored_slice_goes_to_one_process_and_all_get_the_same_number_of_ba
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["trainer.devices=2"], ["got 2", "trainer=ddp trainer.devices=2"]),
-        (["trainer.num_nodes=2"], ["2 nodes", "trainer=ddp"]),
+        (["trainer.devices=2"], ["got 2", "trainer.strategy=ddp trainer.devices=2"]),
+        (["trainer.num_nodes=2"], ["2 nodes", "trainer.strategy=ddp"]),
         (["trainer=ddp", "trainer.devices=3"], ["batch_size=4", "3 processes", "a multiple of 3"]),
         (["trainer=ddp", "trainer.num_nodes=3", "batch_size=8"], ["6 processes", "a multiple of 6"]),
         (["trainer=ddp", "trainer.devices=0"], ["trainer.devices", "got 0"]),

@@ -228,7 +228,7 @@ def test_links_are_relative_to_where_the_page_is_written(tmp_path: Path) -> None
     output = tmp_path / "for a colleague" / "page.html"
     done = CliRunner().invoke(app, ["results", str(study), "--html", str(output)])
     assert done.exit_code == 0, done.output
-    assert f"written: {output}" in done.output
+    assert f"wrote {output}" in done.output
     links = links_of(output.read_text())
     assert links[0].startswith("../study/")
     assert all((output.parent / unquote(link)).is_file() for link in links)

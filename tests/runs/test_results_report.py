@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 
 from spleen.errors import InputError
 from spleen.runs.results.curves import draw_validation_curves
-from spleen.runs.results.files import as_csv, as_latex, as_markdown, escape_latex, write_results
+from spleen.runs.results.files import as_csv, as_latex, as_markdown, escape_latex, output_files, write_results
 from spleen.runs.results.heat_map import COLOURS, draw_heat_map, text_colour
 from spleen.runs.results.results import StudyResults, results
 from spleen.runs.results.text import conclusions, listing, print_results
@@ -115,8 +115,11 @@ def test_a_long_list_of_unfinished_runs_is_shortened(tmp_path: Path) -> None:
 # Files --------------------------------------------------------------------------------------------------------------
 
 
-def test_markdown_links_figures_relative_to_its_own_folder(study: StudyResults, tmp_path: Path) -> None:
-    written = write_results(study, markdown=tmp_path / "docs" / "table.md", plots=tmp_path / "my plots")
+def test_markdown_links_figures_relative_to_its_own_folder(
+    study: StudyResults, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(study, output_files(markdown=tmp_path / "docs" / "table.md", plots=tmp_path / "my plots"))
+    written = [Path(line.removeprefix("wrote ")) for line in capsys.readouterr().out.splitlines()]
     assert [path.name for path in written] == ["validation_curves.png", "test_dice_by_size_and_rate.png", "table.md"]
     text = (tmp_path / "docs" / "table.md").read_text()
     links = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
@@ -181,11 +184,19 @@ def test_folds_are_shown_with_an_interval_over_cases(tmp_path: Path) -> None:
     assert re.search(r"0\.5750\} \[0\.5\d+, 0\.6\d+\]", as_latex(study))
 
 
-def test_a_file_that_cannot_be_written_is_reported(study: StudyResults, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_does_not_cost_the_others(
+    study: StudyResults, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
-    for options in ({"csv": tmp_path / "file" / "t.csv"}, {"latex": tmp_path}, {"plots": tmp_path / "file"}):
-        with pytest.raises(InputError, match="cannot write"):
-            write_results(study, **options)
+    markdown, latex = tmp_path / "t.md", tmp_path / "t.tex"
+    outputs = output_files(markdown, csv=tmp_path / "file" / "t.csv", latex=latex, plots=tmp_path / "file")
+    with pytest.raises(InputError, match="could not be written") as caught:
+        write_results(study, outputs)
+    failed = [line.split(": ")[0] for line in str(caught.value).splitlines()[:-1]]
+    assert failed == ["--plots, curves", "--plots, heat map", "--csv"]
+    assert capsys.readouterr().out.splitlines() == [f"wrote {markdown}", f"wrote {latex}"]
+    assert r"\toprule" in latex.read_text()
+    assert "![" not in markdown.read_text()  # no link to a figure that is not there
 
 
 # Figures: an SVG contains each line of text as a comment too --------------------------------------------------------

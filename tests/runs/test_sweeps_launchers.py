@@ -178,6 +178,17 @@ def test_joblib_runs_jobs_in_parallel_and_divides_the_cores(tmp_path: Path, sett
 
 
 @pytest.mark.slow
+def test_a_single_joblib_job_has_all_cores(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    needs("hydra_plugins.hydra_joblib_launcher")
+    command = [sys.executable, TRAIN, "-m", "hydra/launcher=joblib", *settings, "study=s"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "64"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (job,) = (path.parent for path in (tmp_path / "out" / "s").glob("*/*/summary.json"))
+    assert summary(job)["hardware"]["threads"] == usable_cores()
+
+
+@pytest.mark.slow
 def test_a_sweep_with_joblib_has_one_time_stamp_and_reports_every_job(
     tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
@@ -251,7 +262,7 @@ def test_a_missing_launcher_is_reported_with_the_command_that_installs_it(monkey
     [(2, 12, 2), (5, 3, 3), (-1, 1000, usable_cores()), (-1, 1, 1), (-10_000, 4, 1)],
 )
 def test_joblib_starts_no_more_workers_than_there_are_jobs(requested: int, n_jobs: int, expected: int) -> None:
-    hydra = OmegaConf.create({"launcher": {"_target_": JOBLIB, "n_jobs": requested}})
+    hydra = OmegaConf.create({"launcher": {"_target_": JOBLIB, "n_jobs": requested}, "overrides": {"hydra": []}})
     limit_concurrency(hydra, n_jobs)
     assert hydra.launcher.n_jobs == expected
 

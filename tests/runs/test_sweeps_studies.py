@@ -17,6 +17,7 @@ from spleen.config.identity import known_identity
 from spleen.config.parsing import parse
 from spleen.config.patches import complete_patches
 from spleen.errors import InputError
+from spleen.runs.help import help_text
 from spleen.runs.sweeps import studies
 from spleen.runs.sweeps.plan import Combination, Job, check_parts, combinations, job_folder, plan
 from spleen.runs.sweeps.studies import chosen_study, no_such_study, read_study, study_names, study_question
@@ -207,7 +208,9 @@ def test_settings_that_cannot_be_built_are_reported_before_the_first_job_starts(
 
 
 def test_job_folder_names_are_short_and_safe() -> None:
-    assert job_folder("a=1,b=[x,y],c='p/q'") == "a=1,b=[x,y],c=_p_q_"
+    assert job_folder("a=1,b=[x,y],c='p q'") == "a=1,b=[x,y],c=_p_q_"
+    assert job_folder("data.image='/home/alice/scan 1.nii.gz',lr=1") == "data.image=scan_1.nii.gz,lr=1"
+    assert job_folder("init_from=outputs/cv/axis=axial/fold=0/") == "init_from=fold=0"
     assert job_folder("") == "defaults"
     long, longer = job_folder("a=" + "x" * 300), job_folder("a=" + "x" * 301)
     assert len(long) == len(longer) == 120
@@ -319,6 +322,15 @@ def test_a_broken_study_is_reported_when_chosen_and_does_not_affect_the_others(
     assert parse_task(hydra_tree("experiment=good")).epochs == 3
     assert message in no_such_study("bad")
     assert str(experiments / "bad" / "study.yaml") in no_such_study("bad")
+
+
+def test_an_unreadable_study_is_listed_without_its_question(experiments: Path) -> None:
+    write(experiments, "latin", "")
+    (experiments / "latin" / "study.yaml").write_bytes("# Für wen?\n".encode("latin-1"))
+    (experiments / "folder" / "study.yaml").mkdir(parents=True)
+    assert [study_question(name) for name in study_names()] == ["", ""]
+    assert "experiment=latin" in help_text("spleen train")
+    assert "cannot be read" in no_such_study("latin")
 
 
 def test_a_mistyped_study_is_reported_with_all_names_and_the_closest() -> None:

@@ -15,20 +15,18 @@ from tests._helpers.small_run import REPOSITORY, SmallCt, small, small_ct, summa
 
 # Runs train.py with some packages hidden: they cannot be imported and have no metadata.
 WITHOUT = """
-import importlib.abc, importlib.machinery, runpy, sys
+import importlib.machinery, runpy, sys
 
-HIDDEN = {"wandb", "monai"}
-
-class Hide(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in HIDDEN:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+HIDDEN = {
+    "wandb", "monai", "optuna", "SimpleITK", "statsmodels", "highdicom", "pynetdicom", "dicomweb_client", "onnx",
+    "onnxruntime", "onnxscript", "submitit", "segmentation_models_pytorch",
+}
 
 find_distributions = importlib.machinery.PathFinder.find_distributions
 importlib.machinery.PathFinder.find_distributions = staticmethod(
     lambda context: () if context.name in HIDDEN else find_distributions(context)
 )
-sys.meta_path.insert(0, Hide())
+sys.modules.update(dict.fromkeys(HIDDEN))
 runpy.run_path("train.py", run_name="__main__")
 """
 
@@ -38,19 +36,30 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> SmallCt:
     return small_ct(tmp_path_factory.mktemp("ct"))
 
 
+def train_without(ct: SmallCt, folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    folders = f"output_dir={folder}", f"cache_dir={folder / 'cache'}"
+    settings = small("epochs=1", "loader.slices_per_epoch=8", "data.label_values=[3,4]", *ct.overrides, *folders)
+    command = [sys.executable, "-c", WITHOUT, *settings, *overrides]
+    return subprocess.run(command, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True)
+
+
 @pytest.mark.slow
 def test_a_run_without_logger_needs_neither_wandb_nor_monai(ct: SmallCt, tmp_path: Path) -> None:
     run_folder = tmp_path / "run"
-    folders = f"output_dir={tmp_path}", f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={run_folder}"
-    settings = small("epochs=1", "loader.slices_per_epoch=8", "data.label_values=[3,4]", *ct.overrides, *folders)
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, *settings], cwd=REPOSITORY, env=os.environ, capture_output=True, text=True
-    )
+    done = train_without(ct, tmp_path, f"hydra.run.dir={run_folder}")
     assert done.returncode == 0, done.stderr
     content = json.loads((run_folder / "summary.json").read_text())
     assert content["status"] == "finished"
     assert "torch" in content["versions"]
     assert not {"wandb", "monai"} & set(content["versions"])
+
+
+@pytest.mark.slow
+def test_a_sweep_needs_no_extra(ct: SmallCt, tmp_path: Path) -> None:
+    done = train_without(ct, tmp_path, "-m", "axis=coronal,axial", "study=sweep", "report=true")
+    assert done.returncode == 0, done.stderr
+    assert "2 finished job(s)" in done.stdout
+    assert len(list((tmp_path / "sweep").glob("*/report.html"))) == 1
 
 
 @pytest.mark.parametrize(

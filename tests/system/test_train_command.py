@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import spleen
+from spleen.runs.help import help_text
 from tests._helpers.nifti import ras_affine, save_stored_as
 from tests._helpers.small_run import REPOSITORY, SPACING_MM, rows, small, small_ct, summary
 from tests._helpers.wandb_runs import log_of, records_of
@@ -66,6 +67,21 @@ def test_help_explains_every_value_and_imports_nothing_heavy(tmp_path: Path) -> 
     studies = dict(re.findall(r"^  experiment=(\w+) +(.+)$", done.stdout, re.M))
     assert studies["size_and_rate"].endswith("?")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_the_options_that_would_be_used(tmp_path: Path) -> None:
+    def values_of(*arguments: str) -> list[str]:
+        return re.findall(r"^Values of (?:data|intensity)=(\w+)$", help_text("spleen train", arguments), re.M)
+
+    assert values_of() == ["ct", "phantom"]
+    assert values_of("data=nifti") == ["ct", "nifti"]
+    assert values_of("data=decathlon") == ["auto", "decathlon"]  # which chooses the intensity itself
+    assert values_of("intensity=mr", "data=nnunet") == ["mr", "nnunet"]
+    wrong = run_train(tmp_path, "--help", "data=decatlon")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == (
+        "error: data=decatlon: no such option; available are decathlon, folder, nifti, nnunet, phantom, table\n"
+    )
 
 
 def test_cfg_job_imports_nothing_heavy_and_shows_folders_anchored_to_the_checkout(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from spleen.config.schema import size_text
 from spleen.evaluation.evaluate import TOLERANCE_MM
+from spleen.records.effect import PATH_ARGUMENTS
 from spleen.records.folder import RunFolder
 from spleen.records.settings import learning_rate_text
 from spleen.reporting.html import render_page
@@ -25,7 +26,6 @@ from spleen.system.files import write_text
 
 _JPEG_QUALITY = 88
 _LEVELS = {"finished": "good", "failed": "error"}
-_PATH_KEYS = ("image=", "label=", "root=", "images=", "labels=", "table=", "groups=", "splits_file=", "test_cases=")
 
 
 def write_page(run_folder: Path) -> None:
@@ -88,7 +88,7 @@ def _about(record: RunRecord, identifying: bool) -> list[str]:
     ]
     if identifying:
         parts.append(str(record.folder))
-    elif not any(key in record.folder.name for key in _PATH_KEYS):  # the folder of a sweep's job lists its overrides
+    elif not any(key in record.folder.name for key in PATH_ARGUMENTS):
         parts.append(record.folder.name)
     return list(filter(None, parts))
 

@@ -3,18 +3,19 @@
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from spleen.errors import InputError
 from spleen.records.reading import Setting
 from spleen.records.settings import setting_text
 from spleen.reporting.csv_text import to_csv
+from spleen.reporting.outputs import text_writer, write_outputs
 from spleen.reporting.tables import scientific, to_markdown
 from spleen.runs.results.arms import Arm
 from spleen.runs.results.results import StudyResults
+from spleen.runs.results.size_and_rate import size_and_rate
 from spleen.runs.results.statistics import Score
 from spleen.runs.results.text import (
     SELECTED,
@@ -31,6 +32,7 @@ from spleen.runs.results.text import (
 from spleen.system.files import write_text
 
 CURVES_NAME, HEAT_MAP_NAME = "validation_curves.png", "test_dice_by_size_and_rate.png"
+_CURVES, _HEAT_MAP = "--plots, curves", "--plots, heat map"
 
 _ESCAPED = {
     "\\": r"\textbackslash{}",
@@ -40,58 +42,67 @@ _ESCAPED = {
 }
 
 
-def write_results(
-    study: StudyResults,
+def output_files(
     markdown: Path | None = None,
     csv: Path | None = None,
     latex: Path | None = None,
     plots: Path | None = None,
     html: Path | None = None,
-) -> list[Path]:
-    """Write the requested files and return them. Raises InputError if one cannot be written."""
-    pictures = [] if plots is None else _draw(study, plots)
-    written = list(pictures)
-    texts: list[tuple[Path | None, Callable[[], str]]] = [
-        (markdown, lambda: as_markdown(study, _links(pictures, markdown))),
-        (csv, lambda: as_csv(study)),
-        (latex, lambda: as_latex(study)),
-        (html, lambda: _page(study, html)),
-    ]
-    for path, text in texts:
-        if path is not None:
-            _write_or_raise(path, partial(write_text, path, text()))
-            written.append(path)
-    return written
+) -> dict[str, Path | None]:
+    """The files of the options of `spleen results`, by option; those of the folder `plots` first, to be linked to."""
+    return {
+        _CURVES: None if plots is None else plots / CURVES_NAME,
+        _HEAT_MAP: None if plots is None else plots / HEAT_MAP_NAME,
+        "--markdown": markdown,
+        "--csv": csv,
+        "--latex": latex,
+        "--html": html,
+    }
 
 
-def _draw(study: StudyResults, folder: Path) -> list[Path]:
-    from spleen.runs.results.curves import draw_validation_curves
-    from spleen.runs.results.heat_map import draw_heat_map
+def write_results(study: StudyResults, outputs: Mapping[str, Path | None]) -> None:
+    """Write the files of `output_files` and print their names; no heat map unless both image size and rate vary.
 
-    curves, heat_map = folder / CURVES_NAME, folder / HEAT_MAP_NAME
-    _write_or_raise(curves, lambda: draw_validation_curves(study, curves))
-    drawn = [curves]
-    _write_or_raise(heat_map, lambda: drawn.extend([heat_map] if draw_heat_map(study, heat_map) else []))
-    return drawn
+    Raises InputError at the end, naming the files that could not be written.
+    """
+    drawn: list[Path] = []
+
+    def draw_curves(path: Path) -> None:
+        from spleen.runs.results.curves import draw_validation_curves
+
+        draw_validation_curves(study, path)
+        drawn.append(path)
+
+    def draw_rates(path: Path) -> None:
+        from spleen.runs.results.heat_map import draw_heat_map
+
+        draw_heat_map(study, path)
+        drawn.append(path)
+
+    has_heat_map = size_and_rate(study.arms) is not None
+    write_outputs(
+        {option: path for option, path in outputs.items() if option != _HEAT_MAP or has_heat_map},
+        {
+            _CURVES: draw_curves,
+            _HEAT_MAP: draw_rates,
+            "--markdown": lambda path: write_text(path, as_markdown(study, _links(drawn, path))),
+            "--csv": text_writer(lambda: as_csv(study)),
+            "--latex": text_writer(lambda: as_latex(study)),
+            "--html": lambda path: write_text(path, _page(study, path)),
+        },
+    )
 
 
-def _page(study: StudyResults, path: Path | None) -> str:
+def _page(study: StudyResults, path: Path) -> str:
     from spleen.runs.results.page import to_page
 
     return to_page(study, path)
 
 
-def _write_or_raise(path: Path, write: Callable[[], None]) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _links(pictures: Sequence[Path], markdown: Path | None) -> list[str]:
+def _links(pictures: Sequence[Path], markdown: Path) -> list[str]:
     """The figures relative to the Markdown file, so that both can be moved or committed together."""
-    start = Path() if markdown is None else markdown.parent
-    return [quote(Path(os.path.relpath(picture.resolve(), start.resolve())).as_posix()) for picture in pictures]
+    start = markdown.parent.resolve()
+    return [quote(Path(os.path.relpath(picture.resolve(), start)).as_posix()) for picture in pictures]
 
 
 def as_markdown(study: StudyResults, pictures: Sequence[str] = ()) -> str:

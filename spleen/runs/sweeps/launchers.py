@@ -54,6 +54,8 @@ def limit_concurrency(hydra: DictConfig, n_jobs: int) -> None:
     """Limit joblib's concurrency to the number of jobs, so that together they use all cores."""
     if _is_joblib(hydra):
         hydra.launcher.n_jobs = min(_at_once(hydra), n_jobs)
+        # Each job composes its configuration from these, and takes its share of the cores by it.
+        hydra.overrides.hydra.append(f"hydra.launcher.n_jobs={hydra.launcher.n_jobs}")
 
 
 def share_cores(hydra: DictConfig) -> None:

@@ -217,8 +217,15 @@ def _known_folder(place: Path, job_identity: str) -> Path | None:
 
 
 def job_folder(overrides: str) -> str:
-    """A folder name from a job's overrides: no path separators, and short enough for any file system."""
-    name = re.sub(r"[^\w.,=+\-\[\]]", "_", overrides) or "defaults"
+    """A folder name from a job's overrides: of paths the last name only, and short enough for any file system."""
+    name = ",".join(map(_without_folders, overrides.split(",")))
+    name = re.sub(r"[^\w.,=+\-\[\]]", "_", name) or "defaults"
     if len(name) <= _LONGEST_FOLDER_NAME:
         return name
     return f"{name[: _LONGEST_FOLDER_NAME - _HASH_DIGITS - 1]}-{_hash(overrides)[:_HASH_DIGITS]}"
+
+
+def _without_folders(override: str) -> str:
+    key, _, value = override.partition("=")
+    last = value.strip("/'\"").rsplit("/", 1)[-1]
+    return f"{key}={last}" if "/" in value else override

@@ -70,6 +70,15 @@ def space_from_choices(name: str, choices: Sequence[str]) -> BaseDistribution:
     return CategoricalDistribution(tuple(dict.fromkeys(choices)))
 
 
+def first_values(space: Mapping[str, BaseDistribution]) -> tuple[str, ...]:
+    """Overrides that any search of this space may choose: the first choice, or the lower bound, of each setting."""
+    first = {
+        name: each.choices[0] if isinstance(each, CategoricalDistribution) else each.low  # type: ignore[attr-defined]
+        for name, each in space.items()
+    }
+    return tuple(f"{name}={_written(value)}" for name, value in first.items())
+
+
 class Search:
     """The search, in the process that starts the trials."""
 

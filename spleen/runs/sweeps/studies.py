@@ -106,8 +106,11 @@ def _with_current_keys(tree: DictConfig) -> DictConfig:
 
 
 def study_question(name: str) -> str:
-    """The question of a study: the first comment line of its file."""
-    first = _files()[name].read_text(encoding="utf-8").splitlines()[:1]
+    """The question of a study: the first comment line of its file; none of a file that cannot be read."""
+    try:
+        first = _files()[name].read_text(encoding="utf-8").splitlines()[:1]
+    except (OSError, UnicodeDecodeError):  # `no_such_study` tells it to who chooses the study
+        return ""
     return first[0].removeprefix("#").strip() if first and first[0].startswith("#") else ""
 
 
