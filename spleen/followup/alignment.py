@@ -1,9 +1,8 @@
-"""Bring later scans of a subject onto the first one, and tell voxel by voxel where an organ has grown or shrunk."""
+"""Bring the scans of a subject onto the grid of one, and tell voxel by voxel where an organ has grown or shrunk."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Num, UInt8
@@ -18,9 +17,6 @@ from spleen.registration.resampling import resample_onto
 from spleen.registration.transforms import Motion, motion, write_transform
 from spleen.types import Affine, MaskVolume, SpacingMm
 
-if TYPE_CHECKING:
-    from SimpleITK import Transform
-
 UNCHANGED, GAIN, LOSS = 1, 2, 3
 """Values in a map of changes."""
 _MARGIN_MM = 25.0
@@ -30,17 +26,18 @@ patient."""
 
 @dataclass(frozen=True)
 class AlignedScan:
-    """One scan on the grid of the subject's first one."""
+    """One scan on the grid that all scans of the subject share."""
 
     scan: Scan
     image: Num[np.ndarray, "i j k"]
     affine: Affine
     changes: Mapping[str, UInt8[np.ndarray, "i j k"]]
-    """By class: unchanged, gain and loss."""
+    """By class: unchanged, gain and loss; everything is unchanged where there is nothing to compare it with."""
     gain_ml: Mapping[str, float]
+    """By class, since its first counted scan; without the classes that have none before this scan."""
     loss_ml: Mapping[str, float]
     motion: Motion | None
-    """How the patient has moved; None for the first scan."""
+    """How the patient has moved; None for the scan that the others are aligned to."""
 
 
 @dataclass(frozen=True)
@@ -55,34 +52,41 @@ def aligned_scans(
     scans: Sequence[Scan],
     masks: Mapping[Scan, Path],
     values: Mapping[str, Sequence[int]],
+    baselines: Mapping[str, Scan],
     folder: Path,
     n_channels: int | None = None,
 ) -> Iterator[AlignedScan | Failed]:
-    """The scans that have a mask, each rigidly aligned to the first of them in one interpolation.
+    """The scans that have a mask, each rigidly aligned to one of them, which comes first, in one interpolation.
 
-    `values` are the label values of each class, which overlapping classes share; `n_channels` are those of an image, by
-    default one for each file, of which the first is aligned. Writes changes/NAME_CLASS.nii.gz and
-    transforms/NAME.tfm into the folder; the image of the first scan and one other are in memory at a time.
+    `baselines` are the first counted scan of each class that has one; a class of the scans after it has gained and lost
+    since then. The scan that stays is the first of them, or the first with a mask where nothing counts. `values` are
+    the label values of each class, which overlapping classes share; `n_channels` are those of an image, by default one
+    for each file, of which the first is aligned. Writes changes/NAME_CLASS.nii.gz and transforms/NAME.tfm into the
+    folder; the image of the scan that stays and one other are in memory at a time.
     """
     usable = [scan for scan in scans if scan in masks]
     if not usable:
         return
+    stays = next((scan for scan in usable if scan in baselines.values()), usable[0])
     try:
-        fixed, fixed_label = _read(usable[0], masks, n_channels)
+        fixed, fixed_label = _read(stays, masks, n_channels)
     except (InputError, OSError) as error:
-        yield Failed(usable[0], str(error))
+        yield Failed(stays, str(error))
         return
     near = _near(fixed_label)
-    for scan in usable:
+    before: dict[str, MaskVolume] = {}
+    for scan in (stays, *(other for other in usable if other is not stays)):
         try:
-            if scan is usable[0]:
+            if scan is stays:
                 moved, label, moves = fixed.array, fixed_label.array, None
             else:
-                moved, label, transform = _onto(fixed, *_read(scan, masks, n_channels), near, str(scan.images[0]))
-                (folder / "transforms").mkdir(parents=True, exist_ok=True)
-                write_transform(folder / "transforms" / f"{scan.name}.tfm", transform)
-                moves = motion(transform, grid_of(fixed))
-            yield _compared(scan, moved, (fixed_label, label), values, moves, folder)
+                names = str(stays.images[0]), str(scan.images[0])
+                file = folder / "transforms" / f"{scan.name}.tfm"
+                moved, label, moves = _onto(fixed, *_read(scan, masks, n_channels), near, names, file)
+            after = {name: np.isin(label, of_class) for name, of_class in values.items()}
+            before |= {name: after[name] for name, baseline in baselines.items() if baseline is scan}
+            since = {name: mask for name, mask in before.items() if baselines[name].day < scan.day}
+            yield _compared(scan, moved, fixed, (since, after), moves, folder)
         except (InputError, OSError) as error:
             yield Failed(scan, str(error))
 
@@ -120,31 +124,37 @@ def _near(label: Volume) -> MaskVolume | None:
 
 
 def _onto(
-    fixed: Volume, moving: Volume, label: Volume, near: MaskVolume | None, name: str
-) -> "tuple[Num[np.ndarray, 'i j k'], Num[np.ndarray, 'i j k'], Transform]":
-    transform = align(fixed, moving, "rigid", near, ("the first scan", name)).transform
+    fixed: Volume, moving: Volume, label: Volume, near: MaskVolume | None, names: tuple[str, str], file: Path
+) -> tuple[Num[np.ndarray, "i j k"], Num[np.ndarray, "i j k"], Motion]:
+    """Image and label on the grid of the fixed image, and how the patient has moved; writes the transform."""
+    transform = align(fixed, moving, "rigid", near, names).transform
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_transform(file, transform)
     grid = grid_of(fixed)
-    return resample_onto(moving, grid, transform), resample_onto(label, grid, transform, "nearest"), transform
+    return (
+        resample_onto(moving, grid, transform),
+        resample_onto(label, grid, transform, "nearest"),
+        motion(transform, grid),
+    )
 
 
 def _compared(
     scan: Scan,
     image: Num[np.ndarray, "i j k"],
-    labels: tuple[Volume, Num[np.ndarray, "i j k"]],
-    values: Mapping[str, Sequence[int]],
+    fixed: Volume,
+    regions: tuple[Mapping[str, MaskVolume], Mapping[str, MaskVolume]],
     moves: Motion | None,
     folder: Path,
 ) -> AlignedScan:
-    first, after = labels
-    changes = {
-        name: change_map(np.isin(first.array, of_class), np.isin(after, of_class)) for name, of_class in values.items()
-    }
-    if moves is not None:
+    """`regions` are those of the baselines that this scan is compared with, and its own."""
+    before, after = regions
+    changes = {name: change_map(before.get(name, mask), mask) for name, mask in after.items()}
+    if before:
         (folder / "changes").mkdir(parents=True, exist_ok=True)
-        for name, changed in changes.items():
-            write_volume(folder / "changes" / f"{scan.name}_{name}.nii.gz", changed, first.affine)
+    for name in before:
+        write_volume(folder / "changes" / f"{scan.name}_{name}.nii.gz", changes[name], fixed.affine)
     gain, loss = (
-        {name: float((each == kind).sum()) * first.voxel_volume_mm3 / 1000 for name, each in changes.items()}
+        {name: float((changes[name] == kind).sum()) * fixed.voxel_volume_mm3 / 1000 for name in before}
         for kind in (GAIN, LOSS)
     )
-    return AlignedScan(scan, image, first.affine, changes, gain, loss, moves)
+    return AlignedScan(scan, image, fixed.affine, changes, gain, loss, moves)

@@ -87,19 +87,18 @@ def make_course(
 def repeatability_limit(
     pairs: Sequence[tuple[Measured, Measured]] | None, calibration: ClassCalibration | None, has_scores: bool = True
 ) -> RepeatabilityLimit | None:
-    """From test–retest pairs where they are given, otherwise from the calibrating cases that pass the gate.
+    """From test–retest pairs where enough are given, otherwise from the calibrating cases that pass the gate.
 
     Pairs with a scan of low confidence, which would not be counted, are left out.
     """
     if pairs is not None:
         gated = calibration if has_scores else None
         passing = [pair for pair in pairs if not any(_reason_not_to_count(each, gated) for each in pair)]
-        return limit_of_pairs([(first.volume_mm3, second.volume_mm3) for first, second in passing])
-    return (
-        None
-        if calibration is None
-        else limit_of_errors(calibration.passing_log_errors if has_scores else calibration.log_errors)
-    )
+        if (limit := limit_of_pairs([(first.volume_mm3, second.volume_mm3) for first, second in passing])) is not None:
+            return limit
+    if calibration is None:
+        return None
+    return limit_of_errors(calibration.passing_log_errors if has_scores else calibration.log_errors)
 
 
 def _point(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spleen.errors import InputError
 from spleen.followup.alignment import AlignedScan, Failed, aligned_scans
-from spleen.followup.change import RepeatabilityLimit
+from spleen.followup.change import LEAST_CASES, LEAST_PAIRS, RepeatabilityLimit
 from spleen.followup.course import make_course, repeatability_limit
 from spleen.followup.group import group_change
 from spleen.followup.measuring import Measurements, measure
@@ -29,7 +29,7 @@ from spleen.inference.settings import PredictSettings
 from spleen.inference.views.build import make_views
 from spleen.registration.grids import require_simpleitk
 from spleen.system.files import write_text
-from spleen.system.text import bullets
+from spleen.system.text import bullets, shortened
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def follow_up(
     output: str | Path,
     settings: PredictSettings | None = None,
     *,
-    test_retest: Path | None = None,
+    test_retest: str | Path | None = None,
     identifying: bool = False,
     ignore_value: int | None = None,
     advance: Advance | None = None,
@@ -49,7 +49,8 @@ def follow_up(
 
     `scans` are those of `read_scans`, `runs` those of `predict`. Masks, transforms and maps of gain and loss are in
     masks/, transforms/ and changes/; masks that are there already are kept, unless `overwrite` is set. `test_retest` is
-    a table of pairs of scans between which nothing changed; without it the calibration of the runs says what repeats.
+    a table of pairs of scans between which nothing changed; without it, or where fewer than three of them pass with
+    their confidence, the calibration of the runs says what repeats.
     Labels of scans may have `ignore_value` where nobody has labelled: their Dice is that of the rest, their volume left
     out; by default it is the ignore label of a dataset.json beside them, or the value that the runs were trained with.
     A scan that fails does not stop the others. Raises InputError, before anything is computed, for invalid input.
@@ -59,7 +60,7 @@ def follow_up(
     if folder.is_file():
         raise InputError(f"{folder} is a file; give the name of a folder")
     read = read_scans(listed(scans, "table or folder of scans"), identifying)
-    pairs = None if test_retest is None else read_pairs(test_retest)
+    pairs = None if test_retest is None else read_pairs(Path(test_retest))
     settings = settings or PredictSettings()
     settings = replace(settings, skip_existing=not settings.overwrite)
     models = load_ensemble(listed(runs, "run"), settings.allow_custom_code, settings.choose, settings.rename_classes)
@@ -122,6 +123,12 @@ def _limits(
     if measured.failures:
         shown = bullets([f"{scan.name}: {reason}" for scan, reason in measured.failures.items()])
         log.warning("%d of %d scans of the test–retest pairs failed:%s", len(measured.failures), len(scans), shown)
+    if fallen_back := [name for name, limit in limits.items() if limit is not None and limit.source == "calibration"]:
+        log.warning(
+            "fewer than %d test–retest pairs pass with their confidence, so the limit is that of the calibration: %s",
+            LEAST_PAIRS,
+            shortened(fallen_back),
+        )
     return limits, measured.failures
 
 
@@ -148,7 +155,9 @@ def _subject(
     voxelwise: dict[Scan, Voxelwise] = {}
     not_aligned: dict[Scan, str] = {}
     first: AlignedScan | None = None
-    for aligned in aligned_scans(scans, measured.masks, values, plan.folder, plan.models[0].preprocessing.n_channels):
+    baselines = {course.class_name: course.counted[0].scan for course in courses if course.counted}
+    n_channels = plan.models[0].preprocessing.n_channels
+    for aligned in aligned_scans(scans, measured.masks, values, baselines, plan.folder, n_channels):
         if plan.advance is not None:
             plan.advance(f"aligning {name}", 1, len(scans))
         if isinstance(aligned, Failed):
@@ -161,8 +170,9 @@ def _subject(
 
 
 def _why_no_limit(from_pairs: bool, calibration: Calibration | None) -> str:
+    few_pairs = "no test–retest pairs are given"
     if from_pairs:
-        return "there are fewer than 3 test–retest pairs whose confidence passes"
+        few_pairs = f"fewer than {LEAST_PAIRS} test–retest pairs pass with their confidence"
     if calibration is None:
-        return "the runs are not calibrated for this, and no test–retest pairs are given"
-    return "too few calibrating cases pass the gate (10 are needed), or one of them has an empty mask"
+        return f"the runs are not calibrated for this, and {few_pairs}"
+    return f"too few calibrating cases pass the gate ({LEAST_CASES} are needed), or one has an empty mask; {few_pairs}"

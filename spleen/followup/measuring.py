@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from spleen.inference.loading import TrainedModel
 from spleen.inference.outputs import Target
 from spleen.inference.predict import Advance, predict_targets
 from spleen.inference.record import image_text, read_record
-from spleen.inference.settings import PredictSettings
+from spleen.inference.settings import PredictSettings, postprocess_settings
 from spleen.system.files import as_utf8, write_text
 
 _CONDITIONS = "conditions.json"
@@ -58,6 +58,7 @@ def measure(
         check_ignore_value(ignore_value, values)
     of_runs = ignored_value(models) if ignore_value is None else None
     targets = {scan: Target(ImageFiles(scan.name, scan.images), folder / f"{scan.name}.nii.gz") for scan in scans}
+    postprocess_settings(models[0].classes, settings)  # refuses wrong ones before any mask is removed
     _note_conditions(folder, models, settings, list(targets.values()))
     report = predict_targets(models, list(targets.values()), settings, advance)
     reasons = {failed.image: failed.reason for failed in report.failures}
@@ -83,10 +84,14 @@ def measure(
 def _note_conditions(
     folder: Path, models: Sequence[TrainedModel], settings: PredictSettings, targets: Sequence[Target]
 ) -> None:
-    """Write down how the masks of a folder are predicted; raise InputError if those that it keeps were not so."""
+    """Write down how the masks of a folder are predicted; those that were predicted otherwise are removed before.
+
+    Raises InputError for such masks if they are to be kept.
+    """
     now = json.loads(json.dumps({"classes": models[0].classes.names, **asdict(conditions_of(models, settings))}))
     path = folder / _CONDITIONS
-    if settings.skip_existing and path.exists() and json.loads(path.read_text(encoding="utf-8")) != now:
+    has_changed = path.exists() and _read_conditions(path) != now
+    if settings.skip_existing and has_changed:
         raise InputError(
             f"the masks in {folder} were predicted by other runs, or with other weights, classes or test-time "
             f"augmentation; {_REMEDY}"
@@ -97,7 +102,24 @@ def _note_conditions(
         if settings.skip_existing and before not in (None, image):
             raise InputError(f"{target.mask} was predicted from {before}, and not from {image}; {_REMEDY}")
     folder.mkdir(parents=True, exist_ok=True)
+    if has_changed:
+        _remove(folder, image_of.keys())
     write_text(path, json.dumps(now, indent=1) + "\n")
+
+
+def _read_conditions(path: Path) -> object:
+    """What was written down; None where that cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+
+
+def _remove(folder: Path, masks: Collection[str]) -> None:
+    """Remove recorded masks and their record, so that no later call takes them for its own after an interrupted one."""
+    for path in [path for path in folder.iterdir() if as_utf8(path.name) in masks]:
+        path.unlink()
+    (folder / CSV_NAME).unlink(missing_ok=True)
 
 
 def _against_reference(

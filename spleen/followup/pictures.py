@@ -20,7 +20,7 @@ _PIXELS = 280
 
 
 def draw_scan(first: AlignedScan, scan: AlignedScan) -> Mapping[str, tuple[Picture, ...]]:
-    """By class, the slices in which the first scan has most of it; both scans lie on one grid."""
+    """By class, the slices in which the scan that stays, `first`, has most of it; both scans lie on one grid."""
     return {name: _draw(first.changes[name], scan, name) for name in scan.changes}
 
 

@@ -13,9 +13,10 @@ from spleen.registration.transforms import Motion
 
 @dataclass(frozen=True)
 class Voxelwise:
-    """What has changed voxel by voxel since the first scan of a subject."""
+    """What has changed voxel by voxel since the first counted scan of a subject."""
 
     gain_ml: Mapping[str, float]
+    """By class; without the classes that have no counted scan before this one."""
     loss_ml: Mapping[str, float]
     motion: Motion | None
     pictures: Mapping[str, tuple[Picture, ...]]

@@ -122,6 +122,16 @@ def test_a_glb_names_each_surface_and_an_stl_holds_the_prediction(tmp_path) -> N
     assert trimesh.load_mesh(tmp_path / "one.stl").volume == pytest.approx(4 / 3 * np.pi * 10**3, rel=0.02)
 
 
+def test_an_stl_never_holds_the_reference_in_place_of_an_empty_prediction(tmp_path) -> None:
+    mask = sphere(5.0, np.eye(4), (20, 20, 20))
+    scan = scan_of(np.eye(4), reference=mask, prediction=np.zeros_like(mask))
+    with pytest.raises(InputError, match=r"no surface.*the prediction is empty"):
+        write_scan_mesh(tmp_path / "ball.stl", scan)
+    assert not (tmp_path / "ball.stl").exists()
+    write_scan_mesh(tmp_path / "ball.glb", scan)
+    assert set(trimesh.load_scene(tmp_path / "ball.glb").geometry) == {"ball, reference"}
+
+
 def test_no_surface_and_another_kind_of_file_are_refused(tmp_path) -> None:
     empty = scan_of(np.eye(4), reference=np.zeros((5, 5, 5), np.uint8))
     with pytest.raises(InputError, match="no surface"):

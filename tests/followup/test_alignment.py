@@ -44,11 +44,12 @@ def test_a_moved_patient_has_not_changed_and_a_bitten_organ_has(tmp_path: Path) 
             save(tmp_path, "2024-03-01", moved, bitten),
         ]
     )
-    first, same, shrunk = aligned_scans(list(scans), scans, {"organ": (1,)}, tmp_path)
+    baseline = next(iter(scans))
+    first, same, shrunk = aligned_scans(list(scans), scans, {"organ": (1,)}, {"organ": baseline}, tmp_path)
     assert isinstance(first, AlignedScan)
     assert isinstance(same, AlignedScan)
     assert isinstance(shrunk, AlignedScan)
-    assert (first.motion, first.gain_ml["organ"], first.loss_ml["organ"]) == (None, 0, 0)
+    assert (first.motion, first.gain_ml, first.loss_ml) == (None, {}, {})
     organ_ml = label.sum() * VOXEL_ML
     assert same.motion is not None
     assert same.motion.shift_mm == pytest.approx((9, -6, 5), abs=0.7)
@@ -70,11 +71,63 @@ def test_what_a_class_gains_counts_all_of_its_label_values(tmp_path: Path) -> No
     core = label.copy()
     core[whole & (np.indices(label.shape)[2] % 2 == 0)] = 2
     scans = dict([save(tmp_path, "2024-01-01", image, label), save(tmp_path, "2024-02-01", image, core)])
-    _, second = aligned_scans(list(scans), scans, {"whole": (1, 2), "core": (2,)}, tmp_path)
+    baselines = dict.fromkeys(("whole", "core"), next(iter(scans)))
+    _, second = aligned_scans(list(scans), scans, {"whole": (1, 2), "core": (2,)}, baselines, tmp_path)
     assert isinstance(second, AlignedScan)
     assert (second.gain_ml["whole"], second.loss_ml["whole"]) == (0, 0)
     assert second.gain_ml["core"] == pytest.approx((core == 2).sum() * VOXEL_ML)
     assert second.loss_ml["core"] == 0
+
+
+def test_gain_and_loss_are_since_the_first_scan_that_counts(tmp_path: Path) -> None:
+    """In the first scan nothing was found; then the organ loses its lowest three slices."""
+    image, label = body()
+    bitten = label.copy()
+    bitten[:, :, : np.flatnonzero(label.any(axis=(0, 1)))[3]] = 0
+    labels = {"2024-01-01": np.zeros_like(label), "2024-02-01": label, "2024-03-01": bitten}
+    scans = dict([save(tmp_path, day, image, mask) for day, mask in labels.items()])
+    missed, counted, _ = scans
+    found = {
+        result.scan: result
+        for result in aligned_scans(list(scans), scans, {"organ": (1,)}, {"organ": counted}, tmp_path / "report")
+        if isinstance(result, AlignedScan)
+    }
+    assert [scan.day.month for scan in found] == [2, 1, 3]  # what stays comes first
+    assert found[counted].motion is None
+    assert [dict(found[scan].gain_ml) for scan in (missed, counted)] == [{}, {}]
+    shrunk = next(result for scan, result in found.items() if scan.day.month == 3)
+    lost_ml = (label.sum() - bitten.sum()) * VOXEL_ML
+    assert shrunk.loss_ml["organ"] == pytest.approx(lost_ml, rel=0.05)
+    assert shrunk.gain_ml["organ"] == pytest.approx(0, abs=0.05 * lost_ml)
+    assert [path.name for path in (tmp_path / "report" / "changes").iterdir()] == ["a_2024-03-01_organ.nii.gz"]
+
+
+def test_each_class_is_compared_with_its_own_first_counted_scan(tmp_path: Path) -> None:
+    """The core doubles from the second scan to the third, and does not count in the first."""
+    image, label = body()
+    whole = np.argwhere(label)
+    labels = {}
+    for day, size in {"2024-01-01": 10, "2024-02-01": 100, "2024-03-01": 200}.items():
+        labels[day] = label.copy()
+        labels[day][tuple(whole[:size].T)] = 2
+    scans = dict([save(tmp_path, day, image, each) for day, each in labels.items()])
+    first, second, _ = scans
+    values, baselines = {"whole": (1, 2), "core": (2,)}, {"whole": first, "core": second}
+    results = list(aligned_scans(list(scans), scans, values, baselines, tmp_path))
+    assert [dict(result.gain_ml) for result in results if isinstance(result, AlignedScan)] == [
+        {},
+        {"whole": 0},
+        {"whole": 0, "core": pytest.approx(100 * VOXEL_ML)},
+    ]
+
+
+def test_where_no_scan_counts_nothing_is_gained_or_lost(tmp_path: Path) -> None:
+    image, label = body()
+    scans = dict(
+        [save(tmp_path, "2024-01-01", image, np.zeros_like(label)), save(tmp_path, "2024-02-01", image, label)]
+    )
+    results = list(aligned_scans(list(scans), scans, {"organ": (1,)}, {}, tmp_path))
+    assert [(result.gain_ml, result.loss_ml) for result in results if isinstance(result, AlignedScan)] == [({}, {})] * 2
 
 
 def test_a_scan_that_cannot_be_aligned_leaves_the_others(tmp_path: Path) -> None:
@@ -87,7 +140,7 @@ def test_a_scan_that_cannot_be_aligned_leaves_the_others(tmp_path: Path) -> None
             save(tmp_path, "2024-03-01", image, label),
         ]
     )
-    results = list(aligned_scans(list(scans), scans, {"organ": (1,)}, tmp_path))
+    results = list(aligned_scans(list(scans), scans, {"organ": (1,)}, {"organ": next(iter(scans))}, tmp_path))
     assert [type(result) for result in results] == [AlignedScan, Failed, AlignedScan]
 
 

@@ -91,6 +91,14 @@ def test_the_limit_comes_from_pairs_else_from_the_cases_that_pass_the_gate() -> 
     assert repeatability_limit(None, None) is None
 
 
+def test_fewer_than_three_pairs_leave_the_limit_to_the_calibration() -> None:
+    two = [(Measured(100.0, 0.9), Measured(105.0, 0.9))] * 2
+    limit = repeatability_limit(two, calibration())
+    assert limit is not None
+    assert (limit.source, limit.n) == ("calibration", 20)  # the half of the 40 cases that passes the gate
+    assert repeatability_limit(two, None) is None
+
+
 @pytest.fixture
 def three():
     """Three subjects that grow by 10, 20 and 30 % in log volume over exactly 365.25 days (2023-01-01 12:00 …)."""

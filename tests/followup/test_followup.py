@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 from spleen import calibrate
 from spleen.cli.main import app
+from spleen.errors import InputError
 from spleen.followup.change import limit_of_errors
+from spleen.followup.followup import follow_up
 from spleen.followup.scans import read_scans
 from spleen.inference.calibration.stored import read_calibration
 from spleen.inference.settings import PredictSettings
@@ -138,6 +140,24 @@ def test_masks_that_were_predicted_otherwise_are_not_kept(
     assert f"was predicted from {data.image('c5')}, and not from {data.image('c6')}" in other
 
 
+def test_an_interrupted_overwrite_leaves_no_mask_of_the_other_run(
+    report: tuple[Path, str], run: Path, table: Path, data: ManyCases, tmp_path: Path
+) -> None:
+    """The second run gets as far as ben; anna's masks are of the first one, and are predicted anew."""
+    folder, other = shutil.copytree(report[0], tmp_path / "report"), run.with_name("coronal1")
+    before = sorted((folder / "masks").glob("*.nii.gz"))
+    refused = spleen_followup(table, "--run", other, "-o", folder, "--overwrite", "--batch-size", "0")
+    assert refused.startswith("2: "), refused
+    assert sorted((folder / "masks").glob("*.nii.gz")) == before
+    ben = data.root / "ben.csv"
+    ben.write_text("\n".join(line for line in table.read_text().splitlines() if not line.startswith("anna")))
+    assert spleen_followup(ben, "--run", other, "-o", folder, "--overwrite").startswith("0: ")
+    assert not list((folder / "masks").glob("anna*"))
+    assert spleen_followup(table, "--run", other, "-o", folder).startswith("0: ")
+    spleen_followup(table, "--run", other, "-o", tmp_path / "fresh")
+    assert rows_of(folder) == rows_of(tmp_path / "fresh") != rows_of(report[0])
+
+
 def test_wrong_weights_are_refused(run: Path, table: Path, tmp_path: Path) -> None:
     assert "2 weights were given for 1 runs" in spleen_followup(
         table, "--run", run, "-o", tmp_path / "report", "--weights", "2,1"
@@ -164,6 +184,22 @@ def test_pairs_of_unchanged_scans_give_the_limit(run: Path, table: Path, data: M
     expected = 2.7764451 * np.sqrt(np.mean(differences**2))  # t with 4 degrees of freedom
     row = rows_of(tmp_path / "report")["anna", "2025-01-01", "front"]
     assert float(row["limit_percent_high"]) == pytest.approx(100 * math.expm1(expected), rel=1e-4)
+
+
+def test_too_few_pairs_fall_back_to_the_calibration_and_say_so(
+    run: Path, table: Path, data: ManyCases, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text(f"subject,date,image\ns,2024-01-01,{data.image('c1')}\ns,2024-01-01,{data.image('c8')}")
+    output = spleen_followup(table, "--run", run, "-o", tmp_path / "report", "--test-retest", pairs)
+    assert "calibrating cases)" in output
+    assert "no repeatability limit" not in output
+    assert "fewer than 3 test–retest pairs pass with their confidence" in caplog.text
+
+
+def test_test_retest_may_be_a_string(run: Path, table: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.csv cannot be read"):
+        follow_up(table, run, tmp_path / "report", test_retest=str(tmp_path / "gone.csv"))
 
 
 def test_of_a_label_that_is_incomplete_the_rest_is_scored_and_the_volume_left_out(

@@ -23,22 +23,29 @@ def check_mesh_name(path: Path) -> None:
         raise InputError(f"--mesh: {path} must end in one of {', '.join(MESH_SUFFIXES)}")
 
 
-def write_mesh(path: Path, meshes: Sequence[Mesh], colours: Sequence[UInt8[np.ndarray, "_ 3"]]) -> None:
-    """Write meshes: STL those of one mask as one body, GLB each under its name, with the colours of its vertices.
+def write_mesh(path: Path, meshes: Sequence[Mesh], colours: Sequence[UInt8[np.ndarray, "_ 3"]], stl_mask: str) -> None:
+    """Write meshes: STL those of `stl_mask` as one body, GLB each under its name, with the colours of its vertices.
 
-    STL is in mm, RAS, and holds the prediction where there is one. GLB is in metres with y up, as glTF demands: x to
-    the patient's right, y superior, z posterior. Raises InputError for another name and where there is no surface.
+    STL is in mm, RAS. GLB is in metres with y up, as glTF demands: x to the patient's right, y superior, z posterior.
+    Raises InputError for another name, and where there is no surface, of STL none of `stl_mask`.
     """
     check_mesh_name(path)
     if not meshes:
         raise InputError(f"--mesh: there is no surface to write to {path}; the masks are empty, or none was given")
-    write_bytes(path, _stl(meshes) if path.suffix.lower() == ".stl" else _glb(meshes, colours))
+    if path.suffix.lower() == ".glb":
+        write_bytes(path, _glb(meshes, colours))
+        return
+    of_mask = [mesh for mesh in meshes if mesh.mask == stl_mask]
+    if not of_mask:
+        raise InputError(
+            f"--mesh: there is no surface to write to {path}: the {stl_mask} is empty; write .glb for the surface "
+            "of the other mask"
+        )
+    write_bytes(path, _stl(of_mask))
 
 
 def _stl(meshes: Sequence[Mesh]) -> bytes:
-    masks = {mesh.mask for mesh in meshes}
-    chosen = "prediction" if "prediction" in masks else "reference"
-    corners = np.concatenate([mesh.vertices_mm[mesh.faces] for mesh in meshes if mesh.mask == chosen])
+    corners = np.concatenate([mesh.vertices_mm[mesh.faces] for mesh in meshes])
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
     triangles = np.zeros(len(corners), dtype=[("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")])

@@ -101,12 +101,17 @@ def make_viewer(scan: Scan, most_bytes: int = MOST_BYTES) -> Viewer:
 
 
 def write_scan_mesh(path: Path, scan: Scan) -> None:
-    """Write the surfaces of the masks at full resolution; raises InputError as `write_mesh` does."""
+    """Write the surfaces of the masks at full resolution; raises InputError as `write_mesh` does.
+
+    STL holds the prediction where one is given, even an empty one: never the reference in its place.
+    """
     meshes = _meshes(scan, None)
     colours = class_colours(len(scan.classes), both_masks=len(scan.masks) == 2)
     largest_mm = largest_shown_mm(meshes)
     of_mesh = [_colour(mesh, _colours_of(scan, mesh, colours)) for mesh in meshes]
-    write_mesh(path, meshes, [vertex_colours(m, c, largest_mm) for m, c in zip(meshes, of_mesh, strict=True)])
+    stl_mask = "reference" if scan.prediction is None else "prediction"
+    vertices = [vertex_colours(m, c, largest_mm) for m, c in zip(meshes, of_mesh, strict=True)]
+    write_mesh(path, meshes, vertices, stl_mask)
 
 
 def _meshes(scan: Scan, most_faces: int | None) -> tuple[Mesh, ...]:

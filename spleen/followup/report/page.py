@@ -175,8 +175,8 @@ def _trend(course: Course) -> PlotDrawing | None:
 
 
 def _row(subject: Subject, course: Course, point: TimePoint) -> list[Cell]:
-    found = subject.voxelwise.get(point.scan)
-    moved = found is not None and found.motion is not None
+    name, found = course.class_name, subject.voxelwise.get(point.scan)
+    gain, loss = (None, None) if found is None else (found.gain_ml.get(name), found.loss_ml.get(name))
     expected = point.expected_dice
     return [
         point.scan.day.isoformat(),
@@ -185,8 +185,8 @@ def _row(subject: Subject, course: Course, point: TimePoint) -> list[Cell]:
         None if expected is None else f"{expected.dice:.2f} ({expected.low:.2f}–{expected.high:.2f})",
         change_text(point.change),
         change_text(point.latest_change),
-        ml(1000 * found.gain_ml[course.class_name]) if found and moved else None,
-        ml(1000 * found.loss_ml[course.class_name]) if found and moved else None,
+        None if gain is None else ml(1000 * gain),
+        None if loss is None else ml(1000 * loss),
         f"no: {point.not_counted}" if point.not_counted else "yes",
     ]
 
@@ -209,4 +209,4 @@ def _cautions(subject: Subject) -> Iterator[str]:
         if found is not None and found.motion is not None:
             turned = f"{format_number(round(found.motion.rotation_degrees, 1))}°"
             moved = f"shifted by {format_number(round(found.motion.distance_mm, 1))} mm and turned by {turned}"
-            yield f"{day} was {moved} to match the first scan"
+            yield f"{day} was {moved} to match the other scans"

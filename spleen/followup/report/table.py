@@ -83,7 +83,8 @@ def _voxelwise(subject: Subject, course: Course, point: TimePoint) -> list[Value
     told = [*subject.warnings.get(point.scan, ())]
     if point.scan in subject.not_aligned:
         told.append(f"not aligned: {subject.not_aligned[point.scan]}")
-    if found is None or found.motion is None:
+    if found is None:
         return [None, None, None, None, "; ".join(told)]
-    gain, loss = found.gain_ml[course.class_name], found.loss_ml[course.class_name]
-    return [gain, loss, found.motion.rotation_degrees, found.motion.distance_mm, "; ".join(told)]
+    gain, loss, moves = found.gain_ml.get(course.class_name), found.loss_ml.get(course.class_name), found.motion
+    turned, shifted = (None, None) if moves is None else (moves.rotation_degrees, moves.distance_mm)
+    return [gain, loss, turned, shifted, "; ".join(told)]
