@@ -72,14 +72,16 @@ def propagate(
     classes: Mapping[int, str] | None = None,
     run: str | Path | None = None,
     n_next: int = 4,
+    allow_custom_code: bool = False,
 ) -> Propagation:
     """Train on the drawn slices of a label, predict its unknown voxels, and write the filled label to `output`.
 
     What is known stays as it is, voxel for voxel; the file has the label's own grid, codes and orientation. How unknown
     voxels are marked, and `axis` and `drawn`, is said by `read_sparse_label`; `classes` gives the label values that are
-    learnt and their names, by default all. `run` is a run folder or checkpoint to start from. `overrides` are those of
-    `train`, such as "epochs=24". All drawn slices are trained on, the last epoch is used, and nothing is held out: the
-    confidence of a slice is the network's own, neither calibrated nor checked against anything.
+    learnt and their names, by default all. `run` is a run folder or checkpoint to start from; with `allow_custom_code`
+    its network may be of any class. `overrides` are those of `train`, such as "epochs=24". All drawn slices are trained
+    on, the last epoch is used, and nothing is held out: the confidence of a slice is the network's own, neither
+    calibrated nor checked against anything.
     The run folder is in outputs/propagate/.
     Raises InputError, before the training, for files and settings that do not fit.
     """
@@ -92,14 +94,15 @@ def propagate(
     )
     wanted = _classes(sparse, classes)
     training_label = completed_label_path(output_path) if sparse.was_completed else label_path
-    start = intensity_of(native) if run is None else settings_of_run(Path(run))
+    start = intensity_of(native) if run is None else settings_of_run(Path(run), allow_custom_code)
     settings = _settings(image_path, training_label, sparse, wanted, start)
     given = {key_of(override) for override in overrides}
     config = compose_typed(["data=nifti", *_without(settings, given), *overrides])
     if sparse.was_completed:  # now that nothing is refused any more
         write_volume(training_label, sparse.volume.array, sparse.volume.affine)
     trained = train_composed(config)
-    predicted = predict_slices([trained.folder], image_path)
+    # Its settings are the user's own, or those of a run that was let through.
+    predicted = predict_slices([trained.folder], image_path, allow_custom_code=True)
     filled = _filled(sparse, predicted)
     _write(output_path, filled, sparse)
     return _describe(sparse, predicted, filled, wanted, output_path, trained, n_next)

@@ -33,7 +33,7 @@ class SuggestedSlice:
     position_mm: float
     """World coordinate of its centre along the axis, towards right, anterior or superior."""
     distance_mm: float | None
-    """To the nearest slice that is labelled or suggested; None without any."""
+    """To the nearest slice that is labelled or suggested, with a run: suggested before; None without any."""
     entropy_mm2: float | None
     """Predictive entropy summed over the slice; None without a run."""
     reason: str
@@ -96,13 +96,15 @@ def suggest_slices(
     ignore_value: int = UNKNOWN_VALUE,
     drawn: Sequence[int] | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    allow_custom_code: bool = False,
 ) -> SliceSuggestion:
     """Suggest `n_slices` slices of an image to label next.
 
     Without `runs`, slices are spread evenly: over the body in a scan without a label, and where the organ can be, up to
     the nearest labelled slices without it, in a label of which some slices are drawn (see `read_sparse_label` for
     `ignore_value` and `drawn`). With `runs`, those slices come first of which the prediction is least sure and which
-    are far from those labelled. `axis` is coronal by default, or that of the label.
+    are far from those labelled. `axis` is coronal by default, or that of the label. `allow_custom_code` builds
+    networks of any class that `runs` name.
     Raises InputError for files that do not fit, and for more slices than are left.
     """
     image_path = Path(image)
@@ -126,7 +128,8 @@ def suggest_slices(
             f"{numbering.n_slices - len(labelled)} are not labelled; ask for fewer"
         )
     if runs:
-        predicted = predict_slices([Path(run) for run in runs], image_path, advance)
+        paths = [Path(run) for run in runs]
+        predicted = predict_slices(paths, image_path, advance, allow_custom_code=allow_custom_code)
         entropy = slice_entropy_mm2(predicted.probabilities, native.affine, numbering.axis)
         found = by_uncertainty(np.asarray(entropy), numbering, n_slices, labelled)
     else:

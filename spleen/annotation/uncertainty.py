@@ -36,13 +36,18 @@ class SlicedPrediction:
 
 
 def predict_slices(
-    runs: Sequence[Path], image: Path, advance: Callable[[int], None] = lambda _: None
+    runs: Sequence[Path],
+    image: Path,
+    advance: Callable[[int], None] = lambda _: None,
+    *,
+    allow_custom_code: bool = False,
 ) -> SlicedPrediction:
     """Predict an image with one run, or with several whose probabilities are averaged.
 
-    `advance` receives the number of slices just done. Raises InputError as `predict` does.
+    `advance` receives the number of slices just done; `allow_custom_code` builds networks of any class. Raises
+    InputError as `predict` does.
     """
-    models = load_ensemble(list(runs))
+    models = load_ensemble(list(runs), allow_custom_code)
     views = make_views(models, PredictSettings())
     n_classes = len(models[0].classes.names)
     native = read_for(views, ImageFiles(case_name(image), (image,)), _BYTES_PER_VOXEL_AND_CLASS * n_classes)

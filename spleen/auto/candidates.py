@@ -78,7 +78,9 @@ def with_fitting_size(
     speed: Callable[[TrainConfig], float],
 ) -> tuple[list[Setting], float]:
     """The suggested settings with smaller or larger slices, where the speed demands or allows it, and that speed."""
-    settings = _with_batch_size(seen.settings, _side(compose(seen.settings), seen), given)
+    config = compose(seen.settings)
+    most = config.loader.slices_per_epoch
+    settings = _with_batch_size(seen.settings, _side(config, seen), given, most)
     side, fastest = _side(compose(settings), seen), speed(compose(settings))
     if {"img_size", "crop_size"} & set(given):
         return settings, fastest
@@ -89,11 +91,11 @@ def with_fitting_size(
     while passes(fastest) < _FEWEST_PASSES and (half := _half(side)) >= _SMALLEST_SIDE:
         side = half
         reason = f"at twice the size, {fastest:.3g} slices/s would see the training slices fewer than 3 times"
-        settings = _resized(settings, side, reason, given)
+        settings = _resized(settings, side, reason, given, most)
         fastest = speed(compose(settings))
     if 2 * side <= _LARGEST_UPSAMPLED_SIDE and passes(fastest / 4) >= _PASSES_WHEN_UPSAMPLED:
         reason = f"small slices, upsampled: there is time to see each about {passes(fastest / 4):.0f} times"
-        settings = _resized(settings, 2 * side, reason, given)
+        settings = _resized(settings, 2 * side, reason, given, most)
         fastest = speed(compose(settings))
     return settings, fastest
 
@@ -122,15 +124,20 @@ def recipes(given: Collection[str], is_wide_affordable: bool, axes: Sequence[str
     return named
 
 
-def _resized(settings: Sequence[Setting], side: int, reason: str, given: Collection[str]) -> list[Setting]:
+def _resized(
+    settings: Sequence[Setting], side: int, reason: str, given: Collection[str], slices_per_epoch: int | None
+) -> list[Setting]:
     others = [each for each in settings if key_of(each[0]) not in ("img_size", "batch_size")]
-    return _with_batch_size([*others, (f"img_size={side}", reason)], side, given)
+    return _with_batch_size([*others, (f"img_size={side}", reason)], side, given, slices_per_epoch)
 
 
-def _with_batch_size(settings: Sequence[Setting], side: int, given: Collection[str]) -> list[Setting]:
+def _with_batch_size(
+    settings: Sequence[Setting], side: int, given: Collection[str], slices_per_epoch: int | None
+) -> list[Setting]:
     if "batch_size" in given:
         return list(settings)
-    return [*settings, (f"batch_size={fitting_batch_size(side)}", f"slices of {side} × {side} pixels")]
+    size = fitting_batch_size(side, slices_per_epoch)
+    return [*settings, (f"batch_size={size}", f"slices of {side} × {side} pixels")]
 
 
 def _side(config: TrainConfig, seen: Look) -> int:

@@ -39,7 +39,9 @@ def train_on_one_volume(session: Session) -> None:
     print(f"\nthe final training: {record.winner}", flush=True)
     minutes = _minutes(session, session.seconds_left() - _ENDING_SECONDS)
     session.train("final", record.candidates[record.winner], minutes, _validations(record, minutes))
-    with session.stage("end"):
+    with session.stage("end") as to_do:
+        if not to_do:
+            return
         test = read_summary(session.folder / "final").get("test") or {}
         by_class = {key: value["dice"] for key, value in test.items() if isinstance(value, dict)}
         record.test_dice = {**by_class, "mean": test.get("dice")} if len(by_class) > 1 else by_class
@@ -136,25 +138,26 @@ def _weigh(session: Session, names: Sequence[str], cases: HeldOut) -> None:
 def _test(session: Session, cases: HeldOut) -> None:
     """Calibrate on the test cases and score them, once."""
     record = session.record
-    if not cases.test:
-        record.notes.append("no test: no case was held out for it")
-        return
-    if not session.config().score_test:
-        record.notes.append("no test: score_test=false")
-        return
-    views = {session.folder / name: weight for name, weight in record.views.items()}
     with session.stage("test") as to_do:
-        if to_do:
-            calibrated = calibrate_on(cases.test, views)
-            record.notes.append(calibrated.note)
-            tested = score_test(session.config(), cases.test, views, calibrated.masks, session.folder / "test")
-            if tested.failures:
-                record.notes.append(
-                    f"{len(tested.failures)} of {len(cases.test)} test cases are not in the scores: "
-                    + "; ".join(tested.failures)
-                )
-            write_text(session.folder / TEST_CASES, scores_to_csv(tested.scores, metric_names(surface=False)))
-            for name, dice in dice_summaries(tested.scores).items():
-                record.test_dice[name] = None if math.isnan(dice.mean) else dice.mean
-                if dice.interval is not None:
-                    record.test_intervals[name] = [dice.interval.low, dice.interval.high]
+        if not to_do:
+            return
+        if not cases.test:
+            record.notes.append("no test: no case was held out for it")
+            return
+        if not session.config().score_test:
+            record.notes.append("no test: score_test=false")
+            return
+        views = {session.folder / name: weight for name, weight in record.views.items()}
+        calibrated = calibrate_on(cases.test, views)
+        record.notes.append(calibrated.note)
+        tested = score_test(session.config(), cases.test, views, calibrated.masks, session.folder / "test")
+        if tested.failures:
+            record.notes.append(
+                f"{len(tested.failures)} of {len(cases.test)} test cases are not in the scores: "
+                + "; ".join(tested.failures)
+            )
+        write_text(session.folder / TEST_CASES, scores_to_csv(tested.scores, metric_names(surface=False)))
+        for name, dice in dice_summaries(tested.scores).items():
+            record.test_dice[name] = None if math.isnan(dice.mean) else dice.mean
+            if dice.interval is not None:
+                record.test_intervals[name] = [dice.interval.low, dice.interval.high]

@@ -48,7 +48,7 @@ def look(config: TrainConfig, given: Collection[str], seconds: float) -> Look:
     compute_phantom(config)
     organ = tuple(value for values in build_classes(config).values or () for value in values)
     ignored = ignore_value(complete(config, dataset))
-    found = _explored(dataset.cases, organ, ignored, seconds)
+    found = _explored(config, dataset.cases, organ, ignored, seconds)
     suggestion, planes = _suggested(config, dataset, found, organ, ignored)
     settings = tuple(
         (each.override, each.reason) for each in suggestion.settings if _is_open(each.override, given, config)
@@ -69,16 +69,20 @@ def look(config: TrainConfig, given: Collection[str], seconds: float) -> Look:
     )
 
 
-def _explored(cases: Sequence[Case], organ: tuple[int, ...], ignored: int | None, seconds: float) -> list[CaseFacts]:
+def _explored(
+    config: TrainConfig, cases: Sequence[Case], organ: tuple[int, ...], ignored: int | None, seconds: float
+) -> list[CaseFacts]:
     """The facts of cases in an order that spreads them over the dataset, until the time is over."""
     began, found = time.monotonic(), []
+    may_have_channels = isinstance(config.data, CasesData)
     n_parts = 1
     while n_parts * 2 <= len(cases):
         n_parts *= 2
     order = list(dict.fromkeys(number for part in _halves(n_parts) for number in range(part, len(cases), n_parts)))
     for number in order:
         case = cases[number]
-        found.append(explore_case(CaseFiles(case.case_id, case.images[0], case.label), organ, ignore_value=ignored))
+        files = CaseFiles(case.case_id, case.images[0], case.label)
+        found.append(explore_case(files, organ, ignore_value=ignored, channels=may_have_channels))
         if time.monotonic() - began > seconds and any(each.is_sound for each in found):
             break
     return found
@@ -100,7 +104,7 @@ def _suggested(
     data = None
     if isinstance(config.data, CasesData):
         data = TrainingData((), tuple(dataset.label_values or ()), dataset.modality)
-    suggestion = suggest(found, typical, organ, ignored, data)
+    suggestion = suggest(found, typical, organ, ignored, data, may_be_native=config.resize != "stretch")
     if suggestion is None or typical.image_header is None or typical.image_header.geometry is None:
         raise InputError(f"{typical.image} has no three dimensions that could be sliced")
     if suggestion.obstacle is not None:

@@ -105,6 +105,7 @@ def auto(
     from spleen.auto.record import AutoRecord, read_record
     from spleen.auto.search import choose_recipe, prepare
     from spleen.auto.session import Session
+    from spleen.config.overrides import with_absolute_path
     from spleen.runs.api import compose_config
     from spleen.runs.main import as_understood
     from spleen.runs.naming import run_stamp
@@ -121,7 +122,7 @@ def auto(
     if resume is not None:
         folder, record = resume, read_record(resume)
     else:
-        given = with_layout(as_understood(list(overrides)))
+        given = [with_absolute_path(each) for each in with_layout(as_understood(list(overrides)))]
         record = AutoRecord(_checked_minutes(minutes), given)
         folder = Path(compose_config(given).output_dir) / "auto" / run_stamp()
     session, new_folders = Session(folder, record, started), missing_folders(folder)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from spleen.auto.record import AutoRecord
 from spleen.auto.session import Session
+from spleen.errors import InputError
+from spleen.models.trusted import check_network_setting
 from spleen.reporting.html import render_page
 from spleen.reporting.tables import Cell
 from spleen.runs.results.page import to_page as study_page
@@ -33,7 +35,19 @@ def commands(session: Session) -> Commands:
     runs = shlex.join(str(session.folder / name) for name in record.views)
     weights = ",".join(f"{weight:g}" for weight in record.views.values())
     ending = f" --weights {weights}" if len(record.views) > 1 else ""
+    if _has_own_network(session):
+        ending += " --allow-custom-code"
     return Commands(tuple(trains), f"spleen predict {runs} IMAGE.nii.gz -o MASK.nii.gz{ending}")
+
+
+def _has_own_network(session: Session) -> bool:
+    """Whether the network is of a class that is not built from a checkpoint without being asked for."""
+    record = session.record
+    try:
+        check_network_setting(session.config(*record.candidates[record.winner]).model.network, allow_custom_code=False)
+    except InputError:
+        return True
+    return False
 
 
 def to_text(session: Session) -> str:

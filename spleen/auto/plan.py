@@ -66,6 +66,12 @@ def epoch_length(slices_per_second: float, minutes: float, validations: int, bat
     return batch_size * max(1, int(batches))
 
 
-def fitting_batch_size(side: int) -> int:
-    """Slices of `side` × `side` pixels that make a step of about 65,000 pixels: a power of 2, 4 to 32."""
-    return int(min(32, max(4, 2 ** round(math.log2(65_536 / side**2)))))
+def fitting_batch_size(side: int, slices_per_epoch: int | None) -> int:
+    """Slices of `side` × `side` pixels that make a step of about 65,000 pixels: a power of 2, 4 to 32.
+
+    An epoch of fewer slices bounds it.
+    """
+    size = int(min(32, max(4, 2 ** round(math.log2(65_536 / side**2)))))
+    while slices_per_epoch is not None and slices_per_epoch < size:
+        size //= 2
+    return size

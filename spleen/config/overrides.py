@@ -10,11 +10,11 @@ from hydra.errors import HydraException
 from spleen.records.effect import DATA_PATHS
 from spleen.records.renamed_keys import current_key
 
+_RUN_KEYS = {"init_from", "roi_from"}
 _PATH_KEYS = {
+    *_RUN_KEYS,
     "output_dir",
     "cache_dir",
-    "init_from",
-    "roi_from",
     "model.encoder_weights_file",
     "split.splits_file",
     "split.test_cases",
@@ -59,6 +59,20 @@ def with_literal_path(override: str, sweep: bool) -> str:
         return override
     parts = value.split(",") if sweep and not Path(value).exists() else [value]
     return f"{key}={','.join(map(_literal, parts))}"
+
+
+def with_absolute_path(override: str) -> str:
+    """The override with its value absolute if it is a path, so that it names the same file from any folder.
+
+    A run is resolved, as outputs/latest soon means another one. Null and interpolations are left as they are.
+    """
+    key, _, _ = override.partition("=")
+    name = key.lstrip("+")
+    parsed = parse_override(override) if name in _PATH_KEYS and "${" not in override else None
+    if parsed is None or parsed.is_sweep_override() or not parsed.value():
+        return override
+    path = Path(str(parsed.value())).expanduser()
+    return f"{key}={_literal(str(path.resolve() if name in _RUN_KEYS else path.absolute()))}"
 
 
 def _literal(path: str) -> str:

@@ -9,6 +9,7 @@
 Cases are read one at a time; at most about 22 bytes per voxel of the largest one are in memory.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +70,15 @@ def explore(
     of unknown class, which belong to no organ; by default it is the ignore label of an nnU-Net dataset.json in or
     beside the folder of the labels, unless that is part of the `organ`. A file that cannot be read becomes an error of
     the verdict, the others are still explored. Raises InputError for a path that names nothing, for files without a
-    partner, for a single DICOM folder that holds several series, and for an ignored value that is the background or
-    part of the organ.
+    partner, for a single DICOM folder that holds several series, for an organ of value 0, for `above` that is not
+    finite, and for an ignored value that is the background or part of the organ.
     """
-    files = find_cases(_paths(images), _paths(labels))
     wanted = tuple(organ)
+    if 0 in wanted:
+        raise InputError(f"organ must be label values other than 0, the background; got {', '.join(map(str, wanted))}")
+    if above is not None and not math.isfinite(above):
+        raise InputError(f"above must be a finite number in the units of the image; got {above:g}")
+    files = find_cases(_paths(images), _paths(labels))
     if ignore_value is not None and ignore_value in (0, *wanted):
         raise InputError(f"{ignore_value} cannot be ignored: it is the background or a value of the organ")
     files = with_ignore_values(files, ignore_value, wanted)

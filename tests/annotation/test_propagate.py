@@ -9,11 +9,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 from spleen.annotation.defaults import intensity_of
 from spleen.annotation.propagate import FilledSlice, Propagation, propagate
-from spleen.annotation.suggest import read_scan
+from spleen.annotation.suggest import read_scan, suggest_slices
 from spleen.annotation.text import to_csv_text, to_text
+from spleen.cli.main import app
 from spleen.errors import InputError
 from tests._helpers.nifti import ras_affine, save, save_stored_as
 from tests._helpers.small_run import SPACING_MM, SmallCt, small, small_ct
@@ -82,15 +85,49 @@ def test_listed_slices_of_an_ordinary_label_and_another_run_are_a_start(ct: Smal
     )
     again = propagate(
         ct.image, label, tmp_path / "again.nii.gz",
-        *(setting for setting in TRAINING if not setting.startswith(("intensity", "img_size", "context", "resize"))),
+        *(each for each in TRAINING if not each.startswith(("model", "intensity", "img_size", "context", "resize"))),
         *folders(tmp_path), "epochs=1", axis="axial", drawn=LABELLED, run=first.run_folder,
     )  # fmt: skip
     assert json.loads((again.run_folder / "warm_start.json").read_text())["layers"]
+    models = [yaml.safe_load((each.run_folder / "config.yaml").read_text())["model"] for each in (first, again)]
+    assert models[0] == models[1]
     known = np.asarray(nib.load(tmp_path / "first_drawn.nii.gz").dataobj)
     assert [k for k in range(24) if (known[:, :, k] != 255).any()] == list(LABELLED)
     filled = [np.asarray(nib.load(each.output).dataobj) for each in (first, second)]
     np.testing.assert_array_equal(*filled)  # the same seed
     assert not (filled[0] == 99).any()
+
+
+OWN_NETWORK = """
+import torch
+class Own(torch.nn.Conv2d):
+    def __init__(self, in_channels, out_channels):
+        super().__init__(in_channels, out_channels, 1)
+"""
+
+
+@pytest.mark.slow
+def test_a_network_of_ones_own_is_used_in_its_own_training_and_later_when_asked_for(
+    ct: SmallCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_annotators.py").write_text(OWN_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    label = save(tmp_path / "label.nii.gz", _sparse(ct.values), ras_affine(SPACING_MM))
+    own = "~model.network", "+model.network={_target_: own_annotators.Own}"
+    first = propagate(ct.image, label, tmp_path / "a.nii.gz", *TRAINING, *own, *folders(tmp_path), "epochs=1")
+    assert not (np.asarray(nib.load(first.output).dataobj) == 255).any()
+    with pytest.raises(InputError, match="add --allow-custom-code"):
+        suggest_slices(ct.image, label, runs=[first.run_folder], n_slices=2)
+    with pytest.raises(InputError, match="add --allow-custom-code"):
+        propagate(ct.image, label, tmp_path / "b.nii.gz", *folders(tmp_path), run=first.run_folder)
+    short = "epochs=1", "trainer=cpu", "logger=none", "report=false", *folders(tmp_path)
+    for command in (
+        ["suggest-slices", ct.image, "--label", label, "-n", "2"],
+        ["propagate", ct.image, label, *short, "-o", tmp_path / "b.nii.gz"],
+    ):
+        trusted = [*map(str, command), "--run", str(first.run_folder), "--allow-custom-code"]
+        done = CliRunner().invoke(app, trusted)
+        assert done.exit_code == 0, done.output
 
 
 Change = Callable[[np.ndarray], np.ndarray]

@@ -8,12 +8,14 @@ from spleen.config.schema import TrainConfig
 from spleen.runs.api import compose_config
 
 
-def sized(native: int, n_slices: int, speed_at_128: float, given: tuple[str, ...] = ()) -> dict[str, str]:
+def sized(
+    native: int, n_slices: int, speed_at_128: float, given: tuple[str, ...] = (), own: tuple[str, ...] = ()
+) -> dict[str, str]:
     """The settings for slices of a size in 1,000 s of training, where the speed falls with the number of pixels."""
     seen = Look((("img_size=" + str(native), "native"),), ("axial",), (native, native), (1.0, 1.0), n_slices, 10, 10)
 
     def compose(settings: list[tuple[str, str]]) -> TrainConfig:
-        return compose_config(["data=phantom", *(override for override, _ in settings)])
+        return compose_config(["data=phantom", *own, *(override for override, _ in settings)])
 
     def speed(config: TrainConfig) -> float:
         return speed_at_128 * (128 / int(config.img_size)) ** 2
@@ -39,6 +41,12 @@ def test_slices_are_as_large_as_they_can_be_seen_often_enough(native, n_slices, 
 
 def test_a_given_size_stays() -> None:
     assert sized(112, 100, 100.0, given=("img_size",))["img_size"] == "112"
+
+
+def test_a_given_length_of_an_epoch_bounds_the_batch() -> None:
+    """48 pixels a side come in batches of 32: 71 passes at that size, 18 at twice as many pixels."""
+    assert sized(48, 100, 1.0) == {"img_size": "48", "batch_size": "32"}
+    assert sized(48, 100, 1.0, own=("loader.slices_per_epoch=16",))["batch_size"] == "16"
 
 
 def test_the_shape_is_that_of_the_slices_that_are_trained_on() -> None:

@@ -55,7 +55,12 @@ def test_validations_cost_a_twentieth_of_a_training(seconds: float, n_val: int, 
 
 @pytest.mark.parametrize(("side", "expected"), [(16, 32), (48, 32), (64, 16), (112, 4), (128, 4), (512, 4)])
 def test_small_slices_come_in_large_batches(side: int, expected: int) -> None:
-    assert fitting_batch_size(side) == expected
+    assert fitting_batch_size(side, None) == expected
+
+
+@pytest.mark.parametrize(("slices_per_epoch", "expected"), [(200, 32), (32, 32), (31, 16), (16, 16), (4, 4)])
+def test_a_batch_is_no_larger_than_an_epoch(slices_per_epoch: int, expected: int) -> None:
+    assert fitting_batch_size(48, slices_per_epoch) == expected
 
 
 def test_recipes_begin_with_the_default_and_its_opposite() -> None:

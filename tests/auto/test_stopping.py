@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from spleen.auto.final import train_on_one_volume, train_views
+from spleen.auto.finish import HeldOut
 from spleen.auto.main import auto, main
 from spleen.auto.record import AutoRecord, read_record
 from spleen.auto.session import Session
@@ -71,6 +73,44 @@ def test_a_run_that_could_not_begin_is_planned_anew(tmp_path: Path, ct: SmallCt)
     assert read_record(tmp_path / "search").runs == {}
     session.train("arm", [], 0.0001, 1, may_fail=True)
     assert "leaves no time" in read_record(tmp_path / "search").failed["arm"]
+
+
+@pytest.mark.parametrize(("train", "run"), [(train_on_one_volume, "final"), (train_views, "final/axial")])
+def test_a_finished_search_that_is_resumed_tells_nothing_twice(tmp_path: Path, monkeypatch, train, run: str) -> None:
+    monkeypatch.setattr("spleen.auto.final.held_out_cases", lambda *_: HeldOut((), ()))
+    (tmp_path / run).mkdir(parents=True)
+    scores = {"status": "finished", "val": {"dice": 0.8}, "test": {"dice": 0.9}}
+    (tmp_path / run / "summary.json").write_text(json.dumps(scores))
+    record = AutoRecord(
+        minutes=3.0,
+        overrides=["data=phantom"],
+        axes=["axial"],
+        n_training_slices=100,
+        slices_per_second=10.0,
+        candidates={"unet": []},
+        winner="unet",
+        seconds={"views": 0.1, run: 60.0},
+    )
+    for _ in range(2):
+        train(Session(tmp_path, record, started=time.time()))
+    assert record.notes
+    assert len(set(record.notes)) == len(record.notes)
+
+
+def test_a_search_finds_its_data_from_any_folder(tmp_path: Path, ct: SmallCt, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Session] = []
+
+    def stop(session: Session) -> None:
+        begun.append(session)
+        raise InputError("enough")
+
+    monkeypatch.setattr("spleen.auto.search.prepare", stop)
+    monkeypatch.chdir(ct.image.parent)
+    with pytest.raises(InputError, match="enough"):
+        auto([f"data.image={ct.image.name}", f"data.label={ct.label.name}", *folders(tmp_path)], minutes=3)
+    monkeypatch.chdir(tmp_path)
+    data = begun[0].config().data
+    assert (data.image, data.label) == (str(ct.image), str(ct.label))
 
 
 @pytest.mark.slow

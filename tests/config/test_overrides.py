@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from spleen.config.overrides import with_literal_path
+from spleen.config.overrides import with_absolute_path, with_literal_path
 
 
 def read(override: str, sweep: bool = False) -> list[object]:
@@ -50,3 +50,25 @@ def test_in_a_sweep_commas_and_choice_give_several_paths(tmp_path: Path) -> None
     both = tmp_path / "a,b (1).nii"
     both.touch()
     assert read(f"data.image={both}", sweep=True) == [str(both)]
+
+
+@pytest.mark.parametrize("path", ["ct.nii.gz", "scans (1)/a=b.nii", "it's.nii", "007", "/elsewhere/ct.nii", "../a.nii"])
+def test_an_absolute_path_is_that_of_the_current_folder(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    override = with_absolute_path(with_literal_path(f"data.image={path}", sweep=False))
+    assert OverridesParser.create().parse_override(override).value() == str(tmp_path / path)
+
+
+def test_a_run_is_resolved(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "latest").symlink_to("run")
+    assert with_absolute_path(f"init_from={tmp_path / 'latest'}") == f"init_from={tmp_path / 'run'}"
+
+
+@pytest.mark.parametrize(
+    "override", ["data.groups=null", "data.image=${x}/a.nii", "data.image=a.nii,b.nii", "lr=0.1", "study=a", "~data"]
+)
+def test_what_is_no_path_stays_as_it_is(override: str) -> None:
+    assert with_absolute_path(override) == override

@@ -1,8 +1,11 @@
 """Pairing images with labels."""
 
+import math
+
 import pytest
 
 from spleen.errors import InputError
+from spleen.exploration.explore import explore
 from spleen.exploration.inputs import find_cases
 
 
@@ -71,3 +74,18 @@ def test_a_missing_path_an_empty_folder_and_no_path_are_rejected(tmp_path):
     for images in ([tmp_path / "gone.nii"], [tmp_path / "empty"], [tmp_path / "*.nii"], []):
         with pytest.raises(InputError):
             find_cases(images, [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"organ": (3, 0)}, "organ must be label values other than 0, the background; got 3, 0"),
+        ({"above": math.nan}, "above must be a finite number in the units of the image; got nan"),
+        ({"above": math.inf}, "above must be a finite number .*; got inf"),
+    ],
+    ids=str,
+)
+def test_an_organ_of_background_and_a_value_that_is_no_number_are_rejected(tmp_path, settings, message):
+    touch(tmp_path, "a.nii.gz")
+    with pytest.raises(InputError, match=message):
+        explore(tmp_path / "a.nii.gz", **settings)

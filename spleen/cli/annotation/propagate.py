@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from spleen.cli.annotation.options import DrawnSlices, IgnoreValue, parse_slices
-from spleen.cli.options import parse_classes
+from spleen.cli.options import AllowCustomCode, parse_classes
 from spleen.errors import InputError
 
 
@@ -38,6 +38,7 @@ def propagate(
     run: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Start from the weights and settings of this run.")
     ] = None,
+    allow_custom_code: AllowCustomCode = False,
     n_next: Annotated[int, typer.Option("--next", metavar="N", help="How many slices to suggest to label next.")] = 4,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
@@ -70,6 +71,7 @@ def propagate(
         classes=_separate(parse_classes(classes)),
         run=run,
         n_next=n_next,
+        allow_custom_code=allow_custom_code,
     )
     print(f"\n{to_text(result)}\n\nwrote {result.output}")
     write_outputs({"the table": table}, {"the table": text_writer(lambda: to_csv_text(result))})

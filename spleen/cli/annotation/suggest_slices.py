@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from spleen.cli.annotation.options import DrawnSlices, IgnoreValue, parse_slices
+from spleen.cli.options import AllowCustomCode
 
 _TEMPLATE_HELP = "Write a label on the grid of IMAGE to draw in (.nii.gz): every voxel has the ignored value."
 
@@ -20,6 +21,7 @@ def suggest_slices(
         list[Path] | None,
         typer.Option("--run", metavar="RUN", help="Suggest what this run is least sure of; repeatable for several."),
     ] = None,
+    allow_custom_code: AllowCustomCode = False,
     n_slices: Annotated[int, typer.Option("--slices", "-n", metavar="N", help="How many slices to suggest.")] = 8,
     axis: Annotated[
         Literal["sagittal", "coronal", "axial"] | None,
@@ -53,6 +55,7 @@ def suggest_slices(
         axis=axis,
         ignore_value=ignore_value,
         drawn=parse_slices(drawn),
+        allow_custom_code=allow_custom_code,
     )
     print(suggestion.to_text())
     write_outputs(

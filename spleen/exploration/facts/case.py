@@ -67,14 +67,16 @@ def explore_case(
     above: float | None = None,
     identifying: bool = False,
     ignore_value: int | None = None,
+    channels: bool = False,
 ) -> CaseFacts:
     """Read one case and collect its facts. Nothing wrong with its files raises: it becomes a finding.
 
     `organ` are the label values that make up the organ, by default all but 0; the voxels above `above` are looked for,
     if it is given; `identifying` adds what identifies the patient in DICOM. Voxels with `ignore_value` are no part of
-    any organ. Needs about 22 bytes per voxel.
+    any organ. With `channels` the image may have several in its fourth dimension, and the facts are those of the first.
+    Needs about 22 bytes per voxel.
     """
-    image = read_image_file(files.image, identifying)
+    image = read_image_file(files.image, identifying, channels)
     label = read_label_file(files.label, image.volume) if files.label is not None else _NO_LABEL
     label, ignored = _without_ignored(label, ignore_value)
     apart = _grids_apart(image.volume, label.volume, files)

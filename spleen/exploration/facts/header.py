@@ -102,14 +102,14 @@ class HeaderFacts:
     """Of a DICOM series."""
 
 
-def open_header(path: Path) -> tuple[nib.nifti1.Nifti1Pair | None, InputError | None]:
+def open_header(path: Path, channels: bool = False) -> tuple[nib.nifti1.Nifti1Pair | None, InputError | None]:
     """Open a file without its voxels: the image, and the reason why its voxels must not be read.
 
     The image is None where not even the header can be read. Both come where it can, but promises something that is
-    refused, such as a fourth dimension.
+    refused, such as a fourth dimension; with `channels`, that is not.
     """
     try:
-        return _open(path, BYTES_PER_VOXEL, uneven=True), None
+        return _open(path, BYTES_PER_VOXEL, channels, uneven=True), None
     except NotChosenError as error:
         return None, error
     except InputError as error:

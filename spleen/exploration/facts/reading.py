@@ -43,24 +43,26 @@ def _reader_quiet() -> Iterator[None]:
 
 
 @_reader_quiet()
-def read_image_file(path: Path, identifying: bool = False) -> ReadFile:
+def read_image_file(path: Path, identifying: bool = False, channels: bool = False) -> ReadFile:
     """Read an image on its RAS grid, NaN and Inf included: they are counted later.
 
-    `identifying` is that of `header_facts`.
+    `identifying` is that of `header_facts`. With `channels` the file may have several in its fourth dimension, of which
+    the first is read.
     """
-    nifti, refused = open_header(path)
+    nifti, refused = open_header(path, channels)
     header = header_facts(nifti, path, identifying) if nifti is not None else None
     if nifti is None or refused is not None:
         return ReadFile(header, None, (_unreadable("image", refused),))
     try:
-        array = np.asarray(_decode(nifti, path, np.dtype(np.float32)))
+        array = np.asarray(_decode(nifti, path, np.dtype(np.float32), channels))
     except InputError as error:
         return ReadFile(header, None, (_unreadable("image", error),))
     try:
         file_affine = affine_in_mm(nifti, path)
     except InputError as error:
         return ReadFile(header, None, (Finding("error", "damaged affine", f"{path}: {error}"),))
-    return ReadFile(header, Volume(*reorient_to_ras(array, file_affine), file_affine), ())
+    first = array[..., 0] if channels else array
+    return ReadFile(header, Volume(*reorient_to_ras(first, file_affine), file_affine), ())
 
 
 @_reader_quiet()

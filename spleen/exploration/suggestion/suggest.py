@@ -73,11 +73,12 @@ def suggest(
     ignore_value: int | None = None,
     data: TrainingData | None = None,
     ignore_reason: str = "the value that was given as unknown",
+    may_be_native: bool = True,
 ) -> Suggestion | None:
     """Suggest settings for a training on all cases, or on `typical` alone where no layout serves just those.
 
     `data` is where the training finds its cases, of which `cases` may then be a part; by default, the layout that
-    serves just the cases.
+    serves just the cases. `may_be_native` says whether the voxel grid may be kept, which resize=stretch excludes.
 
     Axis and size are judged on `typical`, modality and label values on all cases without an error. None if the image of
     `typical` has no three dimensions or cannot be read.
@@ -89,7 +90,7 @@ def suggest(
     chosen, settings = _choose_axis(geometry, typical.labels, whole_cases=data is not None)
     settings = [
         *settings,
-        (native_grid(chosen.plane.axis, sound) if data else None)
+        (native_grid(chosen.plane.axis, sound) if data and may_be_native else None)
         or choose_size(chosen.plane, geometry, typical.labels),
         *_choose_intensity(sound, typical, data.modality if data else None),
         *_choose_labels(sound, typical, organ, data.class_names if data else ()),
