@@ -62,7 +62,7 @@ def open_coarse(config: TrainConfig, run_folder: Path, resumed: bool) -> Coarse 
     if not resumed and path.resolve().is_relative_to(run_folder.resolve()):
         raise InputError(f"roi_from={config.roi_from} is the folder of this run, whose results it would replace")
     try:
-        model = load_trained(path)
+        model = load_trained(path, own_network=config.model.network)
         _check(config, model)
     except InputError as error:
         raise InputError(f"roi_from={config.roi_from}: {error}") from error

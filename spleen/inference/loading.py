@@ -57,12 +57,15 @@ class TrainedModel:
         return self.classes.names if self.names_before is None else self.names_before
 
 
-def load_trained(path: Path, allow_custom_code: bool = False) -> TrainedModel:
+def load_trained(
+    path: Path, allow_custom_code: bool = False, own_network: Mapping[str, Any] | None = None
+) -> TrainedModel:
     """Load a run folder or a checkpoint, on the CPU.
 
     The weights are read as plain tensors (weights_only), and the network must be a class of a package in
-    `TRUSTED_PACKAGES`; `allow_custom_code` allows any importable class. The second network of a cascade comes with its
-    coarse one, whose checkpoint roi.ckpt lies beside it.
+    `TRUSTED_PACKAGES`; `allow_custom_code` allows any importable class, and `own_network`, the setting of a training's
+    network, those that it names. The second network of a cascade comes with its coarse one, whose checkpoint roi.ckpt
+    lies beside it.
     Raises InputError for anything but a checkpoint of `spleen train`, for a network of another class, and for a missing
     or other roi.ckpt.
     """
@@ -73,7 +76,7 @@ def load_trained(path: Path, allow_custom_code: bool = False) -> TrainedModel:
     content = read_checkpoint(checkpoint)
     try:
         spec = spec_of(content)
-        check_network_setting(spec.network, allow_custom_code)
+        check_network_setting(spec.network, allow_custom_code, own_network)
         weights = network_weights(content)
         check_finite(weights)
         check_weights_fit(spec, weights)

@@ -14,6 +14,7 @@ from spleen.imaging.classes import ClassMap
 from spleen.imaging.intensity import CtWindow, Intensity, MrPercentiles, ZScore
 from spleen.imaging.preprocessing import Preprocessing
 from spleen.imaging.slicing import Resize
+from spleen.system.hardware import PRECISIONS
 from spleen.types import AxisName
 
 SPEC_VERSION = 1
@@ -25,7 +26,6 @@ INTENSITY_KINDS: Mapping[str, type[CtWindow | MrPercentiles | ZScore]] = {
     "mr": MrPercentiles,
     "zscore": ZScore,
 }
-PRECISIONS = "auto", "32", "bf16", "16"
 _SIZES = range(16, 4097)
 
 

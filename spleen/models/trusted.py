@@ -15,17 +15,33 @@ TRUSTED_PACKAGES = ("spleen.models", "monai.networks", "monai.losses", "torch.nn
 _LOADING_MODULES = ("monai.losses.perceptual",)
 # Parts of argument names by which library networks download or unpickle files.
 _LOADING_WORDS = ("pretrain", "url", "path", "file", "download", "checkpoint")
+_ONLY_OWN = "a network of your own is taken where model.network is the same but for its numbers"
 # Characters of a path, URL or repository in a value, such as encoder_name=tu-hf-hub:someone/something.
 _PATH_CHARACTERS = ("/", "\\", ":")
 
 
-def check_network_setting(network: Mapping[str, Any], allow_custom_code: bool) -> None:
+def check_network_setting(
+    network: Mapping[str, Any], allow_custom_code: bool, own: Mapping[str, Any] | None = None
+) -> None:
     """Raise InputError unless the network of a checkpoint is built from classes of trusted packages only.
 
-    `allow_custom_code` disables the check, which is `check_part`'s.
+    `allow_custom_code` disables the check, which is `check_part`'s. `own` is the network of the training for which the
+    checkpoint is loaded: one that differs from it in numbers only is built from classes that its user has named.
     """
-    if not allow_custom_code:
+    if own is None and not allow_custom_code:
         check_part("its network", network, "if you trust this run, add --allow-custom-code")
+    elif own is not None and _without_numbers(network) != _without_numbers(own):
+        check_part("its network", network, _ONLY_OWN)
+
+
+def _without_numbers(setting: object) -> object:
+    """The setting without its numbers and the lists and arguments that are nothing else; None if nothing is left."""
+    if isinstance(setting, Mapping):
+        return {key: left for key, value in setting.items() if (left := _without_numbers(value)) is not None} or None
+    if isinstance(setting, list | tuple):
+        left = [_without_numbers(value) for value in setting]
+        return None if all(value is None for value in left) else left
+    return None if isinstance(setting, int | float) and not isinstance(setting, bool) else setting
 
 
 def check_part(what: str, setting: object, remedy: str) -> None:

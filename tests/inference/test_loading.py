@@ -202,6 +202,12 @@ def test_allow_custom_code_builds_the_users_own_network(
     output = load_trained(own, allow_custom_code=True).network(torch.full((1, 1, 4, 4), 3.0))
     assert output[0, :, 0, 0].tolist() == [3.5, -6.0]
 
+    load_trained(own, own_network={"_target_": "own_networks.Own"})
+    with pytest.raises(
+        InputError, match=r"'own_networks\.Own'.*a network of your own is taken where model\.network is"
+    ):
+        load_trained(own, own_network={"_target_": "own_networks.Another"})
+
 
 # Damaged and foreign files ------------------------------------------------------------------------------------------
 

@@ -141,3 +141,26 @@ def test_allow_custom_code_accepts_everything(target: str) -> None:
 def test_a_library_that_is_not_installed_is_reported() -> None:
     with pytest.raises(InputError, match=r"needs the module 'monai\.networks\.nets\.nowhere', which is not installed"):
         check_network_setting({"_target_": "monai.networks.nets.nowhere.UNet"}, allow_custom_code=False)
+
+
+OWN = {"_target_": "my.Net", "widths": [8, 16], "norm": {"_target_": "my.Norm"}, "pretrained": False}
+
+
+@pytest.mark.parametrize(
+    ("change", "accepted"),
+    [
+        ({}, True),
+        ({"widths": [4, 4, 4], "in_channels": 1, "slope": 0.1}, True),
+        ({"norm": {"_target_": "my.Norm", "groups": 4}}, True),
+        ({"norm": {"_target_": "os.system"}}, False),
+        ({"widths": ["os.system"]}, False),
+        ({"pretrained": True}, False),
+        ({"hook": {"_target_": "my.Norm"}}, False),
+    ],
+)
+def test_a_training_takes_its_own_network_with_other_numbers_only(change: dict[str, object], accepted: bool) -> None:
+    if accepted:
+        check_network_setting(OWN | change, allow_custom_code=False, own=OWN)
+    else:
+        with pytest.raises(InputError, match=r"network of your own is taken where model\.network is the same"):
+            check_network_setting(OWN | change, allow_custom_code=False, own=OWN)

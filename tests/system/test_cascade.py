@@ -231,6 +231,21 @@ def test_wrong_coarse_runs_are_refused_before_anything_is_written(
     assert not list((tmp_path / "outputs").rglob("config.yaml"))
 
 
+def test_both_networks_may_be_of_ones_own_class(
+    data: ManyCases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_nets.py").write_text("import spleen.models.unet\n\nclass Net(spleen.models.unet.UNet): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = *data.decathlon, "model.network._target_=my_nets.Net"
+    coarse = quick(tmp_path, *own, "model.network.width=4", name="coarse")
+    cascade = quick(tmp_path, *own, "model.network.width=8", f"roi_from={coarse}", name="fine")
+    assert load_trained(cascade, allow_custom_code=True).coarse is not None
+    with pytest.raises(
+        InputError, match=r"its network is 'my_nets\.Net'.*model\.network is the same but for its numbers"
+    ):
+        quick(tmp_path, *data.decathlon, f"roi_from={coarse}", name="refused")
+
+
 def test_a_run_is_not_its_own_coarse_run(data: ManyCases, tmp_path: Path) -> None:
     run = quick(tmp_path, *data.decathlon)
     before = file_sha256(run / "checkpoints" / "best.ckpt")
