@@ -22,7 +22,10 @@ def compare(
     metric: Annotated[
         list[str] | None, typer.Option(help="Such as hausdorff95_mm; may be given several times.", show_default="dice")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of a run's cases.csv to compare: train, val or test.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="For run folders: split of cases.csv, val or test.", show_default="test"),
+    ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -31,10 +34,15 @@ def compare(
         ),
     ] = None,
     rename: RenameClasses = None,
-    tolerance_mm: Annotated[str, typer.Option(help="For predictions: tolerance of the surface Dice.")] = "1.0",
+    tolerance_mm: Annotated[
+        str | None, typer.Option(help="For predictions: tolerance of the surface Dice.", show_default="1.0")
+    ] = None,
     grid_tolerance_mm: Annotated[
-        float, typer.Option(help="For predictions: largest distance allowed between the voxels of two files.")
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            help="For predictions: largest distance allowed between the voxels of two files.", show_default="0.1"
+        ),
+    ] = None,
     only_predicted: Annotated[
         bool, typer.Option("--only-predicted", help="For predictions: skip references without one.")
     ] = False,
@@ -76,7 +84,7 @@ def compare(
             metric or ["dice"],
             split=split,
             classes=parse_classes(classes),
-            tolerance_mm=parse_tolerance(tolerance_mm),
+            tolerance_mm=None if tolerance_mm is None else parse_tolerance(tolerance_mm),
             grid_tolerance_mm=grid_tolerance_mm,
             only_predicted=only_predicted,
             ignore_value=ignore_value,

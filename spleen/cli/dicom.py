@@ -31,6 +31,7 @@ def serve(
     quiet_seconds: Annotated[
         float | None, typer.Option(help="A series is whole when nothing of it arrives for so long. [30]")
     ] = None,
+    codes: Annotated[Path | None, typer.Option(help="File with the SNOMED CT codes of further classes.")] = None,
     review: Annotated[
         Literal["send", "hold"] | None, typer.Option(help="Results of low confidence: send, marked, or hold. [send]")
     ] = None,
@@ -52,6 +53,7 @@ def serve(
         "port": port,
         "folder": folder,
         "quiet_seconds": quiet_seconds,
+        "codes": codes,
         "review": review,
     }
     given = {key: value for key, value in given.items() if value is not None}

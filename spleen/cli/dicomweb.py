@@ -1,5 +1,6 @@
 """`spleen predict --dicomweb`: a series from an archive in place of an input, and the results back to it."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from spleen.dicom.web import Archive
     from spleen.inference.predict import PredictionReport
 
+_HEADER_VARIABLE = "SPLEEN_DICOMWEB_HEADER_FILE"
+
 DicomwebUrl = Annotated[
     str | None, typer.Option("--dicomweb", metavar="URL", help="Take the image from this DICOMweb service.")
 ]
@@ -24,7 +27,7 @@ HeaderFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        envvar="SPLEEN_DICOMWEB_HEADER_FILE",
+        envvar=_HEADER_VARIABLE,
         help="With --dicomweb, HTTP headers such as Authorization: Bearer TOKEN, one a line. Else ~/.netrc is used.",
     ),
 ]
@@ -58,18 +61,18 @@ class Remote:
             yield with_selector(folder, f"{series.uid}:{volume}") if mark else folder
 
     def send(self, report: "PredictionReport") -> None:
-        """Store what was predicted in the archive, if that was asked for. The files stay where they are."""
+        """Store what was predicted, or kept, in the archive, if that was asked for. The files stay where they are."""
         from spleen.dicom.results import report_path
 
         if not self.store:
             return
-        for case in report.cases:
-            files = [path for path in (case.mask, report_path(case.mask)) if path.exists()]
+        for mask in (*(case.mask for case in report.cases), *report.kept_masks):
+            files = [path for path in (mask, report_path(mask)) if path.exists()]
             try:
                 self.archive.store(self.study_uid, files)
             except InputError as error:
                 raise InputError(
-                    f"{error}. The results lie in {case.mask.parent}: {', '.join(f.name for f in files)}"
+                    f"{error}. The results lie in {mask.parent}: {', '.join(f.name for f in files)}"
                 ) from error
             print(f"  stored {len(files)} result(s) in {self.archive.url}")
 
@@ -84,7 +87,9 @@ def parse_remote(
 ) -> Remote | None:
     """What the options name; None without --dicomweb. Raises InputError for options that do not go together."""
     if url is None:
-        alone = [name for name, given in (("--study", study_uid), ("--store", store)) if given]
+        headers = header_file is not None and str(header_file) != os.environ.get(_HEADER_VARIABLE)
+        options = {"--study": study_uid, "--store": store, "--header-file": headers}
+        alone = [name for name, given in options.items() if given]
         if alone:
             raise InputError(f"{alone[0]} belongs to --dicomweb URL")
         return None

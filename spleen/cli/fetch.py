@@ -1,5 +1,7 @@
 """`spleen fetch`: options, a progress bar and a summary."""
 
+import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,5 +104,16 @@ def _print_summary(fetched: "Fetched") -> None:
             f"--checksum {fetched.checksum}",
             file=sys.stderr,
         )
-    if (fetched.folder / "dataset.json").exists():
-        print(f"next: spleen train data=decathlon data.root={fetched.folder}")
+    if layout := _layout(fetched.folder):
+        print(f"next: spleen train data={layout} {shlex.quote(f'data.root={fetched.folder}')}")
+
+
+def _layout(folder: Path) -> str | None:
+    """The value of `data` that reads the folder's dataset.json; None without a readable one."""
+    try:
+        content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    return "nnunet" if "channel_names" in content and "training" not in content else "decathlon"

@@ -143,7 +143,9 @@ def predict(
     writer = _writer(output, format_, codes, page, of_archive=remote is not None)
     if remote is None:
         inputs = with_series(inputs, series)
-    elif store and isinstance(writer, NiftiResults):
+    else:
+        output = output or Path("predictions")  # named by the series: the next one would have the same default name
+    if remote is not None and store and isinstance(writer, NiftiResults):
         raise InputError("--store sends DICOM segmentations; leave --format and the suffix of --output to dicom-seg")
     if held_out and fit_weights:
         raise InputError("--fit-weights needs cases that no RUN was trained on, --held-out those that RUNs held out")
@@ -151,7 +153,7 @@ def predict(
         raise InputError("--labelled says what the labels of --fit-weights hold; add --fit-weights IMAGES LABELS")
     with ExitStack() as fetched:
         with ExitStack() as stack:
-            stop = stack.enter_context(stop_on_signals())
+            stop = fetched.enter_context(stop_on_signals())  # also while results are stored: what was fetched must go
             if remote is not None:
                 inputs = [fetched.enter_context(remote.fetched())]
             bar = stack.enter_context(ProgressBar("slice", check=stop.check))
@@ -225,10 +227,12 @@ def _fit(
     from dataclasses import replace
 
     from spleen.data.pairing import pair_images
-    from spleen.evaluation.labelled import labelled_by_case
+    from spleen.evaluation.labelled import check_told, labelled_by_case
     from spleen.inference.calibration.ensemble_weights import fit_weights
     from spleen.inference.loading import load_ensemble
     from spleen.inference.predict import find_targets, to_compute
+    from spleen.inference.record import check_folder
+    from spleen.inference.settings import postprocess_settings
     from spleen.inference.views.build import make_views
 
     if settings.weights is not None:
@@ -238,11 +242,14 @@ def _fit(
     n_channels = models[0].preprocessing.n_channels
     targets = find_targets(inputs, output, n_channels, writer)
     writer.check(targets, models[0].classes, settings.probabilities)  # fails before anything is computed, as does
-    to_compute(targets, settings, writer)
+    for folder in {target.mask.parent for target in to_compute(targets, settings, writer)}:
+        check_folder(folder)
+    postprocess_settings(models[0].classes, settings)
     views = make_views(models, settings)
     images, labels, labelled = cases
     by_case = None if labelled is None else labelled_by_case(labelled, models[0].classes.names)
     pairs = pair_images(images, labels, n_channels)
+    check_told(pairs, by_case)
     fitted = fit_weights(views, pairs, settings.batch_size, advance, labelled=by_case)
     names = ", ".join(f"{view.model.name} {weight:.2f}" for view, weight in zip(views, fitted.weights, strict=True))
     print(

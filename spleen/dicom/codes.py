@@ -82,9 +82,9 @@ def codes_of(classes: Sequence[str], table: CodeTable) -> list[SegmentCode]:
     missing = [name for name in classes if folded(name) not in table]
     if missing:
         raise InputError(
-            f"no DICOM code is known for {', '.join(map(repr, missing))}. Rename the class to one of "
-            f"{conf_folder() / FILE}, such as --class {missing[0]}=spleen, or add --codes my_codes.yaml, a file with a "
-            "line for each such as\n"
+            f"no DICOM code is known for {', '.join(map(repr, missing))}. Add --codes my_codes.yaml (a node's key "
+            f"codes), a file with a line for each as below, or predict with --class {missing[0]}=spleen, a class of "
+            f"{conf_folder() / FILE}\n"
             f'  {missing[0]}: {{code: "78961009", meaning: Spleen}}'
         )
     return [table[folded(name)] for name in classes]

@@ -65,6 +65,8 @@ def case_name(path: Path) -> str:
     """The file's name without .nii, .nii.gz, .hdr, .img or .dcm; of a DICOM series that of its folder."""
     if path.name.upper() == DICOMDIR:
         return path.absolute().parent.name
+    if path.name in ("", ".."):  # the current folder, or the one above
+        path = path.resolve()
     known = (*SUFFIXES, *_PAIR_SUFFIXES, _DICOM_SUFFIX)
     suffix = next((suffix for suffix in known if path.name.lower().endswith(suffix)), "")
     name = path.name[: len(path.name) - len(suffix)]

@@ -7,11 +7,11 @@ and MR can be aligned with each other.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from spleen.errors import InputError
+from spleen.errors import InputError, check_choice
 from spleen.imaging.nifti import Volume
 from spleen.registration.grids import as_volume, check_grid, require_simpleitk, to_image
 from spleen.registration.pyramid import (
@@ -75,8 +75,10 @@ def align(
     """Align two images; with a `mask` on the fixed image's grid, only what lies in it counts.
 
     The same images give the same transform, whatever the number of cores. `names` are for messages.
-    Raises InputError for images that have nothing in common, grids that `check_grid` refuses, and an unsuitable mask.
+    Raises InputError for another kind, images that have nothing in common, grids that `check_grid` refuses, and an
+    unsuitable mask.
     """
+    check_choice("kind", kind, get_args(Kind))
     require_simpleitk()
     for volume, name in zip((fixed, moving), names, strict=True):
         check_grid(volume, name)

@@ -8,6 +8,7 @@ from jaxtyping import Float64
 from spleen.errors import InputError
 from spleen.imaging.nifti import Volume
 from spleen.registration.grids import Grid, corners_mm, grid_of
+from spleen.registration.resampling import check_size
 from spleen.types import AxisName, SpacingMm
 
 Direction = Float64[np.ndarray, "3"]
@@ -107,16 +108,22 @@ def stack_grid(
 
 
 def slice_through(volume: Volume, grid: Grid, through: Direction | None = None) -> Grid:
-    """The slice of a stack that contains a point (by default the middle voxel), cut to where the volume is."""
+    """The slice of a stack that contains a point (by default the middle voxel), cut to where the volume is.
+
+    Raises InputError for a slice that does not fit into memory.
+    """
+    check_size(Grid((*grid.shape[:2], 1), grid.affine))
     point = _middle_voxel(volume) if through is None else through
     steps = grid.affine[:3, 2]
     index = int(np.clip(np.rint((point - grid.affine[:3, 3]) @ steps / (steps @ steps)), 0, grid.shape[2] - 1))
     to_voxels = np.linalg.inv(volume.affine) @ grid.affine
-    places = np.stack(np.meshgrid(*(np.arange(count) for count in grid.shape[:2]), indexing="ij"), axis=-1)
-    voxels = places @ to_voxels[:3, :2].T + (to_voxels[:3, 2] * index + to_voxels[:3, 3])
-    inside = ((voxels > -0.5 - _ROUNDING) & (voxels < np.array(volume.array.shape) - 0.5 + _ROUNDING)).all(axis=-1)
-    kept = np.argwhere(inside) if inside.any() else np.zeros((1, 2), dtype=np.intp)
-    (low_i, low_j), (high_i, high_j) = kept.min(axis=0), kept.max(axis=0) + 1
+    i, j = np.ogrid[: grid.shape[0], : grid.shape[1]]
+    inside = np.ones(grid.shape[:2], dtype=bool)
+    for (step_i, step_j, step_k, first), size in zip(to_voxels[:3], volume.array.shape, strict=True):
+        voxel = step_i * i + (step_j * j + step_k * index + first)  # one axis at a time: a fine plane is large
+        inside &= (voxel > -0.5 - _ROUNDING) & (voxel < size - 0.5 + _ROUNDING)
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    low_i, high_i, low_j, high_j = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if len(rows) else (0, 1, 0, 1)
     affine = grid.affine.copy()
     affine[:3, 3] += grid.affine[:3, :3] @ [low_i, low_j, index]
     return Grid((int(high_i - low_i), int(high_j - low_j), 1), affine)

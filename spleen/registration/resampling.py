@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Num
 
-from spleen.errors import InputError
+from spleen.errors import InputError, check_choice
 from spleen.imaging.nifti import Volume
 from spleen.registration.grids import Grid, frame, require_simpleitk, to_array, to_image
 from spleen.system.memory import free_memory_bytes
@@ -38,12 +38,13 @@ def resample_onto(
     "smooth_labels" (the label with the largest weight among the eight voxels around a point) are for label maps and
     keep their values. Voxels of the grid that lie outside of the volume get `outside`; by default labels get 0, and
     intensities the smallest one of the volume.
-    Raises InputError for a sheared volume, and for a grid that does not fit into memory.
+    Raises InputError for another interpolation, a sheared volume, and a grid that does not fit into memory.
     """
     import SimpleITK as sitk  # noqa: N813
 
+    check_choice("interpolation", interpolation, _ITK_NAMES)
     require_simpleitk()
-    _check_size(grid)
+    check_size(grid)
     image, dtype = to_image(volume), volume.array.dtype
     is_label = interpolation in LABEL_INTERPOLATIONS
     if not is_label:
@@ -65,7 +66,8 @@ def _in_type(array: Num[np.ndarray, "i j k"], dtype: np.dtype[Any]) -> Num[np.nd
     return array.astype(dtype, copy=False)
 
 
-def _check_size(grid: Grid) -> None:
+def check_size(grid: Grid) -> None:
+    """Raise InputError for a grid whose voxels do not fit into the free memory."""
     needed, available = int(np.prod(grid.shape, dtype=object)) * _BYTES_PER_VOXEL, free_memory_bytes()
     if needed > available:
         raise InputError(

@@ -74,6 +74,23 @@ def test_a_missing_checksum_is_reported(site: FileServer, tmp_path: Path) -> Non
     assert f"--checksum sha256:{hashlib.sha256(site.content).hexdigest()}" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "following"),
+    [
+        (b'{"channel_names": {"0": "CT"}, "numTraining": 1}', ["next: spleen train data=nnunet 'data.root=my data'"]),
+        (b'{"modality": {"0": "CT"}, "training": []}', ["next: spleen train data=decathlon 'data.root=my data'"]),
+        (b"[1]", []),
+        (b"{", []),
+    ],
+)
+def test_the_next_command_fits_the_dataset(
+    site: FileServer, tmp_path: Path, content: bytes, following: list[str]
+) -> None:
+    site.content = pack({"dataset.json": content})
+    done = run(tmp_path, site.url("toy.tar"), "--checksum", md5(site.content), "--output", "my data")
+    assert (done.returncode, done.stdout.splitlines()[1:]) == (0, following)
+
+
 def test_ctrl_c_exits_130_and_the_next_call_resumes(site: FileServer, tmp_path: Path) -> None:
     code, stderr = stop_midway(tmp_path, site, signal.SIGINT)
     assert code == 130

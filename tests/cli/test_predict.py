@@ -264,14 +264,32 @@ def test_invalid_input_is_reported_in_one_line_with_exit_code_2(
     assert file_names(tmp_path) == {"empty", "file", "other.nii"}
 
 
-def test_existing_outputs_are_reported_before_weights_are_fitted(
-    ct: SmallCt, views: list[Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("-o", "m.nii"), "1 of 1 outputs exist already"),
+        (("-o", "m.nii/m.nii"), "nothing can be written into m.nii"),
+        (("--keep-largest", "liver"), "keep-largest: no class 'liver'"),
+        (("--batch-size", "0"), "batch-size must be at least 1 slice"),
+        (("--labelled", "labelled.csv"), "nothing says which classes are labelled in scan7"),
+    ],
+)
+def test_wrong_options_are_reported_before_weights_are_fitted(
+    ct: SmallCt,
+    views: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: tuple[str, ...],
+    message: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "m.nii").touch()
-    done = spleen_predict(*views, ct.image, "-o", tmp_path / "m.nii", "--fit-weights", ct.image, ct.label)
+    (tmp_path / "labelled.csv").write_text("case_id,labelled\nother,bright\n")
+    done = spleen_predict(*views, ct.image, "--fit-weights", ct.image, ct.label, *wrong)
     assert done.exit_code == 2
-    assert "1 of 1 outputs exist already" in done.stderr
+    assert message in done.stderr
     assert "weights fitted" not in done.stdout
+    assert file_names(tmp_path) == {"m.nii", "labelled.csv"}
 
 
 # In a real process --------------------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ def test_one_slice_becomes_a_picture(suffix, tmp_path) -> None:
         (["-o", "out.nii.gz", "--plane", "axial", "--spacing-mm", "0"], "above 0"),
         (["-o", "out.nii.gz", "--plane", "axial", "--spacing-mm", "1,2,3,4"], "one to three lengths"),
         (["-o", "out.nii.gz", "--plane", "axial", "--spacing-mm", "0.001"], "coarser spacing"),
+        (["-o", "out.png", "--plane", "axial", "--spacing-mm", "0.001"], "coarser spacing"),
         (["-o", "out.nii.gz", "--plane", "axial", "--window", "lung"], "--window is for pictures"),
         (["-o", "out.png", "--plane", "axial", "--window", "odd"], "--window must be"),
         (["-o", "out.dcm", "--plane", "axial"], "must end in one of .nii.gz"),

@@ -89,11 +89,14 @@ def test_paths_stand_on_the_page_only_when_asked_for(ct, tmp_path) -> None:
         (["ct.nii.gz", "--images", "folder"], "--images is not for an image"),
         (["predictions", "--prediction", "label.nii.gz"], "--prediction is not for a folder of masks"),
         (["predictions", "--images", "folder"], "contains no .nii"),
+        (["predictions", "--label", "others"], "no file in others is called after a case; the cases are one, two"),
     ],
 )
 def test_wrong_input_is_told_in_words(masks, tmp_path, arguments, words) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "series").mkdir()
+    (tmp_path / "others").mkdir()
+    shutil.copy(tmp_path / "label.nii.gz", tmp_path / "others" / "three.nii.gz")
     for name in ("slice.dcm", "series/1.dcm"):
         (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 400)
     (tmp_path / "notes.txt").write_text("no volume " * 100)

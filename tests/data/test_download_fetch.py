@@ -84,6 +84,15 @@ def test_a_url_is_fetched_into_a_folder_of_its_name_and_nothing_else_is_left(sit
     assert stages == {"downloading": (size, size), "verifying": (0, None), "unpacking": (700_020, 700_020)}
 
 
+def test_a_link_to_an_empty_folder_is_filled(site: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "disk" / "toy").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "toy")
+    assert fetch(site.url("toy.tar"), Path("link")).folder == Path("link")
+    assert files_in(tmp_path / "disk" / "toy") == CONTENT
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["toy"]
+
+
 def test_a_second_call_sends_no_request(site: FileServer) -> None:
     first = fetch(site.url("toy.tar"), Path("new/place"), md5(site.content))
     n_requests = len(site.ranges)
@@ -334,6 +343,47 @@ def test_a_fetched_folder_is_reused_only_if_complete_and_from_the_same_url_and_c
         Path("toy/imagesTr/a.nii.gz").write_bytes(damage)
     with pytest.raises(InputError, match=message):
         fetch(site.url(name), Path("toy"), checksum)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (".", r"\. is the current folder, which cannot be replaced; give a folder inside it, such as --output toy"),
+        ("../here", r"here is the current folder, .* such as --output \.\./here/toy"),
+        ("../disk", r"disk is a mount point, .* such as --output \.\./disk/toy"),
+    ],
+)
+def test_a_folder_that_cannot_be_replaced_is_refused_before_the_download(
+    site: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, message: str
+) -> None:
+    for name in ("here", "disk"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
+    with pytest.raises(InputError, match=message):
+        fetch(site.url("toy.tar"), Path(output))
+    assert site.ranges == []
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["disk", "here"]
+
+
+def test_the_checksum_of_the_first_download_verifies_a_folder_that_exists(site: FileServer) -> None:
+    checksum = fetch(site.url("toy.tar")).checksum
+    assert not fetch(site.url("toy.tar")).is_verified
+    for given in (checksum, None):  # the folder remembers it
+        again = fetch(site.url("toy.tar"), None, given)
+        assert (again.is_verified, again.was_cached, again.checksum) == (True, True, checksum)
+
+
+def test_a_checksum_that_cannot_be_checked_any_more_is_refused(
+    site: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = f"sha256:{hashlib.sha256(site.content).hexdigest()}"
+    fetch(site.url("toy.tar"))
+    with pytest.raises(InputError, match=f"checksum {sha256}, and its archive is gone, so {md5(site.content)} cannot"):
+        fetch(site.url("toy.tar"), None, md5(site.content))
+    monkeypatch.setattr("spleen.data.download.decathlon._BUCKET", f"{site.address}/data")
+    fetch("Task09_Spleen", None, sha256)
+    assert fetch("Task09_Spleen").is_verified  # its own MD5 was not asked for
 
 
 def test_a_marker_file_inside_an_archive_is_ignored(site: FileServer) -> None:

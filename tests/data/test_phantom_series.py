@@ -104,6 +104,8 @@ def test_the_command_writes_a_table_that_trains_and_never_replaces_one_unasked(t
         (["--series", "--changes=a"], "percentages separated by commas"),
         (["--series", "--changes=-80"], "−50 % to"),
         (["--matrix=10"], "from 32 to 512"),
+        (["--seed=-1"], "zero or a positive integer; got -1"),
+        (["--series", "--seed=-1"], "zero or a positive integer; got -1"),
         (["--subjects=0"], "at least 1"),
     ],
 )

@@ -230,6 +230,10 @@ def test_a_node_without_its_runs_does_not_start(tmp_path: Path) -> None:
     [
         (("serve",), "give a CONFIG, or --run RUN and --to AE@HOST:PORT"),
         (("serve", "--run", "."), "destinations: give at least one"),
+        (
+            ("serve", "--run", ".", "--to", "PACS@localhost:4242", "--codes", "missing.yaml"),
+            "missing.yaml: no such file",
+        ),
         (("serve", "--run", ".", "--to", "PACS"), "--to must be AE@HOST:PORT"),
         (("serve", "missing.yaml"), "missing.yaml"),
         (("status", "missing"), "missing is no folder of a node"),

@@ -233,7 +233,7 @@ def test_what_cannot_be_written_is_refused(
     refused(r"1 input\(s\) are none: .*ct\.nii; give DICOM folders", run, [folder, image], tmp_path / "out")
     renamed = {"spleen": "tail of the lion"}
     refused(
-        r"no DICOM code is known for 'tail of the lion'.*segment_codes\.yaml.*--codes my_codes\.yaml.*line for each",
+        r"no DICOM code is known for 'tail of the lion'.*--codes my_codes\.yaml.*line for each.*segment_codes\.yaml",
         run, folder, tmp_path / "out", rename_classes=renamed,
     )  # fmt: skip
     write_series(tmp_path / "other", int16(ct)[:, :, :4], AFFINE, series_number=2)

@@ -118,6 +118,22 @@ def test_files_come_as_they_are_in_the_archive_into_a_private_folder(
 
 
 @pytest.mark.slow
+def test_results_that_an_archive_did_not_take_are_sent_by_the_same_command_once_more(
+    run: Path, files: list[Path], study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    series = pydicom.dcmread(files[0], stop_before_pixels=True).SeriesInstanceUID
+    with orthanc(tmp_path / "orthanc") as server:
+        server.upload(files)
+        command = (run, "--dicomweb", server.dicomweb, "--study", study)
+        assert predict(*command).exit_code == 0
+        results = {path.name for path in (tmp_path / "predictions").glob("*.dcm")}
+        assert results == {f"{series}.dcm", f"{series}_report.dcm"}
+        assert predict(*command, "--store", "--skip-existing").exit_code == 0
+        assert len(server.find(Modality="SEG")) == len(server.find(Modality="SR")) == 1
+
+
+@pytest.mark.slow
 def test_several_series_are_listed_and_one_is_chosen(run: Path, ct: SmallCt, tmp_path: Path) -> None:
     with orthanc(tmp_path / "orthanc") as server:
         scans = {n: write_series(tmp_path / str(n), int16(ct)[:, :, : 4 + n], AFFINE, series_number=n) for n in (1, 2)}
@@ -172,6 +188,7 @@ def test_an_archive_without_the_study_says_so(archive: Orthanc) -> None:
         (("--dicomweb", "https://host/web", "--study", "1.2/../3"), "must be a UID of digits and dots"),
         (("--study", STUDY, "scan.nii"), "--study belongs to --dicomweb"),
         (("--store", "scan.nii"), "--store belongs to --dicomweb"),
+        (("--header-file", "headers.txt", "scan.nii"), "--header-file belongs to --dicomweb"),
         (("--dicomweb", "https://host/web", "--study", STUDY, "scan.nii"), "not both"),
     ],
 )

@@ -30,6 +30,12 @@ def test_a_case_is_named_after_its_file_without_the_extension(name: str, case: s
     assert case_name(Path("some.nii", name)) == case
 
 
+def test_a_series_in_the_current_folder_is_named_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "patient7" / "series").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "patient7" / "series")
+    assert [case_name(Path(path)) for path in (".", "..", "../series")] == ["series", "patient7", "series"]
+
+
 # Inputs -------------------------------------------------------------------------------------------------------------
 
 

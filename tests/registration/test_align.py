@@ -208,3 +208,11 @@ def test_a_mask_that_nothing_of_the_other_image_reaches_is_refused() -> None:
 def test_an_unsuitable_mask_is_refused(mask, words) -> None:
     with pytest.raises(InputError, match=words):
         align(volume(body()[0]), volume(body()[0]), mask=mask)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("kind", ["nonrigid", "Rigid", None])
+def test_an_unknown_kind_is_reported_with_the_known_ones(kind) -> None:
+    scan = volume(body()[0])
+    with pytest.raises(InputError, match=f"kind must be one of 'rigid', 'affine', 'deformable'; got {kind!r}"):
+        align(scan, scan, kind)

@@ -89,3 +89,11 @@ def test_what_lies_outside_is_air_or_background() -> None:
 def test_a_grid_larger_than_the_memory_is_refused() -> None:
     with pytest.raises(InputError, match="coarser spacing"):
         resample_onto(volume(body()[0]), Grid((10**5, 10**5, 10**5), AFFINE))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("interpolation", ["bspline", "Linear", 3])
+def test_an_unknown_interpolation_is_reported_with_the_known_ones(interpolation) -> None:
+    message = f"interpolation must be one of 'linear', 'cubic', 'nearest', 'smooth_labels'; got {interpolation!r}"
+    with pytest.raises(InputError, match=message):
+        resample_onto(volume(body()[0]), TURNED, interpolation=interpolation)

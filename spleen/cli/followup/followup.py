@@ -45,9 +45,9 @@ def followup(
 ) -> None:
     """Follow an organ over time: volumes with intervals, changes, and whether a change means anything.
 
-    Every scan is predicted and aligned with the subject's first one. followup.html and followup.csv are the report;
-    masks, maps of gain and loss, and transforms lie beside them. Calibrate the RUNs first (spleen calibrate), or give
-    --test-retest, for intervals. Exit code 1 if a scan failed, 2 for invalid input.
+    Every scan is predicted and aligned with the subject's first one that counts. followup.html and followup.csv are
+    the report; masks, maps of gain and loss, and transforms lie beside them. Calibrate the RUNs first (spleen
+    calibrate), or give --test-retest, for intervals. Exit code 1 if a scan failed, 2 for invalid input.
     """
     from spleen.followup.followup import follow_up
     from spleen.inference.settings import PredictSettings

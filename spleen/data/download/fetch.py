@@ -5,7 +5,8 @@ import json
 import logging
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -73,17 +74,19 @@ def fetch(
     verified. Partial downloads are kept in the hidden folder `.OUTPUT.download` until everything is done. `advance` is
     the progress callback: it receives the current step, bytes done, and total bytes if known.
     Raises InputError for an unknown name, a wrong checksum, too little disk space, an unsafe archive, no connection,
-    and a folder with other content.
+    a folder with other content, and one that cannot be replaced: the current folder and a mount point.
     """
     requested = _parse_source(source, checksum)
     folder = output or Path(requested.name)
     advance = advance or _no_progress
-    if existing := _find(folder, requested):
+    if existing := _find(folder, requested, has_own_checksum=checksum is not None):
         return existing
-    downloads = folder.absolute().with_name(f".{folder.absolute().name}.download")
+    place = folder.resolve()  # a link stays
+    _check_replaceable(place, folder, requested)
+    downloads = place.with_name(f".{place.name}.download")
     with folder_lock(downloads, timeout_seconds=0):
         try:
-            marker = _fetch_into(folder, requested, downloads, advance)
+            marker = _fetch_into(place, requested, downloads, advance)
         finally:
             if not any((downloads / name).exists() for name in _WORTH_KEEPING):
                 shutil.rmtree(downloads, ignore_errors=True)
@@ -105,6 +108,18 @@ def _fetch_into(folder: Path, requested: _Source, downloads: Path, advance: Adva
     unpacked.replace(folder)
     archive.unlink()
     return marker
+
+
+def _check_replaceable(place: Path, folder: Path, requested: _Source) -> None:
+    """Raise InputError for an empty folder that no other one can be renamed to."""
+    if not place.exists():
+        return
+    here = place.samefile(Path.cwd())  # Linux would replace it, and leave the shell in a folder without a name
+    if here or place.is_mount():
+        raise InputError(
+            f"{folder} is {'the current folder' if here else 'a mount point'}, which cannot be replaced; give a folder "
+            f"inside it, such as --output {folder / requested.name}"
+        )
 
 
 def _no_progress(step: str, done_bytes: int, total_bytes: int | None) -> None:
@@ -144,8 +159,11 @@ def _parse_checksum(text: str) -> str:
     return f"{algorithm}:{digest}"
 
 
-def _find(folder: Path, requested: _Source) -> Fetched | None:
-    """The result of an earlier call in `folder`; None if it is empty or missing. Raises InputError otherwise."""
+def _find(folder: Path, requested: _Source, has_own_checksum: bool) -> Fetched | None:
+    """The result of an earlier call in `folder`; None if it is empty or missing. Raises InputError otherwise.
+
+    A checksum that is the one of the earlier download verifies it afterwards.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     remedy = "remove it, or choose another location with --output"
@@ -155,15 +173,25 @@ def _find(folder: Path, requested: _Source) -> Fetched | None:
         raise InputError(f"{folder} already exists and is not a fetched data set; {remedy}") from None
     if marker.source != requested.identity:
         raise InputError(f"{folder} was fetched from {marker.source.partition(' ')[0]}; {remedy}")
-    same_algorithm = requested.checksum and requested.checksum.partition(":")[0] == marker.checksum.partition(":")[0]
-    if same_algorithm and requested.checksum != marker.checksum:
-        raise InputError(f"{folder} was fetched with checksum {marker.checksum}, not {requested.checksum}; {remedy}")
+    if requested.checksum is not None and requested.checksum != marker.checksum:
+        was_fetched = f"{folder} was fetched with checksum {marker.checksum}"
+        if requested.checksum.partition(":")[0] == marker.checksum.partition(":")[0]:
+            raise InputError(f"{was_fetched}, not {requested.checksum}; {remedy}")
+        if has_own_checksum:
+            raise InputError(
+                f"{was_fetched}, and its archive is gone, so {requested.checksum} cannot be checked any more; give "
+                f"that one or none, or {remedy}"
+            )
     changed = [name for name, size in marker.files.items() if not _has_size(folder / name, size)]
     if changed:
         raise InputError(
             f"{folder} was fetched, but {len(changed)} of its {len(marker.files)} files are missing or have a "
             f"different size, such as {changed[0]}; {remedy}"
         )
+    if requested.checksum == marker.checksum and not marker.is_verified:
+        marker = replace(marker, is_verified=True)
+        with suppress(OSError):  # a folder that many read may be read-only
+            write_text(folder / _MARKER, json.dumps(asdict(marker)))
     return _fetched(folder, marker, was_cached=True)
 
 

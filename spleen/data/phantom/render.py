@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from spleen.data.phantom.anatomy import abdomen
 from spleen.data.phantom.shapes import Field, Part, Points, Shape
-from spleen.data.phantom.visit import Visit
+from spleen.data.phantom.visit import Visit, check_seed
 from spleen.errors import InputError
 
 FIELD_OF_VIEW_MM = (0.794922 * 512, 0.794922 * 512, 450.0)
@@ -82,8 +82,7 @@ def _check_arguments(matrix: int, n_slices: int, seed: int, noise_hu: float) -> 
     for name, (value, low, high) in allowed.items():
         if not low <= value <= high:
             raise InputError(f"phantom {name} must be from {low} to {high}; got {value}.")
-    if seed < 0:
-        raise InputError(f"phantom seed must be zero or a positive integer; got {seed}.")
+    check_seed(seed)
 
 
 def smooth_field(axes: list[NDArray[np.float64]], wavelength_mm: float, rng: np.random.Generator) -> Field:

@@ -31,11 +31,18 @@ class Visit:
 def later_visit(seed: int, number: int, change: float) -> Visit:
     """Visit `number` of patient `seed`, from 1: another breath, position and noise, and a spleen larger by `change`.
 
-    Raises InputError for a change outside −0.5 to 1.
+    Raises InputError for a negative seed, and for a change outside −0.5 to 1.
     """
+    check_seed(seed)
     if not -0.5 <= change <= 1:
         raise InputError(f"the spleen of a phantom can change by −50 % to +100 %; got {100 * change:+g} %")
     rng = np.random.default_rng([seed, 4, number])
     breath_mm = float(rng.uniform(-_BREATH_MM, _BREATH_MM))
     dx, dy, dz = (float(each) for each in rng.uniform(-_SHIFT_MM, _SHIFT_MM, 3))
     return Visit(number, 1 + change, breath_mm, (dx, dy, dz), float(rng.uniform(*_NOISE_FACTORS)))
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError for a negative seed."""
+    if seed < 0:
+        raise InputError(f"phantom seed must be zero or a positive integer; got {seed}.")
