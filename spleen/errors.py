@@ -1,4 +1,6 @@
-"""Exceptions; InputError stands for invalid input, as opposed to a bug in this program."""
+"""Exceptions, and the check of a choice. InputError: invalid input, as opposed to a bug in this program."""
+
+from collections.abc import Collection
 
 
 class InputError(Exception):
@@ -6,6 +8,12 @@ class InputError(Exception):
 
     The entry points print only the message and exit with code 2; any other exception is a bug.
     """
+
+
+def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
+    """Raise InputError unless the value is one of those allowed."""
+    if value not in tuple(allowed):  # a mapping would need to hash it
+        raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}")
 
 
 class Pruned(Exception):

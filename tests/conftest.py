@@ -13,6 +13,7 @@ import pytorch_lightning  # noqa: F401
 import scipy.ndimage
 import scipy.spatial  # noqa: F401
 from hypothesis import settings
+from jaxtyping import config as type_checks
 from jaxtyping import install_import_hook
 
 import tests._helpers.typecheck  # noqa: F401  (the import hook refers to it by name only)
@@ -33,6 +34,12 @@ def spleen_ct() -> Path:
     if not folder.is_dir():
         pytest.skip("the real CT is not on this machine (it is not part of the repository)")
     return folder
+
+
+@pytest.fixture
+def without_type_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong values reach the functions of the package, as they do for a user."""
+    monkeypatch.setattr(type_checks, "jaxtyping_disable", True)
 
 
 def pytest_configure(config: pytest.Config) -> None:

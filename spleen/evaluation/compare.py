@@ -42,6 +42,8 @@ from spleen.imaging.files import case_name
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
 from spleen.reporting.tables import preformatted
 
+_SPLIT = "test"
+
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
@@ -82,10 +84,10 @@ def compare(
     reference: str | Path | None = None,
     metrics: Sequence[str] = ("dice",),
     *,
-    split: str = "test",
+    split: str | None = None,
     classes: Mapping[int, str] | Mapping[str, Sequence[int]] | None = None,
-    tolerance_mm: float | Mapping[str, float] = TOLERANCE_MM,
-    grid_tolerance_mm: float = GRID_TOLERANCE_MM,
+    tolerance_mm: float | Mapping[str, float] | None = None,
+    grid_tolerance_mm: float | None = None,
     only_predicted: bool = False,
     ignore_value: int | None = None,
     labelled: str | Path | Mapping[str, Sequence[str]] | None = None,
@@ -96,16 +98,26 @@ def compare(
 
     With a `reference`, a and b are predictions, files or folders, and are scored as `evaluate` does with `classes`,
     tolerances, `only_predicted`, `ignore_value` and `labelled`. Without, they are CSV files that the command wrote, or
-    run folders, whose cases.csv counts with the rows of `split`. `rename_classes` maps names of classes to new ones,
-    for two sides that call the same organ differently. Raises InputError for a wrong setting, a file that is missing or
-    of another kind, and cases that only one side has.
+    run folders, whose cases.csv counts with the rows of `split`, by default test. `rename_classes` maps names of
+    classes to new ones, for two sides that call the same organ differently. Raises InputError for a wrong setting, one
+    that belongs to the other kind of input, a file that is missing or of another kind, and cases that only one side
+    has.
     """
     chosen = _checked_metrics(metrics)
+    for_predictions = {
+        "--classes": classes,
+        "--tolerance-mm": tolerance_mm,
+        "--grid-tolerance-mm": grid_tolerance_mm,
+        "--only-predicted": only_predicted or None,
+        "--ignore-value": ignore_value,
+        "--labelled": labelled,
+    }
+    _check_kind(reference, split, for_predictions)
     if reference is None:
         files = find_table(Path(a)), find_table(Path(b))
         tables: tuple[ScoreTable, ScoreTable] = (
-            read_table(files[0], split, chosen),
-            read_table(files[1], split, chosen),
+            read_table(files[0], split or _SPLIT, chosen),
+            read_table(files[1], split or _SPLIT, chosen),
         )
         if rename_classes:
             tables = rename_in_tables(tables, rename_classes)
@@ -116,6 +128,8 @@ def compare(
         surface = any(name in SURFACE_METRICS for name in chosen)
         counted = classes_to_score(classes, rename_classes, [Path(a), Path(b)], Path(reference))
         ignored = value_to_ignore(ignore_value, counted, classes is not None, Path(reference))
+        tolerance_mm = TOLERANCE_MM if tolerance_mm is None else tolerance_mm
+        grid_tolerance_mm = GRID_TOLERANCE_MM if grid_tolerance_mm is None else grid_tolerance_mm
         settings = check_settings(counted, tolerance_mm, None, surface, grid_tolerance_mm, ignored, labelled)
         sides = _pair_both((Path(a), Path(b)), Path(reference), only_predicted)
         unpredicted = sides[0].unpredicted
@@ -124,6 +138,19 @@ def compare(
     pairs = tuple(pair_scores(*tables, chosen))
     summaries = tuple(summarise_pairs(pairs, chosen))
     return Comparison(str(a), str(b), chosen, pairs, summaries, tuple(failures), unpredicted, ignored)
+
+
+def _check_kind(reference: str | Path | None, split: str | None, for_predictions: Mapping[str, object]) -> None:
+    """Raise InputError for a setting that means nothing for what is compared."""
+    if reference is not None and split is not None:
+        raise InputError(
+            f"--split is for run folders; with a reference ({reference}), all predictions are compared; leave it out"
+        )
+    given = [option for option, value in for_predictions.items() if value is not None]
+    if reference is None and given:
+        raise InputError(
+            f"{', '.join(given)}: only for predictions, which need their REFERENCE; give it, or leave the option out"
+        )
 
 
 def _checked_metrics(metrics: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spleen.errors import check_choice
 from spleen.evaluation.metrics.catalogue import BY_NAME
 from spleen.evaluation.metrics.statistics import Interval, bootstrap_mean_interval, wilcoxon_p
 from spleen.evaluation.score_tables import ScoreTable
@@ -71,7 +72,8 @@ class PairedSummary:
 
 
 def moved_most(pairs: Sequence[PairedCase], metric: str, count: int = 10) -> list[PairedCase]:
-    """The pairs of a metric with the largest difference, whether better or worse."""
+    """The pairs of a metric with the largest difference, whether better or worse; InputError for one without pairs."""
+    check_choice("metric", metric, dict.fromkeys(pair.metric for pair in pairs))
     changed = [pair for pair in pairs if pair.metric == metric and abs(pair.difference) > 0]
     return sorted(changed, key=lambda pair: -abs(pair.difference))[:count]
 

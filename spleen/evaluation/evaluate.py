@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spleen.errors import InputError
+from spleen.errors import InputError, check_choice
 from spleen.evaluation.case_scores import METRIC_NAMES, ClassScore, ScoreSettings
 from spleen.evaluation.class_names import classes_to_score
 from spleen.evaluation.ignored import IgnoredValue, value_to_ignore
@@ -67,8 +67,10 @@ class Evaluation:
         return metric_names(self.settings.surface)
 
     def summary(self, class_name: str = ALL_CLASSES) -> ClassSummary:
-        """The summary of one class, or of all together. Raises KeyError for a class that does not exist."""
-        return {summary.class_name: summary for summary in self.summaries}[class_name]
+        """The summary of one class, or of all together. Raises InputError for a class that does not exist."""
+        by_name = {summary.class_name: summary for summary in self.summaries}
+        check_choice("class_name", class_name, by_name)
+        return by_name[class_name]
 
     def __str__(self) -> str:
         from spleen.evaluation.text import to_text

@@ -22,6 +22,12 @@ def labelled_by_case(given: str | Path | Mapping[str, Sequence[str]], class_name
     return {case_id: tuple(of_case) for case_id, of_case in by_case.items()}
 
 
+def check_told(case_ids: Iterable[str], labelled: Labelled | None) -> None:
+    """Raise InputError for cases of which nothing says what they label; None: each case labels all classes."""
+    if labelled is not None and (untold := [case_id for case_id in case_ids if case_id not in labelled]):
+        raise InputError(f"nothing says which classes are labelled in {shortened(untold, 5)}; add a line for each case")
+
+
 def unlabelled_of(
     case_id: str, labelled: Labelled | None, class_names: Iterable[str], present: Iterable[str]
 ) -> frozenset[str]:

@@ -17,7 +17,7 @@ from spleen.errors import InputError
 from spleen.evaluation.case_scores import ClassScore
 from spleen.evaluation.class_names import CSV_NAME, VALUE_SEPARATOR
 from spleen.evaluation.ignored import IgnoredValue, value_unlabelled
-from spleen.evaluation.labelled import Labelled, labelled_by_case
+from spleen.evaluation.labelled import Labelled, check_told, labelled_by_case
 from spleen.evaluation.scoring import RawSettings, score_pairs, warn_if_nothing_ignored
 from spleen.imaging.files import ImageFiles
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
@@ -35,7 +35,7 @@ from spleen.inference.calibration.stored import calibration_path, write_calibrat
 from spleen.inference.ensemble import read_for
 from spleen.inference.leakage import named_like_training_cases, views_that_held_out, views_that_saw
 from spleen.inference.loading import TrainedModel, load_ensemble
-from spleen.inference.outputs import plan_targets
+from spleen.inference.outputs import Target, plan_targets
 from spleen.inference.predict import Advance, Paths, listed, predict_targets
 from spleen.inference.record import read_record
 from spleen.inference.settings import PredictSettings
@@ -114,10 +114,10 @@ def calibrate(
     views = make_views(models, settings)
     pairs = pair_to_predict(Path(images), Path(labels), models[0].preprocessing.n_channels)
     chosen, conditions = _chosen(views, pairs, settings)
-    if by_case is not None and (untold := [name for name in chosen if name not in by_case]):
-        raise InputError(f"nothing says which classes are labelled in {shortened(untold, 5)}; add a line for each case")
-    folder = _folder_of(models, conditions, Path(images))
+    check_told(chosen, by_case)
+    folder = _folder_of(models, conditions, Path(images), settings.precision)
     targets = plan_targets([image for image, _ in chosen.values()], folder)
+    _remove_outdated(targets)
     report = predict_targets(models, targets, _kept(settings), advance)
     failed = {each.image: each.reason for each in report.failures}
     scored = {name: pair for name, pair in chosen.items() if pair[0].paths[0] not in failed}
@@ -192,7 +192,16 @@ def _kept(settings: PredictSettings) -> PredictSettings:
     )
 
 
-def _folder_of(models: Sequence[TrainedModel], conditions: Conditions, images: Path) -> Path:
+def _remove_outdated(targets: Sequence[Target]) -> None:
+    """Remove kept masks that are older than their images, so that they are predicted again."""
+    for target in targets:
+        if target.mask.exists():
+            written = target.mask.stat().st_mtime
+            if any(path.exists() and path.stat().st_mtime > written for path in target.image.paths):
+                target.mask.unlink()
+
+
+def _folder_of(models: Sequence[TrainedModel], conditions: Conditions, images: Path, precision: str | None) -> Path:
     """Where the predictions are kept: beside the runs, apart for each way of predicting and each place of images.
 
     Images of another place may have the same names.
@@ -200,7 +209,8 @@ def _folder_of(models: Sequence[TrainedModel], conditions: Conditions, images: P
     folders = [run_folder_of(model.checkpoint) or model.checkpoint.parent for model in models]
     parents = {folder.parent for folder in folders}
     place = parents.pop() if len(folders) > 1 and len(parents) == 1 else folders[0]
-    key = hashlib.sha256(repr((sorted(asdict(conditions).items()), images.resolve())).encode()).hexdigest()[:8]
+    way = (sorted(asdict(conditions).items()), images.resolve(), *([] if precision is None else [precision]))
+    key = hashlib.sha256(repr(way).encode()).hexdigest()[:8]
     return place / "calibration" / key
 
 

@@ -5,9 +5,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from spleen.errors import InputError
+from spleen.errors import InputError, check_choice
 from spleen.records.cases import case_means, mean_of_known, read_cases
 from spleen.records.folder import RunFolder, is_finished, run_folder_of
 from spleen.records.reading import BrokenRunError, FinishedRun, OtherRun, Setting, read_run
@@ -52,8 +52,10 @@ def choose_runs(paths: Sequence[Path], choose: Choice | None = None) -> ChosenRu
 
     The runs of a folder are averaged if they are of one arm: they differ only in axis, fold and seed. For a sweep of
     settings, `choose` says what to do. Raises InputError for a sweep without it, for runs whose settings cannot be
-    read, and where there is nothing to choose. A path without a run is returned as it is.
+    read, for an unknown `choose`, and where there is nothing to choose. A path without a run is returned as it is.
     """
+    if choose is not None:
+        check_choice("choose", choose, get_args(Choice))
     checkpoints: list[Path] = []
     reasons: list[str] = []
     given: list[Path] = []

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from spleen import __version__
-from spleen.errors import InputError
+from spleen.errors import InputError, check_choice
 from spleen.imaging.slicing import to_slices
 from spleen.inference.export_graph import (
     OUTPUT,
@@ -26,6 +26,7 @@ from spleen.inference.loading import TrainedModel, load_trained
 from spleen.models.padding import PadToMultiple
 from spleen.models.patches import PatchWindows
 from spleen.models.windows import OverlappingWindows
+from spleen.reporting.outputs import check_outputs
 from spleen.system.files import temporary_sibling
 from spleen.types import AxisName
 
@@ -66,12 +67,16 @@ def export(
     The metadata describe how a volume becomes such slices and probabilities become a mask; docs/how-to/export.md
     explains each key. The file is run and compared with PyTorch before it appears. The default `output` is model.onnx
     or model.pt in the current folder.
-    Raises InputError for an invalid run, custom code without `allow_custom_code`, an existing output, a missing
-    package, and a network that the format cannot express.
+    Raises InputError for an invalid run, another format, custom code without `allow_custom_code`, an existing output, a
+    missing package, and a network that the format cannot express.
     """
+    check_choice("format", format, SUFFIXES)
     path = Path(f"model{SUFFIXES[format]}" if output is None else output)
     metadata_path = path.with_name(f"{path.name}.json")
     _check_output(path, metadata_path, overwrite)
+    if path.suffix in SUFFIXES.values() and path.suffix != SUFFIXES[format]:
+        raise InputError(f"--output {path}: a file in the format {format} is called {path.stem}{SUFFIXES[format]}")
+    check_outputs({"--output": path})
     check_installed(format)
     model = load_trained(Path(run), allow_custom_code)
     if model.spec.roi is not None:

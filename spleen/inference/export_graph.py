@@ -6,6 +6,7 @@ TorchScript is in maintenance mode in PyTorch; it is for programs that already l
 
 import io
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -77,7 +78,7 @@ class PatchProbabilities(nn.Module):
         self.patch_size = windows.patch_size
 
     def forward(self, patches: PatchBatch) -> Probabilities:
-        """Probabilities (b, 1 + classes, d, h, w), background first; they add up to 1."""
+        """Probabilities (b, 1 + classes, d, h, w), background first; as `spleen.imaging.probabilities`."""
         return probabilities(self.network(patches), self.regions)
 
     def example(self, n_channels: int) -> PatchBatch:
@@ -144,7 +145,7 @@ def _to_torchscript(graph: Graph, example: Tensor, metadata: str) -> bytes:
 def largest_difference(path: Path, file_format: ExportFormat, graph: Graph, shapes: Sequence[tuple[int, ...]]) -> float:
     """Run the file on random slices or patches of each shape; the largest difference from PyTorch's probabilities.
 
-    Infinite if the file cannot run on a shape that the network accepts.
+    Infinite if the file cannot run on a shape that the network accepts, and where a probability is not a number.
     """
     random = torch.Generator().manual_seed(0)
     largest = 0.0
@@ -159,7 +160,10 @@ def largest_difference(path: Path, file_format: ExportFormat, graph: Graph, shap
                 return float("inf")
             if found.shape != expected.shape:
                 return float("inf")
-            largest = max(largest, float((found - expected).abs().max()))
+            difference = float((found - expected).abs().max())
+            if not math.isfinite(difference):  # max() would pass over NaN
+                return float("inf")
+            largest = max(largest, difference)
     return largest
 
 

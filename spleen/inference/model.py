@@ -169,8 +169,8 @@ def load_model(
     Several runs, as a list or as a folder of runs, are averaged. The runs of a folder must be of one arm, which differ
     in axis, fold and seed only; of a sweep of settings, `choose="best"` takes the best arm by validation Dice, "all"
     every run. `rename_classes` maps names of classes to new ones, for runs that call the same label values
-    differently. No code that comes with the files is run: the networks
-    must be classes of this package, MONAI or PyTorch, unless `allow_custom_code`.
+    differently. No code that comes with the files is run: the networks must be classes of this package, PyTorch, MONAI
+    or segmentation_models_pytorch, unless `allow_custom_code`.
     Raises InputError for anything else, and for runs that differ in their classes or channels.
     """
     return Model(tuple(load_ensemble(listed(runs, "run"), allow_custom_code, choose, rename_classes)))

@@ -3,17 +3,18 @@
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import psutil
 import torch
 
-from spleen.errors import InputError
+from spleen.errors import InputError, check_choice
 
 Accelerator = Literal["cpu", "gpu", "mps"]
 
 
 LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
+PRECISIONS = "auto", "32", "bf16", "16"
 
 
 def choose_accelerator(requested: str, devices: int | list[int]) -> Accelerator:
@@ -43,8 +44,10 @@ def choose_accelerator(requested: str, devices: int | list[int]) -> Accelerator:
 def choose_precision(requested: str, accelerator: Accelerator) -> LightningPrecision:
     """Resolve "auto": bf16 autocast if the hardware has native bf16 arithmetic, otherwise 32-bit.
 
-    Raises InputError for float16 without a CUDA GPU, where there is no loss scaling.
+    Raises InputError for another word than those of `PRECISIONS`, and for float16 without a CUDA GPU, where there is no
+    loss scaling.
     """
+    check_choice("precision", requested, PRECISIONS)
     if requested == "16":
         if accelerator != "gpu":
             raise InputError(f"precision=16 needs a CUDA GPU, but this run uses {accelerator}; use precision=auto")
@@ -121,7 +124,8 @@ class Device:
 
 
 def choose_hardware(device: DeviceName, precision: str) -> Device:
-    """Resolve "auto"; raises InputError for hardware that is not there."""
+    """Resolve "auto"; raises InputError for unknown words, and for hardware that is not there."""
+    check_choice("device", device, get_args(DeviceName))
     try:
         accelerator = choose_accelerator(device, 1)
     except InputError as error:  # its words are those of a training's settings

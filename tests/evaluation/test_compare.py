@@ -101,6 +101,13 @@ def test_undefined_and_infinite_scores_are_counted_separately(tmp_path):
     assert "excluded, undefined on one side only: only b" in text
 
 
+@pytest.mark.parametrize("metric", ["Dice", "hausdorff95"])
+def test_the_cases_that_moved_most_by_an_unknown_metric_are_refused(tmp_path, metric):
+    comparison = compared(tmp_path, {"one": 0.5}, {"one": 0.7})
+    with pytest.raises(InputError, match=f"metric must be one of 'dice'; got '{metric}'"):
+        comparison.moved_most(metric)
+
+
 def test_one_infinite_difference_makes_the_mean_infinite(tmp_path):
     (summary,) = compared(tmp_path, {"one": INF, "two": 2.0}, {"one": 2.0, "two": 2.0}, "hausdorff_mm").summaries
     assert (summary.mean_difference, summary.median_difference) == (-INF, -INF)  # midway between 0 and -inf
@@ -252,6 +259,32 @@ def test_invalid_combinations_of_inputs_are_reported(predictions, tmp_path):
     for metric in ("volume_reference_ml", "nice"):
         with pytest.raises(InputError, match="a metric to compare is one of dice, "):
             compare(scores, scores, metrics=[metric])
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        (["--classes", "1=organ"], {"classes": {1: "organ"}}),
+        (["--tolerance-mm", "1.0"], {"tolerance_mm": 1.0}),
+        (["--grid-tolerance-mm", "0"], {"grid_tolerance_mm": 0.0}),
+        (["--only-predicted"], {"only_predicted": True}),
+        (["--ignore-value", "0"], {"ignore_value": 0}),
+        (["--labelled", "cases.csv"], {"labelled": "cases.csv"}),
+    ],
+)
+def test_a_setting_of_predictions_is_refused_for_scores(tmp_path, options, given):
+    scores = table(tmp_path / "s.csv", {"a": 0.5})
+    message = f"{options[0]}: only for predictions, which need their REFERENCE"
+    with pytest.raises(InputError, match=message):
+        compare(scores, scores, **given)
+    result = run(scores, scores, *options)
+    assert (result.exit_code, message in result.stderr) == (2, True)
+
+
+def test_a_split_is_refused_for_predictions(predictions):
+    with pytest.raises(InputError, match=r"--split is for run folders; .* leave it out"):
+        compare(*predictions, split="test")
+    assert run(*predictions, "--split", "val").exit_code == 2
 
 
 # Command ------------------------------------------------------------------------------------------------------------

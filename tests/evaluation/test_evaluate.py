@@ -300,6 +300,12 @@ def test_a_summary_excludes_nan_and_counts_it(four_cases):
     assert 0 <= dice.interval.low < 0.5 < dice.interval.high <= 1
 
 
+@pytest.mark.parametrize("name", ["Organ", "1"])
+def test_the_summary_of_an_unknown_class_is_refused_with_the_known_ones(four_cases, name):
+    with pytest.raises(InputError, match=f"class_name must be one of 'organ', 'all_classes'; got '{name}'"):
+        four_cases.summary(name)
+
+
 def test_an_infinite_distance_is_never_dropped(four_cases):
     distance = four_cases.summary("organ").metrics["hausdorff_mm"]
     assert (distance.mean, distance.worst, distance.worst_case) == (INF, INF, "missed")

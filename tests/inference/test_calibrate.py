@@ -3,7 +3,9 @@
 import json
 import logging
 import math
+import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +106,22 @@ def test_a_second_call_needs_overwrite_and_computes_nothing_again(data: ManyCase
     assert second.calibration.of("front").min_dice == 0.5
     masks = {path: time for path, time in times.items() if path.suffix == ".gz" and path != removed}
     assert {path: path.stat().st_mtime_ns for path in masks} == masks
+
+
+def test_masks_of_changed_images_and_of_another_precision_are_predicted_anew(
+    data: ManyCases, study: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(data.root, tmp_path / "data")
+    images, labels = root / "imagesTr", root / "labelsTr"
+    first = calibrate(study, images, labels, HELD_OUT)
+    written = {path: path.stat().st_mtime_ns for path in first.predictions.glob("*.nii.gz")}
+    later = time.time() + 5
+    os.utime(images / "c3.nii.gz", (later, later))
+    calibrate(study, images, labels, PredictSettings(held_out=True, overwrite=True))
+    changed = [path.name for path, before in written.items() if path.stat().st_mtime_ns != before]
+    assert changed == ["c3.nii.gz"]
+    in_32_bits = PredictSettings(held_out=True, overwrite=True, precision="32")
+    assert calibrate(study, images, labels, in_32_bits).predictions != first.predictions
 
 
 def test_images_that_the_runs_were_trained_on_are_refused(data: ManyCases, study: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Which runs of a study folder are averaged: the runs of one arm, unless the user chooses otherwise."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,3 +127,11 @@ def test_a_pruned_run_is_left_out(tmp_path: Path) -> None:
     finished(tmp_path / "a")
     (finished(tmp_path / "b", lr=5.0) / "summary.json").write_text('{"status": "pruned"}')
     assert names(choose_runs([tmp_path]).checkpoints) == ["a"]
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("choose", ["every", "Best", True])
+def test_an_unknown_choice_is_reported_with_the_known_ones(tmp_path: Path, choose: Any) -> None:
+    for folder in (sweep(tmp_path / "sweep"), finished(tmp_path / "single")):
+        with pytest.raises(InputError, match=f"choose must be one of 'best', 'all'; got {choose!r}"):
+            choose_runs([folder], choose)

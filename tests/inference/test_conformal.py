@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from spleen.errors import InputError
 from spleen.inference.calibration.conformal import (
     controlled_threshold,
     fewest_cases,
@@ -31,6 +32,17 @@ from spleen.inference.calibration.conformal import (
 def test_the_bound_is_the_score_of_the_finite_sample_rank(n: int, level: float, expected: float) -> None:
     scores = np.random.default_rng(0).permutation(np.arange(1.0, n + 1))
     assert upper_quantile(scores, level) == expected
+
+
+@pytest.mark.parametrize("level", [-0.5, 0.0, 1.0, 95.0, math.nan])
+def test_a_level_that_is_no_probability_is_refused(level: float) -> None:
+    for found in (
+        lambda: upper_quantile(np.ones(30), level),
+        lambda: jackknife_plus(np.ones(30), np.ones(30), 1.0, level),
+        lambda: fewest_cases(level),
+    ):
+        with pytest.raises(InputError, match=f"must be between 0 and 1, such as 0.95; got {level:g}"):
+            found()
 
 
 def test_infinite_scores_count() -> None:

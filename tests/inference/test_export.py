@@ -1,12 +1,15 @@
 """Exported networks, run with onnxruntime and torch.jit, reproduce PyTorch's probabilities and predicted masks."""
 
 import json
+import math
 import re
 import resource
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -171,6 +174,16 @@ def _difference(model: str, file_format: str, folder: Path, *overrides: str) -> 
     return largest_difference(path, file_format, graph, [(1, 3, 64, 48), (2, 3, 33, 71), (3, 3, 16, 16)])
 
 
+def test_a_file_that_gives_nan_is_infinitely_far_from_pytorch(tmp_path: Path) -> None:
+    padded = build_network(build_spec(compose_config("data=nifti", "context_slices=0", "model.network.width=2")))
+    graph, broken = SliceProbabilities(padded).eval(), SliceProbabilities(deepcopy(padded)).eval()
+    for weights in broken.parameters():
+        weights.data.fill_(math.nan)
+    path = tmp_path / "net.pt"
+    path.write_bytes(serialise(broken, 1, "torchscript", "{}"))
+    assert largest_difference(path, "torchscript", graph, [(1, 1, 32, 32)]) == math.inf
+
+
 # The metadata -------------------------------------------------------------------------------------------------------
 
 
@@ -329,6 +342,22 @@ def test_an_existing_output_is_replaced_only_with_overwrite(run: Path, tmp_path:
 
 def test_the_run_and_the_output_may_be_strings(run: Path, tmp_path: Path) -> None:
     assert export(str(run), str(tmp_path / "net.pt"), "torchscript").path == tmp_path / "net.pt"
+
+
+def test_the_name_of_the_other_format_and_a_place_without_room_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"net\.pt: a file in the format onnx is called net\.onnx"):
+        export(run, tmp_path / "net.pt")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--output: .*net\.onnx cannot be written"):
+        export(run, tmp_path / "file" / "net.onnx")
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("file_format", ["ONNX", "onxn", ["onnx"]])
+def test_an_unknown_format_is_reported_with_the_known_ones(tmp_path: Path, file_format: Any) -> None:
+    message = f"format must be one of 'onnx', 'torchscript'; got {file_format!r}"
+    with pytest.raises(InputError, match=re.escape(message)):
+        export(tmp_path, tmp_path / "net.onnx", file_format)
 
 
 def test_a_folder_is_refused_as_output(run: Path, tmp_path: Path) -> None:

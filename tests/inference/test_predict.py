@@ -158,6 +158,7 @@ def test_predicted_volumes_are_compared_with_the_training_volumes(
 # Settings -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -172,6 +173,10 @@ def test_predicted_volumes_are_compared_with_the_training_volumes(
         ({"min_volume_mm3": math.inf}, "got inf"),
         ({"batch_size": 0}, "batch-size must be at least 1 slice; got 0"),
         ({"tta": True, "flips": ("up",)}, "a flip must be among left_right"),
+        ({"flips": ("up",)}, "a flip must be among left_right.*; got 'up'"),
+        ({"device": "cuda"}, "device must be one of .*'gpu'.*; got 'cuda'"),
+        ({"precision": "fp16"}, "precision must be one of .*'16'; got 'fp16'"),
+        ({"choose": "every"}, "choose must be one of .*'all'; got 'every'"),
         ({"overwrite": True, "skip_existing": True}, "either --overwrite or --skip-existing"),
         ({"precision": "16", "device": "cpu"}, "precision=16 needs a CUDA GPU"),
     ],

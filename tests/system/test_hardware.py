@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from spleen.errors import InputError
-from spleen.system.hardware import choose_accelerator, choose_precision, describe_hardware
+from spleen.system.hardware import choose_accelerator, choose_hardware, choose_precision, describe_hardware
 
 N_GPUS = torch.cuda.device_count()
 
@@ -52,3 +53,20 @@ def test_the_described_hardware_agrees_with_the_operating_system() -> None:
     assert hardware.system.startswith("Linux")
     assert (hardware.gpu is None) == (N_GPUS == 0)
     assert hardware.processor
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("device", "precision", "message"),
+    [
+        ("cuda", "32", "device must be one of 'auto', 'cpu', 'gpu', 'mps'; got 'cuda'"),
+        ("CPU", "32", "device must be .*'cpu'.*; got 'CPU'"),
+        ("cpu", "fp16", "precision must be one of 'auto', '32', 'bf16', '16'; got 'fp16'"),
+        ("cpu", 16, "precision must be .*'16'; got 16"),
+    ],
+)
+def test_an_unknown_device_or_precision_is_reported_with_the_known_ones(
+    device: Any, precision: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        choose_hardware(device, precision)

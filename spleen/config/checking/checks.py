@@ -183,7 +183,7 @@ def _processes(config: TrainConfig) -> Iterator[str]:
         yield (
             "trainer.devices must be 1, or the number of one GPU in brackets such as [0]; got "
             f"{devices}{f' on {trainer.num_nodes} nodes' if trainer.num_nodes > 1 else ''}. For several processes use "
-            f"trainer=ddp trainer.devices={devices}"
+            f"trainer.strategy=ddp trainer.devices={devices}"
         )
     if config.batch_size % max(1, count):
         yield (

@@ -8,6 +8,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from spleen.errors import InputError
+
 Values = Float64[np.ndarray, " n"]
 
 # 20 × 0.95 must count as 19, whatever the rounding of the product.
@@ -17,13 +19,23 @@ _FLAT = 1e-12
 
 
 def rank(n: int, level: float) -> int:
-    """The rank ⌈(n + 1) · level⌉ among n sorted scores, from 1, that a new score does not exceed at this level."""
+    """The rank ⌈(n + 1) · level⌉ among n sorted scores, from 1, that a new score does not exceed at this level.
+
+    Raises InputError for a level that is not between 0 and 1.
+    """
+    _check_level(level)
     return math.ceil((n + 1) * level - _ROUNDING)
 
 
 def fewest_cases(level: float) -> int:
-    """The fewest calibrating cases with which an interval at this level exists: 19 at 95 %."""
+    """The fewest calibrating cases with which an interval at this level exists: 19 at 95 %; InputError as `rank`."""
+    _check_level(level)
     return math.ceil(level / (1 - level) - _ROUNDING)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise InputError(f"the level of an interval must be between 0 and 1, such as 0.95; got {level:g}")
 
 
 def upper_quantile(scores: Values, level: float) -> float:

@@ -1,7 +1,8 @@
 """Pages of masks that `spleen predict` has written: one for each case, and an overview of a folder."""
 
+import logging
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -19,6 +20,9 @@ from spleen.inference.report.estimates import dice_text, estimate_text, has_inte
 from spleen.reporting.html import render_page
 from spleen.reporting.tables import Cell
 from spleen.system.files import as_utf8, write_text
+from spleen.system.text import shortened
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 """Called before each case with its number from 0, the number of cases, and its name."""
@@ -59,8 +63,8 @@ def read_masks_folder(
     """The cases of a folder's predictions.csv whose masks are there, in its order.
 
     Images are those that predictions.csv tells, or of the same name in `images`; references are those of the same name
-    in `labels`, with `ignore_value` where nobody has labelled. Raises InputError for a folder without such a file, and
-    for `images` or `labels` without volumes.
+    in `labels`, with `ignore_value` where nobody has labelled. Warns of masks without one. Raises InputError for a
+    folder without such a file, and for `images` or `labels` without volumes or without one of a mask's name.
     """
     named_images = {} if images is None else _by_short_name(images)
     references = {} if labels is None else volumes_by_name(labels)
@@ -80,7 +84,22 @@ def read_masks_folder(
         raise InputError(
             f"{folder / CSV_NAME} names no mask that is in {folder}; predict again, or give another folder"
         )
+    _check_names(images, named_images, cases)
+    _check_names(labels, references, cases)
     return cases
+
+
+def _check_names(folder: Path | None, files: Mapping[str, Path], cases: Sequence[MaskFiles]) -> None:
+    """Raise InputError if no file of the folder has the name of a case, and warn of cases without a file."""
+    without = [case.case_id for case in cases if case.case_id not in files]
+    if folder is None or not without:
+        return
+    if len(without) == len(cases):
+        raise InputError(
+            f"no file in {folder} is called after a case; the cases are {shortened(without, 3)}, and the files "
+            f"{shortened(files, 3)}"
+        )
+    log.warning("%s has no file for %d of %d cases (%s)", folder, len(without), len(cases), shortened(without, 3))
 
 
 def _by_short_name(images: Path) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from spleen.imaging.classes import swapped_classes
 from spleen.imaging.slicing import flips_in_plane
 from spleen.inference.loading import TrainedModel
 from spleen.inference.settings import PredictSettings
-from spleen.inference.views.tta import Variant, variants
+from spleen.inference.views.tta import Variant, check_flips, variants
 from spleen.inference.views.view import View
 from spleen.system.hardware import Device, choose_hardware
 
@@ -17,8 +17,9 @@ from spleen.system.hardware import Device, choose_hardware
 def make_views(models: Sequence[TrainedModel], settings: PredictSettings) -> list[View]:
     """Give each model its weight, its variants and its hardware.
 
-    Raises InputError for invalid weights, or hardware that is not available.
+    Raises InputError for invalid weights and flips, or hardware that is not available.
     """
+    check_flips(settings.flips)  # also where nothing is mirrored
     weights = _normalised(settings.weights, len(models))
     return [
         View(model, weight, _variants(model, settings), _hardware(model, settings), _coarse(model, settings))

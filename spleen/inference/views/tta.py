@@ -51,9 +51,7 @@ def variants(axis: AxisName, flips: Sequence[str], swapped: Sequence[int] = ()) 
     `flips` are anatomical directions; those outside the slice plane of this axis are ignored. `swapped` are the classes
     after mirroring along left_right, as by `swapped_classes`. Raises InputError for an unknown direction.
     """
-    for direction in flips:
-        if direction not in FLIP_DIRECTIONS:
-            raise InputError(f"a flip must be among {', '.join(FLIP_DIRECTIONS)}; got {direction!r}")
+    check_flips(flips)
     shifts = ((_SHIFT_PIXELS, 0), (-_SHIFT_PIXELS, 0), (0, _SHIFT_PIXELS), (0, -_SHIFT_PIXELS))
     dim_of = dict(zip(IN_PLANE_DIRECTIONS[axis], (2, 3), strict=True))
     dims = [dim for direction, dim in dim_of.items() if direction in flips]
@@ -64,3 +62,10 @@ def variants(axis: AxisName, flips: Sequence[str], swapped: Sequence[int] = ()) 
         *(Variant(shift=shift) for shift in shifts),
         *(Variant(dims, swapped=tuple(swapped) if left_right in dims else ()) for dims in mirrored),
     )
+
+
+def check_flips(flips: Sequence[str]) -> None:
+    """Raise InputError for an unknown direction."""
+    for direction in flips:
+        if direction not in FLIP_DIRECTIONS:
+            raise InputError(f"a flip must be among {', '.join(FLIP_DIRECTIONS)}; got {direction!r}")
