@@ -37,7 +37,7 @@ class BareLoop:
             optimiser.betas,
             weight_decay=optimiser.weight_decay,
             capturable=on_cuda,
-            fused=on_cuda,
+            fused=device.type in ("cpu", "cuda"),  # as in the trainer
         )
         self._batches = itertools.cycle(
             [b._replace(image=b.image.to(device), label=b.label.to(device)) for b in batches]

@@ -7,7 +7,7 @@ Run it from the repository, on a machine with a GPU that does nothing else:
 
 Each job is `python train.py` in a fresh process, timed from its start to its end. The default run changes nothing but
 the data; its slices are in the cache after the first round, which is listed too. The views are the three of
-    python -m benchmarks.gpu_jobs --image ct.nii.gz --label spleen.nii.gz --device cpu --rounds 1    # a trial
+experiments/hippocampus_views, started together.
 
 Targets, set for an H200: 12 s for the default run, 90 s for the three views.
 """

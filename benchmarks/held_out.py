@@ -6,7 +6,8 @@
 First each run alone, then all of them fused with equal weights, predict the held-out cases listed in split.json; each
 case is predicted only by the runs that held it out. The masks are scored per case on the native grid. `--masks` adds a
 folder of masks from elsewhere, such as nnU-Net's validation. Prints the mean Dice of each class with its bootstrap
-interval, the worst case, and the training time in minutes recorded in summary.json.
+interval, the worst case, and the minutes of training recorded in summary.json, which are without the first step,
+validation and scoring.
 
 A second table breaks down the remaining error, since a prediction can agree with one annotator only as well as another
 annotator does. "together" is the Dice of all classes merged into one organ; "moved" is the same if each mask may be
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="folders of masks from elsewhere")
     arguments = parser.parse_args()
     dataset = read_decathlon(arguments.root)
-    minutes = {run: json.loads((run / "summary.json").read_text())["wall_seconds"] / 60 for run in arguments.runs}
+    minutes = {run: json.loads((run / "summary.json").read_text())["train"]["seconds"] / 60 for run in arguments.runs}
     assert dataset.label_values is not None
     names = list(dataset.label_values)
     print(header())
@@ -73,8 +74,8 @@ def main() -> None:
             label = " + ".join(run.name for run in runs) + (", --tta" if tta else "")
             total = f"{sum(minutes[run] for run in runs):.1f}"
             breakdowns.append(_print(label, total, masks, dataset))
-        for masks in arguments.masks:
-            chosen = Path(folder) / f"elsewhere-{masks.name}"
+        for number, masks in enumerate(arguments.masks):
+            chosen = Path(folder) / f"elsewhere-{number}"
             chosen.mkdir()
             for case_id in held_out:
                 (chosen / f"{case_id}.nii.gz").symlink_to((masks / f"{case_id}.nii.gz").resolve())

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from spleen.config.overrides import quoted as in_hydra_grammar
 from spleen.config.parsing import parse
 from spleen.config.schema import TrainConfig
+from spleen.system.files import write_text
 from spleen.system.resources import conf_folder, work_folder
 
 
@@ -55,6 +57,27 @@ def configure(overrides: list[str]) -> TrainConfig:
     """
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return parse(compose("train", overrides))
+
+
+def record_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of the results that will be in `folder` beside them, in settings.json.
+
+    `settings` are what JSON can hold. Exits with a message if there are results of other, or unknown, settings already.
+    """
+    record, now = folder / "settings.json", json.loads(json.dumps(settings))
+    if folder.exists() and any(path != record for path in folder.iterdir()):
+        before = json.loads(record.read_text()) if record.exists() else {}
+        changed = [name for name in before | now if before.get(name) != now.get(name)]
+        if changed:
+            what = "\n".join(f"{name}: {_difference(before.get(name, 'unknown'), now.get(name))}" for name in changed)
+            sys.exit(f"{folder} has results of other settings; remove it, or give another folder:\n{what}")
+    write_text(record, json.dumps(now, indent=1) + "\n")
+
+
+def _difference(before: Any, now: Any) -> str:
+    if isinstance(before, list) and isinstance(now, list):
+        before, now = [each for each in before if each not in now], [each for each in now if each not in before]
+    return f"{before}, now {now}"
 
 
 def quoted(path: Path) -> str:

@@ -53,11 +53,12 @@ def main() -> None:
 
 def plan(root: Path, work: Path, commands: Path, n_cases: int | None = None) -> Path:
     """Have nnU-Net plan and preprocess the first cases, or all; returns its plans. What is already there is kept."""
-    plans = work / "preprocessed" / DATASET / "nnUNetPlans.json"
-    if not plans.exists():
+    finished = work / "preprocessed.txt"  # the plans are there before the preprocessed cases
+    if not finished.exists():
         _copy_dataset(root, work / "raw" / DATASET, n_cases)
         call(commands, work, "nnUNetv2_plan_and_preprocess", "-d", "4", "-c", "2d", "-np", "2")
-    return plans
+        finished.touch()
+    return work / "preprocessed" / DATASET / "nnUNetPlans.json"
 
 
 def _copy_dataset(root: Path, target: Path, n_cases: int | None) -> None:
@@ -66,7 +67,7 @@ def _copy_dataset(root: Path, target: Path, n_cases: int | None) -> None:
     cases = dataset.cases[:n_cases]
     assert dataset.label_values is not None
     for name in ("imagesTr", "labelsTr"):
-        (target / name).mkdir(parents=True)
+        (target / name).mkdir(parents=True, exist_ok=True)
     for case in cases:
         shutil.copy(case.images[0], target / "imagesTr" / f"{case.case_id}_0000.nii.gz")
         shutil.copy(case.label, target / "labelsTr" / f"{case.case_id}.nii.gz")

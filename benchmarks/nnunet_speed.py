@@ -42,6 +42,8 @@ def main() -> None:
     """Alternate between the trainers, and print the medians."""
     arguments = _parse_arguments()
     work = arguments.work.resolve()
+    if arguments.cases:  # its plan is another than that of all cases
+        work /= f"{arguments.cases}_cases"
     plans = json.loads(plan(arguments.root, work, arguments.nnunet, arguments.cases).read_text())["configurations"][
         "2d"
     ]
@@ -65,9 +67,8 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20, help="batches that are timed")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each row")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument(
-        "--work", type=Path, default=Path("nnunet_work"), help="parent of nnU-Net's three folders; kept"
-    )
+    help_of_work = "parent of nnU-Net's three folders, with --cases in a folder of their own; kept"
+    parser.add_argument("--work", type=Path, default=Path("nnunet_work"), help=help_of_work)
     parser.add_argument("overrides", nargs="*", help="after --: overrides of our job, such as augment=none")
     return parser.parse_args()
 

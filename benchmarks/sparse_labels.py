@@ -14,12 +14,13 @@ Each network is trained from scratch on the drawn slices, as `spleen propagate` 
 so how busy the machine is changes nothing. Prints, for the CT and for the cases of the dataset, the mean Dice (over
 classes, of all scored slices of a volume together, on its own grid; a class that no drawn slice shows has 0), and the
 mean paired difference to "even" with its 95 % t-interval: over seeds, of which each scores other slices, or over cases.
-What is scored in --output already is not trained again.
+What is scored in --output already is not trained again, and refused if its settings were others.
 """
 
 import argparse
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
@@ -32,6 +33,7 @@ import numpy as np
 
 from benchmarks.differences import interval
 from benchmarks.header import header
+from benchmarks.jobs import record_settings
 from spleen.annotation.spread import body_span, organ_span, spread_slices
 from spleen.annotation.uncertainty import SlicedPrediction, predict_slices, slice_entropy_mm2, uncertain_slices
 from spleen.config.override_values import as_overrides
@@ -105,8 +107,15 @@ def main() -> None:
     arguments = _parse_arguments()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started below
     print(header())
+    tasks_of = _tasks(arguments)
+    all_tasks = [task for tasks in tasks_of.values() for task in tasks]
+    for task in all_tasks:
+        _check_counts(task)
+    for task in all_tasks:
+        files = {"image": str(task.image.absolute()), "label": str(task.label.absolute())}
+        record_settings(task.folder, {**files, "counts": task.counts, "overrides": task.overrides})
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        tables = {title: pool.map(_curves, tasks) for title, tasks in _tasks(arguments).items()}
+        tables = {title: pool.map(_curves, tasks) for title, tasks in tasks_of.items()}
         for title, scores in tables.items():
             _print_table(title, list(scores))
 
@@ -142,10 +151,16 @@ def _tasks(arguments: argparse.Namespace) -> dict[str, list[_Task]]:
     return tables
 
 
+def _check_counts(task: _Task) -> None:
+    """Exit if one of the counts is not below the number of slices that can be drawn."""
+    n_slices, largest = len(_read(task).pool), max(task.counts)
+    if largest >= n_slices:
+        sys.exit(f"--counts {largest}: {task.image} has {n_slices} slices that can be drawn; give numbers below that")
+
+
 def _curves(task: _Task) -> _Scores:
     """Dice after each training of a task; the rules share the first and the last."""
-    case = _read(task)
-    counts = [count for count in task.counts if count < len(case.pool)]
+    case, counts = _read(task), task.counts
     first = sorted(spread_slices(counts[0], case.body, ()))
     start = _trained(case, first, "first")
     whole = _trained(case, range(len(case.pool)), "all")

@@ -4,28 +4,31 @@ Run it from the repository, on an otherwise idle machine with a core for each jo
 
     python -m benchmarks.three_dimensions --root Task04_Hippocampus --folds 1 2 3 4 --minutes 15
 
-First, a view and the 3D network are timed side by side for a minute, each with one thread; from this follow the numbers
-of slices and patches that take a third of the minutes for each of the three views, and all of them for the 3D network.
-So the runs are defined by what they see, and a busy machine changes nothing but their wall time. Then each fold's
-held-out cases are predicted by the views, by the 3D network and by both, in which the views together weigh as much as
-the 3D network. Every case is scored once, on its native grid. The intervals are over cases: of the mean (bootstrap),
-and of the paired differences from the fused views. With --tta, what stands in --folder is predicted with test-time
-augmentation, and nothing is trained again.
+First, the three views are timed one after the other, beside the 3D network, each run with one thread; from this follow
+the numbers of slices and patches, in whole batches, that take a third of the minutes for each view, and all of them for
+the 3D network. Each axis has its own speed, since its slices have their own size. So the runs are defined by what they
+see, and a busy machine changes nothing but their wall time. Then each fold's held-out cases are predicted by the views,
+by the 3D network and by both, in which the views together weigh as much as the 3D network. Every case is scored once,
+on its native grid. The intervals are over cases: of the mean (bootstrap), and of the paired differences from the fused
+views. With --tta beside the options of before, what stands in --folder is predicted with test-time augmentation, and
+nothing is trained again.
 """
 
 import argparse
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 from omegaconf import OmegaConf
 
 from benchmarks.header import header
-from benchmarks.jobs import quoted, train_command
+from benchmarks.jobs import quoted, record_settings, train_command
 from spleen.data.layouts.decathlon import read_decathlon
 from spleen.evaluation.evaluate import evaluate
 from spleen.evaluation.metrics.statistics import bootstrap_mean_interval
@@ -40,6 +43,19 @@ _EPOCHS = 10
 ARMS = {"three 2D views": (1.0, 1.0, 1.0, 0.0), "3D": (0.0, 0.0, 0.0, 1.0), "both": (1.0, 1.0, 1.0, 3.0)}
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Of one training in one thread."""
+
+    per_minute: float
+    """Slices, or patches of a 3D network."""
+    batch_size: int
+
+    def per_epoch(self, minutes: float) -> int:
+        """Slices or patches of each of the epochs that together take these minutes, in whole batches."""
+        return self.batch_size * max(1, round(minutes * self.per_minute / _EPOCHS / self.batch_size))
+
+
 def main() -> None:
     """Train what is missing, predict and score each fold, and print one row for each arm and class."""
     arguments = _parse_arguments()
@@ -49,13 +65,13 @@ def main() -> None:
         "data=decathlon", f"data.root={quoted(arguments.root)}", "img_size=native", "intensity=auto", "logger=none",
         "report=false", "trainer.progress=false", "split.val_fraction=0", *arguments.overrides,
     ]  # fmt: skip
-    slices, patches = _per_minute(arguments, folder / "timing", common)
-    print(f"of {arguments.minutes:g} minutes: {slices:.0f} slices, {patches:.0f} patches a minute\n")
-    jobs = [
-        (folder / f"fold{fold}" / name, [*common, f"fold={fold}", *settings])
-        for fold in arguments.folds
-        for name, settings in _runs(arguments, slices, patches).items()
-    ]
+    lasting = _lasting(arguments.minutes, _speeds(arguments, folder / "timing", common))
+    settings = _settings(arguments)
+    jobs = []
+    for fold in arguments.folds:
+        of_fold = {name: [*common, f"fold={fold}", *settings[name], *length] for name, length in lasting.items()}
+        record_settings(folder / f"fold{fold}", of_fold)
+        jobs += [(folder / f"fold{fold}" / name, overrides) for name, overrides in of_fold.items()]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lambda job: _train(*job), jobs))
     dice = _score(arguments, folder)
@@ -68,42 +84,60 @@ def main() -> None:
         print(f"| {name} | {' | '.join([*cells, *gains])} |")
 
 
-def _settings(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
-    return list(arguments.in_2d), ["model=unet3d", "batch_size=2", *arguments.in_3d]
+def _settings(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """The settings of each run of a fold; the longest one first, so that the others fit beside it."""
+    views: dict[str, list[str]] = {axis: [f"axis={axis}", *arguments.in_2d] for axis in AXES}
+    return {"3d": ["model=unet3d", "batch_size=2", *arguments.in_3d], **views}
 
 
-def _per_minute(arguments: argparse.Namespace, folder: Path, common: Sequence[str]) -> tuple[float, float]:
-    """Slices of a view and patches of the 3D network that one thread trains on in a minute."""
-    timed = [*common, f"fold={arguments.folds[0]}", "score_test=false", f"max_minutes={arguments.timing_minutes}"]
-    names = ("2d", "3d")
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda n, own: _train(folder / n, [*timed, *own]), names, _settings(arguments)))
-    slices, deep = (json.loads(RunFolder(folder / name).summary.read_text())["train"] for name in names)
-    depth = OmegaConf.load(folder / "3d" / "config.yaml").crop_size[0]
-    return 60 * slices["slices_per_second"], 60 * deep["slices_per_second"] / depth
-
-
-def _runs(arguments: argparse.Namespace, slices: float, patches: float) -> dict[str, list[str]]:
-    """The name and settings of each run of a fold; the longest one first, so that the others fit beside it."""
-    flat, deep = _settings(arguments)
-
-    def lasting(minutes: float, per_minute: float) -> list[str]:
-        return [f"epochs={_EPOCHS}", f"loader.slices_per_epoch={round(minutes * per_minute / _EPOCHS)}"]
-
-    views: dict[str, list[str]] = {
-        axis: [f"axis={axis}", *flat, *lasting(arguments.minutes / 3, slices)] for axis in AXES
+def _speeds(arguments: argparse.Namespace, folder: Path, common: Sequence[str]) -> dict[str, Speed]:
+    """The speed of each run; the views are timed one after the other, and the 3D network as long as all three."""
+    minutes = {**dict.fromkeys(AXES, arguments.timing_minutes), "3d": len(AXES) * arguments.timing_minutes}
+    timed = {
+        name: [*common, *settings, "score_test=false", f"max_minutes={minutes[name]}"]
+        for name, settings in _settings(arguments).items()
     }
-    return {"3d": [*deep, *lasting(arguments.minutes, patches)], **views}
+    record_settings(folder, timed)
+
+    def train_each(names: Sequence[str]) -> None:
+        for name in names:
+            _train(folder / name, [*timed[name], f"fold={arguments.folds[0]}"])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(train_each, [AXES, ["3d"]]))
+    return {name: _speed(folder / name) for name in timed}
+
+
+def _speed(run_folder: Path) -> Speed:
+    config = OmegaConf.load(RunFolder(run_folder).config)
+    slices = 60 * json.loads(RunFolder(run_folder).summary.read_text())["train"]["slices_per_second"]
+    return Speed(slices / (config.crop_size[0] if run_folder.name == "3d" else 1), config.batch_size)
+
+
+def _lasting(minutes: float, speeds: Mapping[str, Speed]) -> dict[str, list[str]]:
+    """The overrides that make each run as long as wanted, the views together as long as the 3D network; prints them."""
+    overrides = {}
+    for name, speed in speeds.items():
+        per_epoch = speed.per_epoch(minutes if name == "3d" else minutes / len(AXES))
+        seen = f"{_EPOCHS * per_epoch:,} {'patches' if name == '3d' else 'slices'}"
+        steps = f"{_EPOCHS} epochs of {per_epoch // speed.batch_size} batches of {speed.batch_size}"
+        print(f"{name}: {seen} ({steps}), of which it trains {speed.per_minute:.1f} a minute")
+        overrides[name] = [f"epochs={_EPOCHS}", f"loader.slices_per_epoch={per_epoch}"]
+    print(flush=True)
+    return overrides
 
 
 def _train(run_folder: Path, overrides: list[str]) -> None:
     if RunFolder(run_folder).summary.exists():
         return
     run_folder.mkdir(parents=True, exist_ok=True)
-    with (run_folder / "terminal.txt").open("a") as output:
+    terminal = run_folder / "terminal.txt"
+    with terminal.open("a") as output:
         command = train_command(overrides, run_folder)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, cwd=work_folder(), env=environment, stdout=output, stderr=output, check=True)
+        exit_code = subprocess.run(command, cwd=work_folder(), env=environment, stdout=output, stderr=output).returncode
+    if exit_code:
+        sys.exit(f"{' '.join(command)} ended with {exit_code}:\n{terminal.read_text()}")
 
 
 def _score(arguments: argparse.Namespace, folder: Path) -> dict[str, dict[tuple[str, str], float]]:
@@ -118,7 +152,10 @@ def _score(arguments: argparse.Namespace, folder: Path) -> dict[str, dict[tuple[
             used = [(run, weight) for run, weight in zip((*AXES, "3d"), weights, strict=True) if weight]
             masks = here / ("masks_tta" if arguments.tta else "masks") / arm.replace(" ", "_")
             settings = PredictSettings(weights=tuple(weight for _, weight in used), tta=arguments.tta, overwrite=True)
-            predict([here / run for run, _ in used], [images[case] for case in sorted(known.held_out)], masks, settings)
+            held_out = [images[case] for case in sorted(known.held_out)]
+            report = predict([here / run for run, _ in used], held_out, masks, settings)
+            if report.failures:
+                sys.exit("\n".join(f"{failed.image}: {failed.reason}" for failed in report.failures))
             scored = evaluate(masks, arguments.root / "labelsTr", surface=False, only_predicted=True)
             dice[arm] |= {(row.case_id, row.class_name): row.dice for row in scored.scores}
     return dice
@@ -135,7 +172,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, required=True, help="dataset in the Decathlon layout")
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3, 4], help="folds to train and score")
     parser.add_argument("--minutes", type=float, default=15.0, help="of the 3D network, and of the views together")
-    parser.add_argument("--timing-minutes", type=float, default=1.5, help="of the two runs that are timed first")
+    parser.add_argument("--timing-minutes", type=float, default=1.5, help="of each view that is timed first")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
     parser.add_argument("--in-2d", nargs="*", default=[], help="settings of the views only, such as batch_size=8")
     parser.add_argument("--in-3d", nargs="*", default=[], help="settings of the 3D run, such as crop_size=[24,40,32]")

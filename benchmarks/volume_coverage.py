@@ -46,7 +46,9 @@ def main() -> None:
     """Print the tables."""
     arguments = _parse_arguments()
     cases = _read(arguments.predictions or _predictions(arguments.study), arguments.labels)
-    folds = [sorted(known.held_out) for run in find_runs(arguments.study) if (known := read_known_cases(run))]
+    known = [read_known_cases(run) for run in find_runs(arguments.study)]
+    # Several runs, such as those of three axes, hold out the same cases.
+    folds = [sorted(fold) for fold in dict.fromkeys(each.held_out for each in known if each is not None)]
     print(header())
     print("| class | what | level | coverage, folds in turn | mean width | coverage, random halves | mean width | |")
     print("|---|---|---:|---:|---:|---:|---:|---|")
