@@ -56,6 +56,17 @@ def test_a_rotation_is_rigid_in_mm_though_slices_are_thicker_than_pixels():
         assert int(turned.sum()) == pytest.approx(int(label[0].sum()), rel=0.02)
 
 
+def test_patches_are_the_same_in_a_training_in_bf16() -> None:
+    image = torch.rand(4, 8, 12, 12, generator=torch.Generator().manual_seed(0))
+    label = (image > 0.5).to(torch.int64)
+    alone = augment_patches(image, label, ROTATION, "axial", _generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = augment_patches(image, label, ROTATION, "axial", _generator())
+    for expected, found in zip(alone, trained, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert not torch.equal(alone[0], image)
+
+
 def test_rotations_out_of_the_plane_are_rotations_within_the_angle():
     turn = draw_turn(200, (8, 8, 8), ROTATION, _generator())
     assert turn is not None

@@ -51,8 +51,8 @@ def augment_patches(
     draws = draw_augmentation(shape, settings, axis, generator, with_noise=image.device.type == "cpu")
     direction = THROUGH_PLANE_DIRECTION[axis]
     mirrored = draw_chosen(len(image), settings.flip_probability, generator) if direction in settings.flips else None
-    turn = draw_turn(len(image), (depth, *shape[2:]), settings, generator)
-    with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(image.device.type, enabled=False):  # which would round coordinates to bf16
+        turn = draw_turn(len(image), (depth, *shape[2:]), settings, generator)
         if mirrored is not None:
             exchanged = swapped if direction == "left_right" else ()
             volume, label = mirror(image.unflatten(1, (depth, -1)), label, mirrored, 1, exchanged, everywhere=False)
