@@ -85,6 +85,8 @@ def propagate(
     The run folder is in outputs/propagate/.
     Raises InputError, before the training, for files and settings that do not fit.
     """
+    if n_next < 0:
+        raise InputError(f"the number of slices to suggest (--next) must be 0 or more; got {n_next}")
     image_path, label_path, output_path = Path(image), Path(label), Path(output)
     _check_output(output_path, (image_path, label_path), drawn is not None)
     _check_overrides(overrides)

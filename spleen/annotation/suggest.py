@@ -90,7 +90,7 @@ def suggest_slices(
     image: str | Path,
     label: str | Path | None = None,
     *,
-    runs: Sequence[str | Path] = (),
+    runs: str | Path | Sequence[str | Path] = (),
     n_slices: int = 8,
     axis: str | None = None,
     ignore_value: int = UNKNOWN_VALUE,
@@ -128,7 +128,7 @@ def suggest_slices(
             f"{numbering.n_slices - len(labelled)} are not labelled; ask for fewer"
         )
     if runs:
-        paths = [Path(run) for run in runs]
+        paths = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
         predicted = predict_slices(paths, image_path, advance, allow_custom_code=allow_custom_code)
         entropy = slice_entropy_mm2(predicted.probabilities, native.affine, numbering.axis)
         found = by_uncertainty(np.asarray(entropy), numbering, n_slices, labelled)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spleen.errors import InputError
+from spleen.errors import InputError, check_choice
 from spleen.evaluation.class_names import classes_to_score
 from spleen.evaluation.differences import PairedCase, PairedSummary, moved_most, pair_scores, summarise_pairs
 from spleen.evaluation.evaluate import TOLERANCE_MM, check_settings
@@ -42,7 +42,7 @@ from spleen.imaging.files import case_name
 from spleen.imaging.geometry import GRID_TOLERANCE_MM
 from spleen.reporting.tables import preformatted
 
-_SPLIT = "test"
+_SPLIT, _SPLITS = "test", ("val", "test")
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,6 +146,8 @@ def _check_kind(reference: str | Path | None, split: str | None, for_predictions
         raise InputError(
             f"--split is for run folders; with a reference ({reference}), all predictions are compared; leave it out"
         )
+    if split is not None:
+        check_choice("--split", split, _SPLITS)
     given = [option for option, value in for_predictions.items() if value is not None]
     if reference is None and given:
         raise InputError(

@@ -117,7 +117,7 @@ def test_a_network_of_ones_own_is_used_in_its_own_training_and_later_when_asked_
     first = propagate(ct.image, label, tmp_path / "a.nii.gz", *TRAINING, *own, *folders(tmp_path), "epochs=1")
     assert not (np.asarray(nib.load(first.output).dataobj) == 255).any()
     with pytest.raises(InputError, match="add --allow-custom-code"):
-        suggest_slices(ct.image, label, runs=[first.run_folder], n_slices=2)
+        suggest_slices(ct.image, label, runs=str(first.run_folder), n_slices=2)
     with pytest.raises(InputError, match="add --allow-custom-code"):
         propagate(ct.image, label, tmp_path / "b.nii.gz", *folders(tmp_path), run=first.run_folder)
     short = "epochs=1", "trainer=cpu", "logger=none", "report=false", *folders(tmp_path)
@@ -149,6 +149,7 @@ def _sparse(values: np.ndarray) -> np.ndarray:
         (_sparse, ("axis=axial",), {}, "propagate sets axis itself"),
         (_sparse, ("epoch=3",), {}, "epoch"),
         (_sparse, (), {"run": "nowhere"}, "nowhere: no such run folder"),
+        (_sparse, (), {"n_next": -3}, "must be 0 or more; got -3"),
         (lambda v: _sparse(v)[:, 1:], (), {}, "on different grids"),
     ],
 )

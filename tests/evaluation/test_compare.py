@@ -182,7 +182,7 @@ def test_runs_are_compared_on_one_split(tmp_path):
         write_cases(tmp_path / name / "cases.csv", scores)
     assert compare(tmp_path / "a", tmp_path / "b").summaries[0].mean_difference == pytest.approx(0.3)
     assert compare(tmp_path / "a", tmp_path / "b", split="val").summaries[0].mean_difference == pytest.approx(0.1)
-    with pytest.raises(InputError, match="no row of the split 'train'; it has val, test"):
+    with pytest.raises(InputError, match="--split must be one of 'val', 'test'; got 'train'"):
         compare(tmp_path / "a", tmp_path / "b", split="train")
 
 
