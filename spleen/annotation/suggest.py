@@ -17,6 +17,7 @@ from spleen.imaging.dicom.volume import check_even
 from spleen.imaging.geometry import plane_distances_mm
 from spleen.imaging.native import NativeImage, read_native, write_like
 from spleen.imaging.slicing import AXES
+from spleen.inference.predict import Paths, listed
 from spleen.reporting.csv_text import to_csv_by_name
 from spleen.reporting.tables import Cell, Column, render_table
 from spleen.types import AxisName
@@ -90,7 +91,7 @@ def suggest_slices(
     image: str | Path,
     label: str | Path | None = None,
     *,
-    runs: str | Path | Sequence[str | Path] = (),
+    runs: Paths = (),
     n_slices: int = 8,
     axis: str | None = None,
     ignore_value: int = UNKNOWN_VALUE,
@@ -128,8 +129,7 @@ def suggest_slices(
             f"{numbering.n_slices - len(labelled)} are not labelled; ask for fewer"
         )
     if runs:
-        paths = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
-        predicted = predict_slices(paths, image_path, advance, allow_custom_code=allow_custom_code)
+        predicted = predict_slices(listed(runs, "run"), image_path, advance, allow_custom_code=allow_custom_code)
         entropy = slice_entropy_mm2(predicted.probabilities, native.affine, numbering.axis)
         found = by_uncertainty(np.asarray(entropy), numbering, n_slices, labelled)
     else:

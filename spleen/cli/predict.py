@@ -231,7 +231,6 @@ def _fit(
     from spleen.inference.calibration.ensemble_weights import fit_weights
     from spleen.inference.loading import load_ensemble
     from spleen.inference.predict import find_targets, to_compute
-    from spleen.inference.record import check_folder
     from spleen.inference.settings import postprocess_settings
     from spleen.inference.views.build import make_views
 
@@ -241,10 +240,8 @@ def _fit(
     models = load_ensemble(runs, settings.allow_custom_code, new_names=settings.rename_classes)
     n_channels = models[0].preprocessing.n_channels
     targets = find_targets(inputs, output, n_channels, writer)
-    writer.check(targets, models[0].classes, settings.probabilities)  # fails before anything is computed, as does
-    for folder in {target.mask.parent for target in to_compute(targets, settings, writer)}:
-        check_folder(folder)
-    postprocess_settings(models[0].classes, settings)
+    postprocess_settings(models[0].classes, settings)  # fails before anything is computed, as does
+    to_compute(targets, models[0].classes, settings, writer)
     views = make_views(models, settings)
     images, labels, labelled = cases
     by_case = None if labelled is None else labelled_by_case(labelled, models[0].classes.names)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,10 @@ def export(
     check_choice("format", format, SUFFIXES)
     path = Path(f"model{SUFFIXES[format]}" if output is None else output)
     metadata_path = path.with_name(f"{path.name}.json")
-    _check_output(path, metadata_path, overwrite)
     if path.suffix in SUFFIXES.values() and path.suffix != SUFFIXES[format]:
         raise InputError(f"--output {path}: a file in the format {format} is called {path.stem}{SUFFIXES[format]}")
-    check_outputs({"--output": path})
+    check_outputs({"--output": path, "its metadata": metadata_path})
+    _check_new((path, metadata_path), overwrite)
     check_installed(format)
     model = load_trained(Path(run), allow_custom_code)
     if model.spec.roi is not None:
@@ -89,7 +89,6 @@ def export(
     metadata = metadata_of(model)
     content = serialise(graph, model.spec.n_input_channels, format, json.dumps(metadata))
     shapes = _shapes_to_compare(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary, temporary_metadata = temporary_sibling(path), temporary_sibling(metadata_path)
     try:
         temporary.write_bytes(content)
@@ -171,10 +170,8 @@ def _shapes_to_compare(model: TrainedModel) -> tuple[Shape, ...]:
     )
 
 
-def _check_output(path: Path, metadata_path: Path, overwrite: bool) -> None:
-    for file in (path, metadata_path):
-        if file.is_dir():
-            raise InputError(f"{file} is a folder; give the name of a file as --output")
+def _check_new(files: Sequence[Path], overwrite: bool) -> None:
+    for file in files:
         if file.exists() and not overwrite:
             raise InputError(f"{file} exists already; add --overwrite to replace it, or give another --output")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spleen.errors import InputError
+from spleen.imaging.classes import ClassMap
 from spleen.imaging.files import find_volumes, group_channels
 from spleen.imaging.geometry import SHEARED_DEGREES, shear_degrees, shear_note
 from spleen.imaging.intensity import implausible_units
@@ -132,13 +133,10 @@ def predict_targets(
     case_ids = [target.case_id for target in found]
     views_of = views_that_held_out(views, case_ids) if settings.held_out else dict.fromkeys(case_ids, views)
     targets = [target for target in found if target.case_id in views_of]
-    writer.check(targets, views[0].model.classes, settings.probabilities)
-    missing = to_compute(targets, settings, writer)
     cleanup = postprocess_settings(views[0].model.classes, settings)
+    missing = to_compute(targets, views[0].model.classes, settings, writer)
     found_calibration = find_calibration(models, settings)
     calibration = found_calibration.calibration
-    for folder in {target.mask.parent for target in missing}:
-        check_folder(folder)
     named = [] if settings.held_out else named_like_training_cases(views, case_ids)
     warn_of_same_names(named, len(found))
     cases: list[PredictedCase] = []
@@ -190,10 +188,17 @@ def find_targets(
 
 
 def to_compute(
-    targets: Sequence[Target], settings: PredictSettings, writer: ResultWriter | None = None
+    targets: Sequence[Target], classes: ClassMap, settings: PredictSettings, writer: ResultWriter
 ) -> list[Target]:
-    """The targets that `predict` computes; raises InputError as `missing_targets` does."""
-    return missing_targets(targets, settings.probabilities, settings.overwrite, settings.skip_existing, writer)
+    """The targets that `predict` computes, whose folders are there then.
+
+    Raises InputError for what `writer` cannot write, as `missing_targets` does, and for a folder without permission.
+    """
+    writer.check(targets, classes, settings.probabilities)
+    missing = missing_targets(targets, settings.probabilities, settings.overwrite, settings.skip_existing, writer)
+    for folder in {target.mask.parent for target in missing}:
+        check_folder(folder)
+    return missing
 
 
 def _predict_one(
